@@ -1,0 +1,49 @@
+//! Runs a network: forward to the target layers, gated backward to the input.
+//!
+//! An engine plans a network once for its targets and input size, and then runs an explicit forward and an explicit
+//! backward walk over the part of the network below the targets. Weights get no gradient. Tensors cross this border as
+//! [`candle_core::Tensor`], so that images stay on the device that the engine runs on.
+
+mod error;
+mod gate;
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+pub use error::EngineError;
+pub use gate::{Forward, Gate};
+
+use crate::network::{Network, NodeId, Shape};
+
+/// A way to run networks on one device.
+pub trait Engine: Send + Sync {
+    /// The device that images and layer outputs live on.
+    fn device(&self) -> &Device;
+
+    /// Element type of images and layer outputs.
+    fn dtype(&self) -> DType;
+
+    /// Prepares the part of `network` below `targets` for images `[N, C, H, W]` whose `[C,H,W]` is `input`.
+    ///
+    /// # Errors
+    /// When an operation cannot work at that input size, or the device runs out of memory.
+    fn plan(&self, network: &Arc<Network>, targets: &[NodeId], input: &Shape) -> Result<Box<dyn Plan>, EngineError>;
+}
+
+/// A network prepared for one set of target layers and one input size. The batch may differ from call to call; the
+/// result for one image never depends on its neighbours in the batch.
+pub trait Plan: Send {
+    /// Outputs of the target layers for `images` `[N,C,H,W]`, in the order of the targets.
+    ///
+    /// # Errors
+    /// When `images` has the wrong shape or the device fails.
+    fn forward(&mut self, images: &Tensor, forward: Forward) -> Result<Vec<Tensor>, EngineError>;
+
+    /// Gradient `[N,C,H,W]` with respect to the images of the last [`Plan::forward`], of the sum of
+    /// `seeds[i] * output[i]` over all targets and values. Activations use the backward rule of `gate`.
+    ///
+    /// # Errors
+    /// When no forward came before, a seed has the wrong shape, or the device fails.
+    fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> Result<Tensor, EngineError>;
+}

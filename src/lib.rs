@@ -1,0 +1,27 @@
+//! Explains convolutional networks by activation maximization with ProxyGrad.
+//!
+//! A client names a [model](network::Model) and a [unit](network::Unit) and gets back a PNG and a number; anybody who
+//! decodes that PNG and runs it through the same model gets that number.
+//!
+//! The rooms, in the order data flows through them (each may use only the rooms below it):
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`api`] | HTTP: routes, documents, problem details, OpenAPI |
+//! | [`worker`] | the pool: devices, batching, progress, cancellation |
+//! | [`jobs`] | what must not be lost: job states, the store, stimuli |
+//! | [`maximize`] | activation maximization: objective, transforms, optimizer, gate schedule, the loop |
+//! | [`engine`] | runs a network: forward to the target, gated backward to the input |
+//! | [`network`] | what a network is: graph, layers, units, import, preprocessing, catalog |
+//!
+//! `network`, `engine` and `maximize` are an ordinary library: they know nothing of HTTP, jobs or tokio.
+//!
+//! The method: Linse, Barth, Martinetz, "Leaky ReLUs That Differ in Forward and Backward Pass Facilitate Activation
+//! Maximization in Deep Neural Networks", IJCNN 2024, <https://arxiv.org/abs/2410.16958>.
+
+pub mod engine;
+pub mod maximize;
+pub mod network;
+
+mod invalid;
+pub use invalid::Invalid;

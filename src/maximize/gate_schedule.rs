@@ -1,0 +1,186 @@
+//! Gate schedules: which backward rule holds at which step.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use super::document::string_or_object;
+use crate::Invalid;
+use crate::engine::Gate;
+
+/// Families of backward rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GateKind {
+    /// The network's own gradient.
+    Plain,
+    /// ProxyGrad: the proxy's derivative at the original pre-activations (1 forward + 1 backward pass a step).
+    Decoupled,
+    /// ProxyGrad, read literally: the proxy runs its own forward pass and its exact gradient is used.
+    TrueProxy,
+    /// Lucid's redirected ReLU gradients in the first 16 steps, then plain.
+    Redirect,
+    /// Logistic steps instead of kinks.
+    Soft,
+    /// Slope 1 everywhere.
+    Identity,
+}
+
+/// A gate with its strength and its course over a run, everything filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GateSchedule {
+    /// The rule.
+    pub kind: GateKind,
+    /// Slope of the flat sides (`decoupled`, `true-proxy`), in [0, 1].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slope: Option<f32>,
+    /// Width of the logistic step (`soft`), in units of the pre-activations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
+    /// Share of the steps over which slope or temperature falls linearly to 0; 0 keeps it constant.
+    pub anneal: f32,
+    /// Share of the steps, at the end, that follow the plain gradient.
+    pub polish: f32,
+}
+
+/// A gate as written in a request: what is left out is filled in. The kind alone may be written as a string.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct GateRequest {
+    /// The rule.
+    pub kind: GateKind,
+    /// Slope of the flat sides (`decoupled`, `true-proxy`), in [0, 1].
+    #[schema(minimum = 0, maximum = 1)]
+    pub slope: Option<f32>,
+    /// Width of the logistic step (`soft`), greater than 0.
+    pub temperature: Option<f32>,
+    /// Share of the steps over which slope or temperature falls linearly to 0, in [0, 1].
+    #[schema(minimum = 0, maximum = 1)]
+    pub anneal: Option<f32>,
+    /// Share of the steps, at the end, that follow the plain gradient, in [0, 1].
+    #[schema(minimum = 0, maximum = 1)]
+    pub polish: Option<f32>,
+}
+
+/// The object form of a [`GateRequest`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Full {
+    kind: GateKind,
+    slope: Option<f32>,
+    temperature: Option<f32>,
+    anneal: Option<f32>,
+    polish: Option<f32>,
+}
+
+impl From<Full> for GateRequest {
+    fn from(Full { kind, slope, temperature, anneal, polish }: Full) -> Self {
+        Self { kind, slope, temperature, anneal, polish }
+    }
+}
+
+impl FromStr for GateRequest {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let kind = GateKind::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text));
+        let kind = kind.map_err(|_| Invalid::new("kind", text, GateKind::EXPECTED))?;
+        Ok(Full { kind, slope: None, temperature: None, anneal: None, polish: None }.into())
+    }
+}
+
+impl<'de> Deserialize<'de> for GateRequest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        string_or_object::<D, Self, Full>(deserializer, "a gate's kind as text, or an object with a kind")
+    }
+}
+
+/// Steps during which [`GateKind::Redirect`] redirects, as in Lucid.
+const REDIRECT_STEPS: u32 = 16;
+
+impl GateKind {
+    /// What a gate's kind may be, for errors.
+    const EXPECTED: &'static str = "plain, decoupled, true-proxy, redirect, soft or identity";
+
+    fn has_slope(self) -> bool {
+        matches!(self, Self::Decoupled | Self::TrueProxy)
+    }
+
+    fn has_course(self) -> bool {
+        self.has_slope() || self == Self::Soft
+    }
+}
+
+impl GateRequest {
+    /// Fills in what was left out.
+    ///
+    /// # Errors
+    /// When a value is out of range or does not belong to the kind.
+    pub fn resolve(&self) -> Result<GateSchedule, Invalid> {
+        let kind = self.kind;
+        let unused = |field: &str, given: Option<f32>, used: bool| match given {
+            Some(value) if !used => Err(Invalid::new(field, value, format!("nothing: gate {kind:?} has no {field}"))),
+            _ => Ok(()),
+        };
+        unused("slope", self.slope, kind.has_slope())?;
+        unused("temperature", self.temperature, kind == GateKind::Soft)?;
+        unused("anneal", self.anneal, kind.has_course())?;
+        unused("polish", self.polish, kind.has_course() || kind == GateKind::Identity)?;
+        let share = |field: &str, value: f32| match (0.0..=1.0).contains(&value) {
+            true => Ok(value),
+            false => Err(Invalid::new(field, value, "a number from 0 to 1")),
+        };
+        let slope = kind.has_slope().then(|| share("slope", self.slope.unwrap_or(GateSchedule::SLOPE))).transpose()?;
+        let temperature = (kind == GateKind::Soft).then_some(self.temperature.unwrap_or(GateSchedule::TEMPERATURE));
+        if let Some(value) = temperature.filter(|t| !(*t > 0.0 && t.is_finite())) {
+            return Err(Invalid::new("temperature", value, "a finite number greater than 0"));
+        }
+        let course = |given: Option<f32>, default: f32| if kind.has_course() { given.unwrap_or(default) } else { 0.0 };
+        let anneal = share("anneal", course(self.anneal, GateSchedule::ANNEAL))?;
+        let polish = share("polish", self.polish.unwrap_or_else(|| course(None, GateSchedule::POLISH)))?;
+        if anneal + polish > 1.0 {
+            return Err(Invalid::new("polish", polish, format!("at most {}, what anneal leaves", 1.0 - anneal)));
+        }
+        Ok(GateSchedule { kind, slope, temperature, anneal, polish })
+    }
+}
+
+impl GateSchedule {
+    /// Default slope of the flat sides.
+    pub const SLOPE: f32 = 0.3;
+    /// Default width of the logistic step.
+    pub const TEMPERATURE: f32 = 1.0;
+    /// Default share of the steps over which the gate fades.
+    pub const ANNEAL: f32 = 0.6;
+    /// Default share of plain steps at the end.
+    pub const POLISH: f32 = 0.1;
+
+    /// The backward rule of `step` (from 0) in a run of `steps`.
+    ///
+    /// [`GateKind::TrueProxy`] is the plain gradient of the proxy: its forward pass must run with
+    /// [`Forward::Proxy`](crate::engine::Forward::Proxy) of the same slope.
+    pub fn at(&self, step: u32, steps: u32) -> Gate {
+        let progress = f64::from(step) / f64::from(steps.max(1));
+        if progress >= 1.0 - f64::from(self.polish) {
+            return Gate::Plain;
+        }
+        let left = match f64::from(self.anneal) {
+            0.0 => 1.0,
+            anneal => (1.0 - progress / anneal).max(0.0) as f32 as f64,
+        } as f32;
+        match self.kind {
+            GateKind::Plain => Gate::Plain,
+            GateKind::Decoupled | GateKind::TrueProxy => match left * self.slope.unwrap_or(Self::SLOPE) {
+                0.0 => Gate::Plain,
+                slope => Gate::Proxy { slope },
+            },
+            GateKind::Redirect if step < REDIRECT_STEPS => Gate::Redirect,
+            GateKind::Redirect => Gate::Plain,
+            GateKind::Soft => match left * self.temperature.unwrap_or(Self::TEMPERATURE) {
+                0.0 => Gate::Plain,
+                temperature => Gate::Soft { temperature },
+            },
+            GateKind::Identity => Gate::Identity,
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Activation maximization: from a request to stimuli and the maxima they reach.
+
+mod document;
+mod gate_schedule;
+mod objective;
+mod optimizer;
+mod outcome;
+mod request;
+mod settings;
+mod start;
+mod transform;
+
+pub use gate_schedule::{GateKind, GateRequest, GateSchedule};
+pub use objective::{Objective, ObjectiveDocument, Term};
+pub use optimizer::{Optimizer, OptimizerKind, OptimizerRequest};
+pub use outcome::{Observer, Outcome, Point, Unobserved, Warning};
+pub use request::{Limits, Request, Resolved};
+pub use settings::Settings;
+pub use start::Start;
+pub use transform::{Transform, TransformKind};

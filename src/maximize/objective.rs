@@ -1,0 +1,198 @@
+//! Objectives: weighted sums of units.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
+
+use super::document::string_or_object;
+use crate::Invalid;
+use crate::network::{Unit, UnitDocument};
+
+/// What one stimulus maximizes: a weighted sum of units.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Objective {
+    /// At least one term.
+    pub terms: Vec<Term>,
+}
+
+/// One unit and its weight.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Term {
+    /// The unit.
+    pub unit: Unit,
+    /// Its weight; negative to drive the unit down.
+    pub weight: f32,
+}
+
+/// An objective as written in a request: a unit as text (`"fire5:17@center"`), a unit as an object, or
+/// `{"sum": [...]}` of weighted units.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum ObjectiveDocument {
+    /// `LAYER:CHANNEL`, optionally followed by `@mean`, `@center`, `@max`, `@topFRACTION` or `@ROW,COLUMN`;
+    /// or `LAYER@energy`.
+    #[schema(examples("logits:954", "fire5:17@center"))]
+    Text(String),
+    /// A weighted sum of units.
+    Sum(SumDocument),
+    /// One unit.
+    Unit(UnitDocument),
+}
+
+/// A weighted sum of units.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SumDocument {
+    /// The terms.
+    #[schema(min_items = 1, max_items = 64)]
+    pub sum: Vec<TermDocument>,
+}
+
+/// One term of a sum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum TermDocument {
+    /// A unit as text, with weight 1.
+    Text(String),
+    /// A unit with its weight.
+    Weighted(WeightedUnitDocument),
+}
+
+/// A unit with its weight in a sum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WeightedUnitDocument {
+    /// The unit.
+    #[serde(flatten)]
+    pub unit: UnitDocument,
+    /// Its weight; 1 unless given, negative to drive the unit down.
+    #[serde(default = "one")]
+    pub weight: f32,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+/// Most terms of one objective.
+const MOST_TERMS: usize = 64;
+
+/// Every field that an objective's or a term's object may have, so that an error can name the one that is wrong.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnyObject {
+    sum: Option<Vec<Term>>,
+    layer: Option<String>,
+    channel: Option<usize>,
+    position: Option<[usize; 2]>,
+    direction: Option<Vec<f32>>,
+    reduce: Option<crate::network::ReduceDocument>,
+    fraction: Option<f32>,
+    weight: Option<f32>,
+}
+
+impl TryFrom<AnyObject> for Term {
+    type Error = Invalid;
+
+    fn try_from(object: AnyObject) -> Result<Self, Invalid> {
+        let AnyObject { sum, layer, channel, position, direction, reduce, fraction, weight } = object;
+        if sum.is_some() {
+            return Err(Invalid::new("sum", "a sum inside a sum", "units only"));
+        }
+        let layer = layer.ok_or_else(|| Invalid::new("layer", "nothing", "the name of a layer"))?;
+        let weight = weight.unwrap_or(1.0);
+        if !weight.is_finite() {
+            return Err(Invalid::new("weight", weight, "a finite number"));
+        }
+        let unit = UnitDocument { layer, channel, position, direction, reduce, fraction }.try_into()?;
+        Ok(Self { unit, weight })
+    }
+}
+
+impl TryFrom<AnyObject> for Objective {
+    type Error = Invalid;
+
+    fn try_from(mut object: AnyObject) -> Result<Self, Invalid> {
+        let Some(terms) = object.sum.take() else {
+            return Ok(Self { terms: vec![object.try_into()?] });
+        };
+        if object.layer.is_some() {
+            return Err(Invalid::new("layer", "a layer beside a sum", "either sum or layer, not both"));
+        }
+        if terms.is_empty() || terms.len() > MOST_TERMS {
+            return Err(Invalid::new("sum", format!("{} terms", terms.len()), format!("1 to {MOST_TERMS} terms")));
+        }
+        Ok(Self { terms })
+    }
+}
+
+impl FromStr for Term {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Ok(Self { unit: text.parse()?, weight: 1.0 })
+    }
+}
+
+impl FromStr for Objective {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Ok(Self { terms: vec![text.parse()?] })
+    }
+}
+
+impl<'de> Deserialize<'de> for Term {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        string_or_object::<D, Self, AnyObject>(deserializer, "a unit, as text or as an object")
+    }
+}
+
+impl<'de> Deserialize<'de> for Objective {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        string_or_object::<D, Self, AnyObject>(deserializer, "a unit as text, a unit as an object, or {\"sum\": [...]}")
+    }
+}
+
+impl Serialize for Objective {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.document().serialize(serializer)
+    }
+}
+
+impl Objective {
+    /// The objective as written in a request, in its shortest form.
+    pub fn document(&self) -> ObjectiveDocument {
+        let weighted = |term: &Term| match (term.weight == 1.0, UnitDocument::from(&term.unit)) {
+            (true, unit) if unit.direction.is_none() => TermDocument::Text(term.unit.to_string()),
+            (_, unit) => TermDocument::Weighted(WeightedUnitDocument { unit, weight: term.weight }),
+        };
+        match self.terms.as_slice() {
+            [term] if term.weight == 1.0 => match UnitDocument::from(&term.unit) {
+                unit if unit.direction.is_some() => ObjectiveDocument::Unit(unit),
+                _ => ObjectiveDocument::Text(term.unit.to_string()),
+            },
+            terms => ObjectiveDocument::Sum(SumDocument { sum: terms.iter().map(weighted).collect() }),
+        }
+    }
+}
+
+/// `logits:281 - logits:285`
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, Term { unit, weight }) in self.terms.iter().enumerate() {
+            match (i, weight.is_sign_negative()) {
+                (0, false) => {}
+                (0, true) => write!(f, "-")?,
+                (_, false) => write!(f, " + ")?,
+                (_, true) => write!(f, " - ")?,
+            }
+            if weight.abs() != 1.0 {
+                write!(f, "{} * ", weight.abs())?;
+            }
+            write!(f, "{unit}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,214 @@
+//! A request as a client writes it, and what it means for a model.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::gate_schedule::{GateKind, GateRequest};
+use super::objective::{Objective, ObjectiveDocument};
+use super::optimizer::{OptimizerKind, OptimizerRequest};
+use super::settings::Settings;
+use super::start::Start;
+use super::transform::Transform;
+use crate::Invalid;
+use crate::network::{Model, Shape};
+
+/// A request for stimuli: a model, one or more objectives, and whatever should differ from the defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Id of the model.
+    #[schema(examples("efficientnet-lite0"))]
+    pub model: String,
+    /// What to maximize; either this or `objectives`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ObjectiveDocument>)]
+    pub objective: Option<Objective>,
+    /// Several objectives: one stimulus each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<ObjectiveDocument>>, min_items = 1)]
+    pub objectives: Option<Vec<Objective>>,
+    /// Backward rule of activations; `decoupled` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateRequest>,
+    /// Number of updates of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub steps: Option<u32>,
+    /// From a gradient to the next image; `l2-ascent` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerRequest>,
+    /// Random views, applied in this order; `["jitter:8"]`-like strings; none unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 16)]
+    pub transforms: Option<Vec<Transform>>,
+    /// Height and width of the stimulus; the model's own input size unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<[usize; 2]>,
+    /// The image before the first step; near-grey unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
+    /// With transforms, how many steps lie between two scores of the image as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub score_every: Option<u32>,
+    /// Seed of everything random, from 0 to 2^53 - 1; 0 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 9_007_199_254_740_991_u64)]
+    pub seed: Option<u64>,
+}
+
+/// What a request means for a model: objectives that exist there, and settings with every default filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// One stimulus each; at least one.
+    pub objectives: Vec<Objective>,
+    /// Settings of all of them.
+    pub settings: Settings,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+/// Largest requests that are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most steps of a run.
+    pub steps: u32,
+    /// Greatest height or width of a stimulus in pixels.
+    pub side: usize,
+    /// Most objectives of one request.
+    pub objectives: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { steps: 4096, side: 1024, objectives: 64 }
+    }
+}
+
+/// Largest seed: the largest integer that every JSON reader keeps exactly.
+const LARGEST_SEED: u64 = (1 << 53) - 1;
+/// Most transforms of a request.
+const MOST_TRANSFORMS: usize = 16;
+/// Default number of steps.
+const STEPS: u32 = 256;
+/// Default number of steps between two scores when transforms are on.
+const SCORE_EVERY: u32 = 8;
+
+impl Request {
+    /// The shortest request: one objective, everything else by default.
+    pub fn new(model: impl Into<String>, objective: Objective) -> Self {
+        Self {
+            model: model.into(),
+            objective: Some(objective),
+            objectives: None,
+            gate: None,
+            steps: None,
+            optimizer: None,
+            transforms: None,
+            size: None,
+            start: None,
+            score_every: None,
+            seed: None,
+        }
+    }
+
+    /// Checks the request against the model and the limits, and fills in every default.
+    ///
+    /// # Errors
+    /// Names the first field that is wrong, its value and what would be right.
+    pub fn resolve(&self, model: &Model, limits: &Limits) -> Result<Resolved, Invalid> {
+        let objectives = self.objectives(limits)?;
+        let count = |field: &str, value: u32, most: u32| match (1..=most).contains(&value) {
+            true => Ok(value),
+            false => Err(Invalid::new(field, value, format!("a whole number from 1 to {most}"))),
+        };
+        let steps = count("steps", self.steps.unwrap_or(STEPS.min(limits.steps)), limits.steps)?;
+        let score_every = count("score_every", self.score_every.unwrap_or(SCORE_EVERY.min(steps)), limits.steps)?;
+        let gate = match &self.gate {
+            Some(gate) => gate.resolve().map_err(|e| e.within("gate"))?,
+            None => {
+                let kind = GateKind::Decoupled;
+                GateRequest { kind, slope: None, temperature: None, anneal: None, polish: None }.resolve()?
+            }
+        };
+        let input = self.input(model, limits)?;
+        let optimizer = match &self.optimizer {
+            Some(optimizer) => optimizer.clone(),
+            None => OptimizerRequest { kind: OptimizerKind::L2Ascent, lr: None },
+        };
+        let optimizer = optimizer.resolve(input.elements()).map_err(|e| e.within("optimizer"))?;
+        let transforms = self.transforms.clone().unwrap_or_default();
+        if transforms.len() > MOST_TRANSFORMS {
+            let found = format!("{} transforms", transforms.len());
+            return Err(Invalid::new("transforms", found, format!("at most {MOST_TRANSFORMS}")));
+        }
+        let start = self.start.unwrap_or_default();
+        start.check().map_err(|e| e.within("start"))?;
+        let seed = self.seed.unwrap_or(0);
+        if seed > LARGEST_SEED {
+            return Err(Invalid::new("seed", seed, format!("a whole number from 0 to {LARGEST_SEED}")));
+        }
+        self.locate(model, &objectives, &input)?;
+        let size = [input[1], input[2]];
+        let settings = Settings { gate, steps, optimizer, transforms, size, start, score_every };
+        Ok(Resolved { objectives, settings, seed })
+    }
+
+    fn objectives(&self, limits: &Limits) -> Result<Vec<Objective>, Invalid> {
+        match (&self.objective, &self.objectives) {
+            (Some(objective), None) => Ok(vec![objective.clone()]),
+            (None, Some(objectives)) if objectives.is_empty() || objectives.len() > limits.objectives => {
+                let found = format!("{} objectives", objectives.len());
+                Err(Invalid::new("objectives", found, format!("1 to {} objectives", limits.objectives)))
+            }
+            (None, Some(objectives)) => Ok(objectives.clone()),
+            (None, None) => Err(Invalid::new("objective", "nothing", "a unit such as logits:0")),
+            (Some(objective), Some(_)) => {
+                Err(Invalid::new("objective", objective, "either objective or objectives, not both"))
+            }
+        }
+    }
+
+    /// Input `[C,H,W]` that the stimuli of this request have.
+    fn input(&self, model: &Model, limits: &Limits) -> Result<Shape, Invalid> {
+        let own = model.network.input_shape();
+        let Some([height, width]) = self.size else { return Ok(own.clone()) };
+        for (i, side) in [height, width].into_iter().enumerate() {
+            if side == 0 || side > limits.side {
+                let expected = format!("a whole number of pixels from 1 to {}", limits.side);
+                return Err(Invalid::new(format!("size[{i}]"), side, expected));
+            }
+        }
+        Ok(Shape::from([own[0], height, width]))
+    }
+
+    fn locate(&self, model: &Model, objectives: &[Objective], input: &Shape) -> Result<(), Invalid> {
+        for (i, objective) in objectives.iter().enumerate() {
+            let objective_field = match self.objective {
+                Some(_) => "objective".to_owned(),
+                None => format!("objectives[{i}]"),
+            };
+            for (j, term) in objective.terms.iter().enumerate() {
+                let field = match objective.terms.len() {
+                    1 => objective_field.clone(),
+                    _ => format!("{objective_field}.sum[{j}]"),
+                };
+                let network = &model.network;
+                let Some(target) = network.find(&term.unit.layer) else {
+                    let unknown = term.unit.locate(network, |id| network.node(id).shape.clone());
+                    return unknown.map(|_| ()).map_err(|e| e.within(&field));
+                };
+                let shapes = network.shapes_at(input, &network.below(&[target])).map_err(|why| {
+                    let own = network.input_shape();
+                    Invalid::new(
+                        "size",
+                        format!("[{}, {}]", input[1], input[2]),
+                        format!("[{}, {}]: {why}", own[1], own[2]),
+                    )
+                })?;
+                term.unit.locate(network, |id| shapes[&id].clone()).map_err(|e| e.within(&field))?;
+            }
+        }
+        Ok(())
+    }
+}

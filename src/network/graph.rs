@@ -1,0 +1,151 @@
+//! The graph: nodes in topological order, layers by name, the part below a target.
+
+use std::collections::HashMap;
+
+use super::op::Op;
+use super::shape::Shape;
+
+/// Index of a node in its [`Network`]; nodes only read nodes with smaller ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub usize);
+
+/// One operation of the graph.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// The layer's name; unique in the network.
+    pub name: String,
+    /// What is computed.
+    pub op: Op,
+    /// Where its inputs come from, in the operation's order.
+    pub inputs: Vec<NodeId>,
+    /// Shape of the output at the network's own input size, without the batch axis.
+    pub shape: Shape,
+}
+
+/// A layer as shown to users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer<'a> {
+    /// Name by which units refer to it.
+    pub name: &'a str,
+    /// Operation, in the field's words: `conv`, `relu`, `max-pool`, …
+    pub op: &'static str,
+    /// Output shape without the batch axis: `[C,H,W]` or `[K]`.
+    pub shape: &'a Shape,
+}
+
+/// A convolutional network with frozen weights: a directed acyclic graph with one image input.
+#[derive(Debug, Clone)]
+pub struct Network {
+    nodes: Vec<Node>,
+    by_name: HashMap<String, NodeId>,
+    outputs: Vec<NodeId>,
+}
+
+impl Network {
+    /// A network that so far only has its image input `[C,H,W]`, under the name `input`.
+    pub fn new(channels: usize, height: usize, width: usize) -> Self {
+        let shape = Shape::from([channels, height, width]);
+        let node = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape };
+        Self { by_name: HashMap::from([(node.name.clone(), NodeId(0))]), nodes: vec![node], outputs: Vec::new() }
+    }
+
+    /// The image input.
+    pub const INPUT: NodeId = NodeId(0);
+
+    /// Adds a node behind its inputs and infers its shape.
+    ///
+    /// # Errors
+    /// When the name is taken, an input does not exist, or the operation does not accept the inputs' shapes.
+    pub fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> Result<NodeId, String> {
+        let name = name.into();
+        if self.by_name.contains_key(&name) {
+            return Err(format!("{name}: two layers have this name"));
+        }
+        if let Some(missing) = inputs.iter().find(|id| id.0 >= self.nodes.len()) {
+            return Err(format!("{name}: reads node {} before it exists", missing.0));
+        }
+        let shapes: Vec<&Shape> = inputs.iter().map(|&id| &self.node(id).shape).collect();
+        let shape = op.infer(&shapes).map_err(|why| format!("{name} ({}): {why}", op.name()))?;
+        let id = NodeId(self.nodes.len());
+        self.by_name.insert(name.clone(), id);
+        self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape });
+        Ok(id)
+    }
+
+    /// Declares which nodes are the network's outputs (its logits).
+    pub fn set_outputs(&mut self, outputs: Vec<NodeId>) {
+        self.outputs = outputs;
+    }
+
+    /// The declared outputs.
+    pub fn outputs(&self) -> &[NodeId] {
+        &self.outputs
+    }
+
+    /// All nodes; every node stands behind its inputs.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node with this id.
+    ///
+    /// # Panics
+    /// When the id comes from another, larger network.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// The layer with this name.
+    pub fn find(&self, name: &str) -> Option<NodeId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Input size `[C,H,W]`.
+    pub fn input_shape(&self) -> &Shape {
+        &self.node(Self::INPUT).shape
+    }
+
+    /// The layers whose output can be maximized, in topological order: every node but the input and constants.
+    pub fn layers(&self) -> impl Iterator<Item = Layer<'_>> {
+        self.nodes.iter().filter(|node| !matches!(node.op, Op::Input | Op::Constant(_))).map(|node| Layer {
+            name: &node.name,
+            op: node.op.name(),
+            shape: &node.shape,
+        })
+    }
+
+    /// The nodes that the `targets` depend on, themselves included, in topological order.
+    pub fn below(&self, targets: &[NodeId]) -> Vec<NodeId> {
+        let mut needed = vec![false; self.nodes.len()];
+        for target in targets {
+            needed[target.0] = true;
+        }
+        for id in (0..self.nodes.len()).rev() {
+            if needed[id] {
+                for input in &self.nodes[id].inputs {
+                    needed[input.0] = true;
+                }
+            }
+        }
+        (0..self.nodes.len()).filter(|&id| needed[id]).map(NodeId).collect()
+    }
+
+    /// Shapes of all nodes in `order` (as given by [`Network::below`]) for another input size `[C,H,W]`.
+    ///
+    /// # Errors
+    /// When an operation cannot work at that size, for example a dense layer behind a flatten.
+    pub fn shapes_at(&self, input: &Shape, order: &[NodeId]) -> Result<HashMap<NodeId, Shape>, String> {
+        let mut shapes: HashMap<NodeId, Shape> = HashMap::with_capacity(order.len());
+        for &id in order {
+            let node = self.node(id);
+            let shape = if id == Self::INPUT {
+                input.clone()
+            } else {
+                let inputs: Vec<&Shape> = node.inputs.iter().map(|input| &shapes[input]).collect();
+                node.op.infer(&inputs).map_err(|why| format!("{} ({}): {why}", node.name, node.op.name()))?
+            };
+            shapes.insert(id, shape);
+        }
+        Ok(shapes)
+    }
+}

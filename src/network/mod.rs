@@ -1,0 +1,25 @@
+//! What a network is: its graph, layers and units, its preprocessing, and how it is imported.
+
+mod activation;
+mod array;
+mod graph;
+mod model;
+mod op;
+mod preprocessing;
+mod resize;
+mod shape;
+mod unit;
+mod window;
+
+pub use activation::Activation;
+pub(crate) use activation::{SELU_ALPHA, SELU_LAMBDA};
+pub use array::Array;
+pub use graph::{Layer, Network, Node, NodeId};
+pub use model::Model;
+pub(crate) use op::broadcast;
+pub use op::{Axis, Binary, Conv, Op, PadMode, Reduce};
+pub use preprocessing::{ChannelOrder, Preprocessing};
+pub use resize::{Coordinates, Interpolation, Resize, Rounding, Target};
+pub use shape::Shape;
+pub use unit::{ReduceDocument, Reduction, Selection, Unit, UnitDocument};
+pub use window::{Padding, Window};

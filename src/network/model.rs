@@ -1,0 +1,19 @@
+//! A model: a network with the facts needed to show it images.
+
+use super::graph::Network;
+use super::preprocessing::Preprocessing;
+
+/// A network with frozen weights and its preprocessing, known by an id and a digest.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Key of the model, such as `efficientnet-lite0`.
+    pub id: String,
+    /// SHA-256 of the model's weight file, lower-case hexadecimal.
+    pub digest: String,
+    /// The graph with its weights.
+    pub network: std::sync::Arc<Network>,
+    /// From pixels to the network's input.
+    pub preprocessing: Preprocessing,
+    /// Names of the classes, in the order of the logits; empty when unknown.
+    pub classes: Vec<String>,
+}

@@ -1,0 +1,394 @@
+//! The operations a network is made of, and the shapes they give.
+//!
+//! The importer lowers every exporter's dialect to this set; an engine implements exactly this set. Axes never count the
+//! batch: axis 0 is the channel axis of `[C,H,W]`.
+
+use super::activation::Activation;
+use super::array::Array;
+use super::resize::Resize;
+use super::shape::Shape;
+use super::window::{Padding, Window};
+
+/// One operation. Weights are part of it; activations flow in through the node's inputs.
+#[derive(Debug, Clone)]
+pub enum Op {
+    /// The image, `[C,H,W]`.
+    Input,
+    /// A tensor that does not depend on the image; broadcasts over the batch.
+    Constant(Array),
+    /// 2-D convolution (cross-correlation) of a `[C,H,W]` map.
+    Conv(Conv),
+    /// `weight * x + bias` of a `[I]` vector.
+    Dense {
+        /// `[O,I]`.
+        weight: Array,
+        /// `[O]`.
+        bias: Option<Array>,
+    },
+    /// `scale * x + shift` per channel: a batch normalization that could not be folded into a neighbour.
+    Affine {
+        /// `[C]`.
+        scale: Array,
+        /// `[C]`.
+        shift: Array,
+    },
+    /// An elementwise nonlinearity; the only operations whose backward rule a gate replaces.
+    Activation(Activation),
+    /// Two inputs combined elementwise, with broadcasting of axes of length 1.
+    Binary(Binary),
+    /// Inputs joined along `axis`.
+    Concat {
+        /// Axis along which the inputs are joined.
+        axis: usize,
+    },
+    /// Largest value of each window; padding never wins.
+    MaxPool(Window),
+    /// Mean of each window.
+    AveragePool {
+        /// The sliding window.
+        window: Window,
+        /// Whether padding counts in the divisor.
+        count_padding: bool,
+    },
+    /// One value for whole axes: global pooling and its relatives.
+    Reduce {
+        /// How the values are combined.
+        kind: Reduce,
+        /// Axes that are reduced, ascending.
+        axes: Vec<usize>,
+        /// Whether reduced axes stay with length 1.
+        keep: bool,
+    },
+    /// A border around the tensor.
+    Pad {
+        /// Values added before each axis.
+        before: Vec<usize>,
+        /// Values added after each axis.
+        after: Vec<usize>,
+        /// What the border holds.
+        mode: PadMode,
+    },
+    /// The same values under another shape.
+    Reshape(Vec<Axis>),
+    /// Axes in another order: output axis `i` is input axis `order[i]`.
+    Transpose(Vec<usize>),
+    /// Every `step`-th index of `start..end` along `axis`.
+    Slice {
+        /// Sliced axis.
+        axis: usize,
+        /// First index.
+        start: usize,
+        /// One past the last index; larger values mean the axis' end.
+        end: usize,
+        /// Distance of two kept indices, at least 1.
+        step: usize,
+    },
+    /// Interpolation of a `[C,H,W]` map to another height and width.
+    Resize(Resize),
+    /// `exp(x) / sum(exp(x))` along `axis`.
+    Softmax {
+        /// Normalized axis.
+        axis: usize,
+    },
+}
+
+/// Parameters of a convolution.
+#[derive(Debug, Clone)]
+pub struct Conv {
+    /// `[O, C/groups, kh, kw]`.
+    pub weight: Array,
+    /// `[O]`.
+    pub bias: Option<Array>,
+    /// The sliding window; its kernel is `[kh, kw]`.
+    pub window: Window,
+    /// Number of independent groups of channels; `C` of them for a depthwise convolution.
+    pub groups: usize,
+}
+
+/// Elementwise combinations of two tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binary {
+    /// `a + b`
+    Add,
+    /// `a - b`
+    Sub,
+    /// `a * b`
+    Mul,
+    /// `a / b`
+    Div,
+}
+
+/// Ways to reduce an axis to one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reduce {
+    /// Arithmetic mean.
+    Mean,
+    /// Sum.
+    Sum,
+    /// Largest value.
+    Max,
+}
+
+/// What a border holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum PadMode {
+    /// One value everywhere.
+    Constant(f32),
+    /// The tensor mirrored at its edge, the edge itself not repeated.
+    Reflect,
+    /// The edge value repeated.
+    Edge,
+}
+
+/// One axis of a [`Op::Reshape`] target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Axis {
+    /// As long as the input's axis of this index.
+    Copy(usize),
+    /// Exactly this long.
+    Exact(usize),
+    /// Whatever is left; at most one axis.
+    Infer,
+}
+
+impl Op {
+    /// The operation in the field's words.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Constant(_) => "constant",
+            Self::Conv(conv) if conv.groups > 1 && conv.weight.shape()[1] == 1 => "depthwise-conv",
+            Self::Conv(_) => "conv",
+            Self::Dense { .. } => "dense",
+            Self::Affine { .. } => "affine",
+            Self::Activation(activation) => activation.name(),
+            Self::Binary(Binary::Add) => "add",
+            Self::Binary(Binary::Sub) => "sub",
+            Self::Binary(Binary::Mul) => "mul",
+            Self::Binary(Binary::Div) => "div",
+            Self::Concat { .. } => "concat",
+            Self::MaxPool(_) => "max-pool",
+            Self::AveragePool { .. } => "average-pool",
+            Self::Reduce { kind: Reduce::Mean, .. } => "mean",
+            Self::Reduce { kind: Reduce::Sum, .. } => "sum",
+            Self::Reduce { kind: Reduce::Max, .. } => "max",
+            Self::Pad { .. } => "pad",
+            Self::Reshape(_) => "reshape",
+            Self::Transpose(_) => "transpose",
+            Self::Slice { .. } => "slice",
+            Self::Resize(_) => "resize",
+            Self::Softmax { .. } => "softmax",
+        }
+    }
+
+    /// Shape of the output for inputs of these shapes.
+    ///
+    /// # Errors
+    /// A phrase that says why the operation does not accept these inputs.
+    pub fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let arity = match self {
+            Self::Input | Self::Constant(_) => 0,
+            Self::Binary(_) => 2,
+            Self::Concat { .. } => inputs.len().max(1),
+            _ => 1,
+        };
+        if inputs.len() != arity {
+            return Err(format!("takes {arity} inputs, not {}", inputs.len()));
+        }
+        match self {
+            Self::Input => Err("stands only at the start of a network".into()),
+            Self::Constant(array) => Ok(array.shape().to_vec().into()),
+            Self::Conv(conv) => conv.infer(inputs[0]),
+            Self::Dense { weight, bias } => infer_dense(weight, bias.as_ref(), inputs[0]),
+            Self::Affine { scale, shift } => {
+                let channels = inputs[0].channels();
+                if scale.len() != channels || shift.len() != channels {
+                    return Err(format!("has {} scales for {channels} channels", scale.len()));
+                }
+                Ok(inputs[0].clone())
+            }
+            Self::Activation(activation) => activation.check(inputs[0]).map(|()| inputs[0].clone()),
+            Self::Binary(_) => broadcast(inputs[0], inputs[1]),
+            Self::Concat { axis } => infer_concat(*axis, inputs),
+            Self::MaxPool(window) | Self::AveragePool { window, .. } => {
+                let [channels, height, width] = feature_map(inputs[0])?;
+                let [height, width] = window.output([height, width])?;
+                Ok([channels, height, width].into())
+            }
+            Self::Reduce { axes, keep, .. } => infer_reduce(axes, *keep, inputs[0]),
+            Self::Pad { before, after, mode } => infer_pad(before, after, *mode, inputs[0]),
+            Self::Reshape(target) => infer_reshape(target, inputs[0]),
+            Self::Transpose(order) => {
+                let mut sorted = order.clone();
+                sorted.sort_unstable();
+                if !sorted.iter().copied().eq(0..inputs[0].len()) {
+                    return Err(format!("order {order:?} does not permute the axes of {}", inputs[0]));
+                }
+                Ok(order.iter().map(|&axis| inputs[0][axis]).collect::<Vec<_>>().into())
+            }
+            Self::Slice { axis, start, end, step } => infer_slice(*axis, *start, *end, *step, inputs[0]),
+            Self::Resize(resize) => {
+                let [channels, height, width] = feature_map(inputs[0])?;
+                let [height, width] = resize.output([height, width])?;
+                Ok([channels, height, width].into())
+            }
+            Self::Softmax { axis } => {
+                check_axis(*axis, inputs[0])?;
+                Ok(inputs[0].clone())
+            }
+        }
+    }
+}
+
+impl Conv {
+    /// Number of input channels.
+    pub fn in_channels(&self) -> usize {
+        self.weight.shape()[1] * self.groups
+    }
+
+    /// Number of output channels.
+    pub fn out_channels(&self) -> usize {
+        self.weight.shape()[0]
+    }
+
+    fn infer(&self, input: &Shape) -> Result<Shape, String> {
+        let [channels, height, width] = feature_map(input)?;
+        let &[out, per_group, kh, kw] = self.weight.shape() else {
+            return Err(format!("needs weights [O,C,kh,kw], not {:?}", self.weight.shape()));
+        };
+        if [kh, kw] != self.window.kernel {
+            return Err(format!("has weights of {kh}x{kw} for a window of {:?}", self.window.kernel));
+        }
+        if self.groups == 0 || per_group * self.groups != channels || out % self.groups != 0 {
+            return Err(format!(
+                "has weights {:?} in {} groups, which do not fit {channels} input channels",
+                self.weight.shape(),
+                self.groups
+            ));
+        }
+        if self.bias.as_ref().is_some_and(|bias| bias.len() != out) {
+            return Err(format!("needs {out} biases"));
+        }
+        let [height, width] = self.window.output([height, width])?;
+        Ok([out, height, width].into())
+    }
+}
+
+fn feature_map(shape: &Shape) -> Result<[usize; 3], String> {
+    shape.feature_map().ok_or_else(|| format!("needs a feature map [C,H,W], not {shape}"))
+}
+
+fn check_axis(axis: usize, shape: &Shape) -> Result<(), String> {
+    if axis < shape.len() { Ok(()) } else { Err(format!("axis {axis} does not exist in {shape}")) }
+}
+
+fn infer_dense(weight: &Array, bias: Option<&Array>, input: &Shape) -> Result<Shape, String> {
+    let (&[out, features], &[found]) = (weight.shape(), &input[..]) else {
+        return Err(format!("needs weights [O,I] and a vector [I], not {:?} and {input}", weight.shape()));
+    };
+    if features != found {
+        return Err(format!("needs {features} values, not {found}"));
+    }
+    if bias.is_some_and(|bias| bias.len() != out) {
+        return Err(format!("needs {out} biases"));
+    }
+    Ok([out].into())
+}
+
+/// Numpy's broadcasting: shapes are aligned at the last axis, and axes of length 1 repeat.
+pub(crate) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, String> {
+    let rank = a.len().max(b.len());
+    let axis = |shape: &Shape, i: usize| (i + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);
+    (0..rank)
+        .map(|i| match (axis(a, i), axis(b, i)) {
+            (x, y) if x == y => Ok(x),
+            (1, y) => Ok(y),
+            (x, 1) => Ok(x),
+            _ => Err(format!("cannot combine {a} with {b}")),
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map(Shape::from)
+}
+
+fn infer_concat(axis: usize, inputs: &[&Shape]) -> Result<Shape, String> {
+    let Some((first, rest)) = inputs.split_first() else {
+        return Err("joins at least one input".into());
+    };
+    check_axis(axis, first)?;
+    let mut joined = first.to_vec();
+    for shape in rest {
+        let fits = shape.len() == first.len() && (0..first.len()).all(|i| i == axis || shape[i] == first[i]);
+        if !fits {
+            return Err(format!("cannot join {first} and {shape} along axis {axis}"));
+        }
+        joined[axis] += shape[axis];
+    }
+    Ok(joined.into())
+}
+
+fn infer_reduce(axes: &[usize], keep: bool, input: &Shape) -> Result<Shape, String> {
+    for &axis in axes {
+        check_axis(axis, input)?;
+    }
+    let kept = input.iter().enumerate().filter_map(|(i, &length)| match (axes.contains(&i), keep) {
+        (false, _) => Some(length),
+        (true, true) => Some(1),
+        (true, false) => None,
+    });
+    Ok(kept.collect::<Vec<_>>().into())
+}
+
+fn infer_pad(before: &[usize], after: &[usize], mode: PadMode, input: &Shape) -> Result<Shape, String> {
+    if before.len() != input.len() || after.len() != input.len() {
+        return Err(format!("pads {} axes of {input}", before.len()));
+    }
+    let mut reaches = input.iter().zip(before.iter().zip(after).map(|(b, a)| b.max(a)));
+    let too_far = |(length, reach): (&usize, &usize)| match mode {
+        PadMode::Constant(_) => false,
+        PadMode::Reflect => reach >= length,
+        PadMode::Edge => *length == 0 && *reach > 0,
+    };
+    if reaches.any(too_far) {
+        return Err(format!("cannot mirror {before:?}/{after:?} values of {input}"));
+    }
+    Ok(input.iter().zip(before.iter().zip(after)).map(|(n, (b, a))| n + b + a).collect::<Vec<_>>().into())
+}
+
+fn infer_reshape(target: &[Axis], input: &Shape) -> Result<Shape, String> {
+    let mut lengths = Vec::with_capacity(target.len());
+    let mut inferred = None;
+    for (i, axis) in target.iter().enumerate() {
+        lengths.push(match *axis {
+            Axis::Copy(from) => *input.get(from).ok_or_else(|| format!("copies axis {from} of {input}"))?,
+            Axis::Exact(length) => length,
+            Axis::Infer if inferred.replace(i).is_none() => 1,
+            Axis::Infer => return Err("can infer only one axis".into()),
+        });
+    }
+    let known: usize = lengths.iter().product();
+    if let Some(i) = inferred {
+        lengths[i] = input.elements().checked_div(known).unwrap_or(0);
+    }
+    if lengths.iter().product::<usize>() != input.elements() {
+        return Err(format!("cannot view {input} as {target:?}"));
+    }
+    Ok(lengths.into())
+}
+
+fn infer_slice(axis: usize, start: usize, end: usize, step: usize, input: &Shape) -> Result<Shape, String> {
+    check_axis(axis, input)?;
+    let end = end.min(input[axis]);
+    if step == 0 || start >= end {
+        return Err(format!("takes nothing: {start}..{end} in steps of {step}"));
+    }
+    let mut shape = input.to_vec();
+    shape[axis] = (end - start).div_ceil(step);
+    Ok(shape.into())
+}
+
+impl Padding {
+    /// Whether nothing is added.
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}

@@ -1,0 +1,115 @@
+//! Interpolation of feature maps (ONNX `Resize`/`Upsample`), reduced to weighted sums of rows and columns.
+
+/// How a `[H,W]` map is brought to another size.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Resize {
+    /// The output's height and width.
+    pub target: Target,
+    /// How values between pixels are found.
+    pub interpolation: Interpolation,
+    /// Which input position an output pixel stands for.
+    pub coordinates: Coordinates,
+}
+
+/// Output size of a [`Resize`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Target {
+    /// Factors for height and width.
+    Scales([f32; 2]),
+    /// Height and width themselves.
+    Sizes([usize; 2]),
+}
+
+/// How values between pixels are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interpolation {
+    /// The nearest pixel, with this rule for ties and rounding.
+    Nearest(Rounding),
+    /// Bilinear.
+    Linear,
+}
+
+/// How [`Interpolation::Nearest`] rounds a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rounding {
+    /// To the nearest, halves down.
+    HalfDown,
+    /// To the nearest, halves up.
+    HalfUp,
+    /// Down.
+    Floor,
+    /// Up.
+    Ceil,
+}
+
+/// Which input position an output pixel stands for (ONNX `coordinate_transformation_mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coordinates {
+    /// Pixel centres at half-integers.
+    HalfPixel,
+    /// Pixel centres at half-integers; an output of length 1 reads position 0.
+    PytorchHalfPixel,
+    /// Pixels at integers, scaled from the first.
+    Asymmetric,
+    /// The first and last pixels of both maps coincide.
+    AlignCorners,
+}
+
+impl Resize {
+    /// Height and width of the output for an input of height and width `size`.
+    ///
+    /// # Errors
+    /// When an axis would become empty.
+    pub fn output(&self, size: [usize; 2]) -> Result<[usize; 2], String> {
+        let output = match self.target {
+            Target::Sizes(sizes) => sizes,
+            Target::Scales(scales) => [0, 1].map(|i| (size[i] as f64 * f64::from(scales[i])).floor() as usize),
+        };
+        if output.contains(&0) || size.contains(&0) {
+            return Err(format!("cannot bring {size:?} to {output:?}"));
+        }
+        Ok(output)
+    }
+
+    /// For axis `axis` (0 = height, 1 = width) of length `input`: the two source indices and their weights of every
+    /// output index.
+    pub fn taps(&self, axis: usize, input: usize, output: usize) -> Vec<[(usize, f64); 2]> {
+        let scale = match self.target {
+            Target::Scales(scales) => f64::from(scales[axis]),
+            Target::Sizes(_) => output as f64 / input as f64,
+        };
+        (0..output).map(|i| self.tap(self.position(i as f64, scale, input, output), input)).collect()
+    }
+
+    fn position(&self, i: f64, scale: f64, input: usize, output: usize) -> f64 {
+        match self.coordinates {
+            Coordinates::PytorchHalfPixel if output == 1 => 0.0,
+            Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => (i + 0.5) / scale - 0.5,
+            Coordinates::Asymmetric => i / scale,
+            Coordinates::AlignCorners if output == 1 => 0.0,
+            Coordinates::AlignCorners => i * (input - 1) as f64 / (output - 1) as f64,
+        }
+    }
+
+    fn tap(&self, position: f64, input: usize) -> [(usize, f64); 2] {
+        let last = (input - 1) as f64;
+        let inside = |x: f64| x.clamp(0.0, last) as usize;
+        match self.interpolation {
+            Interpolation::Nearest(rounding) => {
+                let rounded = match rounding {
+                    Rounding::HalfDown => (position - 0.5).ceil(),
+                    Rounding::HalfUp => (position + 0.5).floor(),
+                    Rounding::Floor => position.floor(),
+                    Rounding::Ceil => position.ceil(),
+                };
+                [(inside(rounded), 1.0), (inside(rounded), 0.0)]
+            }
+            Interpolation::Linear => {
+                let position = position.clamp(0.0, last);
+                let low = position.floor();
+                let weight = position - low;
+                [(inside(low), 1.0 - weight), (inside(low + 1.0), weight)]
+            }
+        }
+    }
+}

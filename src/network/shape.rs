@@ -1,0 +1,62 @@
+//! Shapes without the batch axis.
+
+use std::fmt;
+use std::ops::Deref;
+
+/// Lengths of a tensor's axes without the batch axis: `[C,H,W]` for feature maps, `[K]` for vectors.
+#[derive(Clone, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(transparent)]
+pub struct Shape(Vec<usize>);
+
+impl Shape {
+    /// Number of values of one sample.
+    pub fn elements(&self) -> usize {
+        self.0.iter().product()
+    }
+
+    /// `[C,H,W]`, when this is a feature map.
+    pub fn feature_map(&self) -> Option<[usize; 3]> {
+        <[usize; 3]>::try_from(self.0.as_slice()).ok()
+    }
+
+    /// Number of channels `C`, or of neurons `K`: the number of units of a layer.
+    pub fn channels(&self) -> usize {
+        self.0.first().copied().unwrap_or(1)
+    }
+}
+
+impl Deref for Shape {
+    type Target = [usize];
+    fn deref(&self) -> &[usize] {
+        &self.0
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for Shape {
+    fn from(axes: [usize; N]) -> Self {
+        Self(axes.into())
+    }
+}
+
+impl From<Vec<usize>> for Shape {
+    fn from(axes: Vec<usize>) -> Self {
+        Self(axes)
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// `[64,55,55]`
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[")?;
+        for (i, axis) in self.0.iter().enumerate() {
+            write!(f, "{}{axis}", if i > 0 { "," } else { "" })?;
+        }
+        write!(f, "]")
+    }
+}

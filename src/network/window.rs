@@ -1,0 +1,76 @@
+//! Sliding windows: what convolutions and pools have in common.
+
+/// A border of a `[H,W]` map, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Padding {
+    /// Rows added above.
+    pub top: usize,
+    /// Columns added to the left.
+    pub left: usize,
+    /// Rows added below.
+    pub bottom: usize,
+    /// Columns added to the right.
+    pub right: usize,
+}
+
+/// A window that slides over a `[H,W]` map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Height and width.
+    pub kernel: [usize; 2],
+    /// Step between two windows, vertically and horizontally.
+    pub stride: [usize; 2],
+    /// Distance of two taps of the window.
+    pub dilation: [usize; 2],
+    /// Border of the map.
+    pub padding: Padding,
+    /// Whether a last window that only partly fits is kept (it must start inside the map or its leading border).
+    pub ceil: bool,
+}
+
+impl Window {
+    /// A dense window of stride 1 without padding.
+    pub fn new(kernel: [usize; 2]) -> Self {
+        Self { kernel, stride: [1, 1], dilation: [1, 1], padding: Padding::default(), ceil: false }
+    }
+
+    /// Distance between the first and one past the last tap, vertically and horizontally.
+    pub fn extent(&self) -> [usize; 2] {
+        [0, 1].map(|i| self.dilation[i] * (self.kernel[i].saturating_sub(1)) + 1)
+    }
+
+    /// Border before the map, vertically and horizontally.
+    pub fn before(&self) -> [usize; 2] {
+        [self.padding.top, self.padding.left]
+    }
+
+    /// Border behind the map, vertically and horizontally.
+    pub fn after(&self) -> [usize; 2] {
+        [self.padding.bottom, self.padding.right]
+    }
+
+    /// Height and width of the output for an input of height and width `size`.
+    ///
+    /// # Errors
+    /// When the window is larger than the padded map, or one of its lengths is zero.
+    pub fn output(&self, size: [usize; 2]) -> Result<[usize; 2], String> {
+        let mut output = [0; 2];
+        for i in 0..2 {
+            if self.kernel[i] == 0 || self.stride[i] == 0 || self.dilation[i] == 0 {
+                return Err("has a kernel, stride or dilation of zero".into());
+            }
+            let padded = size[i] + self.before()[i] + self.after()[i];
+            let Some(room) = padded.checked_sub(self.extent()[i]) else {
+                return Err(format!("has a window of {:?}, larger than its input of {size:?}", self.extent()));
+            };
+            output[i] = if self.ceil {
+                let count = room.div_ceil(self.stride[i]) + 1;
+                let starts_outside = (count - 1) * self.stride[i] >= size[i] + self.before()[i];
+                if starts_outside { count - 1 } else { count }
+            } else {
+                room / self.stride[i] + 1
+            };
+        }
+        Ok(output)
+    }
+}
