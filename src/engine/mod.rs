@@ -6,6 +6,7 @@
 
 mod error;
 mod gate;
+mod reference;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use candle_core::{DType, Device, Tensor};
 
 pub use error::EngineError;
 pub use gate::{Forward, Gate};
+pub use reference::Reference;
 
 use crate::network::{Network, NodeId, Shape};
 
