@@ -3,4 +3,5 @@
 
 mod engine_gates;
 mod engine_gradients;
+mod maximize;
 mod networks;
