@@ -1,0 +1,7 @@
+//! Everything that is tested from outside, in one binary so that it links once.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod engine_gates;
+mod engine_gradients;
+mod maximize;
+mod networks;
