@@ -23,6 +23,7 @@ pub mod engine;
 pub mod jobs;
 pub mod maximize;
 pub mod network;
+pub mod worker;
 
 mod invalid;
 pub use invalid::Invalid;

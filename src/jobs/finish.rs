@@ -233,6 +233,6 @@ impl Write<'_> {
 }
 
 fn interrupted() -> JobProblem {
-    let detail = format!("the service went down while this job ran, {MOST_ATTEMPTS} times; it is not tried again");
+    let detail = format!("the service or its device went down {MOST_ATTEMPTS} times while this job ran");
     JobProblem::new(ProblemCode::Interrupted, detail)
 }

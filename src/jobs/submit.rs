@@ -11,7 +11,6 @@ use super::job::{Job, JobState, NewJob};
 use super::metrics;
 use super::row::{self, columns};
 use super::store::{Deleted, Store};
-use crate::maximize::Resolved;
 
 /// An accepted job.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +55,7 @@ impl Store {
         if u64::try_from(queued).unwrap_or(0) >= limit {
             return Err(SubmitError::QueueFull { limit });
         }
-        let batch_key = batch_key(&new.model_digest, &new.resolved)?;
+        let batch_key = batch_key(&new)?;
         let request = row::json(&new.resolved)?;
         let NewJob { model, model_digest, resolved, idempotency } = new;
         let (key, fingerprint) = idempotency.map(|i| (i.key, i.fingerprint)).unzip();
@@ -173,9 +172,10 @@ impl Store {
 }
 
 /// Queued jobs with equal keys may share a batch: same model, same target layers, same settings.
-fn batch_key(model_digest: &str, resolved: &Resolved) -> Result<Vec<u8>, StoreError> {
-    let terms = resolved.objectives.iter().flat_map(|objective| &objective.terms);
+fn batch_key(new: &NewJob) -> Result<Vec<u8>, StoreError> {
+    let terms = new.resolved.objectives.iter().flat_map(|objective| &objective.terms);
     let layers: BTreeSet<&str> = terms.map(|term| term.unit.layer.as_str()).collect();
-    let text = row::json(&(model_digest, layers, &resolved.settings))?;
+    // Two ids may share weights and differ in preprocessing.
+    let text = row::json(&(&new.model, &new.model_digest, layers, &new.resolved.settings))?;
     Ok(Sha256::digest(text).to_vec())
 }
