@@ -20,8 +20,10 @@
 //! Maximization in Deep Neural Networks", IJCNN 2024, <https://arxiv.org/abs/2410.16958>.
 
 pub mod engine;
+pub mod jobs;
 pub mod maximize;
 pub mod network;
+pub mod worker;
 
 mod invalid;
 pub use invalid::Invalid;
