@@ -1,7 +1,9 @@
 //! What a network is: its graph, layers and units, its preprocessing, and how it is imported.
 
 mod activation;
+pub mod architecture;
 mod array;
+pub mod checkpoint;
 mod graph;
 mod model;
 pub mod onnx;
@@ -17,7 +19,6 @@ pub(crate) use activation::{SELU_ALPHA, SELU_LAMBDA};
 pub use array::Array;
 pub use graph::{Layer, Network, Node, NodeId, SizeBound};
 pub use model::Model;
-pub(crate) use op::broadcast;
 pub use op::{Axis, Binary, Conv, Op, PadMode, Reduce};
 pub use preprocessing::{ChannelOrder, Preprocessing};
 pub use resize::{Coordinates, Interpolation, Resize, Rounding, Target};
