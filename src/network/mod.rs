@@ -1,7 +1,9 @@
 //! What a network is: its graph, layers and units, its preprocessing, and how it is imported.
 
 mod activation;
+pub mod architecture;
 mod array;
+pub mod checkpoint;
 mod graph;
 mod model;
 mod op;

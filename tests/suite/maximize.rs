@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use proxygrad::engine::{Engine, Forward, Reference};
+use proxygrad::engine::{Cpu, Engine, Forward, Reference};
 use proxygrad::maximize::{
     Limits, Objective, Observer, Outcome, Point, Request, Resolved, Task, Unobserved, Warning, maximize,
 };
@@ -11,8 +11,8 @@ use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Pr
 
 use crate::networks::{array, classifier, rng};
 
-fn engine() -> Reference {
-    Reference::new(Device::Cpu, DType::F32)
+fn engine() -> Cpu {
+    Cpu
 }
 
 fn model(network: Network, preprocessing: Preprocessing) -> Model {
