@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use candle_core::{Result as TensorResult, Tensor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
@@ -12,7 +13,8 @@ use crate::Invalid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OptimizerKind {
-    /// `x += lr * g / (|g| + 1e-6)` with the Euclidean norm of the stimulus' whole gradient.
+    /// `x += lr * g / |g|` with the Euclidean norm of the stimulus' whole gradient: every step is `lr` long, unless the
+    /// gradient is zero.
     L2Ascent,
     /// Adam (Kingma & Ba, arXiv:1412.6980, algorithm 1) with beta 0.9 and 0.999, epsilon 1e-8, ascending.
     Adam,
@@ -100,4 +102,53 @@ impl Optimizer {
 fn round(x: f64) -> f32 {
     let unit = 10f64.powf(x.log10().floor() - 1.0);
     ((x / unit).round() * unit) as f32
+}
+
+/// An optimizer at work on one stimulus.
+#[derive(Debug)]
+pub(super) struct Ascent {
+    optimizer: Optimizer,
+    /// Adam's running means of the gradient and of its square.
+    moments: Option<(Tensor, Tensor)>,
+    steps: i32,
+}
+
+impl Ascent {
+    const BETA1: f64 = 0.9;
+    const BETA2: f64 = 0.999;
+    const EPSILON: f64 = 1e-8;
+
+    pub(super) fn new(optimizer: &Optimizer) -> Self {
+        Self { optimizer: optimizer.clone(), moments: None, steps: 0 }
+    }
+
+    /// The image behind one step: pixels `[C,H,W]`, kept in [0, 1]. `largest` is the gradient's largest magnitude.
+    pub(super) fn step(&mut self, image: &Tensor, gradient: &Tensor, largest: f64) -> TensorResult<Tensor> {
+        let lr = f64::from(self.optimizer.lr);
+        let update = match self.optimizer.kind {
+            _ if largest == 0.0 => return Ok(image.clone()),
+            OptimizerKind::L2Ascent => {
+                // Scaled first: squares of a faint gradient would vanish in f32.
+                let scaled = gradient.affine(1.0 / largest, 0.0)?;
+                let norm = scaled.sqr()?.sum_all()?.sqrt()?;
+                scaled.broadcast_div(&norm)?.affine(lr, 0.0)?
+            }
+            OptimizerKind::Adam => self.adam(gradient)?.affine(lr, 0.0)?,
+        };
+        (image + update)?.clamp(0.0, 1.0)
+    }
+
+    fn adam(&mut self, gradient: &Tensor) -> TensorResult<Tensor> {
+        let (mean, square) = match self.moments.take() {
+            Some(moments) => moments,
+            None => (gradient.zeros_like()?, gradient.zeros_like()?),
+        };
+        self.steps += 1;
+        let mean = (mean.affine(Self::BETA1, 0.0)? + gradient.affine(1.0 - Self::BETA1, 0.0)?)?;
+        let square = (square.affine(Self::BETA2, 0.0)? + gradient.sqr()?.affine(1.0 - Self::BETA2, 0.0)?)?;
+        let corrected_mean = mean.affine(1.0 / (1.0 - Self::BETA1.powi(self.steps)), 0.0)?;
+        let corrected_square = square.affine(1.0 / (1.0 - Self::BETA2.powi(self.steps)), 0.0)?;
+        self.moments = Some((mean, square));
+        corrected_mean / corrected_square.sqrt()?.affine(1.0, Self::EPSILON)?
+    }
 }

@@ -1,5 +1,7 @@
 //! Where a run starts.
 
+use candle_core::{DType, Device, Result as TensorResult, Tensor};
+use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -43,4 +45,26 @@ impl Start {
             _ => Ok(()),
         }
     }
+
+    /// Draws the image: pixels `[C,H,W]` in [0, 1].
+    pub(super) fn draw(
+        self,
+        rng: &mut impl Rng,
+        shape: [usize; 3],
+        device: &Device,
+        dtype: DType,
+    ) -> TensorResult<Tensor> {
+        let count = shape.iter().product();
+        let values: Vec<f32> = match self {
+            Self::Uniform => (0..count).map(|_| rng.random()).collect(),
+            Self::Grey { noise } => (0..count).map(|_| (0.5 + noise * normal(rng)).clamp(0.0, 1.0)).collect(),
+        };
+        Tensor::from_vec(values, &shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+    }
+}
+
+/// A standard normal number (Box & Muller 1958).
+fn normal(rng: &mut impl Rng) -> f32 {
+    let (u, v): (f64, f64) = (rng.random(), rng.random());
+    ((-2.0 * (1.0 - u).ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()) as f32
 }

@@ -73,4 +73,13 @@ impl Window {
         }
         Ok(output)
     }
+
+    /// How many taps of each of `output` windows along axis `i` (0 = vertical) of a map of length `input` count in an
+    /// average: those on the map, with `padding` also those on its border, never those that only ceil mode reaches.
+    pub(crate) fn counts(&self, i: usize, input: usize, output: usize, padding: bool) -> Vec<usize> {
+        let (before, after) = (self.before()[i], self.after()[i]);
+        let counted = if padding { 0..input + before + after } else { before..before + input };
+        let taps = |o: usize| (0..self.kernel[i]).map(move |k| o * self.stride[i] + k * self.dilation[i]);
+        (0..output).map(|o| taps(o).filter(|position| counted.contains(position)).count()).collect()
+    }
 }

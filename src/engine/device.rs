@@ -1,0 +1,44 @@
+//! Devices by name.
+
+use candle_core::Device;
+
+use super::EngineError;
+
+/// Opens the device called `cpu`, `cuda:INDEX` (feature `cuda`) or `metal` (feature `metal`).
+///
+/// # Errors
+/// When the name is unknown, this build has no support for it, or the device is not there.
+pub fn device(name: &str) -> Result<Device, EngineError> {
+    let missing = |why: String| EngineError::Device { device: name.to_owned(), why };
+    match name.split_once(':') {
+        None if name == "cpu" => Ok(Device::Cpu),
+        None if name == "metal" => {
+            if !candle_core::utils::metal_is_available() {
+                return Err(missing("this build has no Metal support (cargo feature `metal`)".into()));
+            }
+            Device::new_metal(0).map_err(|e| missing(e.to_string()))
+        }
+        Some(("cuda", index)) => {
+            let index = index.parse().map_err(|_| missing("the index behind cuda: is a whole number".into()))?;
+            cuda(index).map_err(missing)
+        }
+        _ => Err(missing("devices are cpu, cuda:0, cuda:1, … and metal".into())),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(index: usize) -> Result<Device, String> {
+    // Opening a device panics inside the bindings where the driver library is missing.
+    // SAFETY: only looks whether the library can be loaded; no symbol is called.
+    #[expect(unsafe_code)]
+    let present = unsafe { candle_core::cuda_backend::cudarc::driver::sys::is_culib_present() };
+    if !present {
+        return Err("the CUDA driver library (libcuda) is not installed".into());
+    }
+    Device::new_cuda(index).map_err(|e| e.to_string())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: usize) -> Result<Device, String> {
+    Err("this build has no CUDA support (cargo feature `cuda`)".into())
+}

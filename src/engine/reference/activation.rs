@@ -1,0 +1,248 @@
+//! Activations and their gates on tensors; the definitions are [`Activation`]'s functions of one number.
+
+use candle_core::{Result, Tensor};
+
+use super::{Backward, Operation, Reference, per_channel};
+use crate::engine::{Forward, Gate};
+use crate::network::{Activation, SELU_ALPHA, SELU_LAMBDA, Shape};
+
+pub(super) struct Activated {
+    activation: Activation,
+    /// Slopes of a (P)LeakyReLU below 0, `[1,C,1,1]` or `[1,1,1,1]`.
+    leak: Option<Tensor>,
+}
+
+impl Activated {
+    pub(super) fn new(engine: &Reference, activation: &Activation, input: &Shape) -> Result<Self> {
+        let rank = input.len() + 1;
+        let leak = match activation {
+            Activation::LeakyRelu { slope } => Some(engine.tensor(&[*slope], &per_channel(1, rank))?),
+            Activation::PRelu { slopes } => Some(engine.tensor(slopes.data(), &per_channel(slopes.len(), rank))?),
+            _ => None,
+        };
+        Ok(Self { activation: activation.clone(), leak })
+    }
+
+    /// `f(z)`.
+    fn value(&self, z: &Tensor) -> Result<Tensor> {
+        if let Some(leak) = &self.leak {
+            return leaky(z, leak);
+        }
+        match &self.activation {
+            Activation::Relu | Activation::LeakyRelu { .. } | Activation::PRelu { .. } => z.relu(),
+            Activation::Clip { min, max } => z.maximum(*min)?.minimum(*max),
+            Activation::HardSigmoid { alpha, beta } => hard_sigmoid(z, f64::from(*alpha), f64::from(*beta)),
+            Activation::HardSwish => z * hard_sigmoid(z, 1.0 / 6.0, 0.5)?,
+            Activation::Sigmoid => sigmoid(z),
+            Activation::Tanh => z.tanh(),
+            Activation::Silu => z * sigmoid(z)?,
+            Activation::Gelu { tanh: true } => z.gelu(),
+            Activation::Gelu { tanh: false } => z * normal_cdf(z)?,
+            Activation::Elu { alpha } => elu(z, f64::from(*alpha)),
+            Activation::Selu => elu(z, SELU_ALPHA)? * SELU_LAMBDA,
+            Activation::Mish => z * softplus(z)?.tanh()?,
+            Activation::Softplus => softplus(z),
+        }
+    }
+
+    /// `f'(z)`.
+    fn derivative(&self, z: &Tensor) -> Result<Tensor> {
+        if let Some(leak) = &self.leak {
+            return leaky_slope(z, leak);
+        }
+        match &self.activation {
+            Activation::Relu | Activation::LeakyRelu { .. } | Activation::PRelu { .. } => above(z, 0.0),
+            Activation::Clip { .. } | Activation::HardSigmoid { .. } => {
+                self.flat_sides(z)?.affine(-self.activation.peak(), self.activation.peak())
+            }
+            Activation::HardSwish => {
+                let ramp = z.affine(1.0 / 3.0, 0.5)?;
+                let middle = (inside(z, -3.0, 3.0)? * ramp)?;
+                middle + z.ge(3.0)?.to_dtype(z.dtype())?
+            }
+            Activation::Sigmoid => {
+                let s = sigmoid(z)?;
+                &s * s.affine(-1.0, 1.0)?
+            }
+            Activation::Tanh => z.tanh()?.sqr()?.affine(-1.0, 1.0),
+            Activation::Silu => {
+                let s = sigmoid(z)?;
+                let inner = (z * s.affine(-1.0, 1.0)?)?.affine(1.0, 1.0)?;
+                s * inner
+            }
+            Activation::Gelu { tanh: true } => {
+                let c = (2.0 / std::f64::consts::PI).sqrt();
+                let square = z.sqr()?;
+                let t = (z * square.affine(0.044_715 * c, c)?)?.tanh()?;
+                let slope = square.affine(3.0 * 0.044_715 * c, c)?;
+                let curve = ((z * t.sqr()?.affine(-1.0, 1.0)?)? * slope)?;
+                (t.affine(0.5, 0.5)? + (curve * 0.5)?)?.contiguous()
+            }
+            Activation::Gelu { tanh: false } => {
+                let density = ((z.sqr()? * -0.5)?.exp()? * (1.0 / (2.0 * std::f64::consts::PI).sqrt()))?;
+                normal_cdf(z)? + (z * density)?
+            }
+            Activation::Elu { alpha } => elu_slope(z, f64::from(*alpha)),
+            Activation::Selu => elu_slope(z, SELU_ALPHA)? * SELU_LAMBDA,
+            Activation::Mish => {
+                let t = softplus(z)?.tanh()?;
+                let curve = ((z * t.sqr()?.affine(-1.0, 1.0)?)? * sigmoid(z)?)?;
+                t + curve
+            }
+            Activation::Softplus => sigmoid(z),
+        }
+    }
+
+    /// 1 on the flat sides, 0 between them.
+    fn flat_sides(&self, z: &Tensor) -> Result<Tensor> {
+        let (low, high) = self.activation.knees();
+        if low > high {
+            return z.ones_like();
+        }
+        let below = z.le(low)?.to_dtype(z.dtype())?;
+        if high == f64::INFINITY {
+            return Ok(below);
+        }
+        below.maximum(&z.ge(high)?.to_dtype(z.dtype())?)
+    }
+
+    /// Signed distance from the linear range; `z` itself where everything is flat.
+    fn overhang(&self, z: &Tensor) -> Result<Tensor> {
+        let (low, high) = self.activation.knees();
+        if low > high {
+            return Ok(z.clone());
+        }
+        let mut sum = z.zeros_like()?;
+        if low.is_finite() {
+            sum = z.affine(1.0, -low)?.minimum(0.0)?;
+        }
+        if high.is_finite() {
+            sum = (sum + z.affine(1.0, -high)?.maximum(0.0)?)?;
+        }
+        Ok(sum)
+    }
+
+    fn proxy_value(&self, z: &Tensor, slope: f64) -> Result<Tensor> {
+        match &self.leak {
+            Some(leak) => leaky(z, &leak.maximum(slope)?),
+            None => self.value(z)? + (self.overhang(z)? * (slope * self.activation.peak()))?,
+        }
+    }
+
+    fn proxy_derivative(&self, z: &Tensor, slope: f64) -> Result<Tensor> {
+        match &self.leak {
+            Some(leak) => leaky_slope(z, &leak.maximum(slope)?),
+            None => self.derivative(z)? + (self.flat_sides(z)? * (slope * self.activation.peak()))?,
+        }
+    }
+
+    fn soft_derivative(&self, z: &Tensor, temperature: f64) -> Result<Tensor> {
+        if temperature <= 0.0 {
+            return self.derivative(z);
+        }
+        let step = |z: &Tensor| sigmoid(&(z / temperature)?);
+        if let Some(leak) = &self.leak {
+            return step(z)?.broadcast_mul(&leak.affine(-1.0, 1.0)?)?.broadcast_add(leak);
+        }
+        let peak = self.activation.peak();
+        match &self.activation {
+            Activation::Relu => step(z),
+            Activation::Clip { .. } | Activation::HardSigmoid { .. } => {
+                let (low, high) = self.activation.knees();
+                let mut gate = z.ones_like()?.affine(peak, 0.0)?;
+                if low.is_finite() {
+                    gate = (gate * step(&z.affine(1.0, -low)?)?)?;
+                }
+                if high.is_finite() {
+                    gate = (gate * step(&z.affine(-1.0, high)?)?)?;
+                }
+                Ok(gate)
+            }
+            Activation::Sigmoid | Activation::Tanh | Activation::Softplus => self.derivative(z),
+            _ => {
+                let derivative = self.derivative(z)?;
+                let lifted = derivative.maximum(&(step(z)? * peak)?)?;
+                z.le(0.0)?.where_cond(&lifted, &derivative)
+            }
+        }
+    }
+
+    /// Lucid's rule: see [`Gate::Redirect`].
+    fn redirected(&self, z: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        let plain = (gradient * self.derivative(z)?)?;
+        let (low, high) = self.activation.knees();
+        let outwards = |flat: Tensor, pushed: Tensor| flat * pushed;
+        let below = outwards(z.le(low)?, gradient.lt(0.0)?)?;
+        let further = if high.is_finite() { below.maximum(&outwards(z.ge(high)?, gradient.gt(0.0)?)?)? } else { below };
+        let kept = further.to_dtype(z.dtype())?.affine(-self.activation.peak(), self.activation.peak())?;
+        let redirected = (gradient * kept)?;
+        let alive = plain.abs()?.flatten_from(1)?.sum_keepdim(1)?.gt(0.0)?;
+        let mut shape = vec![1; z.rank()];
+        shape[0] = z.dim(0)?;
+        alive.reshape(shape)?.broadcast_as(z.dims())?.contiguous()?.where_cond(&plain, &redirected)
+    }
+}
+
+impl Operation for Activated {
+    fn forward(&self, inputs: &[&Tensor], forward: Forward) -> Result<Tensor> {
+        match forward {
+            Forward::Original => self.value(inputs[0]),
+            Forward::Proxy { slope } => self.proxy_value(inputs[0], f64::from(slope)),
+        }
+    }
+
+    fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        let (z, g) = (pass.inputs[0], pass.gradient);
+        let gradient = match pass.gate {
+            Gate::Plain => (g * self.derivative(z)?)?,
+            Gate::Proxy { slope } => (g * self.proxy_derivative(z, f64::from(slope))?)?,
+            Gate::Soft { temperature } => (g * self.soft_derivative(z, f64::from(temperature))?)?,
+            Gate::Identity => (g * self.activation.peak())?,
+            Gate::Redirect => self.redirected(z, g)?,
+        };
+        Ok(vec![Some(gradient)])
+    }
+}
+
+/// 1 above `knee`, else 0.
+fn above(z: &Tensor, knee: f64) -> Result<Tensor> {
+    z.gt(knee)?.to_dtype(z.dtype())
+}
+
+/// 1 strictly between `low` and `high`, else 0.
+fn inside(z: &Tensor, low: f64, high: f64) -> Result<Tensor> {
+    (z.gt(low)? * z.lt(high)?)?.to_dtype(z.dtype())
+}
+
+fn leaky(z: &Tensor, leak: &Tensor) -> Result<Tensor> {
+    z.relu()? + z.minimum(0.0)?.broadcast_mul(leak)?
+}
+
+fn leaky_slope(z: &Tensor, leak: &Tensor) -> Result<Tensor> {
+    let positive = above(z, 0.0)?;
+    &positive + positive.affine(-1.0, 1.0)?.broadcast_mul(leak)?
+}
+
+fn sigmoid(z: &Tensor) -> Result<Tensor> {
+    z.neg()?.exp()?.affine(1.0, 1.0)?.recip()
+}
+
+fn hard_sigmoid(z: &Tensor, alpha: f64, beta: f64) -> Result<Tensor> {
+    z.affine(alpha, beta)?.maximum(0.0)?.minimum(1.0)
+}
+
+fn softplus(z: &Tensor) -> Result<Tensor> {
+    z.relu()? + z.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?
+}
+
+fn elu(z: &Tensor, alpha: f64) -> Result<Tensor> {
+    z.relu()? + z.minimum(0.0)?.exp()?.affine(alpha, -alpha)?
+}
+
+fn elu_slope(z: &Tensor, alpha: f64) -> Result<Tensor> {
+    z.gt(0.0)?.where_cond(&z.ones_like()?, &z.minimum(0.0)?.exp()?.affine(alpha, 0.0)?)
+}
+
+fn normal_cdf(z: &Tensor) -> Result<Tensor> {
+    (z / std::f64::consts::SQRT_2)?.erf()?.affine(0.5, 0.5)
+}

@@ -1,0 +1,251 @@
+//! Operations that move values without changing them, and interpolation.
+
+use candle_core::{Device, Result, Tensor};
+
+use super::{Backward, Operation, Reference};
+use crate::engine::Forward;
+use crate::network::{PadMode, Resize, Shape};
+
+pub(super) struct Concat {
+    pub(super) dim: usize,
+}
+
+impl Operation for Concat {
+    fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
+        let batch = inputs.iter().map(|x| x.dims()[0]).max().unwrap_or(1);
+        let repeated = inputs.iter().map(|x| repeat(x, batch)).collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&repeated, self.dim)
+    }
+
+    fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        let mut start = 0;
+        let mut parts = Vec::with_capacity(pass.inputs.len());
+        for (input, &wanted) in pass.inputs.iter().zip(pass.wanted) {
+            let length = input.dim(self.dim)?;
+            let part = wanted.then(|| pass.gradient.narrow(self.dim, start, length)?.contiguous()).transpose()?;
+            parts.push(part);
+            start += length;
+        }
+        Ok(parts)
+    }
+}
+
+/// A constant `[1, ...]` repeated for every sample.
+fn repeat(x: &Tensor, batch: usize) -> Result<Tensor> {
+    if x.dim(0)? == batch {
+        return Ok(x.clone());
+    }
+    let mut shape = x.dims().to_vec();
+    shape[0] = batch;
+    x.broadcast_as(shape)?.contiguous()
+}
+
+pub(super) struct Reshape {
+    /// Per-sample shape of the output.
+    pub(super) target: Vec<usize>,
+}
+
+impl Operation for Reshape {
+    fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
+        let mut shape = vec![inputs[0].dim(0)?];
+        shape.extend_from_slice(&self.target);
+        inputs[0].reshape(shape)
+    }
+
+    fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(pass.gradient.contiguous()?.reshape(pass.inputs[0].dims())?)])
+    }
+}
+
+pub(super) struct Transpose {
+    forward: Vec<usize>,
+    backward: Vec<usize>,
+}
+
+impl Transpose {
+    /// From the order of per-sample axes.
+    pub(super) fn new(order: &[usize]) -> Self {
+        let forward: Vec<usize> = std::iter::once(0).chain(order.iter().map(|axis| axis + 1)).collect();
+        let mut backward = vec![0; forward.len()];
+        for (to, &from) in forward.iter().enumerate() {
+            backward[from] = to;
+        }
+        Self { forward, backward }
+    }
+}
+
+impl Operation for Transpose {
+    fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
+        inputs[0].permute(self.forward.as_slice())?.contiguous()
+    }
+
+    fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(pass.gradient.permute(self.backward.as_slice())?.contiguous()?)])
+    }
+}
+
+/// Chosen indices of one axis: slices and mirrored borders.
+pub(super) struct Select {
+    dim: usize,
+    indices: Tensor,
+}
+
+impl Select {
+    pub(super) fn new(engine: &Reference, dim: usize, indices: Vec<usize>) -> Result<Self> {
+        let indices: Vec<u32> = indices.into_iter().map(|i| i as u32).collect();
+        let indices = Tensor::new(indices, &Device::Cpu)?.to_device(&engine.device)?;
+        Ok(Self { dim, indices })
+    }
+
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        x.contiguous()?.index_select(&self.indices, self.dim)
+    }
+
+    fn adjoint(&self, gradient: &Tensor, length: usize) -> Result<Tensor> {
+        let mut shape = gradient.dims().to_vec();
+        shape[self.dim] = length;
+        let zeros = Tensor::zeros(shape, gradient.dtype(), gradient.device())?;
+        zeros.index_add(&self.indices, &gradient.contiguous()?, self.dim)
+    }
+}
+
+impl Operation for Select {
+    fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
+        self.apply(inputs[0])
+    }
+
+    fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(self.adjoint(pass.gradient, pass.inputs[0].dim(self.dim)?)?)])
+    }
+}
+
+pub(super) enum Pad {
+    /// `inside` is 0 where the input goes and 1 on the border, times the border's value.
+    Constant { before: Vec<usize>, after: Vec<usize>, border: Option<Tensor> },
+    /// One selection per padded axis.
+    Mirror(Vec<(Select, usize)>),
+}
+
+impl Pad {
+    pub(super) fn new(
+        engine: &Reference,
+        before: &[usize],
+        after: &[usize],
+        mode: PadMode,
+        input: &Shape,
+    ) -> Result<Self> {
+        let reflect = match mode {
+            PadMode::Constant(value) => {
+                let (before, after) = (before.to_vec(), after.to_vec());
+                let border = if value == 0.0 {
+                    None
+                } else {
+                    let inside = engine.tensor(&vec![-value; input.elements()], &super::batched(input))?;
+                    Some(surround(&inside, &before, &after)?.affine(1.0, f64::from(value))?)
+                };
+                return Ok(Self::Constant { before, after, border });
+            }
+            PadMode::Reflect => true,
+            PadMode::Edge => false,
+        };
+        let mut selections = Vec::new();
+        for (axis, &length) in input.iter().enumerate() {
+            if before[axis] + after[axis] == 0 {
+                continue;
+            }
+            let indices = (0..before[axis] + length + after[axis]).map(|i| match i.checked_sub(before[axis]) {
+                Some(inside) if inside < length => inside,
+                Some(behind) if reflect => 2 * (length - 1) - behind,
+                Some(_) => length - 1,
+                None if reflect => before[axis] - i,
+                None => 0,
+            });
+            selections.push((Select::new(engine, axis + 1, indices.collect())?, length));
+        }
+        Ok(Self::Mirror(selections))
+    }
+}
+
+fn surround(x: &Tensor, before: &[usize], after: &[usize]) -> Result<Tensor> {
+    let mut padded = x.clone();
+    for (axis, (&b, &a)) in before.iter().zip(after).enumerate() {
+        padded = padded.pad_with_zeros(axis + 1, b, a)?;
+    }
+    Ok(padded)
+}
+
+impl Operation for Pad {
+    fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
+        match self {
+            Self::Constant { before, after, border: None } => surround(inputs[0], before, after),
+            Self::Constant { before, after, border: Some(border) } => {
+                surround(inputs[0], before, after)?.broadcast_add(border)
+            }
+            Self::Mirror(selections) => {
+                selections.iter().try_fold(inputs[0].clone(), |x, (selection, _)| selection.apply(&x))
+            }
+        }
+    }
+
+    fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        let mut gradient = pass.gradient.clone();
+        match self {
+            Self::Constant { before, .. } => {
+                for (axis, &start) in before.iter().enumerate() {
+                    gradient = gradient.narrow(axis + 1, start, pass.inputs[0].dim(axis + 1)?)?;
+                }
+            }
+            Self::Mirror(selections) => {
+                for (selection, length) in selections.iter().rev() {
+                    gradient = selection.adjoint(&gradient, *length)?;
+                }
+            }
+        }
+        Ok(vec![Some(gradient.contiguous()?)])
+    }
+}
+
+/// Interpolation as two matrix products: rows, then columns.
+pub(super) struct Resized {
+    /// `[OH, H]`.
+    rows: Tensor,
+    /// `[W, OW]`.
+    columns: Tensor,
+}
+
+impl Resized {
+    pub(super) fn new(engine: &Reference, resize: &Resize, input: &Shape, output: &Shape) -> Result<Self> {
+        let matrix = |axis: usize| {
+            let (from, to) = (input[axis + 1], output[axis + 1]);
+            let mut weights = vec![0f32; to * from];
+            for (i, taps) in resize.taps(axis, from, to).into_iter().enumerate() {
+                for (source, weight) in taps {
+                    weights[i * from + source] += weight as f32;
+                }
+            }
+            engine.tensor(&weights, &[to, from])
+        };
+        Ok(Self { rows: matrix(0)?, columns: matrix(1)?.t()?.contiguous()? })
+    }
+}
+
+/// `rows x map x columns` for every map of `[N,C,H,W]`.
+fn sandwich(rows: &Tensor, x: &Tensor, columns: &Tensor) -> Result<Tensor> {
+    let (n, c, height, width) = x.dims4()?;
+    let (to_height, to_width) = (rows.dim(0)?, columns.dim(1)?);
+    let maps = x.contiguous()?.reshape((n * c, height, width))?;
+    let rows = rows.unsqueeze(0)?.broadcast_as((n * c, to_height, height))?;
+    let columns = columns.unsqueeze(0)?.broadcast_as((n * c, width, to_width))?;
+    rows.matmul(&maps)?.matmul(&columns)?.reshape((n, c, to_height, to_width))
+}
+
+impl Operation for Resized {
+    fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
+        sandwich(&self.rows, inputs[0], &self.columns)
+    }
+
+    fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        let (rows, columns) = (self.rows.t()?.contiguous()?, self.columns.t()?.contiguous()?);
+        Ok(vec![Some(sandwich(&rows, pass.gradient, &columns)?)])
+    }
+}

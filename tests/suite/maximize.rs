@@ -1,0 +1,260 @@
+//! Activation maximization as a library user sees it.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use proxygrad::engine::{Cpu, Engine, Forward, Reference};
+use proxygrad::maximize::{
+    Limits, Objective, Observer, Outcome, Point, Request, Resolved, Task, Unobserved, Warning, maximize,
+};
+use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Preprocessing};
+
+use crate::networks::{array, classifier, rng};
+
+fn engine() -> Cpu {
+    Cpu
+}
+
+fn model(network: Network, preprocessing: Preprocessing) -> Model {
+    Model { id: "test".into(), digest: String::new(), network: Arc::new(network), preprocessing, classes: Vec::new() }
+}
+
+/// Grey pixels shown to the network as values from -1 to 1.
+fn symmetric() -> Preprocessing {
+    Preprocessing { channels: ChannelOrder::Grey, range: 1.0, mean: vec![0.5], std: vec![0.5] }
+}
+
+fn resolve(model: &Model, request: &str) -> Resolved {
+    let request: Request = serde_json::from_str(request).unwrap();
+    request.resolve(model, &Limits::default()).unwrap()
+}
+
+fn tasks(resolved: &Resolved) -> Vec<Task> {
+    let task = |(i, objective): (usize, &Objective)| Task {
+        objective: objective.clone(),
+        seed: resolved.seed,
+        stream: i as u64,
+    };
+    resolved.objectives.iter().enumerate().map(task).collect()
+}
+
+fn run(model: &Model, request: &str) -> Vec<Outcome> {
+    let resolved = resolve(model, request);
+    let outcomes = maximize(&engine(), model, &tasks(&resolved), &resolved.settings, &mut Unobserved).unwrap();
+    outcomes.into_iter().map(Option::unwrap).collect()
+}
+
+/// `relu(x)` on a 15x15 image of values from -1 to 1.
+fn toy() -> Model {
+    let mut network = Network::new(1, 15, 15);
+    network.push("relu", Op::Activation(Activation::Relu), &[Network::INPUT]).unwrap();
+    model(network, symmetric())
+}
+
+/// A three-channel classifier that reads blue, green, red.
+fn colour_classifier() -> Model {
+    let mut rng = rng(21);
+    let mut network = Network::new(3, 12, 10);
+    let conv = crate::networks::conv(&mut rng, 3, 8, [3, 3], 1, crate::networks::same(3));
+    let conv = network.push("conv", conv, &[Network::INPUT]).unwrap();
+    let relu = network.push("relu", Op::Activation(Activation::Relu), &[conv]).unwrap();
+    let mean = Op::Reduce { kind: proxygrad::network::Reduce::Mean, axes: vec![1, 2], keep: false };
+    let pool = network.push("pool", mean, &[relu]).unwrap();
+    let dense = Op::Dense { weight: array(&mut rng, &[6, 8]), bias: None };
+    let logits = network.push("logits", dense, &[pool]).unwrap();
+    network.push("probabilities", Op::Softmax { axis: 0 }, &[logits]).unwrap();
+    let preprocessing = Preprocessing {
+        channels: ChannelOrder::Bgr,
+        range: 255.0,
+        mean: vec![104.0, 117.0, 123.0],
+        std: vec![60.0, 70.0, 80.0],
+    };
+    model(network, preprocessing)
+}
+
+#[test]
+fn on_the_toy_function_plain_stalls_and_proxygrad_reaches_the_optimum() {
+    let model = toy();
+    for seed in 0..5 {
+        let score = |gate: &str| {
+            let request = format!(
+                r#"{{"model": "test", "objective": "relu:0", "gate": {gate}, "start": {{"kind": "uniform"}},
+                     "optimizer": {{"kind": "l2-ascent", "lr": 0.5}}, "seed": {seed}}}"#
+            );
+            run(&model, &request)[0].score
+        };
+        let plain = score(r#""plain""#);
+        assert!((0.40..0.60).contains(&plain), "seed {seed}: plain reached {plain}");
+        for gate in [
+            r#"{"kind": "decoupled", "slope": 0.1, "anneal": 0}"#,
+            r#"{"kind": "true-proxy", "slope": 0.1, "anneal": 0}"#,
+            r#""decoupled""#,
+        ] {
+            let proxy = score(gate);
+            assert!(proxy > 0.999, "seed {seed}: {gate} reached only {proxy}");
+        }
+    }
+}
+
+#[test]
+fn the_score_is_that_of_the_delivered_png() {
+    let model = colour_classifier();
+    let request = r#"{"model": "test", "objectives": ["logits:2", "relu:3@max", {"sum": ["logits:1", {"layer": "logits", "channel": 4, "weight": -1}]}],
+                      "steps": 30, "transforms": ["jitter:2", "rotate:10"]}"#;
+    let outcomes = run(&model, request);
+    let network = &model.network;
+    let targets = ["logits", "relu"].map(|layer| network.find(layer).unwrap());
+    let mut plan = Reference::new(Device::Cpu, DType::F64).plan(network, &targets, network.input_shape()).unwrap();
+    for (i, outcome) in outcomes.iter().enumerate() {
+        let png = image::load_from_memory(&outcome.png).unwrap().to_rgb8();
+        assert_eq!(png.dimensions(), (10, 12), "width and height");
+        let mut input = vec![0f64; 3 * 12 * 10];
+        for (x, y, pixel) in png.enumerate_pixels() {
+            for (c, (mean, std)) in [(104.0, 60.0), (117.0, 70.0), (123.0, 80.0)].into_iter().enumerate() {
+                let level = f64::from(pixel.0[2 - c]);
+                input[c * 120 + y as usize * 10 + x as usize] = (level - mean) / std;
+            }
+        }
+        let input = Tensor::from_vec(input, (1, 3, 12, 10), &Device::Cpu).unwrap();
+        let outputs = plan.forward(&input, Forward::Original).unwrap();
+        let logits: Vec<f64> = outputs[0].flatten_all().unwrap().to_vec1().unwrap();
+        let relu: Vec<f64> = outputs[1].get(0).unwrap().get(3).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let expected = match i {
+            0 => logits[2],
+            1 => relu.into_iter().fold(f64::MIN, f64::max),
+            _ => logits[1] - logits[4],
+        };
+        let error = (f64::from(outcome.score) - expected).abs() / expected.abs();
+        assert!(error < 1e-5, "stimulus {i}: {} but the PNG gives {expected}", outcome.score);
+    }
+}
+
+#[test]
+fn a_stimulus_does_not_depend_on_its_batch() {
+    let model = colour_classifier();
+    let request = |objectives: &str, seed: u64| {
+        let text = format!(
+            r#"{{"model": "test", "objectives": {objectives}, "steps": 20, "seed": {seed}, "score_every": 3,
+                 "transforms": ["jitter:2", "scale:0.9,1.1", "rotate:10@0.5", "blur:0.5@0.3"]}}"#
+        );
+        resolve(&model, &text)
+    };
+    let all = r#"["logits:0","logits:1","logits:2","logits:3","logits:4","logits:5","logits:0","logits:1"]"#;
+    let resolved = request(all, 5);
+    let together = maximize(&engine(), &model, &tasks(&resolved), &resolved.settings, &mut Unobserved).unwrap();
+    for (i, task) in tasks(&resolved).into_iter().enumerate() {
+        let alone = maximize(&engine(), &model, &[task], &resolved.settings, &mut Unobserved).unwrap();
+        assert_eq!(alone[0], together[i], "stimulus {i}");
+    }
+    assert_ne!(together[0], together[6], "the index in the request changes the start");
+    let other = request(all, 6);
+    let other = maximize(&engine(), &model, &tasks(&other), &other.settings, &mut Unobserved).unwrap();
+    assert_ne!(together[0], other[0], "the seed changes the start");
+}
+
+#[test]
+fn the_best_iterate_is_returned_not_the_last() {
+    // Steps far too long: the score jumps about.
+    let request =
+        r#"{"model": "test", "objective": "logits:2", "steps": 40, "optimizer": {"kind": "l2-ascent", "lr": 9}}"#;
+    let outcome = &run(&colour_classifier(), request)[0];
+    let best = outcome.trajectory.iter().max_by(|a, b| a.score.total_cmp(&b.score)).unwrap();
+    assert_eq!(outcome.trajectory.len(), 41, "every step is scored, and the end");
+    assert_eq!(outcome.best_step, best.step);
+    assert!((outcome.score - best.score).abs() < 0.02 * best.score.abs(), "{} is not {best:?}", outcome.score);
+    assert!(best.score > outcome.initial_score);
+    assert_eq!(outcome.initial_score, outcome.trajectory[0].score);
+    assert_eq!(outcome.final_score, outcome.trajectory[40].score);
+}
+
+#[test]
+fn passes_are_counted() {
+    let passes = |extra: &str| {
+        let request = format!(r#"{{"model": "test", "objective": "logits:2", "steps": 10{extra}}}"#);
+        run(&colour_classifier(), &request)[0].passes
+    };
+    assert_eq!(passes(""), 10 * 2 + 2, "forward and backward a step; the last image and the PNG");
+    assert_eq!(passes(r#", "transforms": ["jitter:1"], "score_every": 5"#), 10 * 2 + 2 + 2, "steps 0 and 5 as well");
+    let gate = r#", "gate": {"kind": "true-proxy", "anneal": 0, "polish": 0}"#;
+    assert_eq!(passes(gate), 10 * 3 + 2, "the original is run only for the score");
+}
+
+#[test]
+fn both_optimizers_climb() {
+    for optimizer in ["l2-ascent", "adam"] {
+        let request =
+            format!(r#"{{"model": "test", "objective": "logits:3", "steps": 50, "optimizer": "{optimizer}"}}"#);
+        let outcome = &run(&colour_classifier(), &request)[0];
+        assert!(outcome.score > outcome.initial_score + 0.3, "{optimizer}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_unit_that_no_gradient_reaches_is_called_dead() {
+    // relu(x - 2) with x at most 1: nothing is ever positive.
+    let mut network = Network::new(1, 6, 6);
+    let shift = Op::Affine { scale: Array::vector(vec![1.0]), shift: Array::vector(vec![-2.0]) };
+    let shift = network.push("shift", shift, &[Network::INPUT]).unwrap();
+    network.push("relu", Op::Activation(Activation::Relu), &[shift]).unwrap();
+    let model = model(network, symmetric());
+    let warnings = |gate: &str| {
+        let request = format!(r#"{{"model": "test", "objective": "relu:0", "steps": 5, "gate": "{gate}"}}"#);
+        run(&model, &request)[0].warnings.clone()
+    };
+    assert_eq!(warnings("plain"), [Warning::DeadUnit]);
+    for gate in ["decoupled", "true-proxy", "redirect", "soft", "identity"] {
+        assert!(!warnings(gate).contains(&Warning::DeadUnit), "{gate} passes a gradient");
+    }
+}
+
+#[test]
+fn softmax_targets_and_saturated_pixels_are_told() {
+    let outcome = &run(&colour_classifier(), r#"{"model": "test", "objective": "probabilities:1", "steps": 3}"#)[0];
+    assert!(outcome.warnings.contains(&Warning::SoftmaxTarget));
+    let outcome = &run(&toy(), r#"{"model": "test", "objective": "relu:0", "start": {"kind": "uniform"}}"#)[0];
+    assert_eq!(outcome.warnings, [Warning::SaturatedPixels]);
+}
+
+#[test]
+fn an_observer_can_drop_one_stimulus_and_the_others_do_not_notice() {
+    struct Drops {
+        asked: u32,
+        scores: Vec<(usize, u32)>,
+    }
+    impl Observer for Drops {
+        fn keep(&mut self, stimulus: usize) -> bool {
+            self.asked += u32::from(stimulus == 1);
+            stimulus != 1 || self.asked <= 3
+        }
+        fn scored(&mut self, stimulus: usize, point: Point) {
+            self.scores.push((stimulus, point.step));
+        }
+    }
+    let model = colour_classifier();
+    let request = r#"{"model": "test", "objectives": ["logits:0", "logits:1", "logits:2"], "steps": 12}"#;
+    let resolved = resolve(&model, request);
+    let mut drops = Drops { asked: 0, scores: Vec::new() };
+    let outcomes = maximize(&engine(), &model, &tasks(&resolved), &resolved.settings, &mut drops).unwrap();
+    assert!(outcomes[1].is_none());
+    assert_eq!(drops.scores.iter().filter(|(stimulus, _)| *stimulus == 1).count(), 3, "dropped before its fourth step");
+    let undisturbed = run(&model, request);
+    assert_eq!(outcomes[0].as_ref(), Some(&undisturbed[0]));
+    assert_eq!(outcomes[2].as_ref(), Some(&undisturbed[2]));
+}
+
+#[test]
+fn a_larger_image_needs_a_network_without_a_fixed_size() {
+    let model = colour_classifier();
+    let outcome = &run(&model, r#"{"model": "test", "objective": "relu:0", "size": [20, 31], "steps": 2}"#)[0];
+    assert_eq!(image::load_from_memory(&outcome.png).unwrap().to_rgb8().dimensions(), (31, 20));
+}
+
+#[test]
+fn a_plain_classifier_resolves_with_every_default_filled_in() {
+    let network = classifier(3, &Activation::Relu);
+    let preprocessing = Preprocessing { mean: vec![0.0; 2], std: vec![1.0; 2], ..symmetric() };
+    let two_channels = model(network, preprocessing);
+    let resolved = resolve(&two_channels, r#"{"model": "test", "objective": "logits:0"}"#);
+    let error = maximize(&engine(), &two_channels, &tasks(&resolved), &resolved.settings, &mut Unobserved).unwrap_err();
+    assert_eq!(error.to_string(), "images have 1 or 3 channels, but the model's input has 2");
+}
