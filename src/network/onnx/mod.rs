@@ -26,7 +26,6 @@ mod tensor;
 mod value;
 mod walk;
 
-
 use std::ops::RangeInclusive;
 
 use prost::Message;
