@@ -19,6 +19,7 @@ pub(crate) use activation::{SELU_ALPHA, SELU_LAMBDA};
 pub use array::Array;
 pub use graph::{Layer, Network, Node, NodeId, SizeBound};
 pub use model::Model;
+pub(crate) use op::broadcast;
 pub use op::{Axis, Binary, Conv, Op, PadMode, Reduce};
 pub use preprocessing::{ChannelOrder, Preprocessing};
 pub use resize::{Coordinates, Interpolation, Resize, Rounding, Target};

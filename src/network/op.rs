@@ -312,7 +312,7 @@ fn infer_dense(weight: &Array, bias: Option<&Array>, input: &Shape) -> Result<Sh
 }
 
 /// Numpy's broadcasting: shapes are aligned at the last axis, and axes of length 1 repeat.
-fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, String> {
+pub(crate) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, String> {
     let rank = a.len().max(b.len());
     let axis = |shape: &Shape, i: usize| (i + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);
     (0..rank)
