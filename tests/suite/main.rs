@@ -6,4 +6,5 @@ mod engine_gates;
 mod engine_gradients;
 mod maximize;
 mod networks;
+mod onnx_runtime;
 mod operations;
