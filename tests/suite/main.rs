@@ -3,5 +3,10 @@
 
 mod engine_gates;
 mod engine_gradients;
+mod job_fixture;
+mod jobs;
+mod jobs_crash;
+mod jobs_feed;
 mod maximize;
 mod networks;
+mod worker;
