@@ -4,6 +4,7 @@
 //! backward walk over the part of the network below the targets. Weights get no gradient. Tensors cross this border as
 //! [`candle_core::Tensor`], so that images stay on the device that the engine runs on.
 
+mod cpu;
 mod device;
 mod error;
 mod gate;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-pub use device::device;
+pub use cpu::Cpu;
+pub use device::{device, open};
 pub use error::EngineError;
 pub use gate::{Forward, Gate};
 pub use reference::Reference;

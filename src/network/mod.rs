@@ -1,9 +1,13 @@
 //! What a network is: its graph, layers and units, its preprocessing, and how it is imported.
 
 mod activation;
+pub mod architecture;
 mod array;
+pub mod catalog;
+pub mod checkpoint;
 mod graph;
 mod model;
+pub mod onnx;
 mod op;
 mod preprocessing;
 mod resize;
@@ -14,11 +18,12 @@ mod window;
 pub use activation::Activation;
 pub(crate) use activation::{SELU_ALPHA, SELU_LAMBDA};
 pub use array::Array;
-pub use graph::{Layer, Network, Node, NodeId};
+pub use graph::{Layer, Network, Node, NodeId, SizeBound};
 pub use model::Model;
+pub(crate) use op::broadcast;
 pub use op::{Axis, Binary, Conv, Op, PadMode, Reduce};
 pub use preprocessing::{ChannelOrder, Preprocessing};
 pub use resize::{Coordinates, Interpolation, Resize, Rounding, Target};
 pub use shape::Shape;
-pub use unit::{ReduceDocument, Reduction, Selection, Unit, UnitDocument};
+pub use unit::{ReduceDocument, Reduction, Selection, Unit, UnitDocument, UnitText};
 pub use window::{Padding, Window};

@@ -112,7 +112,7 @@ impl Pool {
 
     /// Stops claiming, lets running batches finish within `grace`, and otherwise stops them within one step and puts
     /// their jobs back into the queue, as if they had never started.
-    pub async fn shutdown(self, grace: Duration) {
+    pub async fn shutdown(&self, grace: Duration) {
         self.cancel.cancel();
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
             self.stop.cancel();

@@ -55,21 +55,12 @@ impl AveragePool {
         input: &Shape,
         output: &Shape,
     ) -> Result<Self> {
-        let counts = [0, 1].map(|i| axis_counts(window, i, input[i + 1], output[i + 1], count_padding));
+        let counts = [0, 1].map(|i| window.counts(i, input[i + 1], output[i + 1], count_padding));
         let shares: Vec<f32> =
             counts[0].iter().flat_map(|y| counts[1].iter().map(move |x| 1.0 / (y * x).max(1) as f32)).collect();
         let share = engine.tensor(&shares, &[1, 1, output[1], output[2]])?;
         Ok(Self { taps: Taps::new(window, [input[1], input[2]], [output[1], output[2]]), share })
     }
-}
-
-/// How many taps of each window along axis `i` count: those on the map, or also those on its padding, never those that
-/// only ceil mode reaches.
-fn axis_counts(window: &Window, i: usize, input: usize, output: usize, count_padding: bool) -> Vec<usize> {
-    let (before, after) = (window.before()[i], window.after()[i]);
-    let counted = if count_padding { 0..input + before + after } else { before..before + input };
-    let taps = |o: usize| (0..window.kernel[i]).map(move |k| o * window.stride[i] + k * window.dilation[i]);
-    (0..output).map(|o| taps(o).filter(|position| counted.contains(position)).count()).collect()
 }
 
 impl Operation for AveragePool {

@@ -1,0 +1,105 @@
+//! Elementwise combinations of two tensors, and per-channel scale and shift.
+
+use super::layout::{for_each_index, offset, strides};
+use super::{Kernel, Pass, View};
+use crate::engine::Gate;
+use crate::network::{Array, Binary, Shape};
+
+/// Two inputs combined elementwise.
+pub(super) struct Elementwise {
+    kind: Binary,
+    /// For each input: where every output value reads it; `None` when both have the same shape.
+    sources: [Option<Vec<u32>>; 2],
+}
+
+impl Elementwise {
+    pub(super) fn new(kind: Binary, a: &Shape, b: &Shape, output: &Shape) -> Self {
+        Self { kind, sources: [sources(a, output), sources(b, output)] }
+    }
+
+    fn source(&self, i: usize, at: usize) -> usize {
+        self.sources[i].as_ref().map_or(at, |sources| sources[at] as usize)
+    }
+}
+
+/// Where every value of `output` reads a tensor of shape `input` that repeats along axes of length 1.
+fn sources(input: &Shape, output: &Shape) -> Option<Vec<u32>> {
+    if input == output {
+        return None;
+    }
+    let (from, to) = (strides(input), strides(output));
+    let lead = output.len() - input.len();
+    let mut sources = vec![0; output.elements()];
+    for_each_index(output, |index| {
+        let repeated = |(&i, &length): (&usize, &usize)| if length == 1 { 0 } else { i };
+        let source: Vec<usize> = index[lead..].iter().zip(input.iter()).map(repeated).collect();
+        sources[offset(&to, index)] = offset(&from, &source) as u32;
+    });
+    Some(sources)
+}
+
+impl Kernel for Elementwise {
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, _: Pass) {
+        let combine = match self.kind {
+            Binary::Add => |a: f32, b: f32| a + b,
+            Binary::Sub => |a: f32, b: f32| a - b,
+            Binary::Mul => |a: f32, b: f32| a * b,
+            Binary::Div => |a: f32, b: f32| a / b,
+        };
+        if self.sources.iter().all(Option::is_none) {
+            for ((out, &a), &b) in output.iter_mut().zip(inputs[0]).zip(inputs[1]) {
+                *out = combine(a, b);
+            }
+            return;
+        }
+        for (at, out) in output.iter_mut().enumerate() {
+            *out = combine(inputs[0][self.source(0, at)], inputs[1][self.source(1, at)]);
+        }
+    }
+
+    fn backward(&self, i: usize, view: &View<'_>, _: Gate, sink: &mut [f32]) {
+        let (a, b) = (view.inputs[0], view.inputs[1]);
+        for (at, gradient) in view.gradient.iter().enumerate() {
+            let slope = match (self.kind, i) {
+                (Binary::Add, _) | (Binary::Sub, 0) => 1.0,
+                (Binary::Sub, _) => -1.0,
+                (Binary::Mul, 0) => b[self.source(1, at)],
+                (Binary::Mul, _) => a[self.source(0, at)],
+                (Binary::Div, 0) => 1.0 / b[self.source(1, at)],
+                (Binary::Div, _) => -view.output[at] / b[self.source(1, at)],
+            };
+            sink[self.source(i, at)] += gradient * slope;
+        }
+    }
+}
+
+/// Scale and shift per channel.
+pub(super) struct Affine {
+    scale: Array,
+    shift: Array,
+    /// Values between two neighbouring channels.
+    stride: usize,
+}
+
+impl Affine {
+    pub(super) fn new(scale: &Array, shift: &Array, input: &Shape) -> Self {
+        Self { scale: scale.clone(), shift: shift.clone(), stride: strides(input)[0] }
+    }
+}
+
+impl Kernel for Affine {
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, _: Pass) {
+        let (scale, shift) = (self.scale.data(), self.shift.data());
+        for (at, (out, value)) in output.iter_mut().zip(inputs[0]).enumerate() {
+            let channel = at / self.stride % scale.len();
+            *out = value * scale[channel] + shift[channel];
+        }
+    }
+
+    fn backward(&self, _: usize, view: &View<'_>, _: Gate, sink: &mut [f32]) {
+        let scale = self.scale.data();
+        for (at, (sum, gradient)) in sink.iter_mut().zip(view.gradient).enumerate() {
+            *sum += gradient * scale[at / self.stride % scale.len()];
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Reductions of whole axes, and softmax: every value belongs to one group.
+
+use super::layout::{for_each_index, offset, strides};
+use super::{Kernel, Pass, View};
+use crate::engine::Gate;
+use crate::network::{Reduce, Shape};
+
+/// Group of every value when `axes` are taken together; groups are numbered in the memory order of the shape that is
+/// left.
+fn owners(axes: &[usize], input: &Shape, left: &Shape) -> Vec<u32> {
+    let (from, to) = (strides(input), strides(left));
+    let keep = left.len() == input.len();
+    let mut owners = vec![0; input.elements()];
+    for_each_index(input, |index| {
+        let kept: Vec<usize> = index
+            .iter()
+            .enumerate()
+            .filter_map(|(axis, &i)| match (axes.contains(&axis), keep) {
+                (false, _) => Some(i),
+                (true, true) => Some(0),
+                (true, false) => None,
+            })
+            .collect();
+        owners[offset(&from, index)] = offset(&to, &kept) as u32;
+    });
+    owners
+}
+
+/// One value for whole axes.
+pub(super) struct Reduced {
+    kind: Reduce,
+    owners: Vec<u32>,
+    groups: usize,
+}
+
+impl Reduced {
+    pub(super) fn new(kind: Reduce, axes: &[usize], input: &Shape, output: &Shape) -> Self {
+        Self { kind, owners: owners(axes, input, output), groups: output.elements() }
+    }
+
+    fn share(&self) -> f64 {
+        match self.kind {
+            Reduce::Mean => self.groups as f64 / self.owners.len().max(1) as f64,
+            Reduce::Sum | Reduce::Max => 1.0,
+        }
+    }
+}
+
+impl Kernel for Reduced {
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, _: Pass) {
+        if self.kind == Reduce::Max {
+            output.fill(f32::NEG_INFINITY);
+            for (&value, &owner) in inputs[0].iter().zip(&self.owners) {
+                let largest = &mut output[owner as usize];
+                *largest = largest.max(value);
+            }
+            return;
+        }
+        let mut sums = vec![0f64; self.groups];
+        for (&value, &owner) in inputs[0].iter().zip(&self.owners) {
+            sums[owner as usize] += f64::from(value);
+        }
+        let share = self.share();
+        for (value, sum) in output.iter_mut().zip(sums) {
+            *value = (sum * share) as f32;
+        }
+    }
+
+    /// Equal maxima share the gradient evenly.
+    fn backward(&self, _: usize, view: &View<'_>, _: Gate, sink: &mut [f32]) {
+        let share = self.share() as f32;
+        if self.kind != Reduce::Max {
+            for (sum, &owner) in sink.iter_mut().zip(&self.owners) {
+                *sum += view.gradient[owner as usize] * share;
+            }
+            return;
+        }
+        let is_largest = |(value, owner): (&f32, &u32)| *value == view.output[*owner as usize];
+        let mut ties = vec![0f32; self.groups];
+        for (value, owner) in view.inputs[0].iter().zip(&self.owners) {
+            ties[*owner as usize] += f32::from(u8::from(is_largest((value, owner))));
+        }
+        for ((sum, value), owner) in sink.iter_mut().zip(view.inputs[0]).zip(&self.owners) {
+            if is_largest((value, owner)) {
+                *sum += view.gradient[*owner as usize] / ties[*owner as usize];
+            }
+        }
+    }
+}
+
+/// `exp(x) / sum(exp(x))` along one axis.
+pub(super) struct Softmax {
+    owners: Vec<u32>,
+    groups: usize,
+}
+
+impl Softmax {
+    pub(super) fn new(axis: usize, input: &Shape) -> Self {
+        let mut left = input.to_vec();
+        left[axis] = 1;
+        let left = Shape::from(left);
+        Self { owners: owners(&[axis], input, &left), groups: left.elements() }
+    }
+}
+
+impl Kernel for Softmax {
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, _: Pass) {
+        let mut largest = vec![f32::NEG_INFINITY; self.groups];
+        for (&value, &owner) in inputs[0].iter().zip(&self.owners) {
+            largest[owner as usize] = largest[owner as usize].max(value);
+        }
+        let mut sums = vec![0f64; self.groups];
+        for ((out, &value), &owner) in output.iter_mut().zip(inputs[0]).zip(&self.owners) {
+            *out = (value - largest[owner as usize]).exp();
+            sums[owner as usize] += f64::from(*out);
+        }
+        for (out, &owner) in output.iter_mut().zip(&self.owners) {
+            *out = (f64::from(*out) / sums[owner as usize]) as f32;
+        }
+    }
+
+    fn backward(&self, _: usize, view: &View<'_>, _: Gate, sink: &mut [f32]) {
+        let mut inner = vec![0f64; self.groups];
+        for ((&gradient, &value), &owner) in view.gradient.iter().zip(view.output).zip(&self.owners) {
+            inner[owner as usize] += f64::from(gradient) * f64::from(value);
+        }
+        let parts = view.gradient.iter().zip(view.output).zip(&self.owners);
+        for (sum, ((&gradient, &value), &owner)) in sink.iter_mut().zip(parts) {
+            *sum += value * (f64::from(gradient) - inner[owner as usize]) as f32;
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Sliding windows as lists of taps, for both directions.
+//!
+//! Forward, output pixel `o` reads input pixels `o * stride + k * dilation - padding`. Backward, the input pixels fall
+//! into `stride x stride` phases (every `stride`-th row and column); in each, an input pixel reads the output's gradient
+//! at a fixed set of offsets. Both are a [`Phase`]: a grid of pixels that read at offsets from scaled positions.
+
+use crate::network::Window;
+
+/// A grid of destination pixels that read the same taps.
+pub(super) struct Phase {
+    /// Height and width of the grid.
+    pub(super) grid: [usize; 2],
+    /// First destination row and column.
+    pub(super) start: [usize; 2],
+    /// Distance of neighbouring destination pixels.
+    pub(super) step: [usize; 2],
+    /// Distance of the sources of neighbouring pixels.
+    pub(super) stride: [usize; 2],
+    pub(super) taps: Vec<Tap>,
+}
+
+/// One tap of a window.
+pub(super) struct Tap {
+    /// Index of the tap in the window, row-major.
+    pub(super) index: usize,
+    /// Source of the grid's first pixel; may lie outside the map.
+    pub(super) offset: [isize; 2],
+}
+
+impl Phase {
+    /// The one phase of the forward direction.
+    pub(super) fn forward(window: &Window, output: [usize; 2]) -> Self {
+        let taps = indices(window).map(|(index, k)| Tap {
+            index,
+            offset: [0, 1].map(|i| (k[i] * window.dilation[i]) as isize - window.before()[i] as isize),
+        });
+        Self { grid: output, start: [0, 0], step: [1, 1], stride: window.stride, taps: taps.collect() }
+    }
+
+    /// The phases of the backward direction; together they cover the map of size `input`.
+    pub(super) fn backward(window: &Window, input: [usize; 2]) -> Vec<Self> {
+        let [sy, sx] = window.stride;
+        let phases = (0..sy).flat_map(|ry| (0..sx).map(move |rx| [ry, rx]));
+        phases
+            .map(|start| {
+                let grid = [0, 1].map(|i| input[i].saturating_sub(start[i]).div_ceil(window.stride[i]));
+                // Pixel `start + j * stride` is read by output `o` through tap `k` when
+                // `o * stride = start + j * stride + padding - k * dilation`.
+                let tap = |(index, k): (usize, [usize; 2])| {
+                    let mut offset = [0; 2];
+                    for i in 0..2 {
+                        let stride = window.stride[i] as isize;
+                        let distance = (start[i] + window.before()[i]) as isize - (k[i] * window.dilation[i]) as isize;
+                        if distance.rem_euclid(stride) != 0 {
+                            return None;
+                        }
+                        offset[i] = distance.div_euclid(stride);
+                    }
+                    Some(Tap { index, offset })
+                };
+                let taps = indices(window).filter_map(tap).collect();
+                Self { grid, start, step: window.stride, stride: [1, 1], taps }
+            })
+            .filter(|phase| !phase.taps.is_empty() && !phase.grid.contains(&0))
+            .collect()
+    }
+
+    /// Source column or row of destination `j` along axis `i` for a tap, when it lies inside a map of this length.
+    pub(super) fn source(&self, i: usize, j: usize, tap: &Tap, length: usize) -> Option<usize> {
+        let position = tap.offset[i] + (j * self.stride[i]) as isize;
+        usize::try_from(position).ok().filter(|&position| position < length)
+    }
+
+    /// The destinations along axis `i` whose sources lie inside a map of this length.
+    pub(super) fn inside(&self, i: usize, tap: &Tap, length: usize) -> std::ops::Range<usize> {
+        let stride = self.stride[i] as isize;
+        let first = (-tap.offset[i]).max(0).unsigned_abs().div_ceil(self.stride[i]);
+        let last = (length as isize - tap.offset[i] + stride - 1).div_euclid(stride).max(0).unsigned_abs();
+        let last = last.min(self.grid[i]);
+        first.min(last)..last
+    }
+}
+
+fn indices(window: &Window) -> impl Iterator<Item = (usize, [usize; 2])> {
+    let [height, width] = window.kernel;
+    (0..height * width).map(move |index| (index, [index / width, index % width]))
+}

@@ -1,0 +1,178 @@
+//! EfficientNet-Lite: the networks of Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
+//! Networks", arXiv:1905.11946, without squeeze-and-excitation and with ReLU6 instead of swish; stem, head and the
+//! number of blocks in the first and last stage are not scaled.
+
+use super::weights::{BatchNorm, Builder, ConvShape};
+use super::{Architecture, ArchitectureError, StateDict};
+use crate::network::{Activation, Binary, Network, NodeId, Op, Padding, Reduce, Window};
+
+/// Sizes of EfficientNet-Lite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EfficientNetLite {
+    /// 224 pixels, 16 blocks.
+    Lite0,
+    /// 240 pixels, 21 blocks.
+    Lite1,
+    /// 260 pixels, 21 wider blocks.
+    Lite2,
+}
+
+/// A stage of the unscaled network: blocks of the same shape, of which the first may shrink the map.
+struct Stage {
+    blocks: usize,
+    kernel: usize,
+    stride: usize,
+    expansion: usize,
+    outputs: usize,
+}
+
+const fn stage(blocks: usize, kernel: usize, stride: usize, expansion: usize, outputs: usize) -> Stage {
+    Stage { blocks, kernel, stride, expansion, outputs }
+}
+
+/// Table 1 of the paper.
+const STAGES: [Stage; 7] = [
+    stage(1, 3, 1, 1, 16),
+    stage(2, 3, 2, 6, 24),
+    stage(2, 5, 2, 6, 40),
+    stage(3, 3, 2, 6, 80),
+    stage(3, 5, 1, 6, 112),
+    stage(4, 5, 2, 6, 192),
+    stage(1, 3, 1, 6, 320),
+];
+const STEM: usize = 32;
+const HEAD: usize = 1280;
+const EPSILON: f64 = 1e-3;
+const RELU6: Activation = Activation::Clip { min: 0.0, max: 6.0 };
+
+impl EfficientNetLite {
+    /// Height and width of the input, in pixels.
+    pub fn side(self) -> usize {
+        match self {
+            Self::Lite0 => 224,
+            Self::Lite1 => 240,
+            Self::Lite2 => 260,
+        }
+    }
+
+    /// Channels scaled in width (by 1.1 for Lite2), rounded to a multiple of 8 that loses less than a tenth.
+    fn width(self, channels: usize) -> usize {
+        let tenths = if self == Self::Lite2 { 11 } else { 10 };
+        let scaled = channels * tenths;
+        let rounded = (scaled + 40) / 80 * 8;
+        if rounded * 100 < scaled * 9 { rounded + 8 } else { rounded }
+    }
+
+    /// Number of blocks scaled in depth (by 1.1 for Lite1 and 1.2 for Lite2), rounded up.
+    fn depth(self, blocks: usize) -> usize {
+        let tenths = match self {
+            Self::Lite0 => 10,
+            Self::Lite1 => 11,
+            Self::Lite2 => 12,
+        };
+        (blocks * tenths).div_ceil(10)
+    }
+}
+
+pub(super) fn build(lite: EfficientNetLite, state: &StateDict) -> Result<Network, ArchitectureError> {
+    let mut builder = Builder::new(Architecture::EfficientNetLite(lite), state);
+    let mut map = Map { node: Network::INPUT, channels: 3, side: lite.side() };
+    map = conv(&mut builder, "stem", ["_conv_stem", "_bn0"], Kernel { side: 3, stride: 2, groups: 1 }, STEM, map)?;
+    map = relu6(&mut builder, "stem", map)?;
+    let mut number = 0;
+    for (i, stage) in STAGES.iter().enumerate() {
+        let scaled = i > 0 && i + 1 < STAGES.len();
+        let blocks = if scaled { lite.depth(stage.blocks) } else { stage.blocks };
+        for repeat in 0..blocks {
+            let stride = if repeat == 0 { stage.stride } else { 1 };
+            let shape =
+                Block { kernel: stage.kernel, stride, expansion: stage.expansion, outputs: lite.width(stage.outputs) };
+            map = block(&mut builder, number, shape, map)?;
+            number += 1;
+        }
+    }
+    map = conv(&mut builder, "head", ["_conv_head", "_bn1"], POINT, HEAD, map)?;
+    map = relu6(&mut builder, "head", map)?;
+    let pool = Op::Reduce { kind: Reduce::Mean, axes: vec![1, 2], keep: false };
+    let pool = builder.push("pool", pool, &[map.node])?;
+    let logits = builder.dense("logits", "_fc", HEAD, pool)?;
+    builder.network.set_outputs(vec![logits]);
+    Ok(builder.network)
+}
+
+/// A feature map while the network is built.
+#[derive(Clone, Copy)]
+struct Map {
+    node: NodeId,
+    channels: usize,
+    side: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Kernel {
+    side: usize,
+    stride: usize,
+    groups: usize,
+}
+
+const POINT: Kernel = Kernel { side: 1, stride: 1, groups: 1 };
+
+struct Block {
+    kernel: usize,
+    stride: usize,
+    expansion: usize,
+    outputs: usize,
+}
+
+/// An inverted residual block: expand, filter each channel, project; the input is added when the shapes agree.
+fn block(builder: &mut Builder<'_>, number: usize, shape: Block, input: Map) -> Result<Map, ArchitectureError> {
+    let name = |part: &str| format!("blocks.{number}.{part}");
+    let tensor = |part: &str| format!("_blocks.{number}.{part}");
+    let mut map = input;
+    if shape.expansion > 1 {
+        let expanded = input.channels * shape.expansion;
+        map = conv(builder, &name("expand"), [&tensor("_expand_conv"), &tensor("_bn0")], POINT, expanded, map)?;
+        map = relu6(builder, &name("expand"), map)?;
+    }
+    let kernel = Kernel { side: shape.kernel, stride: shape.stride, groups: map.channels };
+    let channels = map.channels;
+    map = conv(builder, &name("depthwise"), [&tensor("_depthwise_conv"), &tensor("_bn1")], kernel, channels, map)?;
+    map = relu6(builder, &name("depthwise"), map)?;
+    map = conv(builder, &name("project"), [&tensor("_project_conv"), &tensor("_bn2")], POINT, shape.outputs, map)?;
+    if shape.stride == 1 && input.channels == shape.outputs {
+        map.node = builder.push(&name("add"), Op::Binary(Binary::Add), &[input.node, map.node])?;
+    }
+    Ok(map)
+}
+
+fn conv(
+    builder: &mut Builder<'_>,
+    name: &str,
+    [tensors, norm]: [&str; 2],
+    kernel: Kernel,
+    outputs: usize,
+    input: Map,
+) -> Result<Map, ArchitectureError> {
+    let (before, after) = same_padding(input.side, kernel.side, kernel.stride);
+    let window = Window {
+        stride: [kernel.stride; 2],
+        padding: Padding { top: before, left: before, bottom: after, right: after },
+        ..Window::new([kernel.side; 2])
+    };
+    let shape = ConvShape { outputs, inputs: input.channels, groups: kernel.groups, window };
+    let norm = BatchNorm { name: norm, epsilon: EPSILON };
+    let node = builder.conv_bn(name, tensors, norm, shape, input.node)?;
+    Ok(Map { node, channels: outputs, side: input.side.div_ceil(kernel.stride) })
+}
+
+fn relu6(builder: &mut Builder<'_>, name: &str, map: Map) -> Result<Map, ArchitectureError> {
+    let node = builder.push(&format!("{name}.relu6"), Op::Activation(RELU6), &[map.node])?;
+    Ok(Map { node, ..map })
+}
+
+/// TensorFlow's `SAME`: as much border as `ceil(side / stride)` outputs need, the odd pixel behind.
+fn same_padding(side: usize, kernel: usize, stride: usize) -> (usize, usize) {
+    let needed = (side.div_ceil(stride) - 1) * stride + kernel;
+    let border = needed.saturating_sub(side);
+    (border / 2, border - border / 2)
+}

@@ -1,0 +1,193 @@
+//! One small network for every operation and every form of it; the layer to look at is `target`.
+
+use proxygrad::network::{
+    Activation, Array, Axis, Binary, Coordinates, Interpolation, Network, Op, PadMode, Padding, Reduce, Resize,
+    Rounding, Target, Window,
+};
+
+use crate::networks::{array, conv, rng, same};
+
+/// A network and what it tries.
+pub struct Case {
+    pub name: String,
+    pub network: Network,
+}
+
+fn case(name: impl Into<String>, shape: [usize; 3], op: Op) -> Case {
+    let mut network = Network::new(shape[0], shape[1], shape[2]);
+    network.push("target", op, &[Network::INPUT]).unwrap();
+    Case { name: name.into(), network }
+}
+
+/// Every case there is.
+pub fn all() -> Vec<Case> {
+    let groups = [convolutions(), pools(), reductions(), rearrangements(), binaries(), branches(), activated()];
+    groups.into_iter().flatten().collect()
+}
+
+pub fn convolutions() -> Vec<Case> {
+    let mut rng = rng(1);
+    let uneven = Padding { top: 0, left: 2, bottom: 1, right: 0 };
+    let plain = Window::new([1, 1]);
+    let forms = [
+        ("pointwise", [4, 5, 6], [1, 1], 1, plain),
+        ("pointwise grouped", [4, 5, 6], [1, 1], 2, plain),
+        ("pointwise strided", [4, 5, 6], [1, 1], 1, Window { stride: [2, 3], ..plain }),
+        ("pointwise padded", [4, 5, 6], [1, 1], 1, Window { padding: uneven, ..plain }),
+        ("3x3", [4, 5, 6], [3, 3], 1, same(3)),
+        ("3x3 valid", [4, 5, 6], [3, 3], 1, plain),
+        ("strided, uneven padding", [4, 7, 8], [3, 3], 1, Window { stride: [2, 2], padding: uneven, ..plain }),
+        ("strides differ", [4, 7, 8], [3, 2], 1, Window { stride: [3, 1], padding: uneven, ..plain }),
+        ("stride larger than kernel", [4, 8, 9], [2, 2], 1, Window { stride: [3, 4], ..plain }),
+        ("dilated", [4, 8, 9], [3, 2], 1, Window { dilation: [2, 3], padding: uneven, ..plain }),
+        ("dilated, strided", [4, 9, 9], [3, 3], 1, Window { dilation: [2, 2], stride: [2, 2], ..same(3) }),
+        ("7x7 larger than the map", [4, 3, 4], [7, 7], 1, Window { stride: [2, 2], ..same(7) }),
+        ("grouped", [4, 6, 5], [3, 3], 2, same(3)),
+        ("grouped strided", [4, 7, 6], [3, 3], 2, Window { stride: [2, 2], padding: uneven, ..plain }),
+        ("depthwise with multiplier", [4, 6, 5], [3, 3], 4, same(3)),
+    ];
+    let mut cases: Vec<Case> = forms
+        .into_iter()
+        .map(|(name, shape, kernel, groups, window)| {
+            case(name, shape, conv(&mut rng, shape[0], 8, kernel, groups, window))
+        })
+        .collect();
+    let depthwise = [
+        ("depthwise", 3, same(3)),
+        ("depthwise strided", 3, Window { stride: [2, 2], padding: uneven, ..plain }),
+        ("depthwise 5x5", 5, same(5)),
+        ("depthwise dilated", 3, Window { dilation: [2, 1], ..same(3) }),
+    ];
+    for (name, kernel, window) in depthwise {
+        cases.push(case(name, [5, 7, 6], conv(&mut rng, 5, 5, [kernel, kernel], 5, window)));
+    }
+    cases
+}
+
+pub fn pools() -> Vec<Case> {
+    let uneven = Padding { top: 1, left: 0, bottom: 0, right: 1 };
+    let windows = [
+        Window { stride: [2, 2], ..Window::new([2, 2]) },
+        Window { stride: [2, 2], ..Window::new([3, 3]) },
+        Window { stride: [1, 1], ..same(3) },
+        Window { stride: [2, 3], ceil: true, padding: uneven, ..Window::new([3, 2]) },
+        Window { dilation: [2, 1], stride: [1, 2], ..Window::new([2, 3]) },
+        Window { stride: [3, 3], ceil: true, ..Window::new([2, 2]) },
+    ];
+    let forms = windows.into_iter().enumerate().flat_map(|(i, window)| {
+        let average = move |count_padding| Op::AveragePool { window, count_padding };
+        [
+            case(format!("max-pool {i}"), [3, 7, 8], Op::MaxPool(window)),
+            case(format!("average-pool {i}"), [3, 7, 8], average(false)),
+            case(format!("average-pool {i}, padding counts"), [3, 7, 8], average(true)),
+        ]
+    });
+    forms.collect()
+}
+
+pub fn reductions() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for kind in [Reduce::Mean, Reduce::Sum, Reduce::Max] {
+        for (axes, keep) in [(vec![1, 2], false), (vec![1, 2], true), (vec![0], false), (vec![2], true)] {
+            cases.push(case(format!("{kind:?} {axes:?} {keep}"), [3, 4, 5], Op::Reduce { kind, axes, keep }));
+        }
+    }
+    cases.push(case("softmax over channels", [5, 2, 3], Op::Softmax { axis: 0 }));
+    cases.push(case("softmax over columns", [2, 2, 5], Op::Softmax { axis: 2 }));
+    cases
+}
+
+pub fn rearrangements() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for mode in [PadMode::Constant(0.0), PadMode::Constant(-1.5), PadMode::Reflect, PadMode::Edge] {
+        let pad = Op::Pad { before: vec![0, 1, 3], after: vec![0, 2, 0], mode };
+        cases.push(case(format!("pad {mode:?}"), [2, 4, 5], pad));
+    }
+    let fours = vec![Axis::Exact(2), Axis::Exact(2), Axis::Infer, Axis::Copy(2)];
+    cases.push(case("reshape", [4, 3, 2], Op::Reshape(vec![Axis::Exact(2), Axis::Infer, Axis::Copy(2)])));
+    cases.push(case("flatten", [4, 3, 2], Op::Reshape(vec![Axis::Infer])));
+    cases.push(case("reshape to four axes", [4, 3, 2], Op::Reshape(fours)));
+    cases.push(case("transpose", [4, 3, 2], Op::Transpose(vec![2, 0, 1])));
+    cases.push(case("slice of channels", [6, 3, 2], Op::Slice { axis: 0, start: 1, end: 6, step: 2 }));
+    cases.push(case("slice of columns", [2, 3, 7], Op::Slice { axis: 2, start: 2, end: 99, step: 3 }));
+    let coordinates =
+        [Coordinates::HalfPixel, Coordinates::PytorchHalfPixel, Coordinates::Asymmetric, Coordinates::AlignCorners];
+    for coordinates in coordinates {
+        for interpolation in [Interpolation::Linear, Interpolation::Nearest(Rounding::Floor)] {
+            for target in [Target::Scales([2.0, 1.5]), Target::Sizes([3, 9])] {
+                let resize = Resize { target, interpolation, coordinates };
+                cases.push(case(format!("{resize:?}"), [2, 4, 6], Op::Resize(resize)));
+            }
+        }
+    }
+    for axis in [0, 1, 2] {
+        let mut network = Network::new(2, 3, 4);
+        let scale = Op::Affine { scale: Array::vector(vec![2.0, -1.0]), shift: Array::vector(vec![0.5, 0.25]) };
+        let other = network.push("other", scale, &[Network::INPUT]).unwrap();
+        network.push("target", Op::Concat { axis }, &[other, Network::INPUT]).unwrap();
+        cases.push(Case { name: format!("concat along {axis}"), network });
+    }
+    cases
+}
+
+pub fn binaries() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for kind in [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div] {
+        let mut network = Network::new(3, 4, 2);
+        let gate = Op::Reduce { kind: Reduce::Mean, axes: vec![1, 2], keep: true };
+        let gate = network.push("gate", gate, &[Network::INPUT]).unwrap();
+        let gate = network.push("positive", Op::Activation(Activation::Softplus), &[gate]).unwrap();
+        network.push("target", Op::Binary(kind), &[Network::INPUT, gate]).unwrap();
+        cases.push(Case { name: format!("{kind:?} map and channel"), network });
+
+        let mut network = Network::new(3, 4, 2);
+        let positive = network.push("positive", Op::Activation(Activation::Softplus), &[Network::INPUT]).unwrap();
+        let row = Op::Constant(Array::new([2], vec![0.5, -2.0]).unwrap());
+        let row = network.push("row", row, &[]).unwrap();
+        network.push("target", Op::Binary(kind), &[row, positive]).unwrap();
+        cases.push(Case { name: format!("{kind:?} constant and map"), network });
+    }
+    cases
+}
+
+/// Branches that join, and one value read twice.
+pub fn branches() -> Vec<Case> {
+    let mut rng = rng(2);
+    let mut network = Network::new(3, 5, 5);
+    let left = conv(&mut rng, 3, 4, [3, 3], 1, same(3));
+    let left = network.push("left", left, &[Network::INPUT]).unwrap();
+    let scale = Op::Affine { scale: array(&mut rng, &[3]), shift: array(&mut rng, &[3]) };
+    let right = network.push("right", scale, &[Network::INPUT]).unwrap();
+    let constant = network.push("constant", Op::Constant(array(&mut rng, &[1, 5, 5])), &[]).unwrap();
+    let joined = network.push("joined", Op::Concat { axis: 0 }, &[left, constant, right, left]).unwrap();
+    network.push("target", Op::Binary(Binary::Mul), &[joined, joined]).unwrap();
+    vec![Case { name: "branches".into(), network }]
+}
+
+pub fn activated() -> Vec<Case> {
+    let case = |activation: Activation| case(activation.name(), [3, 4, 5], Op::Activation(activation));
+    activations().into_iter().map(case).collect()
+}
+
+/// One of each kind, with parameters that are not the usual ones.
+pub fn activations() -> Vec<Activation> {
+    vec![
+        Activation::Relu,
+        Activation::LeakyRelu { slope: 0.15 },
+        Activation::PRelu { slopes: Array::vector(vec![0.05, 0.4, -0.3]) },
+        Activation::Clip { min: -0.5, max: 0.8 },
+        Activation::Clip { min: f32::NEG_INFINITY, max: 0.8 },
+        Activation::Clip { min: -0.2, max: f32::INFINITY },
+        Activation::HardSigmoid { alpha: 0.4, beta: 0.6 },
+        Activation::HardSwish,
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::Silu,
+        Activation::Gelu { tanh: true },
+        Activation::Gelu { tanh: false },
+        Activation::Elu { alpha: 0.7 },
+        Activation::Selu,
+        Activation::Mish,
+        Activation::Softplus,
+    ]
+}
