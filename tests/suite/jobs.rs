@@ -321,7 +321,7 @@ fn metrics_count_what_happens_to_jobs() {
     let read = recorder.handle();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     metrics::with_local_recorder(&recorder, || {
-        proxygrad::worker::describe_metrics();
+        proxygrad::jobs::describe_metrics();
         runtime.block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let store = open(folder.path()).await;
