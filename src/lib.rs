@@ -19,9 +19,14 @@
 //! The method: Linse, Barth, Martinetz, "Leaky ReLUs That Differ in Forward and Backward Pass Facilitate Activation
 //! Maximization in Deep Neural Networks", IJCNN 2024, <https://arxiv.org/abs/2410.16958>.
 
+pub mod api;
+pub mod config;
 pub mod engine;
+pub mod jobs;
 pub mod maximize;
 pub mod network;
+pub mod service;
+pub mod worker;
 
 mod invalid;
 pub use invalid::Invalid;

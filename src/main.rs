@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `proxygrad`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -41,3 +41,25 @@ where
 
     deserializer.deserialize_any(Either(expected, PhantomData))
 }
+
+/// The schema of a document that is either a word or an object.
+macro_rules! string_or_object_schema {
+    ($document:ident, $word:ident, $object:ident, $description:literal $(,)?) => {
+        impl utoipa::PartialSchema for $document {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                utoipa::openapi::OneOfBuilder::new()
+                    .item(utoipa::openapi::Ref::from_schema_name(<$word as utoipa::ToSchema>::name()))
+                    .item(<$object as utoipa::PartialSchema>::schema())
+                    .description(Some($description))
+                    .into()
+            }
+        }
+
+        impl utoipa::ToSchema for $document {
+            fn schemas(schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::Schema>)>) {
+                schemas.push((<$word as utoipa::ToSchema>::name().into(), <$word as utoipa::PartialSchema>::schema()));
+            }
+        }
+    };
+}
+pub(super) use string_or_object_schema;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::document::string_or_object;
+use super::document::{string_or_object, string_or_object_schema};
 use crate::Invalid;
 use crate::engine::Gate;
 
@@ -45,33 +45,42 @@ pub struct GateSchedule {
 }
 
 /// A gate as written in a request: what is left out is filled in. The kind alone may be written as a string.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GateRequest {
     /// The rule.
     pub kind: GateKind,
     /// Slope of the flat sides (`decoupled`, `true-proxy`), in [0, 1].
-    #[schema(minimum = 0, maximum = 1)]
     pub slope: Option<f32>,
     /// Width of the logistic step (`soft`), greater than 0.
     pub temperature: Option<f32>,
     /// Share of the steps over which slope or temperature falls linearly to 0, in [0, 1].
-    #[schema(minimum = 0, maximum = 1)]
     pub anneal: Option<f32>,
     /// Share of the steps, at the end, that follow the plain gradient, in [0, 1].
-    #[schema(minimum = 0, maximum = 1)]
     pub polish: Option<f32>,
 }
 
-/// The object form of a [`GateRequest`].
-#[derive(Deserialize)]
+/// A gate with some of its strength and course.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = GateObject)]
 #[serde(deny_unknown_fields)]
 struct Full {
+    /// The rule.
     kind: GateKind,
+    /// Slope of the flat sides (`decoupled`, `true-proxy`).
+    #[schema(minimum = 0, maximum = 1)]
     slope: Option<f32>,
+    /// Width of the logistic step (`soft`), in units of the pre-activations.
+    #[schema(exclusive_minimum = 0)]
     temperature: Option<f32>,
+    /// Share of the steps over which slope or temperature falls linearly to 0.
+    #[schema(minimum = 0, maximum = 1)]
     anneal: Option<f32>,
+    /// Share of the steps, at the end, that follow the plain gradient.
+    #[schema(minimum = 0, maximum = 1)]
     polish: Option<f32>,
 }
+
+string_or_object_schema!(GateRequest, GateKind, Full, "A gate: its kind, or an object; what is left out is filled in.");
 
 impl From<Full> for GateRequest {
     fn from(Full { kind, slope, temperature, anneal, polish }: Full) -> Self {

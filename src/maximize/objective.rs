@@ -4,11 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::document::string_or_object;
 use crate::Invalid;
-use crate::network::{Unit, UnitDocument};
+use crate::network::{Unit, UnitDocument, UnitText};
 
 /// What one stimulus maximizes: a weighted sum of units.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,11 +35,12 @@ pub struct Term {
 pub enum ObjectiveDocument {
     /// `LAYER:CHANNEL`, optionally followed by `@mean`, `@center`, `@max`, `@topFRACTION` or `@ROW,COLUMN`;
     /// or `LAYER@energy`.
-    #[schema(examples("logits:954", "fire5:17@center"))]
+    #[schema(value_type = UnitText)]
     Text(String),
     /// A weighted sum of units.
     Sum(SumDocument),
     /// One unit.
+    #[schema(value_type = WeightedUnitDocument)]
     Unit(UnitDocument),
 }
 
@@ -55,13 +58,14 @@ pub struct SumDocument {
 #[serde(untagged)]
 pub enum TermDocument {
     /// A unit as text, with weight 1.
+    #[schema(value_type = UnitText)]
     Text(String),
     /// A unit with its weight.
     Weighted(WeightedUnitDocument),
 }
 
 /// A unit with its weight in a sum.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WeightedUnitDocument {
     /// The unit.
     #[serde(flatten)]
@@ -73,6 +77,30 @@ pub struct WeightedUnitDocument {
 
 fn one() -> f32 {
     1.0
+}
+
+impl PartialSchema for WeightedUnitDocument {
+    /// The unit's fields and the weight in one closed object.
+    fn schema() -> RefOr<Schema> {
+        let weight = ObjectBuilder::new()
+            .schema_type(SchemaType::from_iter([Type::Number, Type::Null]))
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Float)))
+            .description(Some("Its weight; 1 unless given, negative to drive the unit down."));
+        match UnitDocument::schema() {
+            RefOr::T(Schema::Object(mut unit)) => {
+                unit.properties.insert("weight".into(), weight.into());
+                unit.description = Some("A unit with its weight.".into());
+                unit.into()
+            }
+            other => other,
+        }
+    }
+}
+
+impl ToSchema for WeightedUnitDocument {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        UnitDocument::schemas(schemas);
+    }
 }
 
 /// Most terms of one objective.
@@ -90,6 +118,22 @@ struct AnyObject {
     reduce: Option<crate::network::ReduceDocument>,
     fraction: Option<f32>,
     weight: Option<f32>,
+}
+
+impl AnyObject {
+    /// Name of the first field of a unit that was given.
+    fn first_field(&self) -> Option<&'static str> {
+        let given = [
+            ("layer", self.layer.is_some()),
+            ("channel", self.channel.is_some()),
+            ("position", self.position.is_some()),
+            ("direction", self.direction.is_some()),
+            ("reduce", self.reduce.is_some()),
+            ("fraction", self.fraction.is_some()),
+            ("weight", self.weight.is_some()),
+        ];
+        given.into_iter().find_map(|(name, given)| given.then_some(name))
+    }
 }
 
 impl TryFrom<AnyObject> for Term {
@@ -117,8 +161,8 @@ impl TryFrom<AnyObject> for Objective {
         let Some(terms) = object.sum.take() else {
             return Ok(Self { terms: vec![object.try_into()?] });
         };
-        if object.layer.is_some() {
-            return Err(Invalid::new("layer", "a layer beside a sum", "either sum or layer, not both"));
+        if let Some(field) = object.first_field() {
+            return Err(Invalid::new(field, format!("a {field} beside a sum"), "either sum or one unit, not both"));
         }
         if terms.is_empty() || terms.len() > MOST_TERMS {
             return Err(Invalid::new("sum", format!("{} terms", terms.len()), format!("1 to {MOST_TERMS} terms")));

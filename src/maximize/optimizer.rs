@@ -6,7 +6,7 @@ use candle_core::{Result as TensorResult, Tensor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::document::string_or_object;
+use super::document::{string_or_object, string_or_object_schema};
 use crate::Invalid;
 
 /// Rules that turn a gradient into a step.
@@ -31,7 +31,7 @@ pub struct Optimizer {
 }
 
 /// An optimizer as written in a request. The kind alone may be written as a string.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OptimizerRequest {
     /// The rule.
     pub kind: OptimizerKind,
@@ -40,13 +40,24 @@ pub struct OptimizerRequest {
     pub lr: Option<f32>,
 }
 
-/// The object form of an [`OptimizerRequest`].
-#[derive(Deserialize)]
+/// An optimizer and its step size.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = OptimizerObject)]
 #[serde(deny_unknown_fields)]
 struct Full {
+    /// The rule.
     kind: OptimizerKind,
+    /// Step size in pixel values of range [0, 1]; chosen from the image size unless given.
+    #[schema(exclusive_minimum = 0, maximum = 1000)]
     lr: Option<f32>,
 }
+
+string_or_object_schema!(
+    OptimizerRequest,
+    OptimizerKind,
+    Full,
+    "An optimizer: its kind, or an object; what is left out is filled in."
+);
 
 impl From<Full> for OptimizerRequest {
     fn from(Full { kind, lr }: Full) -> Self {

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::gate_schedule::{GateKind, GateRequest};
 use super::objective::{Objective, ObjectiveDocument};
 use super::optimizer::{OptimizerKind, OptimizerRequest};
+use super::run::Task;
 use super::settings::Settings;
 use super::start::Start;
 use super::transform::Transform;
@@ -17,7 +18,7 @@ use crate::network::{Model, Shape};
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// Id of the model.
-    #[schema(examples("efficientnet-lite0"))]
+    #[schema(examples("fashion-resnet8"), pattern = "^[a-z0-9][a-z0-9._-]{0,63}$")]
     pub model: String,
     /// What to maximize; either this or `objectives`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +44,7 @@ pub struct Request {
     pub transforms: Option<Vec<Transform>>,
     /// Height and width of the stimulus; the model's own input size unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 2, max_items = 2)]
     pub size: Option<[usize; 2]>,
     /// The image before the first step; near-grey unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,6 +68,15 @@ pub struct Resolved {
     pub settings: Settings,
     /// Seed of everything random.
     pub seed: u64,
+}
+
+impl Resolved {
+    /// One task per objective, in their order.
+    pub fn tasks(&self) -> Vec<Task> {
+        let task =
+            |(stream, objective): (u64, &Objective)| Task { objective: objective.clone(), seed: self.seed, stream };
+        (0..).zip(&self.objectives).map(task).collect()
+    }
 }
 
 /// Largest requests that are accepted.

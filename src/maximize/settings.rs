@@ -22,6 +22,7 @@ pub struct Settings {
     /// Random views, applied in this order.
     pub transforms: Vec<Transform>,
     /// Height and width of the stimulus in pixels.
+    #[schema(min_items = 2, max_items = 2)]
     pub size: [usize; 2],
     /// The image before the first step.
     pub start: Start,

@@ -50,6 +50,10 @@ pub enum TransformKind {
 const GRAMMAR: &str =
     "jitter:PIXELS, scale:LOW,HIGH, rotate:DEGREES or blur:SIGMA, optionally followed by @PROBABILITY";
 
+/// [`GRAMMAR`] as a regular expression.
+const PATTERN: &str =
+    "^(jitter:[0-9]+|scale:[0-9]*\\.?[0-9]+,[0-9]*\\.?[0-9]+|(rotate|blur):[0-9]*\\.?[0-9]+)(@[0-9]*\\.?[0-9]+)?$";
+
 impl FromStr for Transform {
     type Err = Invalid;
 
@@ -120,6 +124,7 @@ impl PartialSchema for Transform {
         ObjectBuilder::new()
             .schema_type(Type::String)
             .description(Some(description))
+            .pattern(Some(PATTERN))
             .examples(["jitter:8", "scale:0.9,1.1", "rotate:10@0.3", "blur:0.5"])
             .into()
     }

@@ -3,6 +3,7 @@
 mod activation;
 pub mod architecture;
 mod array;
+pub mod catalog;
 pub mod checkpoint;
 mod graph;
 mod model;
@@ -24,5 +25,5 @@ pub use op::{Axis, Binary, Conv, Op, PadMode, Reduce};
 pub use preprocessing::{ChannelOrder, Preprocessing};
 pub use resize::{Coordinates, Interpolation, Resize, Rounding, Target};
 pub use shape::Shape;
-pub use unit::{ReduceDocument, Reduction, Selection, Unit, UnitDocument};
+pub use unit::{ReduceDocument, Reduction, Selection, Unit, UnitDocument, UnitText};
 pub use window::{Padding, Window};

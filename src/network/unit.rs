@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::graph::{Network, NodeId};
 use super::shape::Shape;
@@ -72,6 +74,7 @@ pub struct UnitDocument {
     pub channel: Option<usize>,
     /// Row and column of one neuron of the channel; excludes `reduce`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 2, max_items = 2)]
     pub position: Option<[usize; 2]>,
     /// One weight per channel, instead of `channel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,6 +85,7 @@ pub struct UnitDocument {
     pub reduce: Option<ReduceDocument>,
     /// Share of the largest positions for `top-fraction`, in (0, 1].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     pub fraction: Option<f32>,
 }
 
@@ -103,6 +107,23 @@ pub enum ReduceDocument {
 
 const GRAMMAR: &str = "LAYER:CHANNEL, optionally followed by @mean, @center, @max, @topFRACTION or @ROW,COLUMN; \
                        or LAYER@energy";
+
+/// The schema of a unit written as text.
+#[derive(Debug, Clone, Copy)]
+pub struct UnitText;
+
+impl PartialSchema for UnitText {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(format!("A unit as text: {GRAMMAR}.")))
+            .pattern(Some("^.+(:[0-9]+(@(mean|center|max|top[0-9]*\\.?[0-9]+|[0-9]+,[0-9]+))?|@energy)$"))
+            .examples(["logits:8", "layer1/Relu_1:3@center"])
+            .into()
+    }
+}
+
+impl ToSchema for UnitText {}
 
 impl FromStr for Unit {
     type Err = Invalid;

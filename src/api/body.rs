@@ -1,0 +1,98 @@
+//! Request bodies: JSON, of bounded size and duration, with errors that name the field.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+
+use super::Api;
+use super::json_error;
+use super::problem::{Kind, Problem};
+
+/// A JSON document.
+pub(super) struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        check_media_type(&parts.headers)?;
+        let timeout = api.config().request_timeout;
+        let late = |_| Problem::new(Kind::RequestTimeout, format!("the body did not arrive within {timeout:?}"));
+        let bytes = tokio::time::timeout(timeout, read(body, api.config().body_limit)).await.map_err(late)??;
+        json_error::parse(&bytes).map(Self)
+    }
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let refused = |found: &str| {
+        let detail = format!("the body's Content-Type is {found}; expected application/json");
+        Problem::new(Kind::UnsupportedMediaType, detail)
+    };
+    let value = headers.get(header::CONTENT_TYPE).ok_or_else(|| refused("missing"))?;
+    let text = value.to_str().map_err(|_| refused("not text"))?;
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let suffix = essence.strip_prefix("application/").and_then(|subtype| subtype.strip_suffix("+json"));
+    match essence == "application/json" || suffix.is_some_and(|name| !name.is_empty()) {
+        true => Ok(()),
+        false => Err(refused(&essence.chars().take(100).collect::<String>())),
+    }
+}
+
+/// How many times the limit is read and thrown away, so that a client that only looks at the answer after it has sent
+/// everything gets to see it.
+const DRAINED: usize = 8;
+
+async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Problem> {
+    let mut stream = body.into_data_stream();
+    let mut kept = Vec::new();
+    let mut size = 0;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|error| {
+            tracing::debug!(%error, "a body broke off");
+            Problem::new(Kind::MalformedJson, "the body broke off")
+        })?;
+        size += chunk.len();
+        match size {
+            size if size <= limit => kept.extend_from_slice(&chunk),
+            size if size <= limit.saturating_mul(DRAINED) => kept = Vec::new(),
+            _ => break,
+        }
+    }
+    if size > limit {
+        return Err(Problem::new(Kind::BodyTooLarge, format!("the body is larger than {limit} bytes")));
+    }
+    Ok(kept.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn json_may_be_declared_in_every_usual_way() {
+        let check = |text: &str| {
+            let value = HeaderValue::from_str(text).unwrap();
+            check_media_type(&HeaderMap::from_iter([(header::CONTENT_TYPE, value)]))
+        };
+        for good in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in ["text/plain", "application/x-www-form-urlencoded", "application/+json", "json", ""] {
+            assert_eq!(check(bad).unwrap_err().kind(), Kind::UnsupportedMediaType, "{bad}");
+        }
+        assert_eq!(check_media_type(&HeaderMap::new()).unwrap_err().kind(), Kind::UnsupportedMediaType);
+    }
+
+    #[tokio::test]
+    async fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
+        assert_eq!(read("12345".into(), 5).await.unwrap(), "12345");
+        assert_eq!(read("123456".into(), 5).await.unwrap_err().kind(), Kind::BodyTooLarge);
+    }
+}

@@ -1,0 +1,34 @@
+//! `GET /problems` and `GET /problems/{kind}`: what the `type` of a problem document leads to.
+
+use std::fmt::Write;
+
+use super::parameters::InPath;
+use super::problem::{Answer, Kind, Problem, declare_problems};
+
+declare_problems!(NeverRefused: );
+declare_problems!(Refused: NotFound);
+
+/// Kinds of problems
+#[utoipa::path(get, path = "/problems", operation_id = "listProblems", tag = "about",
+    responses((status = 200, description = "Every kind of problem, for people.", content_type = "text/plain",
+               body = String), NeverRefused))]
+pub(super) async fn all() -> String {
+    Kind::ALL.into_iter().fold(String::new(), |text, kind| text + &page(kind) + "\n")
+}
+
+/// A kind of problem
+#[utoipa::path(get, path = "/problems/{kind}", operation_id = "getProblem", tag = "about",
+    params(("kind" = String, Path, description = "Last part of the problem's `type`.")),
+    responses((status = 200, description = "What it means and what to do, for people.", content_type = "text/plain",
+               body = String), Refused))]
+pub(super) async fn one(path: InPath) -> Answer<String> {
+    let kind = Kind::find(path.text("kind"));
+    kind.map(page).ok_or_else(|| Problem::new(Kind::NotFound, "there is no such kind of problem; see /problems"))
+}
+
+fn page(kind: Kind) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{}\n{} (HTTP status {})\n\n{}", kind.title(), kind.uri(), kind.status(), kind.meaning());
+    text
+}

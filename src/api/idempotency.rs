@@ -1,0 +1,68 @@
+//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a repeated submission makes no second job.
+
+use axum::http::HeaderMap;
+use sha2::{Digest, Sha256};
+
+use super::parameters::refused;
+use super::problem::Problem;
+use crate::jobs::Idempotency;
+use crate::maximize::Request;
+
+const NAME: &str = "Idempotency-Key";
+/// Longest key in characters.
+const LONGEST: usize = 255;
+
+/// The key of a submission, with the fingerprint of what is submitted; `None` without a key.
+///
+/// Two requests are the same when they say the same; order of fields and white space do not matter.
+///
+/// # Errors
+/// When the key is not 1 to 255 printable ASCII characters, or there are several.
+pub(super) fn read(headers: &HeaderMap, request: &Request) -> Result<Option<Idempotency>, Problem> {
+    let mut lines = headers.get_all(NAME).into_iter();
+    let Some(line) = lines.next() else { return Ok(None) };
+    if lines.next().is_some() {
+        return Err(refused(NAME, "two keys", "the header once"));
+    }
+    let printable =
+        !line.is_empty() && line.len() <= LONGEST && line.as_bytes().iter().all(|b| (b' '..=b'~').contains(b));
+    let key = Some(line).filter(|_| printable).and_then(|line| line.to_str().ok()).ok_or_else(|| {
+        let found = String::from_utf8_lossy(line.as_bytes());
+        refused(NAME, found, format!("1 to {LONGEST} printable ASCII characters"))
+    })?;
+    let document = serde_json::to_vec(request).map_err(Problem::internal)?;
+    Ok(Some(Idempotency { key: key.to_owned(), fingerprint: hex::encode(Sha256::digest(document)) }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn key(lines: &[&[u8]], body: &str) -> Result<Option<Idempotency>, Problem> {
+        let value = |line: &&[u8]| (NAME.parse().unwrap(), HeaderValue::from_bytes(line).unwrap());
+        read(&lines.iter().map(value).collect(), &serde_json::from_str(body).unwrap())
+    }
+
+    const BODY: &str = r#"{"model": "m", "objective": "logits:1", "steps": 4}"#;
+
+    #[test]
+    fn the_fingerprint_follows_what_is_asked_not_how_it_is_written() {
+        let of = |body: &str| key(&[b"k"], body).unwrap().unwrap().fingerprint;
+        assert_eq!(of(BODY), of(r#"{"steps":4,"objective":{"layer":"logits","channel":1},"model":"m"}"#));
+        assert_ne!(of(BODY), of(r#"{"model": "m", "objective": "logits:2", "steps": 4}"#));
+    }
+
+    #[test]
+    fn a_key_is_printable_and_not_too_long() {
+        assert_eq!(key(&[], BODY), Ok(None));
+        assert_eq!(key(&[&[b'x'; 255]], BODY).unwrap().unwrap().key.len(), 255);
+        for bad in [&b""[..], &[b'x'; 256], "ключ".as_bytes(), b"a\tb"] {
+            assert_eq!(key(&[bad], BODY).unwrap_err().errors()[0].field, NAME, "{bad:?}");
+        }
+        assert!(key(&[b"a", b"b"], BODY).is_err());
+    }
+}

@@ -1,0 +1,127 @@
+//! `POST /v1/jobs`: asks for stimuli.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::document::{self, JobDocument};
+use super::include::Include;
+use crate::api::body::Body;
+use crate::api::loader::LoadError;
+use crate::api::parameters::InQuery;
+use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::{Api, idempotency, prefer};
+use crate::jobs::{Job, NewJob, SubmitError, Submitted};
+use crate::maximize::Request;
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+declare_problems!(Refused: InvalidParameter, MalformedJson, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
+                  InvalidRequest, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable);
+
+/// Ask for stimuli
+///
+/// The job is safe once this is answered: it runs also when the client hangs up or the server is restarted. A model that
+/// is not there yet is fetched first.
+#[utoipa::path(
+    post, path = "/v1/jobs", operation_id = "createJob", tag = "jobs",
+    params(
+        ("include" = Option<super::IncludeDocument>, Query, description = "`png` puts the images into the answer."),
+        ("Prefer" = Option<String>, Header,
+            description = "`wait=N` answers when the job has ended, or after N seconds (at most 60, unless configured \
+                           otherwise)."),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+            pattern = "^[!-~]([ -~]{0,253}[!-~])?$",
+            description = "Chosen by the client, such as a UUID: a repeated request with the same key makes no second \
+                           job but gets the first one's answer."),
+    ),
+    request_body(content = Request, examples(
+        ("shortest" = (summary = "One class of a classifier", value = json!({
+            "model": "fashion-resnet8", "objective": "logits:8"
+        }))),
+        ("everything" = (summary = "Two stimuli, everything chosen", value = json!({
+            "model": "fashion-resnet8",
+            "objectives": [
+                "layer1/Relu_1:3@center",
+                {"sum": [{"layer": "logits", "channel": 0}, {"layer": "logits", "channel": 6, "weight": -1}]}
+            ],
+            "gate": {"kind": "decoupled", "slope": 0.3, "anneal": 0.6, "polish": 0.1},
+            "steps": 64,
+            "optimizer": {"kind": "l2-ascent", "lr": 0.2},
+            "transforms": ["jitter:2", "rotate:10@0.3"],
+            "size": [28, 28],
+            "start": {"kind": "grey", "noise": 0.01},
+            "score_every": 8,
+            "seed": 7
+        }))),
+    )),
+    responses(
+        (status = 200, description = "The job; it has ended (with `Prefer: wait`), or was asked for before (with \
+                                      `Idempotency-Key`).", body = JobDocument, headers(
+            ("Location" = String, description = "Path of the job."),
+            ("Preference-Applied" = Option<String>, description = "The wait that was granted: `wait=N`."),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` when the job was asked for before."),
+        )),
+        (status = 202, description = "The job; it was accepted and has not ended.", body = JobDocument, headers(
+            ("Location" = String, description = "Path of the job."),
+            ("Preference-Applied" = Option<String>, description = "The wait that was granted: `wait=N`."),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` when the job was asked for before."),
+        )),
+        Refused,
+    ),
+)]
+pub(super) async fn create(
+    State(api): State<Api>,
+    mut query: InQuery,
+    headers: HeaderMap,
+    Body(request): Body<Request>,
+) -> Answer<Response> {
+    let include = Include::take(&mut query)?;
+    query.end(&["include"])?;
+    let idempotency = idempotency::read(&headers, &request)?;
+    let wait = prefer::wait(&headers).map(|wait| wait.min(api.config().max_wait));
+
+    let model = api.models().load(&request.model).await.map_err(LoadError::in_body)?;
+    let resolved = request.resolve(&model, &api.config().limits());
+    let resolved = resolved.map_err(|error| Problem::invalid(Kind::InvalidRequest, error))?;
+    let new = NewJob { model: model.id.clone(), model_digest: model.digest.clone(), resolved, idempotency };
+    let (job, replayed) = match api.store().submit(new).await.map_err(refused)? {
+        Submitted::Created(job) => (job, false),
+        Submitted::Replayed(job) => (job, true),
+    };
+
+    let job = match wait {
+        Some(wait) if !job.state.is_terminal() => api.wait(job, wait).await?,
+        _ => job,
+    };
+    let status = if job.state.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let location = location(&job)?;
+    let mut response = (status, Json(include.show(job, &api).await?)).into_response();
+    let answer = response.headers_mut();
+    answer.insert(header::LOCATION, location);
+    if let Some(wait) = wait {
+        let applied = HeaderValue::from_str(&format!("wait={}", wait.as_secs())).map_err(Problem::internal)?;
+        answer.insert(PREFERENCE_APPLIED, applied);
+    }
+    if replayed {
+        answer.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+fn location(job: &Job) -> Result<HeaderValue, Problem> {
+    HeaderValue::from_str(&document::path(job.id)).map_err(Problem::internal)
+}
+
+/// Seconds after which a full queue has probably moved.
+const QUEUE_MOVES: u32 = 5;
+
+fn refused(error: SubmitError) -> Problem {
+    match error {
+        SubmitError::QueueFull { .. } => Problem::new(Kind::QueueFull, error.to_string()).retry_after(QUEUE_MOVES),
+        SubmitError::KeyReused => Problem::new(Kind::IdempotencyKeyReused, error.to_string()),
+        SubmitError::Store(error) => Problem::internal(error),
+    }
+}

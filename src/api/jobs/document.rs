@@ -1,0 +1,249 @@
+//! Jobs as they are shown.
+
+use base64::Engine;
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::api::Api;
+use crate::api::problem::Problem;
+use crate::jobs::{Job, JobProblem, JobState, Progress, Stimulus};
+use crate::maximize::{Objective, ObjectiveDocument, Point, Settings, Warning};
+
+/// A job.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Job)]
+pub(super) struct JobDocument {
+    /// The job's id; later jobs have greater ids (UUIDv7).
+    id: Uuid,
+    /// Where the job stands.
+    state: JobState,
+    /// Id of the model.
+    #[schema(examples("fashion-resnet8"))]
+    model: String,
+    /// SHA-256 of the model's weight file, lower-case hexadecimal.
+    model_digest: String,
+    /// When the job was accepted.
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    /// When its latest run started; null while it is queued.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
+    started_at: Option<OffsetDateTime>,
+    /// When it ended; null until then.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
+    finished_at: Option<OffsetDateTime>,
+    /// How often it was put on a device, without runs that an orderly shutdown cut short.
+    attempts: u32,
+    /// Whether somebody asked to stop it.
+    cancel_requested: bool,
+    /// How far it is.
+    progress: Progress,
+    /// Everything that decides how the stimuli are made, defaults filled in.
+    settings: SettingsDocument,
+    /// What is maximized: one stimulus each.
+    #[schema(value_type = Vec<ObjectiveDocument>)]
+    objectives: Vec<Objective>,
+    /// What was found, in the order of the objectives; empty unless the job succeeded.
+    stimuli: Vec<StimulusDocument>,
+    /// Why the job failed; null unless it did.
+    #[schema(required)]
+    problem: Option<JobProblem>,
+    links: Links,
+}
+
+/// Settings and seed: together with model and objectives they make the same stimuli again.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JobSettings)]
+struct SettingsDocument {
+    #[serde(flatten)]
+    settings: Settings,
+    /// Seed of everything random.
+    #[schema(maximum = 9_007_199_254_740_991_u64)]
+    seed: u64,
+}
+
+/// A stimulus and the maximum it reaches.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Stimulus)]
+struct StimulusDocument {
+    /// What it maximizes.
+    #[schema(value_type = ObjectiveDocument)]
+    objective: Objective,
+    /// The objective's value on exactly this PNG, in the original network, without transforms; null when the network
+    /// gives no finite value.
+    #[schema(required, value_type = Option<f32>)]
+    score: f32,
+    /// The value on the image before the first step; null when not finite.
+    #[schema(required, value_type = Option<f32>)]
+    initial_score: f32,
+    /// The value on the image behind the last step; null when not finite.
+    #[schema(required, value_type = Option<f32>)]
+    final_score: f32,
+    /// Number of steps behind which the best image stood; 0 is the start.
+    best_step: u32,
+    /// Scores along the run.
+    trajectory: Vec<Point>,
+    /// Forward and backward passes spent, through the part of the network below the target.
+    passes: u32,
+    /// What the reader of the score should know.
+    warnings: Vec<Warning>,
+    /// Path of the PNG on this server.
+    #[schema(examples("/v1/jobs/0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a/stimuli/0"))]
+    png: String,
+    /// The PNG itself as a `data:` URL, with `include=png`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^data:image/png;base64,[A-Za-z0-9+/]*={0,2}$", nullable = false)]
+    data_url: Option<String>,
+    /// SHA-256 of the PNG, lower-case hexadecimal.
+    sha256: String,
+    /// Size of the PNG in bytes.
+    bytes: u64,
+    /// Width in pixels.
+    width: u32,
+    /// Height in pixels.
+    height: u32,
+}
+
+/// Where to go from here; paths on this server.
+#[derive(Debug, Serialize, ToSchema)]
+struct Links {
+    /// This job.
+    #[serde(rename = "self")]
+    job: String,
+    /// What happens to it, as server-sent events.
+    events: String,
+    /// POST here to stop it.
+    cancel: String,
+}
+
+/// A job in a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct JobSummary {
+    /// The job's id.
+    id: Uuid,
+    /// Where the job stands.
+    state: JobState,
+    /// Id of the model.
+    model: String,
+    /// When the job was accepted.
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    /// When it ended; null until then.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
+    finished_at: Option<OffsetDateTime>,
+    /// How far it is.
+    progress: Progress,
+    /// What is maximized, in short: `logits:281 - logits:285`.
+    objectives: Vec<String>,
+    /// What was found, in the order of the objectives; empty unless the job succeeded.
+    stimuli: Vec<StimulusSummary>,
+    /// Why the job failed; null unless it did.
+    #[schema(required)]
+    problem: Option<JobProblem>,
+    links: Links,
+}
+
+/// A stimulus in a list.
+#[derive(Debug, Serialize, ToSchema)]
+struct StimulusSummary {
+    /// The objective's value on this PNG; null when the network gives no finite value.
+    #[schema(required, value_type = Option<f32>)]
+    score: f32,
+    /// Path of the PNG on this server.
+    png: String,
+}
+
+/// Path of a job on this server.
+pub(super) fn path(id: Uuid) -> String {
+    format!("/v1/jobs/{id}")
+}
+
+impl Links {
+    fn new(id: Uuid) -> Self {
+        let job = path(id);
+        Self { events: format!("{job}/events"), cancel: format!("{job}/cancel"), job }
+    }
+}
+
+impl JobDocument {
+    /// The job, with paths to its images.
+    pub fn new(job: Job) -> Self {
+        let links = Links::new(job.id);
+        let stimuli = job.stimuli.into_iter().enumerate();
+        Self {
+            stimuli: stimuli.map(|(n, stimulus)| StimulusDocument::new(job.id, n, stimulus)).collect(),
+            id: job.id,
+            state: job.state,
+            model: job.model,
+            model_digest: job.model_digest,
+            created_at: job.created_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            attempts: job.attempts,
+            cancel_requested: job.cancel_requested,
+            progress: job.progress,
+            settings: SettingsDocument { settings: job.settings, seed: job.seed },
+            objectives: job.objectives,
+            problem: job.problem,
+            links,
+        }
+    }
+
+    /// The job with its images inside, as `data:` URLs.
+    pub async fn with_pngs(job: Job, api: &Api) -> Result<Self, Problem> {
+        let mut document = Self::new(job);
+        for (n, stimulus) in document.stimuli.iter_mut().enumerate() {
+            let png = api.store().png(document.id, n).await.map_err(Problem::internal)?;
+            let url = |png| format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(png));
+            stimulus.data_url = png.map(url);
+        }
+        Ok(document)
+    }
+}
+
+impl StimulusDocument {
+    fn new(job: Uuid, n: usize, stimulus: Stimulus) -> Self {
+        Self {
+            objective: stimulus.objective,
+            score: stimulus.score,
+            initial_score: stimulus.initial_score,
+            final_score: stimulus.final_score,
+            best_step: stimulus.best_step,
+            trajectory: stimulus.trajectory,
+            passes: stimulus.passes,
+            warnings: stimulus.warnings,
+            png: png_path(job, n),
+            data_url: None,
+            sha256: stimulus.sha256,
+            bytes: stimulus.bytes,
+            width: stimulus.width,
+            height: stimulus.height,
+        }
+    }
+}
+
+impl From<Job> for JobSummary {
+    fn from(job: Job) -> Self {
+        let stimuli = job.stimuli.iter().enumerate();
+        Self {
+            stimuli: stimuli.map(|(n, s)| StimulusSummary { score: s.score, png: png_path(job.id, n) }).collect(),
+            id: job.id,
+            state: job.state,
+            model: job.model,
+            created_at: job.created_at,
+            finished_at: job.finished_at,
+            progress: job.progress,
+            objectives: job.objectives.iter().map(ToString::to_string).collect(),
+            problem: job.problem,
+            links: Links::new(job.id),
+        }
+    }
+}
+
+fn png_path(job: Uuid, n: usize) -> String {
+    format!("{}/stimuli/{n}", path(job))
+}

@@ -1,0 +1,37 @@
+//! Calls about jobs.
+
+mod cancel;
+mod create;
+mod delete;
+mod document;
+mod events;
+mod get;
+mod include;
+mod list;
+mod stimulus;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Api;
+
+pub(super) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(create::create, list::list))
+        .routes(routes!(get::get, delete::delete))
+        .routes(routes!(cancel::cancel))
+        .routes(routes!(stimulus::stimulus))
+        .routes(routes!(events::events))
+}
+
+/// What an answer can hold beside the job itself.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Include)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes a parameter")]
+enum IncludeDocument {
+    /// The images.
+    Png,
+}

@@ -1,0 +1,123 @@
+//! `GET /v1/jobs/{id}/stimuli/{n}`: the PNG.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::api::parameters::{InPath, InQuery};
+use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::{Api, etag};
+
+/// Largest number of a stimulus that a path may have.
+const LARGEST: usize = 65_535;
+/// A stimulus never changes.
+const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+
+/// Forms in which the image is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Binary,
+    Base64,
+}
+
+/// Ways to send the image other than as `image/png`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Encoding)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes a parameter")]
+enum EncodingDocument {
+    /// As JSON.
+    Base64,
+}
+
+/// An 8-bit PNG, grey or RGB.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "only describes an answer")]
+struct Image(Vec<u8>);
+
+/// An image inside JSON.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EncodedStimulus {
+    /// Always `image/png`.
+    #[schema(examples("image/png"))]
+    media_type: &'static str,
+    /// The PNG in base64 (RFC 4648, section 4).
+    #[schema(content_encoding = "base64", content_media_type = "image/png")]
+    base64: String,
+    /// SHA-256 of the PNG, lower-case hexadecimal.
+    sha256: String,
+}
+
+declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownStimulus);
+
+/// Get an image
+///
+/// A stimulus never changes: keep it, or ask again with `If-None-Match`.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}/stimuli/{n}", operation_id = "getStimulus", tag = "jobs",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The job."),
+        ("n" = u32, Path, minimum = 0, maximum = 65535,
+            description = "The stimulus, counted from 0 in the order of the objectives."),
+        ("encoding" = Option<EncodingDocument>, Query, description = "`base64` sends the image inside JSON."),
+        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+    ),
+    responses(
+        (status = 200, description = "The image.", content(
+            (Image = "image/png"),
+            (EncodedStimulus = "application/json"),
+        ), headers(
+            ("ETag" = String, description = "Changes exactly with the bytes."),
+            ("Cache-Control" = String, description = "The answer may be kept for good."),
+        )),
+        (status = 304, description = "The client has it."),
+        Refused,
+    ),
+)]
+pub(super) async fn stimulus(
+    State(api): State<Api>,
+    path: InPath,
+    mut query: InQuery,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    let encoding = query.take_choice("encoding", &[("base64", Encoding::Base64)])?.unwrap_or(Encoding::Binary);
+    query.end(&["encoding"])?;
+    let (id, n) = (path.job()?, path.number("n", LARGEST)?);
+    let job = api.job(id).await?;
+    let Some(stimulus) = job.stimuli.get(n) else {
+        let detail = match job.state.is_terminal() {
+            true => format!("job {id} is {} and has {} stimuli", job.state, job.stimuli.len()),
+            false => format!("job {id} is {}; its stimuli exist once it has succeeded", job.state),
+        };
+        return Err(Problem::new(Kind::UnknownStimulus, detail));
+    };
+
+    let sha256 = stimulus.sha256.clone();
+    let tag = match encoding {
+        Encoding::Binary => format!("\"{sha256}\""),
+        Encoding::Base64 => format!("\"{sha256}-base64\""),
+    };
+    let known = etag::is_known(&headers, &tag);
+    let tag = HeaderValue::from_str(&tag).map_err(Problem::internal)?;
+    let cache = [(header::ETAG, tag), (header::CACHE_CONTROL, FOREVER)];
+    if known {
+        return Ok((StatusCode::NOT_MODIFIED, cache).into_response());
+    }
+    let png = api.store().png(id, n).await.map_err(Problem::internal)?;
+    // Between the two looks somebody may have deleted the job.
+    let png = png.ok_or_else(|| Problem::new(Kind::UnknownJob, format!("there is no job {id}")))?;
+    Ok(match encoding {
+        Encoding::Binary => {
+            (cache, [(header::CONTENT_TYPE, HeaderValue::from_static("image/png"))], png).into_response()
+        }
+        Encoding::Base64 => {
+            let base64 = base64::prelude::BASE64_STANDARD.encode(png);
+            (cache, Json(EncodedStimulus { media_type: "image/png", base64, sha256 })).into_response()
+        }
+    })
+}

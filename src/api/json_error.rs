@@ -1,0 +1,192 @@
+//! From an error of the JSON reader to the field, the value and what would be right.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_path_to_error::Segment;
+
+use super::problem::{Kind, Problem};
+use crate::Invalid;
+
+/// Reads a document.
+///
+/// # Errors
+/// [`Kind::MalformedJson`] when it is not JSON, [`Kind::InvalidRequest`] naming the field when it is not a `T`.
+pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let parsed = serde_path_to_error::deserialize(&mut reader);
+    // What follows the document is checked first: a document that is not JSON as a whole is malformed.
+    match parsed {
+        Ok(document) => reader.end().map(|()| document).map_err(|error| malformed(json, &error)),
+        Err(error) if error.inner().is_data() => match serde_json::from_slice::<Value>(json) {
+            Ok(document) => Err(Problem::invalid(Kind::InvalidRequest, explain(&document, &error))),
+            Err(error) => Err(malformed(json, &error)),
+        },
+        Err(error) => Err(malformed(json, error.inner())),
+    }
+}
+
+fn malformed(json: &[u8], error: &serde_json::Error) -> Problem {
+    if json.is_empty() {
+        return Problem::new(Kind::MalformedJson, "the body is empty; expected a JSON object");
+    }
+    Problem::new(Kind::MalformedJson, error.to_string())
+}
+
+/// Names field and value of an error that `document` caused.
+fn explain(document: &Value, error: &serde_path_to_error::Error<serde_json::Error>) -> Invalid {
+    let mut field = String::new();
+    let mut found = Some(document);
+    for segment in error.path() {
+        found = match segment {
+            Segment::Seq { index } => {
+                field.push_str(&format!("[{index}]"));
+                found.and_then(|value| value.get(index))
+            }
+            Segment::Map { key } | Segment::Enum { variant: key } => {
+                if !field.is_empty() {
+                    field.push('.');
+                }
+                field.push_str(key);
+                found.and_then(|value| value.get(key))
+            }
+            Segment::Unknown => None,
+        };
+    }
+    let message = error.inner().to_string();
+    // The reader adds " at line L column C"; the field says it better.
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    let text = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
+
+    if let Some(invalid) = said_by_the_document(message) {
+        return if field.is_empty() { invalid } else { invalid.within(&field) };
+    }
+    let named = |name: &str| if field.is_empty() { name.to_owned() } else { format!("{field}.{name}") };
+    if let Some(name) = message.strip_prefix("missing field ").map(unquoted) {
+        return Invalid::new(named(&name), "nothing", "a value: it is required");
+    }
+    if let Some(name) = message.strip_prefix("duplicate field ").map(unquoted) {
+        return Invalid::new(named(&name), "a second value", "the field once");
+    }
+    if let Some((name, fields)) = message.strip_prefix("unknown field ").and_then(|rest| rest.split_once(", ")) {
+        let name = unquoted(name);
+        // The path may end in the unknown field itself or in the object that holds it.
+        let (field, value) = match field == name || field.ends_with(&format!(".{name}")) {
+            true => (field.clone(), found),
+            false => (named(&name), found.and_then(|object| object.get(&name))),
+        };
+        let fields = unquoted(fields.trim_start_matches("expected ").trim_start_matches("one of "));
+        return Invalid::new(field, text(value), format!("no such field; the fields are {fields}"));
+    }
+    if field.is_empty() {
+        field.push_str("body");
+    }
+    let expected = match message.split_once(", expected ") {
+        Some((_, expected)) => humane(expected),
+        None => message.to_owned(),
+    };
+    Invalid::new(field, text(found), expected)
+}
+
+/// Undoes the text form of an [`Invalid`], which is all that the reader passes on.
+fn said_by_the_document(message: &str) -> Option<Invalid> {
+    let (front, expected) = message.rsplit_once(" is not valid; expected ")?;
+    let (field, value) = front.split_once(": ")?;
+    Some(Invalid::new(field, value, expected))
+}
+
+/// Type names of the reader in the words of the API.
+fn humane(expected: &str) -> String {
+    match expected {
+        "u8" => "a whole number from 0 to 255".into(),
+        "u16" => "a whole number from 0 to 65535".into(),
+        "u32" => "a whole number from 0 to 4294967295".into(),
+        "u64" | "usize" => "a whole number, 0 or more".into(),
+        "f32" | "f64" => "a number".into(),
+        "a sequence" => "a list".into(),
+        "a map" => "an object".into(),
+        "a string" | "a borrowed string" => "a string".into(),
+        "a boolean" => "true or false".into(),
+        "string or map" => "a string or an object".into(),
+        other if other.starts_with("struct ") || other.starts_with("internally tagged enum ") => "an object".into(),
+        other => unquoted(other),
+    }
+}
+
+fn unquoted(text: &str) -> String {
+    text.replace('`', "")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+    use crate::maximize::Request;
+
+    /// `(status, field, value, expected)` of the problem that this body makes.
+    fn refused(body: &str) -> (u16, String, String, String) {
+        let problem = parse::<Request>(body.as_bytes()).unwrap_err();
+        let status = problem.kind().status().as_u16();
+        match problem.errors() {
+            [] => (status, String::new(), String::new(), problem.detail().to_owned()),
+            [error] => (status, error.field.clone(), error.value.clone(), error.expected.clone()),
+            more => panic!("{more:?}"),
+        }
+    }
+
+    #[test]
+    fn wrong_documents_name_field_value_and_what_is_right() {
+        for (body, field, value, expected) in [
+            (r#"[]"#, "body", "[]", "an object"),
+            (r#"{}"#, "model", "nothing", "it is required"),
+            (r#"{"model": 3}"#, "model", "3", "a string"),
+            (r#"{"model": "m", "steps": "ten"}"#, "steps", "\"ten\"", "a whole number from 0 to 4294967295"),
+            (r#"{"model": "m", "steps": -1}"#, "steps", "-1", "a whole number"),
+            (r#"{"model": "m", "steps": 1.5}"#, "steps", "1.5", "a whole number"),
+            (r#"{"model": "m", "stepz": 4}"#, "stepz", "4", "the fields are model, objective"),
+            (r#"{"model": "m", "model": "m"}"#, "model", "a second value", "once"),
+            (r#"{"model": "m", "size": [224]}"#, "size", "[224]", "an array of length 2"),
+            (r#"{"model": "m", "size": [224, "x"]}"#, "size[1]", "\"x\"", "a whole number"),
+            (r#"{"model": "m", "gate": "fast"}"#, "gate.kind", "fast", "plain, decoupled"),
+            (r#"{"model": "m", "gate": {"kind": "fast"}}"#, "gate.kind", "\"fast\"", "decoupled"),
+            (r#"{"model": "m", "gate": {"kind": "soft", "slop": 1}}"#, "gate.slop", "1", "the fields are kind, slope"),
+            (r#"{"model": "m", "gate": 7}"#, "gate", "7", "a gate's kind as text, or an object"),
+            (r#"{"model": "m", "transforms": ["jitter:8", "spin:9"]}"#, "transforms[1]", "spin:9", "jitter:PIXELS"),
+            (r#"{"model": "m", "objective": "logits"}"#, "objective", "logits", "LAYER:CHANNEL"),
+            (r#"{"model": "m", "objective": {"channel": 4}}"#, "objective.layer", "nothing", "the name of a layer"),
+            (
+                r#"{"model": "m", "objectives": ["a:1", {"sum": [{"layer": "b", "channel": "x"}]}]}"#,
+                "objectives[1].sum[0].channel",
+                "\"x\"",
+                "a whole number",
+            ),
+            (r#"{"model": "m", "start": {"kind": "noise"}}"#, "start.kind", "noise", "grey"),
+            (r#"{"model": "m", "start": {"kind": "grey", "noise": "x"}}"#, "start", "noise", "a number"),
+            (r#"{"model": "m", "start": {"kind": "grey", "nois": 0.1}}"#, "start", "nois", "noise"),
+        ] {
+            let (status, f, v, e) = refused(body);
+            assert_eq!((status, f.as_str()), (422, field), "{body}: {v}, {e}");
+            assert!(v.contains(value), "{body}: {v}");
+            assert!(e.contains(expected), "{body}: {e}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_malformed_and_not_invalid() {
+        let deep = "[".repeat(100_000);
+        for body in
+            ["", "{", "{\"model\": }", "{\"steps\": 1e999}", "{\"model\": 3} x", "{\"model\": NaN}", &deep, "\u{0}"]
+        {
+            let (status, ..) = refused(body);
+            assert_eq!(status, 400, "{}", body.chars().take(40).collect::<String>());
+        }
+        assert_eq!(parse::<Request>(b"{\"model\": \"\xff\"}").unwrap_err().kind(), Kind::MalformedJson);
+    }
+
+    #[test]
+    fn a_value_that_quotes_the_error_text_changes_nothing() {
+        let (_, field, value, _) = refused(r#"{"model": "m", "objective": "x: y is not valid; expected z"}"#);
+        assert_eq!(field, "objective");
+        assert_eq!(value, "x: y is not valid; expected z");
+    }
+}

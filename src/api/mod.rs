@@ -1,0 +1,152 @@
+//! HTTP: routes, request and answer documents, problem details, OpenAPI.
+//!
+//! [`router`] holds every call. A handler parses and checks, asks the job store or the models, and answers; it never runs
+//! a network itself. Every error is a [`problem`] document.
+
+mod body;
+mod etag;
+mod explain;
+mod failure;
+mod health;
+mod idempotency;
+mod jobs;
+mod json_error;
+mod loader;
+mod metrics;
+mod models;
+mod observe;
+mod openapi;
+mod parameters;
+mod prefer;
+pub mod problem;
+mod server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::from_fn;
+use metrics_exporter_prometheus::{BuildError, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+pub use server::{Bounds, Server};
+
+use crate::config::Config;
+use crate::jobs::{Job, Store};
+use crate::maximize::Limits;
+use crate::network::catalog::Models;
+use crate::worker::Pool;
+use loader::Loader;
+use problem::{Kind, Problem};
+
+/// What handlers work with. Clones share it.
+#[derive(Clone)]
+pub struct Api(Arc<Parts>);
+
+struct Parts {
+    config: Config,
+    store: Store,
+    models: Loader,
+    pool: Arc<Pool>,
+    metrics: PrometheusHandle,
+    ending: CancellationToken,
+}
+
+impl Api {
+    /// An API over these rooms. Once `ending` is cancelled, requests that wait for jobs are answered and event streams
+    /// end.
+    ///
+    /// # Errors
+    /// When this process records metrics in another way.
+    pub fn new(
+        config: Config,
+        store: Store,
+        models: Arc<Models>,
+        pool: Arc<Pool>,
+        ending: CancellationToken,
+    ) -> Result<Self, BuildError> {
+        let models = Loader::new(models, config.model_timeout);
+        let metrics = metrics::recorder()?;
+        Ok(Self(Arc::new(Parts { config, store, models, pool, metrics, ending })))
+    }
+
+    fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    fn models(&self) -> &Loader {
+        &self.0.models
+    }
+
+    fn metrics(&self) -> &PrometheusHandle {
+        &self.0.metrics
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    fn ending(&self) -> &CancellationToken {
+        &self.0.ending
+    }
+
+    /// The job with this id.
+    async fn job(&self, id: Uuid) -> Result<Job, Problem> {
+        let job = self.store().get(id).await.map_err(Problem::internal)?;
+        job.ok_or_else(|| Problem::new(Kind::UnknownJob, format!("there is no job {id}")))
+    }
+
+    /// The job when it has ended, when the time is over, or when the server shuts down.
+    async fn wait(&self, job: Job, limit: Duration) -> Result<Job, Problem> {
+        let ended = self.store().wait(job.id, limit);
+        let ended = self.0.ending.run_until_cancelled(ended).await;
+        match ended {
+            Some(ended) => Ok(ended.map_err(Problem::internal)?.unwrap_or(job)),
+            None => self.job(job.id).await,
+        }
+    }
+}
+
+/// Every call and its description.
+fn calls() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(openapi::frame())
+        .merge(jobs::router())
+        .merge(models::router())
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(explain::all))
+        .routes(routes!(explain::one))
+}
+
+/// The whole service.
+///
+/// # Errors
+/// When the OpenAPI document cannot be written as JSON.
+pub fn router(api: Api) -> Result<Router, serde_json::Error> {
+    let (calls, document) = calls().split_for_parts();
+    let document = bytes::Bytes::from(openapi::render(&document, &api.config().limits())?);
+    let router = calls
+        .route("/openapi.json", axum::routing::get(move || async move { openapi::answer(document) }))
+        .merge(openapi::page())
+        .layer(CatchPanicLayer::custom(failure::panicked))
+        .layer(from_fn(failure::uniform))
+        .layer(from_fn(observe::observe));
+    Ok(router.with_state(api))
+}
+
+/// The OpenAPI document of a server with default limits, as it is committed at `openapi/openapi.json`.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn openapi_document() -> Result<String, serde_json::Error> {
+    openapi::render(&calls().into_openapi(), &Limits::default())
+}

@@ -1,0 +1,62 @@
+//! `GET /v1/models/{id}/layers`: where units are.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::api::Api;
+use crate::api::loader::LoadError;
+use crate::api::parameters::{InPath, InQuery};
+use crate::api::problem::{Answer, declare_problems};
+use crate::network::Layer;
+
+/// The layers of a model.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct LayerList {
+    /// Id of the model.
+    model: String,
+    /// From the input to the output.
+    layers: Vec<LayerDocument>,
+}
+
+/// A layer.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Layer)]
+struct LayerDocument {
+    /// Name by which units refer to it.
+    #[schema(examples("layer1/Relu_1"))]
+    name: String,
+    /// Operation: `conv`, `relu`, `max-pool`, ...
+    #[schema(examples("relu"))]
+    op: &'static str,
+    /// Shape of its output at the model's own input size: channels, height, width; or the number of neurons.
+    shape: Vec<usize>,
+    /// Number of channels, or of neurons.
+    units: usize,
+    /// A unit of this layer, as an objective names it.
+    #[schema(examples("layer1/Relu_1:0"))]
+    example: String,
+}
+
+impl From<Layer<'_>> for LayerDocument {
+    fn from(Layer { name, op, shape }: Layer<'_>) -> Self {
+        let example = format!("{name}:0");
+        Self { name: name.to_owned(), op, shape: shape.to_vec(), units: shape.channels(), example }
+    }
+}
+
+declare_problems!(Refused: InvalidParameter, UnknownModel, BrokenModel, ModelUnavailable);
+
+/// List the layers of a model
+///
+/// A model that is not there yet is fetched first.
+#[utoipa::path(get, path = "/v1/models/{id}/layers", operation_id = "listLayers", tag = "models",
+    params(("id" = String, Path, description = "The model.")),
+    responses((status = 200, description = "The layers of the model.", body = LayerList), Refused))]
+pub(super) async fn layers(State(api): State<Api>, path: InPath, query: InQuery) -> Answer<Json<LayerList>> {
+    query.end(&[])?;
+    let model = api.models().load(path.text("id")).await.map_err(LoadError::in_path)?;
+    let layers = model.network.layers().map(LayerDocument::from).collect();
+    Ok(Json(LayerList { model: model.id.clone(), layers }))
+}

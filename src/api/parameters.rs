@@ -1,0 +1,154 @@
+//! Parameters in path and query: each is known, taken once and checked.
+
+use std::fmt::Display;
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use uuid::Uuid;
+
+use super::problem::{Kind, Problem};
+use crate::Invalid;
+
+/// A parameter that cannot be used.
+pub(super) fn refused(name: &str, value: impl ToString, expected: impl Into<String>) -> Problem {
+    Problem::invalid(Kind::InvalidParameter, Invalid::new(name, value, expected))
+}
+
+/// The parameters of the path, decoded.
+pub(super) struct InPath(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for InPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let raw = RawPathParams::from_request_parts(parts, state).await;
+        let raw = raw.map_err(|_| refused("path", parts.uri.path(), "percent-encoded UTF-8"))?;
+        Ok(Self(raw.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
+    }
+}
+
+impl InPath {
+    /// The parameter as text.
+    pub fn text(&self, name: &str) -> &str {
+        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+    }
+
+    /// The parameter `id` of a job.
+    pub fn job(&self) -> Result<Uuid, Problem> {
+        let text = self.text("id");
+        // Only the usual form, with hyphens: one job, one URL.
+        let id = Some(text).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
+        id.ok_or_else(|| refused("id", text, "the id of a job, such as 0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a"))
+    }
+
+    /// A whole number from 0 to `most`.
+    pub fn number(&self, name: &str, most: usize) -> Result<usize, Problem> {
+        whole_number(name, self.text(name), 0, most)
+    }
+}
+
+/// The parameters of the query.
+pub(super) struct InQuery(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for InQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let pairs = axum::extract::Query::from_request_parts(parts, state).await;
+        let axum::extract::Query(pairs) =
+            pairs.map_err(|_| refused("query", parts.uri.query().unwrap_or_default(), "NAME=VALUE pairs"))?;
+        Ok(Self(pairs))
+    }
+}
+
+impl InQuery {
+    /// Takes a parameter out.
+    pub fn take(&mut self, name: &str) -> Result<Option<String>, Problem> {
+        let Some(first) = self.0.iter().position(|(key, _)| key == name) else { return Ok(None) };
+        let (_, value) = self.0.remove(first);
+        match self.0.iter().find(|(key, _)| key == name) {
+            Some((_, second)) => Err(refused(name, second, "the parameter once")),
+            None => Ok(Some(value)),
+        }
+    }
+
+    /// Takes a whole number from `least` to `most` out.
+    pub fn take_number(&mut self, name: &str, least: usize, most: usize) -> Result<Option<usize>, Problem> {
+        self.take(name)?.map(|text| whole_number(name, &text, least, most)).transpose()
+    }
+
+    /// Takes one of a few words out.
+    pub fn take_choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Result<Option<T>, Problem> {
+        let Some(text) = self.take(name)? else { return Ok(None) };
+        let found = choices.iter().find(|(word, _)| *word == text);
+        let words = || choices.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        found.map(|&(_, choice)| Some(choice)).ok_or_else(|| refused(name, &text, one_of(words())))
+    }
+
+    /// Refuses what was not taken out: a misspelt parameter must not go unnoticed.
+    pub fn end(self, known: &[&str]) -> Result<(), Problem> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((name, value)) if known.is_empty() => Err(refused(name, value, "no parameters")),
+            Some((name, value)) => {
+                Err(refused(name, value, format!("no such parameter; {}", one_of(known.join(", ")))))
+            }
+        }
+    }
+}
+
+fn one_of(words: impl Display) -> String {
+    format!("one of {words}")
+}
+
+fn whole_number(name: &str, text: &str, least: usize, most: usize) -> Result<usize, Problem> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let number = Some(text).filter(|_| digits).and_then(|text| text.parse().ok());
+    let number = number.filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| refused(name, text, format!("a whole number from {least} to {most}")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    fn path(value: &str) -> InPath {
+        InPath(vec![("id".into(), value.into()), ("n".into(), value.into())])
+    }
+
+    #[test]
+    fn a_job_has_one_way_to_be_written() {
+        let id = "0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a";
+        assert_eq!(path(id).job().unwrap().to_string(), id);
+        for bad in ["", "1", "0199b4f47a7c7cc18a55d3a1c1bb1f0a", "{0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a}", "\0"] {
+            assert_eq!(path(bad).job().unwrap_err().errors()[0].field, "id", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_plain_digits_in_range() {
+        assert_eq!(path("007").number("n", 63).unwrap(), 7);
+        for bad in ["", "64", "-1", "+1", "1.0", "0x1", "٣", "99999999999999999999999"] {
+            assert!(path(bad).number("n", 63).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_taken_apart_completely() {
+        let pairs = |text: &str| {
+            let pair = |pair: &str| pair.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())).unwrap();
+            InQuery(text.split('&').filter(|p| !p.is_empty()).map(pair).collect())
+        };
+        let mut query = pairs("limit=5&state=b");
+        assert_eq!(query.take_number("limit", 1, 100).unwrap(), Some(5));
+        assert_eq!(query.take_choice("state", &[("a", 1), ("b", 2)]).unwrap(), Some(2));
+        assert_eq!(query.take("cursor").unwrap(), None);
+        query.end(&["limit", "state"]).unwrap();
+
+        assert_eq!(pairs("limit=1&limit=2").take("limit").unwrap_err().errors()[0].value, "2");
+        assert!(pairs("state=c").take_choice("state", &[("a", 1), ("b", 2)]).unwrap_err().detail().contains("a, b"));
+        assert!(pairs("stat=a").end(&["state"]).unwrap_err().detail().starts_with("stat: "));
+    }
+}

@@ -1,0 +1,435 @@
+//! Problem details (RFC 9457): the one form of every error answer.
+
+use std::collections::BTreeMap;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Response as Declared, ResponseBuilder};
+
+use crate::Invalid;
+
+/// Media type of every error answer.
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// Kinds of problems. Their `type` is stable; [`Kind::ALL`] is the whole list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A path, query or header parameter cannot be used.
+    InvalidParameter,
+    /// The body is not JSON.
+    MalformedJson,
+    /// No such call.
+    NotFound,
+    /// No such job.
+    UnknownJob,
+    /// No such stimulus.
+    UnknownStimulus,
+    /// No such model.
+    UnknownModel,
+    /// The path exists, the method does not.
+    MethodNotAllowed,
+    /// The body did not arrive in time.
+    RequestTimeout,
+    /// The job has not ended.
+    JobNotFinished,
+    /// The body is too large.
+    BodyTooLarge,
+    /// The body is not declared as JSON.
+    UnsupportedMediaType,
+    /// The body is JSON but not a request that can be carried out.
+    InvalidRequest,
+    /// The key was used for another request.
+    IdempotencyKeyReused,
+    /// A failure of the server.
+    Internal,
+    /// The model's files are there but cannot be used.
+    BrokenModel,
+    /// No room for another job.
+    QueueFull,
+    /// The model cannot be fetched now.
+    ModelUnavailable,
+    /// The server cannot run jobs yet.
+    NotReady,
+}
+
+/// One line of the table of problems.
+struct Entry {
+    /// Last part of the `type`.
+    slug: &'static str,
+    status: StatusCode,
+    title: &'static str,
+    /// What it means and what to do, for people.
+    meaning: &'static str,
+}
+
+impl Kind {
+    /// Every kind, by status.
+    pub const ALL: [Self; 18] = [
+        Self::InvalidParameter,
+        Self::MalformedJson,
+        Self::NotFound,
+        Self::UnknownJob,
+        Self::UnknownStimulus,
+        Self::UnknownModel,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::JobNotFinished,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::InvalidRequest,
+        Self::IdempotencyKeyReused,
+        Self::Internal,
+        Self::BrokenModel,
+        Self::QueueFull,
+        Self::ModelUnavailable,
+        Self::NotReady,
+    ];
+
+    /// The table of problems.
+    const fn entry(self) -> Entry {
+        let (status, slug, title, meaning) = match self {
+            Self::InvalidParameter => (
+                StatusCode::BAD_REQUEST,
+                "invalid-parameter",
+                "A parameter is not valid",
+                "A parameter in the path, the query or a header cannot be used. `errors` names it, the value found and \
+                 what would be right.",
+            ),
+            Self::MalformedJson => (
+                StatusCode::BAD_REQUEST,
+                "malformed-json",
+                "The body is not valid JSON",
+                "The body cannot be read as JSON. `detail` says where it breaks off.",
+            ),
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "not-found",
+                "There is nothing here",
+                "No call of this service has this path. /openapi.json lists the calls.",
+            ),
+            Self::UnknownJob => (
+                StatusCode::NOT_FOUND,
+                "unknown-job",
+                "There is no such job",
+                "No job has this id: it was never accepted, or it was deleted.",
+            ),
+            Self::UnknownStimulus => (
+                StatusCode::NOT_FOUND,
+                "unknown-stimulus",
+                "There is no such stimulus",
+                "The job has no stimulus with this number: stimuli are counted from 0 in the order of the objectives, \
+                 and exist once the job has succeeded.",
+            ),
+            Self::UnknownModel => (
+                StatusCode::NOT_FOUND,
+                "unknown-model",
+                "There is no such model",
+                "No model has this id. /v1/models lists the models.",
+            ),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "The method is not allowed here",
+                "The path exists, but not with this method. The Allow header lists the methods it has.",
+            ),
+            Self::RequestTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "request-timeout",
+                "The request did not arrive in time",
+                "The body of the request took too long to arrive. Send it again.",
+            ),
+            Self::JobNotFinished => (
+                StatusCode::CONFLICT,
+                "job-not-finished",
+                "The job has not ended",
+                "Only a job that has ended can be deleted. Cancel it first, or wait.",
+            ),
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "The body is too large",
+                "The body is larger than this server accepts. Send less, for example fewer objectives at a time.",
+            ),
+            Self::UnsupportedMediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-media-type",
+                "The body is not declared as JSON",
+                "The body must be JSON and say so: Content-Type: application/json.",
+            ),
+            Self::InvalidRequest => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid-request",
+                "The request cannot be carried out",
+                "The body is JSON, but a field is missing, unknown, of the wrong type, out of range or does not fit the \
+                 model. `errors` names it, the value found and what would be right.",
+            ),
+            Self::IdempotencyKeyReused => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "The idempotency key belongs to another request",
+                "The same Idempotency-Key was sent before with another request. Use a new key for a new request.",
+            ),
+            Self::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "The server failed",
+                "Something went wrong in the server. Its log tells more, under the answer's X-Request-Id.",
+            ),
+            Self::BrokenModel => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "broken-model",
+                "The model cannot be used",
+                "The model's files are there, but they cannot be read as a network. `detail` says why; whoever runs the \
+                 server has to repair or remove them.",
+            ),
+            Self::QueueFull => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "queue-full",
+                "The queue is full",
+                "As many jobs wait as this server accepts. Send the request again after the time in Retry-After.",
+            ),
+            Self::ModelUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "model-unavailable",
+                "The model is not available now",
+                "The model has to be fetched first, and that has failed or not ended yet. `detail` says why. Send the \
+                 request again after the time in Retry-After.",
+            ),
+            Self::NotReady => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not-ready",
+                "The server is not ready",
+                "The server is up but cannot run jobs yet, or it is shutting down. `reasons` says why.",
+            ),
+        };
+        Entry { slug, status, title, meaning }
+    }
+
+    /// The kind with this slug.
+    pub fn find(slug: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.entry().slug == slug)
+    }
+
+    /// The `type` of the problem: a path on this server, where the problem is explained.
+    pub fn uri(self) -> String {
+        format!("/problems/{}", self.entry().slug)
+    }
+
+    /// HTTP status of the answer.
+    pub const fn status(self) -> StatusCode {
+        self.entry().status
+    }
+
+    /// What the problem is, in general.
+    pub const fn title(self) -> &'static str {
+        self.entry().title
+    }
+
+    /// What the problem means and what to do.
+    pub const fn meaning(self) -> &'static str {
+        self.entry().meaning
+    }
+
+    /// Declares these kinds, and [`Kind::Internal`], as answers of a call: one response per status.
+    pub fn declare(kinds: &[Self]) -> BTreeMap<String, RefOr<Declared>> {
+        let mut by_status: BTreeMap<StatusCode, Vec<Self>> = BTreeMap::new();
+        for &kind in kinds.iter().chain(&[Self::Internal]) {
+            by_status.entry(kind.status()).or_default().push(kind);
+        }
+        by_status.into_iter().map(|(status, kinds)| (status.as_u16().to_string(), declared(&kinds).into())).collect()
+    }
+}
+
+fn declared(kinds: &[Kind]) -> Declared {
+    let lines: Vec<String> = kinds.iter().map(|kind| format!("`{}`: {}.", kind.uri(), kind.title())).collect();
+    let schema = Ref::from_schema_name(Document::name());
+    let content = ContentBuilder::new().schema(Some(schema)).build();
+    let mut response = ResponseBuilder::new().description(lines.join("\n\n")).content(MEDIA_TYPE, content);
+    if kinds.iter().any(|kind| matches!(kind, Kind::QueueFull | Kind::ModelUnavailable)) {
+        let description = Some("Seconds after which another try makes sense.");
+        let seconds = utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::Type::Integer).build();
+        response =
+            response.header("Retry-After", HeaderBuilder::new().schema(Some(seconds)).description(description).build());
+    }
+    response.build()
+}
+
+/// Declares, for `#[utoipa::path(responses(...))]`, which problems a call may answer with.
+macro_rules! declare_problems {
+    ($name:ident: $($kind:ident),*) => {
+        struct $name;
+
+        impl utoipa::IntoResponses for $name {
+            fn responses() -> std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Response>> {
+                $crate::api::problem::Kind::declare(&[$($crate::api::problem::Kind::$kind),*])
+            }
+        }
+    };
+}
+pub(super) use declare_problems;
+
+/// An error answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    kind: Kind,
+    detail: String,
+    errors: Vec<Invalid>,
+    reasons: Vec<String>,
+    /// Seconds.
+    retry_after: Option<u32>,
+}
+
+/// What a handler returns.
+pub type Answer<T> = Result<T, Problem>;
+
+impl Problem {
+    /// A problem of this kind; `detail` explains this occurrence.
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), errors: Vec::new(), reasons: Vec::new(), retry_after: None }
+    }
+
+    /// An input that is wrong.
+    pub fn invalid(kind: Kind, error: Invalid) -> Self {
+        Self { errors: vec![error.clone()], ..Self::new(kind, error.to_string()) }
+    }
+
+    /// A failure of the server itself. The cause goes to the log and never to the client.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        tracing::error!(cause = %cause, "request failed");
+        Self::new(Kind::Internal, "The server failed; its log tells more.")
+    }
+
+    /// The same problem, with the time after which another try makes sense.
+    #[must_use]
+    pub fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// The same problem, with everything that is in the way.
+    #[must_use]
+    pub fn because(self, reasons: Vec<String>) -> Self {
+        Self { reasons, ..self }
+    }
+
+    /// The kind of the problem.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What is wrong this time.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The inputs that are wrong.
+    pub fn errors(&self) -> &[Invalid] {
+        &self.errors
+    }
+}
+
+/// An error answer, as RFC 9457 describes it. `type` says which kind of problem it is and never changes; a path on this
+/// server explains it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+struct Document {
+    /// The kind of problem: a path that can be opened for an explanation.
+    #[serde(rename = "type")]
+    #[schema(examples("/problems/invalid-request"))]
+    kind: String,
+    /// The kind of problem in words.
+    #[schema(examples("The request cannot be carried out"))]
+    title: &'static str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599, examples(422))]
+    status: u16,
+    /// What is wrong this time.
+    #[schema(examples("objective.channel: 1000 is not valid; expected a channel from 0 to 999"))]
+    detail: String,
+    /// Which inputs are wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    errors: Vec<FieldError>,
+    /// What the server waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    reasons: Vec<String>,
+}
+
+/// An input that is wrong.
+#[derive(Debug, Serialize, ToSchema)]
+struct FieldError {
+    /// Path of the field in the request, or name of the parameter or header.
+    #[schema(examples("objective.channel"))]
+    field: String,
+    /// The value found there, as text.
+    #[schema(examples("1000"))]
+    value: String,
+    /// What would be right.
+    #[schema(examples("a channel from 0 to 999"))]
+    expected: String,
+}
+
+impl From<Invalid> for FieldError {
+    fn from(Invalid { field, value, expected }: Invalid) -> Self {
+        Self { field, value, expected }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self { kind, detail, errors, reasons, retry_after } = self;
+        let status = kind.status();
+        let errors = errors.into_iter().map(FieldError::from).collect();
+        let document =
+            Document { kind: kind.uri(), title: kind.title(), status: status.as_u16(), detail, errors, reasons };
+        let mut response = (status, axum::Json(document)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if kind == Kind::UnsupportedMediaType {
+            headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        }
+        response
+    }
+}
+
+/// The components that [`Kind::declare`] refers to.
+#[derive(utoipa::OpenApi)]
+#[openapi(components(schemas(Document, FieldError)))]
+pub(super) struct Components;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_own_type_and_an_error_status() {
+        let types: HashSet<String> = Kind::ALL.into_iter().map(Kind::uri).collect();
+        assert_eq!(types.len(), Kind::ALL.len());
+        assert!(Kind::ALL.is_sorted_by_key(|kind| kind.status()));
+        for kind in Kind::ALL {
+            assert!(kind.status().is_client_error() || kind.status().is_server_error(), "{kind:?}");
+            assert_eq!(Kind::find(kind.uri().strip_prefix("/problems/").unwrap()), Some(kind));
+            assert!(!kind.title().ends_with('.') && kind.meaning().ends_with('.'), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn kinds_with_the_same_status_share_a_declaration() {
+        let declared = Kind::declare(&[Kind::InvalidParameter, Kind::MalformedJson, Kind::QueueFull]);
+        assert_eq!(declared.keys().collect::<Vec<_>>(), ["400", "500", "503"]);
+        let RefOr::T(bad) = &declared["400"] else { panic!("not inline") };
+        assert!(bad.description.contains("/problems/invalid-parameter"), "{}", bad.description);
+        assert!(bad.description.contains("/problems/malformed-json"), "{}", bad.description);
+        let RefOr::T(full) = &declared["503"] else { panic!("not inline") };
+        assert!(full.headers.contains_key("Retry-After"));
+    }
+}

@@ -1,0 +1,17 @@
+//! Where log messages go: standard error, as text or as JSON.
+
+use std::io::IsTerminal;
+
+use proxygrad::config::{Config, LogFormat};
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging, as the settings say.
+pub fn start(config: &Config) -> anyhow::Result<()> {
+    let filter: EnvFilter = config.log.parse()?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    }
+    .map_err(|error| anyhow::anyhow!("the log cannot be started: {error}"))
+}

@@ -1,0 +1,309 @@
+//! `proxygrad models`: what models there are, and how to get more.
+
+mod table;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use proxygrad::network::catalog::{AddOptions, ModelEntry, ModelState, Models, Pulled};
+use proxygrad::network::{ChannelOrder, Layer, Model, Preprocessing};
+use serde::Serialize;
+use table::Table;
+
+/// What to do with models.
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    /// List all models and whether they can be used
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch models of the catalog now instead of at first use
+    Pull {
+        /// Ids of models
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+    /// Show what is known about a model
+    Show {
+        /// Id of the model
+        id: String,
+        /// Print JSON, with the names of all classes
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the layers of a model, whose units can be maximized
+    Layers {
+        /// Id of the model
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add a network of your own
+    Add(Box<AddArgs>),
+    /// Remove a model from the data directory
+    Remove {
+        /// Id of the model
+        id: String,
+    },
+}
+
+/// A network of your own, and what its file does not say.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// ONNX file; or a folder with a model.toml and the file that it names
+    file: PathBuf,
+    /// Id of the model [default: the file's name]
+    #[arg(long)]
+    id: Option<String>,
+    /// Order in which the network reads colour channels [default: rgb, or grey for one channel]
+    #[arg(long, value_enum)]
+    channels: Option<Channels>,
+    /// Value of a white pixel before mean and std, usually 1 or 255 [default: 1]
+    #[arg(long)]
+    range: Option<f32>,
+    /// Subtracted from pixels: one number, or one per channel [default: 0]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    mean: Option<Vec<f32>>,
+    /// What pixels are divided by: one number, or one per channel [default: 1]
+    #[arg(long, value_delimiter = ',')]
+    std: Option<Vec<f32>>,
+    /// Input size, when the file leaves it open
+    #[arg(long, value_name = "HEIGHT,WIDTH", value_parser = size)]
+    size: Option<[usize; 2]>,
+    /// File with the names of the classes, one a line
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// One sentence about the model
+    #[arg(long)]
+    description: Option<String>,
+    /// Licence of the weights
+    #[arg(long)]
+    licence: Option<String>,
+    /// Architecture of the weights, for files that are not ONNX
+    #[arg(long, value_name = "NAME")]
+    architecture: Option<String>,
+}
+
+/// Order of channels.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Channels {
+    /// Brightness
+    Grey,
+    /// Red, green, blue
+    Rgb,
+    /// Blue, green, red
+    Bgr,
+}
+
+/// Carries out a command; results go to standard output, progress and remarks to standard error.
+///
+/// # Errors
+/// When a model is unknown, cannot be fetched or is broken, or an option does not fit it.
+pub fn run(command: ModelsCommand, models: &Models) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        ModelsCommand::List { json } => list(&mut out, models, json),
+        ModelsCommand::Pull { ids } => ids.iter().try_for_each(|id| pull(&mut out, models, id)),
+        ModelsCommand::Show { id, json } => show(&mut out, models, &id, json),
+        ModelsCommand::Layers { id, json } => layers(&mut out, models, &id, json),
+        ModelsCommand::Add(args) => add(&mut out, models, *args),
+        ModelsCommand::Remove { id } => {
+            models.remove(&id)?;
+            writeln!(out, "removed {id}")?;
+            Ok(())
+        }
+    }
+}
+
+fn list(out: &mut impl Write, models: &Models, json: bool) -> anyhow::Result<()> {
+    models.check();
+    let entries = models.list();
+    if json {
+        return print_json(out, &entries);
+    }
+    let mut table = Table::new(["ID", "STATE", "INPUT", "CLASSES", "LICENCE", "DESCRIPTION"]);
+    for entry in &entries {
+        let remark = entry.problem.as_ref().unwrap_or(&entry.description);
+        let input = entry.input.map(|[c, h, w]| format!("{c}x{h}x{w}")).unwrap_or_default();
+        let classes = entry.classes.to_string();
+        table.row([&entry.id, state(entry.state), &input, &classes, &entry.licence, remark]);
+    }
+    table.print(out)?;
+    Ok(())
+}
+
+/// Loads a model for another command; one that has to be fetched first shows a progress bar.
+pub fn load(models: &Models, id: &str) -> anyhow::Result<Arc<Model>> {
+    if models.entry(id).is_some_and(|entry| entry.state == ModelState::Pullable) {
+        fetch(models, id)?;
+    }
+    Ok(models.load(id)?)
+}
+
+fn pull(out: &mut impl Write, models: &Models, id: &str) -> anyhow::Result<()> {
+    let remark = match fetch(models, id)? {
+        Pulled::Fetched => "pulled",
+        Pulled::AlreadyHere => "already here",
+    };
+    writeln!(out, "{id}: {remark}")?;
+    Ok(())
+}
+
+fn fetch(models: &Models, id: &str) -> anyhow::Result<Pulled> {
+    // Without a terminal the bar draws nothing.
+    let bar = ProgressBar::no_length().with_prefix(id.to_owned()).with_style(
+        ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    let pulled = models.pull(id, &mut |done, total| {
+        total.into_iter().for_each(|total| bar.set_length(total));
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    Ok(pulled?)
+}
+
+/// What `show --json` prints.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    entry: ModelEntry,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class_names: Option<Vec<String>>,
+}
+
+fn show(out: &mut impl Write, models: &Models, id: &str, json: bool) -> anyhow::Result<()> {
+    let mut entry = find(models, id)?;
+    let mut class_names = None;
+    // Loading shows whether the files can be used, but must not start a download.
+    if entry.state == ModelState::Ready {
+        class_names = models.load(id).ok().map(|model| model.classes.clone());
+        entry = find(models, id)?;
+    }
+    if json {
+        return print_json(out, &Shown { entry, class_names });
+    }
+    let mut table = Table::new(["id", &entry.id]);
+    let mut row = |name: &str, value: &str| {
+        if !value.is_empty() {
+            table.row([name, value]);
+        }
+    };
+    row("state", state(entry.state));
+    row("problem", entry.problem.as_deref().unwrap_or_default());
+    row("description", &entry.description);
+    row("input", &entry.input.map(|[c, h, w]| format!("{c} channels, {h} x {w} pixels")).unwrap_or_default());
+    row("preprocessing", &entry.preprocessing.as_ref().map(formula).unwrap_or_default());
+    row("classes", &entry.classes.to_string());
+    row("architecture", entry.architecture.as_deref().unwrap_or_default());
+    row("digest", entry.digest.as_deref().unwrap_or_default());
+    row("licence", &entry.licence);
+    row("source", &entry.source);
+    row("download", &entry.download_bytes.map(|bytes| format!("{bytes} bytes")).unwrap_or_default());
+    table.print(out)?;
+    Ok(())
+}
+
+fn layers(out: &mut impl Write, models: &Models, id: &str, json: bool) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        name: &'a str,
+        op: &'a str,
+        shape: &'a [usize],
+        units: usize,
+    }
+    let model = models.load(id)?;
+    let lines =
+        model.network.layers().map(|Layer { name, op, shape }| Line { name, op, shape, units: shape.channels() });
+    if json {
+        return print_json(out, &lines.collect::<Vec<_>>());
+    }
+    let mut table = Table::new(["LAYER", "OP", "SHAPE", "UNITS"]);
+    for Line { name, op, shape, units } in lines {
+        let shape = shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+        table.row([name, op, &shape, &units.to_string()]);
+    }
+    table.print(out)?;
+    Ok(())
+}
+
+fn add(out: &mut impl Write, models: &Models, args: AddArgs) -> anyhow::Result<()> {
+    let options = AddOptions {
+        id: args.id,
+        size: args.size,
+        channels: args.channels.map(|order| match order {
+            Channels::Grey => ChannelOrder::Grey,
+            Channels::Rgb => ChannelOrder::Rgb,
+            Channels::Bgr => ChannelOrder::Bgr,
+        }),
+        range: args.range,
+        mean: args.mean,
+        std: args.std,
+        classes: args.classes,
+        description: args.description,
+        licence: args.licence,
+        architecture: args.architecture,
+    };
+    let added = models.add(&args.file, options).with_context(|| format!("cannot add {}", args.file.display()))?;
+    let entry = &added.entry;
+    writeln!(out, "added {}", entry.id)?;
+    if let Some(preprocessing) = &entry.preprocessing {
+        writeln!(out, "preprocessing: {}", formula(preprocessing))?;
+    }
+    for assumed in &added.assumed {
+        writeln!(
+            out,
+            "assumed: {} {} ({}); change with --{}",
+            assumed.field, assumed.value, assumed.why, assumed.field
+        )?;
+    }
+    Ok(())
+}
+
+fn find(models: &Models, id: &str) -> anyhow::Result<ModelEntry> {
+    match models.entry(id) {
+        Some(entry) => Ok(entry),
+        None => Err(models.load(id).err().map_or_else(|| anyhow::anyhow!("no model {id:?}"), Into::into)),
+    }
+}
+
+fn state(state: ModelState) -> &'static str {
+    match state {
+        ModelState::Ready => "ready",
+        ModelState::Pullable => "pullable",
+        ModelState::Broken => "broken",
+    }
+}
+
+/// `rgb, (pixel * 255 / 255 - [127, 127, 127]) / [128, 128, 128]`
+fn formula(preprocessing: &Preprocessing) -> String {
+    let Preprocessing { channels, range, mean, std } = preprocessing;
+    let order = match channels {
+        ChannelOrder::Grey => "grey",
+        ChannelOrder::Rgb => "rgb",
+        ChannelOrder::Bgr => "bgr",
+    };
+    format!("{order}, (pixel * {range} / 255 - {mean:?}) / {std:?}")
+}
+
+fn size(text: &str) -> Result<[usize; 2], String> {
+    let sides = text.split_once([',', 'x']).and_then(|(h, w)| Some([h.trim().parse().ok()?, w.trim().parse().ok()?]));
+    sides.ok_or_else(|| "expected HEIGHT,WIDTH in pixels, such as 224,224".into())
+}
+
+fn print_json(out: &mut impl Write, value: &impl Serialize) -> anyhow::Result<()> {
+    if std::io::stdout().is_terminal() {
+        serde_json::to_writer_pretty(&mut *out, value)?;
+    } else {
+        serde_json::to_writer(&mut *out, value)?;
+    }
+    writeln!(out)?;
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! `proxygrad openapi`
+
+use std::io::Write;
+
+/// Prints the OpenAPI document of a server with default limits.
+pub fn print() -> anyhow::Result<()> {
+    let document = proxygrad::api::openapi_document()?;
+    Ok(std::io::stdout().write_all(document.as_bytes())?)
+}

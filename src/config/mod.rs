@@ -1,0 +1,222 @@
+//! Settings of the service.
+//!
+//! [`Config`] is the one place where a setting is defined: its name, its meaning, its range and its default. Each is a
+//! flag (`--max-batch 8`), an environment variable (`PROXYGRAD_MAX_BATCH=8`) and a key of the TOML file named by
+//! `--config` (`max_batch = 8`); the first of these that says something counts.
+
+mod file;
+mod quantity;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::RangedU64ValueParser;
+
+pub use file::{ConfigError, with_file};
+
+use crate::maximize::Limits;
+use crate::network::catalog::{ModelsConfig, PackageIndex};
+
+/// Every setting of `proxygrad serve`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// Address and port to listen on; port 0 takes a free one.
+    #[arg(long, env = "PROXYGRAD_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(help_heading = "HTTP")]
+    pub listen: SocketAddr,
+
+    /// Largest body of a request: 1KiB to 64MiB.
+    #[arg(long, env = "PROXYGRAD_BODY_LIMIT", value_name = "BYTES", default_value = "1MiB")]
+    #[arg(value_parser = quantity::bytes(1 << 10, 64 << 20), help_heading = "HTTP")]
+    pub body_limit: usize,
+
+    /// Time that a client has to send the head of a request, and again to send its body: 1s to 1h.
+    #[arg(long, env = "PROXYGRAD_REQUEST_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    #[arg(value_parser = quantity::duration(1, 3600), help_heading = "HTTP")]
+    pub request_timeout: Duration,
+
+    /// Connections served at a time; further ones wait to be accepted: 1 to 100000.
+    #[arg(long, env = "PROXYGRAD_MAX_CONNECTIONS", value_name = "N", default_value = "512")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000), help_heading = "HTTP")]
+    pub max_connections: usize,
+
+    /// Longest wait that `Prefer: wait=N` gets: 0s to 10m.
+    #[arg(long, env = "PROXYGRAD_MAX_WAIT", value_name = "TIME", default_value = "60s")]
+    #[arg(value_parser = quantity::duration(0, 600), help_heading = "HTTP")]
+    pub max_wait: Duration,
+
+    /// On SIGTERM or Ctrl-C: time that running jobs and open requests have to end; jobs that have not ended by then go
+    /// back to the queue: 0s to 1h.
+    #[arg(long, env = "PROXYGRAD_SHUTDOWN_GRACE", value_name = "TIME", default_value = "20s")]
+    #[arg(value_parser = quantity::duration(0, 3600), help_heading = "HTTP")]
+    pub shutdown_grace: Duration,
+
+    /// Devices that run jobs, one worker each: cpu, cuda:0, metal; several are separated by commas.
+    #[arg(long, env = "PROXYGRAD_DEVICES", value_name = "DEVICES", default_value = "cpu")]
+    #[arg(value_delimiter = ',', value_parser = device, help_heading = "Jobs")]
+    pub devices: Vec<String>,
+
+    /// Most stimuli that a device makes in one batch: 1 to 1024.
+    #[arg(long, env = "PROXYGRAD_MAX_BATCH", value_name = "N", default_value = "16")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024), help_heading = "Jobs")]
+    pub max_batch: usize,
+
+    /// Most jobs that wait; a further one is refused with 503 until there is room: 1 to 1000000.
+    #[arg(long, env = "PROXYGRAD_QUEUE_LIMIT", value_name = "N", default_value = "1000")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Jobs")]
+    pub queue_limit: u32,
+
+    /// Longest time that a job may run: 1s to 7d.
+    #[arg(long, env = "PROXYGRAD_JOB_TIME_LIMIT", value_name = "TIME", default_value = "10m")]
+    #[arg(value_parser = quantity::duration(1, 7 * 86_400), help_heading = "Jobs")]
+    pub job_time_limit: Duration,
+
+    /// Most steps of a job: 1 to 1000000.
+    #[arg(long, env = "PROXYGRAD_MAX_STEPS", value_name = "N", default_value_t = Limits::default().steps)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Jobs")]
+    pub max_steps: u32,
+
+    /// Greatest height or width of a stimulus in pixels: 1 to 8192.
+    #[arg(long, env = "PROXYGRAD_MAX_SIDE", value_name = "PIXELS", default_value_t = Limits::default().side)]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=8192), help_heading = "Jobs")]
+    pub max_side: usize,
+
+    /// Most objectives (stimuli) of a job: 1 to 1024.
+    #[arg(long, env = "PROXYGRAD_MAX_OBJECTIVES", value_name = "N", default_value_t = Limits::default().objectives)]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024), help_heading = "Jobs")]
+    pub max_objectives: usize,
+
+    /// Where jobs and models lie.
+    #[command(flatten)]
+    pub places: Places,
+
+    /// Time that a request waits for its model to be pulled or read before it is answered with 503; the pull goes on:
+    /// 1s to 1h.
+    #[arg(long, env = "PROXYGRAD_MODEL_TIMEOUT", value_name = "TIME", default_value = "2m")]
+    #[arg(value_parser = quantity::duration(1, 3600), help_heading = "Storage and models")]
+    pub model_timeout: Duration,
+
+    /// What is logged: error, warn, info, debug or trace, or directives such as `info,proxygrad=debug`.
+    #[arg(long, env = "PROXYGRAD_LOG", value_name = "LEVEL", default_value = "info")]
+    #[arg(value_parser = log_filter, help_heading = "Log")]
+    pub log: String,
+
+    /// How it is logged.
+    #[arg(long, env = "PROXYGRAD_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    #[arg(help_heading = "Log")]
+    pub log_format: LogFormat,
+}
+
+/// Where jobs and models lie, and where models come from.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Places {
+    /// Folder of everything that must last: jobs, stimuli, pulled models. One server at a time.
+    #[arg(long, global = true, env = "PROXYGRAD_DATA_DIR", value_name = "DIR", default_value = "proxygrad-data")]
+    #[arg(help_heading = "Storage and models")]
+    pub data_dir: PathBuf,
+
+    /// More folders with models, each a folder with a model.toml; only read. Several are separated by commas.
+    #[arg(long, global = true, env = "PROXYGRAD_MODELS_DIRS", value_name = "DIRS")]
+    #[arg(value_delimiter = ',', help_heading = "Storage and models")]
+    pub models_dirs: Vec<PathBuf>,
+
+    /// Package index that models of the catalog are pulled from: the public one, or a mirror.
+    #[arg(long, global = true, env = "PROXYGRAD_PACKAGE_INDEX", value_name = "URL")]
+    #[arg(default_value = PackageIndex::PUBLIC, value_parser = PackageIndex::new, help_heading = "Storage and models")]
+    pub package_index: PackageIndex,
+}
+
+impl Places {
+    /// The registry of models of these places.
+    pub fn models(&self) -> ModelsConfig {
+        ModelsConfig {
+            folders: self.models_dirs.clone(),
+            index: self.package_index.clone(),
+            ..ModelsConfig::new(&self.data_dir)
+        }
+    }
+}
+
+/// Forms of the log, which goes to standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One line of text per message.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Config {
+    /// Every setting at its default, untouched by environment and files.
+    pub fn defaults() -> Self {
+        use clap::{Args, FromArgMatches};
+        let command = Self::augment_args(clap::Command::new("defaults")).mut_args(|arg| arg.env(None::<&str>));
+        let matches = command.get_matches_from(["defaults"]);
+        // The defaults of the struct satisfy the struct's own parsers, so neither call can end the process.
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// The largest requests that are accepted.
+    pub fn limits(&self) -> Limits {
+        Limits { steps: self.max_steps, side: self.max_side, objectives: self.max_objectives }
+    }
+}
+
+fn device(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    let index = |digits: &str| !digits.is_empty() && digits.len() <= 3 && digits.bytes().all(|b| b.is_ascii_digit());
+    match name == "cpu" || name == "metal" || name.strip_prefix("cuda:").is_some_and(index) {
+        true => Ok(name.to_owned()),
+        false => Err("a device is cpu, metal, or cuda: and the number of a card, such as cuda:0".into()),
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    match text.parse::<tracing_subscriber::filter::EnvFilter>() {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        Ok(_) => Err("expected error, warn, info, debug or trace".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use clap::Args;
+
+    use super::*;
+
+    #[test]
+    fn every_setting_is_a_flag_a_variable_and_has_a_default() {
+        let command = Config::augment_args(clap::Command::new("proxygrad"));
+        for arg in command.get_arguments() {
+            let key = arg.get_id().as_str();
+            assert_eq!(arg.get_long().unwrap(), key.replace('_', "-"), "{key}");
+            assert_eq!(arg.get_env().unwrap().to_str().unwrap(), format!("PROXYGRAD_{}", key.to_uppercase()), "{key}");
+            assert!(arg.get_help().is_some() && arg.get_help_heading().is_some(), "{key}");
+            assert!(arg.get_default_values().len() == 1 || key == "models_dirs", "{key}");
+        }
+    }
+
+    #[test]
+    fn defaults_satisfy_their_own_ranges() {
+        let config = Config::defaults();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.body_limit, 1 << 20);
+        assert_eq!(config.max_wait, Duration::from_secs(60));
+        assert_eq!(config.limits(), Limits::default());
+        assert_eq!(config.devices, ["cpu"]);
+    }
+
+    #[test]
+    fn a_device_is_named_as_engines_name_it() {
+        for good in ["cpu", "metal", "cuda:0", " cuda:12 "] {
+            assert_eq!(device(good).unwrap(), good.trim());
+        }
+        for bad in ["", "gpu", "cuda", "cuda:", "cuda:x", "cuda:99999", "CPU"] {
+            assert!(device(bad).is_err(), "{bad:?}");
+        }
+    }
+}

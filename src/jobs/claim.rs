@@ -1,0 +1,150 @@
+//! From the queue to a device: claims.
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::error::StoreError;
+use super::feed::Event;
+use super::job::{Job, JobProblem, JobState, ProblemCode};
+use super::metrics;
+use super::row::{self, columns};
+use super::store::{Store, Write};
+
+/// A running job that its claimer, and nobody else, may end.
+#[derive(Debug)]
+pub struct Claim {
+    /// The job as it was claimed.
+    pub job: Job,
+    /// What its end must be reported under.
+    pub lease: Lease,
+    /// Canceled when somebody asks the job to stop.
+    pub canceled: CancellationToken,
+}
+
+/// The right to end one run of one job. It is void once the job was requeued or has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The job.
+    pub job: Uuid,
+    pub(super) number: i64,
+}
+
+impl Store {
+    /// Says when a job joins the queue: mark it unchanged, look for work, then wait for a change, and no job is missed.
+    pub fn arrivals(&self) -> watch::Receiver<()> {
+        self.inner.arrivals.subscribe()
+    }
+
+    /// Takes the oldest queued job, and with it the queued jobs behind it that may share its batch, as long as they have
+    /// no more than `most_stimuli` stimuli together. A job with more than that is taken alone, as is one whose run was
+    /// interrupted before: should it bring down the process again, it takes no other job with it. Empty when nothing is
+    /// queued.
+    ///
+    /// # Errors
+    /// When the database fails; nothing is claimed then.
+    pub async fn claim(&self, most_stimuli: usize) -> Result<Vec<Claim>, StoreError> {
+        self.detached(move |store| async move {
+            loop {
+                if let Some(claims) = store.claim_batch(most_stimuli).await? {
+                    return Ok(claims);
+                }
+            }
+        })
+        .await
+    }
+
+    /// One look at the queue; nothing when all it found were rows that cannot be read, which are out of the way then.
+    async fn claim_batch(&self, most_stimuli: usize) -> Result<Option<Vec<Claim>>, StoreError> {
+        let mut write = self.write().await?;
+        let rows = candidates(&mut write, most_stimuli).await?;
+        if rows.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let now = row::now();
+        let mut started = Vec::new();
+        let mut damaged = Vec::new();
+        for candidate in rows {
+            let id = row::id(&candidate)?;
+            match row::job(&candidate) {
+                Ok(job) => {
+                    let update = sqlx::query(
+                        "UPDATE jobs SET state = 'running', started_at = ?, attempts = attempts + 1, \
+                         lease = lease + 1 WHERE id = ?",
+                    );
+                    update.bind(now).bind(row::key(id)).execute(&mut *write.tx).await?;
+                    started.push((job, candidate.try_get::<i64, _>("lease")? + 1));
+                }
+                Err(error) => {
+                    let problem = JobProblem::new(ProblemCode::Internal, "the stored job is damaged");
+                    let update =
+                        sqlx::query("UPDATE jobs SET state = 'failed', finished_at = ?, problem = ? WHERE id = ?");
+                    let update = update.bind(now).bind(row::json(&problem)?).bind(row::key(id));
+                    update.execute(&mut *write.tx).await?;
+                    damaged.push((id, error));
+                }
+            }
+        }
+        let _turn = write.commit().await?;
+        for (id, error) in damaged {
+            tracing::error!(job.id = %id, job.state = "failed", %error, "job cannot be read");
+            self.tell_state(id, JobState::Failed);
+            metrics::ended(JobState::Failed, None);
+        }
+        if started.is_empty() {
+            return Ok(None);
+        }
+        let claims = started.into_iter().map(|(job, number)| self.started(job, now, number));
+        Ok(Some(claims.collect()))
+    }
+
+    /// The claim on a job that was just marked running.
+    fn started(&self, mut job: Job, now: i64, number: i64) -> Claim {
+        job.state = JobState::Running;
+        job.started_at = row::time(now).ok();
+        job.attempts += 1;
+        let canceled = CancellationToken::new();
+        self.running().insert(job.id, canceled.clone());
+        self.inner.feed.publish(job.id, Event::State { state: JobState::Running });
+        let queued_ms = row::milliseconds(job.created_at, job.started_at);
+        metrics::started(queued_ms);
+        tracing::info!(
+            job.id = %job.id, job.state = "running", job.attempts, model = job.model, queued_ms, "job started"
+        );
+        Claim { lease: Lease { job: job.id, number }, job, canceled }
+    }
+}
+
+/// The rows of the jobs to claim together.
+async fn candidates(write: &mut Write<'_>, most_stimuli: usize) -> Result<Vec<SqliteRow>, StoreError> {
+    let select = sqlx::query(concat!(
+        "SELECT ",
+        columns!(),
+        ", batch_key, size, lease FROM jobs WHERE state = 'queued' ORDER BY id LIMIT 1"
+    ));
+    let Some(first) = select.fetch_optional(&mut *write.tx).await? else { return Ok(Vec::new()) };
+    let most = i64::try_from(most_stimuli).unwrap_or(i64::MAX);
+    let mut stimuli: i64 = first.try_get("size")?;
+    if stimuli >= most || first.try_get::<i64, _>("attempts")? > 0 {
+        return Ok(vec![first]);
+    }
+    let select = sqlx::query(concat!(
+        "SELECT ",
+        columns!(),
+        ", batch_key, size, lease FROM jobs \
+         WHERE state = 'queued' AND batch_key = ? AND id > ? AND attempts = 0 ORDER BY id LIMIT ?"
+    ));
+    let batch_key: Vec<u8> = first.try_get("batch_key")?;
+    let like = select.bind(batch_key).bind(row::key(row::id(&first)?)).bind(most - stimuli);
+    let mut rows = vec![first];
+    for row in like.fetch_all(&mut *write.tx).await? {
+        stimuli += row.try_get::<i64, _>("size")?;
+        if stimuli > most {
+            break;
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}

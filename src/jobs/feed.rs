@@ -1,0 +1,338 @@
+//! What happens to jobs while they run, for whoever watches: events in memory.
+//!
+//! Every job has a channel while it is watched or running: a ring of its latest events with increasing ids. Readers pull
+//! from the ring at their own pace; one who is too slow, or comes late, is told how many events it missed. A channel goes
+//! some time after its job has ended, so memory is bounded by the jobs that live.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::Stream;
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::job::{JobState, Progress};
+
+/// Events that a job's channel remembers.
+const RING: usize = 256;
+/// How long a channel outlives its job's terminal state.
+const RETENTION: Duration = Duration::from_secs(60);
+
+/// Something that happened to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Event {
+    /// The job went into another state.
+    State {
+        /// The new state.
+        state: JobState,
+    },
+    /// A step was scored.
+    Progress {
+        /// Steps done, over all stimuli of the job.
+        step: u32,
+        /// Steps to do.
+        steps: u32,
+        /// The stimulus that was scored, from 0.
+        stimulus: usize,
+        /// The objective's value on this stimulus as it is; null in JSON when not finite.
+        score: f32,
+    },
+}
+
+impl Event {
+    /// The kind of event: `state` or `progress`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::State { .. } => "state",
+            Self::Progress { .. } => "progress",
+        }
+    }
+}
+
+/// What a watcher of a job reads.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Update {
+    /// An event.
+    Event {
+        /// Greater than the ids of all earlier events of the job, also across restarts of the service.
+        id: u64,
+        /// What happened.
+        event: Event,
+    },
+    /// Events that came before the next one are gone.
+    Skipped {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// The events of all jobs.
+#[derive(Debug)]
+pub struct Feed {
+    channels: Mutex<Channels>,
+    retention: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Channels {
+    by_job: HashMap<Uuid, Arc<Channel>>,
+    /// Ended channels, the one that ended first in front.
+    ended: VecDeque<(Instant, Uuid)>,
+    /// No more events will come at all.
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Channel {
+    ring: Mutex<Ring>,
+    /// How many look up the job's state right now; changes only under the lock of all channels.
+    attached: AtomicUsize,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    first: u64,
+    next: u64,
+    events: VecDeque<(u64, Event)>,
+    /// The latest state stays known when progress pushes it out of the ring.
+    state: Option<(u64, JobState)>,
+    progress: Option<Progress>,
+    closed: bool,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self::new(RETENTION)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics while it holds one of these locks, and what they guard is whole between any two statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Feed {
+    /// A feed whose channels outlive their jobs' terminal states by `retention`.
+    pub(super) fn new(retention: Duration) -> Self {
+        Self { channels: Mutex::default(), retention }
+    }
+
+    /// Tells the watchers of a job. Ignored once the job has ended; so is progress of a job without a state.
+    pub fn publish(&self, job: Uuid, event: Event) {
+        let channel = {
+            let mut channels = self.channels();
+            match (channels.by_job.get(&job), event) {
+                (Some(channel), _) => Arc::clone(channel),
+                (None, Event::Progress { .. }) => return,
+                (None, Event::State { .. }) if channels.closed => return,
+                (None, Event::State { .. }) => {
+                    let channel = Arc::new(Channel::new());
+                    channels.by_job.insert(job, Arc::clone(&channel));
+                    channel
+                }
+            }
+        };
+        if channel.push(event) {
+            self.channels().ended.push_back((Instant::now(), job));
+        }
+    }
+
+    /// How far a running job is, as far as it has told.
+    pub fn progress(&self, job: Uuid) -> Option<Progress> {
+        let channel = self.channels().by_job.get(&job).cloned()?;
+        lock(&channel.ring).progress
+    }
+
+    /// Number of jobs with a channel in memory.
+    pub fn channels_in_memory(&self) -> usize {
+        self.channels().by_job.len()
+    }
+
+    /// Opens the job's channel before its state is looked up, so that no event between the two gets lost.
+    pub(super) fn attach(&self, job: Uuid) -> Attached<'_> {
+        let mut channels = self.channels();
+        let channel = Arc::clone(channels.by_job.entry(job).or_insert_with(|| Arc::new(Channel::new())));
+        channel.attached.fetch_add(1, Ordering::Relaxed);
+        Attached { feed: self, job, channel }
+    }
+
+    /// Drops the channel of a job that no longer exists; who still reads it sees what it holds, and its end.
+    pub(super) fn forget(&self, job: Uuid) {
+        if let Some(channel) = self.channels().by_job.remove(&job) {
+            channel.close();
+        }
+    }
+
+    /// Ends every stream: the service goes down.
+    pub(super) fn close(&self) {
+        let mut channels = self.channels();
+        channels.closed = true;
+        channels.ended.clear();
+        for (_, channel) in channels.by_job.drain() {
+            channel.close();
+        }
+    }
+
+    /// The channels, without those whose time is over.
+    fn channels(&self) -> MutexGuard<'_, Channels> {
+        let mut channels = lock(&self.channels);
+        while channels.ended.front().is_some_and(|(ended, _)| ended.elapsed() >= self.retention) {
+            if let Some((_, job)) = channels.ended.pop_front() {
+                channels.by_job.remove(&job);
+            }
+        }
+        channels
+    }
+}
+
+/// A channel whose job's state is being looked up. Dropped without a state it leaves nothing behind.
+pub(super) struct Attached<'a> {
+    feed: &'a Feed,
+    job: Uuid,
+    channel: Arc<Channel>,
+}
+
+impl Attached<'_> {
+    /// Starts reading behind the event `after`; `state` is the job's, in case that no event told one yet.
+    pub(super) fn subscribe(self, state: JobState, after: Option<u64>) -> Subscription {
+        if self.channel.push_first(state) {
+            self.feed.channels().ended.push_back((Instant::now(), self.job));
+        }
+        let ring = lock(&self.channel.ring);
+        let next = match after {
+            // An id that was never given here comes from a time before a restart with a wrong clock.
+            Some(after) if after < ring.next => (after + 1).max(ring.first),
+            _ => ring.first,
+        };
+        drop(ring);
+        Subscription { changed: self.channel.changed.subscribe(), channel: Arc::clone(&self.channel), next }
+    }
+}
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        let mut channels = self.feed.channels();
+        let last = self.channel.attached.fetch_sub(1, Ordering::Relaxed) == 1;
+        if last && lock(&self.channel.ring).state.is_none() {
+            channels.by_job.remove(&self.job);
+        }
+        if channels.closed {
+            self.channel.close();
+        }
+    }
+}
+
+impl Channel {
+    fn new() -> Self {
+        // Ids start at the microsecond, so that they grow across restarts: no job has a million events a second.
+        let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000;
+        let first = u64::try_from(now).unwrap_or(1);
+        let ring = Ring { first, next: first, events: VecDeque::new(), state: None, progress: None, closed: false };
+        Self { ring: Mutex::new(ring), attached: AtomicUsize::new(0), changed: watch::Sender::new(()) }
+    }
+
+    /// Whether this event ended the channel.
+    fn push(&self, event: Event) -> bool {
+        let ended = lock(&self.ring).push(event);
+        self.changed.send_replace(());
+        ended
+    }
+
+    /// Tells the state, unless one has been told before. Whether that ended the channel.
+    fn push_first(&self, state: JobState) -> bool {
+        let mut ring = lock(&self.ring);
+        let ended = ring.state.is_none() && ring.push(Event::State { state });
+        drop(ring);
+        self.changed.send_replace(());
+        ended
+    }
+
+    fn close(&self) {
+        lock(&self.ring).closed = true;
+        self.changed.send_replace(());
+    }
+}
+
+impl Ring {
+    fn push(&mut self, event: Event) -> bool {
+        if self.closed {
+            return false;
+        }
+        match event {
+            Event::State { state } if self.state.is_some_and(|(_, known)| known == state) => return false,
+            Event::State { state } => {
+                self.state = Some((self.next, state));
+                self.progress = None;
+                self.closed = state.is_terminal();
+            }
+            Event::Progress { step, steps, .. } => self.progress = Some(Progress { step, steps }),
+        }
+        if self.events.len() == RING {
+            self.events.pop_front();
+        }
+        self.events.push_back((self.next, event));
+        self.next += 1;
+        self.closed
+    }
+
+    /// The first event from `from` on that is still known.
+    fn at_or_after(&self, from: u64) -> Option<(u64, Event)> {
+        let pinned = self.state.map(|(id, state)| (id, Event::State { state })).filter(|(id, _)| *id >= from);
+        let oldest = self.events.front().map_or(self.next, |(id, _)| *id);
+        let offset = usize::try_from(from.saturating_sub(oldest)).unwrap_or(usize::MAX);
+        let in_ring = self.events.get(offset).copied();
+        match (pinned, in_ring) {
+            (Some(pinned), Some(in_ring)) => Some(if pinned.0 < in_ring.0 { pinned } else { in_ring }),
+            (pinned, in_ring) => pinned.or(in_ring),
+        }
+    }
+}
+
+/// The events of one job, from some point on. Ends after the terminal state.
+#[derive(Debug)]
+pub struct Subscription {
+    channel: Arc<Channel>,
+    changed: watch::Receiver<()>,
+    next: u64,
+}
+
+impl Subscription {
+    /// The next event, waiting for it; `None` after the terminal state, or when the service goes down. Nothing is lost
+    /// when the future is dropped before it is ready.
+    pub async fn next(&mut self) -> Option<Update> {
+        loop {
+            self.changed.borrow_and_update();
+            {
+                let ring = lock(&self.channel.ring);
+                match ring.at_or_after(self.next) {
+                    Some((id, _)) if id > self.next => {
+                        let events = id - self.next;
+                        self.next = id;
+                        return Some(Update::Skipped { events });
+                    }
+                    Some((id, event)) => {
+                        self.next = id + 1;
+                        return Some(Update::Event { id, event });
+                    }
+                    None if ring.closed => return None,
+                    None => {}
+                }
+            }
+            self.changed.changed().await.ok()?;
+        }
+    }
+
+    /// The same as a stream.
+    pub fn into_stream(self) -> impl Stream<Item = Update> + Send {
+        futures_util::stream::unfold(self, |mut subscription| async move {
+            subscription.next().await.map(|update| (update, subscription))
+        })
+    }
+}

@@ -1,0 +1,254 @@
+//! A job as it is stored and shown.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::Invalid;
+use crate::maximize::{Objective, ObjectiveDocument, Outcome, Point, Resolved, Settings, Warning};
+
+/// Where a job stands: `queued -> running -> succeeded | failed | canceled`.
+///
+/// The last three are terminal: they never change again. A running job goes back to `queued` when its run is
+/// interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Accepted and waiting for a device.
+    Queued,
+    /// On a device.
+    Running,
+    /// Every stimulus was found.
+    Succeeded,
+    /// Ended without result; the job's problem says why.
+    Failed,
+    /// Ended because somebody asked for it.
+    Canceled,
+}
+
+impl JobState {
+    /// All states, in the order a job passes them.
+    pub const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Canceled];
+
+    /// The state's name: `queued`, `running`, `succeeded`, `failed`, `canceled`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    /// Whether the job has ended for good.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for JobState {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let expected = "queued, running, succeeded, failed or canceled";
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| Invalid::new("state", text, expected))
+    }
+}
+
+/// One request for stimuli, from submission to a terminal state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Job {
+    /// UUIDv7: later jobs have greater ids.
+    pub id: Uuid,
+    /// Where the job stands.
+    pub state: JobState,
+    /// Id of the model.
+    pub model: String,
+    /// SHA-256 of the model's weight file, lower-case hexadecimal.
+    pub model_digest: String,
+    /// When the job was accepted.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When its latest run started; nothing while it is queued.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub started_at: Option<OffsetDateTime>,
+    /// When it reached its terminal state.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub finished_at: Option<OffsetDateTime>,
+    /// How often it was put on a device, without runs that an orderly shutdown cut short.
+    pub attempts: u32,
+    /// Whether somebody asked to stop the job; a running one stops within one step.
+    pub cancel_requested: bool,
+    /// One stimulus each.
+    #[schema(value_type = Vec<ObjectiveDocument>)]
+    pub objectives: Vec<Objective>,
+    /// Everything that decides how stimuli are made, defaults filled in.
+    pub settings: Settings,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// How far the job is.
+    pub progress: Progress,
+    /// What was found, in the order of the objectives; empty unless the job succeeded.
+    pub stimuli: Vec<Stimulus>,
+    /// Why the job failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<JobProblem>,
+}
+
+/// How far a job is, counted in steps over all its stimuli.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Progress {
+    /// Steps done, summed over the job's stimuli.
+    pub step: u32,
+    /// Steps to do: steps of a run times number of stimuli.
+    pub steps: u32,
+}
+
+impl Progress {
+    /// Nothing done yet of what `objectives` need.
+    pub(super) fn none(objectives: usize, settings: &Settings) -> Self {
+        let stimuli = u32::try_from(objectives).unwrap_or(u32::MAX);
+        Self { step: 0, steps: settings.steps.saturating_mul(stimuli) }
+    }
+}
+
+/// One stimulus of a job that succeeded: everything but the PNG itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Stimulus {
+    /// What it maximizes.
+    #[schema(value_type = ObjectiveDocument)]
+    pub objective: Objective,
+    /// The objective's value on exactly the PNG delivered, in the original network, without transforms; null when the
+    /// network gives no finite value.
+    #[serde(deserialize_with = "number_or_null")]
+    #[schema(value_type = Option<f32>)]
+    pub score: f32,
+    /// The value on the image before the first step; null when not finite.
+    #[serde(deserialize_with = "number_or_null")]
+    #[schema(value_type = Option<f32>)]
+    pub initial_score: f32,
+    /// The value on the image behind the last step; null when not finite.
+    #[serde(deserialize_with = "number_or_null")]
+    #[schema(value_type = Option<f32>)]
+    pub final_score: f32,
+    /// Number of steps behind which the best image stood; 0 is the start.
+    pub best_step: u32,
+    /// Scores along the run, by step; only finite ones.
+    pub trajectory: Vec<Point>,
+    /// Forward and backward passes spent, through the part of the network below the target.
+    pub passes: u32,
+    /// What the reader of the score should know.
+    pub warnings: Vec<Warning>,
+    /// SHA-256 of the PNG, lower-case hexadecimal.
+    pub sha256: String,
+    /// Size of the PNG in bytes.
+    pub bytes: u64,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+}
+
+/// JSON has no NaN and no infinity: they are written as null and read back as NaN.
+fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f32::NAN))
+}
+
+impl Stimulus {
+    /// What `outcome` says about `objective`, for a PNG with this digest and `[height, width]`.
+    pub(super) fn new(objective: Objective, outcome: &Outcome, sha256: String, size: [usize; 2]) -> Self {
+        let [height, width] = size.map(|side| u32::try_from(side).unwrap_or(u32::MAX));
+        Self {
+            objective,
+            score: outcome.score,
+            initial_score: outcome.initial_score,
+            final_score: outcome.final_score,
+            best_step: outcome.best_step,
+            trajectory: outcome.trajectory.iter().copied().filter(|point| point.score.is_finite()).collect(),
+            passes: outcome.passes,
+            warnings: outcome.warnings.clone(),
+            sha256,
+            bytes: outcome.png.len() as u64,
+            width,
+            height,
+        }
+    }
+}
+
+/// Why a job failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobProblem {
+    /// The kind of failure; stable.
+    pub code: ProblemCode,
+    /// What happened, for a person.
+    pub detail: String,
+}
+
+/// Kinds of failure of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemCode {
+    /// The job ran longer than the service allows.
+    TimeLimit,
+    /// The network could not run: no memory, no device, an operation that cannot work at this size.
+    Engine,
+    /// The service died under the job again and again.
+    Interrupted,
+    /// A fault of the service itself; its log says more.
+    Internal,
+    /// The model could not be loaded, or its file is no longer the one the job was submitted for.
+    Model,
+}
+
+impl ProblemCode {
+    /// The code as shown: `time-limit`, `engine`, `interrupted`, `internal`, `model`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TimeLimit => "time-limit",
+            Self::Engine => "engine",
+            Self::Interrupted => "interrupted",
+            Self::Internal => "internal",
+            Self::Model => "model",
+        }
+    }
+}
+
+impl JobProblem {
+    /// A problem of this kind.
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+}
+
+/// What a client asks for, checked and filled in.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Id of the model.
+    pub model: String,
+    /// SHA-256 of the model's weight file; the job fails rather than run on another file.
+    pub model_digest: String,
+    /// Objectives, settings and seed.
+    pub resolved: Resolved,
+    /// Makes a repeated submission harmless.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// A client's key for one submission, and what it submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Chosen by the client; remembered as long as the job exists.
+    pub key: String,
+    /// Digest of the request: the same key with another fingerprint is an error.
+    pub fingerprint: String,
+}

@@ -1,0 +1,27 @@
+//! What must not be lost: jobs, their states, and the stimuli they found.
+//!
+//! A job is a row of a SQLite database from its submission until somebody deletes it. Each change of its state is one
+//! commit; a terminal state never changes again. Running is a lease: a process that dies leaves its jobs `running`, and
+//! the next [`Store::open`] puts them back into the queue. PNGs lie in an object store beside the database.
+
+mod claim;
+mod error;
+mod feed;
+mod finish;
+mod job;
+mod metrics;
+mod page;
+mod row;
+mod stimuli;
+mod store;
+mod submit;
+
+pub use claim::{Claim, Lease};
+pub use error::{StoreError, SubmitError};
+pub use feed::{Event, Feed, Subscription, Update};
+pub use finish::MOST_ATTEMPTS;
+pub use job::{Idempotency, Job, JobProblem, JobState, NewJob, ProblemCode, Progress, Stimulus};
+pub use metrics::describe_metrics;
+pub use page::{Cursor, JobFilter, Page};
+pub use store::{Deleted, Store, StoreConfig};
+pub use submit::Submitted;

@@ -1,0 +1,292 @@
+//! The store: opening it, and the calls that clients' requests need.
+
+use std::collections::HashMap;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, QueryBuilder, Row, Sqlite, SqlitePool, Transaction};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::error::StoreError;
+use super::feed::{Feed, Subscription};
+use super::job::{Job, JobState};
+use super::page::{Cursor, JobFilter, Page};
+use super::row::{self, columns};
+use super::stimuli::Stimuli;
+
+/// Where jobs are kept, and how many may wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Folder of the database (`jobs.sqlite3`) and the PNGs (`stimuli/`); created when missing. One process at a time.
+    pub data_dir: PathBuf,
+    /// Most jobs that may be queued; more are refused.
+    pub queue_limit: u64,
+    /// How long a call waits for other writers of the database before it gives up.
+    pub busy_timeout: Duration,
+}
+
+impl StoreConfig {
+    /// Default of [`StoreConfig::queue_limit`].
+    pub const QUEUE_LIMIT: u64 = 1000;
+    /// Default of [`StoreConfig::busy_timeout`].
+    pub const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// The defaults, in this folder.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self { data_dir: data_dir.into(), queue_limit: Self::QUEUE_LIMIT, busy_timeout: Self::BUSY_TIMEOUT }
+    }
+}
+
+/// All jobs: a SQLite database, a folder of PNGs, and in memory what only matters while the process lives. Clones share
+/// one store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) config: StoreConfig,
+    readers: SqlitePool,
+    writer: SqlitePool,
+    /// Held from before a transaction begins until its news is in the feed: the feed tells states in commit order.
+    turn: tokio::sync::Mutex<()>,
+    pub(super) stimuli: Stimuli,
+    pub(super) feed: Feed,
+    /// Changes when a job joins the queue.
+    pub(super) arrivals: watch::Sender<()>,
+    /// Ends the runs of running jobs.
+    pub(super) running: Mutex<HashMap<Uuid, CancellationToken>>,
+    lock: Mutex<Option<File>>,
+}
+
+/// What became of a job that was to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is forgotten, its PNGs and its idempotency key with it.
+    Gone,
+    /// It has not ended; cancel it first.
+    NotFinished(JobState),
+    /// There is no such job.
+    Unknown,
+}
+
+/// A write transaction whose turn it is.
+pub(super) struct Write<'a> {
+    pub(super) tx: Transaction<'static, Sqlite>,
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl<'a> Write<'a> {
+    /// Commits and keeps the turn, so that the news can be told before the next writer's.
+    pub(super) async fn commit(self) -> Result<tokio::sync::MutexGuard<'a, ()>, StoreError> {
+        self.tx.commit().await?;
+        Ok(self._turn)
+    }
+}
+
+impl Store {
+    /// Opens the store of a data directory, creating it when missing, and puts jobs that were running when the last
+    /// process ended back into the queue (those that were to be canceled are; those interrupted too often fail).
+    ///
+    /// # Errors
+    /// When the directory cannot be used, another process has it, or the database is damaged or of a later version.
+    pub async fn open(config: &StoreConfig) -> Result<Self, StoreError> {
+        let folder = config.data_dir.join("stimuli");
+        std::fs::create_dir_all(&folder).map_err(|source| StoreError::Directory { path: folder.clone(), source })?;
+        let lock = lock(&config.data_dir)?;
+        let options = SqliteConnectOptions::new()
+            .filename(config.data_dir.join("jobs.sqlite3"))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A commit is on the disk when it returns: an accepted job survives a power cut.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(config.busy_timeout)
+            .disable_statement_logging();
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(config.busy_timeout.max(Duration::from_secs(1)))
+                .idle_timeout(None)
+                .max_lifetime(None)
+        };
+        let writer = pool(1).connect_with(options.clone()).await?;
+        sqlx::migrate!("src/jobs/migrations").run(&writer).await?;
+        let readers = pool(4).connect_lazy_with(options);
+        let stimuli = Stimuli::in_folder(&folder)?;
+        let inner = Inner {
+            config: config.clone(),
+            readers,
+            writer,
+            turn: tokio::sync::Mutex::default(),
+            stimuli,
+            feed: Feed::default(),
+            arrivals: watch::Sender::new(()),
+            running: Mutex::default(),
+            lock: Mutex::new(Some(lock)),
+        };
+        let store = Self { inner: Arc::new(inner) };
+        store.recover().await?;
+        store.remove_leftovers().await?;
+        Ok(store)
+    }
+
+    /// Ends all streams, closes the database and gives the data directory free. Every later call fails.
+    pub async fn close(&self) {
+        self.inner.feed.close();
+        self.inner.readers.close().await;
+        self.inner.writer.close().await;
+        self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// What happens to jobs while they run.
+    pub fn feed(&self) -> &Feed {
+        &self.inner.feed
+    }
+
+    /// The job with this id; while it runs, with the progress it told last.
+    ///
+    /// # Errors
+    /// When the database fails or the job's row is damaged.
+    pub async fn get(&self, id: Uuid) -> Result<Option<Job>, StoreError> {
+        let select = sqlx::query(concat!("SELECT ", columns!(), " FROM jobs WHERE id = ?"));
+        let row = select.bind(row::key(id)).fetch_optional(&self.inner.readers).await?;
+        row.map(|row| Ok(self.live(row::job(&row)?))).transpose()
+    }
+
+    /// A page of jobs, newest first. Following the cursors shows every job that existed at the first page and was not
+    /// deleted meanwhile exactly once, whatever is submitted in between. At least one and at most `limit` jobs a page.
+    ///
+    /// A job whose row is damaged is left out, and the log says so.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn list(&self, filter: &JobFilter, cursor: Option<Cursor>, limit: u32) -> Result<Page, StoreError> {
+        let limit = limit.max(1);
+        let mut select = QueryBuilder::<Sqlite>::new(concat!("SELECT ", columns!(), " FROM jobs WHERE TRUE"));
+        if let Some(state) = filter.state {
+            select.push(" AND state = ").push_bind(state.as_str());
+        }
+        if let Some(model) = &filter.model {
+            select.push(" AND model = ").push_bind(model.clone());
+        }
+        if let Some(Cursor(before)) = cursor {
+            select.push(" AND id < ").push_bind(row::key(before));
+        }
+        select.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(limit) + 1);
+        let rows = select.build().fetch_all(&self.inner.readers).await?;
+        let more = rows.len() > limit as usize;
+        let shown = &rows[..rows.len().min(limit as usize)];
+        let next = match shown.last() {
+            Some(last) if more => Some(Cursor(row::id(last)?)),
+            _ => None,
+        };
+        let read = |row| match row::job(row) {
+            Ok(job) => Some(self.live(job)),
+            Err(error) => {
+                tracing::error!(%error, "a job is left out of a list");
+                None
+            }
+        };
+        Ok(Page { jobs: shown.iter().filter_map(read).collect(), next })
+    }
+
+    /// The PNG of stimulus `n` of a job that succeeded.
+    ///
+    /// # Errors
+    /// When the database or the object store fails, or the PNG is missing or has other bytes than were written.
+    pub async fn png(&self, id: Uuid, n: usize) -> Result<Option<Bytes>, StoreError> {
+        match self.get(id).await?.as_ref().and_then(|job| job.stimuli.get(n)) {
+            Some(stimulus) => Ok(Some(self.inner.stimuli.get(id, &stimulus.sha256).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// How many jobs there are in each state; every state is there.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn counts(&self) -> Result<HashMap<JobState, u64>, StoreError> {
+        let mut counts: HashMap<_, _> = JobState::ALL.into_iter().map(|state| (state, 0)).collect();
+        let select = sqlx::query("SELECT state, COUNT(*) AS jobs FROM jobs GROUP BY state");
+        for row in select.fetch_all(&self.inner.readers).await? {
+            if let Ok(state) = row.try_get::<&str, _>("state")?.parse() {
+                counts.insert(state, row.try_get("jobs")?);
+            }
+        }
+        Ok(counts)
+    }
+
+    /// The events of a job behind event `after` (all that are remembered, unless given), up to its terminal state;
+    /// nothing when there is no such job. A job that has ended long ago tells its terminal state.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn subscribe(&self, id: Uuid, after: Option<u64>) -> Result<Option<Subscription>, StoreError> {
+        let attached = self.inner.feed.attach(id);
+        Ok(self.get(id).await?.map(|job| attached.subscribe(job.state, after)))
+    }
+
+    /// The job as it is when it has ended, or after `limit`, whichever is first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn wait(&self, id: Uuid, limit: Duration) -> Result<Option<Job>, StoreError> {
+        let Some(mut events) = self.subscribe(id, None).await? else { return Ok(None) };
+        let ended = async { while events.next().await.is_some() {} };
+        // Either way the job's row says how it stands.
+        let _ = tokio::time::timeout(limit, ended).await;
+        self.get(id).await
+    }
+
+    /// Begins a write transaction; writers take turns.
+    pub(super) async fn write(&self) -> Result<Write<'_>, StoreError> {
+        let patience = self.inner.config.busy_timeout.saturating_mul(2).max(Duration::from_secs(1));
+        let turn = tokio::time::timeout(patience, self.inner.turn.lock())
+            .await
+            .map_err(|_| StoreError::Busy { seconds: patience.as_secs() })?;
+        let tx = self.inner.writer.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(Write { tx, _turn: turn })
+    }
+
+    /// Runs `work` to its end even when the caller goes away: what is committed is also told.
+    pub(super) async fn detached<T, E, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let task = tokio::spawn(work(self.clone()).in_current_span());
+        task.await.unwrap_or_else(|error| Err(StoreError::CutShort(error.to_string()).into()))
+    }
+
+    /// The job with the progress it told last.
+    fn live(&self, mut job: Job) -> Job {
+        if job.state == JobState::Running
+            && let Some(progress) = self.inner.feed.progress(job.id)
+        {
+            job.progress = progress;
+        }
+        job
+    }
+}
+
+/// Takes the data directory for this process. The lock goes with the file, also when the process is killed.
+fn lock(data_dir: &Path) -> Result<File, StoreError> {
+    let path = data_dir.join("lock");
+    let failed = |source| StoreError::Directory { path: path.clone(), source };
+    let file = File::options().create(true).write(true).truncate(false).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: data_dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}

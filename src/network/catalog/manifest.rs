@@ -1,0 +1,311 @@
+//! `model.toml`: what must be known about a weight file before it can be shown images.
+
+use std::io::Read;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::check_id;
+use crate::Invalid;
+use crate::network::Preprocessing;
+use crate::network::architecture::Architecture;
+
+/// A model's manifest, the file `model.toml` next to the weights.
+///
+/// ```toml
+/// id = "my-net"                   # the folder's name unless given
+/// file = "model.onnx"             # .onnx; or .safetensors, .pth, .pkl with an architecture
+/// digest = "5e1f…"                # SHA-256 of that file; checked when given
+/// input = [3, 224, 224]           # channels, height, width
+/// classes = "classes.txt"         # a file with one name a line, or a list of names
+/// licence = "MIT"
+/// source = "https://example.org"
+///
+/// [preprocessing]                 # x = (pixel * range / 255 - mean) / std
+/// channels = "rgb"
+/// range = 1.0
+/// mean = [0.485, 0.456, 0.406]
+/// std = [0.229, 0.224, 0.225]
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Key of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Name of the weight file, in the manifest's folder.
+    pub file: String,
+    /// SHA-256 of the weight file, lower-case hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Name of the [`Architecture`] that the weights belong to; not for ONNX, which brings its own graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
+    /// Input size `[C,H,W]`.
+    pub input: [usize; 3],
+    /// Names of the classes, in the order of the logits.
+    #[serde(default, skip_serializing_if = "Classes::is_empty")]
+    pub classes: Classes,
+    /// One sentence for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Licence of the weights.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub licence: String,
+    /// Where the weights come from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+    /// From pixels to the network's input.
+    pub preprocessing: Preprocessing,
+}
+
+/// Names of classes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a list of names or the name of a file")]
+pub enum Classes {
+    /// The names themselves.
+    Names(Vec<String>),
+    /// Name of a file in the manifest's folder, with one name a line.
+    File(String),
+}
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// A file cannot be read.
+    #[error("{file}: {why}")]
+    Read {
+        /// Name of the file.
+        file: String,
+        /// The system's reason.
+        why: std::io::Error,
+    },
+    /// It is no TOML, lacks a key or has an unknown one.
+    #[error("model.toml: {0}")]
+    Syntax(String),
+    /// A key has a value that cannot be used.
+    #[error("model.toml: {0}")]
+    Value(#[from] Invalid),
+}
+
+impl Manifest {
+    /// The manifest's file name.
+    pub const FILE: &str = "model.toml";
+    /// Largest manifest or file of class names, in bytes.
+    const LARGEST: u64 = 4 << 20;
+    /// Largest height or width.
+    const LONGEST_SIDE: usize = 4096;
+
+    /// Reads and checks the manifest in `folder`.
+    ///
+    /// # Errors
+    /// When the file is missing, unreadable, or says something that cannot be used.
+    pub fn read(folder: &Path) -> Result<Self, ManifestError> {
+        Self::parse(&read_text(folder, Self::FILE)?)
+    }
+
+    /// Reads and checks a manifest.
+    ///
+    /// # Errors
+    /// When it says something that cannot be used.
+    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        let manifest: Self = toml::from_str(text).map_err(|e| ManifestError::Syntax(on_one_line(&e, text)))?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The manifest as a file's content.
+    ///
+    /// # Errors
+    /// When a value cannot be written as TOML.
+    pub fn to_toml(&self) -> Result<String, ManifestError> {
+        toml::to_string(self).map_err(|e| ManifestError::Syntax(e.to_string()))
+    }
+
+    /// Checks what can be checked without the weights.
+    ///
+    /// # Errors
+    /// Names the key, the value and what would be right.
+    pub fn check(&self) -> Result<(), Invalid> {
+        if let Some(id) = &self.id {
+            check_id(id)?;
+        }
+        check_file_name("file", &self.file)?;
+        if let Some(digest) = &self.digest {
+            let hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+            if digest.len() != 64 || !digest.chars().all(hex) {
+                return Err(Invalid::new("digest", digest, "a SHA-256 as 64 lower-case hexadecimal digits"));
+            }
+        }
+        self.preprocessing.check(self.input[0]).map_err(|invalid| invalid.within("preprocessing"))?;
+        if !self.input[1..].iter().all(|side| (1..=Self::LONGEST_SIDE).contains(side)) {
+            let expected = format!("[channels, height, width] with sides of 1 to {}", Self::LONGEST_SIDE);
+            return Err(Invalid::new("input", format!("{:?}", self.input), expected));
+        }
+        match self.architecture()? {
+            Some(architecture) if architecture.input() != self.input => {
+                let expected = format!("{:?}, the input of {architecture}", architecture.input());
+                return Err(Invalid::new("input", format!("{:?}", self.input), expected));
+            }
+            Some(_) if self.is_onnx() => {
+                return Err(Invalid::new(
+                    "architecture",
+                    "given",
+                    "nothing beside an ONNX file, which has its own graph",
+                ));
+            }
+            None if !self.is_onnx() => {
+                let expected = "a name, because only ONNX files bring their own graph";
+                return Err(Invalid::new("architecture", "nothing", expected));
+            }
+            _ => {}
+        }
+        if let Classes::File(file) = &self.classes {
+            check_file_name("classes", file)?;
+        }
+        Ok(())
+    }
+
+    /// The named architecture, if there is one.
+    ///
+    /// # Errors
+    /// When the name is unknown.
+    pub fn architecture(&self) -> Result<Option<Architecture>, Invalid> {
+        self.architecture.as_deref().map(str::parse).transpose()
+    }
+
+    /// The names of the classes, read from their file in `folder` if need be.
+    ///
+    /// # Errors
+    /// When that file cannot be read.
+    pub fn class_names(&self, folder: &Path) -> Result<Vec<String>, ManifestError> {
+        match &self.classes {
+            Classes::Names(names) => Ok(names.clone()),
+            Classes::File(file) => Ok(names_in(&read_text(folder, file)?)),
+        }
+    }
+
+    pub(super) fn is_onnx(&self) -> bool {
+        Path::new(&self.file).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"))
+    }
+}
+
+impl Default for Classes {
+    fn default() -> Self {
+        Self::Names(Vec::new())
+    }
+}
+
+impl Classes {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Names(names) if names.is_empty())
+    }
+}
+
+/// One name a line; empty lines at the end do not count.
+pub(super) fn names_in(text: &str) -> Vec<String> {
+    text.trim_end().lines().map(|line| line.trim().to_owned()).collect()
+}
+
+/// Reads a small text file; `file` must be the plain name of a file in `folder`.
+pub(super) fn read_text(folder: &Path, file: &str) -> Result<String, ManifestError> {
+    let read = || {
+        let mut text = String::new();
+        std::fs::File::open(folder.join(file))?.take(Manifest::LARGEST + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > Manifest::LARGEST {
+            let why = format!("is larger than {} bytes", Manifest::LARGEST);
+            return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, why));
+        }
+        Ok(text)
+    };
+    read().map_err(|why| ManifestError::Read { file: file.into(), why })
+}
+
+/// Accepts the plain, visible name of a file: nothing that leaves the folder.
+fn check_file_name(field: &str, name: &str) -> Result<(), Invalid> {
+    let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0']);
+    if plain { Ok(()) } else { Err(Invalid::new(field, name, "the plain name of a file next to model.toml")) }
+}
+
+fn on_one_line(error: &toml::de::Error, text: &str) -> String {
+    let why = error.message().replace('\n', ", ");
+    match error.span() {
+        Some(span) => {
+            let line = text.get(..span.start).unwrap_or_default().matches('\n').count() + 1;
+            format!("line {line}: {why}")
+        }
+        None => why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const GOOD: &str = r#"
+file = "model.onnx"
+input = [3, 224, 224]
+[preprocessing]
+channels = "rgb"
+range = 1.0
+mean = [0.485, 0.456, 0.406]
+std = [0.229, 0.224, 0.225]
+"#;
+
+    #[test]
+    fn a_short_manifest_is_enough_and_survives_being_written() {
+        let manifest = Manifest::parse(GOOD).unwrap();
+        assert_eq!(manifest.input, [3, 224, 224]);
+        assert_eq!(manifest.classes, Classes::Names(vec![]));
+        assert_eq!(Manifest::parse(&manifest.to_toml().unwrap()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn whole_numbers_may_stand_for_fractions() {
+        let text = GOOD.replace("range = 1.0", "range = 255").replace("[0.485, 0.456, 0.406]", "[104, 117, 123]");
+        assert_eq!(Manifest::parse(&text).unwrap().preprocessing.mean, [104.0, 117.0, 123.0]);
+    }
+
+    #[test]
+    fn every_wrong_value_is_named() {
+        for (from, to, expected) in [
+            ("file = \"model.onnx\"", "", "line 1: missing field `file`"),
+            ("file =", "fil =", "line 2: unknown field `fil`"),
+            ("\"model.onnx\"", "\"../model.onnx\"", "file: ../model.onnx is not valid"),
+            ("\"model.onnx\"", "\"/etc/passwd\"", "file: /etc/passwd is not valid"),
+            ("\"model.onnx\"", "\"..\"", "file: .. is not valid"),
+            ("\"model.onnx\"", "\"model.pth\"", "architecture: nothing is not valid"),
+            ("input", "architecture = \"vgg16\"\ninput", "architecture: vgg16 is not valid; expected one of efficient"),
+            ("input", "architecture = \"squeezenet1.1\"\ninput", "expected [3, 227, 227], the input of squeezenet1.1"),
+            ("[3, 224, 224]", "[3, 0, 224]", "input: [3, 0, 224] is not valid"),
+            ("[3, 224, 224]", "[4, 224, 224]", "preprocessing.channels: rgb is not valid"),
+            ("[3, 224, 224]", "[3, 224]", "line 3: "),
+            ("input", "digest = \"ABC\"\ninput", "digest: ABC is not valid"),
+            ("input", "id = \"../x\"\ninput", "id: ../x is not valid"),
+            ("input", "classes = \"../names\"\ninput", "classes: ../names is not valid"),
+            ("input", "classes = 3\ninput", "a list of names or the name of a file"),
+            ("0.229", "0.0", "preprocessing.std: [0.0, 0.224, 0.225] is not valid"),
+            ("range = 1.0", "range = nan", "preprocessing.range: NaN is not valid"),
+            ("channels = \"rgb\"", "channels = \"cmyk\"", "unknown variant `cmyk`"),
+        ] {
+            let text = GOOD.replace(from, to);
+            let error = Manifest::parse(&text).unwrap_err().to_string();
+            assert!(error.starts_with("model.toml: ") && error.contains(expected), "{to}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn class_names_stand_one_a_line() {
+        assert_eq!(names_in("cat\n dog \r\n\nbird\n\n"), ["cat", "dog", "", "bird"]);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("names.txt"), "cat\ndog\n").unwrap();
+        let text = GOOD.replace("input", "classes = \"names.txt\"\ninput");
+        assert_eq!(Manifest::parse(&text).unwrap().class_names(folder.path()).unwrap(), ["cat", "dog"]);
+        let missing = Manifest::parse(&text.replace("names", "nomes")).unwrap();
+        let error = missing.class_names(folder.path()).unwrap_err().to_string();
+        assert!(error.starts_with("nomes.txt: "), "{error}");
+    }
+}

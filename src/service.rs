@@ -1,0 +1,71 @@
+//! The whole service: the rooms wired together, started and ended in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Api, Bounds, Server};
+use crate::config::Config;
+use crate::jobs::{Store, StoreConfig};
+use crate::network::catalog::Models;
+use crate::worker::{Pool, PoolConfig, Sources};
+
+/// A running service.
+pub struct Service {
+    config: Config,
+    store: Store,
+    pool: Arc<Pool>,
+    server: Server,
+    ending: CancellationToken,
+}
+
+impl Service {
+    /// Opens the data directory, starts the workers and listens.
+    ///
+    /// # Errors
+    /// When the data directory cannot be used, a device does not exist, or the address is taken.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        // Before anything that takes time: a second server on the same address must fail at once.
+        let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen = {}", config.listen))?;
+        let store =
+            StoreConfig { queue_limit: u64::from(config.queue_limit), ..StoreConfig::new(&config.places.data_dir) };
+        let store = Store::open(&store).await?;
+        let models = Arc::new(Models::new(config.places.models())?);
+        let pool = PoolConfig {
+            devices: config.devices.clone(),
+            max_batch: config.max_batch,
+            job_time_limit: config.job_time_limit,
+        };
+        let load = Arc::clone(&models);
+        let sources = Sources::new(move |id| load.load(id));
+        let pool = Arc::new(Pool::start(pool, store.clone(), sources, CancellationToken::new()).await?);
+        let ending = CancellationToken::new();
+        let api = Api::new(config.clone(), store.clone(), models, Arc::clone(&pool), ending.clone())?;
+        let bounds = Bounds { connections: config.max_connections, head: config.request_timeout };
+        let server = Server::start(listener, api::router(api)?, bounds)?;
+        Ok(Self { config, store, pool, server, ending })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Accepts nothing more, gives running jobs and open requests the configured grace, and puts back into the queue
+    /// what has not ended by then.
+    pub async fn shutdown(self) {
+        let grace = self.config.shutdown_grace;
+        self.server.stop();
+        self.pool.shutdown(grace).await;
+        // Jobs stand still now: whoever waits for one is told how it stands.
+        self.ending.cancel();
+        self.server.shutdown(grace.min(LAST_WORDS)).await;
+        self.store.close().await;
+    }
+}
+
+/// Time that open connections have to take their answers once no job runs any more.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(5);

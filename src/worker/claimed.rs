@@ -1,0 +1,127 @@
+//! A job on a device: what is known of its run, shared by the task that reports and the thread that runs it.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::jobs::{Claim, Event, Store};
+use crate::maximize::Point;
+
+/// Least time between two progress events of a job.
+const BETWEEN_EVENTS: Duration = Duration::from_millis(100);
+
+/// Why a run ends before its last step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Somebody asked for it.
+    Canceled,
+    /// It ran too long.
+    TimeLimit,
+    /// The pool stops; the job runs again later.
+    Stopped,
+}
+
+/// A claimed job and its run.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) claim: Claim,
+    deadline: Instant,
+    stop: CancellationToken,
+    /// Set once: what ended the run stays what ended it.
+    verdict: OnceLock<(Verdict, Instant)>,
+    progress: Mutex<Vec<Told>>,
+}
+
+/// How far one stimulus is, and when that was told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    step: u32,
+    score: Option<f32>,
+    at: Option<Instant>,
+}
+
+impl Claimed {
+    pub(super) fn new(claim: Claim, time_limit: Duration, stop: CancellationToken) -> Self {
+        let stimuli = claim.job.objectives.len();
+        let now = Instant::now();
+        Self {
+            // A limit beyond what a clock can count is a limit of a century.
+            deadline: now.checked_add(time_limit).unwrap_or(now + Duration::from_secs(3_000_000_000)),
+            claim,
+            stop,
+            verdict: OnceLock::new(),
+            progress: Mutex::new(vec![Told::default(); stimuli]),
+        }
+    }
+
+    /// Whether the run must end now, and why.
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        if let Some((verdict, _)) = self.verdict.get() {
+            return Some(*verdict);
+        }
+        let verdict = if self.claim.canceled.is_cancelled() {
+            Verdict::Canceled
+        } else if self.stop.is_cancelled() {
+            Verdict::Stopped
+        } else if Instant::now() >= self.deadline {
+            Verdict::TimeLimit
+        } else {
+            return None;
+        };
+        Some(self.verdict.get_or_init(|| (verdict, Instant::now())).0)
+    }
+
+    /// Whether a verdict stands for longer than `patience`: the step that it waits for does not end.
+    pub(super) fn overdue(&self, patience: Duration) -> bool {
+        self.verdict().is_some() && self.verdict.get().is_some_and(|(_, since)| since.elapsed() >= patience)
+    }
+
+    /// Waits until there is a verdict.
+    pub(super) async fn verdict_falls(&self) {
+        tokio::select! {
+            () = self.claim.canceled.cancelled() => {}
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep_until(self.deadline.into()) => {}
+        }
+    }
+
+    /// A stimulus starts from the beginning.
+    pub(super) fn starts(&self, stimulus: usize) {
+        self.progress()[stimulus] = Told::default();
+    }
+
+    /// A stimulus has done this many steps.
+    pub(super) fn stepped(&self, store: &Store, stimulus: usize, step: u32) {
+        let mut progress = self.progress();
+        progress[stimulus].step = step;
+        self.tell(store, &mut progress, stimulus, false);
+    }
+
+    /// A stimulus was scored.
+    pub(super) fn scored(&self, store: &Store, stimulus: usize, point: Point) {
+        let mut progress = self.progress();
+        progress[stimulus].step = point.step;
+        progress[stimulus].score = Some(point.score);
+        self.tell(store, &mut progress, stimulus, point.step == self.claim.job.settings.steps);
+    }
+
+    /// Publishes the progress of a stimulus that has a score, often enough to watch and no more often: each stimulus has
+    /// its share of the job's events.
+    fn tell(&self, store: &Store, progress: &mut [Told], stimulus: usize, last: bool) {
+        let between = BETWEEN_EVENTS.saturating_mul(u32::try_from(progress.len()).unwrap_or(u32::MAX));
+        let told = progress[stimulus];
+        let Some(score) = told.score else { return };
+        if !last && told.at.is_some_and(|at| at.elapsed() < between) {
+            return;
+        }
+        progress[stimulus].at = Some(Instant::now());
+        let step = progress.iter().map(|told| told.step).sum();
+        let steps = self.claim.job.progress.steps;
+        store.feed().publish(self.claim.job.id, Event::Progress { step, steps, stimulus, score });
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Vec<Told>> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,139 @@
+//! One device: claims jobs and runs them, one claim after another.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::lane::Lane;
+use super::metrics;
+use super::pool::{DeviceState, PoolConfig};
+use super::run::Bench;
+use super::sources::Sources;
+use crate::jobs::{Claim, Lease, Store};
+
+/// How often the queue is looked at when nothing was heard of it.
+const POLL: Duration = Duration::from_secs(5);
+/// Wait after a failure of the database or the device; it doubles with each failure in a row.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// Longest such wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// A device and what it needs.
+pub(super) struct Device {
+    pub(super) name: String,
+    pub(super) lane: Arc<Lane>,
+    pub(super) config: PoolConfig,
+    pub(super) store: Store,
+    pub(super) sources: Sources,
+    /// No more claims.
+    pub(super) cancel: CancellationToken,
+    /// Runs end within one step.
+    pub(super) stop: CancellationToken,
+    pub(super) status: Arc<Status>,
+}
+
+/// What a device does right now.
+#[derive(Debug)]
+pub(super) struct Status(Mutex<(DeviceState, usize)>);
+
+impl Status {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new((DeviceState::Idle, 0)))
+    }
+
+    fn set(&self, state: DeviceState, jobs: usize) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (state, jobs);
+    }
+
+    pub(super) fn get(&self) -> (DeviceState, usize) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Device {
+    /// Runs jobs until no more are to be claimed.
+    pub(super) async fn work(mut self) {
+        let mut arrivals = self.store.arrivals();
+        let mut wait = FIRST_WAIT;
+        while !self.cancel.is_cancelled() {
+            // Marked before the look at the queue: a job that comes after the look is a change.
+            arrivals.mark_unchanged();
+            let claims = match self.claim().await {
+                Ok(claims) => claims,
+                Err(()) => {
+                    self.pause(wait).await;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                    continue;
+                }
+            };
+            wait = FIRST_WAIT;
+            if claims.is_empty() {
+                self.status.set(DeviceState::Idle, 0);
+                tokio::select! {
+                    () = self.cancel.cancelled() => {}
+                    _ = arrivals.changed() => {}
+                    () = tokio::time::sleep(POLL) => {}
+                }
+            } else {
+                self.run(claims).await;
+            }
+        }
+        self.status.set(DeviceState::Stopped, 0);
+    }
+
+    /// Claims jobs, once the engine is open.
+    async fn claim(&mut self) -> Result<Vec<Claim>, ()> {
+        match self.lane.open().await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.status.set(DeviceState::Unavailable, 0);
+                tracing::error!(device = self.name, %error, "device is not available");
+                return Err(());
+            }
+            Err(_) => {
+                self.status.set(DeviceState::Unavailable, 0);
+                tracing::error!(device = self.name, "the device's thread is gone; starting another");
+                match Lane::start(&self.name, Arc::clone(&self.sources.engine)) {
+                    Ok(lane) => self.lane = Arc::new(lane),
+                    Err(error) => tracing::error!(device = self.name, %error, "the thread could not be started"),
+                }
+                return Err(());
+            }
+        }
+        self.store.claim(self.config.max_batch).await.map_err(|error| {
+            tracing::error!(device = self.name, %error, "jobs could not be claimed");
+        })
+    }
+
+    async fn run(&self, claims: Vec<Claim>) {
+        let leases: Vec<Lease> = claims.iter().map(|claim| claim.lease).collect();
+        self.status.set(DeviceState::Busy, claims.len());
+        metrics::busy(&self.name, true);
+        let bench = Bench {
+            device: self.name.clone(),
+            lane: Arc::clone(&self.lane),
+            store: self.store.clone(),
+            load: Arc::clone(&self.sources.model),
+            max_batch: self.config.max_batch,
+            time_limit: self.config.job_time_limit,
+            stop: self.stop.clone(),
+        };
+        // A task of its own: should this code panic, the device lives on and no job stays running.
+        if let Err(error) = tokio::spawn(async move { bench.run(claims).await }).await {
+            tracing::error!(device = self.name, %error, "a run broke down");
+            if let Err(error) = self.store.interrupted(&leases).await {
+                tracing::error!(device = self.name, %error, "jobs stay running until the next start");
+            }
+        }
+        metrics::busy(&self.name, false);
+        self.status.set(DeviceState::Idle, 0);
+    }
+
+    async fn pause(&self, wait: Duration) {
+        tokio::select! {
+            () = self.cancel.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What the pool tells the metrics.
+
+use metrics::{Counter, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+const BATCH_STIMULI: &str = "proxygrad_batch_stimuli";
+const STEPS: &str = "proxygrad_steps_total";
+const BUSY: &str = "proxygrad_device_busy";
+const FAILURES: &str = "proxygrad_engine_failures_total";
+
+/// Tells the metrics recorder what the metrics of jobs and of the pool mean; to be called once, after it is installed.
+pub fn describe_metrics() {
+    crate::jobs::describe_metrics();
+    describe_histogram!(BATCH_STIMULI, "Stimuli that ran in one batch");
+    describe_counter!(STEPS, "Steps done, counted per stimulus");
+    describe_gauge!(BUSY, "Whether a device runs jobs (1) or not (0)");
+    describe_counter!(FAILURES, "Batches that an engine failed to run");
+}
+
+pub(super) fn batch(stimuli: usize) {
+    histogram!(BATCH_STIMULI).record(stimuli as f64);
+}
+
+pub(super) fn steps() -> Counter {
+    counter!(STEPS)
+}
+
+pub(super) fn busy(device: &str, busy: bool) {
+    gauge!(BUSY, "device" => device.to_owned()).set(if busy { 1.0 } else { 0.0 });
+}
+
+pub(super) fn engine_failed(device: &str) {
+    counter!(FAILURES, "device" => device.to_owned()).increment(1);
+}

@@ -1,0 +1,20 @@
+//! The pool: takes jobs from the queue, runs them on devices, and reports how they end.
+//!
+//! Every device has an OS thread that runs the blocking [`maximize`](crate::maximize::maximize()) and an async task that
+//! claims jobs, batches their stimuli, watches cancellation and time limits, and reports. A panic or an engine error in a
+//! batch of several jobs runs each of them again alone, so that only the one at fault fails.
+
+mod batch;
+mod claimed;
+mod device;
+mod lane;
+mod metrics;
+mod observer;
+mod pool;
+mod run;
+mod settle;
+mod sources;
+
+pub use metrics::describe_metrics;
+pub use pool::{DeviceState, DeviceStatus, Pool, PoolConfig};
+pub use sources::{LoadModel, OpenEngine, Sources};

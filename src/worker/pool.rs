@@ -1,0 +1,146 @@
+//! The pool: all devices, from start to shutdown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use utoipa::ToSchema;
+
+use super::device::{Device, Status};
+use super::lane::Lane;
+use super::sources::Sources;
+use crate::engine::EngineError;
+use crate::jobs::Store;
+
+/// How long a shutdown waits for runs to end after they were told to: longer than the patience with a single step.
+const LAST_WAIT: Duration = Duration::from_secs(20);
+
+/// Which devices run jobs, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// Names of the devices, such as `cpu` or `cuda:0`; a name that stands twice runs two batches at once.
+    pub devices: Vec<String>,
+    /// Most stimuli in one batch.
+    pub max_batch: usize,
+    /// Longest time a job may run, from its claim on.
+    pub job_time_limit: Duration,
+}
+
+impl Default for PoolConfig {
+    /// The CPU, batches of 16, an hour.
+    fn default() -> Self {
+        Self { devices: vec!["cpu".into()], max_batch: 16, job_time_limit: Duration::from_secs(3600) }
+    }
+}
+
+/// The running pool. Dropped without [`Pool::shutdown`], its runs end within one step and their jobs are requeued.
+#[derive(Debug)]
+pub struct Pool {
+    devices: Vec<(String, Arc<Status>)>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+    stop: CancellationToken,
+}
+
+/// A device and what it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct DeviceStatus {
+    /// Its name, such as `cuda:0`.
+    pub device: String,
+    /// What it does.
+    pub state: DeviceState,
+    /// How many jobs it runs.
+    pub jobs: usize,
+}
+
+/// What a device does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceState {
+    /// It waits for jobs.
+    Idle,
+    /// It runs jobs.
+    Busy,
+    /// Its engine could not be opened again after a failure; that is tried from time to time.
+    Unavailable,
+    /// It takes no more jobs.
+    Stopped,
+}
+
+impl Pool {
+    /// Opens every device and starts running jobs. `cancel` ends claiming; batches that run then go on to their ends.
+    ///
+    /// # Errors
+    /// When a device cannot be opened; nothing runs then.
+    pub async fn start(
+        config: PoolConfig,
+        store: Store,
+        sources: Sources,
+        cancel: CancellationToken,
+    ) -> Result<Self, EngineError> {
+        let mut lanes = Vec::with_capacity(config.devices.len());
+        for name in &config.devices {
+            let failed = |why: String| EngineError::Device { device: name.clone(), why };
+            let lane = Lane::start(name, Arc::clone(&sources.engine)).map_err(|error| failed(error.to_string()))?;
+            let opened = lane.open().await;
+            opened.unwrap_or_else(|_| Err(failed("its thread ended".into())))?;
+            lanes.push((name.clone(), Arc::new(lane)));
+        }
+        let cancel = cancel.child_token();
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let start = |(name, lane): (String, Arc<Lane>)| {
+            let status = Arc::new(Status::new());
+            let device = Device {
+                name: name.clone(),
+                lane,
+                config: config.clone(),
+                store: store.clone(),
+                sources: sources.clone(),
+                cancel: cancel.clone(),
+                stop: stop.clone(),
+                status: Arc::clone(&status),
+            };
+            tasks.spawn(device.work());
+            (name, status)
+        };
+        let devices = lanes.into_iter().map(start).collect();
+        tasks.close();
+        Ok(Self { devices, tasks, cancel, stop })
+    }
+
+    /// Stops claiming, lets running batches finish within `grace`, and otherwise stops them within one step and puts
+    /// their jobs back into the queue, as if they had never started.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.cancel.cancel();
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
+            self.stop.cancel();
+            if tokio::time::timeout(LAST_WAIT, self.tasks.wait()).await.is_err() {
+                tracing::error!("a device does not stop; its jobs run again at the next start");
+            }
+        }
+    }
+
+    /// Whether some device takes jobs.
+    pub fn ready(&self) -> bool {
+        let takes = |state| matches!(state, DeviceState::Idle | DeviceState::Busy);
+        !self.cancel.is_cancelled() && self.devices.iter().any(|(_, status)| takes(status.get().0))
+    }
+
+    /// What the devices do, in the order of the configuration.
+    pub fn devices(&self) -> Vec<DeviceStatus> {
+        let status = |(device, status): &(String, Arc<Status>)| {
+            let (state, jobs) = status.get();
+            DeviceStatus { device: device.clone(), state, jobs }
+        };
+        self.devices.iter().map(status).collect()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        self.stop.cancel();
+    }
+}

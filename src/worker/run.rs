@@ -1,0 +1,276 @@
+//! Runs the jobs of one claim to their ends.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{Slot, batches};
+use super::claimed::{Claimed, Verdict};
+use super::lane::{BatchError, BatchResult, Lane, Order};
+use super::metrics;
+use super::observer::Watch;
+use super::settle::{End, settle};
+use super::sources::LoadModel;
+use crate::jobs::{Claim, JobProblem, ProblemCode, Store};
+use crate::maximize::{MaximizeError, Objective, Outcome, Task};
+use crate::network::Model;
+
+/// How long a step may go on after its job was to end, before the job ends without it. The device is not used again
+/// until the step is over.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What a run needs of its device and its pool.
+pub(super) struct Bench {
+    pub(super) device: String,
+    pub(super) lane: Arc<Lane>,
+    pub(super) store: Store,
+    pub(super) load: LoadModel,
+    pub(super) max_batch: usize,
+    pub(super) time_limit: Duration,
+    /// Ends runs within one step and requeues their jobs.
+    pub(super) stop: CancellationToken,
+}
+
+/// The jobs of one claim while they run.
+struct Run<'a> {
+    bench: &'a Bench,
+    jobs: Vec<Running>,
+}
+
+struct Running {
+    job: Arc<Claimed>,
+    outcomes: Vec<Option<Outcome>>,
+    settled: bool,
+}
+
+impl Bench {
+    /// Runs jobs that were claimed together: same model, same settings.
+    pub(super) async fn run(&self, claims: Vec<Claim>) {
+        let running = |claim: Claim| Running {
+            outcomes: vec![None; claim.job.objectives.len()],
+            job: Arc::new(Claimed::new(claim, self.time_limit, self.stop.clone())),
+            settled: false,
+        };
+        let mut run = Run { bench: self, jobs: claims.into_iter().map(running).collect() };
+        let Some(model) = run.load().await else { return };
+        let objectives: Vec<Vec<Objective>> =
+            run.jobs.iter().map(|running| running.job.claim.job.objectives.clone()).collect();
+        let objectives: Vec<&[Objective]> = objectives.iter().map(Vec::as_slice).collect();
+        for batch in batches(&objectives, self.max_batch) {
+            run.batch(&model, batch).await;
+        }
+        for job in 0..run.jobs.len() {
+            let problem = JobProblem::new(ProblemCode::Internal, "the run ended without all stimuli");
+            run.end(job, End::Failed(problem)).await;
+        }
+    }
+}
+
+impl Run<'_> {
+    /// The model of all these jobs; nothing when no job is left to run.
+    async fn load(&mut self) -> Option<Arc<Model>> {
+        let (id, digest) = match self.jobs.first() {
+            Some(first) => (first.job.claim.job.model.clone(), first.job.claim.job.model_digest.clone()),
+            None => return None,
+        };
+        let loaded = load(&self.bench.load, id.clone());
+        let loaded = self.unless_all_end(loaded).await?;
+        let problem = match loaded {
+            Ok(Ok(model)) if model.digest == digest => return Some(model),
+            Ok(Ok(model)) => format!(
+                "model {id} is no longer the one this job was submitted for: its digest is {}, not {digest}",
+                model.digest
+            ),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("loading model {id} broke down"),
+        };
+        for job in 0..self.jobs.len() {
+            self.end(job, End::Failed(JobProblem::new(ProblemCode::Model, &problem))).await;
+        }
+        None
+    }
+
+    /// Runs a batch; should it fail with several jobs in it, runs each of them again alone.
+    async fn batch(&mut self, model: &Arc<Model>, mut batch: Vec<Slot>) {
+        self.settle_verdicts().await;
+        batch.retain(|slot| !self.jobs[slot.job].settled);
+        if batch.is_empty() {
+            return;
+        }
+        let Some(result) = self.attempt(model, &batch).await else { return };
+        let several = batch.iter().any(|slot| slot.job != batch[0].job);
+        let Err(error) = result else { return self.collect(&batch, result).await };
+        if !several || !self.device_works().await {
+            return self.collect(&batch, Err(error)).await;
+        }
+        tracing::warn!(device = self.bench.device, %error, stimuli = batch.len(), "batch failed; its jobs run alone");
+        for alone in batch.chunk_by(|a, b| a.job == b.job) {
+            self.settle_verdicts().await;
+            if self.jobs[alone[0].job].settled {
+                continue;
+            }
+            match self.attempt(model, alone).await {
+                Some(result) => self.collect(alone, result).await,
+                None => return,
+            }
+        }
+    }
+
+    /// Whether the device's engine is open, or could be opened again.
+    async fn device_works(&self) -> bool {
+        matches!(self.bench.lane.open().await, Ok(Ok(())))
+    }
+
+    /// Runs a batch on the device; nothing when the pool stops and the device does not.
+    async fn attempt(&mut self, model: &Arc<Model>, batch: &[Slot]) -> Option<BatchResult> {
+        let Some(first) = batch.first() else { return Some(Ok(Vec::new())) };
+        metrics::batch(batch.len());
+        let task = |slot: &Slot| {
+            let job = &self.jobs[slot.job].job.claim.job;
+            let objective = job.objectives[slot.stimulus].clone();
+            Task { objective, seed: job.seed, stream: slot.stimulus as u64 }
+        };
+        let watched = batch.iter().map(|slot| (Arc::clone(&self.jobs[slot.job].job), slot.stimulus));
+        let order = Order {
+            model: Arc::clone(model),
+            tasks: batch.iter().map(task).collect(),
+            settings: self.jobs[first.job].job.claim.job.settings.clone(),
+            watch: Watch::new(self.bench.store.clone(), watched),
+        };
+        let mut result = self.bench.lane.run(order);
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                result = &mut result => return Some(result.unwrap_or(Err(BatchError::Gone))),
+                _ = tick.tick() => {}
+            }
+            self.settle_overdue().await;
+            if self.bench.stop.is_cancelled() && self.jobs.iter().all(|running| running.settled) {
+                return None;
+            }
+        }
+    }
+
+    /// Takes a batch's outcomes to their jobs, and ends those that are complete.
+    async fn collect(&mut self, batch: &[Slot], result: BatchResult) {
+        match result {
+            Ok(outcomes) => {
+                for (slot, outcome) in batch.iter().zip(outcomes) {
+                    if let Some(place) = self.jobs[slot.job].outcomes.get_mut(slot.stimulus) {
+                        *place = outcome;
+                    }
+                }
+            }
+            Err(error) => {
+                metrics::engine_failed(&self.bench.device);
+                // A device that is gone is not the job's fault: another one, or this one later, may run it.
+                let works = self.device_works().await;
+                let end = if works { End::Failed(problem(&error)) } else { End::Interrupted };
+                let jobs: Vec<usize> = batch.chunk_by(|a, b| a.job == b.job).map(|slots| slots[0].job).collect();
+                tracing::error!(device = self.bench.device, %error, jobs = jobs.len(), "batch failed");
+                for job in jobs {
+                    self.end(job, end.clone()).await;
+                }
+            }
+        }
+        for job in 0..self.jobs.len() {
+            let running = &mut self.jobs[job];
+            if !running.settled && running.outcomes.iter().all(Option::is_some) {
+                let outcomes = std::mem::take(&mut running.outcomes).into_iter().flatten().collect();
+                self.end(job, End::Succeeded(outcomes)).await;
+            }
+        }
+        self.settle_verdicts().await;
+    }
+
+    /// Waits for `work`, unless every job ends before.
+    async fn unless_all_end<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(work);
+        loop {
+            let waiting: Vec<Arc<Claimed>> =
+                self.jobs.iter().filter(|running| !running.settled).map(|running| Arc::clone(&running.job)).collect();
+            if waiting.is_empty() {
+                return None;
+            }
+            let falls = waiting.iter().map(|job| Box::pin(job.verdict_falls()));
+            tokio::select! {
+                done = &mut work => return Some(done),
+                _ = select_all(falls) => {}
+            }
+            self.settle_verdicts().await;
+        }
+    }
+
+    /// Ends every job that has a verdict.
+    async fn settle_verdicts(&mut self) {
+        for job in 0..self.jobs.len() {
+            if let Some(verdict) = self.jobs[job].job.verdict() {
+                self.end(job, self.sentence(verdict)).await;
+            }
+        }
+    }
+
+    /// Ends every job whose last step does not end.
+    async fn settle_overdue(&mut self) {
+        for job in 0..self.jobs.len() {
+            if self.jobs[job].job.overdue(PATIENCE)
+                && let Some(verdict) = self.jobs[job].job.verdict()
+            {
+                self.end(job, self.sentence(verdict)).await;
+            }
+        }
+    }
+
+    fn sentence(&self, verdict: Verdict) -> End {
+        match verdict {
+            Verdict::Canceled => End::Canceled,
+            Verdict::Stopped => End::Requeued,
+            Verdict::TimeLimit => {
+                let limit = self.bench.time_limit.as_secs_f64();
+                End::Failed(JobProblem::new(ProblemCode::TimeLimit, format!("the job ran longer than {limit} s")))
+            }
+        }
+    }
+
+    /// Ends a job, once.
+    async fn end(&mut self, job: usize, end: End) {
+        let running = &mut self.jobs[job];
+        if !std::mem::replace(&mut running.settled, true) {
+            running.outcomes = Vec::new();
+            settle(&self.bench.store, &running.job, end, &self.bench.stop).await;
+        }
+    }
+}
+
+/// Loads a model on a thread of its own: a download that nobody waits for any more keeps nothing from ending.
+fn load(load: &LoadModel, id: String) -> oneshot::Receiver<Result<Arc<Model>, Box<dyn Error + Send + Sync>>> {
+    let (reply, loaded) = oneshot::channel();
+    let load = Arc::clone(load);
+    let thread = std::thread::Builder::new().name("load-model".into());
+    // Should there be no thread, the reply is dropped, and the receiver says so.
+    let _ = thread.spawn(move || reply.send(load(&id)).map_err(drop));
+    loaded
+}
+
+/// What a failed batch means for its job.
+fn problem(error: &BatchError) -> JobProblem {
+    match error {
+        BatchError::Maximize(error @ (MaximizeError::Layer(_) | MaximizeError::Channels(_))) => {
+            JobProblem::new(ProblemCode::Model, error.to_string())
+        }
+        // Below its first line the tensor library may tell a backtrace.
+        BatchError::Maximize(MaximizeError::Engine(error)) => {
+            let text = error.to_string();
+            JobProblem::new(ProblemCode::Engine, text.lines().next().unwrap_or("the engine failed"))
+        }
+        BatchError::Maximize(MaximizeError::Png(_)) | BatchError::Panic(_) | BatchError::Gone => {
+            JobProblem::new(ProblemCode::Internal, "a fault of the service ended the run; its log says more")
+        }
+    }
+}

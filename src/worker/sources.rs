@@ -1,0 +1,44 @@
+//! Where a pool gets its engines and models from.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use candle_core::DType;
+
+use crate::engine::{Engine, EngineError, Reference, device};
+use crate::network::Model;
+
+/// Opens the engine of a device, given its name.
+pub type OpenEngine = Arc<dyn Fn(&str) -> Result<Box<dyn Engine>, EngineError> + Send + Sync>;
+
+/// Loads the model with an id; may block for as long as it takes to fetch it.
+pub type LoadModel = Arc<dyn Fn(&str) -> Result<Arc<Model>, Box<dyn Error + Send + Sync>> + Send + Sync>;
+
+/// How a pool opens engines and loads models.
+#[derive(Clone)]
+pub struct Sources {
+    /// Called on the device's own thread: at the start, and again after an engine failed.
+    pub engine: OpenEngine,
+    /// Called on a thread of its own before each batch: expected to keep what it loaded.
+    pub model: LoadModel,
+}
+
+impl Sources {
+    /// The reference engine in `f32`, and models from `load`.
+    pub fn new<E>(load: impl Fn(&str) -> Result<Arc<Model>, E> + Send + Sync + 'static) -> Self
+    where
+        E: Error + Send + Sync + 'static,
+    {
+        Self {
+            engine: Arc::new(|name| Ok(Box::new(Reference::new(device(name)?, DType::F32)))),
+            model: Arc::new(move |id| load(id).map_err(Into::into)),
+        }
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sources")
+    }
+}
