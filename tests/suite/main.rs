@@ -4,6 +4,12 @@
 mod cpu_engine;
 mod engine_gates;
 mod engine_gradients;
+mod http_bad_requests;
+mod http_documents;
+mod http_events;
+mod http_jobs;
+mod http_program;
+mod http_service;
 mod maximize;
 mod networks;
 mod operations;
