@@ -30,7 +30,8 @@ impl Service {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         // Before anything that takes time: a second server on the same address must fail at once.
         let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen = {}", config.listen))?;
-        let store = StoreConfig { queue_limit: u64::from(config.queue_limit), ..StoreConfig::new(&config.places.data_dir) };
+        let store =
+            StoreConfig { queue_limit: u64::from(config.queue_limit), ..StoreConfig::new(&config.places.data_dir) };
         let store = Store::open(&store).await?;
         let models = Arc::new(Models::new(config.places.models())?);
         let pool = PoolConfig {

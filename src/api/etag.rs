@@ -6,9 +6,10 @@ use axum::http::{HeaderMap, header};
 pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     let lines = headers.get_all(header::IF_NONE_MATCH).into_iter().filter_map(|line| line.to_str().ok());
     // The comparison is weak: `W/` makes no difference.
-    lines.flat_map(|line| line.split(',')).map(str::trim).any(|known| {
-        known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag
-    })
+    lines
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
 #[cfg(test)]
@@ -19,9 +20,8 @@ mod tests {
 
     #[test]
     fn a_tag_is_found_in_a_list_and_behind_a_weak_mark() {
-        let known = |line: &str| {
-            is_known(&HeaderMap::from_iter([(header::IF_NONE_MATCH, line.parse().unwrap())]), "\"abc\"")
-        };
+        let known =
+            |line: &str| is_known(&HeaderMap::from_iter([(header::IF_NONE_MATCH, line.parse().unwrap())]), "\"abc\"");
         for line in ["\"abc\"", "W/\"abc\"", "\"x\", \"abc\"", "*"] {
             assert!(known(line), "{line}");
         }

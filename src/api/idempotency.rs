@@ -24,7 +24,8 @@ pub(super) fn read(headers: &HeaderMap, request: &Request) -> Result<Option<Idem
     if lines.next().is_some() {
         return Err(refused(NAME, "two keys", "the header once"));
     }
-    let printable = !line.is_empty() && line.len() <= LONGEST && line.as_bytes().iter().all(|b| (b' '..=b'~').contains(b));
+    let printable =
+        !line.is_empty() && line.len() <= LONGEST && line.as_bytes().iter().all(|b| (b' '..=b'~').contains(b));
     let key = Some(line).filter(|_| printable).and_then(|line| line.to_str().ok()).ok_or_else(|| {
         let found = String::from_utf8_lossy(line.as_bytes());
         refused(NAME, found, format!("1 to {LONGEST} printable ASCII characters"))

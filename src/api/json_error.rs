@@ -177,7 +177,9 @@ mod tests {
     #[test]
     fn what_is_not_json_is_malformed_and_not_invalid() {
         let deep = "[".repeat(100_000);
-        for body in ["", "{", "{\"model\": }", "{\"steps\": 1e999}", "{\"model\": 3} x", "{\"model\": NaN}", &deep, "\u{0}"] {
+        for body in
+            ["", "{", "{\"model\": }", "{\"steps\": 1e999}", "{\"model\": 3} x", "{\"model\": NaN}", &deep, "\u{0}"]
+        {
             let (status, ..) = refused(body);
             assert_eq!(status, 400, "{}", body.chars().take(40).collect::<String>());
         }

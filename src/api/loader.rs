@@ -69,7 +69,8 @@ impl Loader {
         match self.look(move |models| models.entry(&name)).await.map_err(LoadError::Problem)? {
             Some(entry) => Ok(entry),
             None => {
-                let known: Vec<String> = self.list().await.map_err(LoadError::Problem)?.into_iter().map(|e| e.id).collect();
+                let known: Vec<String> =
+                    self.list().await.map_err(LoadError::Problem)?.into_iter().map(|e| e.id).collect();
                 Err(LoadError::Unknown(Invalid::new("model", id, format!("one of {}", known.join(", ")))))
             }
         }

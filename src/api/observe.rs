@@ -25,7 +25,8 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
         request.headers_mut().insert(REQUEST_ID, header.clone());
     }
     let method = method_label(request.method());
-    let path = request.extensions().get::<MatchedPath>().map_or_else(|| "unmatched".to_owned(), |p| p.as_str().to_owned());
+    let path =
+        request.extensions().get::<MatchedPath>().map_or_else(|| "unmatched".to_owned(), |p| p.as_str().to_owned());
     let span = tracing::info_span!("request", id, method, path);
     let mut response = next.run(request).instrument(span.clone()).await;
 
@@ -36,8 +37,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
         true => tracing::debug!(status = status_code, duration_ms, "answered"),
         false => tracing::info!(status = status_code, duration_ms, "answered"),
     });
-    let labels =
-        [("method", method.to_owned()), ("path", path.clone()), ("status", status.as_u16().to_string())];
+    let labels = [("method", method.to_owned()), ("path", path.clone()), ("status", status.as_u16().to_string())];
     metrics::counter!("proxygrad_http_requests_total", &labels).increment(1);
     metrics::histogram!("proxygrad_http_request_duration_seconds", "method" => method, "path" => path)
         .record(elapsed.as_secs_f64());

@@ -64,7 +64,8 @@ fn described(call: &mut Value) -> impl Iterator<Item = &mut Value> {
         match (name.as_str(), part) {
             ("parameters", Value::Array(parameters)) => Box::new(parameters.iter_mut()),
             ("responses", Value::Object(responses)) => {
-                let headers = responses.values_mut().filter_map(|response| response.get_mut("headers")?.as_object_mut());
+                let headers =
+                    responses.values_mut().filter_map(|response| response.get_mut("headers")?.as_object_mut());
                 Box::new(headers.flat_map(|headers| headers.values_mut()))
             }
             _ => Box::new(std::iter::empty()),

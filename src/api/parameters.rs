@@ -90,7 +90,9 @@ impl InQuery {
         match self.0.first() {
             None => Ok(()),
             Some((name, value)) if known.is_empty() => Err(refused(name, value, "no parameters")),
-            Some((name, value)) => Err(refused(name, value, format!("no such parameter; {}", one_of(known.join(", "))))),
+            Some((name, value)) => {
+                Err(refused(name, value, format!("no such parameter; {}", one_of(known.join(", ")))))
+            }
         }
     }
 }

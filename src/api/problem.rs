@@ -250,7 +250,8 @@ fn declared(kinds: &[Kind]) -> Declared {
     if kinds.iter().any(|kind| matches!(kind, Kind::QueueFull | Kind::ModelUnavailable)) {
         let description = Some("Seconds after which another try makes sense.");
         let seconds = utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::Type::Integer).build();
-        response = response.header("Retry-After", HeaderBuilder::new().schema(Some(seconds)).description(description).build());
+        response =
+            response.header("Retry-After", HeaderBuilder::new().schema(Some(seconds)).description(description).build());
     }
     response.build()
 }

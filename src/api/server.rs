@@ -43,13 +43,8 @@ impl Server {
         let address = listener.local_addr()?;
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let connections = TaskTracker::new();
-        let acceptor = Acceptor {
-            router,
-            bounds,
-            connections: connections.clone(),
-            stop: stop.clone(),
-            abort: abort.clone(),
-        };
+        let acceptor =
+            Acceptor { router, bounds, connections: connections.clone(), stop: stop.clone(), abort: abort.clone() };
         let accepting = tokio::spawn(acceptor.run(listener));
         Ok(Self { address, accepting, connections, stop, abort })
     }
@@ -108,7 +103,9 @@ impl Acceptor {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        let service = TowerToHyperService::new(self.router.clone().map_request(|request: axum::http::Request<_>| request.map(Body::new)));
+        let service = TowerToHyperService::new(
+            self.router.clone().map_request(|request: axum::http::Request<_>| request.map(Body::new)),
+        );
         let (stop, abort, head) = (self.stop.clone(), self.abort.clone(), self.bounds.head);
         self.connections.spawn(async move {
             let _permit = permit;

@@ -20,7 +20,8 @@ impl Healthcheck {
     /// Asks once; an error when the server is not ready.
     pub fn run(&self) -> anyhow::Result<()> {
         let url = format!("{}/readyz", self.url.trim_end_matches('/'));
-        let client = reqwest::blocking::Client::builder().timeout(Duration::from_secs(self.timeout)).no_proxy().build()?;
+        let client =
+            reqwest::blocking::Client::builder().timeout(Duration::from_secs(self.timeout)).no_proxy().build()?;
         let answer = client.get(&url).send().with_context(|| format!("{url} does not answer"))?;
         let status = answer.status();
         if status.is_success() {

@@ -2,6 +2,7 @@
 
 mod healthcheck;
 mod log;
+mod maximize;
 mod models;
 mod openapi;
 mod serve;
@@ -30,6 +31,8 @@ enum Command {
     Serve(FromFile<Config>),
     /// List, fetch, inspect and add models.
     Models(FromFile<Models>),
+    /// Find stimuli on this machine, without a server.
+    Maximize(Box<FromFile<maximize::Maximize>>),
     /// Print the OpenAPI document.
     Openapi,
     /// Ask a running server whether it is ready: exit status 0 when it is, 1 when not.
@@ -67,7 +70,10 @@ pub fn run() -> ExitCode {
     };
     let done = match command {
         Command::Serve(FromFile { settings, .. }) => serve::serve(settings),
-        Command::Models(FromFile { settings: Models { places, command }, .. }) => catalog::Models::new(places.models()).map_err(Into::into).and_then(|models| models::run(command, &models)),
+        Command::Models(FromFile { settings: Models { places, command }, .. }) => {
+            catalog::Models::new(places.models()).map_err(Into::into).and_then(|models| models::run(command, &models))
+        }
+        Command::Maximize(maximize) => maximize.settings.run(),
         Command::Openapi => openapi::print(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
     };

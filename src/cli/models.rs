@@ -4,12 +4,13 @@ mod table;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::network::catalog::{AddOptions, ModelEntry, ModelState, Models, Pulled};
-use proxygrad::network::{ChannelOrder, Layer, Preprocessing};
+use proxygrad::network::{ChannelOrder, Layer, Model, Preprocessing};
 use serde::Serialize;
 use table::Table;
 
@@ -138,7 +139,24 @@ fn list(out: &mut impl Write, models: &Models, json: bool) -> anyhow::Result<()>
     Ok(())
 }
 
+/// Loads a model for another command; one that has to be fetched first shows a progress bar.
+pub fn load(models: &Models, id: &str) -> anyhow::Result<Arc<Model>> {
+    if models.entry(id).is_some_and(|entry| entry.state == ModelState::Pullable) {
+        fetch(models, id)?;
+    }
+    Ok(models.load(id)?)
+}
+
 fn pull(out: &mut impl Write, models: &Models, id: &str) -> anyhow::Result<()> {
+    let remark = match fetch(models, id)? {
+        Pulled::Fetched => "pulled",
+        Pulled::AlreadyHere => "already here",
+    };
+    writeln!(out, "{id}: {remark}")?;
+    Ok(())
+}
+
+fn fetch(models: &Models, id: &str) -> anyhow::Result<Pulled> {
     // Without a terminal the bar draws nothing.
     let bar = ProgressBar::no_length().with_prefix(id.to_owned()).with_style(
         ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
@@ -149,12 +167,7 @@ fn pull(out: &mut impl Write, models: &Models, id: &str) -> anyhow::Result<()> {
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    let remark = match pulled? {
-        Pulled::Fetched => "pulled",
-        Pulled::AlreadyHere => "already here",
-    };
-    writeln!(out, "{id}: {remark}")?;
-    Ok(())
+    Ok(pulled?)
 }
 
 /// What `show --json` prints.

@@ -55,9 +55,8 @@ pub enum ConfigError {
 /// When the file cannot be read, has a key that `settings` does not know, or a value that the argument's parser refuses.
 pub fn with_file(mut command: Command, settings: &Command, path: &Path) -> Result<Command, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-    let table: toml::Table = text
-        .parse()
-        .map_err(|source| ConfigError::Syntax { path: path.into(), source: Box::new(source) })?;
+    let table: toml::Table =
+        text.parse().map_err(|source| ConfigError::Syntax { path: path.into(), source: Box::new(source) })?;
     for (key, value) in table {
         let arg = settings.get_arguments().find(|arg| arg.get_id() == key.as_str());
         let arg = arg.ok_or_else(|| unknown(path, &key, settings))?;

@@ -56,7 +56,9 @@ mod tests {
         for (text, seconds) in [("30", 30), ("30s", 30), ("2 m", 120), ("1h", 3600)] {
             assert_eq!(parse(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
-        for text in ["0", "61m", "1d", "-1s", "+1s", "1.5h", "ten", "", "s", "99999999999999999999s", "9999999999999999999d"] {
+        for text in
+            ["0", "61m", "1d", "-1s", "+1s", "1.5h", "ten", "", "s", "99999999999999999999s", "9999999999999999999d"]
+        {
             assert_eq!(parse(text), Err("expected a time from 1s to 1h, such as 90s, 10m or 2h".into()), "{text}");
         }
     }

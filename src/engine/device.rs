@@ -1,8 +1,19 @@
-//! Devices by name.
+//! Devices and engines by name.
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 
-use super::EngineError;
+use super::{Cpu, Engine, EngineError, Reference};
+
+/// The engine for the device called `cpu`, `cuda:INDEX` or `metal`: the CPU's own, or the reference engine in f32.
+///
+/// # Errors
+/// As [`device`].
+pub fn open(name: &str) -> Result<Box<dyn Engine>, EngineError> {
+    match device(name)? {
+        Device::Cpu => Ok(Box::new(Cpu)),
+        device => Ok(Box::new(Reference::new(device, DType::F32))),
+    }
+}
 
 /// Opens the device called `cpu`, `cuda:INDEX` (feature `cuda`) or `metal` (feature `metal`).
 ///

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 pub use cpu::Cpu;
-pub use device::device;
+pub use device::{device, open};
 pub use error::EngineError;
 pub use gate::{Forward, Gate};
 pub use reference::Reference;

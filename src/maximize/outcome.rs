@@ -47,6 +47,20 @@ pub enum Warning {
     NonFinite,
 }
 
+impl Warning {
+    /// The warning as a sentence.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::DeadUnit => "no gradient ever reached the image: the unit stayed dead under this gate",
+            Self::SoftmaxTarget => {
+                "the target stands behind a softmax, so its score is bounded; maximize the logit instead"
+            }
+            Self::SaturatedPixels => "more than half of the pixel values lie at an end of their range",
+            Self::NonFinite => "scores or gradients became infinite or not a number; the best finite image was kept",
+        }
+    }
+}
+
 /// Someone who watches a run and may end parts of it.
 pub trait Observer {
     /// Asked before every step for every stimulus that still runs; `false` drops the stimulus.

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::gate_schedule::{GateKind, GateRequest};
 use super::objective::{Objective, ObjectiveDocument};
 use super::optimizer::{OptimizerKind, OptimizerRequest};
+use super::run::Task;
 use super::settings::Settings;
 use super::start::Start;
 use super::transform::Transform;
@@ -67,6 +68,15 @@ pub struct Resolved {
     pub settings: Settings,
     /// Seed of everything random.
     pub seed: u64,
+}
+
+impl Resolved {
+    /// One task per objective, in their order.
+    pub fn tasks(&self) -> Vec<Task> {
+        let task =
+            |(stream, objective): (u64, &Objective)| Task { objective: objective.clone(), seed: self.seed, stream };
+        (0..).zip(&self.objectives).map(task).collect()
+    }
 }
 
 /// Largest requests that are accepted.

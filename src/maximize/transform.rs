@@ -51,7 +51,8 @@ const GRAMMAR: &str =
     "jitter:PIXELS, scale:LOW,HIGH, rotate:DEGREES or blur:SIGMA, optionally followed by @PROBABILITY";
 
 /// [`GRAMMAR`] as a regular expression.
-const PATTERN: &str = "^(jitter:[0-9]+|scale:[0-9]*\\.?[0-9]+,[0-9]*\\.?[0-9]+|(rotate|blur):[0-9]*\\.?[0-9]+)(@[0-9]*\\.?[0-9]+)?$";
+const PATTERN: &str =
+    "^(jitter:[0-9]+|scale:[0-9]*\\.?[0-9]+,[0-9]*\\.?[0-9]+|(rotate|blur):[0-9]*\\.?[0-9]+)(@[0-9]*\\.?[0-9]+)?$";
 
 impl FromStr for Transform {
     type Err = Invalid;

@@ -22,6 +22,16 @@ pub struct Node {
     pub shape: Shape,
 }
 
+/// For which input sizes the parameters of a node hold that were computed from a size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SizeBound {
+    /// Only for the network's own input size.
+    Exact,
+    /// For maps whose height and width, divided by these numbers, leave the same remainders as at the network's own
+    /// input size: the padding of a strided window that is meant to cover the whole map (SAME).
+    Remainder([usize; 2]),
+}
+
 /// A layer as shown to users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer<'a> {
@@ -39,6 +49,7 @@ pub struct Network {
     nodes: Vec<Node>,
     by_name: HashMap<String, NodeId>,
     outputs: Vec<NodeId>,
+    bounds: HashMap<NodeId, SizeBound>,
 }
 
 impl Network {
@@ -46,7 +57,8 @@ impl Network {
     pub fn new(channels: usize, height: usize, width: usize) -> Self {
         let shape = Shape::from([channels, height, width]);
         let node = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape };
-        Self { by_name: HashMap::from([(node.name.clone(), NodeId(0))]), nodes: vec![node], outputs: Vec::new() }
+        let by_name = HashMap::from([(node.name.clone(), NodeId(0))]);
+        Self { by_name, nodes: vec![node], outputs: Vec::new(), bounds: HashMap::new() }
     }
 
     /// The image input.
@@ -70,6 +82,11 @@ impl Network {
         self.by_name.insert(name.clone(), id);
         self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape });
         Ok(id)
+    }
+
+    /// Declares that the parameters of a node only hold for some input sizes; [`Network::shapes_at`] refuses all others.
+    pub fn bind_size(&mut self, id: NodeId, bound: SizeBound) {
+        self.bounds.insert(id, bound);
     }
 
     /// Declares which nodes are the network's outputs (its logits).
@@ -133,7 +150,8 @@ impl Network {
     /// Shapes of all nodes in `order` (as given by [`Network::below`]) for another input size `[C,H,W]`.
     ///
     /// # Errors
-    /// When an operation cannot work at that size, for example a dense layer behind a flatten.
+    /// When an operation cannot work at that size, for example a dense layer behind a flatten, or one whose parameters
+    /// were computed from another size.
     pub fn shapes_at(&self, input: &Shape, order: &[NodeId]) -> Result<HashMap<NodeId, Shape>, String> {
         let mut shapes: HashMap<NodeId, Shape> = HashMap::with_capacity(order.len());
         for &id in order {
@@ -142,10 +160,32 @@ impl Network {
                 input.clone()
             } else {
                 let inputs: Vec<&Shape> = node.inputs.iter().map(|input| &shapes[input]).collect();
+                self.check_bound(id, input, &inputs)?;
                 node.op.infer(&inputs).map_err(|why| format!("{} ({}): {why}", node.name, node.op.name()))?
             };
             shapes.insert(id, shape);
         }
         Ok(shapes)
+    }
+
+    /// Whether the parameters of a node hold for an image `input`, which gives the node `inputs`.
+    fn check_bound(&self, id: NodeId, input: &Shape, inputs: &[&Shape]) -> Result<(), String> {
+        let node = self.node(id);
+        let holds = match self.bounds.get(&id) {
+            None => true,
+            Some(SizeBound::Exact) => input == self.input_shape(),
+            Some(SizeBound::Remainder(steps)) => {
+                let maps = node.inputs.iter().map(|&input| self.node(input).shape.feature_map());
+                maps.zip(inputs).all(|(own, found)| match (own, found.feature_map()) {
+                    (Some([_, h, w]), Some([_, y, x])) => h % steps[0] == y % steps[0] && w % steps[1] == x % steps[1],
+                    _ => false,
+                })
+            }
+        };
+        if holds {
+            return Ok(());
+        }
+        let (name, op, own) = (&node.name, node.op.name(), self.input_shape());
+        Err(format!("{name} ({op}): its parameters were computed for an input of {own} and do not fit {input}"))
     }
 }

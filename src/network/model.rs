@@ -2,6 +2,7 @@
 
 use super::graph::Network;
 use super::preprocessing::Preprocessing;
+use super::unit::{Selection, Unit};
 
 /// A network with frozen weights and its preprocessing, known by an id and a digest.
 #[derive(Debug, Clone)]
@@ -16,4 +17,16 @@ pub struct Model {
     pub preprocessing: Preprocessing,
     /// Names of the classes, in the order of the logits; empty when unknown.
     pub classes: Vec<String>,
+}
+
+impl Model {
+    /// Name of the class whose logit (or probability) the unit is, when the model's classes are known.
+    pub fn class_of(&self, unit: &Unit) -> Option<&str> {
+        let id = self.network.find(&unit.layer)?;
+        let is_output = self.network.outputs().contains(&id) && self.network.node(id).shape.len() == 1;
+        match &unit.selection {
+            Selection::Channel { channel, .. } if is_output => self.classes.get(*channel).map(String::as_str),
+            _ => None,
+        }
+    }
 }

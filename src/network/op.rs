@@ -9,6 +9,12 @@ use super::resize::Resize;
 use super::shape::Shape;
 use super::window::{Padding, Window};
 
+/// Most values of one tensor of one image: 4 GiB in f32.
+const LARGEST_TENSOR: usize = 1 << 30;
+
+/// Most axes of a tensor without the batch.
+const MOST_AXES: usize = 15;
+
 /// One operation. Weights are part of it; activations flow in through the node's inputs.
 #[derive(Debug, Clone)]
 pub enum Op {
@@ -157,7 +163,7 @@ impl Op {
         match self {
             Self::Input => "input",
             Self::Constant(_) => "constant",
-            Self::Conv(conv) if conv.groups > 1 && conv.weight.shape()[1] == 1 => "depthwise-conv",
+            Self::Conv(conv) if conv.groups > 1 && conv.weight.shape().get(1) == Some(&1) => "depthwise-conv",
             Self::Conv(_) => "conv",
             Self::Dense { .. } => "dense",
             Self::Affine { .. } => "affine",
@@ -186,6 +192,16 @@ impl Op {
     /// # Errors
     /// A phrase that says why the operation does not accept these inputs.
     pub fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let shape = self.infer_unchecked(inputs)?;
+        match shape.elements() {
+            0 => Err(format!("gives an empty tensor {shape}")),
+            elements if elements > LARGEST_TENSOR => Err(format!("gives {shape}, more than {LARGEST_TENSOR} values")),
+            _ if shape.len() > MOST_AXES => Err(format!("gives a tensor of {} axes", shape.len())),
+            _ => Ok(shape),
+        }
+    }
+
+    fn infer_unchecked(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let arity = match self {
             Self::Input | Self::Constant(_) => 0,
             Self::Binary(_) => 2,
@@ -259,7 +275,7 @@ impl Conv {
         if [kh, kw] != self.window.kernel {
             return Err(format!("has weights of {kh}x{kw} for a window of {:?}", self.window.kernel));
         }
-        if self.groups == 0 || per_group * self.groups != channels || out % self.groups != 0 {
+        if self.groups == 0 || per_group.saturating_mul(self.groups) != channels || out % self.groups != 0 {
             return Err(format!(
                 "has weights {:?} in {} groups, which do not fit {channels} input channels",
                 self.weight.shape(),
@@ -296,7 +312,7 @@ fn infer_dense(weight: &Array, bias: Option<&Array>, input: &Shape) -> Result<Sh
 }
 
 /// Numpy's broadcasting: shapes are aligned at the last axis, and axes of length 1 repeat.
-fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, String> {
+pub(crate) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, String> {
     let rank = a.len().max(b.len());
     let axis = |shape: &Shape, i: usize| (i + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);
     (0..rank)
@@ -321,7 +337,7 @@ fn infer_concat(axis: usize, inputs: &[&Shape]) -> Result<Shape, String> {
         if !fits {
             return Err(format!("cannot join {first} and {shape} along axis {axis}"));
         }
-        joined[axis] += shape[axis];
+        joined[axis] = joined[axis].saturating_add(shape[axis]);
     }
     Ok(joined.into())
 }
@@ -351,7 +367,8 @@ fn infer_pad(before: &[usize], after: &[usize], mode: PadMode, input: &Shape) ->
     if reaches.any(too_far) {
         return Err(format!("cannot mirror {before:?}/{after:?} values of {input}"));
     }
-    Ok(input.iter().zip(before.iter().zip(after)).map(|(n, (b, a))| n + b + a).collect::<Vec<_>>().into())
+    let sum = |(n, (b, a)): (&usize, (&usize, &usize))| n.saturating_add(*b).saturating_add(*a);
+    Ok(input.iter().zip(before.iter().zip(after)).map(sum).collect::<Vec<_>>().into())
 }
 
 fn infer_reshape(target: &[Axis], input: &Shape) -> Result<Shape, String> {
@@ -365,14 +382,15 @@ fn infer_reshape(target: &[Axis], input: &Shape) -> Result<Shape, String> {
             Axis::Infer => return Err("can infer only one axis".into()),
         });
     }
-    let known: usize = lengths.iter().product();
+    let known = Shape::from(lengths.clone()).elements();
     if let Some(i) = inferred {
         lengths[i] = input.elements().checked_div(known).unwrap_or(0);
     }
-    if lengths.iter().product::<usize>() != input.elements() {
-        return Err(format!("cannot view {input} as {target:?}"));
+    let shape = Shape::from(lengths);
+    if shape.elements() != input.elements() {
+        return Err(format!("cannot view {input} as {shape}"));
     }
-    Ok(lengths.into())
+    Ok(shape)
 }
 
 fn infer_slice(axis: usize, start: usize, end: usize, step: usize, input: &Shape) -> Result<Shape, String> {

@@ -63,7 +63,8 @@ impl Resize {
     pub fn output(&self, size: [usize; 2]) -> Result<[usize; 2], String> {
         let output = match self.target {
             Target::Sizes(sizes) => sizes,
-            Target::Scales(scales) => [0, 1].map(|i| (size[i] as f64 * f64::from(scales[i])).floor() as usize),
+            // In f32, like ONNX Runtime: 10 * 0.7 is 7, although the f32 nearest to 0.7 is smaller than 0.7.
+            Target::Scales(scales) => [0, 1].map(|i| (size[i] as f32 * scales[i]).floor() as usize),
         };
         if output.contains(&0) || size.contains(&0) {
             return Err(format!("cannot bring {size:?} to {output:?}"));
@@ -75,25 +76,29 @@ impl Resize {
     /// output index.
     pub fn taps(&self, axis: usize, input: usize, output: usize) -> Vec<[(usize, f64); 2]> {
         let scale = match self.target {
-            Target::Scales(scales) => f64::from(scales[axis]),
-            Target::Sizes(_) => output as f64 / input as f64,
+            Target::Scales(scales) => scales[axis],
+            Target::Sizes(_) => output as f32 / input as f32,
         };
-        (0..output).map(|i| self.tap(self.position(i as f64, scale, input, output), input)).collect()
+        (0..output).map(|i| self.tap(self.position(i as f32, scale, input, output), input)).collect()
     }
 
-    fn position(&self, i: f64, scale: f64, input: usize, output: usize) -> f64 {
+    /// In f32, like ONNX Runtime, so that ties are rounded alike.
+    fn position(&self, i: f32, scale: f32, input: usize, output: usize) -> f32 {
+        if scale == 1.0 {
+            return i;
+        }
         match self.coordinates {
             Coordinates::PytorchHalfPixel if output == 1 => 0.0,
             Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => (i + 0.5) / scale - 0.5,
             Coordinates::Asymmetric => i / scale,
             Coordinates::AlignCorners if output == 1 => 0.0,
-            Coordinates::AlignCorners => i * (input - 1) as f64 / (output - 1) as f64,
+            Coordinates::AlignCorners => i * (input - 1) as f32 / (output - 1) as f32,
         }
     }
 
-    fn tap(&self, position: f64, input: usize) -> [(usize, f64); 2] {
-        let last = (input - 1) as f64;
-        let inside = |x: f64| x.clamp(0.0, last) as usize;
+    fn tap(&self, position: f32, input: usize) -> [(usize, f64); 2] {
+        let last = (input - 1) as f32;
+        let inside = |x: f32| x.clamp(0.0, last) as usize;
         match self.interpolation {
             Interpolation::Nearest(rounding) => {
                 let rounded = match rounding {
@@ -107,7 +112,7 @@ impl Resize {
             Interpolation::Linear => {
                 let position = position.clamp(0.0, last);
                 let low = position.floor();
-                let weight = position - low;
+                let weight = f64::from(position - low);
                 [(inside(low), 1.0 - weight), (inside(low + 1.0), weight)]
             }
         }

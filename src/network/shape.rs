@@ -9,9 +9,9 @@ use std::ops::Deref;
 pub struct Shape(Vec<usize>);
 
 impl Shape {
-    /// Number of values of one sample.
+    /// Number of values of one sample (`usize::MAX` when it is beyond counting).
     pub fn elements(&self) -> usize {
-        self.0.iter().product()
+        self.0.iter().fold(1, |n, &axis| n.saturating_mul(axis))
     }
 
     /// `[C,H,W]`, when this is a feature map.

@@ -36,7 +36,7 @@ impl Window {
 
     /// Distance between the first and one past the last tap, vertically and horizontally.
     pub fn extent(&self) -> [usize; 2] {
-        [0, 1].map(|i| self.dilation[i] * (self.kernel[i].saturating_sub(1)) + 1)
+        [0, 1].map(|i| self.dilation[i].saturating_mul(self.kernel[i].saturating_sub(1)).saturating_add(1))
     }
 
     /// Border before the map, vertically and horizontally.
@@ -59,13 +59,13 @@ impl Window {
             if self.kernel[i] == 0 || self.stride[i] == 0 || self.dilation[i] == 0 {
                 return Err("has a kernel, stride or dilation of zero".into());
             }
-            let padded = size[i] + self.before()[i] + self.after()[i];
+            let padded = size[i].saturating_add(self.before()[i]).saturating_add(self.after()[i]);
             let Some(room) = padded.checked_sub(self.extent()[i]) else {
                 return Err(format!("has a window of {:?}, larger than its input of {size:?}", self.extent()));
             };
             output[i] = if self.ceil {
                 let count = room.div_ceil(self.stride[i]) + 1;
-                let starts_outside = (count - 1) * self.stride[i] >= size[i] + self.before()[i];
+                let starts_outside = (count - 1).saturating_mul(self.stride[i]) >= padded - self.after()[i];
                 if starts_outside { count - 1 } else { count }
             } else {
                 room / self.stride[i] + 1

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Cpu, Engine, Forward, Reference};
-use proxygrad::maximize::{
-    Limits, Objective, Observer, Outcome, Point, Request, Resolved, Task, Unobserved, Warning, maximize,
-};
+use proxygrad::maximize::{Limits, Observer, Outcome, Point, Request, Resolved, Unobserved, Warning, maximize};
 use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Preprocessing};
 
 use crate::networks::{array, classifier, rng};
@@ -29,18 +27,9 @@ fn resolve(model: &Model, request: &str) -> Resolved {
     request.resolve(model, &Limits::default()).unwrap()
 }
 
-fn tasks(resolved: &Resolved) -> Vec<Task> {
-    let task = |(i, objective): (usize, &Objective)| Task {
-        objective: objective.clone(),
-        seed: resolved.seed,
-        stream: i as u64,
-    };
-    resolved.objectives.iter().enumerate().map(task).collect()
-}
-
 fn run(model: &Model, request: &str) -> Vec<Outcome> {
     let resolved = resolve(model, request);
-    let outcomes = maximize(&engine(), model, &tasks(&resolved), &resolved.settings, &mut Unobserved).unwrap();
+    let outcomes = maximize(&engine(), model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
     outcomes.into_iter().map(Option::unwrap).collect()
 }
 
@@ -141,14 +130,14 @@ fn a_stimulus_does_not_depend_on_its_batch() {
     };
     let all = r#"["logits:0","logits:1","logits:2","logits:3","logits:4","logits:5","logits:0","logits:1"]"#;
     let resolved = request(all, 5);
-    let together = maximize(&engine(), &model, &tasks(&resolved), &resolved.settings, &mut Unobserved).unwrap();
-    for (i, task) in tasks(&resolved).into_iter().enumerate() {
+    let together = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
+    for (i, task) in resolved.tasks().into_iter().enumerate() {
         let alone = maximize(&engine(), &model, &[task], &resolved.settings, &mut Unobserved).unwrap();
         assert_eq!(alone[0], together[i], "stimulus {i}");
     }
     assert_ne!(together[0], together[6], "the index in the request changes the start");
     let other = request(all, 6);
-    let other = maximize(&engine(), &model, &tasks(&other), &other.settings, &mut Unobserved).unwrap();
+    let other = maximize(&engine(), &model, &other.tasks(), &other.settings, &mut Unobserved).unwrap();
     assert_ne!(together[0], other[0], "the seed changes the start");
 }
 
@@ -234,7 +223,7 @@ fn an_observer_can_drop_one_stimulus_and_the_others_do_not_notice() {
     let request = r#"{"model": "test", "objectives": ["logits:0", "logits:1", "logits:2"], "steps": 12}"#;
     let resolved = resolve(&model, request);
     let mut drops = Drops { asked: 0, scores: Vec::new() };
-    let outcomes = maximize(&engine(), &model, &tasks(&resolved), &resolved.settings, &mut drops).unwrap();
+    let outcomes = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut drops).unwrap();
     assert!(outcomes[1].is_none());
     assert_eq!(drops.scores.iter().filter(|(stimulus, _)| *stimulus == 1).count(), 3, "dropped before its fourth step");
     let undisturbed = run(&model, request);
@@ -255,6 +244,6 @@ fn a_plain_classifier_resolves_with_every_default_filled_in() {
     let preprocessing = Preprocessing { mean: vec![0.0; 2], std: vec![1.0; 2], ..symmetric() };
     let two_channels = model(network, preprocessing);
     let resolved = resolve(&two_channels, r#"{"model": "test", "objective": "logits:0"}"#);
-    let error = maximize(&engine(), &two_channels, &tasks(&resolved), &resolved.settings, &mut Unobserved).unwrap_err();
+    let error = maximize(&engine(), &two_channels, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap_err();
     assert_eq!(error.to_string(), "images have 1 or 3 channels, but the model's input has 2");
 }

@@ -111,7 +111,9 @@ pub(super) async fn stimulus(
     // Between the two looks somebody may have deleted the job.
     let png = png.ok_or_else(|| Problem::new(Kind::UnknownJob, format!("there is no job {id}")))?;
     Ok(match encoding {
-        Encoding::Binary => (cache, [(header::CONTENT_TYPE, HeaderValue::from_static("image/png"))], png).into_response(),
+        Encoding::Binary => {
+            (cache, [(header::CONTENT_TYPE, HeaderValue::from_static("image/png"))], png).into_response()
+        }
         Encoding::Base64 => {
             let base64 = base64::prelude::BASE64_STANDARD.encode(png);
             (cache, Json(EncodedStimulus { media_type: "image/png", base64, sha256 })).into_response()

@@ -73,6 +73,10 @@ impl Kernel for Activated {
             (Gate::Proxy { slope }, None) => add(sink, view, |at, z| {
                 activation.proxy_derivative(f64::from(z), f64::from(slope), self.channel(at)) as f32
             }),
+            (Gate::Soft { temperature }, Some((low, high))) if temperature > 0.0 => {
+                let step = |distance: f32| 1.0 / (1.0 + (-distance / temperature).exp());
+                add(sink, view, |_, z| step(z - low) * step(high - z));
+            }
             (Gate::Soft { temperature }, _) => add(sink, view, |at, z| {
                 activation.soft_derivative(f64::from(z), f64::from(temperature), self.channel(at)) as f32
             }),

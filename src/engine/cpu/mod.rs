@@ -177,13 +177,13 @@ impl Plan for CpuPlan {
         }
         let seeds = seeds.iter().map(values).collect::<Result<Vec<_>, _>>()?;
         let spread = self.batch == 1;
-        let run = |(n, lane): (usize, &mut Lane)| {
+        self.lanes[..self.batch].par_iter_mut().enumerate().for_each(|(n, lane)| {
             for ((&target, shape), seed) in self.targets.iter().zip(&self.target_shapes).zip(&seeds) {
                 let size = shape.elements();
                 lane.seed(target, shape, &seed[n * size..(n + 1) * size]);
             }
             lane.backward(&self.steps, gate, spread);
-        };
+        });
         let work = self.lanes[..self.batch].iter_mut().enumerate();
         if spread {
             work.for_each(run)

@@ -1,0 +1,300 @@
+//! `proxygrad maximize`: one request on this machine, without a server.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use proxygrad::Invalid;
+use proxygrad::config::Places;
+use proxygrad::engine;
+use proxygrad::maximize::{
+    GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind, OptimizerRequest, Outcome, Point, Request,
+    Resolved, Start, Transform, maximize,
+};
+use proxygrad::network::{Model, catalog};
+
+/// `proxygrad maximize`
+#[derive(Debug, Args)]
+pub struct Maximize {
+    #[command(flatten)]
+    places: Places,
+
+    /// Id of the model; see `proxygrad models list`.
+    #[arg(long, value_name = "ID")]
+    model: String,
+
+    /// What to maximize: LAYER:CHANNEL, optionally followed by @mean, @center, @max, @topFRACTION or @ROW,COLUMN; or
+    /// LAYER@energy. May be given several times: one stimulus each.
+    #[arg(long = "unit", value_name = "UNIT", required = true)]
+    units: Vec<Objective>,
+
+    /// The PNG to write; with several units a number is put behind its name (`x.png`: `x-0.png`, `x-1.png`, …).
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+
+    /// Device that runs the network: cpu, cuda:0, metal.
+    #[arg(long, env = "PROXYGRAD_DEVICE", value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    method: Method,
+}
+
+/// How the stimuli are found; what is left out is filled in.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Method")]
+struct Method {
+    /// Backward rule of activations.
+    #[arg(long, value_name = "KIND", default_value = "decoupled")]
+    gate: Gate,
+
+    /// Slope of the flat sides, from 0 to 1 (decoupled, true-proxy).
+    #[arg(long, value_name = "SLOPE")]
+    slope: Option<f32>,
+
+    /// Width of the logistic step (soft).
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+
+    /// Share of the steps over which the gate fades to plain, from 0 to 1.
+    #[arg(long, value_name = "SHARE")]
+    anneal: Option<f32>,
+
+    /// Share of plain steps at the end, from 0 to 1.
+    #[arg(long, value_name = "SHARE")]
+    polish: Option<f32>,
+
+    /// Number of updates of the image.
+    #[arg(long, value_name = "N")]
+    steps: Option<u32>,
+
+    /// From a gradient to the next image.
+    #[arg(long, value_name = "KIND", default_value = "l2-ascent")]
+    optimizer: Rule,
+
+    /// Step size in pixel values of range [0, 1].
+    #[arg(long, value_name = "LR")]
+    lr: Option<f32>,
+
+    /// Random view for each step: jitter:PIXELS, scale:LOW,HIGH, rotate:DEGREES or blur:SIGMA, optionally followed by
+    /// @PROBABILITY. May be given several times; applied in this order.
+    #[arg(long = "transform", value_name = "TRANSFORM")]
+    transforms: Vec<Transform>,
+
+    /// Height and width of the stimulus in pixels, such as 224,224; the model's own input size unless given.
+    #[arg(long, value_name = "H,W", value_delimiter = ',', num_args = 1)]
+    size: Option<Vec<usize>>,
+
+    /// The image before the first step.
+    #[arg(long, value_name = "KIND", default_value = "grey")]
+    start: Origin,
+
+    /// Standard deviation of the noise on a grey start, in pixel values of range [0, 1].
+    #[arg(long, value_name = "SD")]
+    noise: Option<f32>,
+
+    /// With transforms, how many steps lie between two scores of the image as it is.
+    #[arg(long, value_name = "N")]
+    score_every: Option<u32>,
+
+    /// Seed of everything random.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Gate {
+    Plain,
+    Decoupled,
+    TrueProxy,
+    Redirect,
+    Soft,
+    Identity,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Rule {
+    L2Ascent,
+    Adam,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Origin {
+    Grey,
+    Uniform,
+}
+
+impl Maximize {
+    /// Runs the request and writes the PNGs.
+    pub fn run(self) -> anyhow::Result<()> {
+        let engine = engine::open(&self.device)?;
+        let models = catalog::Models::new(self.places.models())?;
+        let model = super::models::load(&models, &self.model)?;
+        let resolved = self.request()?.resolve(&model, &Limits::default()).map_err(|e| as_flag(&e))?;
+        let tasks = resolved.tasks();
+        let mut progress = Progress::new(tasks.len(), resolved.settings.steps);
+        let outcomes = maximize(engine.as_ref(), &model, &tasks, &resolved.settings, &mut progress)?;
+        progress.bar.finish_and_clear();
+        let several = outcomes.len() > 1;
+        let mut written = Vec::new();
+        for (i, outcome) in outcomes.into_iter().flatten().enumerate() {
+            let path = if several { numbered(&self.output, i) } else { self.output.clone() };
+            std::fs::write(&path, &outcome.png).with_context(|| format!("cannot write {}", path.display()))?;
+            written.push((path, outcome));
+        }
+        if self.json { print_json(&model, &resolved, &written) } else { print_text(&model, &resolved, &written) }
+    }
+
+    fn request(&self) -> anyhow::Result<Request> {
+        let method = &self.method;
+        let kind = match method.gate {
+            Gate::Plain => GateKind::Plain,
+            Gate::Decoupled => GateKind::Decoupled,
+            Gate::TrueProxy => GateKind::TrueProxy,
+            Gate::Redirect => GateKind::Redirect,
+            Gate::Soft => GateKind::Soft,
+            Gate::Identity => GateKind::Identity,
+        };
+        let (slope, temperature, anneal, polish) = (method.slope, method.temperature, method.anneal, method.polish);
+        let optimizer = match method.optimizer {
+            Rule::L2Ascent => OptimizerKind::L2Ascent,
+            Rule::Adam => OptimizerKind::Adam,
+        };
+        let start = match (method.start, method.noise) {
+            (Origin::Grey, Some(noise)) => Start::Grey { noise },
+            (Origin::Grey, None) => Start::default(),
+            (Origin::Uniform, None) => Start::Uniform,
+            (Origin::Uniform, Some(noise)) => {
+                return Err(Invalid::new("--noise", noise, "nothing: only --start grey has noise").into());
+            }
+        };
+        let size = method.size.as_deref().map(|size| <[usize; 2]>::try_from(size));
+        let size = size.transpose().map_err(|_| {
+            let found = format!("{:?}", method.size.as_deref().unwrap_or_default());
+            Invalid::new("--size", found, "height and width, such as 224,224")
+        })?;
+        Ok(Request {
+            model: self.model.clone(),
+            objective: None,
+            objectives: Some(self.units.clone()),
+            gate: Some(GateRequest { kind, slope, temperature, anneal, polish }),
+            steps: method.steps,
+            optimizer: Some(OptimizerRequest { kind: optimizer, lr: method.lr }),
+            transforms: Some(method.transforms.clone()),
+            size,
+            start: Some(start),
+            score_every: method.score_every,
+            seed: Some(method.seed),
+        })
+    }
+}
+
+/// The request's fields as the flags that they came from: `gate.slope` is `--slope`, `objectives[0].channel` is `--unit`.
+fn as_flag(invalid: &Invalid) -> Invalid {
+    let field = invalid.field.split(['[', '.']).next().unwrap_or_default();
+    let flag = match field {
+        "objectives" => "--unit".to_owned(),
+        "gate" | "optimizer" | "start" => format!("--{}", invalid.field.rsplit('.').next().unwrap_or(field)),
+        "transforms" => "--transform".to_owned(),
+        field => format!("--{}", field.replace('_', "-")),
+    };
+    Invalid { field: flag, ..invalid.clone() }
+}
+
+/// `x.png` and 2 make `x-2.png`.
+fn numbered(path: &Path, i: usize) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let ending = path.extension().map(|ending| format!(".{}", ending.to_string_lossy())).unwrap_or_default();
+    path.with_file_name(format!("{stem}-{i}{ending}"))
+}
+
+/// A progress bar that shows the best score of the first stimulus.
+struct Progress {
+    bar: ProgressBar,
+    best: f32,
+    stimuli: usize,
+}
+
+impl Progress {
+    fn new(stimuli: usize, steps: u32) -> Self {
+        let bar = ProgressBar::new(u64::from(steps));
+        let template = "{bar:40} step {pos}/{len} {msg} ({eta} left)";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self { bar, best: f32::NEG_INFINITY, stimuli }
+    }
+}
+
+impl Observer for Progress {
+    fn keep(&mut self, _: usize) -> bool {
+        true
+    }
+
+    fn scored(&mut self, stimulus: usize, point: Point) {
+        if stimulus == 0 {
+            self.best = self.best.max(point.score);
+            self.bar.set_position(u64::from(point.step));
+            let whose = if self.stimuli > 1 { "best score of the first" } else { "best score" };
+            self.bar.set_message(format!("{whose} {:.4}", self.best));
+        }
+    }
+}
+
+fn print_text(model: &Model, resolved: &Resolved, written: &[(PathBuf, Outcome)]) -> anyhow::Result<()> {
+    for ((path, outcome), objective) in written.iter().zip(&resolved.objectives) {
+        println!("{objective} of {}{}", model.id, class_name(model, objective));
+        println!("  start  {:>12.5}", outcome.initial_score);
+        println!("  best   {:>12.5}  at step {} of {}", outcome.score, outcome.best_step, resolved.settings.steps);
+        println!("  end    {:>12.5}", outcome.final_score);
+        println!("  passes {:>6}", outcome.passes);
+        for warning in &outcome.warnings {
+            println!("  warning: {}", warning.meaning());
+        }
+        println!("  {}", path.display());
+    }
+    Ok(())
+}
+
+/// ` (banana)` for a class logit whose name is known.
+fn class_name(model: &Model, objective: &Objective) -> String {
+    let [term] = objective.terms.as_slice() else { return String::new() };
+    match model.class_of(&term.unit) {
+        Some(name) => format!(" ({name})"),
+        None => String::new(),
+    }
+}
+
+fn print_json(model: &Model, resolved: &Resolved, written: &[(PathBuf, Outcome)]) -> anyhow::Result<()> {
+    let stimuli: Vec<serde_json::Value> = written
+        .iter()
+        .zip(&resolved.objectives)
+        .map(|((path, outcome), objective)| {
+            serde_json::json!({
+                "objective": objective,
+                "score": outcome.score,
+                "initial_score": outcome.initial_score,
+                "final_score": outcome.final_score,
+                "best_step": outcome.best_step,
+                "trajectory": outcome.trajectory,
+                "passes": outcome.passes,
+                "warnings": outcome.warnings,
+                "file": path,
+            })
+        })
+        .collect();
+    let document = serde_json::json!({
+        "model": model.id,
+        "model_digest": model.digest,
+        "settings": resolved.settings,
+        "seed": resolved.seed,
+        "stimuli": stimuli,
+    });
+    println!("{}", serde_json::to_string_pretty(&document)?);
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Arithmetic on constants, in the types that ONNX calculates with: i64 and f32.
+
+use super::super::call::Call;
+use super::super::value::{Data, Origin, Value};
+use super::broadcast::Together;
+
+type Folded = Result<Vec<Value>, String>;
+
+/// <https://onnx.ai/onnx/operators/onnx__Add.html>
+pub(super) fn add(call: &Call) -> Folded {
+    binary(call, i64::checked_add, |a, b| a + b, Some(0))
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Sub.html>
+pub(super) fn sub(call: &Call) -> Folded {
+    binary(call, i64::checked_sub, |a, b| a - b, Some(0))
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Mul.html>
+pub(super) fn mul(call: &Call) -> Folded {
+    binary(call, i64::checked_mul, |a, b| a * b, Some(1))
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Div.html>; integers are cut off.
+pub(super) fn div(call: &Call) -> Folded {
+    binary(call, i64::checked_div, |a, b| a / b, Some(1))
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Mod.html>; the sign is that of the divisor, or of the dividend with `fmod`.
+pub(super) fn modulo(call: &Call) -> Folded {
+    let floored = |a: i64, b: i64| {
+        let rest = a.checked_rem(b)?;
+        Some(if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest })
+    };
+    match call.flag("fmod")? {
+        true => binary(call, i64::checked_rem, |a, b| a % b, None),
+        false => binary(call, floored, |a, b| a - b * (a / b).floor(), None),
+    }
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Min.html>
+pub(super) fn min(call: &Call) -> Folded {
+    binary(call, |a, b| Some(a.min(b)), f32::min, None)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Max.html>
+pub(super) fn max(call: &Call) -> Folded {
+    binary(call, |a, b| Some(a.max(b)), f32::max, None)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Pow.html>
+pub(super) fn pow(call: &Call) -> Folded {
+    let power = |a: i64, b: i64| a.checked_pow(u32::try_from(b).ok()?);
+    binary(call, power, f32::powf, None)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Neg.html>
+pub(super) fn neg(call: &Call) -> Folded {
+    unary(call, i64::checked_neg, |a| -a)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Abs.html>
+pub(super) fn abs(call: &Call) -> Folded {
+    unary(call, i64::checked_abs, f32::abs)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Floor.html>
+pub(super) fn floor(call: &Call) -> Folded {
+    unary(call, Some, f32::floor)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Ceil.html>
+pub(super) fn ceil(call: &Call) -> Folded {
+    unary(call, Some, f32::ceil)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Sqrt.html>
+pub(super) fn sqrt(call: &Call) -> Folded {
+    unary(call, |_| None, f32::sqrt)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Exp.html>
+pub(super) fn exp(call: &Call) -> Folded {
+    unary(call, |_| None, f32::exp)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Reciprocal.html>
+pub(super) fn reciprocal(call: &Call) -> Folded {
+    unary(call, |_| None, f32::recip)
+}
+
+/// `neutral` is the second operand that leaves the first as it is: the batch times 1 is still the batch.
+fn binary(
+    call: &Call,
+    ints: impl Fn(i64, i64) -> Option<i64>,
+    floats: impl Fn(f32, f32) -> f32,
+    neutral: Option<i64>,
+) -> Folded {
+    let values = call.values()?;
+    let &[a, b] = values.as_slice() else {
+        return Err(format!("is computed with 2 constants only, not with {}", values.len()));
+    };
+    let both = Together::new(call, &[a, b])?;
+    let pairs = both.indices(0).iter().zip(both.indices(1));
+    let mut origins = both.origins();
+    let data = match (a.data(), b.data()) {
+        (Data::Int(x), Data::Int(y)) => {
+            for (place, (&i, &j)) in pairs.clone().enumerate() {
+                if let Some(origins) = &mut origins
+                    && a.origin(i) == Origin::Batch
+                    && b.origin(j) == Origin::Constant
+                    && neutral == Some(y[j])
+                {
+                    origins[place] = Origin::Batch;
+                }
+            }
+            let results = pairs.map(|(&i, &j)| ints(x[i], y[j]));
+            Data::Int(results.collect::<Option<_>>().ok_or("divides by zero or overflows")?)
+        }
+        (Data::Float(x), Data::Float(y)) => Data::Float(pairs.map(|(&i, &j)| floats(x[i], y[j])).collect()),
+        _ => return Err("calculates with constants of different types".into()),
+    };
+    Ok(vec![Value::with_origins(both.shape, data, origins)?])
+}
+
+fn unary(call: &Call, ints: impl Fn(i64) -> Option<i64>, floats: impl Fn(f32) -> f32) -> Folded {
+    let value = call.required(0)?;
+    let both = Together::new(call, &[value])?;
+    let data = match value.data() {
+        Data::Int(x) => {
+            let results = x.iter().map(|&x| ints(x));
+            Data::Int(results.collect::<Option<_>>().ok_or("is not defined for these integers")?)
+        }
+        Data::Float(x) => Data::Float(x.iter().map(|&x| floats(x)).collect()),
+        Data::Bool(_) => return Err("calculates with truth values".into()),
+    };
+    Ok(vec![Value::with_origins(value.shape().to_vec(), data, both.origins())?])
+}

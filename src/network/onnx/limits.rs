@@ -1,0 +1,84 @@
+//! Guards against files that are small on disk but large in memory.
+//!
+//! A protobuf field of two bytes can decode to a structure of two hundred, so the fields are counted before anything is
+//! decoded. Tensor data is not counted: it never grows by more than a small factor.
+
+/// Largest file that is read, in bytes: protobuf itself allows no more than 2 GiB.
+const LARGEST_FILE: usize = i32::MAX as usize;
+
+/// Most fields of models, graphs, nodes and attributes together. The largest published networks have some 100 000.
+const MOST_FIELDS: usize = 1_000_000;
+
+/// Most bytes in one description of an input or output.
+const LONGEST_VALUE_INFO: usize = 1 << 16;
+
+/// The levels of the schema whose fields are counted.
+#[derive(Clone, Copy)]
+enum Message {
+    Model,
+    Graph,
+    Node,
+    Attribute,
+}
+
+/// Refuses files that would need absurd amounts of memory, and such that are no protobuf at all.
+///
+/// # Errors
+/// A phrase about the file.
+pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
+    if bytes.len() > LARGEST_FILE {
+        return Err(format!("has {} bytes; protobuf files have at most {LARGEST_FILE}", bytes.len()));
+    }
+    count(bytes, Message::Model, &mut 0)
+}
+
+fn count(bytes: &[u8], message: Message, fields: &mut usize) -> Result<(), String> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        *fields += 1;
+        if *fields > MOST_FIELDS {
+            return Err(format!("has more than {MOST_FIELDS} fields"));
+        }
+        let (tag, content) = next_field(&mut rest).ok_or("is truncated or damaged")?;
+        let Some(content) = content else { continue };
+        match (message, tag) {
+            (Message::Model, 7) => count(content, Message::Graph, fields)?,
+            (Message::Graph, 1) => count(content, Message::Node, fields)?,
+            (Message::Node, 5) => count(content, Message::Attribute, fields)?,
+            (Message::Graph, 11 | 12) if content.len() > LONGEST_VALUE_INFO => {
+                return Err(format!("describes an input or output in {} bytes", content.len()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Splits one field off: its number, and its content when that has a length of its own.
+fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(u64, Option<&'a [u8]>)> {
+    let key = varint(rest)?;
+    let content = match key & 7 {
+        0 => varint(rest).map(|_| None)?,
+        1 => rest.split_off(..8).map(|_| None)?,
+        2 => {
+            let length = usize::try_from(varint(rest)?).ok()?;
+            Some(rest.split_off(..length)?)
+        }
+        5 => rest.split_off(..4).map(|_| None)?,
+        // Groups (3 and 4) were never used in ONNX.
+        _ => return None,
+    };
+    Some((key >> 3, content))
+}
+
+fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *rest.split_off_first()?;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}

@@ -1,0 +1,160 @@
+//! From stored tensors to known values.
+
+use super::messages::TensorProto;
+use super::value::{Data, MOST_AXES, Value, product};
+
+/// Numbers of ONNX's element types (`TensorProto.DataType`).
+pub(super) mod data_type {
+    pub const FLOAT: i32 = 1;
+    pub const UINT8: i32 = 2;
+    pub const INT8: i32 = 3;
+    pub const UINT16: i32 = 4;
+    pub const INT16: i32 = 5;
+    pub const INT32: i32 = 6;
+    pub const INT64: i32 = 7;
+    pub const BOOL: i32 = 9;
+    pub const FLOAT16: i32 = 10;
+    pub const DOUBLE: i32 = 11;
+    pub const UINT32: i32 = 12;
+    pub const UINT64: i32 = 13;
+    pub const BFLOAT16: i32 = 16;
+
+    /// Whether the type is computed in f32 here.
+    pub fn is_float(data_type: i32) -> bool {
+        matches!(data_type, FLOAT | FLOAT16 | DOUBLE | BFLOAT16)
+    }
+
+    /// The type's name in the ONNX schema.
+    pub fn name(data_type: i32) -> String {
+        const NAMES: [&str; 24] = [
+            "UNDEFINED",
+            "FLOAT",
+            "UINT8",
+            "INT8",
+            "UINT16",
+            "INT16",
+            "INT32",
+            "INT64",
+            "STRING",
+            "BOOL",
+            "FLOAT16",
+            "DOUBLE",
+            "UINT32",
+            "UINT64",
+            "COMPLEX64",
+            "COMPLEX128",
+            "BFLOAT16",
+            "FLOAT8E4M3FN",
+            "FLOAT8E4M3FNUZ",
+            "FLOAT8E5M2",
+            "FLOAT8E5M2FNUZ",
+            "UINT4",
+            "INT4",
+            "FLOAT4E2M1",
+        ];
+        let known = usize::try_from(data_type).ok().and_then(|i| NAMES.get(i));
+        known.map_or_else(|| format!("number {data_type}"), |&name| name.into())
+    }
+}
+
+/// Reads a stored tensor. Floating-point types become f32, integers i64.
+///
+/// # Errors
+/// A phrase: the data lies in another file, has a type that no network calculates with, or does not fit the dimensions.
+pub(super) fn read(tensor: &TensorProto) -> Result<Value, String> {
+    if tensor.data_location != 0 {
+        return Err("its values are in another file (external data); save the network as one file".into());
+    }
+    if tensor.segment.is_some() {
+        return Err("is stored in segments".into());
+    }
+    if tensor.dims.len() > MOST_AXES {
+        return Err(format!("has {} axes", tensor.dims.len()));
+    }
+    let shape: Vec<usize> = tensor
+        .dims
+        .iter()
+        .map(|&d| usize::try_from(d).map_err(|_| format!("has dimensions {:?}", tensor.dims)))
+        .collect::<Result<_, _>>()?;
+    let count = product(&shape).ok_or_else(|| format!("has dimensions {shape:?}"))?;
+    let found = stored(tensor)?;
+    if found != Some(count) {
+        let found = found.map_or_else(|| format!("{} bytes", tensor.raw_data.len()), |n| format!("{n} values"));
+        return Err(format!("has dimensions {shape:?} but holds {found}"));
+    }
+    Value::new(shape, data(tensor))
+}
+
+/// Number of values that the tensor stores; `None` when the last one is incomplete.
+fn stored(tensor: &TensorProto) -> Result<Option<usize>, String> {
+    use data_type::*;
+    let (bytes, typed) = match tensor.data_type {
+        FLOAT => (4, tensor.float_data.len()),
+        UINT8 | INT8 | BOOL => (1, tensor.int32_data.len()),
+        UINT16 | INT16 | FLOAT16 | BFLOAT16 => (2, tensor.int32_data.len()),
+        INT32 => (4, tensor.int32_data.len()),
+        INT64 => (8, tensor.int64_data.len()),
+        DOUBLE => (8, tensor.double_data.len()),
+        UINT32 => (4, tensor.uint64_data.len()),
+        UINT64 => (8, tensor.uint64_data.len()),
+        other => return Err(format!("has element type {}, which is not supported", name(other))),
+    };
+    let raw = tensor.raw_data.len();
+    Ok(if raw == 0 { Some(typed) } else { raw.is_multiple_of(bytes).then_some(raw / bytes) })
+}
+
+/// The values of a tensor that passed [`stored`].
+fn data(tensor: &TensorProto) -> Data {
+    use data_type::*;
+    let raw = tensor.raw_data.as_slice();
+    let in_raw = !raw.is_empty();
+    let halves = |decode: fn(u16) -> f32| match in_raw {
+        true => Data::Float(chunks(raw).map(|b| decode(u16::from_le_bytes(b))).collect()),
+        false => Data::Float(tensor.int32_data.iter().map(|&v| decode(v as u16)).collect()),
+    };
+    let ints = |raw_ints: Box<dyn Iterator<Item = i64> + '_>| match (in_raw, tensor.data_type) {
+        (true, _) => Data::Int(raw_ints.collect()),
+        (false, INT64) => Data::Int(tensor.int64_data.as_slice().into()),
+        (false, UINT32 | UINT64) => Data::Int(tensor.uint64_data.iter().map(|&v| clamped(v)).collect()),
+        (false, _) => Data::Int(tensor.int32_data.iter().map(|&v| v.into()).collect()),
+    };
+    match tensor.data_type {
+        FLOAT if in_raw => Data::Float(chunks(raw).map(f32::from_le_bytes).collect()),
+        FLOAT => Data::Float(tensor.float_data.as_slice().into()),
+        DOUBLE if in_raw => Data::Float(chunks(raw).map(|b| f64::from_le_bytes(b) as f32).collect()),
+        DOUBLE => Data::Float(tensor.double_data.iter().map(|&v| v as f32).collect()),
+        FLOAT16 => halves(half),
+        BFLOAT16 => halves(|bits| f32::from_bits(u32::from(bits) << 16)),
+        BOOL if in_raw => Data::Bool(raw.iter().map(|&b| b != 0).collect()),
+        BOOL => Data::Bool(tensor.int32_data.iter().map(|&v| v != 0).collect()),
+        UINT8 => ints(Box::new(raw.iter().map(|&b| b.into()))),
+        INT8 => ints(Box::new(raw.iter().map(|&b| (b as i8).into()))),
+        UINT16 => ints(Box::new(chunks(raw).map(|b| u16::from_le_bytes(b).into()))),
+        INT16 => ints(Box::new(chunks(raw).map(|b| i16::from_le_bytes(b).into()))),
+        INT32 => ints(Box::new(chunks(raw).map(|b| i32::from_le_bytes(b).into()))),
+        UINT32 => ints(Box::new(chunks(raw).map(|b| u32::from_le_bytes(b).into()))),
+        UINT64 => ints(Box::new(chunks(raw).map(|b| clamped(u64::from_le_bytes(b))))),
+        _ => ints(Box::new(chunks(raw).map(i64::from_le_bytes))),
+    }
+}
+
+fn chunks<const N: usize>(raw: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
+    raw.as_chunks().0.iter().copied()
+}
+
+/// Lengths and indices beyond i64 mean "as far as possible", and stay so.
+fn clamped(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// IEEE 754 binary16, every value of which is exact in f32.
+fn half(bits: u16) -> f32 {
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let (exponent, mantissa) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
+    sign * match exponent {
+        0 => mantissa * 2f32.powi(-24),
+        31 if mantissa == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1024.0 + mantissa) * 2f32.powi(exponent - 25),
+    }
+}
