@@ -37,7 +37,10 @@ struct Process {
 impl Process {
     fn start(data_dir: &Path, arguments: &[&str]) -> Self {
         let mut command = program();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--log", "error", "--data-dir"]).arg(data_dir).args(arguments);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--log", "error", "--data-dir"])
+            .arg(data_dir)
+            .args(arguments);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -103,7 +106,8 @@ async fn a_killed_server_loses_no_job_and_makes_none_twice() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let page = server.get("/v1/jobs?limit=100").await.json();
-    let mut listed: Vec<&str> = page["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap()).collect();
+    let mut listed: Vec<&str> =
+        page["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap()).collect();
     listed.sort_unstable();
     let mut expected: Vec<&str> = ids.iter().map(String::as_str).collect();
     expected.sort_unstable();
