@@ -107,10 +107,22 @@ enum Channels {
 /// # Errors
 /// When a model is unknown, cannot be fetched or is broken, or an option does not fit it.
 pub fn run(command: ModelsCommand, models: &Models) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let done = carry_out(command, models);
+    // Whoever reads the output may stop reading, as `head` does.
+    let unread = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    match done {
+        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(unread) => Ok(()),
+        done => done,
+    }
+}
+
+fn carry_out(command: ModelsCommand, models: &Models) -> anyhow::Result<()> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match command {
         ModelsCommand::List { json } => list(&mut out, models, json),
-        ModelsCommand::Pull { ids } => ids.iter().try_for_each(|id| pull(&mut out, models, id)),
+        ModelsCommand::Pull { ids } => {
+            ids.iter().try_for_each(|id| pull(&mut out, models, id).and_then(|()| Ok(out.flush()?)))
+        }
         ModelsCommand::Show { id, json } => show(&mut out, models, &id, json),
         ModelsCommand::Layers { id, json } => layers(&mut out, models, &id, json),
         ModelsCommand::Add(args) => add(&mut out, models, *args),
@@ -119,7 +131,8 @@ pub fn run(command: ModelsCommand, models: &Models) -> anyhow::Result<()> {
             writeln!(out, "removed {id}")?;
             Ok(())
         }
-    }
+    }?;
+    Ok(out.flush()?)
 }
 
 fn list(out: &mut impl Write, models: &Models, json: bool) -> anyhow::Result<()> {

@@ -1,6 +1,8 @@
 //! Everything that is tested from outside, in one binary so that it links once.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod architectures;
+mod catalog;
 mod cpu_engine;
 mod engine_gates;
 mod engine_gradients;
@@ -10,6 +12,14 @@ mod http_events;
 mod http_jobs;
 mod http_program;
 mod http_service;
+mod job_fixture;
+mod jobs;
+mod jobs_crash;
+mod jobs_feed;
 mod maximize;
+mod models_command;
 mod networks;
+mod onnx_runtime;
 mod operations;
+mod pulled_models;
+mod worker;

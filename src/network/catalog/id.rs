@@ -23,7 +23,7 @@ pub fn check_id(id: &str) -> Result<(), Invalid> {
 pub(super) fn suggest_id(name: &str) -> String {
     let mut id = String::new();
     for c in name.to_lowercase().chars() {
-        if is_allowed(c) && !(id.is_empty() && !c.is_ascii_alphanumeric()) {
+        if is_allowed(c) && (!id.is_empty() || c.is_ascii_alphanumeric()) {
             id.push(c);
         } else if !id.is_empty() && !id.ends_with('-') {
             id.push('-');

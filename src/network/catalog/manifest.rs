@@ -147,14 +147,14 @@ impl Manifest {
                 let expected = format!("{:?}, the input of {architecture}", architecture.input());
                 return Err(Invalid::new("input", format!("{:?}", self.input), expected));
             }
-            Some(_) if self.is_onnx() => {
+            Some(_) if is_onnx(&self.file) => {
                 return Err(Invalid::new(
                     "architecture",
                     "given",
                     "nothing beside an ONNX file, which has its own graph",
                 ));
             }
-            None if !self.is_onnx() => {
+            None if !is_onnx(&self.file) => {
                 let expected = "a name, because only ONNX files bring their own graph";
                 return Err(Invalid::new("architecture", "nothing", expected));
             }
@@ -184,10 +184,6 @@ impl Manifest {
             Classes::File(file) => Ok(names_in(&read_text(folder, file)?)),
         }
     }
-
-    pub(super) fn is_onnx(&self) -> bool {
-        Path::new(&self.file).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"))
-    }
 }
 
 impl Default for Classes {
@@ -200,6 +196,11 @@ impl Classes {
     fn is_empty(&self) -> bool {
         matches!(self, Self::Names(names) if names.is_empty())
     }
+}
+
+/// Whether a file's name says that it brings its own graph.
+pub(super) fn is_onnx(file: &str) -> bool {
+    Path::new(file).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"))
 }
 
 /// One name a line; empty lines at the end do not count.

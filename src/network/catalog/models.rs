@@ -80,8 +80,11 @@ struct Slot {
     /// Held while the model is pulled or loaded, so that this happens once.
     busy: Mutex<()>,
     /// How loading its files ended.
-    outcome: Mutex<Option<(Stamp, Result<Arc<Model>, String>)>>,
+    outcome: Mutex<Option<(Stamp, Outcome)>>,
 }
+
+/// A model, or what is wrong with its files.
+type Outcome = Result<Arc<Model>, String>;
 
 impl Models {
     /// Opens the registry. Nothing is pulled or loaded yet, and a broken model is no error: it is shown as broken.
