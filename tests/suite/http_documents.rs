@@ -66,7 +66,10 @@ async fn the_served_document_has_the_limits_of_this_server() {
     ] {
         assert_eq!(server.post("/v1/jobs", &body).await.status, 422, "{body}");
     }
-    assert_eq!(server.post("/v1/jobs", &json!({"model": "fashion-resnet8", "objective": "logits:1"})).await.status, 202);
+    assert_eq!(
+        server.post("/v1/jobs", &json!({"model": "fashion-resnet8", "objective": "logits:1"})).await.status,
+        202
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +122,10 @@ async fn probes_and_metrics_answer() {
 async fn models_tell_what_can_be_looked_into() {
     let server = Server::start().await;
     let models = server.get("/v1/models").await.json();
-    let states: HashMap<&str, &str> = models["models"].as_array().unwrap().iter()
+    let states: HashMap<&str, &str> = models["models"]
+        .as_array()
+        .unwrap()
+        .iter()
         .map(|model| (model["id"].as_str().unwrap(), model["state"].as_str().unwrap()))
         .collect();
     assert_eq!(states["fashion-resnet8"], "ready");
@@ -129,7 +135,11 @@ async fn models_tell_what_can_be_looked_into() {
     assert_eq!((&model["input"], &model["preprocessing"]["channels"]), (&json!([1, 28, 28]), &json!("grey")));
     assert_eq!(model["class_names"][8], "Bag");
     let pullable = server.get("/v1/models/efficientnet-lite0").await.json();
-    assert_eq!((&pullable["state"], &pullable["class_names"]), (&json!("pullable"), &Value::Null), "it was not fetched");
+    assert_eq!(
+        (&pullable["state"], &pullable["class_names"]),
+        (&json!("pullable"), &Value::Null),
+        "it was not fetched"
+    );
 
     let layers = server.get("/v1/models/fashion-resnet8/layers").await.json();
     let layers = layers["layers"].as_array().unwrap();

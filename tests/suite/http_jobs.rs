@@ -44,7 +44,8 @@ async fn a_unit_becomes_a_png_and_a_number() {
 #[tokio::test(flavor = "multi_thread")]
 async fn several_objectives_give_a_stimulus_each_in_their_order() {
     let server = Server::start().await;
-    let cats_not_dogs = json!({"sum": [{"layer": "logits", "channel": 0}, {"layer": "logits", "channel": 6, "weight": -1}]});
+    let cats_not_dogs =
+        json!({"sum": [{"layer": "logits", "channel": 0}, {"layer": "logits", "channel": 6, "weight": -1}]});
     let body = json!({
         "model": "fashion-resnet8", "objectives": ["layer1/Relu_1:3@center", cats_not_dogs], "steps": 3, "seed": 7,
         "gate": {"kind": "decoupled", "slope": 0.2, "anneal": 0.5, "polish": 0.1},
