@@ -113,7 +113,7 @@ fn bodies() -> Vec<(&'static str, String, u16, &'static str)> {
         ("a huge size", with(r#""size": [28, 4294967296]"#), 422, "size[1]"),
         ("a start of no kind", with(r#""start": {"kind": "black"}"#), 422, "start.kind"),
         ("noise out of range", with(r#""start": {"kind": "grey", "noise": 2}"#), 422, "start.noise"),
-        ("a start with an unknown field", with(r#""start": {"kind": "uniform", "noise": 0.1}"#), 422, "start"),
+        ("a start with an unknown field", with(r#""start": {"kind": "uniform", "noise": 0.1}"#), 422, "start.noise"),
         ("a negative seed", with(r#""seed": -1"#), 422, "seed"),
         ("a seed that JSON cannot hold", with(r#""seed": 9007199254740992"#), 422, "seed"),
         ("a fractional seed", with(r#""seed": 0.5"#), 422, "seed"),
