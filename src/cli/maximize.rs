@@ -175,7 +175,7 @@ impl Maximize {
                 return Err(Invalid::new("--noise", noise, "nothing: only --start grey has noise").into());
             }
         };
-        let size = method.size.as_deref().map(|size| <[usize; 2]>::try_from(size));
+        let size = method.size.as_deref().map(<[usize; 2]>::try_from);
         let size = size.transpose().map_err(|_| {
             let found = format!("{:?}", method.size.as_deref().unwrap_or_default());
             Invalid::new("--size", found, "height and width, such as 224,224")

@@ -195,7 +195,7 @@ mod tests {
         let values: Vec<f64> = (0..400).map(f64::from).collect();
         let output = Tensor::from_vec(values, (1, 20, 20), &Device::Cpu).unwrap();
         for (share, kept) in [("0.1", 40), ("0.07", 28), ("0.2", 80), ("0.25", 100), ("0.101", 41), ("1", 400)] {
-            let score = scorer(&format!("a:0@top{share}")).score(&[output.clone()]).unwrap();
+            let score = scorer(&format!("a:0@top{share}")).score(std::slice::from_ref(&output)).unwrap();
             let mean = (400 - kept..400).map(f64::from).sum::<f64>() / f64::from(kept);
             assert_eq!(f64::from(score), mean, "{share}");
         }
