@@ -14,14 +14,14 @@ use crate::Invalid;
 pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     let parsed = serde_path_to_error::deserialize(&mut reader);
-    // What follows the document is checked first: a document that is not JSON as a whole is malformed.
-    match parsed {
-        Ok(document) => reader.end().map(|()| document).map_err(|error| malformed(json, &error)),
-        Err(error) if error.inner().is_data() => match serde_json::from_slice::<Value>(json) {
-            Ok(document) => Err(Problem::invalid(Kind::InvalidRequest, explain(&document, &error))),
-            Err(error) => Err(malformed(json, &error)),
-        },
-        Err(error) => Err(malformed(json, error.inner())),
+    let error = match parsed {
+        Ok(document) => return reader.end().map(|()| document).map_err(|error| malformed(json, &error)),
+        Err(error) => error,
+    };
+    // The reader stops at the first thing it cannot use: whether the rest is JSON is still open.
+    match serde_json::from_slice::<Value>(json) {
+        Ok(document) => Err(Problem::invalid(Kind::InvalidRequest, explain(&document, &error))),
+        Err(error) => Err(malformed(json, &error)),
     }
 }
 
@@ -74,14 +74,19 @@ fn explain(document: &Value, error: &serde_path_to_error::Error<serde_json::Erro
             true => (field.clone(), found),
             false => (named(&name), found.and_then(|object| object.get(&name))),
         };
-        let fields = unquoted(fields.trim_start_matches("expected ").trim_start_matches("one of "));
-        return Invalid::new(field, text(value), format!("no such field; the fields are {fields}"));
+        let expected = match fields.strip_prefix("expected ") {
+            Some(fields) => format!("one of the fields {}", unquoted(fields.trim_start_matches("one of "))),
+            None => "nothing: there is no such field".to_owned(),
+        };
+        return Invalid::new(field, text(value), expected);
     }
     if field.is_empty() {
         field.push_str("body");
     }
     let expected = match message.split_once(", expected ") {
         Some((_, expected)) => humane(expected),
+        // A list that goes on behind what is read of it.
+        None if message == "trailing characters" => "a shorter list".to_owned(),
         None => message.to_owned(),
     };
     Invalid::new(field, text(found), expected)
@@ -143,13 +148,19 @@ mod tests {
             (r#"{"model": "m", "steps": "ten"}"#, "steps", "\"ten\"", "a whole number from 0 to 4294967295"),
             (r#"{"model": "m", "steps": -1}"#, "steps", "-1", "a whole number"),
             (r#"{"model": "m", "steps": 1.5}"#, "steps", "1.5", "a whole number"),
-            (r#"{"model": "m", "stepz": 4}"#, "stepz", "4", "the fields are model, objective"),
+            (r#"{"model": "m", "stepz": 4}"#, "stepz", "4", "one of the fields model, objective"),
             (r#"{"model": "m", "model": "m"}"#, "model", "a second value", "once"),
             (r#"{"model": "m", "size": [224]}"#, "size", "[224]", "an array of length 2"),
+            (r#"{"model": "m", "size": [1, 2, 3]}"#, "size", "[1,2,3]", "a shorter list"),
             (r#"{"model": "m", "size": [224, "x"]}"#, "size[1]", "\"x\"", "a whole number"),
             (r#"{"model": "m", "gate": "fast"}"#, "gate.kind", "fast", "plain, decoupled"),
             (r#"{"model": "m", "gate": {"kind": "fast"}}"#, "gate.kind", "\"fast\"", "decoupled"),
-            (r#"{"model": "m", "gate": {"kind": "soft", "slop": 1}}"#, "gate.slop", "1", "the fields are kind, slope"),
+            (
+                r#"{"model": "m", "gate": {"kind": "soft", "slop": 1}}"#,
+                "gate.slop",
+                "1",
+                "one of the fields kind, slope",
+            ),
             (r#"{"model": "m", "gate": 7}"#, "gate", "7", "a gate's kind as text, or an object"),
             (r#"{"model": "m", "transforms": ["jitter:8", "spin:9"]}"#, "transforms[1]", "spin:9", "jitter:PIXELS"),
             (r#"{"model": "m", "objective": "logits"}"#, "objective", "logits", "LAYER:CHANNEL"),

@@ -13,6 +13,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id that is taken over from a client, in characters.
 const LONGEST_ID: usize = 128;
 
+/// Asked every few seconds by machines; nobody wants to read about each time.
+const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
 /// Gives the request an id (the client's own, when it is a plain word), answers with it, and logs and counts the answer.
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let start = Instant::now();
@@ -29,8 +32,10 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
 
     let status = response.status();
     let elapsed = start.elapsed();
-    span.in_scope(|| {
-        tracing::info!(status = status.as_u16(), duration_ms = elapsed.as_secs_f64() * 1000.0, "answered");
+    let (status_code, duration_ms) = (status.as_u16(), elapsed.as_secs_f64() * 1000.0);
+    span.in_scope(|| match PROBES.contains(&path.as_str()) {
+        true => tracing::debug!(status = status_code, duration_ms, "answered"),
+        false => tracing::info!(status = status_code, duration_ms, "answered"),
     });
     let labels = [("method", method.to_owned()), ("path", path.clone()), ("status", status.as_u16().to_string())];
     metrics::counter!("proxygrad_http_requests_total", &labels).increment(1);

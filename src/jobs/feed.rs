@@ -336,3 +336,67 @@ impl Subscription {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const STATE: fn(JobState) -> Event = |state| Event::State { state };
+
+    #[test]
+    fn channels_of_ended_jobs_go_and_those_of_living_jobs_stay() {
+        let feed = Feed::new(Duration::ZERO);
+        let living = Uuid::now_v7();
+        feed.publish(living, STATE(JobState::Running));
+        for _ in 0..5000 {
+            let job = Uuid::now_v7();
+            feed.publish(job, STATE(JobState::Running));
+            feed.publish(job, Event::Progress { step: 1, steps: 2, stimulus: 0, score: 0.0 });
+            feed.publish(job, STATE(JobState::Succeeded));
+        }
+        assert_eq!(feed.channels_in_memory(), 1);
+        assert!(lock(&feed.channels).ended.is_empty());
+        feed.publish(living, STATE(JobState::Failed));
+        assert_eq!(feed.channels_in_memory(), 0);
+    }
+
+    #[test]
+    fn a_channel_outlives_its_job_for_a_while() {
+        let feed = Feed::new(Duration::from_secs(3600));
+        let job = Uuid::now_v7();
+        feed.publish(job, STATE(JobState::Canceled));
+        assert_eq!(feed.channels_in_memory(), 1);
+        feed.forget(job);
+        assert_eq!(feed.channels_in_memory(), 0);
+    }
+
+    #[test]
+    fn watching_jobs_that_ended_long_ago_leaves_nothing_behind() {
+        let feed = Feed::new(Duration::ZERO);
+        for _ in 0..100 {
+            drop(feed.attach(Uuid::now_v7()).subscribe(JobState::Succeeded, None));
+            drop(feed.attach(Uuid::now_v7()));
+        }
+        assert_eq!(feed.channels_in_memory(), 0);
+    }
+
+    #[test]
+    fn one_of_two_that_look_up_a_job_may_give_up_without_harm_to_the_other() {
+        let feed = Feed::new(Duration::ZERO);
+        let job = Uuid::now_v7();
+        let (stays, gives_up) = (feed.attach(job), feed.attach(job));
+        drop(gives_up);
+        let events = stays.subscribe(JobState::Queued, None);
+        feed.publish(job, STATE(JobState::Running));
+        assert_eq!(lock(&events.channel.ring).events.len(), 2);
+    }
+
+    #[test]
+    fn ids_grow_from_one_life_of_a_channel_to_the_next() {
+        let first = lock(&Channel::new().ring).first;
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(lock(&Channel::new().ring).first > first);
+    }
+}

@@ -38,9 +38,13 @@ impl Store {
     /// After an error the job is still running: try again, or report another end.
     ///
     /// # Errors
-    /// When a PNG cannot be written or the database fails.
+    /// When there are more or fewer outcomes than objectives, a PNG cannot be written or the database fails.
     pub async fn succeed(&self, claim: &Claim, outcomes: &[Outcome]) -> Result<bool, StoreError> {
         let job = &claim.job;
+        if outcomes.len() != job.objectives.len() {
+            let why = format!("{} outcomes for {} objectives", outcomes.len(), job.objectives.len());
+            return Err(StoreError::Damaged { id: job.id, why });
+        }
         let mut stimuli = Vec::with_capacity(outcomes.len());
         for (objective, outcome) in job.objectives.iter().zip(outcomes) {
             let sha256 = self.inner.stimuli.put(job.id, &outcome.png).await?;

@@ -269,7 +269,7 @@ impl Store {
     }
 
     /// The job with the progress it told last.
-    fn live(&self, mut job: Job) -> Job {
+    pub(super) fn live(&self, mut job: Job) -> Job {
         if job.state == JobState::Running
             && let Some(progress) = self.inner.feed.progress(job.id)
         {

@@ -47,7 +47,11 @@ impl Store {
                 sqlx::query(concat!("SELECT fingerprint, ", columns!(), " FROM jobs WHERE idempotency_key = ?"));
             if let Some(row) = select.bind(&idempotency.key).fetch_optional(&mut *write.tx).await? {
                 let same = row.try_get::<&str, _>("fingerprint")? == idempotency.fingerprint;
-                return if same { Ok(Submitted::Replayed(row::job(&row)?)) } else { Err(SubmitError::KeyReused) };
+                return if same {
+                    Ok(Submitted::Replayed(self.live(row::job(&row)?)))
+                } else {
+                    Err(SubmitError::KeyReused)
+                };
             }
         }
         let select = sqlx::query_scalar("SELECT COUNT(*) FROM jobs WHERE state = 'queued'");

@@ -3,14 +3,29 @@
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::schema::AdditionalProperties;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::Invalid;
 
 /// The image before the first step.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", from = "Document")]
 pub enum Start {
+    /// Middle grey plus normal noise.
+    Grey {
+        /// Standard deviation of the noise in pixel values of range [0, 1].
+        noise: f32,
+    },
+    /// Every value drawn evenly from the whole range.
+    Uniform,
+}
+
+/// The image before the first step.
+#[derive(Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+enum Document {
     /// Middle grey plus normal noise.
     Grey {
         /// Standard deviation of the noise in pixel values of range [0, 1].
@@ -19,8 +34,35 @@ pub enum Start {
         noise: f32,
     },
     /// Every value drawn evenly from the whole range.
-    Uniform,
+    // With braces, because only then unknown fields are refused.
+    Uniform {},
 }
+
+impl From<Document> for Start {
+    fn from(document: Document) -> Self {
+        match document {
+            Document::Grey { noise } => Self::Grey { noise },
+            Document::Uniform {} => Self::Uniform,
+        }
+    }
+}
+
+impl PartialSchema for Start {
+    /// As derived, with closed objects.
+    fn schema() -> RefOr<Schema> {
+        let mut schema = Document::schema();
+        if let RefOr::T(Schema::OneOf(kinds)) = &mut schema {
+            for kind in &mut kinds.items {
+                if let RefOr::T(Schema::Object(object)) = kind {
+                    object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+                }
+            }
+        }
+        schema
+    }
+}
+
+impl ToSchema for Start {}
 
 fn default_noise() -> f32 {
     0.01

@@ -7,9 +7,8 @@ const STEPS: &str = "proxygrad_steps_total";
 const BUSY: &str = "proxygrad_device_busy";
 const FAILURES: &str = "proxygrad_engine_failures_total";
 
-/// Tells the metrics recorder what the metrics of jobs and of the pool mean; to be called once, after it is installed.
+/// Tells the metrics recorder what the metrics of the pool mean.
 pub fn describe_metrics() {
-    crate::jobs::describe_metrics();
     describe_histogram!(BATCH_STIMULI, "Stimuli that ran in one batch");
     describe_counter!(STEPS, "Steps done, counted per stimulus");
     describe_gauge!(BUSY, "Whether a device runs jobs (1) or not (0)");

@@ -22,6 +22,8 @@ use crate::network::Model;
 /// How long a step may go on after its job was to end, before the job ends without it. The device is not used again
 /// until the step is over.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same when the pool stops: nothing is waiting for the device then.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// How often that is looked at.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -218,8 +220,9 @@ impl Run<'_> {
 
     /// Ends every job whose last step does not end.
     async fn settle_overdue(&mut self) {
+        let patience = if self.bench.stop.is_cancelled() { LAST_PATIENCE } else { PATIENCE };
         for job in 0..self.jobs.len() {
-            if self.jobs[job].job.overdue(PATIENCE)
+            if self.jobs[job].job.overdue(patience)
                 && let Some(verdict) = self.jobs[job].job.verdict()
             {
                 self.end(job, self.sentence(verdict)).await;

@@ -4,9 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use candle_core::DType;
-
-use crate::engine::{Engine, EngineError, Reference, device};
+use crate::engine::{Engine, EngineError, open};
 use crate::network::Model;
 
 /// Opens the engine of a device, given its name.
@@ -25,15 +23,12 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The reference engine in `f32`, and models from `load`.
+    /// The service's own engines, and models from `load`.
     pub fn new<E>(load: impl Fn(&str) -> Result<Arc<Model>, E> + Send + Sync + 'static) -> Self
     where
         E: Error + Send + Sync + 'static,
     {
-        Self {
-            engine: Arc::new(|name| Ok(Box::new(Reference::new(device(name)?, DType::F32)))),
-            model: Arc::new(move |id| load(id).map_err(Into::into)),
-        }
+        Self { engine: Arc::new(open), model: Arc::new(move |id| load(id).map_err(Into::into)) }
     }
 }
 

@@ -28,7 +28,7 @@ declare_problems!(Refused: InvalidParameter, MalformedJson, RequestTimeout, Body
 #[utoipa::path(
     post, path = "/v1/jobs", operation_id = "createJob", tag = "jobs",
     params(
-        ("include" = Option<super::IncludeDocument>, Query, description = "`png` puts the images into the answer."),
+        ("include" = inline(Option<super::IncludeDocument>), Query, description = "`png` puts the images into the answer."),
         ("Prefer" = Option<String>, Header,
             description = "`wait=N` answers when the job has ended, or after N seconds (at most 60, unless configured \
                            otherwise)."),

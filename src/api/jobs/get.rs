@@ -16,7 +16,7 @@ declare_problems!(Refused: InvalidParameter, UnknownJob);
     get, path = "/v1/jobs/{id}", operation_id = "getJob", tag = "jobs",
     params(
         ("id" = uuid::Uuid, Path, description = "The job."),
-        ("include" = Option<super::IncludeDocument>, Query, description = "`png` puts the images into the answer."),
+        ("include" = inline(Option<super::IncludeDocument>), Query, description = "`png` puts the images into the answer."),
     ),
     responses((status = 200, description = "The job.", body = JobDocument), Refused),
 )]

@@ -28,7 +28,6 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 
 /// What an answer can hold beside the job itself.
 #[derive(Serialize, ToSchema)]
-#[schema(as = Include)]
 #[serde(rename_all = "lowercase")]
 #[expect(dead_code, reason = "only describes a parameter")]
 enum IncludeDocument {

@@ -26,7 +26,6 @@ enum Encoding {
 
 /// Ways to send the image other than as `image/png`.
 #[derive(Serialize, ToSchema)]
-#[schema(as = Encoding)]
 #[serde(rename_all = "lowercase")]
 #[expect(dead_code, reason = "only describes a parameter")]
 enum EncodingDocument {
@@ -64,7 +63,7 @@ declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownStimulus);
         ("id" = uuid::Uuid, Path, description = "The job."),
         ("n" = u32, Path, minimum = 0, maximum = 65535,
             description = "The stimulus, counted from 0 in the order of the objectives."),
-        ("encoding" = Option<EncodingDocument>, Query, description = "`base64` sends the image inside JSON."),
+        ("encoding" = inline(Option<EncodingDocument>), Query, description = "`base64` sends the image inside JSON."),
         ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
     ),
     responses(

@@ -139,16 +139,11 @@ impl Plan for CpuPlan {
         }
         let images = values(images)?;
         let pass = Pass { forward, spread: self.batch == 1 };
-        let run = |(lane, image): (&mut Lane, &[f32])| {
-            lane.load(image, &self.input);
+        let size = self.input.elements();
+        self.lanes[..self.batch].par_iter_mut().enumerate().for_each(|(n, lane)| {
+            lane.load(&images[n * size..(n + 1) * size], &self.input);
             lane.forward(&self.steps, pass);
-        };
-        let work = self.lanes[..self.batch].iter_mut().zip(images.chunks(self.input.elements().max(1)));
-        if pass.spread {
-            work.for_each(run)
-        } else {
-            work.par_bridge().for_each(run)
-        }
+        });
         let output = |(&target, shape): (&usize, &Shape)| {
             let mut data = Vec::with_capacity(self.batch * shape.elements());
             for lane in &self.lanes[..self.batch] {
@@ -184,12 +179,6 @@ impl Plan for CpuPlan {
             }
             lane.backward(&self.steps, gate, spread);
         });
-        let work = self.lanes[..self.batch].iter_mut().enumerate();
-        if spread {
-            work.for_each(run)
-        } else {
-            work.par_bridge().for_each(run)
-        }
         let mut data = Vec::with_capacity(self.batch * self.input.elements());
         for lane in &mut self.lanes[..self.batch] {
             lane.take_gradient(&self.input, &mut data);

@@ -40,6 +40,19 @@ pub(super) struct DraftNode {
     pub source: usize,
 }
 
+impl DraftNode {
+    /// Number of constant values that the node may hold a copy of.
+    pub fn parameters(&self) -> usize {
+        match &self.op {
+            DraftOp::Op(Op::Conv(conv)) => conv.weight.len(),
+            DraftOp::Op(Op::Dense { weight, .. }) => weight.len(),
+            DraftOp::Op(Op::Affine { scale, shift }) => scale.len() + shift.len(),
+            DraftOp::Op(Op::Constant(array)) => array.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// The nodes drafted so far.
 #[derive(Debug)]
 pub(super) struct Draft {

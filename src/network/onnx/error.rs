@@ -25,14 +25,6 @@ pub enum ImportError {
     /// The nodes do not form a graph that can be evaluated.
     #[error("the network's graph: {0}")]
     Graph(String),
-    /// A constant tensor cannot be read.
-    #[error("tensor {name}: {why}")]
-    Tensor {
-        /// Name of the tensor.
-        name: String,
-        /// What is wrong with it.
-        why: String,
-    },
     /// Some nodes have no equivalent here.
     #[error("{}", list(.nodes, *.total))]
     Unsupported {

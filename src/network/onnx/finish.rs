@@ -3,29 +3,22 @@
 use std::collections::HashMap;
 
 use super::draft::{Draft, DraftOp, Id};
-use super::error::{ImportError, UnsupportedNode};
+use super::error::ImportError;
 use super::messages::GraphProto;
 use super::names::Names;
-use super::order;
 use crate::network::{Network, NodeId};
 
 /// Builds the network from the part of the draft that `outputs` depend on, and tells which tensor of the file each of
 /// its nodes holds.
 ///
 /// # Errors
-/// [`ImportError::Unsupported`] for functions that did not turn out to be a part of an activation.
+/// [`ImportError::Graph`] when a layer does not accept its inputs, which the draft has already checked.
 pub(super) fn finish(
     graph: &GraphProto,
     mut draft: Draft,
     outputs: &[Id],
-    total: usize,
 ) -> Result<(Network, Vec<Option<String>>), ImportError> {
     let needed = draft.needed(outputs);
-    let nodes: Vec<UnsupportedNode> = needed.iter().filter_map(|&id| unsupported(graph, &draft, id)).collect();
-    if !nodes.is_empty() {
-        return Err(ImportError::Unsupported { nodes, total });
-    }
-
     let input = draft.node(Draft::INPUT).shape.feature_map().unwrap_or_default();
     let mut network = Network::new(input[0], input[1], input[2]);
     let input_name = network.node(Network::INPUT).name.clone();
@@ -51,15 +44,4 @@ pub(super) fn finish(
     }
     network.set_outputs(outputs.iter().filter_map(|id| ids.get(id).copied()).collect());
     Ok((network, tensors))
-}
-
-fn unsupported(graph: &GraphProto, draft: &Draft, id: Id) -> Option<UnsupportedNode> {
-    let node = draft.node(id);
-    let DraftOp::Elementary(_) = node.op else { return None };
-    let source = graph.node.get(node.source)?;
-    Some(UnsupportedNode {
-        name: order::label(source).to_owned(),
-        op: source.op_type.clone(),
-        reason: "is only supported inside of a known activation, such as GELU, Mish or softplus".into(),
-    })
 }

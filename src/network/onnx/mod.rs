@@ -26,6 +26,9 @@ mod tensor;
 mod value;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::RangeInclusive;
 
 use prost::Message;
@@ -95,10 +98,14 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
         return Err(ImportError::Graph("has no outputs".into()));
     }
 
-    let walk::Walked { mut draft, outputs, total } = walk::walk(graph, opset, &input)?;
-    recognize::activations(&mut draft, &outputs);
+    let mut walked = walk::walk(graph, opset, &input, bytes.len())?;
+    recognize::activations(graph, &mut walked);
+    let walk::Walked { mut draft, outputs, total, failures } = walked;
+    if !failures.is_empty() {
+        return Err(ImportError::Unsupported { nodes: failures.into_values().collect(), total });
+    }
     let outputs = fold_affine::fold(&mut draft, outputs);
-    let (network, tensor_names) = finish::finish(graph, draft, &outputs, total)?;
+    let (network, tensor_names) = finish::finish(graph, draft, &outputs)?;
     Ok(Imported {
         network,
         input_name: input.name,

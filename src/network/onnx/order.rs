@@ -3,13 +3,22 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-use super::error::ImportError;
+use super::error::{ImportError, UnsupportedNode};
 use super::messages::{GraphProto, NodeProto};
 
 /// The name under which a node is known to its user: its own, or that of its first output.
 pub(super) fn label(node: &NodeProto) -> &str {
     let outputs = node.output.iter().map(String::as_str);
     std::iter::once(node.name.as_str()).chain(outputs).find(|name| !name.is_empty()).unwrap_or(&node.op_type)
+}
+
+/// A node as it is listed when it cannot be lowered.
+pub(super) fn unsupported(node: &NodeProto, reason: String) -> UnsupportedNode {
+    let op = match node.domain.as_str() {
+        "" | "ai.onnx" => node.op_type.clone(),
+        domain => format!("{domain}.{}", node.op_type),
+    };
+    UnsupportedNode { name: label(node).to_owned(), op, reason }
 }
 
 /// Names of the tensors that a node reads.

@@ -7,6 +7,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::draft::{Draft, DraftOp, Id};
+use super::messages::GraphProto;
+use super::order;
+use super::walk::Walked;
 use crate::network::{Activation, Binary, Op};
 
 /// Most nodes of one group.
@@ -25,9 +28,22 @@ const KNOWN: [Activation; 8] = [
 ];
 
 /// Replaces groups of nodes that compute a known activation by it. A group whose inner values are read elsewhere stays.
-pub(super) fn activations(draft: &mut Draft, outputs: &[Id]) {
+/// What networks do not have, and what is no part of such a group, becomes a failure.
+pub(super) fn activations(graph: &GraphProto, walked: &mut Walked) {
+    let readers = readers(walked);
+    let absorbed = put_together(&mut walked.draft, &readers);
+    for (id, node) in walked.draft.nodes().iter().enumerate() {
+        let is_left = readers[id] > 0 && !absorbed.contains(&id);
+        if let (DraftOp::Elementary(_), Some(source), true) = (&node.op, graph.node.get(node.source), is_left) {
+            let reason = "is only supported inside of a known activation, such as GELU, Mish or softplus";
+            walked.failures.insert(node.source, order::unsupported(source, reason.into()));
+        }
+    }
+}
+
+/// Replaces the groups and returns all their nodes.
+fn put_together(draft: &mut Draft, readers: &[usize]) -> HashSet<Id> {
     let sources = sources(draft);
-    let readers = draft.readers(outputs);
     let mut absorbed = HashSet::new();
     // From the outputs on, so that the largest group is found first.
     for id in (0..draft.nodes().len()).rev().filter(|&id| readers[id] > 0) {
@@ -36,7 +52,7 @@ pub(super) fn activations(draft: &mut Draft, outputs: &[Id]) {
         }
         for &source in &sources[id] {
             let Some(group) = draft.between(id, source, LARGEST_GROUP) else { break };
-            if group.len() < 2 || !is_closed(draft, &group, id, &readers) {
+            if group.len() < 2 || !is_closed(draft, &group, id, readers) {
                 continue;
             }
             if let Some(activation) = known(draft, id, source) {
@@ -46,6 +62,20 @@ pub(super) fn activations(draft: &mut Draft, outputs: &[Id]) {
                 absorbed.extend(group);
                 break;
             }
+        }
+    }
+    absorbed
+}
+
+/// How often each node is read. When outputs are missing because nodes failed, everything that was drafted counts.
+fn readers(walked: &Walked) -> Vec<usize> {
+    let draft = &walked.draft;
+    match walked.failures.is_empty() {
+        true => draft.readers(&walked.outputs),
+        false => {
+            let inner: HashSet<Id> = draft.nodes().iter().flat_map(|node| node.inputs.iter().copied()).collect();
+            let ends: Vec<Id> = (0..draft.nodes().len()).filter(|id| !inner.contains(id)).collect();
+            draft.readers(&ends)
         }
     }
 }
@@ -97,12 +127,13 @@ fn is_closed(draft: &Draft, group: &HashSet<Id>, exit: Id, readers: &[usize]) ->
 
 /// The known activation that the group between `source` and `exit` computes.
 fn known(draft: &Draft, exit: Id, source: Id) -> Option<Activation> {
-    let points: Vec<f64> = (-80..=80).map(|i| f64::from(i) / 8.0 + 0.01).collect();
-    let values: Vec<f64> = points.iter().map(|&x| value(draft, exit, &mut HashMap::from([(source, x)]))).collect();
-    KNOWN.into_iter().find(|activation| {
-        let is_near = |(&x, &y): (&f64, &f64)| (activation.value(x, 0) - y).abs() <= 2e-6 * (1.0 + x.abs());
-        points.iter().zip(&values).all(is_near)
-    })
+    let agrees = |activation: &Activation, x: f64| {
+        let found = value(draft, exit, &mut HashMap::from([(source, x)]));
+        (activation.value(x, 0) - found).abs() <= 2e-6 * (1.0 + x.abs())
+    };
+    // Two points rule nearly every group out.
+    let mut near = KNOWN.into_iter().filter(|activation| agrees(activation, 0.75) && agrees(activation, -1.25));
+    near.find(|activation| (-80..=80).all(|i| agrees(activation, f64::from(i) / 8.0 + 0.01)))
 }
 
 /// Value of a node of a group; `values` holds that of the source.

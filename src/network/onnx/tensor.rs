@@ -63,7 +63,7 @@ pub(super) mod data_type {
 /// A phrase: the data lies in another file, has a type that no network calculates with, or does not fit the dimensions.
 pub(super) fn read(tensor: &TensorProto) -> Result<Value, String> {
     if tensor.data_location != 0 {
-        return Err("its values are in another file (external data); save the network as one file".into());
+        return Err("is stored in another file (external data); save the network as one file".into());
     }
     if tensor.segment.is_some() {
         return Err("is stored in segments".into());

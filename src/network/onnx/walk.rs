@@ -1,17 +1,20 @@
 //! The walk over the graph of the file: every node is folded or lowered, and every failure is collected.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::call::{Call, Tensor};
-use super::draft::{Draft, Id};
+use super::draft::{Draft, DraftNode, Id};
 use super::error::{ImportError, UnsupportedNode};
 use super::input::ImageInput;
 use super::messages::{GraphProto, NodeProto, TensorProto};
 use super::value::Value;
 use super::{fold, lower, order, tensor};
 
-/// Most elements of all computed constants together, beyond what a few copies of the file's own would take.
-const MOST_COMPUTED: usize = 1 << 26;
+/// Most elements of all weights and computed constants together, beside [`PER_BYTE`] for each byte of the file.
+const MOST_COMPUTED: usize = 1 << 24;
+
+/// See [`MOST_COMPUTED`]: enough for half-precision weights that are converted and transposed.
+const PER_BYTE: usize = 4;
 
 /// The drafted graph.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub(super) struct Walked {
     pub outputs: Vec<Id>,
     /// Number of nodes of the file that the outputs depend on.
     pub total: usize,
+    /// The nodes that could not be lowered, by their index in the file. If there are any, outputs are missing.
+    pub failures: BTreeMap<usize, UnsupportedNode>,
 }
 
 struct Walk<'g> {
@@ -33,15 +38,21 @@ struct Walk<'g> {
     tensors: HashMap<&'g str, Tensor>,
     /// Names of the tensors that something reads.
     read: HashSet<&'g str>,
+    /// Number of elements that may still be computed.
     room: usize,
-    failures: Vec<UnsupportedNode>,
+    failures: BTreeMap<usize, UnsupportedNode>,
 }
 
 /// Lowers all nodes that the outputs depend on.
 ///
 /// # Errors
-/// [`ImportError::Graph`] when the nodes form no graph, [`ImportError::Unsupported`] with all nodes that failed.
-pub(super) fn walk(graph: &GraphProto, opset: i64, input: &ImageInput) -> Result<Walked, ImportError> {
+/// [`ImportError::Graph`] when the nodes form no graph.
+pub(super) fn walk(
+    graph: &GraphProto,
+    opset: i64,
+    input: &ImageInput,
+    file_bytes: usize,
+) -> Result<Walked, ImportError> {
     let initializers: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
     let mut given: HashSet<&str> = initializers.keys().copied().collect();
     given.insert(&input.name);
@@ -49,7 +60,6 @@ pub(super) fn walk(graph: &GraphProto, opset: i64, input: &ImageInput) -> Result
 
     let mut read: HashSet<&str> = order.iter().flat_map(|&i| order::reads(&graph.node[i])).collect();
     read.extend(graph.output.iter().map(|output| output.name.as_str()));
-    let stored: usize = graph.initializer.iter().map(|t| t.raw_data.len() + t.float_data.len()).sum();
     let mut walk = Walk {
         graph,
         opset,
@@ -58,17 +68,14 @@ pub(super) fn walk(graph: &GraphProto, opset: i64, input: &ImageInput) -> Result
         initializers,
         tensors: HashMap::from([(input.name.as_str(), Tensor::Map(Draft::INPUT))]),
         read,
-        room: MOST_COMPUTED.saturating_add(stored),
-        failures: Vec::new(),
+        room: MOST_COMPUTED.saturating_add(file_bytes.saturating_mul(PER_BYTE)),
+        failures: BTreeMap::new(),
     };
     for &index in &order {
         walk.visit(index);
     }
     let outputs = walk.outputs()?;
-    match walk.failures.is_empty() {
-        true => Ok(Walked { draft: walk.draft, outputs, total: order.len() }),
-        false => Err(ImportError::Unsupported { nodes: walk.failures, total: order.len() }),
-    }
+    Ok(Walked { draft: walk.draft, outputs, total: order.len(), failures: walk.failures })
 }
 
 impl<'g> Walk<'g> {
@@ -77,7 +84,7 @@ impl<'g> Walk<'g> {
         let outputs = match self.evaluate(index, node) {
             Ok(outputs) => outputs,
             Err(reason) => {
-                self.fail(node, reason);
+                self.fail(index, reason);
                 None
             }
         };
@@ -86,7 +93,7 @@ impl<'g> Walk<'g> {
         for (i, name) in node.output.iter().enumerate() {
             let output = outputs.next();
             if output.is_none() && !failed && self.read.contains(name.as_str()) {
-                self.fail(node, format!("its output number {i}, {name}, is read, which is not supported"));
+                self.fail(index, format!("its output number {i}, {name}, is read, which is not supported"));
             }
             self.tensors.insert(name, output.unwrap_or(Tensor::Failed));
         }
@@ -109,7 +116,7 @@ impl<'g> Walk<'g> {
         let call = Call { node, opset: self.opset, inputs, batch: self.batch, room: self.room };
         if !depends && let Some(fold) = fold {
             let values = fold(&call)?;
-            self.room = self.room.saturating_sub(values.iter().map(Value::len).sum());
+            self.charge(values.iter().map(Value::len).sum())?;
             return Ok(Some(values.into_iter().map(Tensor::Value).collect()));
         }
         let Some(lower) = lower else {
@@ -118,6 +125,7 @@ impl<'g> Walk<'g> {
         let first = self.draft.nodes().len();
         self.draft.begin(index, order::label(node));
         let outputs = lower.outputs(&mut self.draft, &call)?;
+        self.charge(self.draft.nodes()[first..].iter().map(DraftNode::parameters).sum())?;
         for (output, name) in outputs.iter().zip(&node.output) {
             if let Tensor::Map(id) = output
                 && *id >= first
@@ -126,6 +134,12 @@ impl<'g> Walk<'g> {
             }
         }
         Ok(Some(outputs))
+    }
+
+    /// Refuses files that describe far more numbers than they hold: one matrix that a thousand nodes transpose.
+    fn charge(&mut self, elements: usize) -> Result<(), String> {
+        self.room = self.room.checked_sub(elements).ok_or("needs more memory than weights of this file should")?;
+        Ok(())
     }
 
     fn input(&mut self, name: &'g str) -> Result<Option<Tensor>, String> {
@@ -141,12 +155,8 @@ impl<'g> Walk<'g> {
         Ok(Some(Tensor::Value(value)))
     }
 
-    fn fail(&mut self, node: &NodeProto, reason: String) {
-        let op = match node.domain.as_str() {
-            "" | "ai.onnx" => node.op_type.clone(),
-            domain => format!("{domain}.{}", node.op_type),
-        };
-        self.failures.push(UnsupportedNode { name: order::label(node).to_owned(), op, reason });
+    fn fail(&mut self, index: usize, reason: String) {
+        self.failures.insert(index, order::unsupported(&self.graph.node[index], reason));
     }
 
     /// The drafted outputs; those that failed are left out.

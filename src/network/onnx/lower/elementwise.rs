@@ -34,7 +34,7 @@ pub(super) fn sum(draft: &mut Draft, call: &Call) -> Result<Id, String> {
     let first = summands.next().ok_or("has no inputs")??;
     let mut total = first.clone();
     for summand in summands {
-        total = Tensor::Map(combined(draft, Binary::Add, &total, summand?)?);
+        total = Tensor::Map(combined(draft, call, Binary::Add, &total, summand?)?);
     }
     match total {
         Tensor::Map(id) => Ok(id),
@@ -59,7 +59,7 @@ pub(super) fn min(draft: &mut Draft, call: &Call) -> Result<Id, String> {
 /// <https://onnx.ai/onnx/operators/onnx__Neg.html>
 pub(super) fn neg(draft: &mut Draft, call: &Call) -> Result<Id, String> {
     let (input, shape) = call.shaped(draft, 0)?;
-    let channels = shape.channels();
+    let channels = call.claim(&[shape.channels()])?;
     affine(draft, input, vec![-1.0; channels], vec![0.0; channels], false)
 }
 
@@ -124,16 +124,16 @@ fn bounded(call: &Call) -> Result<(Id, Vec<f32>), String> {
 
 fn binary(draft: &mut Draft, call: &Call, kind: Binary) -> Result<Id, String> {
     match (call.input(0), call.input(1)) {
-        (Some(a), Some(b)) => combined(draft, kind, a, b),
+        (Some(a), Some(b)) => combined(draft, call, kind, a, b),
         _ => Err("lacks an input".into()),
     }
 }
 
-fn combined(draft: &mut Draft, kind: Binary, a: &Tensor, b: &Tensor) -> Result<Id, String> {
+fn combined(draft: &mut Draft, call: &Call, kind: Binary, a: &Tensor, b: &Tensor) -> Result<Id, String> {
     match (a, b) {
         (&Tensor::Map(a), &Tensor::Map(b)) => both(draft, kind, a, b),
-        (&Tensor::Map(input), Tensor::Value(value)) => with_constant(draft, kind, input, value, false),
-        (Tensor::Value(value), &Tensor::Map(input)) => with_constant(draft, kind, input, value, true),
+        (&Tensor::Map(input), Tensor::Value(value)) => with_constant(draft, call, kind, (input, value), false),
+        (Tensor::Value(value), &Tensor::Map(input)) => with_constant(draft, call, kind, (input, value), true),
         _ => Err("combines constants only".into()),
     }
 }
@@ -157,8 +157,15 @@ fn both(draft: &mut Draft, kind: Binary, a: Id, b: Id) -> Result<Id, String> {
 }
 
 /// A tensor and a constant; `turned` when the constant comes first.
-fn with_constant(draft: &mut Draft, kind: Binary, input: Id, value: &Value, turned: bool) -> Result<Id, String> {
+fn with_constant(
+    draft: &mut Draft,
+    call: &Call,
+    kind: Binary,
+    (input, value): (Id, &Value),
+    turned: bool,
+) -> Result<Id, String> {
     let shape = draft.node(input).shape.clone();
+    call.claim(&[shape.channels()])?;
     let constant = beside_batch(value, shape.len())?;
     let sized = value.is_sized();
     if let Some(values) = per_channel(&constant, &shape) {

@@ -1,0 +1,225 @@
+//! Files that cannot be imported, and what their users are told.
+
+use super::*;
+
+fn classifier() -> File {
+    File::new([2, 6, 6])
+        .kernel("w", 3, 2, 3)
+        .constant("fc", &[3, 2], &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+        .node("Conv", "conv", "image, w -> a", &[])
+        .node("Relu", "relu", "a -> b", &[])
+        .node("GlobalAveragePool", "pool", "b -> c", &[])
+        .node("Flatten", "flat", "c -> d", &[])
+        .node("Gemm", "gemm", "d, fc -> logits", &[])
+        .output("logits")
+}
+
+fn error(file: &File) -> String {
+    file.import().expect_err("should not import").to_string()
+}
+
+#[track_caller]
+fn assert_says(file: &File, expected: &str) {
+    let error = error(file);
+    assert!(error.contains(expected), "{error}\n  should say\n{expected}");
+}
+
+#[test]
+fn what_is_no_onnx_file() {
+    assert!(classifier().import().is_ok());
+    let says = |bytes: &[u8]| import(bytes).unwrap_err().to_string();
+    assert_eq!(says(b""), "not an ONNX model: the file holds no graph");
+    assert_eq!(says(b"\x89PNG\r\n\x1a\n"), "not an ONNX model: the file is truncated or damaged");
+    assert!(says(&[0xff; 100]).starts_with("not an ONNX model"));
+    let bytes = classifier().bytes();
+    for length in 0..bytes.len() {
+        assert!(import(&bytes[..length]).is_err(), "cut after {length} of {} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn files_that_would_take_absurd_amounts_of_memory() {
+    // One million empty nodes in two megabytes.
+    let mut graph = [0x0a, 0x00].repeat(1_000_001);
+    let mut bytes = vec![0x3a];
+    prost::encoding::encode_varint(graph.len() as u64, &mut bytes);
+    bytes.append(&mut graph);
+    let error = import(&bytes).unwrap_err().to_string();
+    assert_eq!(error, "not an ONNX model: the file has more than 1000000 fields");
+
+    let mut file = classifier();
+    file.graph().initializer[0].dims = vec![i64::MAX, i64::MAX, 3, 3];
+    assert_says(&file, "conv (Conv): its input w has dimensions");
+
+    // A constant of a terabyte.
+    let file = File::new([1, 2, 2])
+        .int_constant("huge", &[1 << 20, 1 << 20])
+        .node("ConstantOfShape", "fill", "huge -> c", &[])
+        .node("Add", "add", "image, c -> y", &[])
+        .output("y");
+    assert_says(&file, "fill (ConstantOfShape): computes a constant of shape [1048576, 1048576], which is too large");
+
+    // One matrix that is transposed again and again.
+    let mut file = File::new([1, 1, 1]).constant("w", &[1024, 1], &[0.5; 1024]).int_constant("shape", &[1024, 1024]);
+    file = file.node("Expand", "", "w, shape -> big", &[]).node("Flatten", "", "image -> x0", &[]);
+    for i in 0..40 {
+        let io = format!("x{i}, big -> x{}", i + 1);
+        file = file.node("MatMul", "", &io, &[]);
+    }
+    file.graph().input[0] = value_info("image", data_type::FLOAT, [1, 1024, 1, 1].map(dimension).to_vec());
+    assert_says(&file.output("x40"), "needs more memory than weights of this file should");
+}
+
+#[test]
+fn layers_of_absurd_sizes() {
+    let pads = |n: i64| {
+        File::new([1, 4, 4])
+            .node("Pad", "pad", "image, pads -> y", &[])
+            .output("y")
+            .int_constant("pads", &[0, 0, n, n, 0, 0, n, n])
+    };
+    assert_says(&pads(1 << 23), "pad (Pad): gives [1,16777220,16777220], more than 1073741824 values");
+    assert_says(&pads(i64::MAX), "has pads 9223372036854775807; expected a number from 0 to 16777216");
+    assert_says(&pads(-1), "has pads -1");
+    let strides = [ints("strides", &[0, 1]), ints("kernel_shape", &[2, 2])];
+    let zero = File::new([1, 4, 4]).node("MaxPool", "pool", "image -> y", &strides).output("y");
+    assert_says(&zero, "pool (MaxPool): has a kernel, stride or dilation of zero");
+    let kernel = [ints("kernel_shape", &[5, 2])];
+    let large = File::new([1, 4, 4]).node("MaxPool", "pool", "image -> y", &kernel).output("y");
+    assert_says(&large, "pool (MaxPool): has a window of [5, 2], larger than its input of [4, 4]");
+}
+
+#[test]
+fn opsets_outside_of_the_range() {
+    assert_eq!(
+        error(&classifier().opset(7)),
+        "opset 7 is not supported; export the network with an opset from 9 to 21"
+    );
+    assert_says(&classifier().opset(22), "opset 22 is not supported");
+    let mut file = classifier();
+    file.model.opset_import.clear();
+    assert_says(&file, "opset (none) is not supported");
+}
+
+#[test]
+fn inputs_that_are_no_image() {
+    let mut two = classifier();
+    two.graph().input.push(value_info("mask", data_type::FLOAT, [1, 1].map(dimension).to_vec()));
+    assert_says(&two, "the network's input: there are 2 (image, mask); expected one image [N,C,H,W]");
+    let mut none = classifier();
+    none.graph().input.clear();
+    assert_says(&none, "the network's input: there is none");
+    let mut vector = classifier();
+    vector.graph().input[0] = value_info("image", data_type::FLOAT, [1, 5].map(dimension).to_vec());
+    assert_says(&vector, "image has 2 axes; expected an image [N,C,H,W]");
+    let mut bytes = classifier();
+    bytes.graph().input[0] = value_info("image", data_type::UINT8, [1, 2, 6, 6].map(dimension).to_vec());
+    assert_says(&bytes, "image has element type UINT8; expected FLOAT");
+    let mut unknown = classifier();
+    unknown.graph().input[0] = ValueInfoProto { name: "image".into(), r#type: None };
+    assert_says(&unknown, "image is no tensor");
+    let mut huge = classifier();
+    huge.graph().input[0] = value_info("image", data_type::FLOAT, [1, 2, 6, 1 << 40].map(dimension).to_vec());
+    assert_says(&huge, "image has 1099511627776 width; expected 1 to 65536");
+}
+
+#[test]
+fn graphs_that_are_none() {
+    let missing = File::new([1, 4, 4]).node("Conv", "conv", "image, w, b -> y", &[]).output("y");
+    assert_eq!(error(&missing), "the network's graph: nothing provides b (read by conv), w (read by conv)");
+    assert_says(&classifier().output("prob"), "nothing provides prob (read by an output)");
+    let cycle = File::new([1, 4, 4])
+        .node("Relu", "start", "image -> x", &[])
+        .node("Add", "add", "x, c -> a", &[])
+        .node("Relu", "relu", "a -> c", &[])
+        .output("c");
+    assert_says(&cycle, "the network's graph: has a cycle: add reads its own output, directly or through other nodes");
+    let twice = classifier().node("Relu", "again", "a -> b", &[]);
+    assert_says(&twice, "tensor b is made twice, the last time by again");
+    let mut silent = classifier();
+    silent.graph().output.clear();
+    assert_says(&silent, "the network's graph: has no outputs");
+    let through = File::new([1, 4, 4]).node("Identity", "id", "image -> y", &[]).output("y");
+    assert_says(&through, "output y is the image itself");
+    let constant = File::new([1, 4, 4]).constant("c", &[1], &[1.0]).node("Neg", "neg", "c -> y", &[]).output("y");
+    assert_says(&constant, "output y does not depend on the image");
+}
+
+#[test]
+fn nodes_out_of_order_are_fine() {
+    let mut file = classifier();
+    file.graph().node.reverse();
+    assert_eq!(layers(&file.import().unwrap()), layers(&classifier().import().unwrap()));
+}
+
+#[test]
+fn every_node_that_cannot_be_lowered_is_named() {
+    let file = File::new([1, 8, 8])
+        .constant("w", &[4, 1, 3], &[0.0; 12])
+        .node("Relu", "fine", "image -> a", &[])
+        .node("LSTM", "/rnn/LSTM", "a -> b", &[])
+        .node("Relu", "behind", "b -> c", &[])
+        .node("Conv", "/flat/Conv", "a, w -> d", &[])
+        .node("Transpose", "", "a -> turned", &[ints("perm", &[1, 0, 2, 3])])
+        .node("Exp", "power", "a -> e", &[])
+        .node("FusedConv", "fused", "c -> f", &[])
+        .node("Concat", "all", "d, turned, e, f -> y", &[int("axis", 1)])
+        .output("y");
+    let mut file = file;
+    file.graph().node[6].domain = "com.microsoft".into();
+    assert_eq!(
+        error(&file),
+        "5 of the network's 8 nodes cannot be imported:\
+         \n  /rnn/LSTM (LSTM): the operation is not supported\
+         \n  /flat/Conv (Conv): is a 1-D convolution; only 2-D convolutions are supported\
+         \n  turned (Transpose): has perm [1, 0, 2, 3], which moves the batch axis\
+         \n  power (Exp): is only supported inside of a known activation, such as GELU, Mish or softplus\
+         \n  fused (com.microsoft.FusedConv): the operation is not supported"
+    );
+}
+
+#[test]
+fn tensors_that_cannot_be_read() {
+    let broken = |change: fn(&mut TensorProto)| {
+        let mut file = classifier();
+        change(&mut file.graph().initializer[0]);
+        file
+    };
+    assert_says(&broken(|t| t.dims[0] = 5), "conv (Conv): its input w has dimensions [5, 2, 3, 3] but holds 54 values");
+    assert_says(&broken(|t| t.dims[0] = -5), "its input w has dimensions [-5, 2, 3, 3]");
+    assert_says(&broken(|t| t.dims = vec![1; 40]), "its input w has 40 axes");
+    assert_says(&broken(|t| t.data_type = 8), "its input w has element type STRING, which is not supported");
+    assert_says(&broken(|t| t.data_type = 77), "its input w has element type number 77");
+    assert_says(&broken(|t| t.data_location = 1), "its input w is stored in another file (external data); save");
+    assert_says(&broken(|t| t.segment = Some(Segment {})), "its input w is stored in segments");
+    assert_says(&broken(|t| t.raw_data = vec![0; 215]), "its input w has dimensions [3, 2, 3, 3] but holds 215 bytes");
+    assert_says(&broken(|t| t.dims = vec![0, 2, 3, 3]), "but holds 54 values");
+    assert_says(&broken(|t| (t.dims, t.float_data) = (vec![0, 2, 3, 3], vec![])), "conv (Conv): gives an empty tensor");
+}
+
+#[test]
+fn attributes_that_make_no_sense() {
+    let node = |op: &str, attributes: &[AttributeProto]| {
+        File::new([2, 4, 4]).node(op, "node", "image -> y", attributes).output("y")
+    };
+    assert_says(&node("Transpose", &[int("perm", 1)]), "its attribute perm is not a list of integers");
+    assert_says(&node("Transpose", &[ints("perm", &[0, 1, 1, 2])]), "does not permute the axes");
+    assert_says(&node("Softmax", &[int("axis", 7)]), "works along axis 7, but its input has 4 axes");
+    assert_says(&node("Softmax", &[int("axis", 0)]), "works across the images of a batch");
+    assert_says(&node("Flatten", &[int("axis", 2)]), "has axis 2, which does not give one vector per image");
+    assert_says(&node("MaxPool", &[]), "has no kernel_shape");
+    assert_says(&node("MaxPool", &[ints("kernel_shape", &[2])]), "has a 1-dimensional kernel");
+    assert_says(&node("ReduceMean", &[ints("axes", &[0, 2])]), "works across the images of a batch");
+    assert_says(&node("ReduceMean", &[]), "reduces over the images of a batch");
+    let pads = [ints("kernel_shape", &[2, 2]), ints("pads", &[2, 0, 0, 0])];
+    assert_says(&node("MaxPool", &pads), "has windows that lie in the padding only");
+    let same = [ints("kernel_shape", &[2, 2]), text("auto_pad", "SAME")];
+    assert_says(&node("MaxPool", &same), "has auto_pad SAME; expected NOTSET, VALID, SAME_UPPER or SAME_LOWER");
+    let train = File::new([1, 2, 2])
+        .constant("v", &[1], &[1.0])
+        .node("BatchNormalization", "bn", "image, v, v, v, v -> y", &[int("training_mode", 1)])
+        .output("y");
+    assert_says(&train, "bn (BatchNormalization): is in training mode; export the network for inference");
+    let mask = node("Relu", &[]).node("Dropout", "drop", "y -> z, mask", &[]).output("mask");
+    assert_says(&mask, "drop (Dropout): its output number 1, mask, is read, which is not supported");
+}

@@ -1,0 +1,300 @@
+//! Requests that no server can carry out: each gets a problem document that names what is wrong.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::http_service::{Server, quick};
+
+/// Sent as `application/json` to `POST /v1/jobs`; status, and the field that the problem must name.
+fn bodies() -> Vec<(&'static str, String, u16, &'static str)> {
+    let with =
+        |fields: &str| format!(r#"{{"model": "fashion-resnet8", "objective": "logits:1", "steps": 2, {fields}}}"#);
+    let aims = |objective: &str| format!(r#"{{"model": "fashion-resnet8", "steps": 2, "objective": {objective}}}"#);
+    let many = |n: usize| format!("[{}]", vec![r#""logits:1""#; n].join(","));
+    let model = |model: &str| json!({"model": model, "objective": "logits:1"}).to_string();
+    vec![
+        // What is no JSON.
+        ("nothing", String::new(), 400, ""),
+        ("broken JSON", r#"{"model": "#.into(), 400, ""),
+        ("two documents", format!("{} {}", with(r#""seed": 1"#), "{}"), 400, ""),
+        ("NaN", with(r#""steps": NaN"#), 400, ""),
+        ("a number too large for any number", with(r#""seed": 1e999"#), 400, ""),
+        ("deep nesting", aims(&"[".repeat(100_000)), 400, ""),
+        ("text behind a null byte", "\0{}".into(), 400, ""),
+        // What is no request.
+        ("a list", "[]".into(), 422, "body"),
+        ("a string", r#""fashion-resnet8""#.into(), 422, "body"),
+        ("no model", r#"{"objective": "logits:1"}"#.into(), 422, "model"),
+        ("no objective", r#"{"model": "fashion-resnet8"}"#.into(), 422, "objective"),
+        ("an unknown field", with(r#""colour": "red""#), 422, "colour"),
+        ("a field twice", with(r#""steps": 3"#), 422, "steps"),
+        ("steps as text", with(r#""seed": "7""#), 422, "seed"),
+        ("both objective and objectives", with(r#""objectives": ["logits:1"]"#), 422, "objective"),
+        // Models.
+        ("an unknown model", model("resnet-of-nowhere"), 422, "model"),
+        ("an empty model", model(""), 422, "model"),
+        ("a path as a model", model("../../etc/passwd"), 422, "model"),
+        ("an absolute path as a model", model("/etc/passwd"), 422, "model"),
+        ("a null byte in a model", model("fashion\0resnet8"), 422, "model"),
+        ("a number as a model", r#"{"model": 8, "objective": "logits:1"}"#.into(), 422, "model"),
+        // Objectives.
+        ("a unit without a channel", aims(r#""logits""#), 422, "objective"),
+        ("a unit with a negative channel", aims(r#""logits:-1""#), 422, "objective"),
+        ("a unit out of range", aims(r#""logits:10""#), 422, "objective.channel"),
+        ("a huge channel", aims(r#""logits:18446744073709551615""#), 422, "objective.channel"),
+        ("a channel beyond all numbers", aims(r#""logits:99999999999999999999999999""#), 422, "objective"),
+        ("an unknown layer", aims(r#""logitz:1""#), 422, "objective.layer"),
+        ("a very long layer", aims(&format!("\"{}:1\"", "x".repeat(100_000))), 422, "objective.layer"),
+        ("a null byte in a layer", aims(r#""lo\u0000gits:1""#), 422, "objective.layer"),
+        ("an unknown reduction", aims(r#""logits:1@median""#), 422, "objective"),
+        ("a fraction out of range", aims(r#""layer1/Relu_1:1@top1.5""#), 422, "objective.fraction"),
+        ("a position outside the layer", aims(r#""layer1/Relu_1:1@999,0""#), 422, "objective.position[0]"),
+        ("a position in a layer without positions", aims(r#""logits:1@0,0""#), 422, "objective.position"),
+        ("a unit with an unknown field", aims(r#"{"layer": "logits", "chanel": 1}"#), 422, "objective.chanel"),
+        ("a unit with a fractional channel", aims(r#"{"layer": "logits", "channel": 1.5}"#), 422, "objective.channel"),
+        (
+            "a direction of the wrong length",
+            aims(r#"{"layer": "logits", "direction": [1, 2]}"#),
+            422,
+            "objective.direction",
+        ),
+        ("an infinite direction", aims(r#"{"layer": "logits", "direction": [1e300]}"#), 422, "objective.direction[0]"),
+        ("an empty sum", aims(r#"{"sum": []}"#), 422, "objective.sum"),
+        ("an endless sum", aims(&format!(r#"{{"sum": {}}}"#, many(65))), 422, "objective.sum"),
+        ("a sum in a sum", aims(r#"{"sum": [{"sum": ["logits:1"]}]}"#), 422, "objective.sum[0].sum"),
+        ("a sum beside a channel", aims(r#"{"sum": ["logits:1"], "channel": 1}"#), 422, "objective.channel"),
+        ("an infinite weight", aims(r#"{"layer": "logits", "channel": 1, "weight": 1e39}"#), 422, "objective.weight"),
+        ("a number as an objective", aims("954"), 422, "objective"),
+        ("no objectives", r#"{"model": "fashion-resnet8", "objectives": []}"#.into(), 422, "objectives"),
+        (
+            "too many objectives",
+            format!(r#"{{"model": "fashion-resnet8", "objectives": {}}}"#, many(65)),
+            422,
+            "objectives",
+        ),
+        (
+            "the second of two objectives",
+            r#"{"model": "fashion-resnet8", "objectives": ["logits:1", "logits:99"]}"#.into(),
+            422,
+            "objectives[1].channel",
+        ),
+        // Settings.
+        ("no steps", aims(r#""logits:1", "steps": 0"#).replace(r#""steps": 2, "#, ""), 422, "steps"),
+        ("too many steps", aims(r#""logits:1", "steps": 4097"#).replace(r#""steps": 2, "#, ""), 422, "steps"),
+        ("negative steps", aims(r#""logits:1", "steps": -1"#).replace(r#""steps": 2, "#, ""), 422, "steps"),
+        ("an unknown gate", with(r#""gate": "fast""#), 422, "gate.kind"),
+        ("an unknown gate in an object", with(r#""gate": {"kind": "fast"}"#), 422, "gate.kind"),
+        ("a gate without a kind", with(r#""gate": {"slope": 0.1}"#), 422, "gate.kind"),
+        ("a gate of the wrong type", with(r#""gate": 0.3"#), 422, "gate"),
+        ("a slope out of range", with(r#""gate": {"kind": "decoupled", "slope": 1.5}"#), 422, "gate.slope"),
+        ("a negative slope", with(r#""gate": {"kind": "decoupled", "slope": -0.1}"#), 422, "gate.slope"),
+        ("a slope for a gate without one", with(r#""gate": {"kind": "plain", "slope": 0.1}"#), 422, "gate.slope"),
+        ("a temperature of nothing", with(r#""gate": {"kind": "soft", "temperature": 0}"#), 422, "gate.temperature"),
+        ("shares above one", with(r#""gate": {"kind": "soft", "anneal": 0.9, "polish": 0.9}"#), 422, "gate.polish"),
+        ("an unknown optimizer", with(r#""optimizer": "sgd""#), 422, "optimizer.kind"),
+        ("a step size of nothing", with(r#""optimizer": {"kind": "adam", "lr": 0}"#), 422, "optimizer.lr"),
+        ("a huge step size", with(r#""optimizer": {"kind": "adam", "lr": 1e30}"#), 422, "optimizer.lr"),
+        ("a transform of no kind", with(r#""transforms": ["jitter:8", "spin:3"]"#), 422, "transforms[1]"),
+        ("a transform out of range", with(r#""transforms": ["rotate:720"]"#), 422, "transforms[0]"),
+        ("a transform that is not a number", with(r#""transforms": ["blur:nan"]"#), 422, "transforms[0]"),
+        (
+            "too many transforms",
+            with(&format!(r#""transforms": [{}]"#, [r#""jitter:1""#; 17].join(","))),
+            422,
+            "transforms",
+        ),
+        ("transforms as text", with(r#""transforms": "jitter:8""#), 422, "transforms"),
+        ("a size of three", with(r#""size": [28, 28, 1]"#), 422, "size"),
+        ("an empty size", with(r#""size": [0, 28]"#), 422, "size[0]"),
+        ("a huge size", with(r#""size": [28, 4294967296]"#), 422, "size[1]"),
+        ("a start of no kind", with(r#""start": {"kind": "black"}"#), 422, "start.kind"),
+        ("noise out of range", with(r#""start": {"kind": "grey", "noise": 2}"#), 422, "start.noise"),
+        ("a start with an unknown field", with(r#""start": {"kind": "uniform", "noise": 0.1}"#), 422, "start.noise"),
+        ("a negative seed", with(r#""seed": -1"#), 422, "seed"),
+        ("a seed that JSON cannot hold", with(r#""seed": 9007199254740992"#), 422, "seed"),
+        ("a fractional seed", with(r#""seed": 0.5"#), 422, "seed"),
+        ("never scored", with(r#""score_every": 0"#), 422, "score_every"),
+    ]
+}
+
+/// Method, path with query, headers; status, and the field that the problem must name.
+fn requests() -> Vec<(Method, String, Vec<(&'static str, String)>, u16, &'static str)> {
+    let none = || Vec::new();
+    let id = "0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a";
+    let get = |path: &str, status, field| (Method::GET, path.to_owned(), none(), status, field);
+    let key = |key: &str| vec![("Idempotency-Key", key.to_owned()), ("Content-Type", "application/json".into())];
+    vec![
+        get("/v2/jobs", 404, ""),
+        get("/v1/jobs/", 404, ""),
+        get(&format!("/{}", "x".repeat(5000)), 404, ""),
+        get("/docs/../../etc/passwd", 404, ""),
+        get("/docs/..%2f..%2fetc%2fpasswd", 404, ""),
+        get("/v1/jobs/1", 400, "id"),
+        get("/v1/jobs/%00", 400, "id"),
+        get("/v1/jobs/%ff", 400, ""),
+        get(&format!("/v1/jobs/{}", id.replace('-', "")), 400, "id"),
+        get(&format!("/v1/jobs/{id}"), 404, ""),
+        get(&format!("/v1/jobs/{id}?include=jpeg"), 400, "include"),
+        get(&format!("/v1/jobs/{id}?includes=png"), 400, "includes"),
+        get(&format!("/v1/jobs/{id}/stimuli/0"), 404, ""),
+        get(&format!("/v1/jobs/{id}/stimuli/first"), 400, "n"),
+        get(&format!("/v1/jobs/{id}/stimuli/-1"), 400, "n"),
+        get(&format!("/v1/jobs/{id}/stimuli/99999999999999999999"), 400, "n"),
+        get(&format!("/v1/jobs/{id}/stimuli/0?encoding=hex"), 400, "encoding"),
+        get(&format!("/v1/jobs/{id}/events"), 404, ""),
+        get("/v1/jobs?state=done", 400, "state"),
+        get("/v1/jobs?state=", 400, "state"),
+        get("/v1/jobs?limit=0", 400, "limit"),
+        get("/v1/jobs?limit=101", 400, "limit"),
+        get("/v1/jobs?limit=ten", 400, "limit"),
+        get("/v1/jobs?limit=1&limit=2", 400, "limit"),
+        get("/v1/jobs?cursor=next", 400, "cursor"),
+        get("/v1/jobs?cursor=%00", 400, "cursor"),
+        get("/v1/jobs?page=2", 400, "page"),
+        get("/v1/models/nowhere", 404, "model"),
+        get("/v1/models/..%2F..%2Fetc%2Fpasswd", 404, "model"),
+        get("/v1/models/fashion%00resnet8", 404, "model"),
+        get("/v1/models/nowhere/layers", 404, "model"),
+        get("/v1/models/fashion-resnet8?verbose=1", 400, "verbose"),
+        (Method::PUT, "/v1/jobs".into(), none(), 405, ""),
+        (Method::PATCH, format!("/v1/jobs/{id}"), none(), 405, ""),
+        (Method::DELETE, "/v1/models/fashion-resnet8".into(), none(), 405, ""),
+        (Method::POST, "/livez".into(), none(), 405, ""),
+        (Method::GET, format!("/v1/jobs/{id}/cancel"), none(), 405, ""),
+        (Method::POST, format!("/v1/jobs/{id}/cancel"), none(), 404, ""),
+        (Method::DELETE, format!("/v1/jobs/{id}"), none(), 404, ""),
+        (Method::DELETE, "/v1/jobs/x".into(), none(), 400, "id"),
+        (Method::POST, "/v1/jobs".into(), none(), 415, ""),
+        (Method::POST, "/v1/jobs".into(), vec![("Content-Type", "text/plain".into())], 415, ""),
+        (Method::POST, "/v1/jobs".into(), vec![("Content-Type", "multipart/form-data; boundary=x".into())], 415, ""),
+        (Method::POST, "/v1/jobs".into(), key(&"k".repeat(256)), 400, "Idempotency-Key"),
+        (Method::POST, "/v1/jobs".into(), key("ключ"), 400, "Idempotency-Key"),
+        (Method::POST, "/v1/jobs?include=gif".into(), key("k"), 400, "include"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_bad_request_is_told_what_is_wrong_and_the_server_goes_on() {
+    let server = Server::start().await;
+    let (bodies, requests) = (bodies(), requests());
+    assert!(bodies.len() + requests.len() > 30);
+    for (what, body, status, field) in bodies {
+        let request = server.request(Method::POST, "/v1/jobs").header("Content-Type", "application/json").body(body);
+        expect(what, &server.send(request).await, status, field);
+    }
+    for (method, path, headers, status, field) in requests {
+        let mut request = server.request(method.clone(), &path);
+        for (name, value) in &headers {
+            request = request.header(*name, value.as_bytes());
+        }
+        if method == Method::POST && path.starts_with("/v1/jobs") && !path.contains("cancel") {
+            request = request.body(quick().to_string());
+        }
+        let answer = server.send(request).await;
+        expect(&format!("{method} {}", &path[..path.len().min(80)]), &answer, status, field);
+        assert_eq!(answer.headers.contains_key("allow"), status == 405, "{method} {path}");
+    }
+    assert_eq!(server.get("/v1/jobs").await.json()["jobs"], json!([]), "none of them made a job");
+    let job = server.submit(quick()).await;
+    server.state(job["id"].as_str().unwrap(), "succeeded").await;
+}
+
+fn expect(what: &str, answer: &crate::http_service::Answer, status: u16, field: &str) {
+    let problem = answer.json();
+    assert_eq!(answer.status, status, "{what}: {problem}");
+    assert!(!problem["detail"].as_str().unwrap().is_empty(), "{what}: {problem}");
+    assert!(answer.body.len() < 4096, "{what}: what was sent is not sent back at length");
+    match field {
+        "" => {}
+        field => {
+            assert_eq!(problem["errors"][0]["field"], field, "{what}: {problem}");
+            assert!(!problem["errors"][0]["expected"].as_str().unwrap().is_empty(), "{what}: {problem}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_model_is_answered_with_those_there_are() {
+    let server = Server::start().await;
+    let answer = server.post("/v1/jobs", &json!({"model": "resnet", "objective": "logits:1"})).await;
+    let expected = answer.json()["errors"][0]["expected"].as_str().unwrap().to_owned();
+    assert!(expected.contains("fashion-resnet8") && expected.contains("squeezenet1.1"), "{expected}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_may_be_as_large_as_configured_and_no_larger() {
+    let server = Server::with(|config| config.body_limit = 2048).await;
+    let body = |size: usize| {
+        let text = quick().to_string();
+        format!("{text}{}", " ".repeat(size - text.len()))
+    };
+    let send = |body: String| {
+        server.send(server.request(Method::POST, "/v1/jobs").header("Content-Type", "application/json").body(body))
+    };
+    assert_eq!(send(body(2048)).await.status, 202);
+    let refused = send(body(2049)).await;
+    assert_eq!((refused.status, refused.json()["type"].as_str()), (413, Some("/problems/body-too-large")));
+    assert_eq!(send(body(10_000)).await.status, 413);
+}
+
+/// Sends bytes and reads until the server closes the connection.
+fn talk(base: &str, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = Vec::new();
+    // A reset is an end too.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_finishes_its_request_is_let_go() {
+    let server = Server::with(|config| config.request_timeout = Duration::from_secs(1)).await;
+    let base = server.base.clone();
+    let body = "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    let late = tokio::task::spawn_blocking(move || talk(&base, body.as_bytes())).await.unwrap();
+    assert!(late.starts_with("HTTP/1.1 408 "), "{late}");
+    assert!(late.contains("/problems/request-timeout"), "{late}");
+
+    let base = server.base.clone();
+    let silent = tokio::task::spawn_blocking(move || talk(&base, b"GET /livez HTTP/1.1\r\nHost:")).await.unwrap();
+    assert!(!silent.contains("200 OK"), "{silent}");
+    assert_eq!(server.get("/livez").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_http_harms_nobody() {
+    let server = Server::start().await;
+    for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"EHLO example.org\r\n", &[0; 4096]] {
+        let (base, bytes) = (server.base.clone(), bytes.to_vec());
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
+            // The server may hang up at any byte; only what it says until then counts.
+            let _ = stream.write_all(&bytes);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer);
+            answer
+        });
+        assert!(!answer.await.unwrap().starts_with(b"HTTP/1.1 2"));
+    }
+    assert_eq!(server.get("/livez").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_limit_wait_for_their_turn() {
+    let server = Server::with(|config| config.max_connections = 1).await;
+    let address = server.base.strip_prefix("http://").unwrap().to_owned();
+    let occupied = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let waiting = tokio::spawn(server.request(Method::GET, "/livez").send());
+    // The other connection is served as soon as this one goes, and not before.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!waiting.is_finished());
+    drop(occupied);
+    assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
+}

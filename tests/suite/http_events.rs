@@ -1,0 +1,146 @@
+//! Watching jobs: server-sent events.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::http_service::{DEADLINE, Server, endless, patient, quick};
+
+/// An event as a client reads it.
+#[derive(Debug, Clone, PartialEq)]
+struct Event {
+    name: String,
+    id: Option<u64>,
+    data: Value,
+}
+
+/// A stream of events that is being read.
+struct Events {
+    text: String,
+    chunks: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+}
+
+async fn watch(server: &Server, id: &str, last: Option<&str>) -> Result<Events, u16> {
+    let mut request = server.request(Method::GET, &format!("/v1/jobs/{id}/events"));
+    if let Some(last) = last {
+        request = request.header("Last-Event-ID", last);
+    }
+    let response = request.send().await.unwrap();
+    match response.status().as_u16() {
+        200 => {
+            assert_eq!(response.headers()["content-type"], "text/event-stream");
+            Ok(Events { text: String::new(), chunks: response.bytes_stream().boxed() })
+        }
+        other => Err(other),
+    }
+}
+
+impl Events {
+    /// The next event; nothing when the stream has ended.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let (event, rest) = (parse(event), rest.to_owned());
+                self.text = rest;
+                if let Some(event) = event {
+                    return Some(event);
+                }
+                continue;
+            }
+            let chunk = tokio::time::timeout(DEADLINE, self.chunks.next()).await.expect("an event or the end")?;
+            self.text += std::str::from_utf8(&chunk.unwrap()).unwrap();
+        }
+    }
+
+    async fn all(mut self) -> Vec<Event> {
+        let mut all = Vec::new();
+        while let Some(event) = self.next().await {
+            all.push(event);
+        }
+        all
+    }
+}
+
+/// Comments that keep the connection alive are no events.
+fn parse(text: &str) -> Option<Event> {
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    Some(Event {
+        name: field("event")?.to_owned(),
+        id: field("id").map(|id| id.parse().unwrap()),
+        data: serde_json::from_str(field("data")?).unwrap(),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_sees_the_job_its_steps_and_its_end() {
+    let server = Server::start().await;
+    let job = server.submit(quick()).await;
+    let id = job["id"].as_str().unwrap();
+    let events = watch(&server, id, None).await.unwrap().all().await;
+    assert_eq!((events[0].name.as_str(), &events[0].data["id"]), ("job", &job["id"]));
+    let states: Vec<&Value> = events.iter().filter(|e| e.name == "state").map(|e| &e.data["state"]).collect();
+    assert_eq!(*states.last().unwrap(), "succeeded", "{events:?}");
+    assert!(events[1..].is_sorted_by_key(|event| event.id), "{events:?}");
+    for event in events.iter().filter(|event| event.name == "progress") {
+        assert_eq!(event.data["steps"], 4, "{event:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_that_comes_back_misses_nothing_and_sees_nothing_twice() {
+    let server = Server::with(patient).await;
+    let job = server.submit(endless()).await;
+    let id = job["id"].as_str().unwrap();
+    let mut first = watch(&server, id, None).await.unwrap();
+    let last = loop {
+        let event = first.next().await.unwrap();
+        if event.name == "progress" {
+            break event.id.unwrap();
+        }
+    };
+    drop(first);
+
+    let mut second = watch(&server, id, Some(&last.to_string())).await.unwrap();
+    let next = second.next().await.unwrap();
+    assert!(next.id > Some(last) || next.name == "skipped", "{next:?} after {last}");
+    server.send(server.request(Method::POST, &format!("/v1/jobs/{id}/cancel"))).await;
+    let rest = second.all().await;
+    let end = rest.last().unwrap_or(&next);
+    assert_eq!(end.data["state"], "canceled", "{rest:?}");
+    assert!(rest.iter().all(|event| event.id.is_none_or(|id| id > last)), "{rest:?}");
+
+    let end = end.id.unwrap().to_string();
+    assert_eq!(watch(&server, id, Some(&end)).await.err(), Some(204), "an EventSource must not come back for ever");
+    let unreadable = watch(&server, id, Some("what")).await.unwrap().all().await;
+    assert_eq!(unreadable[0].name, "job", "an id from elsewhere starts anew");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_ended_long_ago_tells_its_end() {
+    let server = Server::start().await;
+    let job = server.submit(quick()).await;
+    let id = job["id"].as_str().unwrap();
+    server.state(id, "succeeded").await;
+    let folder = server.shutdown().await;
+    let server = Server::on(folder, |_| {}).await;
+    let events = watch(&server, id, None).await.unwrap().all().await;
+    assert_eq!(events[0].data["state"], "succeeded");
+    assert_eq!(events.last().unwrap().data["state"], "succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_end_when_the_service_ends() {
+    let server = Server::with(|config| {
+        patient(config);
+        config.shutdown_grace = Duration::ZERO;
+    })
+    .await;
+    let job = server.submit(endless()).await;
+    let mut events = watch(&server, job["id"].as_str().unwrap(), None).await.unwrap();
+    assert_eq!(events.next().await.unwrap().name, "job");
+    let reading = tokio::spawn(events.all());
+    server.shutdown().await;
+    tokio::time::timeout(DEADLINE, reading).await.unwrap().unwrap();
+}

@@ -1,0 +1,182 @@
+//! Imported networks compute what ONNX Runtime computes. The fixtures are made by `tests/fixtures/onnx/generate.py`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use proxygrad::engine::{Cpu, Engine, Forward, Reference};
+use proxygrad::network::onnx::{ImportOptions, Imported, import, import_with};
+use proxygrad::network::{NodeId, Shape};
+
+/// Largest difference that is allowed, relative to the largest magnitude.
+const TOLERANCE: f64 = 1e-4;
+
+fn load(family: &str) -> HashMap<String, Tensor> {
+    let path = format!("{}/tests/fixtures/onnx/{family}.safetensors", env!("CARGO_MANIFEST_DIR"));
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+}
+
+fn engines() -> [(&'static str, Box<dyn Engine>); 2] {
+    [("reference", Box::new(Reference::new(Device::Cpu, DType::F32))), ("cpu", Box::new(Cpu))]
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+}
+
+/// Why `found` is not `expected`.
+fn difference(found: &Tensor, expected: &Tensor) -> Option<String> {
+    if found.dims() != expected.dims() {
+        return Some(format!("shape {:?} instead of {:?}", found.dims(), expected.dims()));
+    }
+    let (found, expected) = (values(found), values(expected));
+    let scale = expected.iter().fold(1e-6f64, |m, v| m.max(v.abs()));
+    let largest = found.iter().zip(&expected).fold(0f64, |m, (a, b)| m.max((a - b).abs())) / scale;
+    (largest.is_nan() || largest > TOLERANCE).then(|| format!("values are {largest:.1e} apart"))
+}
+
+fn image_size(image: &Tensor) -> [usize; 3] {
+    let (_, channels, height, width) = image.dims4().unwrap();
+    [channels, height, width]
+}
+
+/// Compares the layers `targets` at the image with what is expected there.
+fn compare(imported: &Imported, image: &Tensor, targets: &[(NodeId, &Tensor)]) -> Vec<String> {
+    let network = Arc::new(imported.network.clone());
+    let ids: Vec<NodeId> = targets.iter().map(|target| target.0).collect();
+    let mut faults = Vec::new();
+    for (name, engine) in engines() {
+        let outputs = engine
+            .plan(&network, &ids, &Shape::from(image_size(image)))
+            .and_then(|mut plan| plan.forward(image, Forward::Original));
+        match outputs {
+            Ok(outputs) => {
+                let differences = outputs.iter().zip(targets).filter_map(|(found, (_, expected))| {
+                    difference(found, expected).map(|why| format!("{name} engine: {why}"))
+                });
+                faults.extend(differences);
+            }
+            Err(why) => faults.push(format!("{name} engine: {why}")),
+        }
+    }
+    faults
+}
+
+/// Checks one case of a family.
+fn check(case: &str, tensors: &HashMap<String, Tensor>) -> Vec<String> {
+    let bytes: Vec<u8> = tensors[&format!("{case}/model")].to_vec1().unwrap();
+    let image = &tensors[&format!("{case}/input")];
+    let imported = match import_with(&bytes, &ImportOptions { input: Some(image_size(image)) }) {
+        Ok(imported) => imported,
+        Err(why) => return vec![why.to_string()],
+    };
+    let mut faults = Vec::new();
+    for place in ["", "elsewhere/"] {
+        let Some(image) = tensors.get(&format!("{case}/{place}input")) else { continue };
+        let outputs = imported.network.outputs().iter().zip(&imported.output_names);
+        let targets: Vec<(NodeId, &Tensor)> =
+            outputs.map(|(&id, name)| (id, &tensors[&format!("{case}/{place}output/{name}")])).collect();
+        if place.is_empty() {
+            for (id, expected) in &targets {
+                let shape = &imported.network.node(*id).shape;
+                if shape[..] != expected.dims()[1..] {
+                    faults.push(format!("inferred {shape} for {:?}", expected.dims()));
+                }
+            }
+        }
+        faults.extend(compare(&imported, image, &targets));
+    }
+    faults
+}
+
+fn check_family(family: &str, at_least: usize) {
+    let tensors = load(family);
+    let cases: BTreeSet<&str> = tensors.keys().filter_map(|name| name.strip_suffix("/model")).collect();
+    assert!(cases.len() >= at_least, "{family} has only {} cases", cases.len());
+    let faults: Vec<String> = cases
+        .iter()
+        .flat_map(|case| check(case, &tensors).into_iter().map(move |why| format!("{case}: {why}")))
+        .collect();
+    assert!(faults.is_empty(), "{} of {} cases:\n{}", faults.len(), cases.len(), faults.join("\n"));
+}
+
+#[test]
+fn convolutions() {
+    check_family("convolutions", 20);
+}
+
+#[test]
+fn dense_layers() {
+    check_family("dense", 10);
+}
+
+#[test]
+fn batch_normalizations_and_factors() {
+    check_family("factors", 8);
+}
+
+#[test]
+fn activations() {
+    check_family("activations", 30);
+}
+
+#[test]
+fn sums_and_products() {
+    check_family("sums", 30);
+}
+
+#[test]
+fn pools() {
+    check_family("pools", 50);
+}
+
+#[test]
+fn reductions() {
+    check_family("reductions", 15);
+}
+
+#[test]
+fn pads() {
+    check_family("pads", 9);
+}
+
+#[test]
+fn shapes() {
+    check_family("shapes", 30);
+}
+
+#[test]
+fn resizes() {
+    check_family("resizes", 60);
+}
+
+#[test]
+fn softmax() {
+    check_family("softmax", 4);
+}
+
+#[test]
+fn whole_networks() {
+    check_family("networks", 11);
+}
+
+/// The network that ships with the program: its logits and two inner layers.
+#[test]
+fn fashion_resnet8() {
+    let imported = import(include_bytes!("../../assets/fashion-resnet8/model.onnx")).unwrap();
+    let tensors = load("fashion-resnet8");
+    for (tensor, expected) in tensors.iter().filter(|(name, _)| *name != "input") {
+        let position = imported.tensor_names.iter().position(|name| name.as_deref() == Some(tensor)).unwrap();
+        let network = Arc::new(imported.network.clone());
+        for (name, engine) in engines() {
+            let mut plan = engine.plan(&network, &[NodeId(position)], network.input_shape()).unwrap();
+            let found = plan.forward(&tensors["input"], Forward::Original).unwrap().remove(0);
+            // Of the inner layers only every 16th channel is stored.
+            let step = if tensor == "logits" { 1 } else { 16 };
+            let channels: Vec<u32> = (0..found.dims()[1] as u32).step_by(step).collect();
+            let channels = Tensor::new(channels, &Device::Cpu).unwrap();
+            let found = found.contiguous().unwrap().index_select(&channels, 1).unwrap();
+            assert_eq!(difference(&found, expected), None, "{tensor}, {name} engine");
+        }
+    }
+}
