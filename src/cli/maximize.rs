@@ -1,6 +1,7 @@
 //! `proxygrad maximize`: one request on this machine, without a server.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -10,9 +11,10 @@ use proxygrad::config::Places;
 use proxygrad::engine;
 use proxygrad::maximize::{
     GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind, OptimizerRequest, Outcome, Point, Request,
-    Resolved, Start, Transform, maximize,
+    Resolved, Settings, Start, Transform, Warning, maximize,
 };
 use proxygrad::network::{Model, catalog};
+use serde::Serialize;
 
 /// `proxygrad maximize`
 #[derive(Debug, Args)]
@@ -26,7 +28,7 @@ pub struct Maximize {
 
     /// What to maximize: LAYER:CHANNEL, optionally followed by @mean, @center, @max, @topFRACTION or @ROW,COLUMN; or
     /// LAYER@energy. May be given several times: one stimulus each.
-    #[arg(long = "unit", value_name = "UNIT", required = true)]
+    #[arg(long = "unit", value_name = "UNIT", required = true, value_parser = parsed::<Objective>)]
     units: Vec<Objective>,
 
     /// The PNG to write; with several units a number is put behind its name (`x.png`: `x-0.png`, `x-1.png`, …).
@@ -83,7 +85,7 @@ struct Method {
 
     /// Random view for each step: jitter:PIXELS, scale:LOW,HIGH, rotate:DEGREES or blur:SIGMA, optionally followed by
     /// @PROBABILITY. May be given several times; applied in this order.
-    #[arg(long = "transform", value_name = "TRANSFORM")]
+    #[arg(long = "transform", value_name = "TRANSFORM", value_parser = parsed::<Transform>)]
     transforms: Vec<Transform>,
 
     /// Height and width of the stimulus in pixels, such as 224,224; the model's own input size unless given.
@@ -173,7 +175,7 @@ impl Maximize {
                 return Err(Invalid::new("--noise", noise, "nothing: only --start grey has noise").into());
             }
         };
-        let size = method.size.as_deref().map(|size| <[usize; 2]>::try_from(size));
+        let size = method.size.as_deref().map(<[usize; 2]>::try_from);
         let size = size.transpose().map_err(|_| {
             let found = format!("{:?}", method.size.as_deref().unwrap_or_default());
             Invalid::new("--size", found, "height and width, such as 224,224")
@@ -192,6 +194,11 @@ impl Maximize {
             seed: Some(method.seed),
         })
     }
+}
+
+/// Reads a value; what is wrong is told without the value, which the command line repeats itself.
+fn parsed<T: FromStr<Err = Invalid>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|invalid: Invalid| format!("expected {}", invalid.expected))
 }
 
 /// The request's fields as the flags that they came from: `gate.slope` is `--slope`, `objectives[0].channel` is `--unit`.
@@ -270,31 +277,51 @@ fn class_name(model: &Model, objective: &Objective) -> String {
     }
 }
 
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    model: &'a str,
+    model_digest: &'a str,
+    settings: &'a Settings,
+    seed: u64,
+    stimuli: Vec<Stimulus<'a>>,
+}
+
+#[derive(Serialize)]
+struct Stimulus<'a> {
+    objective: &'a Objective,
+    score: f32,
+    initial_score: f32,
+    final_score: f32,
+    best_step: u32,
+    trajectory: &'a [Point],
+    passes: u32,
+    warnings: &'a [Warning],
+    file: &'a Path,
+}
+
 fn print_json(model: &Model, resolved: &Resolved, written: &[(PathBuf, Outcome)]) -> anyhow::Result<()> {
-    let stimuli: Vec<serde_json::Value> = written
-        .iter()
-        .zip(&resolved.objectives)
-        .map(|((path, outcome), objective)| {
-            serde_json::json!({
-                "objective": objective,
-                "score": outcome.score,
-                "initial_score": outcome.initial_score,
-                "final_score": outcome.final_score,
-                "best_step": outcome.best_step,
-                "trajectory": outcome.trajectory,
-                "passes": outcome.passes,
-                "warnings": outcome.warnings,
-                "file": path,
-            })
-        })
-        .collect();
-    let document = serde_json::json!({
-        "model": model.id,
-        "model_digest": model.digest,
-        "settings": resolved.settings,
-        "seed": resolved.seed,
-        "stimuli": stimuli,
-    });
+    let mut stimuli = Vec::with_capacity(written.len());
+    for ((file, outcome), objective) in written.iter().zip(&resolved.objectives) {
+        stimuli.push(Stimulus {
+            objective,
+            score: outcome.score,
+            initial_score: outcome.initial_score,
+            final_score: outcome.final_score,
+            best_step: outcome.best_step,
+            trajectory: &outcome.trajectory,
+            passes: outcome.passes,
+            warnings: &outcome.warnings,
+            file,
+        });
+    }
+    let document = Document {
+        model: &model.id,
+        model_digest: &model.digest,
+        settings: &resolved.settings,
+        seed: resolved.seed,
+        stimuli,
+    };
     println!("{}", serde_json::to_string_pretty(&document)?);
     Ok(())
 }

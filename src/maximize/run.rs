@@ -200,7 +200,7 @@ impl<'a> Run<'a> {
         };
         let as_it_is = settings.transforms.is_empty();
         let free = as_it_is && forward == Forward::Original;
-        if !free && (as_it_is || step % settings.score_every == 0) {
+        if !free && (as_it_is || step.is_multiple_of(settings.score_every)) {
             self.score(step, observer)?;
         }
         let (device, dtype) = (self.engine.device(), self.engine.dtype());

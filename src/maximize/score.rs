@@ -137,7 +137,8 @@ fn reduce(map: Vec<f64>, reduction: Reduction, [height, width]: [usize; 2]) -> (
         Reduction::Center => vec![height / 2 * width + width / 2],
         Reduction::Max => largest(&map, 1),
         Reduction::TopFraction(share) => {
-            let kept = (f64::from(share) * count as f64).ceil() as usize;
+            // Slightly less, so that a share such as 0.1, which f32 rounds up, keeps 40 of 400 values and not 41.
+            let kept = (f64::from(share) * count as f64 * (1.0 - 1e-6)).ceil() as usize;
             largest(&map, kept.clamp(1, count))
         }
     };
@@ -186,6 +187,17 @@ mod tests {
         ] {
             let score = scorer(unit).score(&[output()]).unwrap();
             assert!((f64::from(score) - expected).abs() < 1e-6, "{unit}: {score}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn a_share_keeps_as_many_values_as_its_decimals_say() {
+        let values: Vec<f64> = (0..400).map(f64::from).collect();
+        let output = Tensor::from_vec(values, (1, 20, 20), &Device::Cpu).unwrap();
+        for (share, kept) in [("0.1", 40), ("0.07", 28), ("0.2", 80), ("0.25", 100), ("0.101", 41), ("1", 400)] {
+            let score = scorer(&format!("a:0@top{share}")).score(std::slice::from_ref(&output)).unwrap();
+            let mean = (400 - kept..400).map(f64::from).sum::<f64>() / f64::from(kept);
+            assert_eq!(f64::from(score), mean, "{share}");
         }
     }
 

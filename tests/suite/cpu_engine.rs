@@ -104,7 +104,7 @@ fn a_batch_changes_no_bit_of_a_result() {
     let batch = images(&network, 5);
     let seed = Tensor::ones((5, 4), DType::F32, &Device::Cpu).unwrap();
     let outputs = cpu.forward(&batch, Forward::Original).unwrap();
-    let gradients = cpu.backward(&[seed.clone()], Gate::Proxy { slope: 0.3 }).unwrap();
+    let gradients = cpu.backward(std::slice::from_ref(&seed), Gate::Proxy { slope: 0.3 }).unwrap();
     for n in 0..5 {
         let one = batch.narrow(0, n, 1).unwrap();
         let output = cpu.forward(&one, Forward::Original).unwrap();

@@ -143,7 +143,10 @@ impl PackageIndex {
             .map_err(|e| PullError::transport(&shown(&base), &e, self.stall_timeout))?;
         let link = if json { link_in_json(&body, &entry.archive) } else { link_in_html(&body, &entry.archive) };
         let link = link.map_err(|why| not_listed(&base, why))?;
-        base.join(&link).map_err(|e| not_listed(&base, format!("its link is broken: {e}")))
+        let mut url = base.join(&link).map_err(|e| not_listed(&base, format!("its link is broken: {e}")))?;
+        // Indexes put a checksum of theirs there.
+        url.set_fragment(None);
+        Ok(url)
     }
 }
 

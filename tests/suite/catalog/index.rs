@@ -130,8 +130,10 @@ impl Behaviour {
             Answer::Bytes(bytes) => reply(&mut stream, "200 OK", kind, &bytes, bytes.len()),
             Answer::HangUpAfter(length) => reply(&mut stream, "200 OK", kind, &archive[..length], archive.len()),
             Answer::FallSilentAfter(length) => {
+                // Whoever saw these bytes and hangs up finds this connection.
+                let mut silent = self.silent.lock().unwrap();
                 reply(&mut stream, "200 OK", kind, &archive[..length], archive.len())?;
-                self.silent.lock().unwrap().push(stream);
+                silent.push(stream);
                 Some(())
             }
             Answer::Trickle => {
@@ -144,7 +146,8 @@ impl Behaviour {
             }
             Answer::Status(status) => reply(&mut stream, status, "text/plain", b"", 0),
             Answer::Redirect => {
-                write!(stream, "HTTP/1.1 302 Found\r\nLocation: /moved/{name}\r\nContent-Length: 0\r\n\r\n").ok()
+                let to = format!("Location: /moved/{name}\r\nContent-Length: 0\r\nConnection: close");
+                write!(stream, "HTTP/1.1 302 Found\r\n{to}\r\n\r\n").ok()
             }
         }
     }

@@ -207,7 +207,12 @@ fn a_pull_in_progress_does_not_hold_up_anybody_else() {
         let (under_way, wait) = std::sync::mpsc::channel();
         let pulling = scope.spawn({
             let models = &models;
-            move || models.pull("tiny", &mut |done, _| drop((done > 0).then(|| under_way.send(())))).is_err()
+            let mut told = move |done, _| {
+                if done > 0 {
+                    let _ = under_way.send(());
+                }
+            };
+            move || models.pull("tiny", &mut told).is_err()
         });
         wait.recv().unwrap();
         let started = Instant::now();
