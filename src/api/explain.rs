@@ -2,8 +2,23 @@
 
 use std::fmt::Write;
 
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
 use super::parameters::InPath;
 use super::problem::{Answer, Kind, Problem, declare_problems};
+
+/// The schema of a kind's name.
+struct Slug;
+
+impl PartialSchema for Slug {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(Kind::ALL.map(Kind::slug))).into()
+    }
+}
+
+impl ToSchema for Slug {}
 
 declare_problems!(NeverRefused: );
 declare_problems!(Refused: NotFound);
@@ -18,7 +33,7 @@ pub(super) async fn all() -> String {
 
 /// A kind of problem
 #[utoipa::path(get, path = "/problems/{kind}", operation_id = "getProblem", tag = "about",
-    params(("kind" = String, Path, description = "Last part of the problem's `type`.")),
+    params(("kind" = inline(Slug), Path, description = "Last part of the problem's `type`.")),
     responses((status = 200, description = "What it means and what to do, for people.", content_type = "text/plain",
                body = String), Refused))]
 pub(super) async fn one(path: InPath) -> Answer<String> {

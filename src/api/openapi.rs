@@ -41,15 +41,20 @@ pub(super) fn frame() -> utoipa::openapi::OpenApi {
 pub(super) fn render(document: &utoipa::openapi::OpenApi, limits: &Limits) -> Result<String, serde_json::Error> {
     let mut document = serde_json::to_value(document)?;
     let mut set = |pointer: &str, key: &str, value: Value| {
-        if let Some(Value::Object(schema)) = document.pointer_mut(&format!("/components/schemas/Request/{pointer}")) {
+        if let Some(Value::Object(schema)) = document.pointer_mut(&format!("/components/schemas/Request{pointer}")) {
             schema.insert(key.into(), value);
         }
     };
-    set("properties/steps", "maximum", json!(limits.steps));
-    set("properties/score_every", "maximum", json!(limits.steps));
-    set("properties/size/items", "minimum", json!(1));
-    set("properties/size/items", "maximum", json!(limits.side));
-    set("properties/objectives", "maxItems", json!(limits.objectives));
+    set("/properties/steps", "maximum", json!(limits.steps));
+    set("/properties/score_every", "maximum", json!(limits.steps));
+    set("/properties/size/items", "minimum", json!(1));
+    set("/properties/size/items", "maximum", json!(limits.side));
+    set("/properties/objectives", "maxItems", json!(limits.objectives));
+    let alone = |given: &str, other: &str| json!({
+        "required": [given],
+        "properties": {given: {"not": {"type": "null"}}, other: {"type": "null"}},
+    });
+    set("", "oneOf", json!([alone("objective", "objectives"), alone("objectives", "objective")]));
     let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
     for (_, call) in paths.flat_map(|(_, path)| path.as_object_mut()).flatten() {
         described(call).for_each(never_null);

@@ -207,14 +207,19 @@ impl Kind {
         Entry { slug, status, title, meaning }
     }
 
+    /// Last part of the `type`.
+    pub const fn slug(self) -> &'static str {
+        self.entry().slug
+    }
+
     /// The kind with this slug.
     pub fn find(slug: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.entry().slug == slug)
+        Self::ALL.into_iter().find(|kind| kind.slug() == slug)
     }
 
     /// The `type` of the problem: a path on this server, where the problem is explained.
     pub fn uri(self) -> String {
-        format!("/problems/{}", self.entry().slug)
+        format!("/problems/{}", self.slug())
     }
 
     /// HTTP status of the answer.

@@ -9,6 +9,7 @@ use axum::response::sse::{Event as Line, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::document::JobSummary;
 use crate::api::Api;
@@ -18,6 +19,35 @@ use crate::jobs::{Subscription, Update};
 
 /// Time without events after which a comment shows that the connection lives.
 const SILENCE: Duration = Duration::from_secs(15);
+
+/// A server-sent event.
+#[derive(Serialize, ToSchema)]
+#[schema(as = JobEvent)]
+struct EventDocument {
+    /// What `data` holds.
+    event: EventName,
+    /// What to send as `Last-Event-ID` to go on behind this event.
+    #[schema(nullable = false, pattern = "^[0-9]+$")]
+    id: Option<String>,
+    /// A JSON object.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
+/// Kinds of events.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes an answer")]
+enum EventName {
+    /// The job, as in a list.
+    Job,
+    /// The job went into another state.
+    State,
+    /// A step was scored.
+    Progress,
+    /// Events that came before the next one are gone.
+    Skipped,
+}
 
 declare_problems!(Refused: InvalidParameter, UnknownJob);
 
@@ -35,7 +65,7 @@ declare_problems!(Refused: InvalidParameter, UnknownJob);
         ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event that the client got."),
     ),
     responses(
-        (status = 200, description = "The events.", content_type = "text/event-stream", body = String),
+        (status = 200, description = "The events.", content_type = "text/event-stream", body = EventDocument),
         (status = 204, description = "The job has ended, and the client knows."),
         Refused,
     ),
