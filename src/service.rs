@@ -62,7 +62,7 @@ impl Service {
         self.pool.shutdown(grace).await;
         // Jobs stand still now: whoever waits for one is told how it stands.
         self.ending.cancel();
-        self.server.shutdown(grace.min(LAST_WORDS)).await;
+        self.server.shutdown(LAST_WORDS).await;
         self.store.close().await;
     }
 }
