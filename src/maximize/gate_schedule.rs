@@ -193,3 +193,46 @@ impl GateSchedule {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn schedule(json: &str) -> GateSchedule {
+        serde_json::from_str::<GateRequest>(json).unwrap().resolve().unwrap()
+    }
+
+    #[test]
+    fn a_slope_fades_and_the_end_is_plain() {
+        let gate = schedule(r#"{"kind": "decoupled", "slope": 0.4, "anneal": 0.5, "polish": 0.2}"#);
+        assert_eq!(gate.at(0, 100), Gate::Proxy { slope: 0.4 });
+        assert_eq!(gate.at(25, 100), Gate::Proxy { slope: 0.2 });
+        assert_eq!(gate.at(50, 100), Gate::Plain);
+        let fixed = schedule(r#"{"kind": "soft", "temperature": 2, "anneal": 0, "polish": 0.25}"#);
+        assert_eq!(fixed.at(74, 100), Gate::Soft { temperature: 2.0 });
+        assert_eq!(fixed.at(75, 100), Gate::Plain, "the last quarter polishes");
+        assert_eq!(schedule(r#"{"kind": "identity", "polish": 0.5}"#).at(99, 100), Gate::Plain);
+    }
+
+    #[test]
+    fn redirect_ends_after_sixteen_steps() {
+        let gate = schedule(r#""redirect""#);
+        assert_eq!((gate.at(15, 100), gate.at(16, 100)), (Gate::Redirect, Gate::Plain));
+    }
+
+    #[test]
+    fn what_does_not_belong_to_a_gate_is_refused_by_name() {
+        for (json, field) in [
+            (r#"{"kind": "plain", "slope": 0.1}"#, "slope"),
+            (r#"{"kind": "decoupled", "temperature": 1}"#, "temperature"),
+            (r#"{"kind": "decoupled", "slope": 1.5}"#, "slope"),
+            (r#"{"kind": "soft", "temperature": 0}"#, "temperature"),
+            (r#"{"kind": "decoupled", "anneal": 0.8, "polish": 0.3}"#, "polish"),
+            (r#"{"kind": "redirect", "anneal": 0.5}"#, "anneal"),
+        ] {
+            let invalid = serde_json::from_str::<GateRequest>(json).unwrap().resolve().unwrap_err();
+            assert_eq!(invalid.field, field, "{json}: {invalid}");
+        }
+    }
+}
