@@ -173,7 +173,7 @@ mod tests {
             ),
             (r#"{"model": "m", "start": {"kind": "noise"}}"#, "start.kind", "noise", "grey"),
             (r#"{"model": "m", "start": {"kind": "grey", "noise": "x"}}"#, "start", "noise", "a number"),
-            (r#"{"model": "m", "start": {"kind": "grey", "nois": 0.1}}"#, "start", "nois", "noise"),
+            (r#"{"model": "m", "start": {"kind": "grey", "nois": 0.1}}"#, "start.nois", "0.1", "noise"),
         ] {
             let (status, f, v, e) = refused(body);
             assert_eq!((status, f.as_str()), (422, field), "{body}: {v}, {e}");

@@ -50,10 +50,12 @@ pub(super) fn render(document: &utoipa::openapi::OpenApi, limits: &Limits) -> Re
     set("/properties/size/items", "minimum", json!(1));
     set("/properties/size/items", "maximum", json!(limits.side));
     set("/properties/objectives", "maxItems", json!(limits.objectives));
-    let alone = |given: &str, other: &str| json!({
-        "required": [given],
-        "properties": {given: {"not": {"type": "null"}}, other: {"type": "null"}},
-    });
+    let alone = |given: &str, other: &str| {
+        json!({
+            "required": [given],
+            "properties": {given: {"not": {"type": "null"}}, other: {"type": "null"}},
+        })
+    };
     set("", "oneOf", json!([alone("objective", "objectives"), alone("objectives", "objective")]));
     let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
     for (_, call) in paths.flat_map(|(_, path)| path.as_object_mut()).flatten() {
