@@ -41,3 +41,45 @@ pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
     Problem::internal(format!("a handler panicked: {text}")).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    use super::*;
+
+    async fn answer(method: Method, path: &str) -> (StatusCode, serde_json::Value) {
+        let router: Router = Router::new()
+            .route("/panics", get(async || -> &'static str { panic!("secret of the house") }))
+            .route("/fails", get(async || StatusCode::BAD_GATEWAY))
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn(uniform));
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        assert_eq!(response.headers()[header::CONTENT_TYPE], MEDIA_TYPE);
+        let status = response.status();
+        (status, serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn whatever_goes_wrong_the_answer_is_a_problem_document_and_keeps_secrets() {
+        for (method, path, status) in [
+            (Method::GET, "/panics", 500),
+            (Method::GET, "/fails", 500),
+            (Method::POST, "/panics", 405),
+            (Method::GET, "/nowhere", 404),
+        ] {
+            let (found, problem) = answer(method, path).await;
+            assert_eq!((found.as_u16(), &problem["status"]), (status, &status.into()), "{path}");
+            assert!(!problem.to_string().contains("secret"), "{problem}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -103,9 +104,13 @@ impl Acceptor {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        let service = TowerToHyperService::new(
-            self.router.clone().map_request(|request: axum::http::Request<_>| request.map(Body::new)),
-        );
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&begun);
+        let service = self.router.clone().map_request(move |request: axum::http::Request<_>| {
+            begins.store(true, Ordering::Relaxed);
+            request.map(Body::new)
+        });
+        let service = TowerToHyperService::new(service);
         let (stop, abort, head) = (self.stop.clone(), self.abort.clone(), self.bounds.head);
         self.connections.spawn(async move {
             let _permit = permit;
@@ -115,6 +120,8 @@ impl Acceptor {
             let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
+                // Until the first bytes show which HTTP it is, no other clock runs.
+                () = silent(head, &begun) => Ok(()),
                 () = stop.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     tokio::select! {
@@ -127,6 +134,14 @@ impl Acceptor {
                 tracing::debug!(%error, "a connection broke");
             }
         });
+    }
+}
+
+/// Ends when no request has come within `limit`.
+async fn silent(limit: Duration, begun: &AtomicBool) {
+    tokio::time::sleep(limit).await;
+    if begun.load(Ordering::Relaxed) {
+        std::future::pending().await
     }
 }
 

@@ -247,8 +247,10 @@ fn talk(base: &str, bytes: &[u8]) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream.write_all(bytes).unwrap();
     let mut answer = Vec::new();
-    // A reset is an end too.
-    let _ = stream.read_to_end(&mut answer);
+    if let Err(error) = stream.read_to_end(&mut answer) {
+        // A reset is an end too.
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "the server does not hang up");
+    }
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -261,6 +263,9 @@ async fn a_client_that_never_finishes_its_request_is_let_go() {
     assert!(late.starts_with("HTTP/1.1 408 "), "{late}");
     assert!(late.contains("/problems/request-timeout"), "{late}");
 
+    let base = server.base.clone();
+    let nothing = tokio::task::spawn_blocking(move || talk(&base, b"")).await.unwrap();
+    assert_eq!(nothing, "");
     let base = server.base.clone();
     let silent = tokio::task::spawn_blocking(move || talk(&base, b"GET /livez HTTP/1.1\r\nHost:")).await.unwrap();
     assert!(!silent.contains("200 OK"), "{silent}");

@@ -13,6 +13,7 @@ mod http_documents;
 mod http_events;
 mod http_jobs;
 mod http_program;
+mod http_pulling;
 mod http_service;
 mod job_fixture;
 mod jobs;
