@@ -103,8 +103,11 @@ impl Activation {
             Self::Clip { min, max } if min.is_nan() || max.is_nan() || min > max => {
                 Err(format!("clips to {min}..{max}, which is no range"))
             }
-            Self::HardSigmoid { alpha, .. } if *alpha <= 0.0 || alpha.is_nan() => {
-                Err(format!("has alpha {alpha}, which is not positive"))
+            Self::HardSigmoid { alpha, beta } if *alpha <= 0.0 || !alpha.is_finite() || !beta.is_finite() => {
+                Err(format!("has alpha {alpha} and beta {beta}; expected a positive and a finite number"))
+            }
+            Self::LeakyRelu { slope: number } | Self::Elu { alpha: number } if !number.is_finite() => {
+                Err(format!("has slope {number}, which is not finite"))
             }
             _ => Ok(()),
         }

@@ -227,9 +227,9 @@ impl Op {
             Self::Binary(_) => broadcast(inputs[0], inputs[1]),
             Self::Concat { axis } => infer_concat(*axis, inputs),
             Self::MaxPool(window) | Self::AveragePool { window, .. } => {
-                let [channels, height, width] = feature_map(inputs[0])?;
-                let [height, width] = window.output([height, width])?;
-                Ok([channels, height, width].into())
+                let map = feature_map(inputs[0])?;
+                let [height, width] = infer_window(window, map)?;
+                Ok([map[0], height, width].into())
             }
             Self::Reduce { axes, keep, .. } => infer_reduce(axes, *keep, inputs[0]),
             Self::Pad { before, after, mode } => infer_pad(before, after, *mode, inputs[0]),
@@ -268,7 +268,7 @@ impl Conv {
     }
 
     fn infer(&self, input: &Shape) -> Result<Shape, String> {
-        let [channels, height, width] = feature_map(input)?;
+        let map @ [channels, ..] = feature_map(input)?;
         let &[out, per_group, kh, kw] = self.weight.shape() else {
             return Err(format!("needs weights [O,C,kh,kw], not {:?}", self.weight.shape()));
         };
@@ -285,13 +285,23 @@ impl Conv {
         if self.bias.as_ref().is_some_and(|bias| bias.len() != out) {
             return Err(format!("needs {out} biases"));
         }
-        let [height, width] = self.window.output([height, width])?;
+        let [height, width] = infer_window(&self.window, map)?;
         Ok([out, height, width].into())
     }
 }
 
 fn feature_map(shape: &Shape) -> Result<[usize; 3], String> {
     shape.feature_map().ok_or_else(|| format!("needs a feature map [C,H,W], not {shape}"))
+}
+
+/// Height and width of what a window gives that slides over a map `[C,H,W]`.
+fn infer_window(window: &Window, [channels, height, width]: [usize; 3]) -> Result<[usize; 2], String> {
+    let sum = |i: usize, size: usize| size.saturating_add(window.before()[i]).saturating_add(window.after()[i]);
+    let padded = Shape::from([channels, sum(0, height), sum(1, width)]);
+    if padded.elements() > LARGEST_TENSOR {
+        return Err(format!("pads its input to {padded}, more than {LARGEST_TENSOR} values"));
+    }
+    window.output([height, width])
 }
 
 fn check_axis(axis: usize, shape: &Shape) -> Result<(), String> {

@@ -22,6 +22,7 @@ mod jobs_feed;
 mod maximize;
 mod models_command;
 mod networks;
+mod onnx_hostile;
 mod onnx_runtime;
 mod operations;
 mod pulled_models;

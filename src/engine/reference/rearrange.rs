@@ -120,7 +120,7 @@ impl Operation for Select {
 }
 
 pub(super) enum Pad {
-    /// `inside` is 0 where the input goes and 1 on the border, times the border's value.
+    /// `border` is 0 where the input goes, and elsewhere the border's value.
     Constant { before: Vec<usize>, after: Vec<usize>, border: Option<Tensor> },
     /// One selection per padded axis.
     Mirror(Vec<(Select, usize)>),
@@ -137,12 +137,7 @@ impl Pad {
         let reflect = match mode {
             PadMode::Constant(value) => {
                 let (before, after) = (before.to_vec(), after.to_vec());
-                let border = if value == 0.0 {
-                    None
-                } else {
-                    let inside = engine.tensor(&vec![-value; input.elements()], &super::batched(input))?;
-                    Some(surround(&inside, &before, &after)?.affine(1.0, f64::from(value))?)
-                };
+                let border = if value == 0.0 { None } else { Some(engine.border(value, &before, &after, input)?) };
                 return Ok(Self::Constant { before, after, border });
             }
             PadMode::Reflect => true,
@@ -163,6 +158,23 @@ impl Pad {
             selections.push((Select::new(engine, axis + 1, indices.collect())?, length));
         }
         Ok(Self::Mirror(selections))
+    }
+}
+
+impl Reference {
+    /// A border around zeros. Written value by value, so that it may be infinite.
+    fn border(&self, value: f32, before: &[usize], after: &[usize], input: &Shape) -> Result<Tensor> {
+        let lengths: Vec<usize> = (0..input.len()).map(|i| before[i] + input[i] + after[i]).collect();
+        let is_inside = |mut index: usize| {
+            (0..lengths.len()).rev().all(|i| {
+                let position = index % lengths[i];
+                index /= lengths[i];
+                (before[i]..before[i] + input[i]).contains(&position)
+            })
+        };
+        let count = lengths.iter().product();
+        let values: Vec<f32> = (0..count).map(|index| if is_inside(index) { 0.0 } else { value }).collect();
+        self.tensor(&values, &super::batched(&lengths))
     }
 }
 

@@ -5,9 +5,11 @@ use super::messages::{AttributeProto, NodeProto, TensorProto};
 use super::value::{MOST_AXES, Value, product};
 use crate::network::Shape;
 
-/// Largest stride, dilation, padding, group or index that an attribute may hold: far beyond any network, and small
-/// enough that no product of two of them overflows.
-pub(super) const LARGEST_LENGTH: usize = 1 << 24;
+/// Largest length that an attribute may hold: far beyond any network, and small enough that no product of two overflows.
+const LARGEST_LENGTH: usize = 1 << 24;
+
+/// Largest kernel, stride, dilation or padding of a window.
+const LARGEST_WINDOW: usize = 1 << 16;
 
 /// What the name of a tensor stands for while the graph is walked.
 #[derive(Debug, Clone)]
@@ -182,13 +184,25 @@ impl Call<'_> {
     }
 }
 
-/// A length from an attribute: a stride, a padding, a number of groups.
+/// A length from an attribute: of an axis, of a border.
 ///
 /// # Errors
 /// When it is negative or absurdly large.
 pub(super) fn length(value: i64, name: &str) -> Result<usize, String> {
-    let length = usize::try_from(value).ok().filter(|&length| length <= LARGEST_LENGTH);
-    length.ok_or_else(|| format!("has {name} {value}; expected a number from 0 to {LARGEST_LENGTH}"))
+    at_most(LARGEST_LENGTH, value, name)
+}
+
+/// A length that describes a window: a kernel, a stride, a dilation, a padding.
+///
+/// # Errors
+/// When it is negative or absurdly large.
+pub(super) fn window_length(value: i64, name: &str) -> Result<usize, String> {
+    at_most(LARGEST_WINDOW, value, name)
+}
+
+fn at_most(most: usize, value: i64, name: &str) -> Result<usize, String> {
+    let length = usize::try_from(value).ok().filter(|&length| length <= most);
+    length.ok_or_else(|| format!("has {name} {value}; expected a number from 0 to {most}"))
 }
 
 /// The axes of a tensor of `rank` axes, each at most once, that a list names.

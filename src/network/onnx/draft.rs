@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::elementary::Elementary;
-use crate::network::{Array, Op, Shape, SizeBound};
+use crate::network::{Activation, Array, Op, Shape, SizeBound};
 
 /// Index of a drafted node; nodes only read nodes with smaller ids.
 pub(super) type Id = usize;
@@ -49,6 +49,19 @@ impl DraftNode {
             DraftOp::Op(Op::Affine { scale, shift }) => scale.len() + shift.len(),
             DraftOp::Op(Op::Constant(array)) => array.len(),
             _ => 0,
+        }
+    }
+
+    /// Whether all weights are finite: those of a network whose training diverged are not.
+    pub fn is_finite(&self) -> bool {
+        let finite = |array: &Array| array.data().iter().all(|v| v.is_finite());
+        let both = |weight: &Array, bias: Option<&Array>| finite(weight) && bias.is_none_or(finite);
+        match &self.op {
+            DraftOp::Op(Op::Conv(conv)) => both(&conv.weight, conv.bias.as_ref()),
+            DraftOp::Op(Op::Dense { weight, bias }) => both(weight, bias.as_ref()),
+            DraftOp::Op(Op::Affine { scale, shift }) => both(scale, Some(shift)),
+            DraftOp::Op(Op::Activation(Activation::PRelu { slopes })) => finite(slopes),
+            _ => true,
         }
     }
 }

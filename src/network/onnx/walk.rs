@@ -125,7 +125,11 @@ impl<'g> Walk<'g> {
         let first = self.draft.nodes().len();
         self.draft.begin(index, order::label(node));
         let outputs = lower.outputs(&mut self.draft, &call)?;
-        self.charge(self.draft.nodes()[first..].iter().map(DraftNode::parameters).sum())?;
+        let added = &self.draft.nodes()[first..];
+        if !added.iter().all(DraftNode::is_finite) {
+            return Err("has weights that are not finite numbers".into());
+        }
+        self.charge(added.iter().map(DraftNode::parameters).sum())?;
         for (output, name) in outputs.iter().zip(&node.output) {
             if let Tensor::Map(id) = output
                 && *id >= first

@@ -8,10 +8,13 @@ use crate::network::{Op, PadMode};
 pub(super) fn pad(draft: &mut Draft, call: &Call) -> Result<Id, String> {
     let (input, shape) = call.shaped(draft, 0)?;
     let mode = match call.text("mode", "constant")? {
-        "constant" => PadMode::Constant(match call.value(2)? {
-            Some(value) => value.scalar()?,
-            None => call.float("value", 0.0)?,
-        }),
+        "constant" => {
+            let value = call.value(2)?.map_or_else(|| call.float("value", 0.0), |value| value.scalar())?;
+            if value.is_nan() {
+                return Err("adds a border that is not a number".into());
+            }
+            PadMode::Constant(value)
+        }
         "reflect" => PadMode::Reflect,
         "edge" => PadMode::Edge,
         other => return Err(format!("has mode {other}; only constant, reflect and edge are supported")),

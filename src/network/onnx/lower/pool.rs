@@ -1,6 +1,6 @@
 //! `MaxPool` and `AveragePool`.
 
-use super::super::call::{Call, length};
+use super::super::call::{Call, window_length};
 use super::super::draft::{Draft, Id};
 use super::windows;
 use crate::network::{Op, SizeBound, Window};
@@ -22,7 +22,7 @@ fn pooled(draft: &Draft, call: &Call) -> Result<(Id, Window, Option<SizeBound>),
     let (input, shape) = call.shaped(draft, 0)?;
     windows::feature_map(shape)?;
     let lengths = call.ints("kernel_shape")?.ok_or("has no kernel_shape")?;
-    let lengths = lengths.iter().map(|&n| length(n, "kernel_shape")).collect::<Result<Vec<_>, _>>()?;
+    let lengths = lengths.iter().map(|&n| window_length(n, "kernel_shape")).collect::<Result<Vec<_>, _>>()?;
     let (window, bound) = windows::window(call, windows::kernel(&lengths)?, shape, call.flag("ceil_mode")?)?;
     let reaches_in = |i: usize| window.before()[i].max(window.after()[i]) < window.extent()[i];
     if !(reaches_in(0) && reaches_in(1)) {

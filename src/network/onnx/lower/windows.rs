@@ -1,6 +1,6 @@
 //! Kernels, strides, dilations and padding, as convolutions and pools share them.
 
-use super::super::call::{Call, length};
+use super::super::call::{Call, window_length};
 use crate::network::{Padding, Shape, SizeBound, Window};
 
 /// The sliding window of a node whose input has shape `input`.
@@ -71,7 +71,7 @@ pub(super) fn pair(call: &Call, name: &str) -> Result<Option<[usize; 2]>, String
     let Some(values) = call.ints(name)? else { return Ok(None) };
     match *values {
         [] => Ok(None),
-        [a, b] => Ok(Some([length(a, name)?, length(b, name)?])),
+        [a, b] => Ok(Some([window_length(a, name)?, window_length(b, name)?])),
         _ => Err(format!("has {} {name}; expected 2", values.len())),
     }
 }
@@ -80,10 +80,10 @@ fn explicit(call: &Call) -> Result<Padding, String> {
     match *call.ints("pads")?.unwrap_or_default() {
         [] => Ok(Padding::default()),
         [top, left, bottom, right] => Ok(Padding {
-            top: length(top, "pads")?,
-            left: length(left, "pads")?,
-            bottom: length(bottom, "pads")?,
-            right: length(right, "pads")?,
+            top: window_length(top, "pads")?,
+            left: window_length(left, "pads")?,
+            bottom: window_length(bottom, "pads")?,
+            right: window_length(right, "pads")?,
         }),
         ref other => Err(format!("has {} pads; expected 4", other.len())),
     }

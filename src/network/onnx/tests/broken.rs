@@ -193,6 +193,7 @@ fn tensors_that_cannot_be_read() {
     assert_says(&broken(|t| t.data_location = 1), "its input w is stored in another file (external data); save");
     assert_says(&broken(|t| t.segment = Some(Segment {})), "its input w is stored in segments");
     assert_says(&broken(|t| t.raw_data = vec![0; 215]), "its input w has dimensions [3, 2, 3, 3] but holds 215 bytes");
+    assert_says(&broken(|t| t.float_data[7] = f32::NAN), "conv (Conv): has weights that are not finite numbers");
     assert_says(&broken(|t| t.dims = vec![0, 2, 3, 3]), "but holds 54 values");
     assert_says(&broken(|t| (t.dims, t.float_data) = (vec![0, 2, 3, 3], vec![])), "conv (Conv): gives an empty tensor");
 }

@@ -3,6 +3,7 @@
 
 mod broken;
 mod lowering;
+mod mutated;
 mod names;
 mod sizes;
 

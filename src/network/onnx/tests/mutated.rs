@@ -1,0 +1,278 @@
+//! Files that are well-formed but make no sense: every fixture with a few random changes to its nodes, attributes and
+//! tensors is imported or refused, and never brings the process down.
+
+use candle_core::{Device, safetensors};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::{Config, RngSeed, TestRunner};
+
+use super::*;
+
+const FAMILIES: [&str; 12] = [
+    "activations",
+    "convolutions",
+    "dense",
+    "factors",
+    "networks",
+    "pads",
+    "pools",
+    "reductions",
+    "resizes",
+    "shapes",
+    "softmax",
+    "sums",
+];
+
+/// Numbers that are likely to hurt.
+const INTS: [i64; 14] =
+    [i64::MIN, -(1 << 40), -7, -2, -1, 0, 1, 2, 3, 6, 1 << 24, i32::MAX as i64, (1 << 40) + 1, i64::MAX];
+const FLOATS: [f32; 8] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0, 0.0, 0.3, 2.5, 1e30];
+
+/// One change. Indices choose among whatever the file has.
+#[derive(Debug, Clone)]
+enum Change {
+    /// A node becomes another operation, one that occurs somewhere in the fixtures.
+    Operation(Index, Index),
+    /// A node reads another tensor.
+    Input(Index, Index, Index),
+    /// A node reads one tensor less.
+    FewerInputs(Index),
+    /// An attribute gets another integer and float.
+    Attribute(Index, Index, Index, Index),
+    /// An attribute moves from one node to another.
+    Move(Index, Index, Index),
+    /// An integer of a tensor changes.
+    Value(Index, Index, Index),
+    /// The shape of a tensor changes; its number of values does not.
+    Shape(Index, Vec<usize>),
+    /// Tensor `a` gets what tensor `b` holds.
+    Swap(Index, Index),
+    Opset(i64),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let i = any::<Index>;
+    prop_oneof![
+        (i(), i()).prop_map(|(a, b)| Change::Operation(a, b)),
+        (i(), i(), i()).prop_map(|(a, b, c)| Change::Input(a, b, c)),
+        i().prop_map(Change::FewerInputs),
+        (i(), i(), i(), i()).prop_map(|(a, b, c, d)| Change::Attribute(a, b, c, d)),
+        (i(), i(), i()).prop_map(|(a, b, c)| Change::Move(a, b, c)),
+        (i(), i(), i()).prop_map(|(a, b, c)| Change::Value(a, b, c)),
+        (i(), prop::collection::vec(0..5usize, 0..5)).prop_map(|(a, b)| Change::Shape(a, b)),
+        (i(), i()).prop_map(|(a, b)| Change::Swap(a, b)),
+        (7..23i64).prop_map(Change::Opset),
+    ]
+}
+
+/// The fixtures with their input sizes, and all operations that occur in them.
+struct Seeds {
+    files: Vec<(ModelProto, ImportOptions)>,
+    operations: Vec<String>,
+}
+
+fn seeds() -> Seeds {
+    let mut files = Vec::new();
+    for family in FAMILIES {
+        let path = format!("{}/tests/fixtures/onnx/{family}.safetensors", env!("CARGO_MANIFEST_DIR"));
+        let tensors = safetensors::load(path, &Device::Cpu).unwrap();
+        let mut cases: Vec<&str> = tensors.keys().filter_map(|name| name.strip_suffix("/model")).collect();
+        cases.sort_unstable();
+        for case in cases {
+            let (_, channels, height, width) = tensors[&format!("{case}/input")].dims4().unwrap();
+            let bytes: Vec<u8> = tensors[&format!("{case}/model")].to_vec1().unwrap();
+            let model = ModelProto::decode(bytes.as_slice()).unwrap();
+            files.push((model, ImportOptions { input: Some([channels, height, width]) }));
+        }
+    }
+    let nodes = files.iter().flat_map(|(model, _)| &model.graph.as_ref().unwrap().node);
+    let mut operations: Vec<String> = nodes.map(|node| node.op_type.clone()).collect();
+    operations.sort_unstable();
+    operations.dedup();
+    Seeds { files, operations }
+}
+
+/// Integers, however the tensor stores them.
+fn stored_ints(tensor: &mut TensorProto) -> &mut Vec<i64> {
+    if !tensor.raw_data.is_empty() {
+        tensor.int64_data = tensor.raw_data.as_chunks().0.iter().map(|&b| i64::from_le_bytes(b)).collect();
+        tensor.raw_data.clear();
+    }
+    &mut tensor.int64_data
+}
+
+fn apply(change: &Change, model: &mut ModelProto, operations: &[String]) {
+    let graph = model.graph.as_mut().unwrap();
+    let outputs = graph.node.iter().flat_map(|node| node.output.clone());
+    let names: Vec<String> = outputs
+        .chain(graph.initializer.iter().map(|t| t.name.clone()))
+        .chain(["image".into(), String::new()])
+        .collect();
+    let (nodes, tensors) = (&mut graph.node, &mut graph.initializer);
+    match change {
+        Change::Operation(node, name) => node.get_mut(nodes).op_type.clone_from(name.get(operations)),
+        Change::Input(node, input, name) => {
+            let inputs = &mut node.get_mut(nodes).input;
+            let at = input.index(inputs.len() + 1);
+            inputs.resize(inputs.len().max(at + 1), String::new());
+            inputs[at].clone_from(name.get(&names));
+        }
+        Change::FewerInputs(node) => drop(node.get_mut(nodes).input.pop()),
+        Change::Attribute(node, attribute, value, place) => {
+            let attributes = &mut node.get_mut(nodes).attribute;
+            if !attributes.is_empty() {
+                let attribute = attribute.get_mut(attributes);
+                attribute.i = Some(*value.get(&INTS));
+                attribute.f = Some(*value.get(&FLOATS));
+                match place.index(attribute.ints.len() + 2) {
+                    0 => attribute.ints.push(*value.get(&INTS)),
+                    1 => drop(attribute.ints.pop()),
+                    at => attribute.ints[at - 2] = *value.get(&INTS),
+                }
+            }
+        }
+        Change::Move(from, attribute, to) => {
+            let attributes = &node_attributes(nodes, from);
+            if !attributes.is_empty() {
+                to.get_mut(nodes).attribute.insert(0, attribute.get(attributes).clone());
+            }
+        }
+        Change::Value(tensor, place, value) if !tensors.is_empty() => {
+            let tensor = tensor.get_mut(tensors);
+            if tensor.data_type == data_type::INT64 && !stored_ints(tensor).is_empty() {
+                *place.get_mut(stored_ints(tensor)) = *value.get(&INTS);
+            }
+        }
+        Change::Shape(tensor, lengths) if !tensors.is_empty() => {
+            let tensor = tensor.get_mut(tensors);
+            let mut left: i64 = tensor.dims.iter().product();
+            tensor.dims = Vec::new();
+            for &length in lengths {
+                let length = length as i64;
+                let fits = length > 0 && left % length == 0;
+                tensor.dims.push(if fits { length } else { 1 });
+                left /= if fits { length } else { 1 };
+            }
+            tensor.dims.push(left);
+        }
+        Change::Swap(a, b) if !tensors.is_empty() => {
+            let name = b.get(tensors).name.clone();
+            let replaced = a.get(tensors).clone();
+            *b.get_mut(tensors) = TensorProto { name, ..replaced };
+        }
+        Change::Value(..) | Change::Shape(..) | Change::Swap(..) => {}
+        Change::Opset(version) => model.opset_import[0].version = *version,
+    }
+}
+
+fn node_attributes(nodes: &[NodeProto], node: &Index) -> Vec<AttributeProto> {
+    node.get(nodes).attribute.clone()
+}
+
+fn try_mutated(cases: u32) {
+    let Seeds { files, operations } = seeds();
+    assert!(files.iter().all(|(model, options)| import_with(&model.encode_to_vec(), options).is_ok()));
+    let config = Config { cases, rng_seed: RngSeed::Fixed(5), failure_persistence: None, ..Config::default() };
+    let changes = prop::collection::vec(change(), 1..4);
+    TestRunner::new(config)
+        .run(&(0..files.len(), changes), |(which, changes)| {
+            let (mut model, options) = files[which].clone();
+            changes.iter().for_each(|change| apply(change, &mut model, &operations));
+            let r = import_with(&model.encode_to_vec(), &options);
+            if let Ok(imp) = &r {
+                let big = imp.network.nodes().iter().map(|n| n.shape.elements()).max().unwrap();
+                let padded = imp
+                    .network
+                    .nodes()
+                    .iter()
+                    .map(|n| match &n.op {
+                        crate::network::Op::Conv(c) => c.window,
+                        crate::network::Op::MaxPool(w) => *w,
+                        crate::network::Op::AveragePool { window, .. } => *window,
+                        _ => crate::network::Window::new([1, 1]),
+                    })
+                    .map(|w| {
+                        w.padding
+                            .top
+                            .max(w.padding.left)
+                            .max(w.padding.bottom)
+                            .max(w.padding.right)
+                            .max(w.extent()[0])
+                            .max(w.extent()[1])
+                    })
+                    .max()
+                    .unwrap();
+                if big < 30_000 && padded < 50 {
+                    use crate::engine::{Cpu, Engine, Forward, Gate, Reference};
+                    let net = std::sync::Arc::new(imp.network.clone());
+                    let [c, h, w] = imp.input;
+                    let n = 2 * c * h * w;
+                    let x = candle_core::Tensor::from_vec(
+                        (0..n).map(|i| (i as f32 * 0.731).sin() * 2.0).collect::<Vec<_>>(),
+                        (2, c, h, w),
+                        &Device::Cpu,
+                    )
+                    .unwrap();
+                    let engines: [(&str, Box<dyn Engine>); 2] = [
+                        ("ref", Box::new(Reference::new(Device::Cpu, candle_core::DType::F32))),
+                        ("cpu", Box::new(Cpu)),
+                    ];
+                    let mut outs = Vec::new();
+                    let show =
+                        || imp.network.nodes().iter().map(|n| (n.op.clone(), n.shape.clone())).collect::<Vec<_>>();
+                    for (name, e) in engines {
+                        let res = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| -> Result<_, String> {
+                            let mut plan =
+                                e.plan(&net, net.outputs(), net.input_shape()).map_err(|e| format!("plan {e}"))?;
+                            let mut out = plan.forward(&x, Forward::Original).map_err(|e| format!("forward {e}"))?;
+                            let seeds: Vec<_> = out.iter().map(|o| o.ones_like().unwrap()).collect();
+                            out.push(
+                                plan.backward(&seeds, Gate::Proxy { slope: 0.3 })
+                                    .map_err(|e| format!("backward {e}"))?,
+                            );
+                            Ok(out)
+                        }));
+                        match res {
+                            Err(_) => eprintln!("BUG {name} panic {:?}", show()),
+                            Ok(Err(e)) => {
+                                eprintln!("BUG {name} {} {:?}", e.chars().take(150).collect::<String>(), show())
+                            }
+                            Ok(Ok(o)) => outs.push(o),
+                        }
+                    }
+                    if outs.len() == 2 {
+                        let last = outs[0].len() - 1;
+                        for (i, (a, b)) in outs[0].iter().zip(&outs[1]).enumerate() {
+                            if a.dims() != b.dims() {
+                                eprintln!("BUG dims {:?} {:?}", a.dims(), b.dims());
+                                continue;
+                            }
+                            let a: Vec<f32> = a.flatten_all().unwrap().to_vec1().unwrap();
+                            let b: Vec<f32> = b.flatten_all().unwrap().to_vec1().unwrap();
+                            let m = a.iter().fold(1e-3f32, |m, v| if v.is_finite() { m.max(v.abs()) } else { m });
+                            if m > 1e18 {
+                                continue;
+                            }
+                            let bad = a.iter().zip(&b).any(|(x, y)| {
+                                x.is_finite() != y.is_finite() || (x.is_finite() && (x - y).abs() > 1e-3 * m)
+                            });
+                            if bad {
+                                eprintln!("BUG differ {} {:?}", if i == last { "gradient" } else { "value" }, show());
+                                break;
+                            }
+                        }
+                    }
+                }
+            }
+            if let Err(why) = r {
+                prop_assert!(why.to_string().len() > 10);
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn files_that_make_no_sense_never_panic() {
+    try_mutated(500_000);
+}

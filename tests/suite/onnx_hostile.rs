@@ -1,0 +1,93 @@
+//! Damaged ONNX files are refused or imported, and never bring the process down.
+
+use candle_core::{Device, safetensors};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngSeed, TestRunner};
+use proxygrad::network::onnx::{ImportOptions, import_with};
+
+/// Small files that together use most of the importer: shape arithmetic, folding, patterns, windows, resizes.
+fn files() -> Vec<(Vec<u8>, ImportOptions)> {
+    let read = |family: &str, cases: &[&str]| {
+        let path = format!("{}/tests/fixtures/onnx/{family}.safetensors", env!("CARGO_MANIFEST_DIR"));
+        let tensors = safetensors::load(path, &Device::Cpu).unwrap();
+        let model = |case: &&str| {
+            let (_, channels, height, width) = tensors[&format!("{case}/input")].dims4().unwrap();
+            let bytes = tensors[&format!("{case}/model")].to_vec1::<u8>().unwrap();
+            (bytes, ImportOptions { input: Some([channels, height, width]) })
+        };
+        cases.iter().map(model).collect::<Vec<_>>()
+    };
+    let mut files = read("networks", &["net_channel_shuffle", "net_decoder_to_size", "net_convnext_like"]);
+    files.extend(read("pads", &["pad_torch_style"]));
+    files.extend(read("sums", &["expand_torch_style"]));
+    files.extend(read("shapes", &["split_attribute", "slice_inputs", "squeeze_unsqueeze"]));
+    files
+}
+
+/// One change to a file.
+#[derive(Debug, Clone)]
+enum Damage {
+    /// One byte gets another value.
+    Replace(prop::sample::Index, u8),
+    /// Some bytes are missing.
+    Remove(prop::sample::Index, usize),
+    /// Some bytes occur twice.
+    Repeat(prop::sample::Index, usize),
+    /// A number grows beyond all bounds: the longest varint.
+    Inflate(prop::sample::Index),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    prop_oneof![
+        6 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, byte)| Damage::Replace(at, byte)),
+        1 => (any::<prop::sample::Index>(), 1..20usize).prop_map(|(at, count)| Damage::Remove(at, count)),
+        1 => (any::<prop::sample::Index>(), 1..60usize).prop_map(|(at, count)| Damage::Repeat(at, count)),
+        1 => any::<prop::sample::Index>().prop_map(Damage::Inflate),
+    ]
+}
+
+fn apply(bytes: &mut Vec<u8>, damage: &Damage) {
+    match damage {
+        Damage::Replace(at, byte) => {
+            let at = at.index(bytes.len());
+            bytes[at] = *byte;
+        }
+        Damage::Remove(at, count) => {
+            let at = at.index(bytes.len());
+            bytes.drain(at..(at + count).min(bytes.len() - 1).max(at));
+        }
+        Damage::Repeat(at, count) => {
+            let at = at.index(bytes.len());
+            let part = bytes[at..(at + count).min(bytes.len())].to_vec();
+            bytes.splice(at..at, part);
+        }
+        Damage::Inflate(at) => {
+            let at = at.index(bytes.len());
+            bytes.splice(at..at + 1, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
+        }
+    }
+}
+
+fn try_damaged(cases: u32) {
+    let files = files();
+    assert!(files.iter().all(|(bytes, options)| import_with(bytes, options).is_ok()));
+    let config = Config { cases, rng_seed: RngSeed::Fixed(20), failure_persistence: None, ..Config::default() };
+    let damages = prop::collection::vec(damage(), 1..4);
+    let strategy = (0..files.len(), damages);
+    TestRunner::new(config)
+        .run(&strategy, |(which, damages)| {
+            let (mut bytes, options) = files[which].clone();
+            damages.iter().for_each(|damage| apply(&mut bytes, damage));
+            // A damaged weight is still a network; whatever is not must be an error that says something.
+            if let Err(why) = import_with(&bytes, &options) {
+                prop_assert!(why.to_string().len() > 10);
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn damaged_files_never_panic() {
+    try_damaged(3000);
+}
