@@ -65,14 +65,20 @@ fn compare(imported: &Imported, image: &Tensor, targets: &[(NodeId, &Tensor)]) -
 /// Checks one case of a family.
 fn check(case: &str, tensors: &HashMap<String, Tensor>) -> Vec<String> {
     let bytes: Vec<u8> = tensors[&format!("{case}/model")].to_vec1().unwrap();
-    let image = &tensors[&format!("{case}/input")];
-    let imported = match import_with(&bytes, &ImportOptions { input: Some(image_size(image)) }) {
+    let image = |place: &str| {
+        let image = tensors.get(&format!("{case}/{place}input"))?;
+        // The channel axis is the second of four, unless the case says otherwise.
+        let turned = case.ends_with("channels_last").then(|| image.permute((0, 3, 1, 2)).unwrap());
+        Some(turned.map_or_else(|| image.clone(), |image| image.contiguous().unwrap()))
+    };
+    let size = image_size(&image("").unwrap());
+    let imported = match import_with(&bytes, &ImportOptions { input: Some(size) }) {
         Ok(imported) => imported,
         Err(why) => return vec![why.to_string()],
     };
     let mut faults = Vec::new();
     for place in ["", "elsewhere/"] {
-        let Some(image) = tensors.get(&format!("{case}/{place}input")) else { continue };
+        let Some(image) = image(place) else { continue };
         let outputs = imported.network.outputs().iter().zip(&imported.output_names);
         let targets: Vec<(NodeId, &Tensor)> =
             outputs.map(|(&id, name)| (id, &tensors[&format!("{case}/{place}output/{name}")])).collect();
@@ -84,7 +90,7 @@ fn check(case: &str, tensors: &HashMap<String, Tensor>) -> Vec<String> {
                 }
             }
         }
-        faults.extend(compare(&imported, image, &targets));
+        faults.extend(compare(&imported, &image, &targets));
     }
     faults
 }

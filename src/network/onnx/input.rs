@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::error::ImportError;
-use super::messages::{Dimension, GraphProto, ValueInfoProto};
+use super::messages::{Dimension, GraphProto, NodeProto, ValueInfoProto};
 use super::tensor::data_type;
 
 /// Longest side, and most channels, of an image.
@@ -20,9 +20,11 @@ pub(super) struct ImageInput {
     pub batch: Option<usize>,
     /// Whether the file leaves the height and width open.
     pub open: bool,
+    /// Whether the tensor is `[N,H,W,C]`, as TensorFlow's converters export it.
+    pub channels_last: bool,
 }
 
-/// Finds the one input `[N,C,H,W]`, whose open axes are closed by `given`.
+/// Finds the one input `[N,C,H,W]` or `[N,H,W,C]`, whose open axes are closed by `given` `[C,H,W]`.
 ///
 /// # Errors
 /// [`ImportError::Input`] when there is no such input, [`ImportError::DynamicInput`] when its size is open.
@@ -37,12 +39,32 @@ pub(super) fn find(graph: &GraphProto, given: Option<[usize; 3]>) -> Result<Imag
             _ => format!("there are {} ({}); expected one image [N,C,H,W]", names.len(), names.join(", ")),
         }));
     };
-    let axes = axes(input)?;
-    let lengths = axes.map(|axis| axis.and_then(|axis| axis.dim_value).filter(|&length| length > 0));
-    let [batch, ..] = lengths;
+    let mut axes = axes(input)?;
+    let channels_last = is_channels_last(axes.map(fixed)) && graph.node.iter().any(puts_channels_first);
+    if channels_last {
+        axes[1..].rotate_right(1);
+    }
+    let [batch, _, height, width] = axes.map(fixed);
     let size = size(input, axes, given)?;
-    let open = lengths[2].is_none() || lengths[3].is_none();
-    Ok(ImageInput { name: input.name.clone(), size, batch: batch.and_then(|n| usize::try_from(n).ok()), open })
+    let open = height.is_none() || width.is_none();
+    Ok(ImageInput { name: input.name.clone(), size, batch, open, channels_last })
+}
+
+/// The length of an axis that the file fixes.
+fn fixed(axis: Option<&Dimension>) -> Option<usize> {
+    let length = axis.and_then(|axis| axis.dim_value).filter(|&length| length > 0)?;
+    Some(usize::try_from(length).unwrap_or(usize::MAX))
+}
+
+/// Whether the node brings `[N,H,W,C]` to `[N,C,H,W]`, as files that read `[N,H,W,C]` do before their first convolution.
+fn puts_channels_first(node: &NodeProto) -> bool {
+    node.op_type == "Transpose" && node.attribute.iter().any(|a| a.name == "perm" && a.ints == [0, 3, 1, 2])
+}
+
+/// Whether the last axis has as many elements as an image has channels, and the second has not.
+fn is_channels_last([_, second, _, last]: [Option<usize>; 4]) -> bool {
+    let is_channels = |length: usize| matches!(length, 1 | 3);
+    last.is_some_and(is_channels) && !second.is_some_and(is_channels)
 }
 
 /// The four axes; `None` for each when the file does not say how many there are.
@@ -72,9 +94,7 @@ fn size(
     let mut open = Vec::new();
     for i in 0..3 {
         let axis = axes[i + 1];
-        let fixed = axis.and_then(|axis| axis.dim_value).filter(|&length| length > 0);
-        let fixed = fixed.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-        size[i] = match (fixed, given) {
+        size[i] = match (fixed(axis), given) {
             (Some(fixed), Some(given)) if fixed != given[i] => {
                 let what = format!("{} has {fixed} {}, not {}", input.name, NAMES[i], given[i]);
                 return Err(ImportError::Input(format!("{what}; leave the input size out, or give the file's")));

@@ -57,6 +57,8 @@ pub struct Imported {
     pub input_name: String,
     /// Size `[C,H,W]` of the image.
     pub input: [usize; 3],
+    /// Whether the file wants images `[N,H,W,C]`. The network itself always reads `[N,C,H,W]`.
+    pub channels_last: bool,
     /// Whether the file leaves the height or width of the image open.
     pub open_size: bool,
     /// Length of the batch axis that the file was exported with, unless that is open.
@@ -82,7 +84,8 @@ pub fn import(bytes: &[u8]) -> Result<Imported, ImportError> {
 
 /// Imports the bytes of an ONNX file.
 ///
-/// The network has one input, a batch of images `[N,C,H,W]`; weights and calculations of every floating-point type become
+/// The network has one input, a batch of images `[N,C,H,W]` (a file that reads `[N,H,W,C]` is turned around, which costs
+/// nothing where it turns the image itself); weights and calculations of every floating-point type become
 /// f32. Layers are named like the nodes of the file without a leading slash (`layer1/conv1/Conv`), an output like the
 /// output of the file (`logits`). `:` and `@` in names become `_`, and a name that occurs again gets `_2`, `_3` ... behind.
 ///
@@ -110,6 +113,7 @@ pub fn import_with(bytes: &[u8], options: &ImportOptions) -> Result<Imported, Im
         network,
         input_name: input.name,
         input: input.size,
+        channels_last: input.channels_last,
         open_size: input.open,
         batch: input.batch,
         output_names: output_names(graph),

@@ -9,6 +9,7 @@ use super::input::ImageInput;
 use super::messages::{GraphProto, NodeProto, TensorProto};
 use super::value::Value;
 use super::{fold, lower, order, tensor};
+use crate::network::Op;
 
 /// Most elements of all weights and computed constants together, beside [`PER_BYTE`] for each byte of the file.
 const MOST_COMPUTED: usize = 1 << 24;
@@ -60,13 +61,18 @@ pub(super) fn walk(
 
     let mut read: HashSet<&str> = order.iter().flat_map(|&i| order::reads(&graph.node[i])).collect();
     read.extend(graph.output.iter().map(|output| output.name.as_str()));
+    let mut draft = Draft::new(input.size);
+    let image = match input.channels_last {
+        true => draft.push(Op::Transpose(vec![1, 2, 0]), &[Draft::INPUT]).map_err(ImportError::Graph)?,
+        false => Draft::INPUT,
+    };
     let mut walk = Walk {
         graph,
         opset,
         batch: input.batch,
-        draft: Draft::new(input.size),
+        draft,
         initializers,
-        tensors: HashMap::from([(input.name.as_str(), Tensor::Map(Draft::INPUT))]),
+        tensors: HashMap::from([(input.name.as_str(), Tensor::Map(image))]),
         read,
         room: MOST_COMPUTED.saturating_add(file_bytes.saturating_mul(PER_BYTE)),
         failures: BTreeMap::new(),

@@ -89,6 +89,28 @@ pub(super) fn reciprocal(call: &Call) -> Folded {
     unary(call, |_| None, f32::recip)
 }
 
+/// <https://onnx.ai/onnx/operators/onnx__Clip.html> to constant bounds.
+pub(super) fn clip(call: &Call) -> Folded {
+    let (min, max) = (call.value(1)?, call.value(2)?);
+    if [min, max].into_iter().flatten().any(|bound| !bound.is_constant() || bound.len() != 1) {
+        return Err("clips a constant to bounds that are not single numbers".into());
+    }
+    let int = |bound: Option<&Value>, open: i64| bound.map_or(Ok(open), |bound| bound.ints().map(|v| v[0]));
+    let float = |bound: Option<&Value>, name: &str, open: f32| {
+        bound.map_or_else(|| call.float(name, open), |bound| bound.scalar())
+    };
+    match call.required(0)?.data() {
+        Data::Int(_) => {
+            let (min, max) = (int(min, i64::MIN)?, int(max, i64::MAX)?);
+            unary(call, |v| Some(v.max(min).min(max)), |v| v)
+        }
+        _ => {
+            let (min, max) = (float(min, "min", f32::NEG_INFINITY)?, float(max, "max", f32::INFINITY)?);
+            unary(call, |_| None, |v| v.max(min).min(max))
+        }
+    }
+}
+
 /// `neutral` is the second operand that leaves the first as it is: the batch times 1 is still the batch.
 fn binary(
     call: &Call,

@@ -5,6 +5,7 @@ mod broadcast;
 mod convert;
 mod create;
 mod layout;
+mod normalize;
 mod reduce;
 mod select;
 
@@ -41,6 +42,8 @@ pub(super) fn fold(op_type: &str) -> Option<Fold> {
         "Sqrt" => arithmetic::sqrt,
         "Exp" => arithmetic::exp,
         "Reciprocal" => arithmetic::reciprocal,
+        "Clip" => arithmetic::clip,
+        "BatchNormalization" => normalize::batch_normalization,
 
         "Equal" => select::equal,
         "Less" => select::less,

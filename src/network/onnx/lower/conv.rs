@@ -22,6 +22,9 @@ pub(super) fn conv(draft: &mut Draft, call: &Call) -> Result<Id, String> {
     }
     let (window, bound) = windows::window(call, kernel, shape, false)?;
     let bias = call.value(2)?.map(|bias| bias.array()).transpose()?;
+    if let Some(bias) = bias.as_ref().filter(|bias| bias.shape() != [weight.shape()[0]]) {
+        return Err(format!("has a bias {:?} for {} output channels", bias.shape(), weight.shape()[0]));
+    }
     let groups = call.int("group")?.map_or(Ok(1), |groups| length(groups, "group"))?;
     draft.push_bound(Op::Conv(Conv { weight, bias, window, groups }), &[input], bound)
 }

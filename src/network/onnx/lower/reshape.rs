@@ -1,7 +1,7 @@
 //! The same values under another shape, or in another order of axes.
 
 use super::super::call::{Call, axis, distinct_axes, image_axis};
-use super::super::draft::{Draft, Id};
+use super::super::draft::{Draft, DraftOp, Id};
 use super::super::value::{Dim, Origin};
 use crate::network::{Axis, Op, Shape};
 
@@ -123,8 +123,22 @@ pub(super) fn transpose(draft: &mut Draft, call: &Call) -> Result<Id, String> {
     match order.split_first() {
         Some((0, rest)) => {
             let order = rest.iter().map(|&a| image_axis(a, shape)).collect::<Result<Vec<_>, _>>()?;
-            draft.push(Op::Transpose(order), &[input])
+            transposed(draft, input, order)
         }
         _ => Err(format!("has perm {order:?}, which moves the batch axis")),
     }
+}
+
+/// Axes in another order; one transposition takes the place of two in a row, and none that of two that undo each other.
+fn transposed(draft: &mut Draft, input: Id, order: Vec<usize>) -> Result<Id, String> {
+    let (source, order) = match &draft.node(input).op {
+        DraftOp::Op(Op::Transpose(first)) if order.iter().all(|&axis| axis < first.len()) => {
+            (draft.node(input).inputs[0], order.iter().map(|&axis| first[axis]).collect())
+        }
+        _ => (input, order),
+    };
+    if order.len() == draft.node(source).shape.len() && order.iter().copied().eq(0..order.len()) {
+        return Ok(source);
+    }
+    draft.push(Op::Transpose(order), &[source])
 }

@@ -151,6 +151,24 @@ fn an_expanded_gate_is_multiplied_unexpanded() {
 }
 
 #[test]
+fn a_file_that_reads_channels_last_costs_no_turning() {
+    let to_front = [ints("perm", &[0, 3, 1, 2])];
+    let to_back = [ints("perm", &[0, 2, 3, 1])];
+    let mut file = File::new([1, 1, 1])
+        .node("Transpose", "t1", "image -> a", &to_front)
+        .node("Relu", "relu", "a -> b", &[])
+        .node("Transpose", "t2", "b -> c", &to_back)
+        .node("Transpose", "t3", "c -> d", &to_front)
+        .node("Tanh", "tanh", "d -> y", &[])
+        .output("y");
+    file.graph().input[0] = value_info("image", data_type::FLOAT, [1, 5, 4, 3].map(dimension).to_vec());
+    let imported = file.import().unwrap();
+    assert_eq!((imported.input, imported.channels_last), ([3, 5, 4], true));
+    assert_eq!(layers(&imported), "relu relu, y tanh");
+    assert_eq!(shape(&imported, "y"), [3, 5, 4]);
+}
+
+#[test]
 fn nodes_that_no_output_needs_are_left_out() {
     let file = File::new([1, 2, 2])
         .node("Relu", "relu", "image -> y", &[])

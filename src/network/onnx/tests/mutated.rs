@@ -79,7 +79,10 @@ fn seeds() -> Seeds {
         let mut cases: Vec<&str> = tensors.keys().filter_map(|name| name.strip_suffix("/model")).collect();
         cases.sort_unstable();
         for case in cases {
-            let (_, channels, height, width) = tensors[&format!("{case}/input")].dims4().unwrap();
+            let (_, mut channels, mut height, mut width) = tensors[&format!("{case}/input")].dims4().unwrap();
+            if case.ends_with("channels_last") {
+                (channels, height, width) = (width, channels, height);
+            }
             let bytes: Vec<u8> = tensors[&format!("{case}/model")].to_vec1().unwrap();
             let model = ModelProto::decode(bytes.as_slice()).unwrap();
             files.push((model, ImportOptions { input: Some([channels, height, width]) }));
@@ -172,99 +175,13 @@ fn node_attributes(nodes: &[NodeProto], node: &Index) -> Vec<AttributeProto> {
 fn try_mutated(cases: u32) {
     let Seeds { files, operations } = seeds();
     assert!(files.iter().all(|(model, options)| import_with(&model.encode_to_vec(), options).is_ok()));
-    let config = Config { cases, rng_seed: RngSeed::Fixed(5), failure_persistence: None, ..Config::default() };
+    let config = Config { cases, rng_seed: RngSeed::Fixed(31), failure_persistence: None, ..Config::default() };
     let changes = prop::collection::vec(change(), 1..4);
     TestRunner::new(config)
         .run(&(0..files.len(), changes), |(which, changes)| {
             let (mut model, options) = files[which].clone();
             changes.iter().for_each(|change| apply(change, &mut model, &operations));
-            let r = import_with(&model.encode_to_vec(), &options);
-            if let Ok(imp) = &r {
-                let big = imp.network.nodes().iter().map(|n| n.shape.elements()).max().unwrap();
-                let padded = imp
-                    .network
-                    .nodes()
-                    .iter()
-                    .map(|n| match &n.op {
-                        crate::network::Op::Conv(c) => c.window,
-                        crate::network::Op::MaxPool(w) => *w,
-                        crate::network::Op::AveragePool { window, .. } => *window,
-                        _ => crate::network::Window::new([1, 1]),
-                    })
-                    .map(|w| {
-                        w.padding
-                            .top
-                            .max(w.padding.left)
-                            .max(w.padding.bottom)
-                            .max(w.padding.right)
-                            .max(w.extent()[0])
-                            .max(w.extent()[1])
-                    })
-                    .max()
-                    .unwrap();
-                if big < 30_000 && padded < 50 {
-                    use crate::engine::{Cpu, Engine, Forward, Gate, Reference};
-                    let net = std::sync::Arc::new(imp.network.clone());
-                    let [c, h, w] = imp.input;
-                    let n = 2 * c * h * w;
-                    let x = candle_core::Tensor::from_vec(
-                        (0..n).map(|i| (i as f32 * 0.731).sin() * 2.0).collect::<Vec<_>>(),
-                        (2, c, h, w),
-                        &Device::Cpu,
-                    )
-                    .unwrap();
-                    let engines: [(&str, Box<dyn Engine>); 2] = [
-                        ("ref", Box::new(Reference::new(Device::Cpu, candle_core::DType::F32))),
-                        ("cpu", Box::new(Cpu)),
-                    ];
-                    let mut outs = Vec::new();
-                    let show =
-                        || imp.network.nodes().iter().map(|n| (n.op.clone(), n.shape.clone())).collect::<Vec<_>>();
-                    for (name, e) in engines {
-                        let res = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| -> Result<_, String> {
-                            let mut plan =
-                                e.plan(&net, net.outputs(), net.input_shape()).map_err(|e| format!("plan {e}"))?;
-                            let mut out = plan.forward(&x, Forward::Original).map_err(|e| format!("forward {e}"))?;
-                            let seeds: Vec<_> = out.iter().map(|o| o.ones_like().unwrap()).collect();
-                            out.push(
-                                plan.backward(&seeds, Gate::Proxy { slope: 0.3 })
-                                    .map_err(|e| format!("backward {e}"))?,
-                            );
-                            Ok(out)
-                        }));
-                        match res {
-                            Err(_) => eprintln!("BUG {name} panic {:?}", show()),
-                            Ok(Err(e)) => {
-                                eprintln!("BUG {name} {} {:?}", e.chars().take(150).collect::<String>(), show())
-                            }
-                            Ok(Ok(o)) => outs.push(o),
-                        }
-                    }
-                    if outs.len() == 2 {
-                        let last = outs[0].len() - 1;
-                        for (i, (a, b)) in outs[0].iter().zip(&outs[1]).enumerate() {
-                            if a.dims() != b.dims() {
-                                eprintln!("BUG dims {:?} {:?}", a.dims(), b.dims());
-                                continue;
-                            }
-                            let a: Vec<f32> = a.flatten_all().unwrap().to_vec1().unwrap();
-                            let b: Vec<f32> = b.flatten_all().unwrap().to_vec1().unwrap();
-                            let m = a.iter().fold(1e-3f32, |m, v| if v.is_finite() { m.max(v.abs()) } else { m });
-                            if m > 1e18 {
-                                continue;
-                            }
-                            let bad = a.iter().zip(&b).any(|(x, y)| {
-                                x.is_finite() != y.is_finite() || (x.is_finite() && (x - y).abs() > 1e-3 * m)
-                            });
-                            if bad {
-                                eprintln!("BUG differ {} {:?}", if i == last { "gradient" } else { "value" }, show());
-                                break;
-                            }
-                        }
-                    }
-                }
-            }
-            if let Err(why) = r {
+            if let Err(why) = import_with(&model.encode_to_vec(), &options) {
                 prop_assert!(why.to_string().len() > 10);
             }
             Ok(())
@@ -274,5 +191,5 @@ fn try_mutated(cases: u32) {
 
 #[test]
 fn files_that_make_no_sense_never_panic() {
-    try_mutated(500_000);
+    try_mutated(3000);
 }
