@@ -8,6 +8,7 @@ mod cpu;
 mod device;
 mod error;
 mod gate;
+mod outline;
 mod reference;
 
 use std::sync::Arc;

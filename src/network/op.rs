@@ -7,7 +7,7 @@ use super::activation::Activation;
 use super::array::Array;
 use super::resize::Resize;
 use super::shape::Shape;
-use super::window::{Padding, Window};
+use super::window::Window;
 
 /// Most values of one tensor of one image: 4 GiB in f32.
 const LARGEST_TENSOR: usize = 1 << 30;
@@ -412,11 +412,4 @@ fn infer_slice(axis: usize, start: usize, end: usize, step: usize, input: &Shape
     let mut shape = input.to_vec();
     shape[axis] = (end - start).div_ceil(step);
     Ok(shape.into())
-}
-
-impl Padding {
-    /// Whether nothing is added.
-    pub fn is_none(self) -> bool {
-        self == Self::default()
-    }
 }

@@ -13,6 +13,13 @@ pub struct Padding {
     pub right: usize,
 }
 
+impl Padding {
+    /// Whether nothing is added.
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
 /// A window that slides over a `[H,W]` map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {

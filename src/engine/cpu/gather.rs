@@ -59,8 +59,7 @@ impl Gather {
         })
     }
 
-    pub(super) fn pad(before: &[usize], after: &[usize], mode: PadMode, input: &Shape, output: &Shape) -> Self {
-        debug_assert_eq!(before.len(), after.len());
+    pub(super) fn pad(before: &[usize], mode: PadMode, input: &Shape, output: &Shape) -> Self {
         let border = if let PadMode::Constant(value) = mode { value } else { 0.0 };
         Self::new(input, output, border, |index| {
             let axis = |(axis, &i): (usize, &usize)| {

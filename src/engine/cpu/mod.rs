@@ -22,6 +22,7 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use self::lane::{Lane, Step};
+use super::outline::{Outline, Outlined};
 use super::{Engine, EngineError, Forward, Gate, Plan};
 use crate::network::{Network, NodeId, Op, Shape};
 
@@ -39,22 +40,15 @@ impl Engine for Cpu {
     }
 
     fn plan(&self, network: &Arc<Network>, targets: &[NodeId], input: &Shape) -> Result<Box<dyn Plan>, EngineError> {
-        let order = network.below(targets);
-        let shapes =
-            network.shapes_at(input, &order).map_err(|why| EngineError::Size { input: input.to_string(), why })?;
-        let slot = |id: &NodeId| order.binary_search(id).ok();
-        let mut steps: Vec<Step> = Vec::with_capacity(order.len());
-        for &id in &order {
-            let node = network.node(id);
-            let inputs: Vec<usize> = node.inputs.iter().filter_map(slot).collect();
-            let input_shapes: Vec<&Shape> = node.inputs.iter().map(|input| &shapes[input]).collect();
-            let depends = id == Network::INPUT || inputs.iter().any(|&i| steps[i].depends);
-            let kernel = kernel(&node.op, &input_shapes, &shapes[&id]).map_err(EngineError::Mismatch)?;
-            steps.push(Step { kernel, inputs, depends, elements: shapes[&id].elements() });
-        }
-        let targets: Vec<usize> = targets.iter().filter_map(slot).collect();
-        let target_shapes = targets.iter().map(|&i| shapes[&order[i]].clone()).collect();
-        Ok(Box::new(CpuPlan { steps, targets, target_shapes, input: input.clone(), lanes: Vec::new(), batch: 0 }))
+        let outline = Outline::new(network, targets, input)?;
+        let step = |node: &Outlined| {
+            let op = &network.node(node.id).op;
+            let kernel = kernel(op, &outline.input_shapes(node), &node.shape).map_err(EngineError::Mismatch)?;
+            let (inputs, depends, elements) = (node.inputs.clone(), node.depends, node.shape.elements());
+            Ok(Step { kernel, inputs, depends, elements })
+        };
+        let steps = outline.nodes.iter().map(step).collect::<Result<Vec<_>, EngineError>>()?;
+        Ok(Box::new(CpuPlan { steps, outline, lanes: Vec::new(), batch: 0 }))
     }
 }
 
@@ -102,7 +96,7 @@ fn kernel(op: &Op, inputs: &[&Shape], output: &Shape) -> Result<Option<Box<dyn K
             Box::new(pool::AveragePool::new(window, *count_padding, inputs[0], output))
         }
         Op::Reduce { kind, axes, .. } => Box::new(reduce::Reduced::new(*kind, axes, inputs[0], output)),
-        Op::Pad { before, after, mode } => Box::new(gather::Gather::pad(before, after, *mode, inputs[0], output)),
+        Op::Pad { before, mode, .. } => Box::new(gather::Gather::pad(before, *mode, inputs[0], output)),
         Op::Reshape(_) => Box::new(gather::Gather::reshape(inputs[0], output)),
         Op::Transpose(order) => Box::new(gather::Gather::transpose(order, inputs[0], output)),
         Op::Slice { axis, start, step, .. } => Box::new(gather::Gather::slice(*axis, *start, *step, inputs[0], output)),
@@ -113,9 +107,7 @@ fn kernel(op: &Op, inputs: &[&Shape], output: &Shape) -> Result<Option<Box<dyn K
 
 struct CpuPlan {
     steps: Vec<Step>,
-    targets: Vec<usize>,
-    target_shapes: Vec<Shape>,
-    input: Shape,
+    outline: Outline,
     /// One per image; kept from call to call.
     lanes: Vec<Lane>,
     /// Number of lanes that took part in the last forward pass.
@@ -129,19 +121,17 @@ fn values(tensor: &Tensor) -> Result<Vec<f32>, EngineError> {
 
 impl Plan for CpuPlan {
     fn forward(&mut self, images: &Tensor, forward: Forward) -> Result<Vec<Tensor>, EngineError> {
-        if images.dims().get(1..) != Some(&self.input[..]) {
-            let found = images.dims();
-            return Err(EngineError::Mismatch(format!("images of {found:?} do not fit a plan for {}", self.input)));
-        }
+        self.outline.check_images(images)?;
         self.batch = images.dims()[0];
         while self.lanes.len() < self.batch {
             self.lanes.push(Lane::new(&self.steps));
         }
         let images = values(images)?;
         let pass = Pass { forward, spread: self.batch == 1 };
-        let size = self.input.elements();
+        let input = &self.outline.input;
+        let size = input.elements();
         self.lanes[..self.batch].par_iter_mut().enumerate().for_each(|(n, lane)| {
-            lane.load(&images[n * size..(n + 1) * size], &self.input);
+            lane.load(&images[n * size..(n + 1) * size], input);
             lane.forward(&self.steps, pass);
         });
         let output = |(&target, shape): (&usize, &Shape)| {
@@ -153,38 +143,28 @@ impl Plan for CpuPlan {
             dims.extend_from_slice(shape);
             Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
         };
-        self.targets.iter().zip(&self.target_shapes).map(output).collect()
+        self.outline.targets.iter().zip(self.outline.target_shapes()).map(output).collect()
     }
 
     fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> Result<Tensor, EngineError> {
-        if self.batch == 0 {
-            return Err(EngineError::Mismatch("a backward pass needs a forward pass before it".into()));
-        }
-        if seeds.len() != self.targets.len() {
-            let expected = self.targets.len();
-            return Err(EngineError::Mismatch(format!("{} seeds for {expected} targets", seeds.len())));
-        }
-        for (seed, shape) in seeds.iter().zip(&self.target_shapes) {
-            if seed.dims().first() != Some(&self.batch) || seed.dims()[1..] != shape[..] {
-                let found = seed.dims();
-                return Err(EngineError::Mismatch(format!("a seed of {found:?} for {} outputs {shape}", self.batch)));
-            }
-        }
+        self.outline.check_seeds(seeds, self.batch)?;
         let seeds = seeds.iter().map(values).collect::<Result<Vec<_>, _>>()?;
         let spread = self.batch == 1;
         self.lanes[..self.batch].par_iter_mut().enumerate().for_each(|(n, lane)| {
-            for ((&target, shape), seed) in self.targets.iter().zip(&self.target_shapes).zip(&seeds) {
+            let targets = self.outline.targets.iter().zip(self.outline.target_shapes());
+            for ((&target, shape), seed) in targets.zip(&seeds) {
                 let size = shape.elements();
                 lane.seed(target, shape, &seed[n * size..(n + 1) * size]);
             }
             lane.backward(&self.steps, gate, spread);
         });
-        let mut data = Vec::with_capacity(self.batch * self.input.elements());
+        let input = &self.outline.input;
+        let mut data = Vec::with_capacity(self.batch * input.elements());
         for lane in &mut self.lanes[..self.batch] {
-            lane.take_gradient(&self.input, &mut data);
+            lane.take_gradient(input, &mut data);
         }
         let mut dims = vec![self.batch];
-        dims.extend_from_slice(&self.input);
+        dims.extend_from_slice(input);
         Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
     }
 }

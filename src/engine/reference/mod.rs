@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use super::outline::Outline;
 use super::{Engine, EngineError, Forward, Gate, Plan};
 use crate::network::{Network, NodeId, Op, Shape};
 
@@ -65,25 +66,18 @@ impl Engine for Reference {
         targets: &[NodeId],
         input: &Shape,
     ) -> std::result::Result<Box<dyn Plan>, EngineError> {
-        let order = network.below(targets);
-        let shapes =
-            network.shapes_at(input, &order).map_err(|why| EngineError::Size { input: input.to_string(), why })?;
-        let slot = |id: &NodeId| order.binary_search(id).ok();
-        let mut steps = Vec::with_capacity(order.len());
-        for &id in &order {
-            let node = network.node(id);
-            let inputs: Vec<usize> = node.inputs.iter().filter_map(slot).collect();
-            let input_shapes: Vec<&Shape> = node.inputs.iter().map(|input| &shapes[input]).collect();
-            let depends = id == Network::INPUT || inputs.iter().any(|&i| steps_depend(&steps, i));
-            let operation = self.operation(&node.op, &input_shapes, &shapes[&id])?;
-            let constant = match &node.op {
+        let outline = Outline::new(network, targets, input)?;
+        let mut steps = Vec::with_capacity(outline.nodes.len());
+        for node in &outline.nodes {
+            let op = &network.node(node.id).op;
+            let operation = self.operation(op, &outline.input_shapes(node), &node.shape)?;
+            let constant = match op {
                 Op::Constant(array) => Some(self.tensor(array.data(), &batched(array.shape()))?),
                 _ => None,
             };
-            steps.push(Step { operation, inputs, constant, depends });
+            steps.push(Step { operation, constant });
         }
-        let targets = targets.iter().filter_map(slot).collect();
-        Ok(Box::new(ReferencePlan { steps, targets, input: input.clone(), values: Vec::new() }))
+        Ok(Box::new(ReferencePlan { steps, outline, values: Vec::new() }))
     }
 }
 
@@ -137,34 +131,23 @@ fn per_channel(channels: usize, rank: usize) -> Vec<usize> {
 struct Step {
     /// `None` for the input and for constants.
     operation: Option<Box<dyn Operation>>,
-    /// Positions of the inputs among the steps.
-    inputs: Vec<usize>,
     constant: Option<Tensor>,
-    /// Whether the value depends on the image, so that a gradient is wanted.
-    depends: bool,
-}
-
-fn steps_depend(steps: &[Step], i: usize) -> bool {
-    steps.get(i).is_some_and(|step| step.depends)
 }
 
 struct ReferencePlan {
+    /// One per node of the outline.
     steps: Vec<Step>,
-    targets: Vec<usize>,
-    input: Shape,
+    outline: Outline,
     /// Outputs of all steps in the last forward pass.
     values: Vec<Tensor>,
 }
 
 impl Plan for ReferencePlan {
     fn forward(&mut self, images: &Tensor, forward: Forward) -> std::result::Result<Vec<Tensor>, EngineError> {
-        if images.dims().get(1..) != Some(&self.input[..]) {
-            let found = images.dims();
-            return Err(EngineError::Mismatch(format!("images of {found:?} do not fit a plan for {}", self.input)));
-        }
+        self.outline.check_images(images)?;
         let mut values: Vec<Tensor> = Vec::with_capacity(self.steps.len());
-        for step in &self.steps {
-            let inputs: Vec<&Tensor> = step.inputs.iter().map(|&i| &values[i]).collect();
+        for (step, node) in self.steps.iter().zip(&self.outline.nodes) {
+            let inputs: Vec<&Tensor> = node.inputs.iter().map(|&i| &values[i]).collect();
             values.push(match (&step.operation, &step.constant) {
                 (Some(operation), _) => operation.forward(&inputs, forward)?,
                 (None, Some(constant)) => constant.clone(),
@@ -172,33 +155,25 @@ impl Plan for ReferencePlan {
             });
         }
         self.values = values;
-        Ok(self.targets.iter().map(|&i| self.values[i].clone()).collect())
+        Ok(self.outline.targets.iter().map(|&i| self.values[i].clone()).collect())
     }
 
     fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> std::result::Result<Tensor, EngineError> {
-        if self.values.is_empty() {
-            return Err(EngineError::Mismatch("a backward pass needs a forward pass before it".into()));
-        }
-        if seeds.len() != self.targets.len() {
-            let expected = self.targets.len();
-            return Err(EngineError::Mismatch(format!("{} seeds for {expected} targets", seeds.len())));
-        }
+        let batch = self.values.first().map_or(0, |images| images.dims()[0]);
+        self.outline.check_seeds(seeds, batch)?;
         let mut gradients: Vec<Option<Tensor>> = vec![None; self.steps.len()];
-        for (&target, seed) in self.targets.iter().zip(seeds) {
-            if seed.dims() != self.values[target].dims() {
-                let (found, expected) = (seed.dims(), self.values[target].dims());
-                return Err(EngineError::Mismatch(format!("a seed of {found:?} for an output of {expected:?}")));
-            }
+        for (&target, seed) in self.outline.targets.iter().zip(seeds) {
             accumulate(&mut gradients[target], seed.clone())?;
         }
-        for (i, step) in self.steps.iter().enumerate().rev() {
+        let nodes = &self.outline.nodes;
+        for (i, (step, node)) in self.steps.iter().zip(nodes).enumerate().rev() {
             let Some(operation) = &step.operation else { continue };
-            let Some(gradient) = gradients[i].take().filter(|_| step.depends) else { continue };
-            let inputs: Vec<&Tensor> = step.inputs.iter().map(|&i| &self.values[i]).collect();
-            let wanted: Vec<bool> = step.inputs.iter().map(|&i| self.steps[i].depends).collect();
+            let Some(gradient) = gradients[i].take().filter(|_| node.depends) else { continue };
+            let inputs: Vec<&Tensor> = node.inputs.iter().map(|&i| &self.values[i]).collect();
+            let wanted: Vec<bool> = node.inputs.iter().map(|&i| nodes[i].depends).collect();
             let pass =
                 Backward { inputs: &inputs, output: &self.values[i], gradient: &gradient, wanted: &wanted, gate };
-            for (&input, part) in step.inputs.iter().zip(operation.backward(pass)?) {
+            for (&input, part) in node.inputs.iter().zip(operation.backward(pass)?) {
                 if let Some(part) = part {
                     accumulate(&mut gradients[input], part)?;
                 }
