@@ -53,7 +53,7 @@ pub struct Maximize {
 struct Method {
     /// Backward rule of activations.
     #[arg(long, value_name = "KIND", default_value = "decoupled")]
-    gate: Gate,
+    gate: GateKind,
 
     /// Slope of the flat sides, from 0 to 1 (decoupled, true-proxy).
     #[arg(long, value_name = "SLOPE")]
@@ -77,7 +77,7 @@ struct Method {
 
     /// From a gradient to the next image.
     #[arg(long, value_name = "KIND", default_value = "l2-ascent")]
-    optimizer: Rule,
+    optimizer: OptimizerKind,
 
     /// Step size in pixel values of range [0, 1].
     #[arg(long, value_name = "LR")]
@@ -110,22 +110,6 @@ struct Method {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Gate {
-    Plain,
-    Decoupled,
-    TrueProxy,
-    Redirect,
-    Soft,
-    Identity,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Rule {
-    L2Ascent,
-    Adam,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
 enum Origin {
     Grey,
     Uniform,
@@ -154,19 +138,7 @@ impl Maximize {
 
     fn request(&self) -> anyhow::Result<Request> {
         let method = &self.method;
-        let kind = match method.gate {
-            Gate::Plain => GateKind::Plain,
-            Gate::Decoupled => GateKind::Decoupled,
-            Gate::TrueProxy => GateKind::TrueProxy,
-            Gate::Redirect => GateKind::Redirect,
-            Gate::Soft => GateKind::Soft,
-            Gate::Identity => GateKind::Identity,
-        };
         let (slope, temperature, anneal, polish) = (method.slope, method.temperature, method.anneal, method.polish);
-        let optimizer = match method.optimizer {
-            Rule::L2Ascent => OptimizerKind::L2Ascent,
-            Rule::Adam => OptimizerKind::Adam,
-        };
         let start = match (method.start, method.noise) {
             (Origin::Grey, Some(noise)) => Start::Grey { noise },
             (Origin::Grey, None) => Start::default(),
@@ -184,9 +156,9 @@ impl Maximize {
             model: self.model.clone(),
             objective: None,
             objectives: Some(self.units.clone()),
-            gate: Some(GateRequest { kind, slope, temperature, anneal, polish }),
+            gate: Some(GateRequest { kind: method.gate, slope, temperature, anneal, polish }),
             steps: method.steps,
-            optimizer: Some(OptimizerRequest { kind: optimizer, lr: method.lr }),
+            optimizer: Some(OptimizerRequest { kind: method.optimizer, lr: method.lr }),
             transforms: Some(method.transforms.clone()),
             size,
             start: Some(start),

@@ -10,7 +10,7 @@ use crate::Invalid;
 use crate::engine::Gate;
 
 /// Families of backward rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum GateKind {
     /// The network's own gradient.

@@ -10,7 +10,7 @@ use super::document::{string_or_object, string_or_object_schema};
 use crate::Invalid;
 
 /// Rules that turn a gradient into a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OptimizerKind {
     /// `x += lr * g / |g|` with the Euclidean norm of the stimulus' whole gradient: every step is `lr` long, unless the
