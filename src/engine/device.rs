@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device};
 
-use super::{Cpu, Engine, EngineError, Reference};
+use super::{Cpu, CpuSettings, Engine, EngineError, Reference};
 
 /// The engine for the device called `cpu`, `cuda:INDEX` or `metal`: the CPU's own, or the reference engine in f32.
 ///
@@ -10,7 +10,7 @@ use super::{Cpu, Engine, EngineError, Reference};
 /// As [`device`].
 pub fn open(name: &str) -> Result<Box<dyn Engine>, EngineError> {
     match device(name)? {
-        Device::Cpu => Ok(Box::new(Cpu)),
+        Device::Cpu => Ok(Box::new(Cpu::new(CpuSettings::default())?)),
         device => Ok(Box::new(Reference::new(device, DType::F32))),
     }
 }

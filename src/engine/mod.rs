@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-pub use cpu::Cpu;
+pub use cpu::{Cpu, CpuSettings, Instructions};
 pub use device::{device, open};
 pub use error::EngineError;
 pub use gate::{Forward, Gate};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use proxygrad::engine::{Cpu, Engine, Forward, Gate, Plan, Reference};
+use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Gate, Plan, Reference};
 use proxygrad::network::{Activation, Network};
 
 use crate::networks::{classifier, rng, uniform};
@@ -17,6 +17,10 @@ const GATES: [Gate; 6] = [
     Gate::Soft { temperature: 0.5 },
     Gate::Identity,
 ];
+
+fn engine() -> Cpu {
+    Cpu::new(CpuSettings::default()).unwrap()
+}
 
 fn images(network: &Network, batch: usize) -> Tensor {
     let values = uniform(&mut rng(17), batch * network.input_shape().elements());
@@ -41,7 +45,8 @@ fn distance(found: &Tensor, expected: &Tensor) -> f64 {
 fn plans(network: &Arc<Network>, targets: &[&str]) -> [Box<dyn Plan>; 2] {
     let targets: Vec<_> = targets.iter().map(|name| network.find(name).unwrap()).collect();
     let reference = Reference::new(Device::Cpu, DType::F64);
-    let engines: [&dyn Engine; 2] = [&Cpu, &reference];
+    let cpu = engine();
+    let engines: [&dyn Engine; 2] = [&cpu, &reference];
     engines.map(|engine| engine.plan(network, &targets, network.input_shape()).unwrap())
 }
 

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use proxygrad::engine::{Cpu, Engine, Forward, Reference};
+use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference};
 use proxygrad::maximize::{Limits, Observer, Outcome, Point, Request, Resolved, Unobserved, Warning, maximize};
 use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Preprocessing};
 
 use crate::networks::{array, classifier, rng};
 
 fn engine() -> Cpu {
-    Cpu
+    Cpu::new(CpuSettings::default()).unwrap()
 }
 
 fn model(network: Network, preprocessing: Preprocessing) -> Model {

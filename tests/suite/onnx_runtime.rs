@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use proxygrad::engine::{Cpu, Engine, Forward, Reference};
+use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference};
 use proxygrad::network::onnx::{ImportOptions, Imported, import, import_with};
 use proxygrad::network::{NodeId, Shape};
 
@@ -17,7 +17,7 @@ fn load(family: &str) -> HashMap<String, Tensor> {
 }
 
 fn engines() -> [(&'static str, Box<dyn Engine>); 2] {
-    [("reference", Box::new(Reference::new(Device::Cpu, DType::F32))), ("cpu", Box::new(Cpu))]
+    [("reference", Box::new(Reference::new(Device::Cpu, DType::F32))), ("cpu", Box::new(Cpu::new(CpuSettings::default()).unwrap()))]
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {

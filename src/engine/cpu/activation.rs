@@ -1,137 +1,174 @@
-//! Activations and their gates: fast paths for the piecewise linear ones, the f64 definitions for the others.
+//! Activations that stand on their own, and the gate that looks at a whole layer before it decides.
+#![expect(unsafe_code, reason = "rows of maps")]
 
-use rayon::prelude::*;
-
-use super::layout::strides;
-use super::{Kernel, Pass, View};
+use super::finish::{Finish, Knees};
+use super::map::Map;
+use super::simd::{Job, Simd};
+use super::{Ahead, Back, GROUP, Kernel, Needs, Site};
 use crate::engine::{Forward, Gate};
 use crate::network::{Activation, Shape};
 
-/// Values that one thread takes at a time.
-const CHUNK: usize = 16 * 1024;
+/// Values of a row that are computed together.
+const ROW: usize = 256;
 
 /// An activation with its gates.
 pub(super) struct Activated {
     activation: Activation,
-    channels: usize,
-    /// Values between two neighbouring channels.
-    stride: usize,
+    /// Values between two neighbouring channels, and channels: what tells a value's channel.
+    channels: [usize; 2],
 }
 
 impl Activated {
     pub(super) fn new(activation: &Activation, input: &Shape) -> Self {
-        let stride = strides(input).first().copied().unwrap_or(1);
-        Self { activation: activation.clone(), channels: input.channels().max(1), stride }
-    }
-
-    /// Range in which a ReLU or clip is linear, when it is one.
-    fn linear_range(&self) -> Option<(f32, f32)> {
-        match self.activation {
-            Activation::Relu => Some((0.0, f32::INFINITY)),
-            Activation::Clip { min, max } => Some((min, max)),
-            _ => None,
-        }
+        let stride = super::layout::strides(input).first().copied().unwrap_or(1);
+        Self { activation: activation.clone(), channels: [stride, input.channels().max(1)] }
     }
 
     fn channel(&self, at: usize) -> usize {
-        at / self.stride % self.channels
+        at / self.channels[0] % self.channels[1]
+    }
+
+    fn value(&self, forward: Forward, z: f32, at: usize) -> f32 {
+        let z = f64::from(z);
+        let value = match forward {
+            Forward::Original => self.activation.value(z, self.channel(at)),
+            Forward::Proxy { slope } => self.activation.proxy_value(z, f64::from(slope), self.channel(at)),
+        };
+        value as f32
+    }
+
+    fn slope(&self, gate: Gate, z: f32, at: usize) -> f32 {
+        let (z, channel) = (f64::from(z), self.channel(at));
+        let slope = match gate {
+            Gate::Plain | Gate::Redirect => self.activation.derivative(z, channel),
+            Gate::Proxy { slope } => self.activation.proxy_derivative(z, f64::from(slope), channel),
+            Gate::Soft { temperature } => self.activation.soft_derivative(z, f64::from(temperature), channel),
+            Gate::Identity => self.activation.peak(),
+        };
+        slope as f32
+    }
+
+    /// Factor on a gradient under [`Gate::Redirect`] where the whole layer's gradient vanishes.
+    fn redirected(&self, z: f32, gradient: f32) -> f32 {
+        let ((low, high), z) = (self.activation.knees(), f64::from(z));
+        let outwards = (z <= low && gradient < 0.0) || (z >= high && gradient > 0.0);
+        if outwards { 0.0 } else { self.activation.peak() as f32 }
+    }
+}
+
+/// The knees of a piecewise linear activation with slope 1 in the middle.
+pub(super) fn knees(activation: &Activation) -> Option<Knees> {
+    match *activation {
+        Activation::Relu => Some(Knees { low: 0.0, high: f32::INFINITY, leak: 0.0 }),
+        Activation::LeakyRelu { slope } if (0.0..=1.0).contains(&slope) => {
+            Some(Knees { low: 0.0, high: f32::INFINITY, leak: slope })
+        }
+        Activation::Clip { min, max } if min < max => Some(Knees { low: min, high: max, leak: 0.0 }),
+        _ => None,
     }
 }
 
 impl Kernel for Activated {
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, pass: Pass) {
-        let z = inputs[0];
-        match (pass.forward, self.linear_range()) {
-            (Forward::Original, Some((low, high))) => map(output, z, pass.spread, |_, z| z.max(low).min(high)),
-            (Forward::Proxy { slope }, Some((low, high))) => map(output, z, pass.spread, |_, z| {
-                let inside = z.max(low).min(high);
-                inside + slope * (z - inside)
-            }),
-            (Forward::Original, None) => {
-                map(output, z, pass.spread, |at, z| self.activation.value(f64::from(z), self.channel(at)) as f32)
-            }
-            (Forward::Proxy { slope }, None) => map(output, z, pass.spread, |at, z| {
-                self.activation.proxy_value(f64::from(z), f64::from(slope), self.channel(at)) as f32
-            }),
-        }
+    fn needs(&self) -> Needs {
+        Needs { inputs: true, output: false }
     }
 
-    fn backward(&self, _: usize, view: &View<'_>, gate: Gate, sink: &mut [f32]) {
-        let activation = &self.activation;
-        match (gate, self.linear_range()) {
-            (Gate::Plain, Some((low, high))) => add(sink, view, |_, z| if z > low && z < high { 1.0 } else { 0.0 }),
-            (Gate::Proxy { slope }, Some((low, high))) => {
-                add(sink, view, |_, z| if z > low && z < high { 1.0 } else { slope });
-            }
-            (Gate::Identity, _) => {
-                let peak = activation.peak() as f32;
-                add(sink, view, |_, _| peak);
-            }
-            (Gate::Plain, None) => {
-                add(sink, view, |at, z| activation.derivative(f64::from(z), self.channel(at)) as f32);
-            }
-            (Gate::Proxy { slope }, None) => add(sink, view, |at, z| {
-                activation.proxy_derivative(f64::from(z), f64::from(slope), self.channel(at)) as f32
-            }),
-            (Gate::Soft { temperature }, Some((low, high))) if temperature > 0.0 => {
-                let step = |distance: f32| 1.0 / (1.0 + (-distance / temperature).exp());
-                add(sink, view, |_, z| step(z - low) * step(high - z));
-            }
-            (Gate::Soft { temperature }, _) => add(sink, view, |at, z| {
-                activation.soft_derivative(f64::from(z), f64::from(temperature), self.channel(at)) as f32
-            }),
-            (Gate::Redirect, _) => self.redirect(view, sink),
+    fn forward(&self, site: &Site<'_>, view: &Ahead<'_>, finish: &Finish<'_>) {
+        let (z, forward) = (view.inputs[0], view.forward);
+        // SAFETY: input and output have the same shape.
+        unsafe { for_each_row(site, finish, |at, place| self.value(forward, *place(&z), at)) };
+    }
+
+    fn backward(&self, site: &Site<'_>, _: usize, view: &Back<'_>, finish: &Finish<'_>) {
+        let (z, gradient, gate) = (view.inputs[0], view.gradient, view.gate);
+        // SAFETY: all maps have the same shape; they are only read.
+        unsafe {
+            let dead: [bool; GROUP] = std::array::from_fn(|image| {
+                gate == Gate::Redirect && image < z.images && {
+                    let values = z.image(image).iter().zip(gradient.image(image)).enumerate();
+                    values.into_iter().all(|(at, (&z, &g))| self.slope(Gate::Plain, z, at) * g == 0.0)
+                }
+            });
+            for_each_row(site, finish, |at, place| {
+                let (z_here, g) = (*place(&z), *place(&gradient));
+                let image = at / (z.size() * z.channels);
+                g * if dead[image] { self.redirected(z_here, g) } else { self.slope(gate, z_here, at) }
+            });
         }
     }
 }
 
-impl Activated {
-    /// Lucid's rule: see [`Gate::Redirect`].
-    fn redirect(&self, view: &View<'_>, sink: &mut [f32]) {
-        let plain = |at: usize, z: f32| self.activation.derivative(f64::from(z), self.channel(at)) as f32;
-        let alive = view.inputs[0].iter().zip(view.gradient).enumerate().any(|(at, (&z, g))| plain(at, z) * g != 0.0);
-        if alive {
-            return add(sink, view, plain);
+/// Hands `f` of every value's position in a dense map to `finish`. `f`'s second argument gives that position in any map
+/// of the same shape.
+///
+/// # Safety
+/// The maps that `f` looks at have the shape of `finish.to`.
+unsafe fn for_each_row(site: &Site<'_>, finish: &Finish<'_>, f: impl Fn(usize, &dyn Fn(&Map) -> *const f32) -> f32) {
+    const PIECE: usize = 8 * 1024;
+    let (pixels, channels) = (finish.to.pixels(), finish.to.channels);
+    let rows = channels.div_ceil(ROW);
+    let pieces = (pixels * channels).div_ceil(PIECE).min(pixels * rows);
+    site.member.each(pieces, |piece| {
+        for row in pixels * rows * piece / pieces..pixels * rows * (piece + 1) / pieces {
+            let (pixel, first) = (row / rows, row % rows * ROW);
+            let count = (channels - first).min(ROW);
+            let mut line = [0.0; ROW];
+            for (c, value) in line.iter_mut().enumerate().take(count) {
+                // SAFETY: the position lies in every map of this shape.
+                let place = |map: &Map| unsafe { map.at(pixel).add(first + c).cast_const() };
+                *value = f(pixel * channels + first + c, &place);
+            }
+            // SAFETY: the instructions are available; no two pieces write the same values.
+            unsafe { site.instructions.run(Line { finish, pixel, first, line: &line, count }) };
         }
-        let (low, high) = self.activation.knees();
-        let peak = self.activation.peak() as f32;
-        for ((sum, &z), &gradient) in sink.iter_mut().zip(view.inputs[0]).zip(view.gradient) {
-            let z = f64::from(z);
-            let outwards = (z <= low && gradient < 0.0) || (z >= high && gradient > 0.0);
-            if !outwards {
-                *sum += peak * gradient;
+    });
+}
+
+struct Line<'a> {
+    finish: &'a Finish<'a>,
+    pixel: usize,
+    first: usize,
+    line: &'a [f32; ROW],
+    count: usize,
+}
+
+impl Job for Line<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the line holds whole vectors.
+        unsafe { self.finish.row::<S>(self.pixel, self.first, self.line.as_ptr(), self.count) };
+    }
+}
+
+/// [`Gate::Redirect`] on a complete gradient `to` behind an activation with these knees and this output, in place.
+pub(super) fn redirect(site: &Site<'_>, knees: Knees, output: Map, to: Map) {
+    let inside = |y: f32| y > knees.low && y < knees.high;
+    let plain = |y: f32| if inside(y) { 1.0 } else { knees.leak };
+    // SAFETY: both maps have the same shape, and nobody writes before all members have looked.
+    let value = |map: &Map, pixel: usize, channel: usize| unsafe { *map.at(pixel).add(channel) };
+    let dead: [bool; GROUP] = std::array::from_fn(|image| {
+        let places = (0..to.size()).flat_map(|p| (0..to.channels).map(move |c| (image * to.size() + p, c)));
+        image < to.images && places.into_iter().all(|(p, c)| plain(value(&output, p, c)) * value(&to, p, c) == 0.0)
+    });
+    // Everybody has looked.
+    site.member.each(0, |_| ());
+    let rows = to.images * to.height;
+    site.member.each(rows, |row| {
+        let dead = dead[row / to.height];
+        for pixel in row * to.width..(row + 1) * to.width {
+            for channel in 0..to.channels {
+                let (y, g) = (value(&output, pixel, channel), value(&to, pixel, channel));
+                let outwards = (y <= knees.low && g < 0.0) || (y >= knees.high && g > 0.0);
+                let factor = match dead {
+                    false => plain(y),
+                    true if outwards => 0.0,
+                    true => 1.0,
+                };
+                // SAFETY: no two pieces write the same row.
+                unsafe { *to.at(pixel).add(channel) = g * factor };
             }
         }
-    }
-}
-
-/// `output[at] = f(at, z[at])`.
-fn map(output: &mut [f32], z: &[f32], spread: bool, f: impl Fn(usize, f32) -> f32 + Sync) {
-    let run = |(chunk, (out, z)): (usize, (&mut [f32], &[f32]))| {
-        for (i, (out, &z)) in out.iter_mut().zip(z).enumerate() {
-            *out = f(chunk * CHUNK + i, z);
-        }
-    };
-    if spread {
-        output.par_chunks_mut(CHUNK).zip(z.par_chunks(CHUNK)).enumerate().for_each(run);
-    } else {
-        output.chunks_mut(CHUNK).zip(z.chunks(CHUNK)).enumerate().for_each(run);
-    }
-}
-
-/// `sink[at] += slope(at, z[at]) * gradient[at]`.
-fn add(sink: &mut [f32], view: &View<'_>, slope: impl Fn(usize, f32) -> f32 + Sync) {
-    let z = view.inputs[0];
-    let run = |(chunk, sum): (usize, &mut [f32])| {
-        let from = chunk * CHUNK;
-        let parts = z[from..from + sum.len()].iter().zip(&view.gradient[from..from + sum.len()]);
-        for (i, (sum, (&z, gradient))) in sum.iter_mut().zip(parts).enumerate() {
-            *sum += slope(from + i, z) * gradient;
-        }
-    };
-    if view.spread {
-        sink.par_chunks_mut(CHUNK).enumerate().for_each(run);
-    } else {
-        sink.chunks_mut(CHUNK).enumerate().for_each(run);
-    }
+    });
 }

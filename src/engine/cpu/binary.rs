@@ -1,18 +1,18 @@
-//! Elementwise combinations of two tensors, and per-channel scale and shift.
+//! Combinations of two tensors of different shapes, one of which repeats.
 
 use super::layout::{for_each_index, offset, strides};
-use super::{Kernel, Pass, View};
-use crate::engine::Gate;
+use super::Needs;
+use super::simple::Simple;
 use crate::network::{Array, Binary, Shape};
 
 /// Two inputs combined elementwise.
-pub(super) struct Elementwise {
+pub(super) struct Broadcast {
     kind: Binary,
     /// For each input: where every output value reads it; `None` when both have the same shape.
     sources: [Option<Vec<u32>>; 2],
 }
 
-impl Elementwise {
+impl Broadcast {
     pub(super) fn new(kind: Binary, a: &Shape, b: &Shape, output: &Shape) -> Self {
         Self { kind, sources: [sources(a, output), sources(b, output)] }
     }
@@ -38,42 +38,40 @@ fn sources(input: &Shape, output: &Shape) -> Option<Vec<u32>> {
     Some(sources)
 }
 
-impl Kernel for Elementwise {
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, _: Pass) {
+impl Simple for Broadcast {
+    fn needs(&self) -> Needs {
+        Needs { inputs: matches!(self.kind, Binary::Mul | Binary::Div), output: self.kind == Binary::Div }
+    }
+
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
         let combine = match self.kind {
             Binary::Add => |a: f32, b: f32| a + b,
             Binary::Sub => |a: f32, b: f32| a - b,
             Binary::Mul => |a: f32, b: f32| a * b,
             Binary::Div => |a: f32, b: f32| a / b,
         };
-        if self.sources.iter().all(Option::is_none) {
-            for ((out, &a), &b) in output.iter_mut().zip(inputs[0]).zip(inputs[1]) {
-                *out = combine(a, b);
-            }
-            return;
-        }
         for (at, out) in output.iter_mut().enumerate() {
             *out = combine(inputs[0][self.source(0, at)], inputs[1][self.source(1, at)]);
         }
     }
 
-    fn backward(&self, i: usize, view: &View<'_>, _: Gate, sink: &mut [f32]) {
-        let (a, b) = (view.inputs[0], view.inputs[1]);
-        for (at, gradient) in view.gradient.iter().enumerate() {
+    fn backward(&self, i: usize, inputs: &[&[f32]], output: &[f32], gradient: &[f32], sink: &mut [f32]) {
+        let (a, b) = (inputs[0], inputs[1]);
+        for (at, gradient) in gradient.iter().enumerate() {
             let slope = match (self.kind, i) {
                 (Binary::Add, _) | (Binary::Sub, 0) => 1.0,
                 (Binary::Sub, _) => -1.0,
                 (Binary::Mul, 0) => b[self.source(1, at)],
                 (Binary::Mul, _) => a[self.source(0, at)],
                 (Binary::Div, 0) => 1.0 / b[self.source(1, at)],
-                (Binary::Div, _) => -view.output[at] / b[self.source(1, at)],
+                (Binary::Div, _) => -output[at] / b[self.source(1, at)],
             };
             sink[self.source(i, at)] += gradient * slope;
         }
     }
 }
 
-/// Scale and shift per channel.
+/// Scale and shift per channel of tensors that are not feature maps.
 pub(super) struct Affine {
     scale: Array,
     shift: Array,
@@ -87,8 +85,8 @@ impl Affine {
     }
 }
 
-impl Kernel for Affine {
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, _: Pass) {
+impl Simple for Affine {
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
         let (scale, shift) = (self.scale.data(), self.shift.data());
         for (at, (out, value)) in output.iter_mut().zip(inputs[0]).enumerate() {
             let channel = at / self.stride % scale.len();
@@ -96,9 +94,9 @@ impl Kernel for Affine {
         }
     }
 
-    fn backward(&self, _: usize, view: &View<'_>, _: Gate, sink: &mut [f32]) {
+    fn backward(&self, _: usize, _: &[&[f32]], _: &[f32], gradient: &[f32], sink: &mut [f32]) {
         let scale = self.scale.data();
-        for (at, (sum, gradient)) in sink.iter_mut().zip(view.gradient).enumerate() {
+        for (at, (sum, gradient)) in sink.iter_mut().zip(gradient).enumerate() {
             *sum += gradient * scale[at / self.stride % scale.len()];
         }
     }

@@ -1,8 +1,7 @@
 //! Operations that only move values: every output value is one input value or a constant.
 
 use super::layout::{for_each_index, offset, strides};
-use super::{Kernel, Pass, View};
-use crate::engine::Gate;
+use super::simple::Simple;
 use crate::network::{Array, PadMode, Resize, Shape};
 
 /// Copies by a table of sources.
@@ -78,15 +77,15 @@ impl Gather {
     }
 }
 
-impl Kernel for Gather {
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, _: Pass) {
+impl Simple for Gather {
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
         for (value, &source) in output.iter_mut().zip(&self.sources) {
             *value = if source == Self::BORDER { self.border } else { inputs[0][source as usize] };
         }
     }
 
-    fn backward(&self, _: usize, view: &View<'_>, _: Gate, sink: &mut [f32]) {
-        for (gradient, &source) in view.gradient.iter().zip(&self.sources) {
+    fn backward(&self, _: usize, _: &[&[f32]], _: &[f32], gradient: &[f32], sink: &mut [f32]) {
+        for (gradient, &source) in gradient.iter().zip(&self.sources) {
             if source != Self::BORDER {
                 sink[source as usize] += gradient;
             }
@@ -107,12 +106,12 @@ impl Constant {
     }
 }
 
-impl Kernel for Constant {
-    fn forward(&self, _: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, _: Pass) {
+impl Simple for Constant {
+    fn forward(&self, _: &[&[f32]], output: &mut [f32]) {
         output.copy_from_slice(&self.values);
     }
 
-    fn backward(&self, _: usize, _: &View<'_>, _: Gate, _: &mut [f32]) {}
+    fn backward(&self, _: usize, _: &[&[f32]], _: &[f32], _: &[f32], _: &mut [f32]) {}
 }
 
 /// Inputs joined along one axis.
@@ -129,8 +128,8 @@ impl Concat {
     }
 }
 
-impl Kernel for Concat {
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, _: Pass) {
+impl Simple for Concat {
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
         let total: usize = self.runs.iter().sum();
         let mut start = 0;
         for (input, &run) in inputs.iter().zip(&self.runs) {
@@ -141,11 +140,11 @@ impl Kernel for Concat {
         }
     }
 
-    fn backward(&self, i: usize, view: &View<'_>, _: Gate, sink: &mut [f32]) {
+    fn backward(&self, i: usize, _: &[&[f32]], _: &[f32], gradient: &[f32], sink: &mut [f32]) {
         let total: usize = self.runs.iter().sum();
         let start: usize = self.runs[..i].iter().sum();
         let run = self.runs[i];
-        for (gradient, sum) in view.gradient.chunks_exact(total).zip(sink.chunks_exact_mut(run)) {
+        for (gradient, sum) in gradient.chunks_exact(total).zip(sink.chunks_exact_mut(run)) {
             for (sum, part) in sum.iter_mut().zip(&gradient[start..start + run]) {
                 *sum += part;
             }
@@ -182,8 +181,8 @@ impl Resized {
     }
 }
 
-impl Kernel for Resized {
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, _: Pass) {
+impl Simple for Resized {
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
         output.fill(0.0);
         self.for_each_tap(|from, to, weight| {
             for c in 0..self.channels {
@@ -192,10 +191,10 @@ impl Kernel for Resized {
         });
     }
 
-    fn backward(&self, _: usize, view: &View<'_>, _: Gate, sink: &mut [f32]) {
+    fn backward(&self, _: usize, _: &[&[f32]], _: &[f32], gradient: &[f32], sink: &mut [f32]) {
         self.for_each_tap(|from, to, weight| {
             for c in 0..self.channels {
-                sink[from + c] += view.gradient[to + c] * weight;
+                sink[from + c] += gradient[to + c] * weight;
             }
         });
     }

@@ -46,15 +46,3 @@ pub(super) fn load(row_major: &[f32], shape: &Shape, memory: &mut [f32]) {
         _ => memory.copy_from_slice(row_major),
     }
 }
-
-/// Memory order to row-major values, appended to `row_major`.
-pub(super) fn store(memory: &[f32], shape: &Shape, row_major: &mut Vec<f32>) {
-    match shape.feature_map() {
-        Some([channels, ..]) if channels > 1 => {
-            for c in 0..channels {
-                row_major.extend(memory[c..].iter().step_by(channels));
-            }
-        }
-        _ => row_major.extend_from_slice(memory),
-    }
-}

@@ -1,34 +1,104 @@
-//! The CPU engine: planned buffers, channels-last maps, matrix products over taps.
+//! The CPU engine: a planned program of fused kernels over channels-last maps.
 //!
-//! Every image of a batch runs through the network on its own, in its own buffers ([`Lane`]): with one image the work of
-//! each operation is spread over the threads, with more each thread takes whole images. Work is always cut in the same
-//! pieces, so a result depends neither on the number of threads nor on the batch.
+//! A plan fuses the network into steps ([`program`]), gives every map its place in one block of memory ([`memory`]), and
+//! walks forward and back on all threads at once ([`team`]). Kernels are written once for all vector instructions
+//! ([`simd`]). Every sum is one chain of multiply-adds in a fixed order: a result depends neither on the number of
+//! threads nor on the batch.
 
 mod activation;
+mod average;
 mod binary;
+mod concat;
 mod conv;
+mod dense;
 mod depthwise;
+mod direct;
+mod elementwise;
+mod finish;
 mod gather;
-mod lane;
 mod layout;
-mod matrix;
+mod map;
+mod memory;
+mod methods;
+mod plan;
+mod pointwise;
 mod pool;
+mod program;
 mod reduce;
+mod simd;
+mod simple;
 mod taps;
+mod team;
+mod tile;
+mod winograd;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
-use rayon::prelude::*;
+use candle_core::{DType, Device};
 
-use self::lane::{Lane, Step};
-use super::outline::{Outline, Outlined};
+use self::conv::Method;
+use self::finish::Finish;
+use self::map::Map;
+use self::methods::Methods;
+use self::plan::CpuPlan;
+use self::program::Program;
+pub use self::simd::Instructions;
+use self::simple::Plain;
+use self::team::{Member, Threads};
+use super::outline::Outline;
 use super::{Engine, EngineError, Forward, Gate, Plan};
-use crate::network::{Network, NodeId, Op, Shape};
+use crate::network::{Network, NodeId, Op, Reduce, Shape};
+
+/// Bytes of a common second-level cache, of which blocks of work take their part.
+const L2: usize = 1 << 20;
+
+/// Most images that run through the network together: enough for deep layers to use their weights more than once, few
+/// enough for the maps of early layers to stay in the cache.
+const GROUP: usize = 4;
+
+/// How a [`Cpu`] engine works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuSettings {
+    /// Threads of a pass; as many as the process may use unless given.
+    pub threads: Option<NonZeroUsize>,
+    /// Vector instructions; those that the processor does not have are an error.
+    pub instructions: Instructions,
+}
+
+impl Default for CpuSettings {
+    fn default() -> Self {
+        Self { threads: None, instructions: Instructions::detect() }
+    }
+}
 
 /// The CPU engine, in f32.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Cpu;
+#[derive(Debug, Clone)]
+pub struct Cpu {
+    threads: Arc<Threads>,
+    instructions: Instructions,
+}
+
+impl Cpu {
+    /// Starts the engine's threads.
+    ///
+    /// # Errors
+    /// When the processor does not have the instructions, or threads cannot be started.
+    pub fn new(settings: CpuSettings) -> Result<Self, EngineError> {
+        let CpuSettings { threads, instructions } = settings;
+        if !instructions.available() {
+            let why = format!("this processor does not have the instructions {instructions:?}");
+            return Err(EngineError::Device { device: "cpu".into(), why });
+        }
+        let available = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = Arc::new(Threads::new(threads.map_or_else(available, NonZeroUsize::get))?);
+        Ok(Self { threads, instructions })
+    }
+
+    fn layout(&self) -> Layout {
+        Layout { lanes: self.instructions.lanes(), threads: self.threads.count() }
+    }
+}
 
 impl Engine for Cpu {
     fn device(&self) -> &Device {
@@ -41,130 +111,139 @@ impl Engine for Cpu {
 
     fn plan(&self, network: &Arc<Network>, targets: &[NodeId], input: &Shape) -> Result<Box<dyn Plan>, EngineError> {
         let outline = Outline::new(network, targets, input)?;
-        let step = |node: &Outlined| {
-            let op = &network.node(node.id).op;
-            let kernel = kernel(op, &outline.input_shapes(node), &node.shape).map_err(EngineError::Mismatch)?;
-            let (inputs, depends, elements) = (node.inputs.clone(), node.depends, node.shape.elements());
-            Ok(Step { kernel, inputs, depends, elements })
-        };
-        let steps = outline.nodes.iter().map(step).collect::<Result<Vec<_>, EngineError>>()?;
-        Ok(Box::new(CpuPlan { steps, outline, lanes: Vec::new(), batch: 0 }))
+        let methods = Methods::estimate(network, &outline);
+        let program = Program::new(network, &outline, self.layout(), &methods)?;
+        Ok(Box::new(CpuPlan::new(Arc::clone(&self.threads), self.instructions, outline, program)))
     }
 }
 
-/// One operation with its weights laid out for this machine. Maps are channels-last, see [`layout`].
-trait Kernel: Send + Sync {
-    /// Fills `output`; `memory` is the operation's own, kept for the backward pass.
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], memory: &mut Vec<u8>, pass: Pass);
-
-    /// Adds the gradient with respect to input `i` to `sink`.
-    fn backward(&self, i: usize, view: &View<'_>, gate: Gate, sink: &mut [f32]);
-}
-
-/// How a forward pass runs.
+/// What the layout of weights and the cutting of work depend on.
 #[derive(Clone, Copy)]
-struct Pass {
-    forward: Forward,
-    /// Whether to spread the work over threads.
-    spread: bool,
+struct Layout {
+    lanes: usize,
+    threads: usize,
 }
 
-/// What a backward pass may look at.
-struct View<'a> {
-    inputs: &'a [&'a [f32]],
-    output: &'a [f32],
-    memory: &'a [u8],
-    gradient: &'a [f32],
-    /// Whether to spread the work over threads.
-    spread: bool,
+/// Where a kernel runs.
+struct Site<'a> {
+    member: &'a Member<'a>,
+    instructions: Instructions,
+    /// [`Kernel::scratch`] values of this thread's own.
+    scratch: *mut f32,
+    /// [`Kernel::shared`] values.
+    shared: *mut f32,
+}
+
+/// What a forward pass of a kernel looks at.
+struct Ahead<'a> {
+    inputs: &'a [Map],
+    /// [`Kernel::memory`] values for each image.
+    memory: Option<*mut f32>,
+    forward: Forward,
+}
+
+/// What a backward pass of a kernel may look at.
+struct Back<'a> {
+    inputs: &'a [Map],
+    output: Map,
+    memory: Option<*mut f32>,
+    /// Gradient with respect to the output.
+    gradient: Map,
+    gate: Gate,
+}
+
+/// What a kernel's backward pass looks at.
+#[derive(Debug, Clone, Copy, Default)]
+struct Needs {
+    inputs: bool,
+    output: bool,
+}
+
+/// One operation with its weights laid out for this machine. All threads of a pass call it together.
+trait Kernel: Send + Sync {
+    /// Fills `finish.to`.
+    fn forward(&self, site: &Site<'_>, view: &Ahead<'_>, finish: &Finish<'_>);
+
+    /// Fills `finish.to` with the gradient with respect to input `input`.
+    fn backward(&self, site: &Site<'_>, input: usize, view: &Back<'_>, finish: &Finish<'_>);
+
+    /// Whether the forward pass follows all of a [`Finish`], and both passes maps that are slices of wider ones.
+    fn finishes(&self) -> bool {
+        true
+    }
+
+    /// What the backward pass looks at.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Whether the gradient with respect to an input is the output's, unchanged.
+    fn passes(&self, _input: usize) -> bool {
+        false
+    }
+
+    /// First channel of each input in the output, when the inputs are only joined.
+    fn joins_channels(&self) -> Option<&[usize]> {
+        None
+    }
+
+    /// Values of an image that the forward pass keeps for the backward pass.
+    fn memory(&self) -> usize {
+        0
+    }
+
+    /// Values that every thread needs for itself.
+    fn scratch(&self) -> usize {
+        0
+    }
+
+    /// Values that the threads share, for some images and the height and width of input and output.
+    fn shared(&self, _images: usize, _sizes: [[usize; 2]; 2], _threads: usize) -> usize {
+        0
+    }
 }
 
 /// `None` for the input, which has nothing to compute.
-fn kernel(op: &Op, inputs: &[&Shape], output: &Shape) -> Result<Option<Box<dyn Kernel>>, String> {
+fn kernel(
+    op: &Op,
+    inputs: &[&Shape],
+    output: &Shape,
+    layout: Layout,
+    methods: [Method; 2],
+) -> Result<Option<Box<dyn Kernel>>, String> {
     Ok(Some(match op {
         Op::Input => return Ok(None),
-        Op::Constant(array) => Box::new(gather::Constant::new(array, output)),
-        Op::Conv(conv) if depthwise::fits(conv) => Box::new(depthwise::Depthwise::new(conv, inputs[0], output)),
-        Op::Conv(conv) => Box::new(conv::Conv::new(conv, inputs[0], output)),
-        Op::Dense { weight, bias } => Box::new(conv::Dense::new(weight, bias.as_ref())),
-        Op::Affine { scale, shift } => Box::new(binary::Affine::new(scale, shift, inputs[0])),
+        Op::Constant(array) => Box::new(Plain(gather::Constant::new(array, output))),
+        Op::Conv(conv) => Box::new(conv::Conv::new(conv, inputs[0], output, layout, methods)),
+        Op::Dense { weight, bias } => Box::new(conv::Dense::new(weight, bias.as_ref(), layout)),
+        Op::Affine { scale, shift } if inputs[0].len() == 3 || inputs[0].len() == 1 => {
+            Box::new(elementwise::Affine::new(scale, shift))
+        }
+        Op::Affine { scale, shift } => Box::new(Plain(binary::Affine::new(scale, shift, inputs[0]))),
         Op::Activation(activation) => Box::new(activation::Activated::new(activation, inputs[0])),
-        Op::Binary(kind) => Box::new(binary::Elementwise::new(*kind, inputs[0], inputs[1], output)),
-        Op::Concat { axis } => Box::new(gather::Concat::new(*axis, inputs, output)),
+        Op::Binary(kind) if inputs[0] == inputs[1] => Box::new(elementwise::Elementwise(*kind)),
+        Op::Binary(kind) => Box::new(Plain(binary::Broadcast::new(*kind, inputs[0], inputs[1], output))),
+        Op::Concat { axis: 0 } if output.len() == 3 => Box::new(concat::JoinedChannels::new(inputs)),
+        Op::Concat { axis } => Box::new(Plain(gather::Concat::new(*axis, inputs, output))),
         Op::MaxPool(window) => Box::new(pool::MaxPool::new(window, inputs[0], output)),
         Op::AveragePool { window, count_padding } => {
-            Box::new(pool::AveragePool::new(window, *count_padding, inputs[0], output))
+            Box::new(average::AveragePool::new(window, *count_padding, inputs[0], output))
         }
-        Op::Reduce { kind, axes, .. } => Box::new(reduce::Reduced::new(*kind, axes, inputs[0], output)),
-        Op::Pad { before, mode, .. } => Box::new(gather::Gather::pad(before, *mode, inputs[0], output)),
-        Op::Reshape(_) => Box::new(gather::Gather::reshape(inputs[0], output)),
-        Op::Transpose(order) => Box::new(gather::Gather::transpose(order, inputs[0], output)),
-        Op::Slice { axis, start, step, .. } => Box::new(gather::Gather::slice(*axis, *start, *step, inputs[0], output)),
-        Op::Resize(resize) => Box::new(gather::Resized::new(resize, inputs[0], output)),
-        Op::Softmax { axis } => Box::new(reduce::Softmax::new(*axis, inputs[0])),
+        Op::Reduce { kind: kind @ (Reduce::Mean | Reduce::Sum), axes, .. }
+            if axes.as_slice() == [1, 2] && inputs[0].len() == 3 =>
+        {
+            let pixels = inputs[0][1] * inputs[0][2];
+            let factor = if *kind == Reduce::Mean { 1.0 / pixels as f32 } else { 1.0 };
+            Box::new(average::GlobalSum { factor })
+        }
+        Op::Reduce { kind, axes, .. } => Box::new(Plain(reduce::Reduced::new(*kind, axes, inputs[0], output))),
+        Op::Pad { before, mode, .. } => Box::new(Plain(gather::Gather::pad(before, *mode, inputs[0], output))),
+        Op::Reshape(_) => Box::new(Plain(gather::Gather::reshape(inputs[0], output))),
+        Op::Transpose(order) => Box::new(Plain(gather::Gather::transpose(order, inputs[0], output))),
+        Op::Slice { axis, start, step, .. } => {
+            Box::new(Plain(gather::Gather::slice(*axis, *start, *step, inputs[0], output)))
+        }
+        Op::Resize(resize) => Box::new(Plain(gather::Resized::new(resize, inputs[0], output))),
+        Op::Softmax { axis } => Box::new(Plain(reduce::Softmax::new(*axis, inputs[0]))),
     }))
-}
-
-struct CpuPlan {
-    steps: Vec<Step>,
-    outline: Outline,
-    /// One per image; kept from call to call.
-    lanes: Vec<Lane>,
-    /// Number of lanes that took part in the last forward pass.
-    batch: usize,
-}
-
-/// The values of a tensor in row-major order.
-fn values(tensor: &Tensor) -> Result<Vec<f32>, EngineError> {
-    Ok(tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
-}
-
-impl Plan for CpuPlan {
-    fn forward(&mut self, images: &Tensor, forward: Forward) -> Result<Vec<Tensor>, EngineError> {
-        self.outline.check_images(images)?;
-        self.batch = images.dims()[0];
-        while self.lanes.len() < self.batch {
-            self.lanes.push(Lane::new(&self.steps));
-        }
-        let images = values(images)?;
-        let pass = Pass { forward, spread: self.batch == 1 };
-        let input = &self.outline.input;
-        let size = input.elements();
-        self.lanes[..self.batch].par_iter_mut().enumerate().for_each(|(n, lane)| {
-            lane.load(&images[n * size..(n + 1) * size], input);
-            lane.forward(&self.steps, pass);
-        });
-        let output = |(&target, shape): (&usize, &Shape)| {
-            let mut data = Vec::with_capacity(self.batch * shape.elements());
-            for lane in &self.lanes[..self.batch] {
-                lane.store(target, shape, &mut data);
-            }
-            let mut dims = vec![self.batch];
-            dims.extend_from_slice(shape);
-            Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
-        };
-        self.outline.targets.iter().zip(self.outline.target_shapes()).map(output).collect()
-    }
-
-    fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> Result<Tensor, EngineError> {
-        self.outline.check_seeds(seeds, self.batch)?;
-        let seeds = seeds.iter().map(values).collect::<Result<Vec<_>, _>>()?;
-        let spread = self.batch == 1;
-        self.lanes[..self.batch].par_iter_mut().enumerate().for_each(|(n, lane)| {
-            let targets = self.outline.targets.iter().zip(self.outline.target_shapes());
-            for ((&target, shape), seed) in targets.zip(&seeds) {
-                let size = shape.elements();
-                lane.seed(target, shape, &seed[n * size..(n + 1) * size]);
-            }
-            lane.backward(&self.steps, gate, spread);
-        });
-        let input = &self.outline.input;
-        let mut data = Vec::with_capacity(self.batch * input.elements());
-        for lane in &mut self.lanes[..self.batch] {
-            lane.take_gradient(input, &mut data);
-        }
-        let mut dims = vec![self.batch];
-        dims.extend_from_slice(input);
-        Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
-    }
 }

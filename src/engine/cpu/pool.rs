@@ -1,132 +1,149 @@
-//! Max and average pooling of channels-last maps.
+//! Max pooling.
+#![expect(unsafe_code, reason = "vector code over raw pixels")]
 
-use rayon::prelude::*;
-
+use super::finish::Finish;
+use super::map::Map;
+use super::simd::{Job, Simd};
 use super::taps::Phase;
-use super::{Kernel, Pass, View};
-use crate::engine::Gate;
+use super::{Ahead, Back, Kernel, Site};
 use crate::network::{Shape, Window};
 
 /// Max pooling; remembers which tap won.
 pub(super) struct MaxPool {
-    phase: Phase,
-    channels: usize,
-    input: [usize; 2],
+    forward: Phase,
+    backward: Vec<Phase>,
+    /// Values of the winners: one tap number for every value of the output.
+    memory: usize,
 }
 
 impl MaxPool {
     pub(super) fn new(window: &Window, input: &Shape, output: &Shape) -> Self {
-        let phase = Phase::forward(window, [output[1], output[2]]);
-        Self { phase, channels: input[0], input: [input[1], input[2]] }
+        Self {
+            forward: Phase::forward(window, [output[1], output[2]]),
+            backward: Phase::backward(window, [input[1], input[2]]),
+            memory: output.elements(),
+        }
     }
 }
-
-/// Position of a tap's number in the memory: two bytes a value, since windows may have more than 256 taps.
-const TAP_BYTES: usize = 2;
 
 impl Kernel for MaxPool {
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], memory: &mut Vec<u8>, pass: Pass) {
-        let (phase, channels) = (&self.phase, self.channels);
-        let [height, width] = self.input;
-        let source = inputs[0];
-        memory.resize(output.len() * TAP_BYTES, 0);
-        let row_length = phase.grid[1] * channels;
-        let run = |(row, (out, winners)): (usize, (&mut [f32], &mut [u8]))| {
-            out.fill(f32::NEG_INFINITY);
-            winners.fill(0);
-            for (t, tap) in phase.taps.iter().enumerate() {
-                let Some(y) = phase.source(0, row, tap, height) else { continue };
-                for column in phase.inside(1, tap, width) {
-                    let x = (tap.offset[1] + (column * phase.stride[1]) as isize).unsigned_abs();
-                    let from = (y * width + x) * channels;
-                    let to = column * channels;
-                    let pixel = out[to..to + channels].iter_mut();
-                    let winner = winners[to * TAP_BYTES..(to + channels) * TAP_BYTES].chunks_exact_mut(TAP_BYTES);
-                    for ((largest, winner), &value) in pixel.zip(winner).zip(&source[from..from + channels]) {
-                        if value > *largest {
-                            *largest = value;
-                            winner.copy_from_slice(&(t as u16).to_le_bytes());
-                        }
+    fn memory(&self) -> usize {
+        self.memory
+    }
+
+    fn forward(&self, site: &Site<'_>, view: &Ahead<'_>, finish: &Finish<'_>) {
+        let (source, rows) = (view.inputs[0], self.forward.grid[0]);
+        let Some(winners) = view.memory else { return };
+        let winners = Map { data: winners, pixel: finish.to.channels, ..finish.to };
+        site.member.each(source.images * rows, |piece| {
+            let (image, row) = (piece / rows, piece % rows);
+            // SAFETY: the instructions are available; no two pieces write the same row.
+            unsafe { site.instructions.run(Forward { phase: &self.forward, image, row, source, winners, finish }) };
+        });
+    }
+
+    fn backward(&self, site: &Site<'_>, _: usize, view: &Back<'_>, finish: &Finish<'_>) {
+        let rows: usize = self.backward.iter().map(|phase| phase.grid[0]).sum();
+        let Some(winners) = view.memory else { return };
+        let (gradient, channels) = (view.gradient, finish.to.channels);
+        let winners = Map { data: winners, pixel: channels, ..gradient };
+        site.member.each(gradient.images * rows, |piece| {
+            let (image, mut row) = (piece / rows, piece % rows);
+            for phase in &self.backward {
+                if row < phase.grid[0] {
+                    // SAFETY: the instructions are available; no two pieces write the same row of the phase.
+                    unsafe { site.instructions.run(Backward { phase, image, row, gradient, winners, finish }) };
+                    break;
+                }
+                row -= phase.grid[0];
+            }
+        });
+    }
+}
+
+/// One row of outputs.
+struct Forward<'a> {
+    phase: &'a Phase,
+    image: usize,
+    row: usize,
+    source: Map,
+    winners: Map,
+    finish: &'a Finish<'a>,
+}
+
+impl Job for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { phase, image, row, source, winners, finish } = self;
+        let to = &finish.to;
+        for x in 0..to.width {
+            let pixel = (image * to.height + row) * to.width + x;
+            let mut c = 0;
+            while c < to.channels {
+                let count = (to.channels - c).min(S::LANES);
+                // SAFETY: taps outside the map are skipped, channels behind the last neither read nor written.
+                unsafe {
+                    let (mut largest, mut winner) = (S::splat(f32::NEG_INFINITY), S::splat(-1.0));
+                    for (t, tap) in phase.taps.iter().enumerate() {
+                        let Some(y) = phase.source(0, row, tap, source.height) else { continue };
+                        let Some(x) = phase.source(1, x, tap, source.width) else { continue };
+                        let from = source.at((image * source.height + y) * source.width + x).add(c);
+                        let value = if count == S::LANES { S::load(from) } else { S::load_some(from, count) };
+                        winner = S::where_greater(value, largest, S::splat(t as f32), winner);
+                        largest = S::where_greater(value, largest, value, largest);
                     }
+                    finish.vector::<S>(pixel, c, largest, count);
+                    S::store_some(winners.at(pixel).add(c), winner, count);
                 }
-            }
-        };
-        if pass.spread {
-            let winners = memory.par_chunks_mut(row_length * TAP_BYTES);
-            output.par_chunks_mut(row_length).zip(winners).enumerate().for_each(run);
-        } else {
-            let winners = memory.chunks_mut(row_length * TAP_BYTES);
-            output.chunks_mut(row_length).zip(winners).enumerate().for_each(run);
-        }
-    }
-
-    fn backward(&self, _: usize, view: &View<'_>, _: Gate, sink: &mut [f32]) {
-        let phase = &self.phase;
-        let [height, width] = self.input;
-        for (i, (gradient, winner)) in view.gradient.iter().zip(view.memory.chunks_exact(TAP_BYTES)).enumerate() {
-            let (pixel, channel) = (i / self.channels, i % self.channels);
-            let (row, column) = (pixel / phase.grid[1], pixel % phase.grid[1]);
-            let tap = &phase.taps[usize::from(u16::from_le_bytes([winner[0], winner[1]]))];
-            let source = (phase.source(0, row, tap, height), phase.source(1, column, tap, width));
-            // A window without any value above -inf has no winner.
-            if let (Some(y), Some(x)) = source {
-                sink[(y * width + x) * self.channels + channel] += gradient;
+                c += S::LANES;
             }
         }
     }
 }
 
-/// Average pooling.
-pub(super) struct AveragePool {
-    phase: Phase,
-    /// One over the number of values that count in each window.
-    shares: Vec<f32>,
-    channels: usize,
-    input: [usize; 2],
+/// One row of a phase of input gradients: each adds the gradients of the windows that it won.
+struct Backward<'a> {
+    phase: &'a Phase,
+    image: usize,
+    row: usize,
+    gradient: Map,
+    winners: Map,
+    finish: &'a Finish<'a>,
 }
 
-impl AveragePool {
-    pub(super) fn new(window: &Window, count_padding: bool, input: &Shape, output: &Shape) -> Self {
-        let phase = Phase::forward(window, [output[1], output[2]]);
-        let counts = [0, 1].map(|i| window.counts(i, input[i + 1], output[i + 1], count_padding));
-        let shares = counts[0].iter().flat_map(|y| counts[1].iter().map(move |x| 1.0 / (y * x).max(1) as f32));
-        Self { shares: shares.collect(), phase, channels: input[0], input: [input[1], input[2]] }
-    }
+impl Job for Backward<'_> {
+    type Output = ();
 
-    /// Calls `f` with the first index of a pixel's channels in the map and in the output, and the pixel's share.
-    fn for_each_tap(&self, mut f: impl FnMut(usize, usize, f32)) {
-        let phase = &self.phase;
-        let [height, width] = self.input;
-        for row in 0..phase.grid[0] {
-            for tap in &phase.taps {
-                let Some(y) = phase.source(0, row, tap, height) else { continue };
-                for column in phase.inside(1, tap, width) {
-                    let x = (tap.offset[1] + (column * phase.stride[1]) as isize).unsigned_abs();
-                    let pixel = row * phase.grid[1] + column;
-                    f((y * width + x) * self.channels, pixel * self.channels, self.shares[pixel]);
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { phase, image, row, gradient, winners, finish } = self;
+        let to = &finish.to;
+        for x in 0..phase.grid[1] {
+            let y = phase.start[0] + row * phase.step[0];
+            let pixel = (image * to.height + y) * to.width + phase.start[1] + x * phase.step[1];
+            let mut c = 0;
+            while c < to.channels {
+                let count = (to.channels - c).min(S::LANES);
+                // SAFETY: windows outside the map are skipped, channels behind the last neither read nor written.
+                unsafe {
+                    let load =
+                        |from: *const f32| if count == S::LANES { S::load(from) } else { S::load_some(from, count) };
+                    let zero = S::splat(0.0);
+                    let mut sum = zero;
+                    for tap in &phase.taps {
+                        let Some(y) = phase.source(0, row, tap, gradient.height) else { continue };
+                        let Some(x) = phase.source(1, x, tap, gradient.width) else { continue };
+                        let from = (image * gradient.height + y) * gradient.width + x;
+                        let winner = load(winners.at(from).add(c));
+                        let part = load(gradient.at(from).add(c));
+                        sum = S::add(sum, S::where_equal(winner, S::splat(tap.index as f32), part, zero));
+                    }
+                    finish.vector::<S>(pixel, c, sum, count);
                 }
+                c += S::LANES;
             }
         }
-    }
-}
-
-impl Kernel for AveragePool {
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, _: Pass) {
-        output.fill(0.0);
-        self.for_each_tap(|from, to, share| {
-            let values = &inputs[0][from..from + self.channels];
-            for (sum, value) in output[to..to + self.channels].iter_mut().zip(values) {
-                *sum += value * share;
-            }
-        });
-    }
-
-    fn backward(&self, _: usize, view: &View<'_>, _: Gate, sink: &mut [f32]) {
-        self.for_each_tap(|from, to, share| {
-            let gradient = &view.gradient[to..to + self.channels];
-            for (sum, part) in sink[from..from + self.channels].iter_mut().zip(gradient) {
-                *sum += part * share;
-            }
-        });
     }
 }

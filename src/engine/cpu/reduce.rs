@@ -1,8 +1,8 @@
 //! Reductions of whole axes, and softmax: every value belongs to one group.
 
 use super::layout::{for_each_index, offset, strides};
-use super::{Kernel, Pass, View};
-use crate::engine::Gate;
+use super::Needs;
+use super::simple::Simple;
 use crate::network::{Reduce, Shape};
 
 /// Group of every value when `axes` are taken together; groups are numbered in the memory order of the shape that is
@@ -46,8 +46,13 @@ impl Reduced {
     }
 }
 
-impl Kernel for Reduced {
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, _: Pass) {
+impl Simple for Reduced {
+    fn needs(&self) -> Needs {
+        let largest = self.kind == Reduce::Max;
+        Needs { inputs: largest, output: largest }
+    }
+
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
         if self.kind == Reduce::Max {
             output.fill(f32::NEG_INFINITY);
             for (&value, &owner) in inputs[0].iter().zip(&self.owners) {
@@ -67,22 +72,22 @@ impl Kernel for Reduced {
     }
 
     /// Equal maxima share the gradient evenly.
-    fn backward(&self, _: usize, view: &View<'_>, _: Gate, sink: &mut [f32]) {
+    fn backward(&self, _: usize, inputs: &[&[f32]], output: &[f32], gradient: &[f32], sink: &mut [f32]) {
         let share = self.share() as f32;
         if self.kind != Reduce::Max {
             for (sum, &owner) in sink.iter_mut().zip(&self.owners) {
-                *sum += view.gradient[owner as usize] * share;
+                *sum += gradient[owner as usize] * share;
             }
             return;
         }
-        let is_largest = |(value, owner): (&f32, &u32)| *value == view.output[*owner as usize];
+        let is_largest = |(value, owner): (&f32, &u32)| *value == output[*owner as usize];
         let mut ties = vec![0f32; self.groups];
-        for (value, owner) in view.inputs[0].iter().zip(&self.owners) {
+        for (value, owner) in inputs[0].iter().zip(&self.owners) {
             ties[*owner as usize] += f32::from(u8::from(is_largest((value, owner))));
         }
-        for ((sum, value), owner) in sink.iter_mut().zip(view.inputs[0]).zip(&self.owners) {
+        for ((sum, value), owner) in sink.iter_mut().zip(inputs[0]).zip(&self.owners) {
             if is_largest((value, owner)) {
-                *sum += view.gradient[*owner as usize] / ties[*owner as usize];
+                *sum += gradient[*owner as usize] / ties[*owner as usize];
             }
         }
     }
@@ -103,8 +108,12 @@ impl Softmax {
     }
 }
 
-impl Kernel for Softmax {
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32], _: &mut Vec<u8>, _: Pass) {
+impl Simple for Softmax {
+    fn needs(&self) -> Needs {
+        Needs { inputs: false, output: true }
+    }
+
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
         let mut largest = vec![f32::NEG_INFINITY; self.groups];
         for (&value, &owner) in inputs[0].iter().zip(&self.owners) {
             largest[owner as usize] = largest[owner as usize].max(value);
@@ -119,12 +128,12 @@ impl Kernel for Softmax {
         }
     }
 
-    fn backward(&self, _: usize, view: &View<'_>, _: Gate, sink: &mut [f32]) {
+    fn backward(&self, _: usize, _: &[&[f32]], output: &[f32], gradient: &[f32], sink: &mut [f32]) {
         let mut inner = vec![0f64; self.groups];
-        for ((&gradient, &value), &owner) in view.gradient.iter().zip(view.output).zip(&self.owners) {
+        for ((&gradient, &value), &owner) in gradient.iter().zip(output).zip(&self.owners) {
             inner[owner as usize] += f64::from(gradient) * f64::from(value);
         }
-        let parts = view.gradient.iter().zip(view.output).zip(&self.owners);
+        let parts = gradient.iter().zip(output).zip(&self.owners);
         for (sum, ((&gradient, &value), &owner)) in sink.iter_mut().zip(parts) {
             *sum += value * (f64::from(gradient) - inner[owner as usize]) as f32;
         }

@@ -37,7 +37,8 @@ impl Phase {
         Self { grid: output, start: [0, 0], step: [1, 1], stride: window.stride, taps: taps.collect() }
     }
 
-    /// The phases of the backward direction; together they cover the map of size `input`.
+    /// The phases of the backward direction; together they cover the map of size `input`. Pixels that no window reads
+    /// have no taps.
     pub(super) fn backward(window: &Window, input: [usize; 2]) -> Vec<Self> {
         let [sy, sx] = window.stride;
         let phases = (0..sy).flat_map(|ry| (0..sx).map(move |rx| [ry, rx]));
@@ -61,23 +62,35 @@ impl Phase {
                 let taps = indices(window).filter_map(tap).collect();
                 Self { grid, start, step: window.stride, stride: [1, 1], taps }
             })
-            .filter(|phase| !phase.taps.is_empty() && !phase.grid.contains(&0))
+            .filter(|phase| !phase.grid.contains(&0))
             .collect()
+    }
+
+    /// The backward phases as one grid of squares of `stride` pixels that reads the offsets of all of them. Behind it,
+    /// for each of its taps and each pixel of a square: the tap of the window, if that pixel has one there.
+    pub(super) fn together(window: &Window, input: [usize; 2], phases: Vec<Self>) -> (Self, Vec<Vec<Option<usize>>>) {
+        let mut offsets: Vec<[isize; 2]> = phases.iter().flat_map(|phase| &phase.taps).map(|tap| tap.offset).collect();
+        offsets.sort_unstable();
+        offsets.dedup();
+        let square = window.stride[0] * window.stride[1];
+        let mut members = vec![vec![None; square]; offsets.len()];
+        for phase in &phases {
+            let place = phase.start[0] * window.stride[1] + phase.start[1];
+            for tap in &phase.taps {
+                if let Ok(at) = offsets.binary_search(&tap.offset) {
+                    members[at][place] = Some(tap.index);
+                }
+            }
+        }
+        let grid = [0, 1].map(|i| input[i].div_ceil(window.stride[i]));
+        let taps = offsets.into_iter().map(|offset| Tap { index: 0, offset }).collect();
+        (Self { grid, start: [0, 0], step: window.stride, stride: [1, 1], taps }, members)
     }
 
     /// Source column or row of destination `j` along axis `i` for a tap, when it lies inside a map of this length.
     pub(super) fn source(&self, i: usize, j: usize, tap: &Tap, length: usize) -> Option<usize> {
         let position = tap.offset[i] + (j * self.stride[i]) as isize;
         usize::try_from(position).ok().filter(|&position| position < length)
-    }
-
-    /// The destinations along axis `i` whose sources lie inside a map of this length.
-    pub(super) fn inside(&self, i: usize, tap: &Tap, length: usize) -> std::ops::Range<usize> {
-        let stride = self.stride[i] as isize;
-        let first = (-tap.offset[i]).max(0).unsigned_abs().div_ceil(self.stride[i]);
-        let last = (length as isize - tap.offset[i] + stride - 1).div_euclid(stride).max(0).unsigned_abs();
-        let last = last.min(self.grid[i]);
-        first.min(last)..last
     }
 }
 

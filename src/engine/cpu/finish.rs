@@ -1,0 +1,157 @@
+//! What happens to a kernel's sums on their way to memory: everything elementwise that follows it in the network.
+#![expect(unsafe_code, reason = "loads and stores through maps")]
+
+use super::map::Map;
+use super::simd::{Simd, logistic};
+
+/// A piecewise linear activation: slope 1 between two knees, `leak` outside. ReLU, Leaky ReLU and clips.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Knees {
+    pub(super) low: f32,
+    pub(super) high: f32,
+    /// At least 0, so that the output tells on which side of a knee the input was.
+    pub(super) leak: f32,
+}
+
+/// Factor on a gradient, decided by the values of the forward pass.
+#[derive(Clone, Copy)]
+pub(super) enum Gated {
+    /// 1 everywhere.
+    Open,
+    /// 1 where the activation's output lies between the knees, `outside` elsewhere.
+    Knees { output: Map, low: f32, high: f32, outside: f32 },
+    /// Logistic steps at the knees of the pre-activation, from `leak` to 1.
+    Soft { input: Map, low: f32, high: f32, leak: f32, inverse_temperature: f32 },
+}
+
+/// Where sums go: `to = gate * (activation(sum + bias + add))`.
+#[derive(Clone, Copy)]
+pub(super) struct Finish<'a> {
+    pub(super) to: Map,
+    /// One value per channel.
+    pub(super) bias: Option<&'a [f32]>,
+    /// A map of the same shape; may be `to` itself.
+    pub(super) add: Option<Map>,
+    /// Where the pre-activations are kept.
+    pub(super) record: Option<Map>,
+    pub(super) knees: Option<Knees>,
+    pub(super) gate: Gated,
+}
+
+impl<'a> Finish<'a> {
+    /// Stores the sums as they are.
+    pub(super) fn plain(to: Map) -> Self {
+        Self { to, bias: None, add: None, record: None, knees: None, gate: Gated::Open }
+    }
+
+    /// Some of the channels.
+    ///
+    /// # Safety
+    /// `first + channels` is at most the number of channels.
+    pub(super) unsafe fn slice(&self, first: usize, channels: usize) -> Self {
+        // SAFETY: all maps have the same channels.
+        let slice = |map: Map| unsafe { map.slice(first, channels) };
+        let gate = match self.gate {
+            Gated::Open => Gated::Open,
+            Gated::Knees { output, low, high, outside } => Gated::Knees { output: slice(output), low, high, outside },
+            Gated::Soft { input, low, high, leak, inverse_temperature } => {
+                Gated::Soft { input: slice(input), low, high, leak, inverse_temperature }
+            }
+        };
+        Self {
+            to: slice(self.to),
+            bias: self.bias.map(|bias| &bias[first..first + channels]),
+            add: self.add.map(slice),
+            record: self.record.map(slice),
+            knees: self.knees,
+            gate,
+        }
+    }
+
+    /// Takes in the sums of `count` channels, from `channel`, of one pixel.
+    ///
+    /// # Safety
+    /// As [`Simd`]; pixel and channels lie in the maps, `sums` holds `count` values and is readable up to a whole
+    /// number of vectors.
+    #[inline(always)]
+    pub(super) unsafe fn row<S: Simd>(&self, pixel: usize, channel: usize, sums: *const f32, count: usize) {
+        let mut c = 0;
+        while c < count {
+            // SAFETY: the caller's.
+            unsafe { self.vector::<S>(pixel, channel + c, S::load(sums.add(c)), count - c) };
+            c += S::LANES;
+        }
+    }
+
+    /// Takes in the sums of `count` channels, at most a whole vector counts.
+    ///
+    /// # Safety
+    /// As [`Simd`]; pixel and channels lie in the maps.
+    #[inline(always)]
+    pub(super) unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, sums: S::V, count: usize) {
+        // SAFETY: all maps have this pixel and these channels; partial vectors are loaded and stored as such.
+        unsafe {
+            if count >= S::LANES {
+                let value = self.value::<S>(pixel, channel, sums, |from| S::load(from), |to, x| S::store(to, x));
+                S::store(self.to.at(pixel).add(channel), value);
+            } else {
+                let load = |from| S::load_some(from, count);
+                let value = self.value::<S>(pixel, channel, sums, load, |to, x| S::store_some(to, x, count));
+                S::store_some(self.to.at(pixel).add(channel), value, count);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn value<S: Simd>(
+        &self,
+        pixel: usize,
+        channel: usize,
+        mut value: S::V,
+        load: impl Fn(*const f32) -> S::V,
+        store: impl Fn(*mut f32, S::V),
+    ) -> S::V {
+        // SAFETY: the caller's.
+        unsafe {
+            if let Some(bias) = self.bias {
+                value = S::add(value, load(bias.as_ptr().add(channel)));
+            }
+            if let Some(add) = &self.add {
+                value = S::add(value, load(add.at(pixel).add(channel)));
+            }
+            if let Some(record) = &self.record {
+                store(record.at(pixel).add(channel), value);
+            }
+            if let Some(Knees { low, high, leak }) = self.knees {
+                // The value stands second: what is not a number stays so.
+                let inside = S::min(S::splat(high), S::max(S::splat(low), value));
+                value = if leak == 0.0 {
+                    inside
+                } else {
+                    S::mul_add(S::splat(leak), S::sub(value, inside), inside)
+                };
+            }
+            match &self.gate {
+                Gated::Open => value,
+                Gated::Knees { output, low, high, outside } => {
+                    let y = load(output.at(pixel).add(channel));
+                    let gated = S::mul(value, S::splat(*outside));
+                    let above = S::where_greater(y, S::splat(*low), value, gated);
+                    if *high == f32::INFINITY { above } else { S::where_greater(S::splat(*high), y, above, gated) }
+                }
+                Gated::Soft { input, low, high, leak, inverse_temperature } => {
+                    let z = load(input.at(pixel).add(channel));
+                    let scale = S::splat(*inverse_temperature);
+                    let mut step = S::splat(1.0);
+                    if *low > f32::NEG_INFINITY {
+                        step = logistic::<S>(S::mul(S::sub(z, S::splat(*low)), scale));
+                    }
+                    if *high < f32::INFINITY {
+                        step = S::mul(step, logistic::<S>(S::mul(S::sub(S::splat(*high), z), scale)));
+                    }
+                    S::mul(value, S::mul_add(S::sub(S::splat(1.0), S::splat(*leak)), step, S::splat(*leak)))
+                }
+            }
+        }
+    }
+}

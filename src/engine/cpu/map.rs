@@ -1,0 +1,109 @@
+//! Memory of a pass: aligned buffers, and channels-last maps in them.
+#![expect(unsafe_code, reason = "maps are shared by the threads of a pass, which write disjoint pieces")]
+
+/// Values of a cache line.
+const LINE: usize = 16;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
+/// Values that start at a cache line, zero at first.
+pub(super) struct Buffer(Vec<Line>);
+
+impl Buffer {
+    pub(super) fn new(length: usize) -> Self {
+        let lines = vec![Line([0.0; LINE]); length.div_ceil(LINE)];
+        Self(lines)
+    }
+
+    /// All values, a whole number of cache lines.
+    pub(super) fn values(&self) -> &[f32] {
+        // SAFETY: `Line` is exactly `LINE` values without padding.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * LINE) }
+    }
+
+    /// All values, a whole number of cache lines.
+    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * LINE) }
+    }
+}
+
+/// A batch of maps `[N,H,W,C]` somewhere in a buffer; a slice of the channels of wider maps, when `pixel > channels`.
+/// What is not a feature map is a map of one pixel.
+///
+/// A `Map` is a pointer: whoever makes one answers for its buffer to live as long as the pass, and for the threads of the
+/// pass to write disjoint pieces and to meet before they read.
+#[derive(Clone, Copy)]
+pub(super) struct Map {
+    pub(super) data: *mut f32,
+    pub(super) images: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) channels: usize,
+    /// Values between two neighbouring pixels.
+    pub(super) pixel: usize,
+}
+
+// SAFETY: a map is only a pointer; its documentation says who answers for the accesses.
+unsafe impl Send for Map {}
+// SAFETY: as above.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// Pixels of one image.
+    pub(super) fn size(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// Pixels of all images.
+    pub(super) fn pixels(&self) -> usize {
+        self.images * self.size()
+    }
+
+    /// The values of a pixel, counted over all images.
+    ///
+    /// # Safety
+    /// `index < self.pixels()`.
+    #[inline(always)]
+    pub(super) unsafe fn at(&self, index: usize) -> *mut f32 {
+        // SAFETY: the pixel lies in the map.
+        unsafe { self.data.add(index * self.pixel) }
+    }
+
+    /// Whether pixels touch.
+    pub(super) fn is_dense(&self) -> bool {
+        self.pixel == self.channels
+    }
+
+    /// Values of one image of a dense map.
+    ///
+    /// # Safety
+    /// The map is dense, `image < self.images`, and nobody writes the image meanwhile.
+    pub(super) unsafe fn image(&self, image: usize) -> &[f32] {
+        let length = self.size() * self.channels;
+        // SAFETY: the caller's; a dense image is contiguous.
+        unsafe { std::slice::from_raw_parts(self.data.add(image * length), length) }
+    }
+
+    /// Values of one image of a dense map.
+    ///
+    /// # Safety
+    /// The map is dense, `image < self.images`, and nobody else reads or writes the image meanwhile.
+    #[expect(clippy::mut_from_ref, reason = "a map is a pointer")]
+    pub(super) unsafe fn image_mut(&self, image: usize) -> &mut [f32] {
+        let length = self.size() * self.channels;
+        // SAFETY: the caller's; a dense image is contiguous.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(image * length), length) }
+    }
+
+    /// Some of the channels of every pixel.
+    ///
+    /// # Safety
+    /// `first + channels <= self.channels`.
+    pub(super) unsafe fn slice(&self, first: usize, channels: usize) -> Self {
+        // SAFETY: the first channel lies in the map.
+        Self { data: unsafe { self.data.add(first) }, channels, ..*self }
+    }
+}

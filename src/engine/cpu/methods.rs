@@ -1,0 +1,28 @@
+//! Which method computes each convolution.
+
+use std::collections::HashMap;
+
+use super::conv::Method;
+use crate::engine::outline::Outline;
+use crate::network::{Network, NodeId, Op};
+
+/// The methods of a network's convolutions, forward and backward.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Methods(pub(super) HashMap<NodeId, [Method; 2]>);
+
+impl Methods {
+    /// Chosen by the shapes alone.
+    pub(super) fn estimate(network: &Network, outline: &Outline) -> Self {
+        let choice = |node: &crate::engine::outline::Outlined| {
+            let Op::Conv(conv) = &network.node(node.id).op else { return None };
+            let size = [node.shape[1], node.shape[2]];
+            Some((node.id, [Method::estimate(conv, size); 2]))
+        };
+        Self(outline.nodes.iter().filter_map(choice).collect())
+    }
+
+    /// Those of a node.
+    pub(super) fn of(&self, node: NodeId) -> [Method; 2] {
+        self.0.get(&node).copied().unwrap_or([Method::Direct; 2])
+    }
+}

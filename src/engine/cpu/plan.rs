@@ -1,0 +1,392 @@
+//! A plan at work: memory for its images, the walk forward and the walk back.
+#![expect(unsafe_code, reason = "maps of the plan's own memory")]
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+
+use super::activation::redirect;
+use super::elementwise::{Copied, for_each_vector};
+use super::finish::{Finish, Gated, Knees};
+use super::map::{Buffer, Map};
+use super::program::{Place, Program, Sink, Task};
+use super::simd::Instructions;
+use super::team::{Member, Threads};
+use super::{Ahead, Back, GROUP, Site};
+use crate::engine::outline::Outline;
+use crate::engine::{EngineError, Forward, Gate, Plan};
+use crate::network::Shape;
+
+/// A network prepared for some targets and one input size.
+pub(super) struct CpuPlan {
+    threads: Arc<Threads>,
+    instructions: Instructions,
+    outline: Outline,
+    program: Program,
+    groups: Vec<Group>,
+    /// Images that each group has memory for.
+    capacity: usize,
+    /// One for each thread.
+    scratch: Vec<Buffer>,
+    shared: Buffer,
+    /// The last forward pass, when there was one.
+    last: Option<Last>,
+}
+
+/// Memory of up to [`GROUP`] images.
+struct Group {
+    values: Buffer,
+    /// Pre-activations at the places of their activations; only the soft gate looks at them.
+    records: Option<Buffer>,
+}
+
+#[derive(Clone, Copy)]
+struct Last {
+    forward: Forward,
+    batch: usize,
+    recorded: bool,
+}
+
+/// Pointers into a group, for all threads of a pass.
+#[derive(Clone, Copy)]
+struct Base {
+    values: *mut f32,
+    records: Option<*mut f32>,
+    capacity: usize,
+    images: usize,
+    /// Images before this group's.
+    first: usize,
+}
+
+// SAFETY: the pass that makes the pointers ends before the memory's owner goes on, and steps write disjoint pieces.
+unsafe impl Sync for Base {}
+
+/// A pointer that threads share: to scratch memory, or to results of which each writes its own rows.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+
+// SAFETY: as for `Base`.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn pointer(self) -> *mut f32 {
+        self.0
+    }
+}
+
+impl Base {
+    fn map(&self, place: Place, shape: &Shape) -> Map {
+        self.map_in(self.values, place, shape)
+    }
+
+    fn map_in(&self, base: *mut f32, place: Place, shape: &Shape) -> Map {
+        let [channels, height, width] = shape.feature_map().unwrap_or([shape.elements(), 1, 1]);
+        // SAFETY: places of the program lie in the memory that was allocated for `capacity` images.
+        let data = unsafe { base.add(place.offset * self.capacity + place.first) };
+        Map { data, images: self.images, height, width, channels, pixel: place.pixel }
+    }
+}
+
+impl CpuPlan {
+    pub(super) fn new(
+        threads: Arc<Threads>,
+        instructions: Instructions,
+        outline: Outline,
+        program: Program,
+    ) -> Self {
+        let kernels = || program.steps.iter().filter_map(|step| step.kernel.as_ref());
+        let scratch = kernels().map(|kernel| kernel.scratch()).max().unwrap_or(0);
+        let scratch = (0..threads.count()).map(|_| Buffer::new(scratch)).collect();
+        Self {
+            threads,
+            instructions,
+            outline,
+            program,
+            groups: Vec::new(),
+            capacity: 0,
+            scratch,
+            shared: Buffer::new(0),
+            last: None,
+        }
+    }
+
+    /// Makes room for a batch.
+    fn reserve(&mut self, batch: usize) {
+        let capacity = batch.min(GROUP);
+        if capacity > self.capacity {
+            self.capacity = capacity;
+            self.groups.clear();
+            let size = |value: usize| {
+                let shape = &self.program.values[value].shape;
+                shape.feature_map().map_or([1, 1], |[_, height, width]| [height, width])
+            };
+            let steps = self.program.steps.iter().enumerate();
+            let shared = steps.filter_map(|(s, step)| {
+                let sizes = [size(*step.inputs.first()?), size(s + 1)];
+                let kernel = step.kernel.as_ref()?;
+                (1..=capacity).map(|images| kernel.shared(images, sizes, self.threads.count())).max()
+            });
+            self.shared = Buffer::new(shared.max().unwrap_or(0));
+        }
+        while self.groups.len() < batch.div_ceil(self.capacity.max(1)) {
+            let values = Buffer::new(self.program.length * self.capacity);
+            self.groups.push(Group { values, records: None });
+        }
+    }
+
+    /// The groups of a batch.
+    fn bases(&mut self, batch: usize, record: bool) -> Vec<Base> {
+        let (capacity, length) = (self.capacity, self.program.length);
+        let groups = self.groups.iter_mut().enumerate().take(batch.div_ceil(capacity.max(1)));
+        let base = |(g, group): (usize, &mut Group)| {
+            let records = record.then(|| {
+                let records = group.records.get_or_insert_with(|| Buffer::new(length * capacity));
+                records.values_mut().as_mut_ptr()
+            });
+            let first = g * capacity;
+            let values = group.values.values_mut().as_mut_ptr();
+            Base { values, records, capacity, images: capacity.min(batch - first), first }
+        };
+        groups.map(base).collect()
+    }
+
+    fn scratch(&mut self) -> Vec<Shared> {
+        self.scratch.iter_mut().map(|scratch| Shared(scratch.values_mut().as_mut_ptr())).collect()
+    }
+
+    /// Runs all steps on the images that are in memory, or on `images` when they are given, and hands the targets'
+    /// values to `outputs`.
+    fn walk(&mut self, batch: usize, forward: Forward, record: bool, images: Option<&[f32]>, outputs: &mut [Vec<f32>]) {
+        let (bases, scratch) = (self.bases(batch, record), self.scratch());
+        let shared = Shared(self.shared.values_mut().as_mut_ptr());
+        let outputs: Vec<Shared> = outputs.iter_mut().map(|output| Shared(output.as_mut_ptr())).collect();
+        let Self { threads, program, instructions, .. } = self;
+        threads.run(|member| {
+            let (scratch, shared) = (scratch[member.index()].pointer(), shared.pointer());
+            let site = Site { member, instructions: *instructions, scratch, shared };
+            for base in &bases {
+                if let Some(images) = images {
+                    let image = &program.values[0];
+                    let size = image.shape.elements();
+                    let part = &images[base.first * size..(base.first + base.images) * size];
+                    load(member, part.as_ptr(), base.map(image.place, &image.shape));
+                }
+                for s in 0..program.steps.len() {
+                    program.forward(s, &site, base, forward);
+                }
+                for (&target, &output) in program.targets.iter().zip(&outputs) {
+                    let value = &program.values[target];
+                    // SAFETY: the output holds the values of the whole batch.
+                    let to = unsafe { output.pointer().add(base.first * value.shape.elements()) };
+                    store(member, base.map(value.place, &value.shape), to);
+                }
+            }
+        });
+        self.last = Some(Last { forward, batch, recorded: record });
+    }
+}
+
+impl Program {
+    fn forward(&self, s: usize, site: &Site<'_>, base: &Base, forward: Forward) {
+        let step = &self.steps[s];
+        let Some(kernel) = &step.kernel else { return };
+        let map = |value: usize| base.map(self.values[value].place, &self.values[value].shape);
+        let inputs: Vec<Map> = step.inputs.iter().map(|&input| map(input)).collect();
+        let (place, shape) = (self.values[s + 1].place, &self.values[s + 1].shape);
+        let knees = step.knees.map(|knees| match forward {
+            Forward::Original => knees,
+            Forward::Proxy { slope } => Knees { leak: knees.leak.max(slope), ..knees },
+        });
+        let record = base.records.filter(|_| knees.is_some()).map(|records| base.map_in(records, place, shape));
+        let finish =
+            Finish { add: step.residual.map(map), knees, record, ..Finish::plain(base.map(place, shape)) };
+        kernel.forward(site, &Ahead { inputs: &inputs, memory: self.memory(s, base), forward }, &finish);
+    }
+
+    /// What a step's kernel remembers.
+    fn memory(&self, s: usize, base: &Base) -> Option<*mut f32> {
+        // SAFETY: the place lies in the group's memory.
+        self.steps[s].memory.map(|offset| unsafe { base.values.add(offset * base.capacity) })
+    }
+
+    fn backward(&self, task: &Task, site: &Site<'_>, base: &Base, seeds: &[&[f32]], gate: Gate) {
+        let (Task::Seed { sink, .. } | Task::Kernel { sink, .. } | Task::Pass { sink, .. }) = task;
+        let value = &self.values[sink.value];
+        let to = base.map(sink.to, &value.shape);
+        let finish = Finish {
+            add: sink.add.map(|add| base.map(add, &value.shape)),
+            gate: self.gate(sink, base, gate),
+            ..Finish::plain(to)
+        };
+        match task {
+            Task::Seed { target, .. } => {
+                let size = value.shape.elements();
+                let seed = &seeds[*target][base.first * size..(base.first + base.images) * size];
+                self.seed(site, seed, sink, base, &finish);
+            }
+            Task::Kernel { step, input, gradient, .. } => {
+                let step_ = &self.steps[*step];
+                let Some(kernel) = &step_.kernel else { return };
+                let map = |value: usize| base.map(self.values[value].place, &self.values[value].shape);
+                let inputs: Vec<Map> = step_.inputs.iter().map(|&input| map(input)).collect();
+                let back = Back {
+                    inputs: &inputs,
+                    output: map(step + 1),
+                    memory: self.memory(*step, base),
+                    gradient: base.map(*gradient, &self.values[step + 1].shape),
+                    gate,
+                };
+                kernel.backward(site, *input, &back, &finish);
+            }
+            Task::Pass { gradient, .. } => {
+                let from = base.map(*gradient, &value.shape);
+                // SAFETY: both maps have the value's shape.
+                unsafe { for_each_vector(site, &finish, Copied(from)) };
+            }
+        }
+        if let (true, Gate::Redirect, Some(knees)) = (sink.complete, gate, value.knees) {
+            redirect(site, knees, base.map(value.place, &value.shape), to);
+        }
+    }
+
+    /// Brings a seed into memory order, adds what is there already, and gates the sum.
+    fn seed(&self, site: &Site<'_>, seed: &[f32], sink: &Sink, base: &Base, finish: &Finish<'_>) {
+        let member = site.member;
+        let value = &self.values[sink.value];
+        let to = finish.to;
+        match sink.add {
+            // A second target with the same value.
+            Some(_) => member.each(1, |_| {
+                let [channels, size] = [to.channels, to.size()];
+                for (i, &x) in seed.iter().enumerate() {
+                    let (image, rest) = (i / (channels * size), i % (channels * size));
+                    // SAFETY: the position lies in the map, and this is the only piece.
+                    unsafe { *to.at(image * size + rest % size).add(rest / size) += x };
+                }
+            }),
+            None => load(member, seed.as_ptr(), to),
+        }
+        if sink.complete && value.knees.is_some() && !matches!(finish.gate, Gated::Open) {
+            let whole = Finish { add: None, ..*finish };
+            // SAFETY: a map onto itself, value by value.
+            unsafe { for_each_vector(site, &whole, Copied(base.map(sink.to, &value.shape))) };
+        }
+    }
+
+    /// The gate of a complete gradient.
+    fn gate(&self, sink: &Sink, base: &Base, gate: Gate) -> Gated {
+        let value = &self.values[sink.value];
+        let Some(Knees { low, high, leak }) = value.knees.filter(|_| sink.complete) else { return Gated::Open };
+        let at = |outside| Gated::Knees { output: base.map(value.place, &value.shape), low, high, outside };
+        match gate {
+            Gate::Plain => at(leak),
+            Gate::Proxy { slope } => at(leak.max(slope)),
+            Gate::Soft { temperature } if temperature > 0.0 => match base.records {
+                Some(records) => {
+                    let input = base.map_in(records, value.place, &value.shape);
+                    Gated::Soft { input, low, high, leak, inverse_temperature: 1.0 / temperature }
+                }
+                None => at(leak),
+            },
+            Gate::Soft { .. } => at(leak),
+            Gate::Redirect | Gate::Identity => Gated::Open,
+        }
+    }
+}
+
+/// Row-major values `[N,C,H,W]` into a map.
+fn load(member: &Member<'_>, from: *const f32, to: Map) {
+    let from = Shared(from.cast_mut());
+    member.each(to.images * to.height, |row| {
+        let (image, y) = (row / to.height, row % to.height);
+        for c in 0..to.channels {
+            let start = (image * to.channels + c) * to.size() + y * to.width;
+            for x in 0..to.width {
+                // SAFETY: the position lies in both; no two pieces write the same row.
+                unsafe { *to.at(row * to.width + x).add(c) = *from.pointer().add(start + x) };
+            }
+        }
+    });
+}
+
+/// A map to row-major values `[N,C,H,W]`.
+fn store(member: &Member<'_>, from: Map, to: *mut f32) {
+    member.each(from.images * from.height, |row| {
+        let (image, y) = (row / from.height, row % from.height);
+        for c in 0..from.channels {
+            let start = (image * from.channels + c) * from.size() + y * from.width;
+            for x in 0..from.width {
+                // SAFETY: the position lies in both; no two pieces write the same row.
+                unsafe { *to.add(start + x) = *from.at(row * from.width + x).add(c) };
+            }
+        }
+    });
+}
+
+/// Calls `f` with the values of a tensor in row-major order.
+fn with_values<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T, EngineError> {
+    let tensor = tensor.to_dtype(DType::F32)?.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(values)) => {
+            let start = layout.start_offset();
+            Ok(f(&values[start..start + tensor.elem_count()]))
+        }
+        _ => Err(EngineError::Mismatch("a tensor is not in the memory of the CPU".into())),
+    }
+}
+
+impl Plan for CpuPlan {
+    fn forward(&mut self, images: &Tensor, forward: Forward) -> Result<Vec<Tensor>, EngineError> {
+        self.outline.check_images(images)?;
+        let batch = images.dims()[0];
+        self.reserve(batch);
+        let record = self.last.is_some_and(|last| last.recorded);
+        let shapes: Vec<Shape> = self.outline.target_shapes().cloned().collect();
+        let mut outputs: Vec<Vec<f32>> = shapes.iter().map(|shape| vec![0.0; batch * shape.elements()]).collect();
+        with_values(images, |images| self.walk(batch, forward, record, Some(images), &mut outputs))?;
+        let tensor = |(data, shape): (Vec<f32>, &Shape)| {
+            let mut dims = vec![batch];
+            dims.extend_from_slice(shape);
+            Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
+        };
+        outputs.into_iter().zip(&shapes).map(tensor).collect()
+    }
+
+    fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> Result<Tensor, EngineError> {
+        self.outline.check_seeds(seeds, self.last.map_or(0, |last| last.batch))?;
+        let Some(last) = self.last else {
+            return Err(EngineError::Mismatch("a backward pass needs a forward pass before it".into()));
+        };
+        let soft = matches!(gate, Gate::Soft { temperature } if temperature > 0.0);
+        if soft && !last.recorded {
+            // From now on forward passes record; this one is repeated from the images in memory.
+            self.walk(last.batch, last.forward, true, None, &mut []);
+        }
+        let seeds = seeds.iter().map(|seed| with_values(seed, <[f32]>::to_vec)).collect::<Result<Vec<_>, _>>()?;
+        let seeds: Vec<&[f32]> = seeds.iter().map(Vec::as_slice).collect();
+        let size = self.outline.input.elements();
+        let mut data = vec![0.0; last.batch * size];
+        let (bases, scratch) = (self.bases(last.batch, soft), self.scratch());
+        let (to, shared) = (Shared(data.as_mut_ptr()), Shared(self.shared.values_mut().as_mut_ptr()));
+        let Self { threads, program, instructions, outline, .. } = self;
+        threads.run(|member| {
+            let (scratch, shared) = (scratch[member.index()].pointer(), shared.pointer());
+            let site = Site { member, instructions: *instructions, scratch, shared };
+            for base in &bases {
+                for task in &program.tasks {
+                    program.backward(task, &site, base, &seeds, gate);
+                }
+                if let Some(gradient) = program.gradient {
+                    // SAFETY: the gradient holds the values of the whole batch.
+                    let to = unsafe { to.pointer().add(base.first * size) };
+                    store(member, base.map(gradient, &outline.input), to);
+                }
+            }
+        });
+        self.last = Some(Last { recorded: soft, ..last });
+        let mut dims = vec![last.batch];
+        dims.extend_from_slice(&self.outline.input);
+        Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
+    }
+}

@@ -1,0 +1,428 @@
+//! From the part of a network below some targets to a program: fused steps forward, tasks backward, places in memory.
+//!
+//! A step is a kernel and what follows it elementwise: `activation(kernel(inputs) + residual)`. Only the results of whole
+//! steps have values. Parts of a concatenation are computed in their places in it.
+//!
+//! Backward, the gradient of a value is complete when everyone who reads the value has contributed. The last one to do so
+//! also applies the gate of the value's activation, which the value's own sign and size decide, so that a gate costs no
+//! pass over memory. A contribution that is the reader's own gradient is not copied but referred to.
+
+use super::activation::knees;
+use super::finish::Knees;
+use super::memory::{Interval, place};
+use super::methods::Methods;
+use super::{Kernel, Layout, kernel};
+use crate::engine::EngineError;
+use crate::engine::outline::Outline;
+use crate::network::{Binary, Network, Op, Shape};
+
+/// A planned network.
+pub(super) struct Program {
+    pub(super) steps: Vec<Step>,
+    /// The image is the first.
+    pub(super) values: Vec<Value>,
+    pub(super) tasks: Vec<Task>,
+    /// Values of the targets.
+    pub(super) targets: Vec<usize>,
+    /// Where the image's gradient ends up, when there is one.
+    pub(super) gradient: Option<Place>,
+    /// Values of an image in memory.
+    pub(super) length: usize,
+}
+
+/// One step forward.
+pub(super) struct Step {
+    /// Absent for concatenations whose parts are computed in place.
+    pub(super) kernel: Option<Box<dyn Kernel>>,
+    pub(super) inputs: Vec<usize>,
+    /// The value that is added to the kernel's sums.
+    pub(super) residual: Option<usize>,
+    /// The activation behind the sum.
+    pub(super) knees: Option<Knees>,
+    /// Where the kernel keeps what it remembers.
+    pub(super) memory: Option<usize>,
+}
+
+/// The result of a step; the step's number is one less than the value's.
+pub(super) struct Value {
+    pub(super) shape: Shape,
+    pub(super) place: Place,
+    /// The activation that the value comes from, when it was fused.
+    pub(super) knees: Option<Knees>,
+}
+
+/// Where a map lies: `offset` counts whole images, `first` and `pixel` channels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Place {
+    pub(super) offset: usize,
+    pub(super) first: usize,
+    pub(super) pixel: usize,
+}
+
+/// One step backward.
+pub(super) enum Task {
+    /// The seed of a target joins the target's gradient.
+    Seed { target: usize, sink: Sink },
+    /// A step's kernel contributes to the gradient of one of its inputs.
+    Kernel { step: usize, input: usize, gradient: Place, sink: Sink },
+    /// A gradient contributes as it is.
+    Pass { gradient: Place, sink: Sink },
+}
+
+/// Where a contribution goes.
+#[derive(Clone, Copy)]
+pub(super) struct Sink {
+    /// Whose gradient it is.
+    pub(super) value: usize,
+    pub(super) to: Place,
+    /// Contributions so far.
+    pub(super) add: Option<Place>,
+    /// Whether the gradient is complete then, and gated.
+    pub(super) complete: bool,
+}
+
+/// Values of a map's pixel: its channels, or everything of what is not a feature map.
+pub(super) fn pixel(shape: &Shape) -> usize {
+    shape.feature_map().map_or_else(|| shape.elements(), |[channels, ..]| channels)
+}
+
+/// A value on its way to its place.
+struct Draft {
+    shape: Shape,
+    knees: Option<Knees>,
+    depends: bool,
+    is_target: bool,
+    /// The value it is a part of, and its first channel there.
+    within: Option<(usize, usize)>,
+}
+
+impl Program {
+    pub(super) fn new(
+        network: &Network,
+        outline: &Outline,
+        layout: Layout,
+        methods: &Methods,
+    ) -> Result<Self, EngineError> {
+        let (mut steps, mut drafts, targets) = fuse(network, outline, layout, methods)?;
+        fold(&mut steps, &mut drafts);
+        let mut intervals = Intervals::new(&steps, &drafts);
+        let Backward { tasks, gradient } = Backward::new(&steps, &drafts, &targets, &mut intervals);
+        let (offsets, length) = place(&intervals.list);
+        let values = drafts.iter().enumerate().map(|(v, draft)| {
+            let (root, first) = draft.within.unwrap_or((v, 0));
+            let place = Place { offset: offsets[root], first, pixel: pixel(&drafts[root].shape) };
+            Value { shape: draft.shape.clone(), place, knees: draft.knees }
+        });
+        let values = values.collect();
+        for (s, step) in steps.iter_mut().enumerate() {
+            step.memory = intervals.memories[s].map(|interval| offsets[interval]);
+        }
+        let settle = |place: Place| Place { offset: offsets[place.offset], ..place };
+        let settle_sink = |sink: Sink| Sink { to: settle(sink.to), add: sink.add.map(settle), ..sink };
+        let tasks = tasks.into_iter().map(|task| match task {
+            Task::Seed { target, sink } => Task::Seed { target, sink: settle_sink(sink) },
+            Task::Kernel { step, input, gradient, sink } => {
+                Task::Kernel { step, input, gradient: settle(gradient), sink: settle_sink(sink) }
+            }
+            Task::Pass { gradient, sink } => Task::Pass { gradient: settle(gradient), sink: settle_sink(sink) },
+        });
+        Ok(Self { tasks: tasks.collect(), steps, values, targets, gradient: gradient.map(settle), length })
+    }
+}
+
+/// Steps in order, their values, and the targets' values. Value `v` is the result of step `v - 1`.
+type Fused = (Vec<Step>, Vec<Draft>, Vec<usize>);
+
+fn fuse(network: &Network, outline: &Outline, layout: Layout, methods: &Methods) -> Result<Fused, EngineError> {
+    let nodes = &outline.nodes;
+    let op = |node: usize| &network.node(nodes[node].id).op;
+    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+    for (n, node) in nodes.iter().enumerate() {
+        for &input in &node.inputs {
+            readers[input].push(n);
+        }
+    }
+    // The one node that reads another, when nobody else looks at it.
+    let only_reader = |node: usize| match readers[node].as_slice() {
+        &[reader] if !outline.targets.contains(&node) => Some(reader),
+        _ => None,
+    };
+    let mut absorbed = vec![false; nodes.len()];
+    // (last node, first node, step, residual's node)
+    let mut chains: Vec<(usize, usize, Step, Option<usize>)> = Vec::new();
+    for n in 0..nodes.len() {
+        if absorbed[n] {
+            continue;
+        }
+        let chosen = methods.of(nodes[n].id);
+        let made = kernel(op(n), &outline.input_shapes(&nodes[n]), &nodes[n].shape, layout, chosen);
+        let Some(kernel) = made.map_err(EngineError::Mismatch)? else { continue };
+        let mut step = Step { inputs: Vec::new(), residual: None, knees: None, memory: None, kernel: None };
+        let (mut last, mut residual) = (n, None);
+        while kernel.finishes() {
+            let Some(reader) = only_reader(last) else { break };
+            match op(reader) {
+                Op::Binary(Binary::Add) if residual.is_none() && matches!(op(n), Op::Conv(_)) => {
+                    let other = nodes[reader].inputs.iter().copied().find(|&input| input != last);
+                    // Of two convolutions the later takes the other's result in.
+                    let Some(other) = other.filter(|&other| other < last) else { break };
+                    if nodes[other].shape != nodes[last].shape {
+                        break;
+                    }
+                    residual = Some(other);
+                    absorbed[reader] = true;
+                    last = reader;
+                }
+                Op::Activation(activation) => {
+                    step.knees = knees(activation);
+                    if step.knees.is_some() {
+                        absorbed[reader] = true;
+                        last = reader;
+                    }
+                    break;
+                }
+                _ => break,
+            }
+        }
+        step.kernel = Some(kernel);
+        chains.push((last, n, step, residual));
+    }
+    chains.sort_by_key(|(last, ..)| *last);
+    let mut value_of = vec![0; nodes.len()];
+    for (s, (last, ..)) in chains.iter().enumerate() {
+        value_of[*last] = s + 1;
+    }
+    let draft = |node: usize, knees: Option<Knees>| Draft {
+        shape: nodes[node].shape.clone(),
+        knees: knees.filter(|_| nodes[node].depends),
+        depends: nodes[node].depends,
+        is_target: outline.targets.contains(&node),
+        within: None,
+    };
+    let mut drafts = vec![draft(0, None)];
+    let mut steps = Vec::with_capacity(chains.len());
+    for (last, first, mut step, residual) in chains {
+        drafts.push(draft(last, step.knees));
+        step.inputs = nodes[first].inputs.iter().map(|&input| value_of[input]).collect();
+        step.residual = residual.map(|node| value_of[node]);
+        steps.push(step);
+    }
+    Ok((steps, drafts, outline.targets.iter().map(|&target| value_of[target]).collect()))
+}
+
+/// Lets the parts of concatenations be computed in place, where nobody else reads them.
+fn fold(steps: &mut [Step], drafts: &mut [Draft]) {
+    for s in 0..steps.len() {
+        let joined = steps[s].kernel.as_ref().and_then(|kernel| kernel.joins_channels().map(<[usize]>::to_vec));
+        let Some(first_channels) = joined else { continue };
+        if drafts[s + 1].knees.is_some() {
+            continue;
+        }
+        let parts = steps[s].inputs.clone();
+        let reads = |value: usize| {
+            let all = steps.iter().flat_map(|step| step.inputs.iter().chain(&step.residual));
+            all.filter(|&&input| input == value).count()
+        };
+        let fits = parts.iter().all(|&part| {
+            part > 0
+                && reads(part) == 1
+                && !drafts[part].is_target
+                && drafts[part].depends
+                && drafts[part].within.is_none()
+                && drafts[part].knees == drafts[parts[0]].knees
+                && steps[part - 1].kernel.as_ref().is_some_and(|kernel| kernel.finishes())
+        });
+        if !fits {
+            continue;
+        }
+        for (&part, first) in parts.iter().zip(first_channels) {
+            drafts[part].within = Some((s + 1, first));
+        }
+        drafts[s + 1].knees = drafts[parts[0]].knees;
+        steps[s].kernel = None;
+    }
+}
+
+/// When which memory is in use. Time counts the steps forward, then the tasks backward.
+struct Intervals {
+    /// First those of the values, at their numbers; those of folded parts are empty.
+    list: Vec<Interval>,
+    /// For each step that of its memory.
+    memories: Vec<Option<usize>>,
+    /// Time of the first task.
+    turn: usize,
+}
+
+impl Intervals {
+    fn new(steps: &[Step], drafts: &[Draft]) -> Self {
+        let turn = steps.len() + 2;
+        let root = |value: usize| drafts[value].within.map_or(value, |(root, _)| root);
+        let mut list: Vec<Interval> = drafts
+            .iter()
+            .enumerate()
+            .map(|(v, draft)| {
+                let length = if draft.within.is_some() { 0 } else { draft.shape.elements() };
+                Interval { length, start: v, end: if draft.is_target { turn - 1 } else { v } }
+            })
+            .collect();
+        list[0].end = Interval::FOREVER;
+        for (v, draft) in drafts.iter().enumerate() {
+            let interval = &mut list[root(v)];
+            interval.start = interval.start.min(v);
+            if draft.knees.is_some() {
+                interval.end = Interval::FOREVER;
+            }
+        }
+        let mut memories = Vec::new();
+        for (s, step) in steps.iter().enumerate() {
+            let needs = step.kernel.as_ref().map(|kernel| kernel.needs()).unwrap_or_default();
+            for &input in step.inputs.iter().chain(&step.residual) {
+                let end = if needs.inputs { Interval::FOREVER } else { s + 1 };
+                let interval = &mut list[root(input)];
+                interval.end = interval.end.max(end);
+            }
+            if needs.output {
+                list[root(s + 1)].end = Interval::FOREVER;
+            }
+        }
+        for (s, step) in steps.iter().enumerate() {
+            let length = step.kernel.as_ref().map_or(0, |kernel| kernel.memory());
+            memories.push((length > 0).then_some(list.len()));
+            if length > 0 {
+                list.push(Interval { length, start: s + 1, end: Interval::FOREVER });
+            }
+        }
+        Self { list, memories, turn }
+    }
+
+    fn add(&mut self, length: usize, task: usize) -> usize {
+        let time = self.turn + task;
+        self.list.push(Interval { length, start: time, end: time });
+        self.list.len() - 1
+    }
+
+    fn touch(&mut self, interval: usize, task: usize) {
+        let interval = &mut self.list[interval];
+        interval.end = interval.end.max(self.turn + task);
+    }
+}
+
+/// The tasks, with intervals in place of offsets.
+struct Backward {
+    tasks: Vec<Task>,
+    gradient: Option<Place>,
+}
+
+/// The gradient of a value so far.
+#[derive(Clone, Copy)]
+struct Partial {
+    place: Place,
+    /// Whether the memory is the value's own, so that it may be written.
+    own: bool,
+}
+
+/// Builds the tasks.
+struct Builder<'a> {
+    drafts: &'a [Draft],
+    intervals: &'a mut Intervals,
+    tasks: Vec<Task>,
+    partials: Vec<Option<Partial>>,
+    /// Contributions that are still to come.
+    left: Vec<usize>,
+}
+
+impl Builder<'_> {
+    /// A contribution of `gradient` as it is.
+    fn pass(&mut self, value: usize, gradient: Place) {
+        self.left[value] -= 1;
+        let complete = self.left[value] == 0;
+        if self.partials[value].is_none() && !(complete && self.drafts[value].knees.is_some()) {
+            self.partials[value] = Some(Partial { place: gradient, own: false });
+            return;
+        }
+        let sink = self.sink(value, complete);
+        self.intervals.touch(gradient.offset, self.tasks.len());
+        self.tasks.push(Task::Pass { gradient, sink });
+    }
+
+    fn kernel(&mut self, value: usize, step: usize, input: usize, gradient: Place) {
+        self.left[value] -= 1;
+        let sink = self.sink(value, self.left[value] == 0);
+        self.intervals.touch(gradient.offset, self.tasks.len());
+        self.tasks.push(Task::Kernel { step, input, gradient, sink });
+    }
+
+    fn seed(&mut self, value: usize, target: usize) {
+        self.left[value] -= 1;
+        let sink = self.sink(value, self.left[value] == 0);
+        self.tasks.push(Task::Seed { target, sink });
+    }
+
+    /// Where the next task's contribution goes.
+    fn sink(&mut self, value: usize, complete: bool) -> Sink {
+        let task = self.tasks.len();
+        let add = self.partials[value];
+        let to = match add {
+            Some(Partial { place, own: true }) => place,
+            _ => {
+                let shape = &self.drafts[value].shape;
+                Place { offset: self.intervals.add(shape.elements(), task), first: 0, pixel: pixel(shape) }
+            }
+        };
+        for place in [Some(to), add.map(|partial| partial.place)].into_iter().flatten() {
+            self.intervals.touch(place.offset, task);
+        }
+        self.partials[value] = Some(Partial { place: to, own: true });
+        Sink { value, to, add: add.map(|partial| partial.place), complete }
+    }
+}
+
+impl Backward {
+    fn new(steps: &[Step], drafts: &[Draft], targets: &[usize], intervals: &mut Intervals) -> Self {
+        let mut left = vec![0; drafts.len()];
+        for &target in targets {
+            left[target] += 1;
+        }
+        for step in steps.iter().filter(|step| step.kernel.is_some()) {
+            for &input in step.inputs.iter().chain(&step.residual) {
+                left[input] += usize::from(drafts[input].depends);
+            }
+        }
+        let partials = vec![None; drafts.len()];
+        let mut builder = Builder { drafts, intervals, tasks: Vec::new(), partials, left };
+        for (target, &value) in targets.iter().enumerate() {
+            if drafts[value].depends {
+                builder.seed(value, target);
+            }
+        }
+        for (s, step) in steps.iter().enumerate().rev() {
+            let value = s + 1;
+            let Some(Partial { place: gradient, .. }) = builder.partials[value] else { continue };
+            let Some(kernel) = &step.kernel else {
+                // The parts' gradients are slices of the whole's.
+                for &part in &step.inputs {
+                    let first = drafts[part].within.map_or(0, |(_, first)| first);
+                    let place = Place { first: gradient.first + first, ..gradient };
+                    builder.partials[part] = Some(Partial { place, own: false });
+                }
+                continue;
+            };
+            if let Some(residual) = step.residual.filter(|&residual| drafts[residual].depends) {
+                builder.pass(residual, gradient);
+            }
+            for (i, &input) in step.inputs.iter().enumerate().filter(|(_, input)| drafts[**input].depends) {
+                if kernel.passes(i) {
+                    builder.pass(input, gradient);
+                } else {
+                    builder.kernel(input, s, i, gradient);
+                }
+            }
+        }
+        let gradient = builder.partials[0].map(|partial| partial.place);
+        let tasks = builder.tasks;
+        if let Some(gradient) = gradient {
+            intervals.list[gradient.offset].end = Interval::FOREVER;
+        }
+        Self { tasks, gradient }
+    }
+}

@@ -1,0 +1,98 @@
+//! Operations that are written plainly on slices, one image at a time.
+#![expect(unsafe_code, reason = "slices of maps")]
+
+use super::finish::Finish;
+use super::map::Map;
+use super::simd::{Job, Simd};
+use super::{Ahead, Back, Kernel, Needs, Site};
+
+/// An operation on the values of one image, see [`layout`](super::layout) for their order.
+pub(super) trait Simple: Send + Sync {
+    /// Fills `output`.
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]);
+
+    /// Adds the gradient with respect to input `i` to `sink`.
+    fn backward(&self, i: usize, inputs: &[&[f32]], output: &[f32], gradient: &[f32], sink: &mut [f32]);
+
+    /// What [`Simple::backward`] looks at.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+}
+
+/// A simple operation as a kernel.
+pub(super) struct Plain<T>(pub(super) T);
+
+impl<T: Simple> Kernel for Plain<T> {
+    fn finishes(&self) -> bool {
+        false
+    }
+
+    fn needs(&self) -> Needs {
+        self.0.needs()
+    }
+
+    fn forward(&self, site: &Site<'_>, view: &Ahead<'_>, finish: &Finish<'_>) {
+        assert!(finish.to.is_dense() && view.inputs.iter().all(Map::is_dense));
+        site.member.each(finish.to.images, |image| {
+            // SAFETY: dense maps; inputs are only read in this step; each image of the output is one piece.
+            let (inputs, output) = unsafe { (images(view.inputs, image), finish.to.image_mut(image)) };
+            self.0.forward(&inputs, output);
+        });
+    }
+
+    fn backward(&self, site: &Site<'_>, input: usize, view: &Back<'_>, finish: &Finish<'_>) {
+        let to = finish.to;
+        assert!(to.is_dense() && view.gradient.is_dense() && finish.add.is_none_or(|add| add.is_dense()));
+        site.member.each(to.images, |image| {
+            // SAFETY: dense maps; all but `to` are only read in this step; each of its images is one piece. Where the
+            // sums so far stand in `to` itself they are not borrowed a second time.
+            unsafe {
+                let sink = to.image_mut(image);
+                match finish.add {
+                    Some(add) if add.data == to.data => {}
+                    Some(add) => sink.copy_from_slice(add.image(image)),
+                    None => sink.fill(0.0),
+                }
+                let inputs = images(view.inputs, image);
+                self.0.backward(input, &inputs, view.output.image(image), view.gradient.image(image), sink);
+                site.instructions.run(InPlace { finish: &Finish { add: None, ..*finish }, image });
+            }
+        });
+    }
+}
+
+/// # Safety
+/// As [`Map::image`].
+unsafe fn images<'a>(maps: &'a [Map], image: usize) -> Vec<&'a [f32]> {
+    // SAFETY: the caller's.
+    maps.iter().map(|map| unsafe { map.image(image) }).collect()
+}
+
+/// Takes an image through its own finish.
+struct InPlace<'a> {
+    finish: &'a Finish<'a>,
+    image: usize,
+}
+
+impl Job for InPlace<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let to = &self.finish.to;
+        for pixel in self.image * to.size()..(self.image + 1) * to.size() {
+            let mut c = 0;
+            while c < to.channels {
+                let count = (to.channels - c).min(S::LANES);
+                // SAFETY: pixel and channels lie in the map.
+                unsafe {
+                    let from = to.at(pixel).add(c);
+                    let value = if count == S::LANES { S::load(from) } else { S::load_some(from, count) };
+                    self.finish.vector::<S>(pixel, c, value, count);
+                }
+                c += S::LANES;
+            }
+        }
+    }
+}

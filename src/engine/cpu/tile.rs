@@ -1,0 +1,162 @@
+//! The product that convolutions live on: a few rows of pixels times a panel of weights, sums held in registers.
+#![expect(unsafe_code, reason = "a register tile over raw rows")]
+
+use super::map::Buffer;
+use super::simd::{Job, Simd};
+
+/// Most values of a tile's sums: 14 rows of two vectors of 16.
+pub(super) const SUMS: usize = 14 * 32;
+
+/// A run of consecutive values of every row.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    /// From the row's start.
+    pub(super) offset: isize,
+    pub(super) count: usize,
+}
+
+/// A matrix `[K, N]` cut into panels of at most two vectors of columns, each `[K, vectors * lanes]`, padded with zeros.
+pub(super) struct Panels {
+    data: Buffer,
+    panels: Vec<Panel>,
+    rows: usize,
+}
+
+/// One panel.
+#[derive(Clone, Copy)]
+pub(super) struct Panel {
+    /// First column.
+    pub(super) first: usize,
+    /// Columns that count.
+    pub(super) columns: usize,
+    pub(super) vectors: usize,
+    start: usize,
+}
+
+impl Panels {
+    /// Lays out the matrix whose rows are `fill`ed in one after the other.
+    pub(super) fn new(rows: usize, columns: usize, lanes: usize, mut row: impl FnMut(usize, &mut [f32])) -> Self {
+        let mut panels = Vec::new();
+        let (mut first, mut start) = (0, 0);
+        while first < columns {
+            let count = (columns - first).min(2 * lanes);
+            let vectors = count.div_ceil(lanes);
+            panels.push(Panel { first, columns: count, vectors, start });
+            start += rows * vectors * lanes;
+            first += count;
+        }
+        let mut data = Buffer::new(start);
+        let mut line = vec![0.0; columns];
+        for k in 0..rows {
+            row(k, &mut line);
+            for panel in &panels {
+                let at = panel.start + k * panel.vectors * lanes;
+                let part = &line[panel.first..panel.first + panel.columns];
+                data.values_mut()[at..at + panel.columns].copy_from_slice(part);
+            }
+        }
+        Self { data, panels, rows }
+    }
+
+    pub(super) fn panels(&self) -> &[Panel] {
+        &self.panels
+    }
+
+    /// Rows `K`.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of the matrix.
+    pub(super) fn bytes(&self) -> usize {
+        std::mem::size_of_val(self.data.values())
+    }
+
+    /// First row of a panel.
+    pub(super) fn weights(&self, panel: &Panel) -> *const f32 {
+        self.data.values()[panel.start..].as_ptr()
+    }
+}
+
+/// `sums[r, c] = sum over k of a[r][k] * b[k, c]`, k running over `runs` in order: one chain of multiply-adds for every
+/// sum, so that it does not depend on how rows are cut into tiles.
+///
+/// `a[r]` starts at `a + r * step`; `b` is `[K, vectors * lanes]`; `sums` is `[rows, vectors * lanes]`.
+///
+/// # Safety
+/// As [`Simd`]; `1 <= rows <= S::ROWS`, `vectors` is 1 or 2, and the runs, `b` and `sums` lie in memory.
+#[inline(always)]
+pub(super) unsafe fn product<S: Simd>(
+    [rows, vectors]: [usize; 2],
+    runs: &[Run],
+    a: *const f32,
+    step: usize,
+    b: *const f32,
+    sums: *mut f32,
+) {
+    macro_rules! dispatch {
+        ($($count:literal)*) => {
+            match (rows, vectors) {
+                // SAFETY: the caller's.
+                $(($count, 1) => unsafe { S::call(Tile::<'_, $count, 1> { runs, a, step, b, sums }) },)*
+                // SAFETY: the caller's.
+                $(($count, 2) => unsafe { S::call(Tile::<'_, $count, 2> { runs, a, step, b, sums }) },)*
+                _ => debug_assert!(false, "a tile of {rows} x {vectors}"),
+            }
+        };
+    }
+    match S::ROWS {
+        14 => dispatch!(1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        6 => dispatch!(1 2 3 4 5 6),
+        _ => dispatch!(1 2 3 4),
+    }
+}
+
+struct Tile<'a, const ROWS: usize, const VECTORS: usize> {
+    runs: &'a [Run],
+    a: *const f32,
+    step: usize,
+    b: *const f32,
+    sums: *mut f32,
+}
+
+impl<const ROWS: usize, const VECTORS: usize> Job for Tile<'_, ROWS, VECTORS> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: all accesses are those that `product` documents.
+        unsafe {
+            let Self { runs, a, step, mut b, sums } = self;
+            let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
+            for run in runs {
+                let mut a = a.offset(run.offset);
+                for _ in 0..run.count {
+                    let mut weights = [S::splat(0.0); VECTORS];
+                    for (v, weight) in weights.iter_mut().enumerate() {
+                        *weight = S::load(b.add(v * S::LANES));
+                    }
+                    for (r, total) in totals.iter_mut().enumerate() {
+                        let value = S::splat(*a.add(r * step));
+                        for v in 0..VECTORS {
+                            total[v] = S::mul_add(value, weights[v], total[v]);
+                        }
+                    }
+                    a = a.add(1);
+                    b = b.add(VECTORS * S::LANES);
+                }
+            }
+            for (r, total) in totals.iter().enumerate() {
+                for (v, &total) in total.iter().enumerate() {
+                    S::store(sums.add((r * VECTORS + v) * S::LANES), total);
+                }
+            }
+        }
+    }
+}
+
+/// Cuts `length` into the fewest pieces of at most `most`, as even as can be.
+pub(super) fn cut(length: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let pieces = length.div_ceil(most).max(1);
+    (0..pieces).map(move |i| (length * i / pieces, length * (i + 1) / pieces)).filter(|(start, end)| start < end)
+}
