@@ -1,0 +1,68 @@
+//! What every measurement repeats: one unit's value and its gradient on a batch of images.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use candle_core::{Device, Tensor};
+use proxygrad::engine::{Engine, Forward, Gate, Plan};
+use proxygrad::network::Network;
+
+use super::noise::Noise;
+
+/// Channel of the target layer that is maximized, counted around where the layer has fewer.
+const CHANNEL: usize = 42;
+
+/// A network planned up to one layer, and the unit that is maximized there: a logit, or the mean of a channel.
+pub struct Ascent {
+    plan: Box<dyn Plan>,
+    /// Gradient of the unit's value by the layer's output, for each image.
+    pub seed: Tensor,
+    gate: Gate,
+}
+
+impl Ascent {
+    /// Plans `network` up to `layer`.
+    ///
+    /// # Errors
+    /// When there is no such layer, or the network cannot be planned.
+    pub fn new(
+        engine: &dyn Engine,
+        network: &Arc<Network>,
+        layer: &str,
+        batch: usize,
+        gate: Gate,
+    ) -> anyhow::Result<Self> {
+        let input = super::input();
+        let target = network.find(layer).with_context(|| format!("there is no layer {layer}"))?;
+        let shape = network.shapes_at(&input, &network.below(&[target])).map_err(anyhow::Error::msg)?;
+        let shape = &shape[&target];
+        let positions = shape.elements() / shape.channels();
+        let first = CHANNEL % shape.channels() * positions;
+        let mut seed = vec![0.0; shape.elements()];
+        seed[first..][..positions].fill(1.0 / positions as f32);
+        let dims = [&[batch], &shape[..]].concat();
+        let seed = Tensor::from_vec(seed.repeat(batch), dims, &Device::Cpu)?;
+        let plan = engine.plan(network, &[target], &input)?;
+        Ok(Self { plan, seed, gate })
+    }
+
+    /// The layer's output, and the gradient of the sum of the unit's values over the batch.
+    ///
+    /// # Errors
+    /// When `images` has another batch size.
+    pub fn run(&mut self, images: &Tensor) -> anyhow::Result<(Tensor, Tensor)> {
+        let output = self.plan.forward(images, Forward::Original)?.swap_remove(0);
+        let gradient = self.plan.backward(std::slice::from_ref(&self.seed), self.gate)?;
+        Ok((output, gradient))
+    }
+}
+
+/// The images that every measurement starts from.
+///
+/// # Errors
+/// Never on the CPU.
+pub fn images(batch: usize) -> anyhow::Result<Tensor> {
+    let dims = [&[batch], &super::input()[..]].concat();
+    let values = Noise::default().values(dims.iter().product(), 1.0);
+    Ok(Tensor::from_vec(values, dims, &Device::Cpu)?)
+}

@@ -1,0 +1,74 @@
+//! Networks with seeded weights, so that speed can be measured without a download.
+//!
+//! `rival_networks.py` builds the same networks with the same weights for PyTorch.
+
+pub mod ascent;
+mod noise;
+mod resnet18;
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use proxygrad::network::architecture::{Architecture, EfficientNetLite};
+use proxygrad::network::checkpoint::StateDict;
+use proxygrad::network::{Array, Network, Shape};
+
+use self::noise::Noise;
+
+/// The networks by name.
+pub const NAMES: [&str; 3] = ["resnet18", "efficientnet-lite0", "squeezenet1.1"];
+
+/// Input size of all of them.
+pub fn input() -> Shape {
+    Shape::from([3, 224, 224])
+}
+
+/// The network called `name`.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn build(name: &str) -> anyhow::Result<Arc<Network>> {
+    let network = match name {
+        "resnet18" => resnet18::build()?,
+        "efficientnet-lite0" => seeded(
+            Architecture::EfficientNetLite(EfficientNetLite::Lite0),
+            include_str!("../../tests/data/architectures/efficientnet-lite0.tensors"),
+        )?,
+        "squeezenet1.1" => {
+            seeded(Architecture::SqueezeNet11, include_str!("../../tests/data/architectures/squeezenet1.1.tensors"))?
+        }
+        _ => bail!("there is no network {name}, only {}", NAMES.join(", ")),
+    };
+    Ok(Arc::new(network))
+}
+
+/// An architecture with seeded values in the published `tensors`, one a line: its name and its shape.
+fn seeded(architecture: Architecture, tensors: &str) -> anyhow::Result<Network> {
+    /// What the batch normalizations of EfficientNet-Lite add to the variance.
+    const EPSILON: f32 = 1e-3;
+    let mut noise = Noise::default();
+    let mut state = StateDict::default();
+    for line in tensors.lines() {
+        let mut words = line.split(' ');
+        let name = words.next().context("a tensor has no name")?;
+        let shape = words.map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+        let part = name.rsplit('.').next().unwrap_or(name);
+        let array = match part {
+            "weight" if shape.len() > 1 => noise.weight(&shape, gain(name))?,
+            "bias" => noise.bias(shape[0]),
+            "weight" => Array::vector(vec![1.0; shape[0]]),
+            "running_mean" => Array::vector(vec![0.0; shape[0]]),
+            "running_var" => Array::vector(vec![1.0 - EPSILON; shape[0]]),
+            _ => bail!("{name} is no known kind of tensor"),
+        };
+        state.insert(name, array);
+    }
+    Ok(architecture.build(&state)?)
+}
+
+/// He's factor 2 makes up for the half that a rectifier takes away; 1 where none stands before the convolution, and for
+/// projections, whose sums along shortcuts would otherwise grow.
+fn gain(name: &str) -> f64 {
+    let linear = ["_stem", "_expand_conv", "_project_conv", "_head"].iter().any(|part| name.contains(part));
+    if linear { 1.0 } else { 2.0 }
+}

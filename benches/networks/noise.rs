@@ -1,0 +1,40 @@
+//! A stream of numbers that is easily written again in another language.
+
+use proxygrad::network::Array;
+
+/// Numbers evenly spread over [-1, 1): a counter, mixed as MurmurHash3 ends.
+#[derive(Default)]
+pub struct Noise {
+    position: u32,
+}
+
+impl Noise {
+    /// The next `count` numbers, times `bound`.
+    pub fn values(&mut self, count: usize, bound: f64) -> Vec<f32> {
+        (0..count).map(|_| self.next() * bound as f32).collect()
+    }
+
+    /// Weights `[O,I,…]` that keep the mean square of their inputs, times `gain`.
+    ///
+    /// # Errors
+    /// Never for shapes of tensors that fit into memory.
+    pub fn weight(&mut self, shape: &[usize], gain: f64) -> anyhow::Result<Array> {
+        let fan = shape[1..].iter().product::<usize>();
+        let values = self.values(shape.iter().product(), (3.0 * gain / fan as f64).sqrt());
+        Array::new(shape, values).map_err(anyhow::Error::msg)
+    }
+
+    /// Small biases.
+    pub fn bias(&mut self, count: usize) -> Array {
+        Array::vector(self.values(count, 0.1))
+    }
+
+    fn next(&mut self) -> f32 {
+        let mut x = self.position;
+        self.position = self.position.wrapping_add(1);
+        x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
+        x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35);
+        x ^= x >> 16;
+        (x >> 8) as f32 * (2.0 / (1 << 24) as f32) - 1.0
+    }
+}

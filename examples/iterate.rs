@@ -1,0 +1,116 @@
+//! Repeats iterations of activation maximization on request, to be timed beside other programs (`benches/compare.py`).
+//!
+//! `cargo run --release --example iterate -- --network resnet18 --batch 4`
+//!
+//! Prints `ready`; for each line with a number N on standard input runs N iterations and prints the seconds they took.
+//! Standard error tells the unit's value and the gradient's norm at the start, and at the end the peak memory.
+
+#[path = "../benches/networks/mod.rs"]
+mod networks;
+
+use std::io::Write;
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+use clap::{Parser, ValueEnum};
+use networks::ascent::{Ascent, images};
+use proxygrad::engine::Gate;
+use rayon::prelude::*;
+
+/// Repeats iterations of activation maximization on request.
+#[derive(Parser)]
+struct Arguments {
+    /// The network; its weights are seeded noise.
+    #[arg(long, value_parser = networks::NAMES)]
+    network: String,
+    /// Images in one batch.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    batch: u64,
+    /// The layer whose channel 42 is maximized.
+    #[arg(long, default_value = "logits")]
+    layer: String,
+    /// Backward rule of activations.
+    #[arg(long, value_enum, default_value_t = GateName::Plain)]
+    gate: GateName,
+    /// Threads; as many as the machine has when left out.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum GateName {
+    /// The network's own derivative.
+    Plain,
+    /// Slope 0.3 on flat sides.
+    Proxy,
+}
+
+/// Length of the step of each image.
+const STEP: f32 = 0.5;
+
+/// Iterations before the first that is timed.
+const WARM_UP: usize = 3;
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let gate = match arguments.gate {
+        GateName::Plain => Gate::Plain,
+        GateName::Proxy => Gate::Proxy { slope: 0.3 },
+    };
+    rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global()?;
+    let engine = proxygrad::engine::open("cpu")?;
+    let (network, batch) = (networks::build(&arguments.network)?, arguments.batch as usize);
+    let mut ascent = Ascent::new(&*engine, &network, &arguments.layer, batch, gate)?;
+    let mut images = images(batch)?;
+
+    let (output, gradient) = ascent.run(&images)?;
+    let score = (output * &ascent.seed)?.sum_all()?.to_scalar::<f32>()?;
+    eprintln!("start: {score} {}", norm(&gradient.flatten_all()?.to_vec1::<f32>()?));
+    for _ in 0..WARM_UP {
+        step(&mut ascent, &mut images)?;
+    }
+    println!("ready");
+    for line in std::io::stdin().lines() {
+        let count: usize = line?.trim().parse()?;
+        let started = Instant::now();
+        for _ in 0..count {
+            step(&mut ascent, &mut images)?;
+        }
+        println!("{:.6}", started.elapsed().as_secs_f64());
+        std::io::stdout().flush()?;
+    }
+    if let Some(peak) = peak_memory() {
+        eprintln!("peak: {peak}");
+    }
+    Ok(())
+}
+
+/// Moves each image along its own gradient.
+fn step(ascent: &mut Ascent, images: &mut Tensor) -> anyhow::Result<()> {
+    let (_, gradient) = ascent.run(images)?;
+    let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+    let mut pixels = images.flatten_all()?.to_vec1::<f32>()?;
+    let length = networks::input().elements();
+    pixels.par_chunks_mut(length).zip(gradient.par_chunks(length)).for_each(|(image, gradient)| {
+        let factor = STEP / norm(gradient).max(1e-12);
+        image.iter_mut().zip(gradient).for_each(|(pixel, slope)| *pixel += factor * slope);
+    });
+    *images = Tensor::from_vec(pixels, images.dims(), &Device::Cpu)?;
+    Ok(())
+}
+
+/// Euclidean norm, in 16 sums so that they are added side by side.
+fn norm(values: &[f32]) -> f32 {
+    let (chunks, rest) = values.as_chunks::<16>();
+    let mut sums = [0.0; 16];
+    for chunk in chunks {
+        sums.iter_mut().zip(chunk).for_each(|(sum, value)| *sum += value * value);
+    }
+    (sums.iter().sum::<f32>() + rest.iter().map(|value| value * value).sum::<f32>()).sqrt()
+}
+
+/// The most memory this process has held, where the system tells (Linux).
+fn peak_memory() -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(|peak| peak.trim().to_owned())
+}
