@@ -10,7 +10,8 @@ fn main() -> anyhow::Result<()> {
     let model = Models::new(ModelsConfig::new("proxygrad-data"))?.load("efficientnet-lite0")?;
     let request = Request::new("efficientnet-lite0", "logits:954".parse()?);
     let resolved = request.resolve(&model, &Limits::default())?;
-    let outcomes = maximize(&Cpu::new(CpuSettings::default())?, &model, &resolved.tasks(), &resolved.settings, &mut Unobserved)?;
+    let outcomes =
+        maximize(&Cpu::new(CpuSettings::default())?, &model, &resolved.tasks(), &resolved.settings, &mut Unobserved)?;
     for outcome in outcomes.into_iter().flatten() {
         println!("from {} to {} in {} passes", outcome.initial_score, outcome.score, outcome.passes);
         std::fs::write("banana.png", outcome.png)?;

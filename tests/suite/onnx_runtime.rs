@@ -17,7 +17,10 @@ fn load(family: &str) -> HashMap<String, Tensor> {
 }
 
 fn engines() -> [(&'static str, Box<dyn Engine>); 2] {
-    [("reference", Box::new(Reference::new(Device::Cpu, DType::F32))), ("cpu", Box::new(Cpu::new(CpuSettings::default()).unwrap()))]
+    [
+        ("reference", Box::new(Reference::new(Device::Cpu, DType::F32))),
+        ("cpu", Box::new(Cpu::new(CpuSettings::default()).unwrap())),
+    ]
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {

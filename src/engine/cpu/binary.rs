@@ -1,7 +1,7 @@
 //! Combinations of two tensors of different shapes, one of which repeats.
 
-use super::layout::{for_each_index, offset, strides};
 use super::Needs;
+use super::layout::{for_each_index, offset, strides};
 use super::simple::Simple;
 use crate::network::{Array, Binary, Shape};
 

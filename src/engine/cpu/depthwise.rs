@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
 use super::Site;
+use super::elementwise::load;
 use super::finish::Finish;
 use super::map::{Buffer, Map};
 use super::simd::{Job, Simd};
@@ -147,7 +148,6 @@ impl Row<'_> {
             let count = (to.channels - c).min(S::LANES);
             // SAFETY: the caller's; channels behind the last are not read from the source.
             unsafe {
-                let load = |from: *const f32| if count == S::LANES { S::load(from) } else { S::load_some(from, count) };
                 let mut sums = [S::splat(0.0); COUNT];
                 for tap in &phase.taps {
                     let Some((row, column)) = self.source_of(tap, x, inside) else { continue };
@@ -156,18 +156,19 @@ impl Row<'_> {
                         Filters::PerChannel { weights, pixel } => {
                             let weight = S::load(weights.values().as_ptr().add(tap.index * pixel + c));
                             for (i, sum) in sums.iter_mut().enumerate() {
-                                *sum = S::mul_add(load(source.at(from + i * stride).add(c)), weight, *sum);
+                                *sum = S::mul_add(load::<S>(&source, from + i * stride, c, count), weight, *sum);
                             }
                         }
                         Filters::PerPixel { shares, of_source: true } => {
                             for (i, sum) in sums.iter_mut().enumerate() {
                                 let share = shares[row * source.width + column + i * stride];
-                                *sum = S::mul_add(load(source.at(from + i * stride).add(c)), S::splat(share), *sum);
+                                *sum =
+                                    S::mul_add(load::<S>(&source, from + i * stride, c, count), S::splat(share), *sum);
                             }
                         }
                         Filters::PerPixel { of_source: false, .. } => {
                             for (i, sum) in sums.iter_mut().enumerate() {
-                                *sum = S::add(load(source.at(from + i * stride).add(c)), *sum);
+                                *sum = S::add(load::<S>(&source, from + i * stride, c, count), *sum);
                             }
                         }
                     }

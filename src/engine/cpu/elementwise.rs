@@ -125,16 +125,18 @@ impl VectorMap for Slope {
     unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, count: usize) -> S::V {
         // SAFETY: the caller's.
         unsafe {
-            let of = |map: &Map| load::<S>(map, pixel, channel, count);
-            let gradient = of(&self.gradient);
-            let negative = |x| S::sub(S::splat(0.0), x);
+            let gradient = load::<S>(&self.gradient, pixel, channel, count);
+            let zero = S::splat(0.0);
             match (self.kind, self.input) {
                 (Binary::Add, _) | (Binary::Sub, 0) => gradient,
-                (Binary::Sub, _) => negative(gradient),
-                (Binary::Mul, 0) => S::mul(gradient, of(&self.b)),
-                (Binary::Mul, _) => S::mul(gradient, of(&self.a)),
-                (Binary::Div, 0) => S::div(gradient, of(&self.b)),
-                (Binary::Div, _) => negative(S::div(S::mul(gradient, of(&self.output)), of(&self.b))),
+                (Binary::Sub, _) => S::sub(zero, gradient),
+                (Binary::Mul, 0) => S::mul(gradient, load::<S>(&self.b, pixel, channel, count)),
+                (Binary::Mul, _) => S::mul(gradient, load::<S>(&self.a, pixel, channel, count)),
+                (Binary::Div, 0) => S::div(gradient, load::<S>(&self.b, pixel, channel, count)),
+                (Binary::Div, _) => {
+                    let product = S::mul(gradient, load::<S>(&self.output, pixel, channel, count));
+                    S::sub(zero, S::div(product, load::<S>(&self.b, pixel, channel, count)))
+                }
             }
         }
     }

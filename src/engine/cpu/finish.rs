@@ -92,55 +92,50 @@ impl<'a> Finish<'a> {
         // SAFETY: all maps have this pixel and these channels; partial vectors are loaded and stored as such.
         unsafe {
             if count >= S::LANES {
-                let value = self.value::<S>(pixel, channel, sums, |from| S::load(from), |to, x| S::store(to, x));
+                let value = self.value::<S, true>(pixel, channel, sums, count);
                 S::store(self.to.at(pixel).add(channel), value);
             } else {
-                let load = |from| S::load_some(from, count);
-                let value = self.value::<S>(pixel, channel, sums, load, |to, x| S::store_some(to, x, count));
+                let value = self.value::<S, false>(pixel, channel, sums, count);
                 S::store_some(self.to.at(pixel).add(channel), value, count);
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn value<S: Simd>(
+    unsafe fn value<S: Simd, const WHOLE: bool>(
         &self,
         pixel: usize,
         channel: usize,
         mut value: S::V,
-        load: impl Fn(*const f32) -> S::V,
-        store: impl Fn(*mut f32, S::V),
+        count: usize,
     ) -> S::V {
         // SAFETY: the caller's.
         unsafe {
             if let Some(bias) = self.bias {
-                value = S::add(value, load(bias.as_ptr().add(channel)));
+                value = S::add(value, load::<S, WHOLE>(bias.as_ptr().add(channel), count));
             }
             if let Some(add) = &self.add {
-                value = S::add(value, load(add.at(pixel).add(channel)));
+                value = S::add(value, load::<S, WHOLE>(add.at(pixel).add(channel), count));
             }
             if let Some(record) = &self.record {
-                store(record.at(pixel).add(channel), value);
+                let to = record.at(pixel).add(channel);
+                if WHOLE { S::store(to, value) } else { S::store_some(to, value, count) }
             }
             if let Some(Knees { low, high, leak }) = self.knees {
                 // The value stands second: what is not a number stays so.
                 let inside = S::min(S::splat(high), S::max(S::splat(low), value));
-                value = if leak == 0.0 {
-                    inside
-                } else {
-                    S::mul_add(S::splat(leak), S::sub(value, inside), inside)
-                };
+                value = if leak == 0.0 { inside } else { S::mul_add(S::splat(leak), S::sub(value, inside), inside) };
             }
             match &self.gate {
                 Gated::Open => value,
                 Gated::Knees { output, low, high, outside } => {
-                    let y = load(output.at(pixel).add(channel));
+                    let y = load::<S, WHOLE>(output.at(pixel).add(channel), count);
                     let gated = S::mul(value, S::splat(*outside));
                     let above = S::where_greater(y, S::splat(*low), value, gated);
                     if *high == f32::INFINITY { above } else { S::where_greater(S::splat(*high), y, above, gated) }
                 }
                 Gated::Soft { input, low, high, leak, inverse_temperature } => {
-                    let z = load(input.at(pixel).add(channel));
+                    let z = load::<S, WHOLE>(input.at(pixel).add(channel), count);
                     let scale = S::splat(*inverse_temperature);
                     let mut step = S::splat(1.0);
                     if *low > f32::NEG_INFINITY {
@@ -154,4 +149,14 @@ impl<'a> Finish<'a> {
             }
         }
     }
+}
+
+/// A whole vector, or its first `count` values.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+unsafe fn load<S: Simd, const WHOLE: bool>(from: *const f32, count: usize) -> S::V {
+    // SAFETY: the caller's.
+    unsafe { if WHOLE { S::load(from) } else { S::load_some(from, count) } }
 }

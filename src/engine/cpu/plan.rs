@@ -88,12 +88,7 @@ impl Base {
 }
 
 impl CpuPlan {
-    pub(super) fn new(
-        threads: Arc<Threads>,
-        instructions: Instructions,
-        outline: Outline,
-        program: Program,
-    ) -> Self {
+    pub(super) fn new(threads: Arc<Threads>, instructions: Instructions, outline: Outline, program: Program) -> Self {
         let kernels = || program.steps.iter().filter_map(|step| step.kernel.as_ref());
         let scratch = kernels().map(|kernel| kernel.scratch()).max().unwrap_or(0);
         let scratch = (0..threads.count()).map(|_| Buffer::new(scratch)).collect();
@@ -198,8 +193,7 @@ impl Program {
             Forward::Proxy { slope } => Knees { leak: knees.leak.max(slope), ..knees },
         });
         let record = base.records.filter(|_| knees.is_some()).map(|records| base.map_in(records, place, shape));
-        let finish =
-            Finish { add: step.residual.map(map), knees, record, ..Finish::plain(base.map(place, shape)) };
+        let finish = Finish { add: step.residual.map(map), knees, record, ..Finish::plain(base.map(place, shape)) };
         kernel.forward(site, &Ahead { inputs: &inputs, memory: self.memory(s, base), forward }, &finish);
     }
 

@@ -1,6 +1,7 @@
 //! Max pooling.
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
+use super::elementwise::load;
 use super::finish::Finish;
 use super::map::Map;
 use super::simd::{Job, Simd};
@@ -128,16 +129,14 @@ impl Job for Backward<'_> {
                 let count = (to.channels - c).min(S::LANES);
                 // SAFETY: windows outside the map are skipped, channels behind the last neither read nor written.
                 unsafe {
-                    let load =
-                        |from: *const f32| if count == S::LANES { S::load(from) } else { S::load_some(from, count) };
                     let zero = S::splat(0.0);
                     let mut sum = zero;
                     for tap in &phase.taps {
                         let Some(y) = phase.source(0, row, tap, gradient.height) else { continue };
                         let Some(x) = phase.source(1, x, tap, gradient.width) else { continue };
                         let from = (image * gradient.height + y) * gradient.width + x;
-                        let winner = load(winners.at(from).add(c));
-                        let part = load(gradient.at(from).add(c));
+                        let winner = load::<S>(&winners, from, c, count);
+                        let part = load::<S>(&gradient, from, c, count);
                         sum = S::add(sum, S::where_equal(winner, S::splat(tap.index as f32), part, zero));
                     }
                     finish.vector::<S>(pixel, c, sum, count);

@@ -1,7 +1,7 @@
 //! Reductions of whole axes, and softmax: every value belongs to one group.
 
-use super::layout::{for_each_index, offset, strides};
 use super::Needs;
+use super::layout::{for_each_index, offset, strides};
 use super::simple::Simple;
 use crate::network::{Reduce, Shape};
 

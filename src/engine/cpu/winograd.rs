@@ -76,11 +76,7 @@ pub(super) struct Winograd {
 pub(super) fn fits(conv: &network::Conv) -> bool {
     let window = &conv.window;
     let padding = window.before().into_iter().chain(window.after()).all(|padding| padding <= 2);
-    conv.groups == 1
-        && window.kernel == [3, 3]
-        && window.stride == [1, 1]
-        && window.dilation == [1, 1]
-        && padding
+    conv.groups == 1 && window.kernel == [3, 3] && window.stride == [1, 1] && window.dilation == [1, 1] && padding
 }
 
 impl Winograd {
@@ -255,24 +251,26 @@ impl Job for Transform<'_> {
         // SAFETY: the caller's.
         unsafe {
             match self.0.winograd.size {
-                Size::Two => transform_tiles::<S, 4>(&self.0, input_two::<S>),
-                Size::Four => transform_tiles::<S, 6>(&self.0, input_four::<S>),
+                Size::Two => transform_tiles::<S, Two, 4, 2>(&self.0),
+                Size::Four => transform_tiles::<S, Four, 6, 4>(&self.0),
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn transform_tiles<S: Simd, const SIDE: usize>(
-    piece: &Piece<'_>,
-    transform: impl Fn([S::V; SIDE]) -> [S::V; SIDE],
-) {
+unsafe fn transform_tiles<S: Simd, F: Filtering<SIDE, OUT>, const SIDE: usize, const OUT: usize>(piece: &Piece<'_>) {
     let Piece { winograd, source, .. } = piece;
     let [above, before] = winograd.padding;
     for tile in piece.tiles[0]..piece.tiles[1] {
         let [image, y, x] = piece.place(tile);
         let (top, left) = (y as isize - above as isize, x as isize - before as isize);
-        let inside = |i: isize, length: usize| i >= 0 && i < length as isize;
+        // Rows and columns of the tile that lie on the map.
+        let within = |start: isize, length: usize| {
+            let first = (-start).clamp(0, SIDE as isize).unsigned_abs();
+            [first, (length as isize - start).clamp(0, SIDE as isize).unsigned_abs()]
+        };
+        let (rows, columns) = (within(top, source.height), within(left, source.width));
         let whole = top >= 0
             && left >= 0
             && top.unsigned_abs() + SIDE <= source.height
@@ -289,28 +287,26 @@ unsafe fn transform_tiles<S: Simd, const SIDE: usize>(
             let mut c = piece.channels[0];
             while c < piece.channels[1] {
                 let count = (winograd.inputs - c).min(S::LANES);
-                let load = |i: usize, j: usize| {
-                    let from = corner.wrapping_add(i * row + j * source.pixel + c);
-                    if whole && count == S::LANES {
-                        S::load(from)
-                    } else if inside(top + i as isize, source.height) && inside(left + j as isize, source.width) {
-                        S::load_some(from, count)
-                    } else {
-                        S::splat(0.0)
-                    }
-                };
                 let mut half = [[S::splat(0.0); SIDE]; SIDE];
                 for j in 0..SIDE {
                     let mut column = [S::splat(0.0); SIDE];
-                    for (i, value) in column.iter_mut().enumerate() {
-                        *value = load(i, j);
+                    if whole && count == S::LANES {
+                        for (i, value) in column.iter_mut().enumerate() {
+                            *value = S::load(corner.wrapping_add(i * row + j * source.pixel + c));
+                        }
+                    } else if j >= columns[0] && j < columns[1] {
+                        for (i, value) in column.iter_mut().enumerate() {
+                            if i >= rows[0] && i < rows[1] {
+                                *value = S::load_some(corner.wrapping_add(i * row + j * source.pixel + c), count);
+                            }
+                        }
                     }
-                    for (i, value) in transform(column).into_iter().enumerate() {
+                    for (i, value) in F::input::<S>(column).into_iter().enumerate() {
                         half[i][j] = value;
                     }
                 }
                 for (i, row) in half.into_iter().enumerate() {
-                    for (j, value) in transform(row).into_iter().enumerate() {
+                    for (j, value) in F::input::<S>(row).into_iter().enumerate() {
                         S::store(to.add((i * SIDE + j) * piece.stride + c), value);
                     }
                 }
@@ -349,8 +345,8 @@ impl Job for Multiply<'_> {
                     }
                 }
                 match winograd.size {
-                    Size::Two => finish_tiles::<S, 4, 2>(piece, p, vectors, output_two::<S>),
-                    Size::Four => finish_tiles::<S, 6, 4>(piece, p, vectors, output_four::<S>),
+                    Size::Two => finish_tiles::<S, Two, 4, 2>(piece, p, vectors),
+                    Size::Four => finish_tiles::<S, Four, 6, 4>(piece, p, vectors),
                 }
             }
         }
@@ -358,11 +354,10 @@ impl Job for Multiply<'_> {
 }
 
 #[inline(always)]
-unsafe fn finish_tiles<S: Simd, const SIDE: usize, const OUT: usize>(
+unsafe fn finish_tiles<S: Simd, F: Filtering<SIDE, OUT>, const SIDE: usize, const OUT: usize>(
     piece: &Piece<'_>,
     panel: usize,
     vectors: usize,
-    transform: impl Fn([S::V; SIDE]) -> [S::V; OUT],
 ) {
     let winograd = piece.winograd;
     let to = &piece.finish.to;
@@ -380,7 +375,7 @@ unsafe fn finish_tiles<S: Simd, const SIDE: usize, const OUT: usize>(
                     for (i, value) in column.iter_mut().enumerate() {
                         *value = S::load(from.add((i * SIDE + j) * stride));
                     }
-                    for (i, value) in transform(column).into_iter().enumerate() {
+                    for (i, value) in F::output::<S>(column).into_iter().enumerate() {
                         half[i][j] = value;
                     }
                 }
@@ -388,7 +383,7 @@ unsafe fn finish_tiles<S: Simd, const SIDE: usize, const OUT: usize>(
                 let count = panel.columns - v * S::LANES;
                 for (i, row) in half.into_iter().enumerate().take(to.height - y) {
                     let pixel = (image * to.height + y + i) * to.width + x;
-                    for (j, value) in transform(row).into_iter().enumerate() {
+                    for (j, value) in F::output::<S>(row).into_iter().enumerate() {
                         if x + j < to.width {
                             piece.finish.vector::<S>(pixel + j, channel, value, count);
                         }
@@ -399,52 +394,81 @@ unsafe fn finish_tiles<S: Simd, const SIDE: usize, const OUT: usize>(
     }
 }
 
-/// `B^T d` of F(2x2, 3x3).
-#[inline(always)]
-fn input_two<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 4] {
-    // SAFETY: runs inside a job compiled for `S`.
-    unsafe { [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(b, d)] }
+/// The transforms of one size, along one axis.
+trait Filtering<const SIDE: usize, const OUT: usize> {
+    /// `B^T d`
+    ///
+    /// # Safety
+    /// As [`Simd`].
+    unsafe fn input<S: Simd>(tile: [S::V; SIDE]) -> [S::V; SIDE];
+
+    /// `A^T m`
+    ///
+    /// # Safety
+    /// As [`Simd`].
+    unsafe fn output<S: Simd>(products: [S::V; SIDE]) -> [S::V; OUT];
 }
 
-/// `A^T m` of F(2x2, 3x3).
-#[inline(always)]
-fn output_two<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 2] {
-    // SAFETY: runs inside a job compiled for `S`.
-    unsafe { [S::add(S::add(a, b), c), S::sub(S::sub(b, c), d)] }
-}
+/// F(2x2, 3x3).
+struct Two;
 
-/// `B^T d` of F(4x4, 3x3).
-#[inline(always)]
-fn input_four<S: Simd>([a, b, c, d, e, f]: [S::V; 6]) -> [S::V; 6] {
-    // SAFETY: runs inside a job compiled for `S`.
-    unsafe {
-        let times = |k: f32, x: S::V, y: S::V| S::mul_add(S::splat(k), x, y);
-        let (even, odd) = (times(-4.0, c, e), times(-4.0, b, d));
-        let (even_far, odd_far) = (S::sub(e, c), S::sub(d, b));
-        [
-            times(4.0, a, times(-5.0, c, e)),
-            S::add(even, odd),
-            S::sub(even, odd),
-            times(2.0, odd_far, even_far),
-            times(-2.0, odd_far, even_far),
-            times(4.0, b, times(-5.0, d, f)),
-        ]
+/// F(4x4, 3x3).
+struct Four;
+
+impl Filtering<4, 2> for Two {
+    #[inline(always)]
+    unsafe fn input<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 4] {
+        // SAFETY: the caller's.
+        unsafe { [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(b, d)] }
+    }
+
+    #[inline(always)]
+    unsafe fn output<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 2] {
+        // SAFETY: the caller's.
+        unsafe { [S::add(S::add(a, b), c), S::sub(S::sub(b, c), d)] }
     }
 }
 
-/// `A^T m` of F(4x4, 3x3).
-#[inline(always)]
-fn output_four<S: Simd>([a, b, c, d, e, f]: [S::V; 6]) -> [S::V; 4] {
-    // SAFETY: runs inside a job compiled for `S`.
-    unsafe {
-        let times = |k: f32, x: S::V, y: S::V| S::mul_add(S::splat(k), x, y);
-        let (near_sum, near_difference) = (S::add(b, c), S::sub(b, c));
-        let (far_sum, far_difference) = (S::add(d, e), S::sub(d, e));
-        [
-            S::add(S::add(a, near_sum), far_sum),
-            times(2.0, far_difference, near_difference),
-            times(4.0, far_sum, near_sum),
-            S::add(times(8.0, far_difference, near_difference), f),
-        ]
+impl Filtering<6, 4> for Four {
+    #[inline(always)]
+    unsafe fn input<S: Simd>([a, b, c, d, e, f]: [S::V; 6]) -> [S::V; 6] {
+        // SAFETY: the caller's.
+        unsafe {
+            let (even, odd) = (times::<S>(-4.0, c, e), times::<S>(-4.0, b, d));
+            let (even_far, odd_far) = (S::sub(e, c), S::sub(d, b));
+            [
+                times::<S>(4.0, a, times::<S>(-5.0, c, e)),
+                S::add(even, odd),
+                S::sub(even, odd),
+                times::<S>(2.0, odd_far, even_far),
+                times::<S>(-2.0, odd_far, even_far),
+                times::<S>(4.0, b, times::<S>(-5.0, d, f)),
+            ]
+        }
     }
+
+    #[inline(always)]
+    unsafe fn output<S: Simd>([a, b, c, d, e, f]: [S::V; 6]) -> [S::V; 4] {
+        // SAFETY: the caller's.
+        unsafe {
+            let (near_sum, near_difference) = (S::add(b, c), S::sub(b, c));
+            let (far_sum, far_difference) = (S::add(d, e), S::sub(d, e));
+            [
+                S::add(S::add(a, near_sum), far_sum),
+                times::<S>(2.0, far_difference, near_difference),
+                times::<S>(4.0, far_sum, near_sum),
+                S::add(times::<S>(8.0, far_difference, near_difference), f),
+            ]
+        }
+    }
+}
+
+/// `k * x + y`
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+unsafe fn times<S: Simd>(k: f32, x: S::V, y: S::V) -> S::V {
+    // SAFETY: the caller's.
+    unsafe { S::mul_add(S::splat(k), x, y) }
 }
