@@ -139,7 +139,10 @@ impl Kernel for Conv {
     }
 
     fn backward(&self, site: &Site<'_>, _: usize, view: &Back<'_>, finish: &Finish<'_>) {
-        self.backward.run(site, view.gradient, finish);
+        match &self.backward {
+            Direction::Pointwise(pointwise) => pointwise.run_gradient(site, view.gradient, finish),
+            other => other.run(site, view.gradient, finish),
+        }
     }
 }
 

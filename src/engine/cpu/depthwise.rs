@@ -2,11 +2,10 @@
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
 use super::Site;
-use super::elementwise::load;
 use super::finish::Finish;
 use super::map::{Buffer, Map};
 use super::simd::{Job, Simd};
-use super::taps::{Phase, Tap};
+use super::taps::{Phase, Read};
 use crate::network::{Conv, Window};
 
 /// Neighbouring pixels computed together.
@@ -103,41 +102,38 @@ impl Job for Row<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let (phase, width) = (self.phase, self.phase.grid[1]);
-        let offsets = || phase.taps.iter().map(|tap| tap.offset[1]);
-        let (left, right) = (offsets().min().unwrap_or(0), offsets().max().unwrap_or(0));
-        // Columns of the grid whose taps all lie on the map.
-        let stride = phase.stride[1];
-        let first = (-left).max(0).unsigned_abs().div_ceil(stride).min(width);
-        let room = self.source.width as isize - right;
-        let last = if room > 0 { room.unsigned_abs().div_ceil(stride).min(width).max(first) } else { first };
-        // SAFETY: whole groups of pixels only between the borders.
+        let size = [self.source.height, self.source.width];
+        let whole = phase.whole(self.source.width);
+        let mut reads = Vec::with_capacity(phase.taps.len());
+        // SAFETY: groups of pixels only between the borders, where all read alike.
         unsafe {
-            for x in 0..first {
-                self.pixels::<S, 1>(x, false);
+            for x in (0..whole.start).chain(whole.end..width) {
+                phase.reads([self.row, x], size, &mut reads);
+                self.pixels::<S, 1>(x, &reads, 0);
             }
-            let mut x = first;
-            while x + TOGETHER <= last {
-                self.pixels::<S, TOGETHER>(x, true);
-                x += TOGETHER;
-            }
-            while x + 2 <= last {
-                self.pixels::<S, 2>(x, true);
-                x += 2;
-            }
-            for x in x..width {
-                self.pixels::<S, 1>(x, false);
+            phase.reads([self.row, whole.start], size, &mut reads);
+            let mut x = whole.start;
+            while x < whole.end {
+                let shift = (x - whole.start) * phase.stride[1];
+                x += match whole.end - x {
+                    TOGETHER.. => self.pixels::<S, TOGETHER>(x, &reads, shift),
+                    3.. => self.pixels::<S, 3>(x, &reads, shift),
+                    2 => self.pixels::<S, 2>(x, &reads, shift),
+                    _ => self.pixels::<S, 1>(x, &reads, shift),
+                };
             }
         }
     }
 }
 
 impl Row<'_> {
-    /// Computes `COUNT` neighbouring pixels of the grid, from column `x`.
+    /// Computes `COUNT` neighbouring pixels of the grid, from column `x`, and gives `COUNT`; the first reads what `reads`
+    /// says, `shift` pixels further.
     ///
     /// # Safety
-    /// As [`Simd`]; when `inside`, all taps of all these columns lie on the map.
+    /// As [`Simd`]; all that is read lies on the map.
     #[inline(always)]
-    unsafe fn pixels<S: Simd, const COUNT: usize>(&self, x: usize, inside: bool) {
+    unsafe fn pixels<S: Simd, const COUNT: usize>(&self, x: usize, reads: &[Read], shift: usize) -> usize {
         let Self { depthwise, phase, source, finish, .. } = *self;
         let to = &finish.to;
         let y = phase.start[0] + self.row * phase.step[0];
@@ -148,27 +144,27 @@ impl Row<'_> {
             let count = (to.channels - c).min(S::LANES);
             // SAFETY: the caller's; channels behind the last are not read from the source.
             unsafe {
+                let image = source.at(self.image * source.size() + shift).add(c).cast_const();
                 let mut sums = [S::splat(0.0); COUNT];
-                for tap in &phase.taps {
-                    let Some((row, column)) = self.source_of(tap, x, inside) else { continue };
-                    let from = (self.image * source.height + row) * source.width + column;
-                    match &depthwise.filters {
-                        Filters::PerChannel { weights, pixel } => {
-                            let weight = S::load(weights.values().as_ptr().add(tap.index * pixel + c));
+                match &depthwise.filters {
+                    Filters::PerChannel { weights, pixel } => {
+                        let weights = weights.values().as_ptr().add(c);
+                        for read in reads {
+                            let from = image.add(read.pixel * source.pixel);
+                            let weight = S::load(weights.add(read.tap * pixel));
                             for (i, sum) in sums.iter_mut().enumerate() {
-                                *sum = S::mul_add(load::<S>(&source, from + i * stride, c, count), weight, *sum);
+                                let value = value::<S>(from.add(i * stride * source.pixel), count);
+                                *sum = S::mul_add(value, weight, *sum);
                             }
                         }
-                        Filters::PerPixel { shares, of_source: true } => {
+                    }
+                    Filters::PerPixel { shares, of_source } => {
+                        for read in reads {
+                            let from = image.add(read.pixel * source.pixel);
                             for (i, sum) in sums.iter_mut().enumerate() {
-                                let share = shares[row * source.width + column + i * stride];
-                                *sum =
-                                    S::mul_add(load::<S>(&source, from + i * stride, c, count), S::splat(share), *sum);
-                            }
-                        }
-                        Filters::PerPixel { of_source: false, .. } => {
-                            for (i, sum) in sums.iter_mut().enumerate() {
-                                *sum = S::add(load::<S>(&source, from + i * stride, c, count), *sum);
+                                let share = if *of_source { shares[read.pixel + shift + i * stride] } else { 1.0 };
+                                let value = value::<S>(from.add(i * stride * source.pixel), count);
+                                *sum = S::mul_add(value, S::splat(share), *sum);
                             }
                         }
                     }
@@ -186,15 +182,16 @@ impl Row<'_> {
             }
             c += S::LANES;
         }
+        COUNT
     }
+}
 
-    /// Row and column of the source that a tap reads for column `x` of the grid, when it lies on the map.
-    #[inline(always)]
-    fn source_of(&self, tap: &Tap, x: usize, inside: bool) -> Option<(usize, usize)> {
-        let row = self.phase.source(0, self.row, tap, self.source.height)?;
-        if inside {
-            return Some((row, (tap.offset[1] + (x * self.phase.stride[1]) as isize).unsigned_abs()));
-        }
-        Some((row, self.phase.source(1, x, tap, self.source.width)?))
-    }
+/// The first `count` values at `from`, at most a vector.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+unsafe fn value<S: Simd>(from: *const f32, count: usize) -> S::V {
+    // SAFETY: the caller's.
+    unsafe { if count == S::LANES { S::load(from) } else { S::load_some(from, count) } }
 }

@@ -174,7 +174,7 @@ impl Part {
             let offset = offset(tap);
             match runs.last_mut() {
                 Some(run) if run.offset + run.count as isize == offset => run.count += channels,
-                _ => runs.push(Run { offset, count: channels }),
+                _ => runs.push(Run { offset, count: channels, skipped: 0 }),
             }
         }
         part.runs = runs;
@@ -182,16 +182,19 @@ impl Part {
     }
 
     /// Columns of copied source rows.
+    #[inline(always)]
     fn copied_width(&self) -> usize {
         (self.phase.grid[1].max(1) - 1) * self.phase.stride[1] + (self.span[1][1] - self.span[1][0]).unsigned_abs() + 1
     }
 
     /// Values of a copied source row.
+    #[inline(always)]
     fn copied_row(&self) -> usize {
         self.copied_width() * self.from[1]
     }
 
     /// Source rows that `rows` rows of the grid read.
+    #[inline(always)]
     fn copied_height(&self, rows: usize) -> usize {
         (rows.max(1) - 1) * self.phase.stride[0] + (self.span[0][1] - self.span[0][0]).unsigned_abs() + 1
     }

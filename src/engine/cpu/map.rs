@@ -13,7 +13,10 @@ pub(super) struct Buffer(Vec<Line>);
 
 impl Buffer {
     pub(super) fn new(length: usize) -> Self {
-        let lines = vec![Line([0.0; LINE]); length.div_ceil(LINE)];
+        let count = length.div_ceil(LINE);
+        let mut lines: Vec<Line> = Vec::with_capacity(count);
+        prefer_large_pages(lines.spare_capacity_mut());
+        lines.resize(count, Line([0.0; LINE]));
         Self(lines)
     }
 
@@ -27,6 +30,20 @@ impl Buffer {
     pub(super) fn values_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above; the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * LINE) }
+    }
+}
+
+/// Asks for large pages before memory is touched for the first time: weights and maps are read in long strides.
+fn prefer_large_pages<T>(memory: &mut [T]) {
+    const PAGE: usize = 2 << 20;
+    let range = memory.as_mut_ptr_range();
+    let (start, end) = ((range.start as usize).next_multiple_of(PAGE), range.end as usize / PAGE * PAGE);
+    if start < end {
+        #[cfg(target_os = "linux")]
+        // SAFETY: whole pages inside a borrowed block; the advice changes no values. A refusal does no harm.
+        unsafe {
+            libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE);
+        }
     }
 }
 
@@ -53,11 +70,13 @@ unsafe impl Sync for Map {}
 
 impl Map {
     /// Pixels of one image.
+    #[inline(always)]
     pub(super) fn size(&self) -> usize {
         self.height * self.width
     }
 
     /// Pixels of all images.
+    #[inline(always)]
     pub(super) fn pixels(&self) -> usize {
         self.images * self.size()
     }
@@ -73,6 +92,7 @@ impl Map {
     }
 
     /// Whether pixels touch.
+    #[inline(always)]
     pub(super) fn is_dense(&self) -> bool {
         self.pixel == self.channels
     }
@@ -102,6 +122,7 @@ impl Map {
     ///
     /// # Safety
     /// `first + channels <= self.channels`.
+    #[inline(always)]
     pub(super) unsafe fn slice(&self, first: usize, channels: usize) -> Self {
         // SAFETY: the first channel lies in the map.
         Self { data: unsafe { self.data.add(first) }, channels, ..*self }

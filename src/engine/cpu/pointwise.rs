@@ -7,20 +7,36 @@ use super::simd::{Job, Simd};
 use super::tile::{Panels, Run, SUMS, cut, product};
 use super::{L2, Site};
 
+/// One in how many channels is few.
+const FEW: usize = 8;
+
 /// A matrix `[C, O]` that maps every pixel of a source to the same pixel of a destination.
 pub(super) struct Pointwise {
     weights: Panels,
-    run: [Run; 1],
+    run: Run,
 }
 
 impl Pointwise {
     /// Takes the matrix row by row, see [`Panels::new`].
     pub(super) fn new(from: usize, to: usize, lanes: usize, row: impl FnMut(usize, &mut [f32])) -> Self {
-        Self { weights: Panels::new(from, to, lanes, row), run: [Run { offset: 0, count: from }] }
+        Self { weights: Panels::new(from, to, lanes, row), run: Run { offset: 0, count: from, skipped: 0 } }
     }
 
     /// Computes `finish` from `source`.
     pub(super) fn run(&self, site: &Site<'_>, source: Map, finish: &Finish<'_>) {
+        self.run_channels(site, source, finish, &[self.run]);
+    }
+
+    /// Computes `finish` from a gradient. Behind an objective that looks at one channel it is zero in all others; these
+    /// are left out, which changes no bit.
+    pub(super) fn run_gradient(&self, site: &Site<'_>, source: Map, finish: &Finish<'_>) {
+        match channels_in_use(&source) {
+            Some(runs) => self.run_channels(site, source, finish, &runs),
+            None => self.run(site, source, finish),
+        }
+    }
+
+    fn run_channels(&self, site: &Site<'_>, source: Map, finish: &Finish<'_>, runs: &[Run]) {
         let pixels = source.pixels();
         assert_eq!(source.channels, self.weights.rows());
         assert_eq!(pixels, finish.to.pixels());
@@ -37,7 +53,7 @@ impl Pointwise {
             let (rows, share) = (piece / panel_blocks, piece % panel_blocks);
             let rows = [units * rows / row_blocks * tile, (units * (rows + 1) / row_blocks * tile).min(pixels)];
             let panels = [panels * share / panel_blocks, panels * (share + 1) / panel_blocks];
-            let job = Piece { pointwise: self, rows, panels, source, finish, sums: site.scratch };
+            let job = Piece { weights: &self.weights, runs, rows, panels, source, finish, sums: site.scratch };
             // SAFETY: the instructions are available; rows and panels lie in the maps, asserted above; no two pieces
             // write the same pixels and channels; the scratch memory is this thread's own.
             unsafe { site.instructions.run(job) };
@@ -50,8 +66,36 @@ impl Pointwise {
     }
 }
 
+/// The channels of a map that are not zero everywhere, when they are few.
+fn channels_in_use(map: &Map) -> Option<Vec<Run>> {
+    let mut used = vec![false; map.channels];
+    let mut count = 0;
+    for pixel in 0..map.pixels() {
+        // SAFETY: the pixel lies in the map, which is complete and only read in this step.
+        let values = unsafe { std::slice::from_raw_parts(map.at(pixel), map.channels) };
+        for (used, value) in used.iter_mut().zip(values) {
+            if *value != 0.0 && !*used {
+                *used = true;
+                count += 1;
+            }
+        }
+        if count * FEW > map.channels {
+            return None;
+        }
+    }
+    let mut next = 0;
+    let channels = used.iter().enumerate().filter(|(_, used)| **used);
+    let run = |(channel, _): (usize, &bool)| {
+        let skipped = channel - next;
+        next = channel + 1;
+        Run { offset: channel as isize, count: 1, skipped }
+    };
+    Some(channels.map(run).collect())
+}
+
 struct Piece<'a> {
-    pointwise: &'a Pointwise,
+    weights: &'a Panels,
+    runs: &'a [Run],
     rows: [usize; 2],
     panels: [usize; 2],
     source: Map,
@@ -64,7 +108,7 @@ impl Job for Piece<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Pointwise { weights, run } = self.pointwise;
+        let Self { weights, runs, .. } = self;
         for panel in &weights.panels()[self.panels[0]..self.panels[1]] {
             for (first, last) in cut(self.rows[1] - self.rows[0], S::ROWS) {
                 let first = self.rows[0] + first;
@@ -72,7 +116,7 @@ impl Job for Piece<'_> {
                 // SAFETY: the rows lie in the source, the panel in the destination's channels.
                 unsafe {
                     let (from, to) = (self.source.at(first), weights.weights(panel));
-                    product::<S>([count, panel.vectors], run, from, self.source.pixel, to, self.sums);
+                    product::<S>([count, panel.vectors], runs, from, self.source.pixel, to, self.sums);
                     for r in 0..count {
                         let sums = self.sums.add(r * panel.vectors * S::LANES);
                         self.finish.row::<S>(first + r, panel.first, sums, panel.columns);

@@ -78,21 +78,24 @@ impl Job for Forward<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self { phase, image, row, source, winners, finish } = self;
-        let to = &finish.to;
+        let (to, size) = (&finish.to, [source.height, source.width]);
+        let whole = phase.whole(source.width);
+        let mut reads = Vec::with_capacity(phase.taps.len());
         for x in 0..to.width {
+            if !whole.contains(&x) || x == whole.start {
+                phase.reads([row, x], size, &mut reads);
+            }
+            let shift = if whole.contains(&x) { (x - whole.start) * phase.stride[1] } else { 0 };
             let pixel = (image * to.height + row) * to.width + x;
             let mut c = 0;
             while c < to.channels {
                 let count = (to.channels - c).min(S::LANES);
-                // SAFETY: taps outside the map are skipped, channels behind the last neither read nor written.
+                // SAFETY: what is read lies on the map, channels behind the last are neither read nor written.
                 unsafe {
                     let (mut largest, mut winner) = (S::splat(f32::NEG_INFINITY), S::splat(-1.0));
-                    for (t, tap) in phase.taps.iter().enumerate() {
-                        let Some(y) = phase.source(0, row, tap, source.height) else { continue };
-                        let Some(x) = phase.source(1, x, tap, source.width) else { continue };
-                        let from = source.at((image * source.height + y) * source.width + x).add(c);
-                        let value = if count == S::LANES { S::load(from) } else { S::load_some(from, count) };
-                        winner = S::where_greater(value, largest, S::splat(t as f32), winner);
+                    for read in &reads {
+                        let value = load::<S>(&source, image * source.size() + read.pixel + shift, c, count);
+                        winner = S::where_greater(value, largest, S::splat(read.tap as f32), winner);
                         largest = S::where_greater(value, largest, value, largest);
                     }
                     finish.vector::<S>(pixel, c, largest, count);
@@ -120,24 +123,28 @@ impl Job for Backward<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self { phase, image, row, gradient, winners, finish } = self;
-        let to = &finish.to;
+        let (to, size) = (&finish.to, [gradient.height, gradient.width]);
+        let whole = phase.whole(gradient.width);
+        let mut reads = Vec::with_capacity(phase.taps.len());
         for x in 0..phase.grid[1] {
+            if !whole.contains(&x) || x == whole.start {
+                phase.reads([row, x], size, &mut reads);
+            }
+            let shift = if whole.contains(&x) { (x - whole.start) * phase.stride[1] } else { 0 };
             let y = phase.start[0] + row * phase.step[0];
             let pixel = (image * to.height + y) * to.width + phase.start[1] + x * phase.step[1];
             let mut c = 0;
             while c < to.channels {
                 let count = (to.channels - c).min(S::LANES);
-                // SAFETY: windows outside the map are skipped, channels behind the last neither read nor written.
+                // SAFETY: what is read lies on the map, channels behind the last are neither read nor written.
                 unsafe {
                     let zero = S::splat(0.0);
                     let mut sum = zero;
-                    for tap in &phase.taps {
-                        let Some(y) = phase.source(0, row, tap, gradient.height) else { continue };
-                        let Some(x) = phase.source(1, x, tap, gradient.width) else { continue };
-                        let from = (image * gradient.height + y) * gradient.width + x;
+                    for read in &reads {
+                        let from = image * gradient.size() + read.pixel + shift;
                         let winner = load::<S>(&winners, from, c, count);
                         let part = load::<S>(&gradient, from, c, count);
-                        sum = S::add(sum, S::where_equal(winner, S::splat(tap.index as f32), part, zero));
+                        sum = S::add(sum, S::where_equal(winner, S::splat(read.tap as f32), part, zero));
                     }
                     finish.vector::<S>(pixel, c, sum, count);
                 }

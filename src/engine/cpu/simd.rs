@@ -117,6 +117,8 @@ pub(super) unsafe trait Simd: Copy + 'static {
     unsafe fn where_equal(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// 2 to the power of `n`, whole numbers from -126 to 127.
     unsafe fn exp2(n: Self::V) -> Self::V;
+    /// Asks for the cache line at `at`, which may lie anywhere.
+    unsafe fn prefetch(at: *const f32);
     /// Runs a job as a function of its own, compiled for these instructions.
     unsafe fn call<J: Job>(job: J) -> J::Output;
 }
@@ -240,6 +242,8 @@ unsafe impl Simd for Portable {
     unsafe fn exp2(n: Self::V) -> Self::V {
         n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
     }
+    #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
     #[inline(never)]
     unsafe fn call<J: Job>(job: J) -> J::Output {
         // SAFETY: the caller's.
@@ -336,6 +340,11 @@ mod x86 {
             unsafe { _mm512_mask_storeu_ps(to, first(count), x) }
         }
         #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            // SAFETY: a hint that never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+        #[inline(always)]
         unsafe fn call<J: Job>(job: J) -> J::Output {
             // SAFETY: the processor has the instructions.
             unsafe { with_avx512(job) }
@@ -400,6 +409,11 @@ mod x86 {
         unsafe fn store_some(to: *mut f32, x: Self::V, count: usize) {
             // SAFETY: `count` values are writable.
             unsafe { _mm256_maskstore_ps(to, Self::first(count), x) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            // SAFETY: a hint that never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
         #[inline(always)]
         unsafe fn call<J: Job>(job: J) -> J::Output {

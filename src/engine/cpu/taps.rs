@@ -88,9 +88,42 @@ impl Phase {
     }
 
     /// Source column or row of destination `j` along axis `i` for a tap, when it lies inside a map of this length.
+    #[inline(always)]
     pub(super) fn source(&self, i: usize, j: usize, tap: &Tap, length: usize) -> Option<usize> {
         let position = tap.offset[i] + (j * self.stride[i]) as isize;
         usize::try_from(position).ok().filter(|&position| position < length)
+    }
+}
+
+/// A source pixel that a destination pixel reads, and the tap it reads it with.
+#[derive(Clone, Copy)]
+pub(super) struct Read {
+    /// Row-major index in the source map.
+    pub(super) pixel: usize,
+    /// Index of the tap in the window.
+    pub(super) tap: usize,
+}
+
+impl Phase {
+    /// What a pixel of the grid reads from a map of height and width `size`.
+    pub(super) fn reads(&self, [row, column]: [usize; 2], size: [usize; 2], reads: &mut Vec<Read>) {
+        reads.clear();
+        reads.extend(self.taps.iter().filter_map(|tap| {
+            let y = self.source(0, row, tap, size[0])?;
+            let x = self.source(1, column, tap, size[1])?;
+            Some(Read { pixel: y * size[1] + x, tap: tap.index })
+        }));
+    }
+
+    /// The columns of the grid whose taps all lie on a map of width `width`: they read the same, shifted by the stride.
+    pub(super) fn whole(&self, width: usize) -> std::ops::Range<usize> {
+        let offsets = || self.taps.iter().map(|tap| tap.offset[1]);
+        let (left, right) = (offsets().min().unwrap_or(0), offsets().max().unwrap_or(0));
+        let (stride, columns) = (self.stride[1], self.grid[1]);
+        let first = (-left).max(0).unsigned_abs().div_ceil(stride).min(columns);
+        let room = width as isize - right;
+        let last = if room > 0 { room.unsigned_abs().div_ceil(stride).min(columns) } else { 0 };
+        first..last.max(first)
     }
 }
 

@@ -4,6 +4,9 @@
 use super::map::Buffer;
 use super::simd::{Job, Simd};
 
+/// Values that weights are asked for ahead of their use.
+const AHEAD: usize = 1024;
+
 /// Most values of a tile's sums: 14 rows of two vectors of 16.
 pub(super) const SUMS: usize = 14 * 32;
 
@@ -13,6 +16,8 @@ pub(super) struct Run {
     /// From the row's start.
     pub(super) offset: isize,
     pub(super) count: usize,
+    /// Rows of the weights that are left out before.
+    pub(super) skipped: usize,
 }
 
 /// A matrix `[K, N]` cut into panels of at most two vectors of columns, each `[K, vectors * lanes]`, padded with zeros.
@@ -58,11 +63,13 @@ impl Panels {
         Self { data, panels, rows }
     }
 
+    #[inline(always)]
     pub(super) fn panels(&self) -> &[Panel] {
         &self.panels
     }
 
     /// Rows `K`.
+    #[inline(always)]
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
@@ -73,6 +80,7 @@ impl Panels {
     }
 
     /// First row of a panel.
+    #[inline(always)]
     pub(super) fn weights(&self, panel: &Panel) -> *const f32 {
         self.data.values()[panel.start..].as_ptr()
     }
@@ -131,10 +139,12 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tile<'_, ROWS, VECTORS> {
             let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
             for run in runs {
                 let mut a = a.offset(run.offset);
+                b = b.add(run.skipped * VECTORS * S::LANES);
                 for _ in 0..run.count {
                     let mut weights = [S::splat(0.0); VECTORS];
                     for (v, weight) in weights.iter_mut().enumerate() {
                         *weight = S::load(b.add(v * S::LANES));
+                        S::prefetch(b.wrapping_add(AHEAD + v * S::LANES));
                     }
                     for (r, total) in totals.iter_mut().enumerate() {
                         let value = S::splat(*a.add(r * step));
@@ -156,7 +166,25 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tile<'_, ROWS, VECTORS> {
 }
 
 /// Cuts `length` into the fewest pieces of at most `most`, as even as can be.
-pub(super) fn cut(length: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    let pieces = length.div_ceil(most).max(1);
-    (0..pieces).map(move |i| (length * i / pieces, length * (i + 1) / pieces)).filter(|(start, end)| start < end)
+#[inline(always)]
+pub(super) fn cut(length: usize, most: usize) -> Cut {
+    Cut { length, pieces: length.div_ceil(most), next: 0 }
+}
+
+/// See [`cut`].
+pub(super) struct Cut {
+    length: usize,
+    pieces: usize,
+    next: usize,
+}
+
+impl Iterator for Cut {
+    type Item = (usize, usize);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        let i = self.next;
+        self.next += 1;
+        (i < self.pieces).then(|| (self.length * i / self.pieces, self.length * (i + 1) / self.pieces))
+    }
 }

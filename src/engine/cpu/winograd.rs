@@ -5,12 +5,12 @@
 //! pair per output where direct convolution needs 9. Both directions are this; the backward one turns the kernel round.
 #![expect(unsafe_code, reason = "vector code over raw tiles")]
 
+use super::Site;
 use super::direct::Filters;
 use super::finish::Finish;
 use super::map::Map;
 use super::simd::{Job, Simd};
-use super::tile::{Panels, Run, cut, product};
-use super::{L2, Site};
+use super::tile::{Panel, Panels, Run, cut, product};
 use crate::network;
 
 /// Side of an output tile.
@@ -57,17 +57,22 @@ impl Size {
 /// Values between two elements' matrices, so that they do not fall into the same lines of the cache.
 const SKEW: usize = 16;
 
+/// Bytes of weights that are worth more to share out than tiles.
+const HEAVY: usize = 8 << 20;
+
 /// One direction of a convolution.
 pub(super) struct Winograd {
     size: Size,
-    /// One matrix `[inputs, outputs]` per element of a tile.
-    elements: Vec<Panels>,
+    /// One matrix `[inputs, outputs]` per element of a tile, one below the other.
+    weights: Panels,
+    /// Elements of a tile.
+    elements: usize,
     inputs: usize,
     /// Values of a tile's transformed pixel: `inputs`, rounded up to vectors.
     pixel: usize,
     /// Zeros before the map, vertically and horizontally.
     padding: [usize; 2],
-    /// Most tiles of a block.
+    /// Most tiles of a block: rows of one product, so that all weights and transformed tiles stay in the cache.
     tiles: usize,
     lanes: usize,
 }
@@ -115,16 +120,14 @@ impl Winograd {
                 }
             }
         }
-        let element = |matrix: &[f32]| {
-            Panels::new(inputs, outputs, lanes, |k, line| line.copy_from_slice(&matrix[k * outputs..(k + 1) * outputs]))
-        };
-        let elements: Vec<Panels> = transformed.chunks_exact(inputs * outputs).map(element).collect();
-        let rows = if lanes == 16 { 14 } else { 12 };
+        let elements = side * side;
+        let weights = Panels::new(elements * inputs, outputs, lanes, |k, line| {
+            line.copy_from_slice(&transformed[k * outputs..(k + 1) * outputs]);
+        });
+        let tiles = if lanes == 16 { 14 } else { 12 };
         let pixel = inputs.div_ceil(lanes) * lanes;
-        // Transformed tiles fill about half of the second-level cache.
-        let fitting = L2 / 2 / (4 * side * side * pixel);
-        let tiles = (fitting / rows).clamp(2, 4) * rows;
-        Self { size, elements, inputs, pixel, padding, tiles, lanes }
+
+        Self { size, weights, elements, inputs, pixel, padding, tiles, lanes }
     }
 
     /// Tiles of one image of a map.
@@ -134,22 +137,23 @@ impl Winograd {
 
     /// Whether so few tiles are there that threads share the panels of weights instead.
     fn shares_panels(&self, tiles: usize, threads: usize) -> bool {
-        threads > 1 && tiles < 2 * threads * self.tiles
+        let blocks = tiles.div_ceil(self.tiles);
+        threads > 1 && blocks < threads * if self.weights.bytes() > HEAVY { 4 } else { 1 }
     }
 
     fn sums(&self) -> usize {
-        self.elements.len() * (self.tiles * 2 * self.lanes + SKEW)
+        self.elements * (self.tiles * 2 * self.lanes + SKEW)
     }
 
     /// Values that every thread needs for itself.
     pub(super) fn scratch(&self) -> usize {
-        self.sums() + self.elements.len() * (self.tiles * self.pixel + SKEW)
+        self.sums() + self.elements * (self.tiles * self.pixel + SKEW)
     }
 
     /// Values that the threads share, for `images` destination maps of height and width `size`.
     pub(super) fn shared(&self, images: usize, size: [usize; 2], threads: usize) -> usize {
         let tiles = images * size.iter().map(|side| side.div_ceil(self.size.output())).product::<usize>();
-        if self.shares_panels(tiles, threads) { self.elements.len() * (tiles * self.pixel + SKEW) } else { 0 }
+        if self.shares_panels(tiles, threads) { self.elements * (tiles * self.pixel + SKEW) } else { 0 }
     }
 
     /// Computes `finish` from `source`.
@@ -170,7 +174,7 @@ impl Winograd {
             panels,
             channels: [0, self.pixel],
         };
-        let panels = self.elements.first().map_or(0, |element| element.panels().len());
+        let panels = self.weights.panels().len();
         if !self.shares_panels(tiles, site.member.count()) {
             let blocks = tiles.div_ceil(self.tiles);
             site.member.each(blocks, |block| {
@@ -327,26 +331,26 @@ impl Job for Multiply<'_> {
         let piece = &self.0;
         let winograd = piece.winograd;
         let count = piece.tiles[1] - piece.tiles[0];
-        let run = [Run { offset: 0, count: winograd.inputs }];
+        let run = [Run { offset: 0, count: winograd.inputs, skipped: 0 }];
         for p in piece.panels[0]..piece.panels[1] {
-            let mut vectors = 0;
+            let panel = &winograd.weights.panels()[p];
+            let vectors = panel.vectors;
             // SAFETY: all tiles and elements lie in the buffers that `Winograd::run` gave.
             unsafe {
-                for (e, element) in winograd.elements.iter().enumerate() {
-                    let panel = &element.panels()[p];
-                    vectors = panel.vectors;
+                for e in 0..winograd.elements {
+                    let weights = winograd.weights.weights(panel).add(e * winograd.inputs * vectors * S::LANES);
                     let from = piece.transformed.add(e * piece.stride);
                     let to = piece.sums.add(e * (winograd.tiles * 2 * S::LANES + SKEW));
                     for (first, last) in cut(count, S::ROWS) {
                         let from = from.add(first * winograd.pixel);
                         let to = to.add(first * vectors * S::LANES);
                         let shape = [last - first, vectors];
-                        product::<S>(shape, &run, from, winograd.pixel, element.weights(panel), to);
+                        product::<S>(shape, &run, from, winograd.pixel, weights, to);
                     }
                 }
                 match winograd.size {
-                    Size::Two => finish_tiles::<S, Two, 4, 2>(piece, p, vectors),
-                    Size::Four => finish_tiles::<S, Four, 6, 4>(piece, p, vectors),
+                    Size::Two => finish_tiles::<S, Two, 4, 2>(piece, panel),
+                    Size::Four => finish_tiles::<S, Four, 6, 4>(piece, panel),
                 }
             }
         }
@@ -356,13 +360,12 @@ impl Job for Multiply<'_> {
 #[inline(always)]
 unsafe fn finish_tiles<S: Simd, F: Filtering<SIDE, OUT>, const SIDE: usize, const OUT: usize>(
     piece: &Piece<'_>,
-    panel: usize,
-    vectors: usize,
+    panel: &Panel,
 ) {
     let winograd = piece.winograd;
     let to = &piece.finish.to;
     let stride = winograd.tiles * 2 * S::LANES + SKEW;
-    let panel = &winograd.elements[0].panels()[panel];
+    let vectors = panel.vectors;
     for tile in piece.tiles[0]..piece.tiles[1] {
         let [image, y, x] = piece.place(tile);
         for v in 0..vectors {
