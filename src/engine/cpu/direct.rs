@@ -324,6 +324,18 @@ impl Piece<'_> {
     #[inline(always)]
     unsafe fn scatter<S: Simd>(&self, y: usize, x: usize, first: usize, sums: *const f32, columns: usize) {
         let (phase, channels) = (&self.part.phase, self.part.to[1]);
+        let to = &self.finish.to;
+        let line = phase.step[1] * channels;
+        if self.finish.is_plain() && to.pixel == channels && columns == phase.step[0] * line && line <= S::LANES {
+            // Pixels of one row of the square touch in memory.
+            let count = (to.width - x * phase.step[1]).min(phase.step[1]) * channels;
+            for i in 0..phase.step[0].min(to.height - y * phase.step[0]) {
+                let pixel = self.pixel([y * phase.step[0] + i, x * phase.step[1]]);
+                // SAFETY: whole pixels of the map; the sums are followed by more memory of this thread.
+                unsafe { S::store_some(to.at(pixel), S::load(sums.add(i * line)), count) };
+            }
+            return;
+        }
         let mut column = 0;
         while column < columns {
             let (square, channel) = ((first + column) / channels, (first + column) % channels);

@@ -44,6 +44,12 @@ impl<'a> Finish<'a> {
         Self { to, bias: None, add: None, record: None, knees: None, gate: Gated::Open }
     }
 
+    /// Whether sums are only stored.
+    pub(super) fn is_plain(&self) -> bool {
+        let Self { bias, add, record, knees, gate, .. } = self;
+        bias.is_none() && add.is_none() && record.is_none() && knees.is_none() && matches!(gate, Gated::Open)
+    }
+
     /// Some of the channels.
     ///
     /// # Safety
