@@ -52,7 +52,8 @@ pub struct Config {
     #[arg(value_parser = quantity::duration(0, 3600), help_heading = "HTTP")]
     pub shutdown_grace: Duration,
 
-    /// Devices that run jobs, one worker each: cpu, cuda:0, metal; several are separated by commas.
+    /// Devices that run jobs, one worker each: cpu, cuda:0, metal; several are separated by commas. Behind a GPU, +tf32
+    /// or +bf16 trades accuracy for speed.
     #[arg(long, env = "PROXYGRAD_DEVICES", value_name = "DEVICES", default_value = "cpu")]
     #[arg(value_delimiter = ',', value_parser = device, help_heading = "Jobs")]
     pub devices: Vec<String>,
@@ -166,9 +167,15 @@ impl Config {
 fn device(text: &str) -> Result<String, String> {
     let name = text.trim();
     let index = |digits: &str| !digits.is_empty() && digits.len() <= 3 && digits.bytes().all(|b| b.is_ascii_digit());
-    match name == "cpu" || name == "metal" || name.strip_prefix("cuda:").is_some_and(index) {
+    let place = ["+tf32", "+bf16"].iter().find_map(|ending| name.strip_suffix(ending));
+    let place = place.filter(|&place| place != "cpu").unwrap_or(name);
+    match place == "cpu" || place == "metal" || place.strip_prefix("cuda:").is_some_and(index) {
         true => Ok(name.to_owned()),
-        false => Err("a device is cpu, metal, or cuda: and the number of a card, such as cuda:0".into()),
+        false => {
+            Err("a device is cpu, metal, or cuda: and the number of a card, such as cuda:0; +tf32 or +bf16 may stand \
+                      behind a GPU"
+                .into())
+        }
     }
 }
 
@@ -212,10 +219,12 @@ mod tests {
 
     #[test]
     fn a_device_is_named_as_engines_name_it() {
-        for good in ["cpu", "metal", "cuda:0", " cuda:12 "] {
+        for good in ["cpu", "metal", "cuda:0", " cuda:12 ", "cuda:0+tf32", "metal+bf16"] {
             assert_eq!(device(good).unwrap(), good.trim());
         }
-        for bad in ["", "gpu", "cuda", "cuda:", "cuda:x", "cuda:99999", "CPU"] {
+        for bad in
+            ["", "gpu", "cuda", "cuda:", "cuda:x", "cuda:99999", "CPU", "cpu+bf16", "cuda:0+", "cuda:0+tf32+bf16"]
+        {
             assert!(device(bad).is_err(), "{bad:?}");
         }
     }

@@ -3,12 +3,12 @@
 #
 #   tools/cuda/build.sh [FOLDER]
 #
-# FOLDER (default: target/cuda) gets the toolkit's parts, the program, and everything tools/cuda/check.sh needs, so that
-# FOLDER/bundle can be carried to a machine with a card, without Rust and without internet.
+# FOLDER (default: target/cuda) gets the toolkit's parts and FOLDER/bundle: the program and all that tools/cuda/check.sh
+# needs, to be carried to a machine with a card, without Rust and without internet.
 # Needed here: Rust, a C++ compiler, Python 3 with pip. The toolkit comes through pip's default index.
 #
 # CUDA_COMPUTE_CAP   compute capability of the cards, without its dot (default 90): 80 for A100, 89 for L4, 90 for H100.
-#                    The kernels are compiled by the driver when they are first loaded, so a newer card works too.
+#                    Older cards are not served; newer ones are, for the driver compiles the kernels when it loads them.
 # CARGO_FLAGS        more flags for cargo, such as -j1.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -42,4 +42,14 @@ fi
 export PATH=$CUDA_HOME/bin:$PATH
 
 # shellcheck disable=SC2086  # the flags are words
-cargo build --release --locked --features cuda --bin proxygrad ${CARGO_FLAGS:-}
+cargo build --release --locked --features cuda --bin proxygrad --example device_check ${CARGO_FLAGS:-}
+
+bundle=$folder/bundle
+mkdir -p "$bundle"
+for program in proxygrad examples/device_check; do
+    strip -o "$bundle/$(basename $program)" "$CARGO_TARGET_DIR/release/$program"
+done
+cp tools/cuda/check.sh tools/cuda/rival.py "$bundle"
+ls -l --block-size=1 "$bundle"
+echo "libraries of CUDA that a card's machine must have:"
+objdump --private-headers "$bundle/proxygrad" | awk '/NEEDED.*lib(cu|nv)/ { print "  " $2 }'
