@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput};
 use networks::ascent::{Ascent, images};
-use proxygrad::engine::{Engine, Gate, open};
+use proxygrad::engine::{CpuSettings, Engine, Gate, open};
 use proxygrad::network::Network;
 
 const PROXY: Gate = Gate::Proxy { slope: 0.3 };
@@ -20,7 +20,7 @@ const EARLY: [&str; 3] = ["layer1.1", "blocks.4.add", "fire5"];
 
 fn main() -> anyhow::Result<()> {
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
-    let engine = open("cpu")?;
+    let engine = open("cpu", &CpuSettings::default())?;
     for (name, early) in networks::NAMES.into_iter().zip(EARLY) {
         layers(&mut criterion, &*engine, name, early)?;
     }

@@ -11,7 +11,7 @@ fn main() -> anyhow::Result<()> {
     let request = Request::new("efficientnet-lite0", "logits:954".parse()?);
     let resolved = request.resolve(&model, &Limits::default())?;
     let outcomes =
-        maximize(&Cpu::new(CpuSettings::default())?, &model, &resolved.tasks(), &resolved.settings, &mut Unobserved)?;
+        maximize(&Cpu::new(&CpuSettings::default())?, &model, &resolved.tasks(), &resolved.settings, &mut Unobserved)?;
     for outcome in outcomes.into_iter().flatten() {
         println!("from {} to {} in {} passes", outcome.initial_score, outcome.score, outcome.passes);
         std::fs::write("banana.png", outcome.png)?;

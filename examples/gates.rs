@@ -77,7 +77,7 @@ fn main() -> anyhow::Result<()> {
     let mut plain: Option<Vec<f32>> = None;
     for (name, gate) in gates() {
         let started = std::time::Instant::now();
-        let scores = scores(&Cpu::new(CpuSettings::default())?, &model, &units, gate, &arguments)?;
+        let scores = scores(&Cpu::new(&CpuSettings::default())?, &model, &units, gate, &arguments)?;
         let seconds = started.elapsed().as_secs_f32();
         let plain = plain.get_or_insert_with(|| scores.clone());
         let ratios =

@@ -9,12 +9,14 @@
 mod networks;
 
 use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use clap::{Parser, ValueEnum};
 use networks::ascent::{Ascent, images};
-use proxygrad::engine::Gate;
+use proxygrad::engine::{CpuSettings, Gate, Instructions};
 use rayon::prelude::*;
 
 /// Repeats iterations of activation maximization on request.
@@ -35,6 +37,12 @@ struct Arguments {
     /// Threads; as many as the machine has when left out.
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Vector instructions; the fastest that the processor has when left out.
+    #[arg(long)]
+    instructions: Option<Instructions>,
+    /// File that keeps measured convolution methods; nothing is measured when left out.
+    #[arg(long)]
+    tuning: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -43,6 +51,12 @@ enum GateName {
     Plain,
     /// Slope 0.3 on flat sides.
     Proxy,
+    /// The incoming gradient where a whole layer's vanishes.
+    Redirect,
+    /// Logistic steps of width 0.1.
+    Soft,
+    /// Slope 1 everywhere.
+    Identity,
 }
 
 /// Length of the step of each image.
@@ -56,9 +70,16 @@ fn main() -> anyhow::Result<()> {
     let gate = match arguments.gate {
         GateName::Plain => Gate::Plain,
         GateName::Proxy => Gate::Proxy { slope: 0.3 },
+        GateName::Redirect => Gate::Redirect,
+        GateName::Soft => Gate::Soft { temperature: 0.1 },
+        GateName::Identity => Gate::Identity,
     };
-    rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global()?;
-    let engine = proxygrad::engine::open("cpu")?;
+    let settings = CpuSettings {
+        threads: NonZeroUsize::new(arguments.threads),
+        instructions: arguments.instructions,
+        tuning: arguments.tuning.clone(),
+    };
+    let engine = proxygrad::engine::open("cpu", &settings)?;
     let (network, batch) = (networks::build(&arguments.network)?, arguments.batch as usize);
     let mut ascent = Ascent::new(&*engine, &network, &arguments.layer, batch, gate)?;
     let mut images = images(batch)?;

@@ -40,7 +40,8 @@ impl Service {
             job_time_limit: config.job_time_limit,
         };
         let load = Arc::clone(&models);
-        let sources = Sources::new(move |id| load.load(id));
+        let cpu = config.cpu.settings(&config.places.data_dir);
+        let sources = Sources::new(cpu, move |id| load.load(id));
         let pool = Arc::new(Pool::start(pool, store.clone(), sources, CancellationToken::new()).await?);
         let ending = CancellationToken::new();
         let api = Api::new(config.clone(), store.clone(), models, Arc::clone(&pool), ending.clone())?;

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::Invalid;
-use proxygrad::config::Places;
+use proxygrad::config::{CpuOptions, Places};
 use proxygrad::engine;
 use proxygrad::maximize::{
     GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind, OptimizerRequest, Outcome, Point, Request,
@@ -35,9 +35,12 @@ pub struct Maximize {
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
 
-    /// Device that runs the network: cpu, cuda:0, metal.
+    /// Device that runs the network: cpu, cuda:0, metal; behind a GPU, +tf32 or +bf16 trades accuracy for speed.
     #[arg(long, env = "PROXYGRAD_DEVICE", value_name = "DEVICE", default_value = "cpu")]
     device: String,
+
+    #[command(flatten)]
+    cpu: CpuOptions,
 
     /// Print the result as JSON.
     #[arg(long)]
@@ -118,7 +121,7 @@ enum Origin {
 impl Maximize {
     /// Runs the request and writes the PNGs.
     pub fn run(self) -> anyhow::Result<()> {
-        let engine = engine::open(&self.device)?;
+        let engine = engine::open(&self.device, &self.cpu.settings(&self.places.data_dir))?;
         let models = catalog::Models::new(self.places.models())?;
         let model = super::models::load(&models, &self.model)?;
         let resolved = self.request()?.resolve(&model, &Limits::default()).map_err(|e| as_flag(&e))?;

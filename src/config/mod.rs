@@ -8,13 +8,15 @@ mod file;
 mod quantity;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 
 pub use file::{ConfigError, with_file};
 
+use crate::engine::{CpuSettings, Instructions};
 use crate::maximize::Limits;
 use crate::network::catalog::{ModelsConfig, PackageIndex};
 
@@ -52,7 +54,8 @@ pub struct Config {
     #[arg(value_parser = quantity::duration(0, 3600), help_heading = "HTTP")]
     pub shutdown_grace: Duration,
 
-    /// Devices that run jobs, one worker each: cpu, cuda:0, metal; several are separated by commas.
+    /// Devices that run jobs, one worker each: cpu, cuda:0, metal; several are separated by commas. Behind a GPU, +tf32
+    /// or +bf16 trades accuracy for speed.
     #[arg(long, env = "PROXYGRAD_DEVICES", value_name = "DEVICES", default_value = "cpu")]
     #[arg(value_delimiter = ',', value_parser = device, help_heading = "Jobs")]
     pub devices: Vec<String>,
@@ -87,6 +90,10 @@ pub struct Config {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024), help_heading = "Jobs")]
     pub max_objectives: usize,
 
+    /// How the CPU computes.
+    #[command(flatten)]
+    pub cpu: CpuOptions,
+
     /// Where jobs and models lie.
     #[command(flatten)]
     pub places: Places,
@@ -106,6 +113,58 @@ pub struct Config {
     #[arg(long, env = "PROXYGRAD_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     #[arg(help_heading = "Log")]
     pub log_format: LogFormat,
+}
+
+/// How the CPU engine computes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CpuOptions {
+    /// Threads of the CPU engine: 1 to 1024, or 0 for as many as the process may use. Results do not depend on it.
+    #[arg(long, env = "PROXYGRAD_THREADS", value_name = "N", default_value = "0")]
+    #[arg(help_heading = "CPU engine")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(0..=1024))]
+    pub threads: usize,
+
+    /// Vector instructions of the CPU engine.
+    #[arg(long, env = "PROXYGRAD_INSTRUCTIONS", value_name = "SET", default_value = "auto")]
+    #[arg(help_heading = "CPU engine")]
+    pub instructions: InstructionSet,
+
+    /// Measure at a model's first use which way of computing its 3x3 convolutions is the fastest, and keep the answers in
+    /// the data directory. Which way is taken shows in a result's last digits.
+    #[arg(long, env = "PROXYGRAD_AUTOTUNE", value_name = "BOOL", default_value_t = false)]
+    #[arg(help_heading = "CPU engine")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub autotune: bool,
+}
+
+/// A choice of vector instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "lower")]
+pub enum InstructionSet {
+    /// The fastest that the processor has.
+    Auto,
+    /// 16 values at once.
+    Avx512,
+    /// 8 values at once.
+    Avx2,
+    /// What every processor has.
+    Portable,
+}
+
+impl CpuOptions {
+    /// The engine's settings; measurements are kept in `data_dir`.
+    pub fn settings(&self, data_dir: &Path) -> CpuSettings {
+        CpuSettings {
+            threads: NonZeroUsize::new(self.threads),
+            instructions: match self.instructions {
+                InstructionSet::Auto => None,
+                InstructionSet::Avx512 => Some(Instructions::Avx512),
+                InstructionSet::Avx2 => Some(Instructions::Avx2),
+                InstructionSet::Portable => Some(Instructions::Portable),
+            },
+            tuning: self.autotune.then(|| data_dir.join("tuning.json")),
+        }
+    }
 }
 
 /// Where jobs and models lie, and where models come from.
@@ -166,9 +225,15 @@ impl Config {
 fn device(text: &str) -> Result<String, String> {
     let name = text.trim();
     let index = |digits: &str| !digits.is_empty() && digits.len() <= 3 && digits.bytes().all(|b| b.is_ascii_digit());
-    match name == "cpu" || name == "metal" || name.strip_prefix("cuda:").is_some_and(index) {
+    let place = ["+tf32", "+bf16"].iter().find_map(|ending| name.strip_suffix(ending));
+    let place = place.filter(|&place| place != "cpu").unwrap_or(name);
+    match place == "cpu" || place == "metal" || place.strip_prefix("cuda:").is_some_and(index) {
         true => Ok(name.to_owned()),
-        false => Err("a device is cpu, metal, or cuda: and the number of a card, such as cuda:0".into()),
+        false => {
+            Err("a device is cpu, metal, or cuda: and the number of a card, such as cuda:0; +tf32 or +bf16 may stand \
+                      behind a GPU"
+                .into())
+        }
     }
 }
 
@@ -212,10 +277,12 @@ mod tests {
 
     #[test]
     fn a_device_is_named_as_engines_name_it() {
-        for good in ["cpu", "metal", "cuda:0", " cuda:12 "] {
+        for good in ["cpu", "metal", "cuda:0", " cuda:12 ", "cuda:0+tf32", "metal+bf16"] {
             assert_eq!(device(good).unwrap(), good.trim());
         }
-        for bad in ["", "gpu", "cuda", "cuda:", "cuda:x", "cuda:99999", "CPU"] {
+        for bad in
+            ["", "gpu", "cuda", "cuda:", "cuda:x", "cuda:99999", "CPU", "cpu+bf16", "cuda:0+", "cuda:0+tf32+bf16"]
+        {
             assert!(device(bad).is_err(), "{bad:?}");
         }
     }

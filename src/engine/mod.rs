@@ -19,7 +19,7 @@ pub use cpu::{Cpu, CpuSettings, Instructions};
 pub use device::{device, open};
 pub use error::EngineError;
 pub use gate::{Forward, Gate};
-pub use reference::Reference;
+pub use reference::{Precision, Reference};
 
 use crate::network::{Network, NodeId, Shape};
 

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::engine::{Engine, EngineError, open};
+use crate::engine::{CpuSettings, Engine, EngineError, open};
 use crate::network::Model;
 
 /// Opens the engine of a device, given its name.
@@ -24,11 +24,11 @@ pub struct Sources {
 
 impl Sources {
     /// The service's own engines, and models from `load`.
-    pub fn new<E>(load: impl Fn(&str) -> Result<Arc<Model>, E> + Send + Sync + 'static) -> Self
+    pub fn new<E>(cpu: CpuSettings, load: impl Fn(&str) -> Result<Arc<Model>, E> + Send + Sync + 'static) -> Self
     where
         E: Error + Send + Sync + 'static,
     {
-        Self { engine: Arc::new(open), model: Arc::new(move |id| load(id).map_err(Into::into)) }
+        Self { engine: Arc::new(move |name| open(name, &cpu)), model: Arc::new(move |id| load(id).map_err(Into::into)) }
     }
 }
 

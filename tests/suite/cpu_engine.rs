@@ -1,10 +1,11 @@
 //! The CPU engine computes what the reference computes.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Gate, Plan, Reference};
-use proxygrad::network::{Activation, Network};
+use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Gate, Instructions, Plan, Reference};
+use proxygrad::network::{Activation, Array, Binary, Conv, Network, Op, Padding, Window};
 
 use crate::networks::{classifier, rng, uniform};
 use crate::operations;
@@ -19,7 +20,14 @@ const GATES: [Gate; 6] = [
 ];
 
 fn engine() -> Cpu {
-    Cpu::new(CpuSettings::default()).unwrap()
+    Cpu::new(&CpuSettings::default()).unwrap()
+}
+
+/// Engines for every instruction set of this processor.
+fn engines() -> Vec<Cpu> {
+    let sets = [Instructions::Avx512, Instructions::Avx2, Instructions::Portable];
+    let with = |set| Cpu::new(&CpuSettings { instructions: Some(set), ..CpuSettings::default() }).unwrap();
+    sets.into_iter().filter(|set| set.available()).map(with).collect()
 }
 
 fn images(network: &Network, batch: usize) -> Tensor {
@@ -42,25 +50,25 @@ fn distance(found: &Tensor, expected: &Tensor) -> f64 {
     found.iter().zip(&expected).fold(0f64, |m, (a, b)| m.max((a - b).abs())) / scale
 }
 
-fn plans(network: &Arc<Network>, targets: &[&str]) -> [Box<dyn Plan>; 2] {
+fn plans(cpu: &Cpu, network: &Arc<Network>, targets: &[&str]) -> [Box<dyn Plan>; 2] {
     let targets: Vec<_> = targets.iter().map(|name| network.find(name).unwrap()).collect();
     let reference = Reference::new(Device::Cpu, DType::F64);
-    let cpu = engine();
-    let engines: [&dyn Engine; 2] = [&cpu, &reference];
+    let engines: [&dyn Engine; 2] = [cpu, &reference];
     engines.map(|engine| engine.plan(network, &targets, network.input_shape()).unwrap())
 }
 
 /// Compares outputs and all gates on a batch.
-fn compare(name: &str, network: Network, targets: &[&str], batch: usize) {
+fn compare(cpu: &Cpu, name: &str, network: Network, targets: &[&str], batch: usize) {
     let network = Arc::new(network);
-    let [mut cpu, mut reference] = plans(&network, targets);
+    let [mut plan, mut reference] = plans(cpu, &network, targets);
     let images = images(&network, batch);
     let exact = images.to_dtype(DType::F64).unwrap();
     for forward in [Forward::Proxy { slope: 0.25 }, Forward::Original] {
-        let (found, expected) = (cpu.forward(&images, forward).unwrap(), reference.forward(&exact, forward).unwrap());
+        let found = plan.forward(&images, forward).unwrap();
+        let expected = reference.forward(&exact, forward).unwrap();
         for (found, expected) in found.iter().zip(&expected) {
             let distance = distance(found, expected);
-            assert!(distance < 1e-5, "{name}, {forward:?}: outputs are {distance:e} apart");
+            assert!(distance < 1e-5, "{cpu:?}, {name}, {forward:?}: outputs are {distance:e} apart");
         }
         let seeds: Vec<Tensor> = found
             .iter()
@@ -72,18 +80,20 @@ fn compare(name: &str, network: Network, targets: &[&str], batch: usize) {
             .collect();
         let exact_seeds: Vec<Tensor> = seeds.iter().map(|seed| seed.to_dtype(DType::F64).unwrap()).collect();
         for gate in GATES {
-            let found = cpu.backward(&seeds, gate).unwrap();
+            let found = plan.backward(&seeds, gate).unwrap();
             let distance = distance(&found, &reference.backward(&exact_seeds, gate).unwrap());
-            assert!(distance < 1e-5, "{name}, {forward:?}, {gate:?}: gradients are {distance:e} apart");
+            assert!(distance < 1e-5, "{cpu:?}, {name}, {forward:?}, {gate:?}: gradients are {distance:e} apart");
         }
     }
 }
 
 #[test]
 fn every_operation_and_gate_agrees_with_the_reference_alone_and_in_a_batch() {
-    for batch in [1, 3] {
-        for case in operations::all() {
-            compare(&case.name, case.network, &["target"], batch);
+    for cpu in engines() {
+        for batch in [1, 3] {
+            for case in operations::all() {
+                compare(&cpu, &case.name, case.network, &["target"], batch);
+            }
         }
     }
 }
@@ -92,25 +102,25 @@ fn every_operation_and_gate_agrees_with_the_reference_alone_and_in_a_batch() {
 fn whole_classifiers_agree_for_every_activation() {
     for activation in operations::activations() {
         if !matches!(activation, Activation::PRelu { .. }) {
-            compare(activation.name(), classifier(5, &activation), &["logits"], 2);
+            compare(&engine(), activation.name(), classifier(5, &activation), &["logits"], 2);
         }
     }
 }
 
 #[test]
 fn several_targets_add_their_gradients() {
-    compare("two targets", classifier(6, &Activation::Silu), &["relu1", "logits", "conv2"], 2);
+    compare(&engine(), "two targets", classifier(6, &Activation::Silu), &["relu1", "logits", "conv2"], 2);
 }
 
 #[test]
 fn a_batch_changes_no_bit_of_a_result() {
     let network = Arc::new(classifier(8, &Activation::Relu));
-    let [mut cpu, _] = plans(&network, &["logits"]);
-    let batch = images(&network, 5);
-    let seed = Tensor::ones((5, 4), DType::F32, &Device::Cpu).unwrap();
+    let [mut cpu, _] = plans(&engine(), &network, &["logits"]);
+    let batch = images(&network, 6);
+    let seed = Tensor::ones((6, 4), DType::F32, &Device::Cpu).unwrap();
     let outputs = cpu.forward(&batch, Forward::Original).unwrap();
     let gradients = cpu.backward(std::slice::from_ref(&seed), Gate::Proxy { slope: 0.3 }).unwrap();
-    for n in 0..5 {
+    for n in 0..6 {
         let one = batch.narrow(0, n, 1).unwrap();
         let output = cpu.forward(&one, Forward::Original).unwrap();
         let gradient = cpu.backward(&[seed.narrow(0, n, 1).unwrap()], Gate::Proxy { slope: 0.3 }).unwrap();
@@ -122,7 +132,7 @@ fn a_batch_changes_no_bit_of_a_result() {
 #[test]
 fn what_does_not_fit_the_plan_is_an_error() {
     let network = Arc::new(classifier(8, &Activation::Relu));
-    for mut plan in plans(&network, &["logits"]) {
+    for mut plan in plans(&engine(), &network, &["logits"]) {
         let wrong = Tensor::ones((1, 2, 9, 9), DType::F32, &Device::Cpu).unwrap();
         let error = plan.forward(&wrong, Forward::Original).unwrap_err();
         assert_eq!(error.to_string(), "images of [1, 2, 9, 9] do not fit a plan for [2,9,8]");
@@ -130,4 +140,90 @@ fn what_does_not_fit_the_plan_is_an_error() {
         let error = plan.backward(std::slice::from_ref(&seed), Gate::Plain).unwrap_err();
         assert_eq!(error.to_string(), "a backward pass needs a forward pass before it");
     }
+}
+
+/// Residual blocks, a stem and pools, wide and deep enough for every way of computing a convolution.
+fn residual() -> Network {
+    let rng = &mut rng(23);
+    let mut network = Network::new(3, 33, 30);
+    let mut conv = |network: &mut Network, name: &str, from, [inputs, outputs, side, stride]: [usize; 4]| {
+        let scale = (6.0 / (inputs * side * side) as f32).sqrt();
+        let weight = uniform(rng, outputs * inputs * side * side).into_iter().map(|w| w * scale).collect::<Vec<_>>();
+        let mut window = Window::new([side, side]);
+        window.stride = [stride, stride];
+        let border = side / 2;
+        window.padding = Padding { top: border, left: border, bottom: border, right: border };
+        let weight = Array::new(vec![outputs, inputs, side, side], weight).unwrap();
+        let bias = Some(Array::vector(uniform(rng, outputs)));
+        network.push(name, Op::Conv(Conv { weight, bias, window, groups: 1 }), &[from]).unwrap()
+    };
+    let relu = |network: &mut Network, name: &str, from| {
+        network.push(name, Op::Activation(Activation::Relu), &[from]).unwrap()
+    };
+    let stem = conv(&mut network, "stem", Network::INPUT, [3, 20, 7, 2]);
+    let stem = relu(&mut network, "stem-relu", stem);
+    let mut pool = Window::new([3, 3]);
+    pool.stride = [2, 2];
+    pool.padding = Padding { top: 1, left: 1, bottom: 1, right: 1 };
+    let x = network.push("pool", Op::MaxPool(pool), &[stem]).unwrap();
+    let a = conv(&mut network, "a1", x, [20, 20, 3, 1]);
+    let a = relu(&mut network, "a1-relu", a);
+    let a = conv(&mut network, "a2", a, [20, 20, 3, 1]);
+    let a = network.push("a-add", Op::Binary(Binary::Add), &[a, x]).unwrap();
+    let a = relu(&mut network, "a-relu", a);
+    let b = conv(&mut network, "b1", a, [20, 36, 3, 2]);
+    let b = relu(&mut network, "b1-relu", b);
+    let b = conv(&mut network, "b2", b, [36, 36, 3, 1]);
+    let side = conv(&mut network, "b-side", a, [20, 36, 1, 2]);
+    let b = network.push("b-add", Op::Binary(Binary::Add), &[b, side]).unwrap();
+    let b = relu(&mut network, "b-relu", b);
+    let left = conv(&mut network, "left", b, [36, 24, 1, 1]);
+    let left = relu(&mut network, "left-relu", left);
+    let right = conv(&mut network, "right", b, [36, 40, 3, 1]);
+    let right = relu(&mut network, "right-relu", right);
+    let both = network.push("both", Op::Concat { axis: 0 }, &[left, right]).unwrap();
+    conv(&mut network, "logits", both, [64, 10, 1, 1]);
+    network
+}
+
+#[test]
+fn fused_networks_agree_on_every_instruction_set() {
+    for cpu in engines() {
+        for (targets, batch) in [(&["logits"][..], 1), (&["logits"], 5), (&["a1-relu", "both", "b-add"], 2)] {
+            compare(&cpu, "residual", residual(), targets, batch);
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_threads_or_batch() {
+    let network = Arc::new(residual());
+    let target = network.find("logits").unwrap();
+    let results = |threads: usize, batch: usize| {
+        let settings = CpuSettings { threads: NonZeroUsize::new(threads), ..CpuSettings::default() };
+        let mut plan = Cpu::new(&settings).unwrap().plan(&network, &[target], network.input_shape()).unwrap();
+        let images = images(&network, 7).narrow(0, 0, batch).unwrap();
+        let outputs = plan.forward(&images, Forward::Original).unwrap();
+        let gradient = plan.backward(&[outputs[0].ones_like().unwrap()], Gate::Proxy { slope: 0.3 }).unwrap();
+        [&outputs[0], &gradient].map(|tensor| values(&tensor.narrow(0, 0, 1).unwrap()))
+    };
+    let expected = results(1, 1);
+    for (threads, batch) in [(2, 1), (3, 1), (1, 2), (2, 4), (2, 7), (5, 7)] {
+        assert!(results(threads, batch) == expected, "{threads} threads, batch {batch}");
+    }
+}
+
+#[test]
+fn measured_methods_compute_the_same_and_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tuning.json");
+    let settings = CpuSettings { tuning: Some(path.clone()), ..CpuSettings::default() };
+    compare(&Cpu::new(&settings).unwrap(), "measured", residual(), &["logits"], 2);
+    let kept = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(kept.matches("conv3x3").count(), 3, "20 to 20, 36 to 36 and 36 to 40 channels: {kept}");
+    compare(&Cpu::new(&settings).unwrap(), "read", residual(), &["logits"], 2);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
+    std::fs::write(&path, "not json").unwrap();
+    compare(&Cpu::new(&settings).unwrap(), "damaged", residual(), &["logits"], 1);
+    assert!(std::fs::read_to_string(&path).unwrap().contains("conv3x3"));
 }

@@ -8,6 +8,7 @@ mod catalog;
 mod cpu_engine;
 mod engine_gates;
 mod engine_gradients;
+mod engine_precision;
 mod http_bad_requests;
 mod http_documents;
 mod http_events;

@@ -10,7 +10,7 @@ use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Pr
 use crate::networks::{array, classifier, rng};
 
 fn engine() -> Cpu {
-    Cpu::new(CpuSettings::default()).unwrap()
+    Cpu::new(&CpuSettings::default()).unwrap()
 }
 
 fn model(network: Network, preprocessing: Preprocessing) -> Model {

@@ -19,7 +19,7 @@ fn load(family: &str) -> HashMap<String, Tensor> {
 fn engines() -> [(&'static str, Box<dyn Engine>); 2] {
     [
         ("reference", Box::new(Reference::new(Device::Cpu, DType::F32))),
-        ("cpu", Box::new(Cpu::new(CpuSettings::default()).unwrap())),
+        ("cpu", Box::new(Cpu::new(&CpuSettings::default()).unwrap())),
     ]
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use proxygrad::engine::EngineError;
+use proxygrad::engine::{CpuSettings, EngineError};
 use proxygrad::jobs::{Event, Job, JobState, NewJob, ProblemCode, Store, StoreConfig, Update};
 use proxygrad::network::Model;
 use proxygrad::worker::{DeviceState, Pool, PoolConfig, Sources};
@@ -204,7 +204,9 @@ async fn a_device_that_is_gone_gives_its_jobs_back_and_runs_them_when_it_returns
 async fn a_model_that_cannot_be_loaded_or_has_changed_fails_the_job() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
-    let broken: Sources = Sources::new(|_: &str| Err::<Arc<Model>, _>(std::io::Error::other("no route to the model")));
+    let broken: Sources = Sources::new(CpuSettings::default(), |_: &str| {
+        Err::<Arc<Model>, _>(std::io::Error::other("no route to the model"))
+    });
     let broken = Sources { engine: sources(&Arc::default()).engine, ..broken };
     let pool = start_with(pool_config(), &store, broken).await;
     let id = submit(&store, small(0)).await.id;
@@ -331,7 +333,7 @@ async fn a_device_that_does_not_exist_is_an_error_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     let devices = vec!["cpu".into(), "abacus".into()];
-    let sources = Sources::new(|_: &str| Ok::<_, std::io::Error>(model()));
+    let sources = Sources::new(CpuSettings::default(), |_: &str| Ok::<_, std::io::Error>(model()));
     let started = Pool::start(PoolConfig { devices, ..pool_config() }, store, sources, CancellationToken::new()).await;
     match started {
         Err(EngineError::Device { device, .. }) => assert_eq!(device, "abacus"),

@@ -25,14 +25,20 @@ mod pointwise;
 mod pool;
 mod program;
 mod reduce;
+mod shelf;
 mod simd;
 mod simple;
 mod taps;
 mod team;
 mod tile;
+mod tune;
 mod winograd;
 
+#[cfg(test)]
+mod tests;
+
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
@@ -43,9 +49,11 @@ use self::map::Map;
 use self::methods::Methods;
 use self::plan::CpuPlan;
 use self::program::Program;
+use self::shelf::Shelf;
 pub use self::simd::Instructions;
 use self::simple::Plain;
 use self::team::{Member, Threads};
+use self::tune::Tuner;
 use super::outline::Outline;
 use super::{Engine, EngineError, Forward, Gate, Plan};
 use crate::network::{Network, NodeId, Op, Reduce, Shape};
@@ -58,18 +66,15 @@ const L2: usize = 1 << 20;
 const GROUP: usize = 4;
 
 /// How a [`Cpu`] engine works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CpuSettings {
     /// Threads of a pass; as many as the process may use unless given.
     pub threads: Option<NonZeroUsize>,
-    /// Vector instructions; those that the processor does not have are an error.
-    pub instructions: Instructions,
-}
-
-impl Default for CpuSettings {
-    fn default() -> Self {
-        Self { threads: None, instructions: Instructions::detect() }
-    }
+    /// Vector instructions; the fastest that the processor has unless given.
+    pub instructions: Option<Instructions>,
+    /// Where measurements of convolution methods are kept. Without it nothing is measured, and the methods follow from
+    /// the layers' shapes alone.
+    pub tuning: Option<PathBuf>,
 }
 
 /// The CPU engine, in f32.
@@ -77,6 +82,8 @@ impl Default for CpuSettings {
 pub struct Cpu {
     threads: Arc<Threads>,
     instructions: Instructions,
+    shelf: Arc<Shelf>,
+    tuner: Option<Arc<Tuner>>,
 }
 
 impl Cpu {
@@ -84,15 +91,16 @@ impl Cpu {
     ///
     /// # Errors
     /// When the processor does not have the instructions, or threads cannot be started.
-    pub fn new(settings: CpuSettings) -> Result<Self, EngineError> {
-        let CpuSettings { threads, instructions } = settings;
+    pub fn new(settings: &CpuSettings) -> Result<Self, EngineError> {
+        let instructions = settings.instructions.unwrap_or_else(Instructions::detect);
         if !instructions.available() {
             let why = format!("this processor does not have the instructions {instructions:?}");
             return Err(EngineError::Device { device: "cpu".into(), why });
         }
         let available = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let threads = Arc::new(Threads::new(threads.map_or_else(available, NonZeroUsize::get))?);
-        Ok(Self { threads, instructions })
+        let threads = Threads::new(settings.threads.map_or_else(available, NonZeroUsize::get))?;
+        let tuner = settings.tuning.as_ref().map(|path| Arc::new(Tuner::new(path.clone())));
+        Ok(Self { threads: Arc::new(threads), instructions, shelf: Arc::default(), tuner })
     }
 
     fn layout(&self) -> Layout {
@@ -111,8 +119,11 @@ impl Engine for Cpu {
 
     fn plan(&self, network: &Arc<Network>, targets: &[NodeId], input: &Shape) -> Result<Box<dyn Plan>, EngineError> {
         let outline = Outline::new(network, targets, input)?;
-        let methods = Methods::estimate(network, &outline);
-        let program = Program::new(network, &outline, self.layout(), &methods)?;
+        let mut methods = Methods::estimate(network, &outline);
+        if let Some(tuner) = &self.tuner {
+            tuner.tune(&mut methods, network, &outline, &self.threads, self.instructions);
+        }
+        let program = Program::new(network, &outline, self.layout(), &methods, &self.shelf.of(network))?;
         Ok(Box::new(CpuPlan::new(Arc::clone(&self.threads), self.instructions, outline, program)))
     }
 }
@@ -210,40 +221,40 @@ fn kernel(
     output: &Shape,
     layout: Layout,
     methods: [Method; 2],
-) -> Result<Option<Box<dyn Kernel>>, String> {
+) -> Result<Option<Arc<dyn Kernel>>, String> {
     Ok(Some(match op {
         Op::Input => return Ok(None),
-        Op::Constant(array) => Box::new(Plain(gather::Constant::new(array, output))),
-        Op::Conv(conv) => Box::new(conv::Conv::new(conv, inputs[0], output, layout, methods)),
-        Op::Dense { weight, bias } => Box::new(conv::Dense::new(weight, bias.as_ref(), layout)),
+        Op::Constant(array) => Arc::new(Plain(gather::Constant::new(array, output))),
+        Op::Conv(conv) => Arc::new(conv::Conv::new(conv, inputs[0], output, layout, methods)),
+        Op::Dense { weight, bias } => Arc::new(conv::Dense::new(weight, bias.as_ref(), layout)),
         Op::Affine { scale, shift } if inputs[0].len() == 3 || inputs[0].len() == 1 => {
-            Box::new(elementwise::Affine::new(scale, shift))
+            Arc::new(elementwise::Affine::new(scale, shift))
         }
-        Op::Affine { scale, shift } => Box::new(Plain(binary::Affine::new(scale, shift, inputs[0]))),
-        Op::Activation(activation) => Box::new(activation::Activated::new(activation, inputs[0])),
-        Op::Binary(kind) if inputs[0] == inputs[1] => Box::new(elementwise::Elementwise(*kind)),
-        Op::Binary(kind) => Box::new(Plain(binary::Broadcast::new(*kind, inputs[0], inputs[1], output))),
-        Op::Concat { axis: 0 } if output.len() == 3 => Box::new(concat::JoinedChannels::new(inputs)),
-        Op::Concat { axis } => Box::new(Plain(gather::Concat::new(*axis, inputs, output))),
-        Op::MaxPool(window) => Box::new(pool::MaxPool::new(window, inputs[0], output)),
+        Op::Affine { scale, shift } => Arc::new(Plain(binary::Affine::new(scale, shift, inputs[0]))),
+        Op::Activation(activation) => Arc::new(activation::Activated::new(activation, inputs[0])),
+        Op::Binary(kind) if inputs[0] == inputs[1] => Arc::new(elementwise::Elementwise(*kind)),
+        Op::Binary(kind) => Arc::new(Plain(binary::Broadcast::new(*kind, inputs[0], inputs[1], output))),
+        Op::Concat { axis: 0 } if output.len() == 3 => Arc::new(concat::JoinedChannels::new(inputs)),
+        Op::Concat { axis } => Arc::new(Plain(gather::Concat::new(*axis, inputs, output))),
+        Op::MaxPool(window) => Arc::new(pool::MaxPool::new(window, inputs[0], output)),
         Op::AveragePool { window, count_padding } => {
-            Box::new(average::AveragePool::new(window, *count_padding, inputs[0], output))
+            Arc::new(average::AveragePool::new(window, *count_padding, inputs[0], output))
         }
         Op::Reduce { kind: kind @ (Reduce::Mean | Reduce::Sum), axes, .. }
             if axes.as_slice() == [1, 2] && inputs[0].len() == 3 =>
         {
             let pixels = inputs[0][1] * inputs[0][2];
             let factor = if *kind == Reduce::Mean { 1.0 / pixels as f32 } else { 1.0 };
-            Box::new(average::GlobalSum { factor })
+            Arc::new(average::GlobalSum { factor })
         }
-        Op::Reduce { kind, axes, .. } => Box::new(Plain(reduce::Reduced::new(*kind, axes, inputs[0], output))),
-        Op::Pad { before, mode, .. } => Box::new(Plain(gather::Gather::pad(before, *mode, inputs[0], output))),
-        Op::Reshape(_) => Box::new(Plain(gather::Gather::reshape(inputs[0], output))),
-        Op::Transpose(order) => Box::new(Plain(gather::Gather::transpose(order, inputs[0], output))),
+        Op::Reduce { kind, axes, .. } => Arc::new(Plain(reduce::Reduced::new(*kind, axes, inputs[0], output))),
+        Op::Pad { before, mode, .. } => Arc::new(Plain(gather::Gather::pad(before, *mode, inputs[0], output))),
+        Op::Reshape(_) => Arc::new(Plain(gather::Gather::reshape(inputs[0], output))),
+        Op::Transpose(order) => Arc::new(Plain(gather::Gather::transpose(order, inputs[0], output))),
         Op::Slice { axis, start, step, .. } => {
-            Box::new(Plain(gather::Gather::slice(*axis, *start, *step, inputs[0], output)))
+            Arc::new(Plain(gather::Gather::slice(*axis, *start, *step, inputs[0], output)))
         }
-        Op::Resize(resize) => Box::new(Plain(gather::Resized::new(resize, inputs[0], output))),
-        Op::Softmax { axis } => Box::new(Plain(reduce::Softmax::new(*axis, inputs[0]))),
+        Op::Resize(resize) => Arc::new(Plain(gather::Resized::new(resize, inputs[0], output))),
+        Op::Softmax { axis } => Arc::new(Plain(reduce::Softmax::new(*axis, inputs[0]))),
     }))
 }

@@ -7,10 +7,13 @@
 //! also applies the gate of the value's activation, which the value's own sign and size decide, so that a gate costs no
 //! pass over memory. A contribution that is the reader's own gradient is not copied but referred to.
 
+use std::sync::{Arc, PoisonError};
+
 use super::activation::knees;
 use super::finish::Knees;
 use super::memory::{Interval, place};
 use super::methods::Methods;
+use super::shelf::Kernels;
 use super::{Kernel, Layout, kernel};
 use crate::engine::EngineError;
 use crate::engine::outline::Outline;
@@ -33,7 +36,7 @@ pub(super) struct Program {
 /// One step forward.
 pub(super) struct Step {
     /// Absent for concatenations whose parts are computed in place.
-    pub(super) kernel: Option<Box<dyn Kernel>>,
+    pub(super) kernel: Option<Arc<dyn Kernel>>,
     pub(super) inputs: Vec<usize>,
     /// The value that is added to the kernel's sums.
     pub(super) residual: Option<usize>,
@@ -102,8 +105,9 @@ impl Program {
         outline: &Outline,
         layout: Layout,
         methods: &Methods,
+        kernels: &Kernels,
     ) -> Result<Self, EngineError> {
-        let (mut steps, mut drafts, targets) = fuse(network, outline, layout, methods)?;
+        let (mut steps, mut drafts, targets) = fuse(network, outline, layout, methods, kernels)?;
         fold(&mut steps, &mut drafts);
         let mut intervals = Intervals::new(&steps, &drafts);
         let Backward { tasks, gradient } = Backward::new(&steps, &drafts, &targets, &mut intervals);
@@ -133,7 +137,13 @@ impl Program {
 /// Steps in order, their values, and the targets' values. Value `v` is the result of step `v - 1`.
 type Fused = (Vec<Step>, Vec<Draft>, Vec<usize>);
 
-fn fuse(network: &Network, outline: &Outline, layout: Layout, methods: &Methods) -> Result<Fused, EngineError> {
+fn fuse(
+    network: &Network,
+    outline: &Outline,
+    layout: Layout,
+    methods: &Methods,
+    kernels: &Kernels,
+) -> Result<Fused, EngineError> {
     let nodes = &outline.nodes;
     let op = |node: usize| &network.node(nodes[node].id).op;
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
@@ -155,8 +165,20 @@ fn fuse(network: &Network, outline: &Outline, layout: Layout, methods: &Methods)
             continue;
         }
         let chosen = methods.of(nodes[n].id);
-        let made = kernel(op(n), &outline.input_shapes(&nodes[n]), &nodes[n].shape, layout, chosen);
-        let Some(kernel) = made.map_err(EngineError::Mismatch)? else { continue };
+        let inputs = outline.input_shapes(&nodes[n]);
+        let mut shapes: Vec<Shape> = inputs.iter().map(|&shape| shape.clone()).collect();
+        shapes.push(nodes[n].shape.clone());
+        let key = (nodes[n].id, shapes, chosen);
+        let known = kernels.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let kernel = match known {
+            Some(kernel) => kernel,
+            None => {
+                let made = kernel(op(n), &inputs, &nodes[n].shape, layout, chosen).map_err(EngineError::Mismatch)?;
+                let Some(made) = made else { continue };
+                kernels.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&made));
+                made
+            }
+        };
         let mut step = Step { inputs: Vec::new(), residual: None, knees: None, memory: None, kernel: None };
         let (mut last, mut residual) = (n, None);
         while kernel.finishes() {

@@ -5,7 +5,8 @@
 #![expect(unsafe_code, reason = "vector instructions, and loads and stores through pointers")]
 
 /// A family of vector instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
+#[value(rename_all = "lower")]
 pub enum Instructions {
     /// 16 values at once, fused multiply-add.
     Avx512,

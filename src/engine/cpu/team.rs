@@ -209,7 +209,11 @@ mod tests {
         }));
         assert!(failed.is_err());
         let sum = AtomicUsize::new(0);
-        threads.run(|member| member.each(6, |piece| drop(sum.fetch_add(piece, Ordering::Relaxed))));
+        threads.run(|member| {
+            member.each(6, |piece| {
+                sum.fetch_add(piece, Ordering::Relaxed);
+            });
+        });
         assert_eq!(sum.into_inner(), 15);
     }
 }

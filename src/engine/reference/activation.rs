@@ -10,6 +10,9 @@ pub(super) struct Activated {
     activation: Activation,
     /// Slopes of a (P)LeakyReLU below 0, `[1,C,1,1]` or `[1,1,1,1]`.
     leak: Option<Tensor>,
+    /// Bounds of the value of Clip and HardSigmoid, `[1,1,1,1]`. A number given to [`Tensor::minimum`] would be sent to the
+    /// device in every pass.
+    bounds: Option<[Tensor; 2]>,
 }
 
 impl Activated {
@@ -20,7 +23,20 @@ impl Activated {
             Activation::PRelu { slopes } => Some(engine.tensor(slopes.data(), &per_channel(slopes.len(), rank))?),
             _ => None,
         };
-        Ok(Self { activation: activation.clone(), leak })
+        let bound = |value| engine.tensor(&[value], &per_channel(1, rank));
+        let bounds = match activation {
+            Activation::Clip { min, max } => Some([bound(*min)?, bound(*max)?]),
+            Activation::HardSigmoid { .. } | Activation::HardSwish => Some([bound(0.0)?, bound(1.0)?]),
+            _ => None,
+        };
+        Ok(Self { activation: activation.clone(), leak, bounds })
+    }
+
+    fn bounded(&self, z: &Tensor) -> Result<Tensor> {
+        match &self.bounds {
+            Some([min, max]) => z.broadcast_maximum(min)?.broadcast_minimum(max),
+            None => Ok(z.clone()),
+        }
     }
 
     /// `f(z)`.
@@ -30,9 +46,9 @@ impl Activated {
         }
         match &self.activation {
             Activation::Relu | Activation::LeakyRelu { .. } | Activation::PRelu { .. } => z.relu(),
-            Activation::Clip { min, max } => z.maximum(*min)?.minimum(*max),
-            Activation::HardSigmoid { alpha, beta } => hard_sigmoid(z, f64::from(*alpha), f64::from(*beta)),
-            Activation::HardSwish => z * hard_sigmoid(z, 1.0 / 6.0, 0.5)?,
+            Activation::Clip { .. } => self.bounded(z),
+            Activation::HardSigmoid { alpha, beta } => self.bounded(&z.affine(f64::from(*alpha), f64::from(*beta))?),
+            Activation::HardSwish => z * self.bounded(&z.affine(1.0 / 6.0, 0.5)?)?,
             Activation::Sigmoid => sigmoid(z),
             Activation::Tanh => z.tanh(),
             Activation::Silu => z * sigmoid(z)?,
@@ -57,8 +73,9 @@ impl Activated {
             }
             Activation::HardSwish => {
                 let ramp = z.affine(1.0 / 3.0, 0.5)?;
-                let middle = (inside(z, -3.0, 3.0)? * ramp)?;
-                middle + z.ge(3.0)?.to_dtype(z.dtype())?
+                let below = below(z, 3.0)?;
+                let middle = ((above(z, -3.0)? * &below)? * ramp)?;
+                middle + not(&below)?
             }
             Activation::Sigmoid => {
                 let s = sigmoid(z)?;
@@ -99,11 +116,11 @@ impl Activated {
         if low > high {
             return z.ones_like();
         }
-        let below = z.le(low)?.to_dtype(z.dtype())?;
+        let above = above(z, low)?;
         if high == f64::INFINITY {
-            return Ok(below);
+            return not(&above);
         }
-        below.maximum(&z.ge(high)?.to_dtype(z.dtype())?)
+        not(&(above * below(z, high)?)?)
     }
 
     /// Signed distance from the linear range; `z` itself where everything is flat.
@@ -114,25 +131,34 @@ impl Activated {
         }
         let mut sum = z.zeros_like()?;
         if low.is_finite() {
-            sum = z.affine(1.0, -low)?.minimum(0.0)?;
+            sum = z.affine(-1.0, low)?.relu()?.neg()?;
         }
         if high.is_finite() {
-            sum = (sum + z.affine(1.0, -high)?.maximum(0.0)?)?;
+            sum = (sum + z.affine(1.0, -high)?.relu()?)?;
         }
         Ok(sum)
     }
 
     fn proxy_value(&self, z: &Tensor, slope: f64) -> Result<Tensor> {
         match &self.leak {
-            Some(leak) => leaky(z, &leak.maximum(slope)?),
+            Some(leak) => leaky(z, &at_least(leak, slope)?),
             None => self.value(z)? + (self.overhang(z)? * (slope * self.activation.peak()))?,
         }
     }
 
     fn proxy_derivative(&self, z: &Tensor, slope: f64) -> Result<Tensor> {
         match &self.leak {
-            Some(leak) => leaky_slope(z, &leak.maximum(slope)?),
-            None => self.derivative(z)? + (self.flat_sides(z)? * (slope * self.activation.peak()))?,
+            Some(leak) => leaky_slope(z, &at_least(leak, slope)?),
+            None => {
+                let peak = self.activation.peak();
+                match self.activation {
+                    // Straight lines: the proxy only lifts the flat sides.
+                    Activation::Relu | Activation::Clip { .. } | Activation::HardSigmoid { .. } => {
+                        self.flat_sides(z)?.affine(peak * (slope - 1.0), peak)
+                    }
+                    _ => self.derivative(z)? + (self.flat_sides(z)? * (slope * peak))?,
+                }
+            }
         }
     }
 
@@ -162,7 +188,8 @@ impl Activated {
             _ => {
                 let derivative = self.derivative(z)?;
                 let lifted = derivative.maximum(&(step(z)? * peak)?)?;
-                z.le(0.0)?.where_cond(&lifted, &derivative)
+                let above = above(z, 0.0)?;
+                (derivative * &above)? + (lifted * not(&above)?)?
             }
         }
     }
@@ -171,15 +198,15 @@ impl Activated {
     fn redirected(&self, z: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let plain = (gradient * self.derivative(z)?)?;
         let (low, high) = self.activation.knees();
-        let outwards = |flat: Tensor, pushed: Tensor| flat * pushed;
-        let below = outwards(z.le(low)?, gradient.lt(0.0)?)?;
-        let further = if high.is_finite() { below.maximum(&outwards(z.ge(high)?, gradient.gt(0.0)?)?)? } else { below };
-        let kept = further.to_dtype(z.dtype())?.affine(-self.activation.peak(), self.activation.peak())?;
-        let redirected = (gradient * kept)?;
-        let alive = plain.abs()?.flatten_from(1)?.sum_keepdim(1)?.gt(0.0)?;
+        let mut further = (not(&above(z, low)?)? * below(gradient, 0.0)?)?;
+        if high.is_finite() {
+            further = (further + (not(&below(z, high)?)? * above(gradient, 0.0)?)?)?;
+        }
+        let redirected = (gradient * further.affine(-self.activation.peak(), self.activation.peak())?)?;
         let mut shape = vec![1; z.rank()];
         shape[0] = z.dim(0)?;
-        alive.reshape(shape)?.broadcast_as(z.dims())?.contiguous()?.where_cond(&plain, &redirected)
+        let alive = above(&plain.abs()?.flatten_from(1)?.sum_keepdim(1)?, 0.0)?.reshape(shape)?;
+        plain.broadcast_mul(&alive)? + redirected.broadcast_mul(&not(&alive)?)?
     }
 }
 
@@ -206,16 +233,30 @@ impl Operation for Activated {
 
 /// 1 above `knee`, else 0.
 fn above(z: &Tensor, knee: f64) -> Result<Tensor> {
-    z.gt(knee)?.to_dtype(z.dtype())
+    if knee == 0.0 { z.sign()?.relu() } else { z.affine(1.0, -knee)?.sign()?.relu() }
 }
 
-/// 1 strictly between `low` and `high`, else 0.
-fn inside(z: &Tensor, low: f64, high: f64) -> Result<Tensor> {
-    (z.gt(low)? * z.lt(high)?)?.to_dtype(z.dtype())
+/// 1 below `knee`, else 0.
+fn below(z: &Tensor, knee: f64) -> Result<Tensor> {
+    z.affine(-1.0, knee)?.sign()?.relu()
+}
+
+/// 0 for 1, and 1 for 0.
+fn not(truth: &Tensor) -> Result<Tensor> {
+    truth.affine(-1.0, 1.0)
+}
+
+/// The larger of a tensor and a number. Only for few values: it rounds.
+fn at_least(x: &Tensor, least: f64) -> Result<Tensor> {
+    x.affine(1.0, -least)?.relu()?.affine(1.0, least)
+}
+
+fn below_zero(z: &Tensor) -> Result<Tensor> {
+    z.neg()?.relu()?.neg()
 }
 
 fn leaky(z: &Tensor, leak: &Tensor) -> Result<Tensor> {
-    z.relu()? + z.minimum(0.0)?.broadcast_mul(leak)?
+    z.relu()? + below_zero(z)?.broadcast_mul(leak)?
 }
 
 fn leaky_slope(z: &Tensor, leak: &Tensor) -> Result<Tensor> {
@@ -227,20 +268,17 @@ fn sigmoid(z: &Tensor) -> Result<Tensor> {
     z.neg()?.exp()?.affine(1.0, 1.0)?.recip()
 }
 
-fn hard_sigmoid(z: &Tensor, alpha: f64, beta: f64) -> Result<Tensor> {
-    z.affine(alpha, beta)?.maximum(0.0)?.minimum(1.0)
-}
-
 fn softplus(z: &Tensor) -> Result<Tensor> {
     z.relu()? + z.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?
 }
 
 fn elu(z: &Tensor, alpha: f64) -> Result<Tensor> {
-    z.relu()? + z.minimum(0.0)?.exp()?.affine(alpha, -alpha)?
+    z.relu()? + below_zero(z)?.exp()?.affine(alpha, -alpha)?
 }
 
 fn elu_slope(z: &Tensor, alpha: f64) -> Result<Tensor> {
-    z.gt(0.0)?.where_cond(&z.ones_like()?, &z.minimum(0.0)?.exp()?.affine(alpha, 0.0)?)
+    let above = above(z, 0.0)?;
+    &above + (not(&above)? * below_zero(z)?.exp()?.affine(alpha, 0.0)?)?
 }
 
 fn normal_cdf(z: &Tensor) -> Result<Tensor> {

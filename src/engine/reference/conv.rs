@@ -2,60 +2,115 @@
 
 use candle_core::{Result, Tensor};
 
-use super::taps::Taps;
-use super::{Backward, Operation, Reference};
+use super::taps::{Gather, Taps, weighted};
+use super::{Backward, Operation, Precision, Reference};
 use crate::engine::Forward;
 use crate::network::{self, Array, Shape};
 
+/// A convolution with `G` groups of `C/G` input and `O/G` output channels and `T` taps; maps have `H*W` input pixels and
+/// `P` output positions.
 pub(super) struct Conv {
-    taps: Taps,
-    groups: usize,
-    /// `[G, O/G, C/G * taps]`.
-    weight: Tensor,
-    /// `[G, C/G * taps, O/G]`.
-    transposed: Tensor,
+    product: Product,
+    /// Per-sample shapes `[C,H,W]` and `[O,OH,OW]`.
+    input: Vec<usize>,
+    output: Vec<usize>,
     /// `[1, O, 1, 1]`.
     bias: Option<Tensor>,
+}
+
+enum Product {
+    /// One tap: the map itself is the matrix. `weight` `[G, O/G, C/G]`, `back` `[G, C/G, O/G]`.
+    Pointwise { weight: Tensor, back: Tensor, precision: Precision },
+    /// Windows at every pixel: backward is the same with turned weights, at no more work. `weight` `[G, O/G, C/G * T]`,
+    /// `back` `[G, C/G, O/G * T]`.
+    Dense { weight: Tensor, back: Tensor, columns: Gather, readers: Gather, precision: Precision },
+    /// Windows with gaps between them: backward first multiplies, then adds up what each pixel gets. `weight`
+    /// `[G, O/G, C/G * T]`, `back` `[G, C/G * T, O/G]`.
+    Strided { weight: Tensor, back: Tensor, columns: Gather, fold: Gather, precision: Precision },
+    /// One channel in and out of each group: a weighted sum of taps, forward and backward. `weight` `[C, T]`, `back`
+    /// `[C, R]` for the `R` rows of `fold`, or `[C, T]` for those of `readers`.
+    Depthwise { weight: Tensor, columns: Gather, back: DepthwiseBack },
+}
+
+enum DepthwiseBack {
+    /// Each row of `readers` is a tap.
+    Dense { readers: Gather },
+    /// Taps are weighted first.
+    Strided { fold: Gather },
 }
 
 impl Conv {
     pub(super) fn new(engine: &Reference, conv: &network::Conv, input: &Shape, output: &Shape) -> Result<Self> {
         let (groups, out) = (conv.groups, conv.out_channels());
-        let weight = engine.tensor(conv.weight.data(), &[groups, out / groups, conv.weight.len() / out])?;
-        let transposed = weight.transpose(1, 2)?.contiguous()?;
-        let bias = conv.bias.as_ref().map(|bias| engine.tensor(bias.data(), &[1, out, 1, 1])).transpose()?;
+        let (a, b) = (out / groups, input[0] / groups);
         let taps = Taps::new(&conv.window, [input[1], input[2]], [output[1], output[2]]);
-        Ok(Self { taps, groups, weight, transposed, bias })
-    }
-
-    /// `[N, C, H, W]` to `[N, G, C/G * taps, P]`, channels outermost, as the weights are.
-    fn columns(&self, x: &Tensor) -> Result<Tensor> {
-        let (n, c, ..) = x.dims4()?;
-        if self.taps.is_pointwise() {
-            return x.reshape((n, self.groups, c / self.groups, ()));
-        }
-        let views = self.taps.views(x, 0.0)?;
-        Tensor::stack(&views, 2)?.reshape((n, self.groups, c / self.groups * self.taps.count(), ()))
+        let count = taps.count();
+        let precision = engine.precision;
+        let weight = engine.tensor(conv.weight.data(), &[groups, a, b * count])?;
+        let operand = |weight: &Tensor| precision.operand(&weight.contiguous()?);
+        let product = if taps.is_pointwise() {
+            let back = operand(&weight.transpose(1, 2)?)?;
+            Product::Pointwise { weight: operand(&weight)?, back, precision }
+        } else if a == 1 && b == 1 {
+            let back = if taps.is_dense() {
+                DepthwiseBack::Dense { readers: taps.readers(engine)? }
+            } else {
+                DepthwiseBack::Strided { fold: taps.fold(engine)? }
+            };
+            Product::Depthwise { weight: weight.reshape((groups, count))?, columns: taps.columns(engine)?, back }
+        } else if taps.is_dense() {
+            let turned = weight.reshape((groups, a, b, count))?.transpose(1, 2)?.contiguous()?;
+            let back = operand(&turned.reshape((groups, b, a * count))?)?;
+            let (columns, readers) = (taps.columns(engine)?, taps.readers(engine)?);
+            Product::Dense { weight: operand(&weight)?, back, columns, readers, precision }
+        } else {
+            let back = operand(&weight.transpose(1, 2)?)?;
+            let (columns, fold) = (taps.columns(engine)?, taps.fold(engine)?);
+            Product::Strided { weight: operand(&weight)?, back, columns, fold, precision }
+        };
+        let bias = conv.bias.as_ref().map(|bias| engine.tensor(bias.data(), &[1, out, 1, 1])).transpose()?;
+        Ok(Self { product, input: input.to_vec(), output: output.to_vec(), bias })
     }
 }
 
 /// `weight [G,A,B] x columns [N,G,B,P]`, one product per sample and group, so that no sample depends on its batch.
-fn multiply(weight: &Tensor, columns: &Tensor) -> Result<Tensor> {
-    let (n, groups, b, p) = columns.dims4()?;
-    let a = weight.dim(1)?;
+/// Columns come in any shape of as many values, for `n` samples.
+fn multiply(precision: Precision, weight: &Tensor, columns: &Tensor, n: usize) -> Result<Tensor> {
+    let (groups, a, b) = weight.dims3()?;
     if groups == 1 {
-        let product = weight.broadcast_as((n, a, b))?.matmul(&columns.reshape((n, b, p))?)?;
-        return product.reshape((n, 1, a, p));
+        let weight = weight.broadcast_as((n, a, b))?;
+        return precision.product(&weight, &columns.reshape((n, b, ()))?);
     }
     let weight = weight.unsqueeze(0)?.broadcast_as((n, groups, a, b))?.contiguous()?;
-    weight.matmul(&columns.contiguous()?)
+    precision.product(&weight, &columns.reshape((n, groups, b, ()))?)
+}
+
+/// A weighted sum of rows per channel: `weight [C,R]`, `rows [N*C, R*length]`.
+fn weigh(weight: &Tensor, rows: &Tensor, n: usize) -> Result<Tensor> {
+    let (channels, count) = weight.dims2()?;
+    let weight = weight.unsqueeze(0)?.broadcast_as((n, channels, count))?.contiguous()?;
+    weighted(&weight.reshape((n * channels, 1, count))?, rows)
+}
+
+/// A per-sample shape for `n` samples.
+fn samples(n: usize, shape: &[usize]) -> Vec<usize> {
+    std::iter::once(n).chain(shape.iter().copied()).collect()
 }
 
 impl Operation for Conv {
     fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
-        let n = inputs[0].dim(0)?;
-        let [height, width] = self.taps.output();
-        let y = multiply(&self.weight, &self.columns(inputs[0])?)?.reshape((n, (), height, width))?;
+        let x = inputs[0];
+        let n = x.dim(0)?;
+        let y = match &self.product {
+            Product::Pointwise { weight, precision, .. } => {
+                multiply(*precision, weight, &precision.operand(&x.contiguous()?)?, n)?
+            }
+            Product::Dense { weight, columns, precision, .. } | Product::Strided { weight, columns, precision, .. } => {
+                multiply(*precision, weight, &columns.apply(&precision.operand(x)?)?, n)?
+            }
+            Product::Depthwise { weight, columns, .. } => weigh(weight, &columns.apply(x)?, n)?,
+        };
+        let y = y.reshape(samples(n, &self.output))?;
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
@@ -63,16 +118,28 @@ impl Operation for Conv {
     }
 
     fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        let (n, out, height, width) = pass.gradient.dims4()?;
-        let gradient = pass.gradient.contiguous()?.reshape((n, self.groups, out / self.groups, height * width))?;
-        let columns = multiply(&self.transposed, &gradient)?;
-        if self.taps.is_pointwise() {
-            return Ok(vec![Some(columns.reshape(pass.inputs[0].dims())?)]);
-        }
-        let channels = pass.inputs[0].dim(1)?;
-        let columns = columns.reshape((n, channels, self.taps.count(), height, width))?;
-        let taps = (0..self.taps.count()).map(|k| columns.narrow(2, k, 1)?.squeeze(2)).collect::<Result<Vec<_>>>()?;
-        Ok(vec![Some(self.taps.fold(&taps)?)])
+        let g = pass.gradient;
+        let n = g.dim(0)?;
+        let gradient = match &self.product {
+            Product::Pointwise { back, precision, .. } => {
+                multiply(*precision, back, &precision.operand(&g.contiguous()?)?, n)?
+            }
+            Product::Dense { back, readers, precision, .. } => {
+                multiply(*precision, back, &readers.apply(&precision.operand(g)?)?, n)?
+            }
+            Product::Strided { back, fold, precision, .. } => {
+                fold.apply_sum(&multiply(*precision, back, &precision.operand(&g.contiguous()?)?, n)?)?
+            }
+            Product::Depthwise { weight, back: DepthwiseBack::Dense { readers }, .. } => {
+                weigh(weight, &readers.apply(g)?, n)?
+            }
+            Product::Depthwise { weight, back: DepthwiseBack::Strided { fold }, .. } => {
+                let (channels, count) = weight.dims2()?;
+                let weight = weight.reshape((1, channels, count, 1))?;
+                fold.apply_sum(&weight.broadcast_mul(&g.contiguous()?.reshape((n, channels, 1, ()))?)?)?
+            }
+        };
+        Ok(vec![Some(gradient.reshape(samples(n, &self.input))?)])
     }
 }
 
@@ -80,9 +147,10 @@ pub(super) struct Dense {
     /// `[1, O, I]`.
     weight: Tensor,
     /// `[1, I, O]`.
-    transposed: Tensor,
+    back: Tensor,
     /// `[1, O]`.
     bias: Option<Tensor>,
+    precision: Precision,
 }
 
 impl Dense {
@@ -90,23 +158,23 @@ impl Dense {
         let &[out, features] = weight.shape() else {
             candle_core::bail!("dense weights of {:?}", weight.shape());
         };
-        let weight = engine.tensor(weight.data(), &[1, out, features])?;
-        let transposed = weight.transpose(1, 2)?.contiguous()?;
+        let precision = engine.precision;
+        let weight = precision.operand(&engine.tensor(weight.data(), &[1, out, features])?)?;
+        let back = weight.transpose(1, 2)?.contiguous()?;
         let bias = bias.map(|bias| engine.tensor(bias.data(), &[1, out])).transpose()?;
-        Ok(Self { weight, transposed, bias })
+        Ok(Self { weight, back, bias, precision })
     }
-}
 
-/// `weight [1,A,B] x vectors [N,B]`, one product per sample.
-fn apply(weight: &Tensor, vectors: &Tensor) -> Result<Tensor> {
-    let (n, b) = vectors.dims2()?;
-    let a = weight.dim(1)?;
-    weight.broadcast_as((n, a, b))?.matmul(&vectors.contiguous()?.reshape((n, b, 1))?)?.squeeze(2)
+    /// `weight [1,A,B] x vectors [N,B]`, one product per sample.
+    fn apply(&self, weight: &Tensor, vectors: &Tensor) -> Result<Tensor> {
+        let vectors = self.precision.operand(&vectors.contiguous()?)?;
+        multiply(self.precision, weight, &vectors, vectors.dim(0)?)?.squeeze(2)
+    }
 }
 
 impl Operation for Dense {
     fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
-        let y = apply(&self.weight, inputs[0])?;
+        let y = self.apply(&self.weight, inputs[0])?;
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
@@ -114,6 +182,6 @@ impl Operation for Dense {
     }
 
     fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(apply(&self.transposed, pass.gradient)?)])
+        Ok(vec![Some(self.apply(&self.back, pass.gradient)?)])
     }
 }

@@ -2,11 +2,15 @@
 //!
 //! Forward and backward are written out operation by operation; nothing relies on automatic differentiation. In f64 on
 //! the CPU it is what other engines are compared with.
+//!
+//! On a GPU every number of weights, index lists and constants is on the device when a plan is made, and no result comes
+//! back to the host within a pass; a pass only queues kernels.
 
 mod activation;
 mod binary;
 mod conv;
 mod pool;
+mod precision;
 mod rearrange;
 mod reduce;
 mod taps;
@@ -14,6 +18,8 @@ mod taps;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
+
+pub use precision::Precision;
 
 use super::outline::Outline;
 use super::{Engine, EngineError, Forward, Gate, Plan};
@@ -24,12 +30,18 @@ use crate::network::{Network, NodeId, Op, Shape};
 pub struct Reference {
     device: Device,
     dtype: DType,
+    precision: Precision,
 }
 
 impl Reference {
     /// Runs networks on `device` in `dtype` (`F32`, or `F64` on the CPU).
     pub fn new(device: Device, dtype: DType) -> Self {
-        Self { device, dtype }
+        Self { device, dtype, precision: Precision::Full }
+    }
+
+    /// Computes matrix products as `precision` says. Less than [`Precision::Full`] is for engines in f32.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 }
 
@@ -96,7 +108,7 @@ impl Reference {
             Op::Activation(activation) => Box::new(activation::Activated::new(self, activation, inputs[0])?),
             Op::Binary(kind) => Box::new(binary::Elementwise { kind: *kind, rank: output.len() }),
             Op::Concat { axis } => Box::new(rearrange::Concat { dim: axis + 1 }),
-            Op::MaxPool(window) => Box::new(pool::MaxPool::new(window, inputs[0], output)),
+            Op::MaxPool(window) => Box::new(pool::MaxPool::new(self, window, inputs[0], output)?),
             Op::AveragePool { window, count_padding } => {
                 Box::new(pool::AveragePool::new(self, window, *count_padding, inputs[0], output)?)
             }
@@ -106,7 +118,7 @@ impl Reference {
             Op::Transpose(order) => Box::new(rearrange::Transpose::new(order)),
             Op::Slice { axis, start, end, step } => {
                 let indices = (*start..(*end).min(inputs[0][*axis])).step_by(*step).collect();
-                Box::new(rearrange::Select::new(self, axis + 1, indices)?)
+                Box::new(rearrange::Select::new(self, axis + 1, indices, inputs[0][*axis])?)
             }
             Op::Resize(resize) => Box::new(rearrange::Resized::new(self, resize, inputs[0], output)?),
             Op::Softmax { axis } => Box::new(reduce::Softmax { dim: axis + 1 }),

@@ -1,50 +1,72 @@
 //! Max and average pooling over taps.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::taps::Taps;
+use super::taps::{Gather, Taps};
 use super::{Backward, Operation, Reference};
 use crate::engine::Forward;
 use crate::network::{Shape, Window};
 
 pub(super) struct MaxPool {
-    taps: Taps,
+    /// What each tap reads.
+    taps: Vec<Gather>,
+    /// And back.
+    back: Vec<Gather>,
+    /// `[1, 1]`: the border, below every number.
+    border: Tensor,
+    input: [usize; 2],
+    output: [usize; 2],
 }
 
 impl MaxPool {
-    pub(super) fn new(window: &Window, input: &Shape, output: &Shape) -> Self {
-        Self { taps: Taps::new(window, [input[1], input[2]], [output[1], output[2]]) }
+    pub(super) fn new(engine: &Reference, window: &Window, input: &Shape, output: &Shape) -> Result<Self> {
+        let (input, output) = ([input[1], input[2]], [output[1], output[2]]);
+        let taps = Taps::new(window, input, output);
+        let border = engine.tensor(&[f32::NEG_INFINITY], &[1, 1])?;
+        Ok(Self { taps: taps.each(engine)?, back: taps.each_back(engine)?, border, input, output })
+    }
+
+    /// `[N,C,H,W]` to flat maps with a border value behind each, `[N*C, H*W + 1]`.
+    fn bordered(&self, x: &Tensor) -> Result<Tensor> {
+        let maps = x.contiguous()?.reshape(((), self.input[0] * self.input[1]))?;
+        Tensor::cat(&[&maps, &self.border.broadcast_as((maps.dim(0)?, 1))?.contiguous()?], 1)
     }
 }
 
 impl Operation for MaxPool {
     fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
-        let views = self.taps.views(inputs[0], f64::NEG_INFINITY)?;
-        let mut largest = views[0].contiguous()?;
-        for view in &views[1..] {
-            largest = largest.maximum(&view.contiguous()?)?;
-        }
-        Ok(largest)
+        let (n, c, ..) = inputs[0].dims4()?;
+        let maps = self.bordered(inputs[0])?;
+        let mut taps = self.taps.iter().map(|tap| tap.apply(&maps));
+        let Some(first) = taps.next() else { candle_core::bail!("a pool without taps") };
+        let largest = taps.try_fold(first?, |largest, tap| largest.maximum(&tap?))?;
+        largest.reshape((n, c, self.output[0], self.output[1]))
     }
 
     /// The first of equal values in row-major order gets the gradient.
     fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        let views = self.taps.views(pass.inputs[0], f64::NEG_INFINITY)?;
-        let mut open = pass.gradient.ones_like()?.to_dtype(DType::U8)?;
-        let mut taps = Vec::with_capacity(views.len());
-        for view in &views {
-            let hit = (view.contiguous()?.eq(pass.output)? * &open)?;
-            open = (open - &hit)?;
-            taps.push((hit.to_dtype(pass.gradient.dtype())? * pass.gradient)?);
+        let maps = self.bordered(pass.inputs[0])?;
+        let (count, outputs) = (maps.dim(0)?, self.output[0] * self.output[1]);
+        let largest = pass.output.contiguous()?.reshape((count, outputs))?;
+        // What is left of the gradient for the taps still to come.
+        let mut left = pass.gradient.contiguous()?.reshape((count, outputs))?;
+        let mut sum = None;
+        for (tap, back) in self.taps.iter().zip(&self.back) {
+            let hit = tap.apply(&maps)?.eq(&largest)?.to_dtype(left.dtype())?;
+            let part = (hit * &left)?;
+            left = (left - &part)?;
+            super::accumulate(&mut sum, back.apply(&part)?)?;
         }
-        Ok(vec![Some(self.taps.fold(&taps)?)])
+        sum.map(|sum| Ok(Some(sum.reshape(pass.inputs[0].dims())?))).into_iter().collect()
     }
 }
 
 pub(super) struct AveragePool {
-    taps: Taps,
+    columns: Gather,
+    spread: Gather,
     /// One over the number of values that count in each window, `[1,1,OH,OW]`.
     share: Tensor,
+    output: [usize; 2],
 }
 
 impl AveragePool {
@@ -59,22 +81,21 @@ impl AveragePool {
         let shares: Vec<f32> =
             counts[0].iter().flat_map(|y| counts[1].iter().map(move |x| 1.0 / (y * x).max(1) as f32)).collect();
         let share = engine.tensor(&shares, &[1, 1, output[1], output[2]])?;
-        Ok(Self { taps: Taps::new(window, [input[1], input[2]], [output[1], output[2]]), share })
+        let output = [output[1], output[2]];
+        let taps = Taps::new(window, [input[1], input[2]], output);
+        Ok(Self { columns: taps.columns(engine)?, spread: taps.spread(engine)?, share, output })
     }
 }
 
 impl Operation for AveragePool {
     fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
-        let views = self.taps.views(inputs[0], 0.0)?;
-        let mut sum = views[0].contiguous()?;
-        for view in &views[1..] {
-            sum = (sum + view.contiguous()?)?;
-        }
+        let (n, c, ..) = inputs[0].dims4()?;
+        let sum = self.columns.apply_sum(inputs[0])?.reshape((n, c, self.output[0], self.output[1]))?;
         sum.broadcast_mul(&self.share)
     }
 
     fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
         let part = pass.gradient.broadcast_mul(&self.share)?;
-        Ok(vec![Some(self.taps.fold(&vec![part; self.taps.count()])?)])
+        Ok(vec![Some(self.spread.apply_sum(&part)?.reshape(pass.inputs[0].dims())?)])
     }
 }

@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Result, Tensor};
 
+use super::taps::NOWHERE;
 use super::{Backward, Operation, Reference};
 use crate::engine::Forward;
 use crate::network::{PadMode, Resize, Shape};
@@ -88,24 +89,39 @@ impl Operation for Transpose {
 pub(super) struct Select {
     dim: usize,
     indices: Tensor,
+    /// For the `i`-th use of each input value, where it was put; [`NOWHERE`] behind its last use.
+    uses: Vec<Tensor>,
 }
 
 impl Select {
-    pub(super) fn new(engine: &Reference, dim: usize, indices: Vec<usize>) -> Result<Self> {
-        let indices: Vec<u32> = indices.into_iter().map(|i| i as u32).collect();
-        let indices = Tensor::new(indices, &Device::Cpu)?.to_device(&engine.device)?;
-        Ok(Self { dim, indices })
+    /// From an axis of `length`.
+    pub(super) fn new(engine: &Reference, dim: usize, indices: Vec<usize>, length: usize) -> Result<Self> {
+        let mut uses: Vec<Vec<u32>> = vec![vec![NOWHERE; length]];
+        for (to, &from) in indices.iter().enumerate() {
+            match uses.iter_mut().find(|places| places[from] == NOWHERE) {
+                Some(places) => places[from] = to as u32,
+                None => {
+                    let mut places = vec![NOWHERE; length];
+                    places[from] = to as u32;
+                    uses.push(places);
+                }
+            }
+        }
+        let indices = indices.into_iter().map(|i| i as u32).collect();
+        let on_device = |indices: Vec<u32>| Tensor::new(indices, &Device::Cpu)?.to_device(&engine.device);
+        let uses = uses.into_iter().map(on_device).collect::<Result<_>>()?;
+        Ok(Self { dim, indices: on_device(indices)?, uses })
     }
 
     fn apply(&self, x: &Tensor) -> Result<Tensor> {
         x.contiguous()?.index_select(&self.indices, self.dim)
     }
 
-    fn adjoint(&self, gradient: &Tensor, length: usize) -> Result<Tensor> {
-        let mut shape = gradient.dims().to_vec();
-        shape[self.dim] = length;
-        let zeros = Tensor::zeros(shape, gradient.dtype(), gradient.device())?;
-        zeros.index_add(&self.indices, &gradient.contiguous()?, self.dim)
+    fn adjoint(&self, gradient: &Tensor) -> Result<Tensor> {
+        let gradient = gradient.contiguous()?;
+        let part = |places| gradient.index_select(places, self.dim);
+        let first = part(&self.uses[0])?;
+        self.uses[1..].iter().try_fold(first, |sum, places| sum + part(places)?)
     }
 }
 
@@ -115,7 +131,7 @@ impl Operation for Select {
     }
 
     fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(self.adjoint(pass.gradient, pass.inputs[0].dim(self.dim)?)?)])
+        Ok(vec![Some(self.adjoint(pass.gradient)?)])
     }
 }
 
@@ -123,7 +139,7 @@ pub(super) enum Pad {
     /// `border` is 0 where the input goes, and elsewhere the border's value.
     Constant { before: Vec<usize>, after: Vec<usize>, border: Option<Tensor> },
     /// One selection per padded axis.
-    Mirror(Vec<(Select, usize)>),
+    Mirror(Vec<Select>),
 }
 
 impl Pad {
@@ -155,7 +171,7 @@ impl Pad {
                 None if reflect => before[axis] - i,
                 None => 0,
             });
-            selections.push((Select::new(engine, axis + 1, indices.collect())?, length));
+            selections.push(Select::new(engine, axis + 1, indices.collect(), length)?);
         }
         Ok(Self::Mirror(selections))
     }
@@ -194,7 +210,7 @@ impl Operation for Pad {
                 surround(inputs[0], before, after)?.broadcast_add(border)
             }
             Self::Mirror(selections) => {
-                selections.iter().try_fold(inputs[0].clone(), |x, (selection, _)| selection.apply(&x))
+                selections.iter().try_fold(inputs[0].clone(), |x, selection| selection.apply(&x))
             }
         }
     }
@@ -208,8 +224,8 @@ impl Operation for Pad {
                 }
             }
             Self::Mirror(selections) => {
-                for (selection, length) in selections.iter().rev() {
-                    gradient = selection.adjoint(&gradient, *length)?;
+                for selection in selections.iter().rev() {
+                    gradient = selection.adjoint(&gradient)?;
                 }
             }
         }
@@ -219,10 +235,10 @@ impl Operation for Pad {
 
 /// Interpolation as two matrix products: rows, then columns.
 pub(super) struct Resized {
-    /// `[OH, H]`.
-    rows: Tensor,
-    /// `[W, OW]`.
-    columns: Tensor,
+    /// `[OH, H]`, `[W, OW]`.
+    forward: [Tensor; 2],
+    /// `[H, OH]`, `[OW, W]`.
+    backward: [Tensor; 2],
 }
 
 impl Resized {
@@ -237,12 +253,14 @@ impl Resized {
             }
             engine.tensor(&weights, &[to, from])
         };
-        Ok(Self { rows: matrix(0)?, columns: matrix(1)?.t()?.contiguous()? })
+        let (rows, columns) = (matrix(0)?, matrix(1)?);
+        let backward = [rows.t()?.contiguous()?, columns.clone()];
+        Ok(Self { forward: [rows, columns.t()?.contiguous()?], backward })
     }
 }
 
 /// `rows x map x columns` for every map of `[N,C,H,W]`.
-fn sandwich(rows: &Tensor, x: &Tensor, columns: &Tensor) -> Result<Tensor> {
+fn sandwich([rows, columns]: &[Tensor; 2], x: &Tensor) -> Result<Tensor> {
     let (n, c, height, width) = x.dims4()?;
     let (to_height, to_width) = (rows.dim(0)?, columns.dim(1)?);
     let maps = x.contiguous()?.reshape((n * c, height, width))?;
@@ -253,11 +271,10 @@ fn sandwich(rows: &Tensor, x: &Tensor, columns: &Tensor) -> Result<Tensor> {
 
 impl Operation for Resized {
     fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
-        sandwich(&self.rows, inputs[0], &self.columns)
+        sandwich(&self.forward, inputs[0])
     }
 
     fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        let (rows, columns) = (self.rows.t()?.contiguous()?, self.columns.t()?.contiguous()?);
-        Ok(vec![Some(sandwich(&rows, pass.gradient, &columns)?)])
+        Ok(vec![Some(sandwich(&self.backward, pass.gradient)?)])
     }
 }
