@@ -57,18 +57,15 @@ impl Depthwise {
     pub(super) fn run(&self, site: &Site<'_>, source: Map, finish: &Finish<'_>) {
         assert_eq!(source.channels, finish.to.channels);
         assert_eq!(source.images, finish.to.images);
-        let rows: usize = self.phases.iter().map(|phase| phase.grid[0]).sum();
+        let rows = finish.to.height;
         site.member.each(source.images * rows, |piece| {
-            let (image, mut row) = (piece / rows, piece % rows);
-            for phase in &self.phases {
-                if row < phase.grid[0] {
-                    let job = Row { depthwise: self, phase, image, row, source, finish };
-                    // SAFETY: the instructions are available; the phase's grid lies in the destination; no two pieces
-                    // write the same row of it.
-                    unsafe { site.instructions.run(job) };
-                    break;
-                }
-                row -= phase.grid[0];
+            let (image, y) = (piece / rows, piece % rows);
+            // All phases of a row together: they write neighbouring pixels.
+            for (phase, row) in self.phases.iter().filter_map(|phase| Some((phase, phase.row_at(y)?))) {
+                let job = Row { depthwise: self, phase, image, row, source, finish };
+                // SAFETY: the instructions are available; the phase's grid lies in the destination; no two pieces write
+                // the same row of it.
+                unsafe { site.instructions.run(job) };
             }
         });
     }
@@ -168,6 +165,9 @@ impl Row<'_> {
                             }
                         }
                     }
+                }
+                for i in COUNT..2 * COUNT {
+                    finish.prefetch::<S>(pixel + i * phase.step[1], c, count);
                 }
                 for (i, &sum) in sums.iter().enumerate() {
                     let pixel = pixel + i * phase.step[1];

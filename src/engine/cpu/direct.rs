@@ -291,6 +291,10 @@ impl Job for Piece<'_> {
                             let row = if inside { source.at(pixel).add(part.from[0]) } else { source.data };
                             (row.cast_const(), phase.stride[1] * source.pixel)
                         };
+                        for x in (left..right).filter(|_| !part.scattered) {
+                            let to = [phase.start[0] + y * phase.step[0], phase.start[1] + x * phase.step[1]];
+                            self.finish.prefetch::<S>(self.pixel(to), part.to[0] + panel.first, panel.columns);
+                        }
                         product::<S>([right - left, panel.vectors], &part.runs, row, step, weights, sums);
                         for x in left..right {
                             let row = sums.add((x - left) * panel.vectors * S::LANES);

@@ -74,6 +74,29 @@ impl<'a> Finish<'a> {
         }
     }
 
+    /// Asks for what [`Finish::row`] will read.
+    ///
+    /// # Safety
+    /// As [`Simd`].
+    #[inline(always)]
+    pub(super) unsafe fn prefetch<S: Simd>(&self, pixel: usize, channel: usize, count: usize) {
+        let reads = self.add.is_some() || !matches!(self.gate, Gated::Open);
+        let mut c = channel;
+        while reads && c < channel + count {
+            // SAFETY: only asked for, wherever it lies.
+            unsafe {
+                let at = |map: &Map| map.data.wrapping_add(pixel * map.pixel + c).cast_const();
+                if let Some(add) = &self.add {
+                    S::prefetch(at(add));
+                }
+                if let Gated::Knees { output: map, .. } | Gated::Soft { input: map, .. } = &self.gate {
+                    S::prefetch(at(map));
+                }
+            }
+            c += 16;
+        }
+    }
+
     /// Takes in the sums of `count` channels, from `channel`, of one pixel.
     ///
     /// # Safety

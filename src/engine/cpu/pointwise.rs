@@ -116,6 +116,9 @@ impl Job for Piece<'_> {
                 // SAFETY: the rows lie in the source, the panel in the destination's channels.
                 unsafe {
                     let (from, to) = (self.source.at(first), weights.weights(panel));
+                    for r in 0..count {
+                        self.finish.prefetch::<S>(first + r, panel.first, panel.columns);
+                    }
                     product::<S>([count, panel.vectors], runs, from, self.source.pixel, to, self.sums);
                     for r in 0..count {
                         let sums = self.sums.add(r * panel.vectors * S::LANES);

@@ -44,19 +44,16 @@ impl Kernel for MaxPool {
     }
 
     fn backward(&self, site: &Site<'_>, _: usize, view: &Back<'_>, finish: &Finish<'_>) {
-        let rows: usize = self.backward.iter().map(|phase| phase.grid[0]).sum();
+        let rows = finish.to.height;
         let Some(winners) = view.memory else { return };
         let (gradient, channels) = (view.gradient, finish.to.channels);
         let winners = Map { data: winners, pixel: channels, ..gradient };
         site.member.each(gradient.images * rows, |piece| {
-            let (image, mut row) = (piece / rows, piece % rows);
-            for phase in &self.backward {
-                if row < phase.grid[0] {
-                    // SAFETY: the instructions are available; no two pieces write the same row of the phase.
-                    unsafe { site.instructions.run(Backward { phase, image, row, gradient, winners, finish }) };
-                    break;
-                }
-                row -= phase.grid[0];
+            let (image, y) = (piece / rows, piece % rows);
+            // All phases of a row together: they write neighbouring pixels.
+            for (phase, row) in self.backward.iter().filter_map(|phase| Some((phase, phase.row_at(y)?))) {
+                // SAFETY: the instructions are available; no two pieces write the same row.
+                unsafe { site.instructions.run(Backward { phase, image, row, gradient, winners, finish }) };
             }
         });
     }
@@ -140,6 +137,7 @@ impl Job for Backward<'_> {
                 unsafe {
                     let zero = S::splat(0.0);
                     let mut sum = zero;
+                    finish.prefetch::<S>(pixel + 2 * phase.step[1], c, count);
                     for read in &reads {
                         let from = image * gradient.size() + read.pixel + shift;
                         let winner = load::<S>(&winners, from, c, count);

@@ -105,6 +105,13 @@ pub(super) struct Read {
 }
 
 impl Phase {
+    /// The row of the grid that lies in row `y` of the destination.
+    pub(super) fn row_at(&self, y: usize) -> Option<usize> {
+        let distance = y.checked_sub(self.start[0])?;
+        (distance.is_multiple_of(self.step[0]) && distance / self.step[0] < self.grid[0])
+            .then_some(distance / self.step[0])
+    }
+
     /// What a pixel of the grid reads from a map of height and width `size`.
     pub(super) fn reads(&self, [row, column]: [usize; 2], size: [usize; 2], reads: &mut Vec<Read>) {
         reads.clear();
