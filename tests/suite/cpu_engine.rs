@@ -196,6 +196,25 @@ fn fused_networks_agree_on_every_instruction_set() {
 }
 
 #[test]
+fn of_joined_activations_each_is_redirected_on_its_own() {
+    let mut network = Network::new(2, 5, 6);
+    let mut layer = |name: &str, from, [inputs, outputs]: [usize; 2], bias: f32| {
+        let weight = uniform(&mut rng(5 + outputs as u64), inputs * outputs);
+        let weight = Array::new(vec![outputs, inputs, 1, 1], weight).unwrap();
+        let bias = Some(Array::vector(vec![bias; outputs]));
+        network.push(name, Op::Conv(Conv { weight, bias, window: Window::new([1, 1]), groups: 1 }), &[from]).unwrap()
+    };
+    let alive = layer("alive", Network::INPUT, [2, 3], 1.0);
+    let dead = layer("dead", Network::INPUT, [2, 4], -100.0);
+    let relus = [alive, dead].map(|from| {
+        let name = format!("relu{}", from.0);
+        network.push(name, Op::Activation(Activation::Relu), &[from]).unwrap()
+    });
+    network.push("both", Op::Concat { axis: 0 }, &relus).unwrap();
+    compare(&engine(), "one of two is dead", network, &["both"], 2);
+}
+
+#[test]
 fn results_do_not_depend_on_threads_or_batch() {
     let network = Arc::new(residual());
     let target = network.find("logits").unwrap();

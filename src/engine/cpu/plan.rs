@@ -239,7 +239,15 @@ impl Program {
             }
         }
         if let (true, Gate::Redirect, Some(knees)) = (sink.complete, gate, value.knees) {
-            redirect(site, knees, base.map(value.place, &value.shape), to);
+            // Each of several activations that were joined decides for itself.
+            let own = [sink.value];
+            for &part in if value.parts.is_empty() { &own } else { value.parts.as_slice() } {
+                let part = &self.values[part];
+                let output = base.map(part.place, &part.shape);
+                // SAFETY: a part's channels lie in the whole's.
+                let to = unsafe { to.slice(part.place.first - value.place.first, output.channels) };
+                redirect(site, knees, output, to);
+            }
         }
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Value {
     pub(super) place: Place,
     /// The activation that the value comes from, when it was fused.
     pub(super) knees: Option<Knees>,
+    /// The values that were computed in their places in this one.
+    pub(super) parts: Vec<usize>,
 }
 
 /// Where a map lies: `offset` counts whole images, `first` and `pixel` channels.
@@ -115,7 +117,9 @@ impl Program {
         let values = drafts.iter().enumerate().map(|(v, draft)| {
             let (root, first) = draft.within.unwrap_or((v, 0));
             let place = Place { offset: offsets[root], first, pixel: pixel(&drafts[root].shape) };
-            Value { shape: draft.shape.clone(), place, knees: draft.knees }
+            let parts = drafts.iter().enumerate().filter(|(_, part)| part.within.is_some_and(|(whole, _)| whole == v));
+            let parts = parts.map(|(part, _)| part).collect();
+            Value { shape: draft.shape.clone(), place, knees: draft.knees, parts }
         });
         let values = values.collect();
         for (s, step) in steps.iter_mut().enumerate() {
