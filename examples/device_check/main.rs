@@ -51,9 +51,9 @@ const GATES: [(&str, Gate, bool); 6] = [
 /// have kinks whatever the gate.
 fn limits(device: &str) -> [f64; 3] {
     match device.split_once('+').map(|(_, precision)| precision) {
-        None => [1e-4, 1e-2, 5e-2],
-        Some("tf32") => [1e-2, 0.2, 0.5],
-        Some(_) => [1e-1, 0.7, 1.0],
+        None => [1e-5, 2e-3, 1e-2],
+        Some("tf32") => [5e-3, 0.15, 0.25],
+        Some(_) => [3e-2, 0.4, 0.5],
     }
 }
 

@@ -36,7 +36,9 @@ pub fn open(name: &str, cpu: &CpuSettings) -> Result<Box<dyn Engine>, EngineErro
 /// # Errors
 /// When the name is unknown, this build has no support for it, or the device is not there.
 pub fn device(name: &str) -> Result<Device, EngineError> {
-    let missing = |why: String| EngineError::Device { device: name.to_owned(), why };
+    // Below the first line candle may print the stack.
+    let first_line = |why: String| why.lines().next().unwrap_or_default().to_owned();
+    let missing = |why: String| EngineError::Device { device: name.to_owned(), why: first_line(why) };
     match name.split_once(':') {
         None if name == "cpu" => Ok(Device::Cpu),
         None if name == "metal" => {

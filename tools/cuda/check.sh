@@ -5,9 +5,8 @@
 #   check.sh [DEVICE]        default cuda:0; `reference` runs the same tensor code on the CPU
 #
 # Lies beside `proxygrad` and `device_check`, as tools/cuda/build.sh bundles them, or BIN names their folder. Needs no Rust
-# and no internet. Needs a driver 580 or later, and CUDA 13's runtime, cuBLAS, cuRAND and NVRTC libraries: those of a toolkit
-# or those that PyTorch for CUDA 13 brings, which are looked for. Speed is compared where Python has torch (PYTHON names
-# another interpreter).
+# and no internet. Needs a driver 580 or later, and cuBLAS and cuRAND of CUDA 13: those of a toolkit or those that PyTorch for
+# CUDA 13 brings, which are looked for. Speed is compared where Python has torch (PYTHON names another interpreter).
 #
 # BATCHES    batch sizes to time, default 1,16,64
 # NETWORKS   networks to check, separated by commas; default all
