@@ -142,6 +142,17 @@ impl Job for Line<'_> {
     }
 }
 
+/// Whether every image of a map has a value other than zero. All members find the same; the map must not be written before
+/// they meet again.
+pub(super) fn is_alive(map: Map) -> bool {
+    (0..map.images).all(|image| {
+        (image * map.size()..(image + 1) * map.size()).any(|pixel| {
+            // SAFETY: the pixel lies in the map, which is complete.
+            unsafe { std::slice::from_raw_parts(map.at(pixel), map.channels) }.iter().any(|&value| value != 0.0)
+        })
+    })
+}
+
 /// [`Gate::Redirect`] on a complete gradient `to` behind an activation with these knees and this output, in place.
 pub(super) fn redirect(site: &Site<'_>, knees: Knees, output: Map, to: Map) {
     let inside = |y: f32| y > knees.low && y < knees.high;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
-use super::activation::redirect;
+use super::activation::{is_alive, redirect};
 use super::elementwise::{Copied, for_each_vector};
 use super::finish::{Finish, Gated, Knees};
 use super::map::{Buffer, Map};
@@ -206,11 +206,45 @@ impl Program {
     fn backward(&self, task: &Task, site: &Site<'_>, base: &Base, seeds: &[&[f32]], gate: Gate) {
         let (Task::Seed { sink, .. } | Task::Kernel { sink, .. } | Task::Pass { sink, .. }) = task;
         let value = &self.values[sink.value];
-        let to = base.map(sink.to, &value.shape);
+        let knees = value.knees.filter(|_| sink.complete && gate == Gate::Redirect);
+        let Some(knees) = knees else {
+            return self.contribute(task, site, base, seeds, [gate; 2]);
+        };
+        let own = [sink.value];
+        // Each of several activations that were joined decides for itself.
+        let parts = if value.parts.is_empty() { own.as_slice() } else { value.parts.as_slice() };
+        let part = |part: usize| {
+            let part = &self.values[part];
+            let output = base.map(part.place, &part.shape);
+            // SAFETY: a part's channels lie in the whole's.
+            let to =
+                unsafe { base.map(sink.to, &value.shape).slice(part.place.first - value.place.first, output.channels) };
+            (output, to)
+        };
+        // Hardly a layer is dead: the plain gate first, and again without one if it was.
+        if !matches!(task, Task::Seed { .. }) && sink.add != Some(sink.to) {
+            self.contribute(task, site, base, seeds, [gate, Gate::Plain]);
+            if parts.iter().all(|&p| is_alive(part(p).1)) {
+                return;
+            }
+            // Everybody has looked.
+            site.member.each(0, |_| ());
+        }
+        self.contribute(task, site, base, seeds, [gate; 2]);
+        for &p in parts {
+            let (output, to) = part(p);
+            redirect(site, knees, output, to);
+        }
+    }
+
+    /// One contribution under two gates: that of activations that stand on their own, and that of the sink.
+    fn contribute(&self, task: &Task, site: &Site<'_>, base: &Base, seeds: &[&[f32]], [gate, fused]: [Gate; 2]) {
+        let (Task::Seed { sink, .. } | Task::Kernel { sink, .. } | Task::Pass { sink, .. }) = task;
+        let value = &self.values[sink.value];
         let finish = Finish {
             add: sink.add.map(|add| base.map(add, &value.shape)),
-            gate: self.gate(sink, base, gate),
-            ..Finish::plain(to)
+            gate: self.gate(sink, base, fused),
+            ..Finish::plain(base.map(sink.to, &value.shape))
         };
         match task {
             Task::Seed { target, .. } => {
@@ -219,10 +253,9 @@ impl Program {
                 self.seed(site, seed, sink, base, &finish);
             }
             Task::Kernel { step, input, gradient, .. } => {
-                let step_ = &self.steps[*step];
-                let Some(kernel) = &step_.kernel else { return };
+                let Some(kernel) = &self.steps[*step].kernel else { return };
                 let map = |value: usize| base.map(self.values[value].place, &self.values[value].shape);
-                let inputs: Vec<Map> = step_.inputs.iter().map(|&input| map(input)).collect();
+                let inputs: Vec<Map> = self.steps[*step].inputs.iter().map(|&input| map(input)).collect();
                 let back = Back {
                     inputs: &inputs,
                     output: map(step + 1),
@@ -236,17 +269,6 @@ impl Program {
                 let from = base.map(*gradient, &value.shape);
                 // SAFETY: both maps have the value's shape.
                 unsafe { for_each_vector(site, &finish, Copied(from)) };
-            }
-        }
-        if let (true, Gate::Redirect, Some(knees)) = (sink.complete, gate, value.knees) {
-            // Each of several activations that were joined decides for itself.
-            let own = [sink.value];
-            for &part in if value.parts.is_empty() { &own } else { value.parts.as_slice() } {
-                let part = &self.values[part];
-                let output = base.map(part.place, &part.shape);
-                // SAFETY: a part's channels lie in the whole's.
-                let to = unsafe { to.slice(part.place.first - value.place.first, output.channels) };
-                redirect(site, knees, output, to);
             }
         }
     }

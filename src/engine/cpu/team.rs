@@ -10,8 +10,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::engine::EngineError;
 
-/// Rounds that a waiting thread spins before it sleeps: some 20 microseconds.
-const SPINS: u32 = 2_000;
+/// Rounds that a waiting thread spins before it sleeps: a few microseconds.
+const SPINS: u32 = 500;
 
 /// The threads of an engine. They sleep between passes; passes of several plans take turns.
 #[derive(Debug)]
