@@ -64,7 +64,7 @@ impl<T: Simple> Kernel for Plain<T> {
 
 /// # Safety
 /// As [`Map::image`].
-unsafe fn images<'a>(maps: &'a [Map], image: usize) -> Vec<&'a [f32]> {
+unsafe fn images(maps: &[Map], image: usize) -> Vec<&[f32]> {
     // SAFETY: the caller's.
     maps.iter().map(|map| unsafe { map.image(image) }).collect()
 }

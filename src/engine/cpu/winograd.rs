@@ -263,6 +263,7 @@ impl Job for Transform<'_> {
 }
 
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "columns are scattered over the rows of a tile")]
 unsafe fn transform_tiles<S: Simd, F: Filtering<SIDE, OUT>, const SIDE: usize, const OUT: usize>(piece: &Piece<'_>) {
     let Piece { winograd, source, .. } = piece;
     let [above, before] = winograd.padding;
@@ -358,6 +359,7 @@ impl Job for Multiply<'_> {
 }
 
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "columns are scattered over the rows of a tile")]
 unsafe fn finish_tiles<S: Simd, F: Filtering<SIDE, OUT>, const SIDE: usize, const OUT: usize>(
     piece: &Piece<'_>,
     panel: &Panel,
