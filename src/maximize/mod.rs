@@ -1,14 +1,19 @@
 //! Activation maximization: from a request to stimuli and the maxima they reach.
 
+mod ascent;
+mod best;
 mod document;
 mod gate_schedule;
+mod host;
+mod levels;
 mod objective;
 mod optimizer;
 mod outcome;
 mod pixels;
 mod request;
 mod run;
-mod score;
+mod scoring;
+mod search;
 mod settings;
 mod start;
 mod transform;

@@ -2,7 +2,6 @@
 
 use std::str::FromStr;
 
-use candle_core::{Result as TensorResult, Tensor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
@@ -113,53 +112,4 @@ impl Optimizer {
 fn round(x: f64) -> f32 {
     let unit = 10f64.powf(x.log10().floor() - 1.0);
     ((x / unit).round() * unit) as f32
-}
-
-/// An optimizer at work on one stimulus.
-#[derive(Debug)]
-pub(super) struct Ascent {
-    optimizer: Optimizer,
-    /// Adam's running means of the gradient and of its square.
-    moments: Option<(Tensor, Tensor)>,
-    steps: i32,
-}
-
-impl Ascent {
-    const BETA1: f64 = 0.9;
-    const BETA2: f64 = 0.999;
-    const EPSILON: f64 = 1e-8;
-
-    pub(super) fn new(optimizer: &Optimizer) -> Self {
-        Self { optimizer: optimizer.clone(), moments: None, steps: 0 }
-    }
-
-    /// The image behind one step: pixels `[C,H,W]`, kept in [0, 1]. `largest` is the gradient's largest magnitude.
-    pub(super) fn step(&mut self, image: &Tensor, gradient: &Tensor, largest: f64) -> TensorResult<Tensor> {
-        let lr = f64::from(self.optimizer.lr);
-        let update = match self.optimizer.kind {
-            _ if largest == 0.0 => return Ok(image.clone()),
-            OptimizerKind::L2Ascent => {
-                // Scaled first: squares of a faint gradient would vanish in f32.
-                let scaled = gradient.affine(1.0 / largest, 0.0)?;
-                let norm = scaled.sqr()?.sum_all()?.sqrt()?;
-                scaled.broadcast_div(&norm)?.affine(lr, 0.0)?
-            }
-            OptimizerKind::Adam => self.adam(gradient)?.affine(lr, 0.0)?,
-        };
-        (image + update)?.clamp(0.0, 1.0)
-    }
-
-    fn adam(&mut self, gradient: &Tensor) -> TensorResult<Tensor> {
-        let (mean, square) = match self.moments.take() {
-            Some(moments) => moments,
-            None => (gradient.zeros_like()?, gradient.zeros_like()?),
-        };
-        self.steps += 1;
-        let mean = (mean.affine(Self::BETA1, 0.0)? + gradient.affine(1.0 - Self::BETA1, 0.0)?)?;
-        let square = (square.affine(Self::BETA2, 0.0)? + gradient.sqr()?.affine(1.0 - Self::BETA2, 0.0)?)?;
-        let corrected_mean = mean.affine(1.0 / (1.0 - Self::BETA1.powi(self.steps)), 0.0)?;
-        let corrected_square = square.affine(1.0 / (1.0 - Self::BETA2.powi(self.steps)), 0.0)?;
-        self.moments = Some((mean, square));
-        corrected_mean / corrected_square.sqrt()?.affine(1.0, Self::EPSILON)?
-    }
 }

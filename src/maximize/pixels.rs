@@ -1,88 +1,114 @@
-//! Between pixels in [0, 1], the network's input, and 8-bit PNGs.
+//! Between pixels in [0, 1] and the network's input.
 
 use candle_core::{DType, Device, Result, Tensor};
-use image::{ExtendedColorType, ImageEncoder};
 
-use crate::network::{ChannelOrder, Preprocessing};
+use super::host::{self, Real, for_type_of};
+use crate::network::Preprocessing;
 
 /// Pixels `[N,C,H,W]` in [0, 1], grey or RGB, to the network's input and back for gradients.
 #[derive(Debug)]
 pub(super) struct Pixels {
-    /// `[1,C,1,1]`, in the network's channel order.
+    /// `(scale, shift)` of every network channel.
+    affine: Vec<(f64, f64)>,
+    /// Which channel of the image every network channel reads.
+    sources: Vec<usize>,
+    /// Whether plain loops do the work.
+    plain: bool,
+    /// The same for other devices: scales and shifts `[1,C,1,1]`, sources `[C]`.
     scale: Tensor,
     shift: Tensor,
-    reversed: bool,
+    order: Tensor,
 }
 
 impl Pixels {
     pub(super) fn new(preprocessing: &Preprocessing, device: &Device, dtype: DType) -> Result<Self> {
-        let (scale, shift): (Vec<f64>, Vec<f64>) = preprocessing.affine().into_iter().unzip();
-        let channels = scale.len();
-        let tensor = |values: Vec<f64>| {
+        let affine = preprocessing.affine();
+        let channels = affine.len();
+        let sources: Vec<usize> = (0..channels).map(|c| preprocessing.channels.source(c)).collect();
+        let column = |values: Vec<f64>| {
             Tensor::from_vec(values, (1, channels, 1, 1), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
         };
-        let reversed = preprocessing.channels == ChannelOrder::Bgr;
-        Ok(Self { scale: tensor(scale)?, shift: tensor(shift)?, reversed })
+        let (scale, shift) = affine.iter().copied().unzip();
+        let order = sources.iter().map(|&c| c as u32).collect();
+        Ok(Self {
+            plain: host::suits(device, dtype),
+            scale: column(scale)?,
+            shift: column(shift)?,
+            order: Tensor::from_vec(order, channels, device)?,
+            affine,
+            sources,
+        })
     }
 
     /// The network's input for pixels.
     pub(super) fn to_input(&self, pixels: &Tensor) -> Result<Tensor> {
-        self.reorder(pixels)?.broadcast_mul(&self.scale)?.broadcast_add(&self.shift)
+        if self.plain {
+            return for_type_of!(pixels, T => self.plain_input::<T>(pixels));
+        }
+        self.reordered(pixels)?.broadcast_mul(&self.scale)?.broadcast_add(&self.shift)
     }
 
     /// Gradient with respect to pixels, from one with respect to the input.
     pub(super) fn gradient(&self, gradient: &Tensor) -> Result<Tensor> {
-        self.reorder(&gradient.broadcast_mul(&self.scale)?)
+        if self.plain {
+            return for_type_of!(gradient, T => self.plain_gradient::<T>(gradient));
+        }
+        // An order of channels is its own inverse: as it is, or reversed.
+        self.reordered(&gradient.broadcast_mul(&self.scale)?)
     }
 
-    fn reorder(&self, x: &Tensor) -> Result<Tensor> {
-        if !self.reversed {
+    fn plain_input<T: Real>(&self, pixels: &Tensor) -> Result<Tensor> {
+        let [_, channels, size] = host::planes(pixels)?;
+        host::fill_like::<T>(pixels, size, |plane, pixels, input| {
+            let (n, c) = (plane / channels, plane % channels);
+            let (scale, shift) = self.affine[c];
+            let (scale, shift) = (T::from_f64(scale), T::from_f64(shift));
+            let source = n * channels + self.sources[c];
+            for (x, &p) in input.iter_mut().zip(&pixels[source * size..][..size]) {
+                *x = p * scale + shift;
+            }
+        })
+    }
+
+    fn plain_gradient<T: Real>(&self, gradient: &Tensor) -> Result<Tensor> {
+        let [_, channels, size] = host::planes(gradient)?;
+        host::fill_like::<T>(gradient, size, |plane, values, pixels| {
+            let (n, c) = (plane / channels, self.sources[plane % channels]);
+            let scale = T::from_f64(self.affine[c].0);
+            for (p, &g) in pixels.iter_mut().zip(&values[(n * channels + c) * size..][..size]) {
+                *p = g * scale;
+            }
+        })
+    }
+
+    fn reordered(&self, x: &Tensor) -> Result<Tensor> {
+        if self.sources.is_sorted() {
             return Ok(x.clone());
         }
-        let channels = (0..x.dim(1)?).rev().map(|c| x.narrow(1, c, 1)).collect::<Result<Vec<_>>>()?;
-        Tensor::cat(&channels, 1)
+        x.index_select(&self.order, 1)
     }
 }
 
-/// An 8-bit image, rows of pixels, grey or RGB.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Levels {
-    pub(super) height: usize,
-    pub(super) width: usize,
-    pub(super) channels: usize,
-    /// `[H,W,C]`.
-    pub(super) values: Vec<u8>,
-}
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::network::ChannelOrder;
 
-impl Levels {
-    /// Rounds pixels `[C,H,W]` in [0, 1] to levels 0..=255.
-    pub(super) fn round(pixels: &Tensor) -> Result<Self> {
-        let (channels, height, width) = pixels.dims3()?;
-        let interleaved = pixels.permute((1, 2, 0))?.contiguous()?.flatten_all()?.to_dtype(DType::F32)?;
-        let level = |p: f32| (p * 255.0).round().clamp(0.0, 255.0) as u8;
-        let values = interleaved.to_vec1::<f32>()?.into_iter().map(level).collect();
-        Ok(Self { height, width, channels, values })
-    }
-
-    /// The pixels `[C,H,W]` that a reader of the image sees, in [0, 1].
-    pub(super) fn pixels(&self, device: &Device, dtype: DType) -> Result<Tensor> {
-        let values: Vec<f32> = self.values.iter().map(|&v| f32::from(v) / 255.0).collect();
-        let interleaved = Tensor::from_vec(values, (self.height, self.width, self.channels), &Device::Cpu)?;
-        interleaved.permute((2, 0, 1))?.contiguous()?.to_dtype(dtype)?.to_device(device)
-    }
-
-    /// Share of values at either end of the range.
-    pub(super) fn saturated(&self) -> f64 {
-        let ends = self.values.iter().filter(|&&v| v == 0 || v == 255).count();
-        ends as f64 / self.values.len().max(1) as f64
-    }
-
-    /// The PNG of this image.
-    pub(super) fn png(&self) -> std::result::Result<Vec<u8>, image::ImageError> {
-        let colour = if self.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
-        let mut png = Vec::new();
-        let encoder = image::codecs::png::PngEncoder::new(&mut png);
-        encoder.write_image(&self.values, self.width as u32, self.height as u32, colour)?;
-        Ok(png)
+    #[test]
+    fn loops_and_tensor_operations_agree() {
+        let preprocessing = Preprocessing {
+            channels: ChannelOrder::Bgr,
+            range: 255.0,
+            mean: vec![104.0, 117.0, 123.0],
+            std: vec![1.0, 2.0, 3.0],
+        };
+        let plain = Pixels::new(&preprocessing, &Device::Cpu, DType::F32).unwrap();
+        let mut tensors = Pixels::new(&preprocessing, &Device::Cpu, DType::F32).unwrap();
+        tensors.plain = false;
+        let x = Tensor::rand(0f32, 1.0, (2, 3, 4, 5), &Device::Cpu).unwrap();
+        let values = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(plain.to_input(&x).unwrap()), values(tensors.to_input(&x).unwrap()));
+        assert_eq!(values(plain.gradient(&x).unwrap()), values(tensors.gradient(&x).unwrap()));
     }
 }

@@ -1,19 +1,23 @@
 //! The loop of activation maximization.
+//!
+//! The images of all searches are one tensor, and everything that a step needs of them stays on the engine's device.
+//! Only scores come back, in blocks.
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Tensor};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
+use candle_core::{Device, Tensor};
 
+use super::ascent::Ascent;
+use super::best::Best;
 use super::gate_schedule::GateKind;
+use super::levels::Levels;
 use super::objective::Objective;
-use super::optimizer::Ascent;
-use super::outcome::{Observer, Outcome, Point, Warning};
-use super::pixels::{Levels, Pixels};
-use super::score::Scorer;
+use super::outcome::{Observer, Outcome, Point};
+use super::pixels::Pixels;
+use super::scoring::{Aims, Scoring};
+use super::search::{Ending, Search};
 use super::settings::Settings;
-use super::view::View;
+use super::view::Views;
 use crate::engine::{Engine, EngineError, Forward, Gate, Plan};
 use crate::network::{Model, NodeId, Op, Shape};
 
@@ -69,57 +73,52 @@ pub fn maximize(
     if model.preprocessing.channels.count() != channels {
         return Err(MaximizeError::Channels(channels));
     }
-    let mut run = Run::new(engine, model, tasks, settings)?;
+    let mut run = match tasks {
+        [] => return Ok(Vec::new()),
+        tasks => Run::new(engine, model, tasks, settings)?,
+    };
     for step in 0..settings.steps {
-        run.drop_unwanted(observer);
+        run.drop_unwanted(observer)?;
         if run.searches.is_empty() {
             break;
         }
         run.step(step, observer)?;
     }
-    run.drop_unwanted(observer);
+    run.drop_unwanted(observer)?;
     run.finish(tasks.len(), observer)
 }
+
+/// How many scores of a batch wait on a device before they are read: reading waits for the device to be done.
+const SCORES_AT_ONCE: usize = 16;
 
 struct Run<'a> {
     engine: &'a dyn Engine,
     settings: &'a Settings,
     pixels: Pixels,
     plan: Box<dyn Plan>,
-    searches: Vec<Search>,
+    /// Shape of every target for one image.
+    targets: Vec<Shape>,
     behind_softmax: bool,
-}
-
-/// The search for one stimulus.
-struct Search {
-    /// Index of its task.
-    task: usize,
-    scorer: Scorer,
-    rng: ChaCha8Rng,
+    /// One per image of the batch.
+    searches: Vec<Search>,
+    scoring: Scoring,
     ascent: Ascent,
-    /// Pixels `[C,H,W]` in [0, 1].
-    image: Tensor,
-    best: Option<(Point, Tensor)>,
-    trajectory: Vec<Point>,
-    passes: u32,
-    /// Whether a gradient other than zero ever reached the image.
-    moved: bool,
-    non_finite: bool,
+    best: Best,
+    /// Pixels `[N,C,H,W]` in [0, 1].
+    images: Tensor,
+    /// Scores `[N]` that nobody has read yet, by step.
+    unread: Vec<(u32, Tensor)>,
 }
 
-impl Search {
-    /// Takes note of the score of the present image.
-    fn note(&mut self, point: Point, observer: &mut dyn Observer) {
-        if point.score.is_finite() {
-            if self.best.as_ref().is_none_or(|(best, _)| point.score > best.score) {
-                self.best = Some((point, self.image.clone()));
-            }
-            self.trajectory.push(point);
-        } else {
-            self.non_finite = true;
-        }
-        observer.scored(self.task, point);
-    }
+/// The layers that objectives look at, by name.
+fn layers<'a>(model: &Model, tasks: &'a [Task]) -> Result<BTreeMap<&'a str, NodeId>, MaximizeError> {
+    let terms = tasks.iter().flat_map(|task| &task.objective.terms);
+    let layer = |term: &'a super::Term| {
+        let name = term.unit.layer.as_str();
+        let id = model.network.find(name).ok_or_else(|| MaximizeError::Layer(name.to_owned()))?;
+        Ok((name, id))
+    };
+    terms.map(layer).collect()
 }
 
 impl<'a> Run<'a> {
@@ -130,62 +129,96 @@ impl<'a> Run<'a> {
         settings: &'a Settings,
     ) -> Result<Self, MaximizeError> {
         let network = &model.network;
-        let mut layers: BTreeMap<&str, NodeId> = BTreeMap::new();
-        for term in tasks.iter().flat_map(|task| &task.objective.terms) {
-            let layer = term.unit.layer.as_str();
-            let id = network.find(layer).ok_or_else(|| MaximizeError::Layer(layer.to_owned()))?;
-            layers.insert(layer, id);
-        }
-        let targets: Vec<NodeId> = layers.values().copied().collect();
+        let layers = layers(model, tasks)?;
+        let ids: Vec<NodeId> = layers.values().copied().collect();
+        let below = network.below(&ids);
         let [height, width] = settings.size;
         let shape = [network.input_shape()[0], height, width];
-        let plan = engine.plan(network, &targets, &Shape::from(shape))?;
+        let input = Shape::from(shape);
+        let plan = engine.plan(network, &ids, &input)?;
+        let shapes = network.shapes_at(&input, &below).map_err(EngineError::Mismatch)?;
+        let targets: Vec<Shape> = ids.iter().map(|id| shapes[id].clone()).collect();
+        let search = |(i, task): (usize, &Task)| {
+            let aims = Aims::new(&task.objective, |layer| layers.keys().position(|&name| name == layer));
+            Search::new(i, task, aims)
+        };
+        let mut searches: Vec<Search> = tasks.iter().enumerate().map(search).collect();
         let (device, dtype) = (engine.device(), engine.dtype());
-        let searches = tasks.iter().enumerate().map(|(i, task)| {
-            let mut rng = ChaCha8Rng::seed_from_u64(task.seed);
-            rng.set_stream(task.stream);
-            Ok(Search {
-                task: i,
-                scorer: Scorer::new(&task.objective, |layer| layers.keys().position(|&name| name == layer)),
-                image: settings.start.draw(&mut rng, shape, device, dtype)?,
-                rng,
-                ascent: Ascent::new(&settings.optimizer),
-                best: None,
-                trajectory: Vec::new(),
-                passes: 0,
-                moved: false,
-                non_finite: false,
-            })
-        });
-        let searches = searches.collect::<Result<Vec<_>, MaximizeError>>()?;
-        let below = network.below(&targets);
-        let behind_softmax = below.iter().any(|&id| matches!(network.node(id).op, Op::Softmax { .. }));
-        let pixels = Pixels::new(&model.preprocessing, device, dtype)?;
-        Ok(Self { engine, settings, pixels, plan, searches, behind_softmax })
+        let starts = searches.iter_mut().map(|search| settings.start.draw(&mut search.rng, shape, device, dtype));
+        let images = Tensor::stack(&starts.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+        Ok(Self {
+            engine,
+            settings,
+            pixels: Pixels::new(&model.preprocessing, device, dtype)?,
+            plan,
+            behind_softmax: below.iter().any(|&id| matches!(network.node(id).op, Op::Softmax { .. })),
+            scoring: scoring(engine, &searches, &targets)?,
+            targets,
+            searches,
+            ascent: Ascent::new(&settings.optimizer, &images, settings.steps)?,
+            best: Best::new(&images)?,
+            images,
+            unread: Vec::new(),
+        })
     }
 
-    fn drop_unwanted(&mut self, observer: &mut dyn Observer) {
-        self.searches.retain(|search| observer.keep(search.task));
-    }
-
-    /// Runs images `[C,H,W]`, one per search, forward; gives each sample's outputs, one per target.
-    fn forward(&mut self, images: &[Tensor], forward: Forward) -> Result<Vec<Vec<Tensor>>, MaximizeError> {
-        let input = self.pixels.to_input(&Tensor::stack(images, 0)?)?;
-        let outputs = self.plan.forward(&input, forward)?;
-        for search in &mut self.searches {
-            search.passes += 1;
+    fn drop_unwanted(&mut self, observer: &mut dyn Observer) -> Result<(), MaximizeError> {
+        let wanted: Vec<bool> = self.searches.iter().map(|search| observer.keep(search.task)).collect();
+        if wanted.iter().all(|&wanted| wanted) {
+            return Ok(());
         }
-        let sample = |n: usize| outputs.iter().map(|output| output.get(n)).collect::<candle_core::Result<Vec<_>>>();
-        Ok((0..images.len()).map(sample).collect::<candle_core::Result<Vec<_>>>()?)
+        self.read_scores(observer)?;
+        let mut keep = wanted.iter();
+        self.searches.retain(|_| keep.next().is_none_or(|&wanted| wanted));
+        if self.searches.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<u32> = (0..).zip(wanted).filter_map(|(row, wanted)| wanted.then_some(row)).collect();
+        let rows = Tensor::from_vec(rows, self.searches.len(), self.engine.device())?;
+        self.images = self.images.index_select(&rows, 0)?;
+        self.best.keep(&rows)?;
+        self.ascent.keep(&rows)?;
+        self.scoring = scoring(self.engine, &self.searches, &self.targets)?;
+        Ok(())
+    }
+
+    /// Runs pixels `[N,C,H,W]` forward; gives the targets' outputs.
+    fn forward(&mut self, pixels: &Tensor, forward: Forward) -> Result<Vec<Tensor>, MaximizeError> {
+        let outputs = self.plan.forward(&self.pixels.to_input(pixels)?, forward)?;
+        self.count_pass();
+        Ok(outputs)
+    }
+
+    fn count_pass(&mut self) {
+        self.searches.iter_mut().for_each(|search| search.passes += 1);
     }
 
     /// Scores the images as they are.
     fn score(&mut self, step: u32, observer: &mut dyn Observer) -> Result<(), MaximizeError> {
-        let images: Vec<Tensor> = self.searches.iter().map(|search| search.image.clone()).collect();
-        let outputs = self.forward(&images, Forward::Original)?;
-        for (search, outputs) in self.searches.iter_mut().zip(outputs) {
-            let score = search.scorer.score(&outputs)?;
-            search.note(Point { step, score }, observer);
+        let outputs = self.forward(&self.images.clone(), Forward::Original)?;
+        self.note(step, self.scoring.scores(&outputs)?, observer)
+    }
+
+    /// Takes note of scores `[N]` of the images as they are.
+    fn note(&mut self, step: u32, scores: Tensor, observer: &mut dyn Observer) -> Result<(), MaximizeError> {
+        self.best.offer(&scores, &self.images)?;
+        self.unread.push((step, scores));
+        let at_once = if self.engine.device().is_cpu() { 1 } else { SCORES_AT_ONCE };
+        if self.unread.len() >= at_once { self.read_scores(observer) } else { Ok(()) }
+    }
+
+    /// Reads the scores that wait and tells the observer.
+    fn read_scores(&mut self, observer: &mut dyn Observer) -> Result<(), MaximizeError> {
+        let (steps, scores): (Vec<u32>, Vec<Tensor>) = std::mem::take(&mut self.unread).into_iter().unzip();
+        if scores.is_empty() {
+            return Ok(());
+        }
+        for (step, scores) in steps.into_iter().zip(Tensor::stack(&scores, 0)?.to_vec2::<f32>()?) {
+            for (search, score) in self.searches.iter_mut().zip(scores) {
+                let point = Point { step, score };
+                search.note(point);
+                observer.scored(search.task, point);
+            }
         }
         Ok(())
     }
@@ -203,40 +236,17 @@ impl<'a> Run<'a> {
         if !free && (as_it_is || step.is_multiple_of(settings.score_every)) {
             self.score(step, observer)?;
         }
-        let (device, dtype) = (self.engine.device(), self.engine.dtype());
-        let mut views = Vec::with_capacity(self.searches.len());
-        let mut images = Vec::with_capacity(self.searches.len());
-        for search in &mut self.searches {
-            let view = View::draw(&settings.transforms, &mut search.rng, settings.size, device, dtype)?;
-            images.push(view.apply(&search.image)?);
-            views.push(view);
+        let streams = self.searches.iter_mut().map(|search| &mut search.rng);
+        let views = Views::draw(&settings.transforms, streams, settings.size);
+        let outputs = self.forward(&views.apply(&self.images)?, forward)?;
+        let scored = self.scoring.scores_and_seeds(&outputs)?;
+        if free {
+            self.note(step, scored.scores, observer)?;
         }
-        let outputs = self.forward(&images, forward)?;
-        let mut seeds: Vec<Vec<Tensor>> = vec![Vec::with_capacity(images.len()); outputs[0].len()];
-        for (search, outputs) in self.searches.iter_mut().zip(&outputs) {
-            let scored = search.scorer.score_and_seed(outputs)?;
-            if free {
-                search.note(Point { step, score: scored.score }, observer);
-            }
-            for ((slot, seed), output) in seeds.iter_mut().zip(scored.seeds).zip(outputs) {
-                slot.push(seed.map_or_else(|| output.zeros_like(), Ok)?);
-            }
-        }
-        let seeds = seeds.iter().map(|samples| Tensor::stack(samples, 0)).collect::<candle_core::Result<Vec<_>>>()?;
-        let gradients = self.pixels.gradient(&self.plan.backward(&seeds, gate)?)?;
-        for (n, (search, view)) in self.searches.iter_mut().zip(&views).enumerate() {
-            search.passes += 1;
-            let gradient = view.adjoint(&gradients.get(n)?)?;
-            let largest = gradient.abs()?.max_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-            // The maximum ignores values that are not a number; their sum does not.
-            let sum = gradient.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-            if !largest.is_finite() || sum.is_nan() {
-                search.non_finite = true;
-                continue;
-            }
-            search.moved |= largest > 0.0;
-            search.image = search.ascent.step(&search.image, &gradient, largest)?;
-        }
+        let gradients = self.plan.backward(&scored.seeds, gate)?;
+        self.count_pass();
+        let gradients = views.adjoint(&self.pixels.gradient(&gradients)?)?;
+        self.images = self.ascent.step(&self.images, &gradients)?;
         Ok(())
     }
 
@@ -247,44 +257,30 @@ impl<'a> Run<'a> {
             return Ok(outcomes);
         }
         self.score(self.settings.steps, observer)?;
+        self.read_scores(observer)?;
+        let (best, last) = (self.best.images().to_device(&Device::Cpu)?, self.images.to_device(&Device::Cpu)?);
+        let levels = self.searches.iter().enumerate().map(|(n, search)| {
+            // Where no score was finite there is no best image.
+            Levels::round(&if search.best.is_some() { &best } else { &last }.get(n)?)
+        });
+        let levels = levels.collect::<candle_core::Result<Vec<_>>>()?;
         let (device, dtype) = (self.engine.device(), self.engine.dtype());
-        let best = |search: &Search| Levels::round(search.best.as_ref().map_or(&search.image, |(_, image)| image));
-        let levels = self.searches.iter().map(best).collect::<candle_core::Result<Vec<_>>>()?;
         let pixels = levels.iter().map(|levels| levels.pixels(device, dtype));
-        let outputs = self.forward(&pixels.collect::<candle_core::Result<Vec<_>>>()?, Forward::Original)?;
-        for ((search, outputs), levels) in self.searches.iter().zip(outputs).zip(levels) {
-            let outcome = search.outcome(search.scorer.score(&outputs)?, &levels, self.behind_softmax)?;
-            outcomes[search.task] = Some(outcome);
+        let pixels = Tensor::stack(&pixels.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+        let outputs = self.forward(&pixels, Forward::Original)?;
+        let scores = self.scoring.scores(&outputs)?.to_vec1::<f32>()?;
+        let fates = self.ascent.fates()?;
+        for (((search, levels), score), (moved, broken)) in self.searches.iter().zip(&levels).zip(scores).zip(fates) {
+            let ending = Ending { score, levels, moved, broken, behind_softmax: self.behind_softmax };
+            outcomes[search.task] = Some(search.outcome(&ending)?);
         }
         Ok(outcomes)
     }
 }
 
-impl Search {
-    fn outcome(&self, score: f32, levels: &Levels, behind_softmax: bool) -> Result<Outcome, MaximizeError> {
-        let mut warnings = Vec::new();
-        if !self.moved {
-            warnings.push(Warning::DeadUnit);
-        }
-        if behind_softmax {
-            warnings.push(Warning::SoftmaxTarget);
-        }
-        if levels.saturated() > 0.5 {
-            warnings.push(Warning::SaturatedPixels);
-        }
-        if self.non_finite {
-            warnings.push(Warning::NonFinite);
-        }
-        let end = |point: Option<&Point>| point.map_or(score, |point| point.score);
-        Ok(Outcome {
-            png: levels.png()?,
-            score,
-            initial_score: end(self.trajectory.first()),
-            final_score: end(self.trajectory.last()),
-            best_step: self.best.as_ref().map_or(0, |(point, _)| point.step),
-            trajectory: self.trajectory.clone(),
-            passes: self.passes,
-            warnings,
-        })
-    }
+/// The objectives of these searches on targets with these shapes.
+fn scoring(engine: &dyn Engine, searches: &[Search], targets: &[Shape]) -> candle_core::Result<Scoring> {
+    let aims: Vec<&Aims> = searches.iter().map(|search| &search.aims).collect();
+    let shapes: Vec<&[usize]> = targets.iter().map(|shape| &shape[..]).collect();
+    Scoring::new(&aims, &shapes, engine.device(), engine.dtype())
 }

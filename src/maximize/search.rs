@@ -1,0 +1,74 @@
+//! What is known of the search for one stimulus.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::levels::Levels;
+use super::outcome::{Outcome, Point, Warning};
+use super::run::{MaximizeError, Task};
+use super::scoring::Aims;
+
+/// The search for one stimulus, but for its image.
+pub(super) struct Search {
+    /// Index of its task.
+    pub(super) task: usize,
+    pub(super) aims: Aims,
+    pub(super) rng: ChaCha8Rng,
+    /// The best score so far, if any was finite.
+    pub(super) best: Option<Point>,
+    pub(super) passes: u32,
+    trajectory: Vec<Point>,
+    non_finite_score: bool,
+}
+
+/// What only the end of a run tells of a stimulus.
+pub(super) struct Ending<'a> {
+    /// Score of the delivered image.
+    pub(super) score: f32,
+    pub(super) levels: &'a Levels,
+    /// Whether a gradient other than zero ever reached the image.
+    pub(super) moved: bool,
+    /// Whether a gradient was not finite.
+    pub(super) broken: bool,
+    pub(super) behind_softmax: bool,
+}
+
+impl Search {
+    pub(super) fn new(index: usize, task: &Task, aims: Aims) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(task.seed);
+        rng.set_stream(task.stream);
+        Self { task: index, aims, rng, best: None, passes: 0, trajectory: Vec::new(), non_finite_score: false }
+    }
+
+    /// Takes note of a score of the image as it is.
+    pub(super) fn note(&mut self, point: Point) {
+        if !point.score.is_finite() {
+            self.non_finite_score = true;
+            return;
+        }
+        if self.best.is_none_or(|best| point.score > best.score) {
+            self.best = Some(point);
+        }
+        self.trajectory.push(point);
+    }
+
+    pub(super) fn outcome(&self, ending: &Ending<'_>) -> Result<Outcome, MaximizeError> {
+        let warnings = [
+            (Warning::DeadUnit, !ending.moved),
+            (Warning::SoftmaxTarget, ending.behind_softmax),
+            (Warning::SaturatedPixels, ending.levels.saturated() > 0.5),
+            (Warning::NonFinite, self.non_finite_score || ending.broken),
+        ];
+        let end = |point: Option<&Point>| point.map_or(ending.score, |point| point.score);
+        Ok(Outcome {
+            png: ending.levels.png()?,
+            score: ending.score,
+            initial_score: end(self.trajectory.first()),
+            final_score: end(self.trajectory.last()),
+            best_step: self.best.map_or(0, |point| point.step),
+            trajectory: self.trajectory.clone(),
+            passes: self.passes,
+            warnings: warnings.into_iter().filter_map(|(warning, holds)| holds.then_some(warning)).collect(),
+        })
+    }
+}
