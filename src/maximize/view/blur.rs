@@ -29,7 +29,7 @@ impl Blur {
         Self { taps, rows, columns }
     }
 
-    /// Blurs every plane of `source`.
+    /// Blurs a plane.
     pub(super) fn apply<T: Real>(&self, source: &[T], blurred: &mut [T]) {
         let columns = reals(&self.columns);
         self.sum_neighbours(
@@ -70,25 +70,19 @@ impl Blur {
         let taps: [T; 2 * REACH + 1] = self.taps.map(real);
         // With zeros on both sides, where there are no pixels.
         let mut padded = vec![T::zero(); width + 2 * REACH];
-        for (source, sums) in source.chunks_exact(height * width).zip(sums.chunks_exact_mut(height * width)) {
-            for (row, sums) in sums.chunks_exact_mut(width).enumerate() {
-                let line = &mut padded[REACH..][..width];
-                line.fill(T::zero());
-                for (y, tap) in inside(&self.taps, row, height) {
-                    let weight = weight(y, tap);
-                    line.iter_mut().zip(&source[y * width..]).for_each(|(sum, &x)| *sum += weight * x);
-                }
-                before(line);
-                for (x, sum) in sums.iter_mut().enumerate() {
-                    let near = &padded[x..x + 2 * REACH + 1];
-                    *sum = taps[0] * near[0]
-                        + taps[1] * near[1]
-                        + taps[2] * near[2]
-                        + taps[3] * near[3]
-                        + taps[4] * near[4];
-                }
-                after(row, sums);
+        for (row, sums) in sums.chunks_exact_mut(width).enumerate() {
+            let line = &mut padded[REACH..][..width];
+            line.fill(T::zero());
+            for (y, tap) in inside(&self.taps, row, height) {
+                let weight = weight(y, tap);
+                line.iter_mut().zip(&source[y * width..]).for_each(|(sum, &x)| *sum += weight * x);
             }
+            before(line);
+            for (sum, near) in sums.iter_mut().zip(padded.windows(2 * REACH + 1)) {
+                *sum =
+                    taps[0] * near[0] + taps[1] * near[1] + taps[2] * near[2] + taps[3] * near[3] + taps[4] * near[4];
+            }
+            after(row, sums);
         }
     }
 }

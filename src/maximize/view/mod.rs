@@ -113,18 +113,16 @@ impl Views {
         self.slots.iter().rev().try_fold(gradients.clone(), |g, slot| tensors::adjoint(slot, &g))
     }
 
-    /// Takes every image through its chain, or through the adjoint of its chain.
+    /// Takes every image through its chain, or through the adjoint of its chain: plane by plane, since one plane and
+    /// what becomes of it stay in a processor's own cache.
     fn run<T: Real>(&self, batch: &Tensor, backwards: bool) -> Result<Tensor> {
-        let [images, channels, area] = host::planes(batch)?;
-        // Channels of an image share the positions of their pixels; but a few images must keep all threads busy.
-        let together = if images >= 2 * rayon::current_num_threads() { channels } else { 1 };
-        host::fill_like::<T>(batch, together * area, |piece, values, result| {
-            let mut chain: Vec<Map<'_>> =
-                self.slots.iter().filter_map(|slot| slot.map(piece * together / channels)).collect();
+        let [_, channels, area] = host::planes(batch)?;
+        host::fill_like::<T>(batch, area, |plane, values, result| {
+            let mut chain: Vec<Map<'_>> = self.slots.iter().filter_map(|slot| slot.map(plane / channels)).collect();
             if backwards {
                 chain.reverse();
             }
-            let source = &values[piece * together * area..][..together * area];
+            let source = &values[plane * area..][..area];
             follow(&chain, source, result, |map, from, to| map.run(self.size, backwards, from, to));
         })
     }
@@ -170,7 +168,7 @@ fn enter(slot: Option<&mut Slot>, linear: Option<Linear>, shift: Option<[i32; 2]
     }
 }
 
-/// Carries `source` through the maps of a chain into `result`, which is as long; at least one map.
+/// Carries `source` through the maps of a chain into `result`, which is as long.
 fn follow<T: WithDType, M>(chain: &[M], source: &[T], result: &mut [T], run: impl Fn(&M, &[T], &mut [T])) {
     let Some((first, rest)) = chain.split_first() else {
         result.copy_from_slice(source);
@@ -187,7 +185,7 @@ fn follow<T: WithDType, M>(chain: &[M], source: &[T], result: &mut [T], run: imp
 }
 
 impl Map<'_> {
-    /// Maps planes of height and width `size`, or carries gradients back.
+    /// Maps a plane of height and width `size`, or carries gradients back.
     fn run<T: Real>(&self, size: [usize; 2], backwards: bool, from: &[T], to: &mut [T]) {
         match (self, backwards) {
             (Map::Roll(shift), false) => roll::roll(*shift, size, from, to),

@@ -1,15 +1,12 @@
-//! Rolling planes: what leaves on one side enters on the other.
+//! Rolling a plane: what leaves on one side enters on the other.
 
-/// Rolls every plane of `source` down by `shift[0]` rows and right by `shift[1]` columns.
-pub(super) fn roll<T: Copy>([rows, columns]: [i32; 2], [height, width]: [usize; 2], source: &[T], rolled: &mut [T]) {
-    let area = height * width;
-    let (down, right) = (wrap(rows, height), wrap(columns, width));
-    for (source, rolled) in source.chunks_exact(area).zip(rolled.chunks_exact_mut(area)) {
-        for (y, rolled) in rolled.chunks_exact_mut(width).enumerate() {
-            let source = &source[(y + height - down) % height * width..][..width];
-            rolled[right..].copy_from_slice(&source[..width - right]);
-            rolled[..right].copy_from_slice(&source[width - right..]);
-        }
+/// Rolls a plane down by `shift[0]` rows and right by `shift[1]` columns.
+pub(super) fn roll<T: Copy>(shift: [i32; 2], [height, width]: [usize; 2], source: &[T], rolled: &mut [T]) {
+    let (down, right) = (wrap(shift[0], height), wrap(shift[1], width));
+    for (y, rolled) in rolled.chunks_exact_mut(width).enumerate() {
+        let source = &source[(y + height - down) % height * width..][..width];
+        rolled[right..].copy_from_slice(&source[..width - right]);
+        rolled[..right].copy_from_slice(&source[width - right..]);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bilinear sampling of planes at linearly mapped positions; beyond its border the image is mirrored.
+//! Bilinear sampling of a plane at linearly mapped positions; beyond its border the image is mirrored.
 
 use super::linear::{Linear, center, mirror};
 use crate::maximize::host::Real;
@@ -8,48 +8,66 @@ use crate::maximize::host::Real;
 /// A view's pixel is `(1-fy) * ((1-fx) * a + fx * b) + fy * ((1-fx) * c + fx * d)` of the pixels `a b` above `c d`.
 struct Line {
     size: [usize; 2],
-    /// Source row and column of every pixel.
-    positions: Vec<[f32; 2]>,
+    /// `fy` of every pixel, in [0, 1]; while they are computed, rows of the source.
+    fy: Vec<f32>,
+    /// `fx` of every pixel, in [0, 1]; while they are computed, columns of the source.
+    fx: Vec<f32>,
     /// Index of `a` in the source plane.
     at: Vec<u32>,
-    /// `fy` and `fx`, in [0, 1].
-    fractions: Vec<[f32; 2]>,
 }
 
 impl Line {
     fn new(size: [usize; 2]) -> Self {
-        let width = size[1];
-        Self { size, positions: vec![[0.0; 2]; width], at: vec![0; width], fractions: vec![[0.0; 2]; width] }
+        Self { size, fy: vec![0.0; size[1]], fx: vec![0.0; size[1]], at: vec![0; size[1]] }
     }
 
     /// Turns to row `row` of the view.
-    fn turn_to(&mut self, row: usize, Linear([[yy, yx], [xy, xx]]): Linear) {
-        let [height, width] = self.size;
+    fn turn_to(&mut self, row: usize, linear: Linear) {
+        self.find_sources(row, linear);
+        self.mirror_ends();
+        let [height, width] = self.size.map(|length| length as i32);
+        // At the far border the pair of pixels is the last one there is, with the whole weight on the second.
+        let (most_top, most_left) = ((height - 2).max(0), (width - 2).max(0));
+        for ((fy, fx), at) in self.fy.iter_mut().zip(&mut self.fx).zip(&mut self.at) {
+            let (top, left) = (floor(*fy).min(most_top), floor(*fx).min(most_left));
+            *at = (top * width + left) as u32;
+            *fy -= top as f32;
+            *fx -= left as f32;
+        }
+    }
+
+    fn find_sources(&mut self, row: usize, Linear([[yy, yx], [xy, xx]]): Linear) {
         let [center_y, center_x] = center(self.size);
         let y = row as f32 - center_y;
-        for (column, position) in self.positions.iter_mut().enumerate() {
-            let x = column as f32 - center_x;
-            *position = [yy * y + yx * x + center_y, xy * y + xx * x + center_x];
+        let width = self.size[1];
+        let (source_y, source_x) = (&mut self.fy[..width], &mut self.fx[..width]);
+        for column in 0..width {
+            // By way of i32, which vector units turn into f32.
+            let x = column as i32 as f32 - center_x;
+            source_y[column] = yy * y + yx * x + center_y;
+            source_x[column] = xy * y + xx * x + center_x;
         }
-        // The row is a straight line: what lies beyond the border are its ends.
+    }
+
+    /// The row is a straight line in the source: what lies beyond the border are its ends.
+    fn mirror_ends(&mut self) {
+        let [height, width] = self.size;
         let [last_y, last_x] = [(height - 1) as f32, (width - 1) as f32];
-        let outside = |[y, x]: [f32; 2]| !((0.0..=last_y).contains(&y) && (0.0..=last_x).contains(&x));
-        let into = |position: &mut [f32; 2]| *position = [mirror(position[0], height), mirror(position[1], width)];
-        self.positions.iter_mut().take_while(|position| outside(**position)).for_each(into);
-        self.positions.iter_mut().rev().take_while(|position| outside(**position)).for_each(into);
-        // At the far border the pair of pixels is the last one there is, with the whole weight on the second.
-        let (most_top, most_left) = (height.saturating_sub(2) as i32, width.saturating_sub(2) as i32);
-        for ((&[y, x], at), fractions) in self.positions.iter().zip(&mut self.at).zip(&mut self.fractions) {
-            let (top, left) = ((y as i32).min(most_top), (x as i32).min(most_left));
-            *at = (top * width as i32 + left) as u32;
-            *fractions = [y - top as f32, x - left as f32];
-        }
+        let mirrored = |(y, x): (&mut f32, &mut f32)| {
+            let outside = !((0.0..=last_y).contains(y) && (0.0..=last_x).contains(x));
+            if outside {
+                (*y, *x) = (mirror(*y, height), mirror(*x, width));
+            }
+            outside.then_some(())
+        };
+        let _ = self.fy.iter_mut().zip(&mut self.fx).try_for_each(mirrored);
+        let _ = self.fy.iter_mut().zip(&mut self.fx).rev().try_for_each(mirrored);
     }
 
     /// Every pixel's index of `a` and its fractions.
     fn pixels<T: Real>(&self) -> impl Iterator<Item = (usize, T, T)> {
         let real = |x: f32| T::from_f64(f64::from(x));
-        self.at.iter().zip(&self.fractions).map(move |(&at, &[fy, fx])| (at as usize, real(fy), real(fx)))
+        self.at.iter().zip(&self.fy).zip(&self.fx).map(move |((&at, &fy), &fx)| (at as usize, real(fy), real(fx)))
     }
 
     /// Distances from `a` to `b` and to `c`: 0 along an axis of length 1.
@@ -59,40 +77,59 @@ impl Line {
     }
 }
 
-/// The view of every plane of `source`.
+/// The largest whole number that is not greater than `x`, which lies in `0..2^22`. Unlike the conversions of the
+/// language, which mind every number there is, it keeps to what vector units can do.
+fn floor(x: f32) -> i32 {
+    const SHIFT: f32 = 8_388_608.0;
+    // Between 2^23 and 2^24 f32 has whole numbers only, and its lowest bits count them.
+    let nearest = ((x + SHIFT).to_bits() & 0x7f_ffff) as i32;
+    nearest - i32::from(nearest as f32 > x)
+}
+
+/// The view of a plane.
 pub(super) fn apply<T: Real>(linear: Linear, size: [usize; 2], source: &[T], view: &mut [T]) {
-    let (area, width) = (size[0] * size[1], size[1]);
     let mut line = Line::new(size);
     let (right, down) = line.neighbours();
-    for row in 0..size[0] {
+    for (row, view) in view.chunks_exact_mut(size[1]).enumerate() {
         line.turn_to(row, linear);
-        for (source, view) in source.chunks_exact(area).zip(view.chunks_exact_mut(area)) {
-            for (v, (at, fy, fx)) in view[row * width..][..width].iter_mut().zip(line.pixels::<T>()) {
-                let near = &source[at..=at + down + right];
-                let (gy, gx) = (T::one() - fy, T::one() - fx);
-                *v = gy * (gx * near[0] + fx * near[right]) + fy * (gx * near[down] + fx * near[down + right]);
-            }
+        for (v, (at, fy, fx)) in view.iter_mut().zip(line.pixels::<T>()) {
+            let (above, below) = (&source[at..=at + right], &source[at + down..=at + down + right]);
+            let (gy, gx) = (T::one() - fy, T::one() - fx);
+            *v = gy * (gx * above[0] + fx * above[right]) + fy * (gx * below[0] + fx * below[right]);
         }
     }
 }
 
 /// The adjoint of [`apply`]: from gradients with respect to the view to `sink`.
 pub(super) fn adjoint<T: Real>(linear: Linear, size: [usize; 2], gradient: &[T], sink: &mut [T]) {
-    let (area, width) = (size[0] * size[1], size[1]);
     let mut line = Line::new(size);
     let (right, down) = line.neighbours();
     sink.fill(T::zero());
-    for row in 0..size[0] {
+    for (row, gradient) in gradient.chunks_exact(size[1]).enumerate() {
         line.turn_to(row, linear);
-        for (gradient, sink) in gradient.chunks_exact(area).zip(sink.chunks_exact_mut(area)) {
-            for (&g, (at, fy, fx)) in gradient[row * width..][..width].iter().zip(line.pixels::<T>()) {
-                let near = &mut sink[at..=at + down + right];
-                let (top, bottom) = ((T::one() - fy) * g, fy * g);
-                let gx = T::one() - fx;
-                near[0] += gx * top;
-                near[right] += fx * top;
-                near[down] += gx * bottom;
-                near[down + right] += fx * bottom;
+        for (&g, (at, fy, fx)) in gradient.iter().zip(line.pixels::<T>()) {
+            let (top, bottom) = ((T::one() - fy) * g, fy * g);
+            let gx = T::one() - fx;
+            let above = &mut sink[at..=at + right];
+            above[0] += gx * top;
+            above[right] += fx * top;
+            let below = &mut sink[at + down..=at + down + right];
+            below[0] += gx * bottom;
+            below[right] += fx * bottom;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floors_are_floors() {
+        for i in 0..40_000u16 {
+            let x = f32::from(i) / 16.0;
+            for x in [x, x.next_up(), x.next_down().max(0.0)] {
+                assert_eq!(floor(x), x.floor() as i32, "{x}");
             }
         }
     }
