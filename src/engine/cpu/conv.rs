@@ -65,7 +65,7 @@ impl Conv {
         [ahead, back]: [Method; 2],
     ) -> Self {
         let (inside, outside) = ([input[1], input[2]], [output[1], output[2]]);
-        let Layout { lanes, threads } = layout;
+        let lanes = layout.lanes;
         let filters = Filters::new(conv);
         let (forward, backward) = if depthwise::fits(conv) {
             let forward = Depthwise::forward(conv, outside, lanes);
@@ -81,11 +81,11 @@ impl Conv {
             (Direction::Pointwise(forward), Direction::Pointwise(backward))
         } else {
             let forward = match ahead {
-                Method::Direct => Direction::Direct(Direct::forward(conv, inside, outside, lanes, threads)),
+                Method::Direct => Direction::Direct(Direct::forward(conv, inside, outside, layout)),
                 Method::Winograd(size) => Direction::Winograd(Winograd::forward(conv, size, lanes)),
             };
             let backward = match back {
-                Method::Direct => Direction::Direct(Direct::backward(conv, inside, outside, lanes, threads)),
+                Method::Direct => Direction::Direct(Direct::backward(conv, inside, outside, layout)),
                 Method::Winograd(size) => Direction::Winograd(Winograd::backward(conv, size, lanes)),
             };
             (forward, backward)

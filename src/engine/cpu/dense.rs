@@ -51,7 +51,7 @@ impl Job for Block<'_> {
                     let count = left.saturating_sub(v * S::LANES);
                     if count > 0 {
                         let from = row.add(v * S::LANES);
-                        let weight = if count >= S::LANES { S::load(from) } else { S::load_some(from, count) };
+                        let weight = S::load_up_to(from, count);
                         *sum = S::mul_add(S::splat(factor), weight, *sum);
                     }
                 }

@@ -150,7 +150,7 @@ impl Row<'_> {
                             let from = image.add(read.pixel * source.pixel);
                             let weight = S::load(weights.add(read.tap * pixel));
                             for (i, sum) in sums.iter_mut().enumerate() {
-                                let value = value::<S>(from.add(i * stride * source.pixel), count);
+                                let value = S::load_up_to(from.add(i * stride * source.pixel), count);
                                 *sum = S::mul_add(value, weight, *sum);
                             }
                         }
@@ -160,7 +160,7 @@ impl Row<'_> {
                             let from = image.add(read.pixel * source.pixel);
                             for (i, sum) in sums.iter_mut().enumerate() {
                                 let share = if *of_source { shares[read.pixel + shift + i * stride] } else { 1.0 };
-                                let value = value::<S>(from.add(i * stride * source.pixel), count);
+                                let value = S::load_up_to(from.add(i * stride * source.pixel), count);
                                 *sum = S::mul_add(value, S::splat(share), *sum);
                             }
                         }
@@ -184,14 +184,4 @@ impl Row<'_> {
         }
         COUNT
     }
-}
-
-/// The first `count` values at `from`, at most a vector.
-///
-/// # Safety
-/// As [`Simd`].
-#[inline(always)]
-unsafe fn value<S: Simd>(from: *const f32, count: usize) -> S::V {
-    // SAFETY: the caller's.
-    unsafe { if count == S::LANES { S::load(from) } else { S::load_some(from, count) } }
 }

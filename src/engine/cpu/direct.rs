@@ -9,7 +9,7 @@ use super::map::Map;
 use super::simd::{Job, Simd};
 use super::taps::Phase;
 use super::tile::{Panels, Run, SUMS, cut, product};
-use super::{L2, Site};
+use super::{L2, Layout, Site};
 use crate::network;
 
 /// One direction of a convolution: from a source map to a destination map.
@@ -54,8 +54,7 @@ impl Direct {
         conv: &network::Conv,
         inside: [usize; 2],
         outside: [usize; 2],
-        lanes: usize,
-        threads: usize,
+        Layout { lanes, threads }: Layout,
     ) -> Self {
         let filters = Filters::new(conv);
         let part = |group: usize| {
@@ -77,19 +76,13 @@ impl Direct {
         conv: &network::Conv,
         inside: [usize; 2],
         outside: [usize; 2],
-        lanes: usize,
-        threads: usize,
+        Layout { lanes, threads }: Layout,
     ) -> Self {
         let filters = Filters::new(conv);
         let phases = || Phase::backward(&conv.window, inside);
         let mut parts = Vec::new();
         for group in 0..conv.groups {
             let [from, to] = [[group * filters.outputs, filters.outputs], [group * filters.inputs, filters.inputs]];
-            let tap_weights = |k: usize, taps: &[usize], line: &mut [f32]| {
-                for (c, value) in line.iter_mut().enumerate() {
-                    *value = filters.weight(group, k % filters.outputs, c, taps[k / filters.outputs]);
-                }
-            };
             if conv.window.stride != [1, 1] && filters.inputs <= SCATTERED && conv.groups == 1 {
                 let (phase, taps) = Phase::together(&conv.window, inside, phases());
                 let columns = taps.first().map_or(0, Vec::len) * filters.inputs;
@@ -104,9 +97,11 @@ impl Direct {
                 continue;
             }
             for phase in phases() {
-                let taps: Vec<usize> = phase.taps.iter().map(|tap| tap.index).collect();
-                let weights = Panels::new(taps.len() * filters.outputs, filters.inputs, lanes, |k, line| {
-                    tap_weights(k, &taps, line);
+                let weights = Panels::new(phase.taps.len() * filters.outputs, filters.inputs, lanes, |k, line| {
+                    let (tap, o) = (phase.taps[k / filters.outputs].index, k % filters.outputs);
+                    for (c, value) in line.iter_mut().enumerate() {
+                        *value = filters.weight(group, o, c, tap);
+                    }
                 });
                 parts.push(Part::new(phase, weights, from, to, outside, false));
             }

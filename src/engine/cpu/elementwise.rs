@@ -34,10 +34,11 @@ pub(super) trait VectorMap: Copy {
     unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, count: usize) -> S::V;
 }
 
-struct Pixels<'a, F> {
-    finish: &'a Finish<'a>,
-    f: F,
-    pixels: [usize; 2],
+/// [`for_each_vector`] for the pixels from one to another.
+pub(super) struct Pixels<'a, F> {
+    pub(super) finish: &'a Finish<'a>,
+    pub(super) f: F,
+    pub(super) pixels: [usize; 2],
 }
 
 impl<F: VectorMap> Job for Pixels<'_, F> {
@@ -65,10 +66,7 @@ impl<F: VectorMap> Job for Pixels<'_, F> {
 #[inline(always)]
 pub(super) unsafe fn load<S: Simd>(map: &Map, pixel: usize, channel: usize, count: usize) -> S::V {
     // SAFETY: the caller's.
-    unsafe {
-        let from = map.at(pixel).add(channel);
-        if count == S::LANES { S::load(from) } else { S::load_some(from, count) }
-    }
+    unsafe { S::load_up_to(map.at(pixel).add(channel), count) }
 }
 
 /// The values of a map as they are.

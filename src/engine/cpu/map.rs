@@ -47,6 +47,23 @@ fn prefer_large_pages<T>(memory: &mut [T]) {
     }
 }
 
+/// A pointer that threads share: to scratch memory, or to results of which each writes its own pieces.
+#[derive(Clone, Copy)]
+pub(super) struct Shared(pub(super) *mut f32);
+
+// SAFETY: only a pointer; whoever makes one answers for the memory to live as long as the pass.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub(super) fn of(buffer: &mut Buffer) -> Self {
+        Self(buffer.values_mut().as_mut_ptr())
+    }
+
+    pub(super) fn pointer(self) -> *mut f32 {
+        self.0
+    }
+}
+
 /// A batch of maps `[N,H,W,C]` somewhere in a buffer; a slice of the channels of wider maps, when `pixel > channels`.
 /// What is not a feature map is a map of one pixel.
 ///

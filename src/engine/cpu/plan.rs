@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use super::activation::{is_alive, redirect};
 use super::elementwise::{Copied, for_each_vector};
 use super::finish::{Finish, Gated, Knees};
-use super::map::{Buffer, Map};
+use super::map::{Buffer, Map, Shared};
 use super::program::{Place, Program, Sink, Task};
 use super::simd::Instructions;
 use super::team::{Member, Threads};
@@ -60,19 +60,6 @@ struct Base {
 
 // SAFETY: the pass that makes the pointers ends before the memory's owner goes on, and steps write disjoint pieces.
 unsafe impl Sync for Base {}
-
-/// A pointer that threads share: to scratch memory, or to results of which each writes its own rows.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-
-// SAFETY: as for `Base`.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    fn pointer(self) -> *mut f32 {
-        self.0
-    }
-}
 
 impl Base {
     fn map(&self, place: Place, shape: &Shape) -> Map {
@@ -146,14 +133,14 @@ impl CpuPlan {
     }
 
     fn scratch(&mut self) -> Vec<Shared> {
-        self.scratch.iter_mut().map(|scratch| Shared(scratch.values_mut().as_mut_ptr())).collect()
+        self.scratch.iter_mut().map(Shared::of).collect()
     }
 
     /// Runs all steps on the images that are in memory, or on `images` when they are given, and hands the targets'
     /// values to `outputs`.
     fn walk(&mut self, batch: usize, forward: Forward, record: bool, images: Option<&[f32]>, outputs: &mut [Vec<f32>]) {
         let (bases, scratch) = (self.bases(batch, record), self.scratch());
-        let shared = Shared(self.shared.values_mut().as_mut_ptr());
+        let shared = Shared::of(&mut self.shared);
         let outputs: Vec<Shared> = outputs.iter_mut().map(|output| Shared(output.as_mut_ptr())).collect();
         let Self { threads, program, instructions, .. } = self;
         threads.run(|member| {
@@ -392,7 +379,7 @@ impl Plan for CpuPlan {
         let size = self.outline.input.elements();
         let mut data = vec![0.0; last.batch * size];
         let (bases, scratch) = (self.bases(last.batch, soft), self.scratch());
-        let (to, shared) = (Shared(data.as_mut_ptr()), Shared(self.shared.values_mut().as_mut_ptr()));
+        let (to, shared) = (Shared(data.as_mut_ptr()), Shared::of(&mut self.shared));
         let Self { threads, program, instructions, outline, .. } = self;
         threads.run(|member| {
             let (scratch, shared) = (scratch[member.index()].pointer(), shared.pointer());

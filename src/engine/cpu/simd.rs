@@ -94,6 +94,12 @@ pub(super) unsafe trait Simd: Copy + 'static {
     unsafe fn load(from: *const f32) -> Self::V;
     /// The first `count` values at `from`, then zeros.
     unsafe fn load_some(from: *const f32, count: usize) -> Self::V;
+    /// A whole vector where there are so many values at `from`, else the first `count`, then zeros.
+    #[inline(always)]
+    unsafe fn load_up_to(from: *const f32, count: usize) -> Self::V {
+        // SAFETY: the caller's.
+        unsafe { if count >= Self::LANES { Self::load(from) } else { Self::load_some(from, count) } }
+    }
     /// Stores all values.
     unsafe fn store(to: *mut f32, x: Self::V);
     /// Stores the first `count` values.

@@ -1,9 +1,9 @@
 //! Operations that are written plainly on slices, one image at a time.
 #![expect(unsafe_code, reason = "slices of maps")]
 
+use super::elementwise::{Copied, Pixels};
 use super::finish::Finish;
 use super::map::Map;
-use super::simd::{Job, Simd};
 use super::{Ahead, Back, Kernel, Needs, Site};
 
 /// An operation on the values of one image, see [`layout`](super::layout) for their order.
@@ -56,7 +56,8 @@ impl<T: Simple> Kernel for Plain<T> {
                 }
                 let inputs = images(view.inputs, image);
                 self.0.backward(input, &inputs, view.output.image(image), view.gradient.image(image), sink);
-                site.instructions.run(InPlace { finish: &Finish { add: None, ..*finish }, image });
+                let pixels = [image * to.size(), (image + 1) * to.size()];
+                site.instructions.run(Pixels { finish: &Finish { add: None, ..*finish }, f: Copied(to), pixels });
             }
         });
     }
@@ -67,32 +68,4 @@ impl<T: Simple> Kernel for Plain<T> {
 unsafe fn images(maps: &[Map], image: usize) -> Vec<&[f32]> {
     // SAFETY: the caller's.
     maps.iter().map(|map| unsafe { map.image(image) }).collect()
-}
-
-/// Takes an image through its own finish.
-struct InPlace<'a> {
-    finish: &'a Finish<'a>,
-    image: usize,
-}
-
-impl Job for InPlace<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let to = &self.finish.to;
-        for pixel in self.image * to.size()..(self.image + 1) * to.size() {
-            let mut c = 0;
-            while c < to.channels {
-                let count = (to.channels - c).min(S::LANES);
-                // SAFETY: pixel and channels lie in the map.
-                unsafe {
-                    let from = to.at(pixel).add(c);
-                    let value = if count == S::LANES { S::load(from) } else { S::load_some(from, count) };
-                    self.finish.vector::<S>(pixel, c, value, count);
-                }
-                c += S::LANES;
-            }
-        }
-    }
 }

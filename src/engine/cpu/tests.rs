@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::conv::{Conv, Method};
 use super::finish::{Finish, Gated, Knees};
-use super::map::{Buffer, Map};
+use super::map::{Buffer, Map, Shared};
 use super::simd::{Instructions, Job, Simd, exp, logistic};
 use super::team::Threads;
 use super::{Ahead, Back, Kernel, Layout, Site};
@@ -55,22 +55,14 @@ impl Maps {
 }
 
 fn run(kernel: &dyn Kernel, sizes: [[usize; 2]; 2], images: usize, set: Instructions, f: impl Fn(&Site<'_>) + Sync) {
-    struct Pointer(*mut f32);
-    // SAFETY: the kernels' own sharing of scratch memory.
-    unsafe impl Sync for Pointer {}
-    impl Pointer {
-        fn get(&self) -> *mut f32 {
-            self.0
-        }
-    }
     let threads = Threads::new(2).unwrap();
     let mut scratch: Vec<Buffer> = (0..2).map(|_| Buffer::new(kernel.scratch())).collect();
     let mut shared = Buffer::new(kernel.shared(images, sizes, 2));
-    let scratch: Vec<Pointer> = scratch.iter_mut().map(|s| Pointer(s.values_mut().as_mut_ptr())).collect();
-    let shared = Pointer(shared.values_mut().as_mut_ptr());
+    let scratch: Vec<Shared> = scratch.iter_mut().map(Shared::of).collect();
+    let shared = Shared::of(&mut shared);
     threads.run(|member| {
-        let scratch = scratch[member.index()].get();
-        f(&Site { member, instructions: set, scratch, shared: shared.get() });
+        let scratch = scratch[member.index()].pointer();
+        f(&Site { member, instructions: set, scratch, shared: shared.pointer() });
     });
 }
 

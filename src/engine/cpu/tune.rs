@@ -2,7 +2,6 @@
 //!
 //! Measurements are kept in a file and known by the layer's shape, the instructions and the number of threads; a layer
 //! that is measured once is the same from then on, so that results stay reproducible.
-#![expect(unsafe_code, reason = "maps of scratch memory")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::conv::{Conv, Method};
 use super::finish::Finish;
-use super::map::{Buffer, Map};
+use super::map::{Buffer, Map, Shared};
 use super::methods::Methods;
 use super::simd::Instructions;
 use super::team::Threads;
@@ -122,13 +121,13 @@ fn measure(
         let sizes = [[input[1], input[2]], [output[1], output[2]]];
         let mut scratch: Vec<Buffer> = (0..threads.count()).map(|_| Buffer::new(kernel.scratch())).collect();
         let mut shared = Buffer::new(kernel.shared(1, sizes, threads.count()));
-        let scratch: Vec<Pointer> = scratch.iter_mut().map(|s| Pointer(s.values_mut().as_mut_ptr())).collect();
-        let shared = Pointer(shared.values_mut().as_mut_ptr());
+        let scratch: Vec<Shared> = scratch.iter_mut().map(Shared::of).collect();
+        let shared = Shared::of(&mut shared);
         for (direction, best) in best.iter_mut().enumerate() {
             for _ in 0..ROUNDS {
                 let started = Instant::now();
                 threads.run(|member| {
-                    let (scratch, shared) = (scratch[member.index()].get(), shared.get());
+                    let (scratch, shared) = (scratch[member.index()].pointer(), shared.pointer());
                     let site = Site { member, instructions, scratch, shared };
                     if direction == 0 {
                         let ahead = Ahead { inputs: &[from], memory: None, forward: Forward::Original };
@@ -147,17 +146,4 @@ fn measure(
         }
     }
     best.map(|(_, method)| method)
-}
-
-/// Memory for the threads of a measurement.
-#[derive(Clone, Copy)]
-struct Pointer(*mut f32);
-
-// SAFETY: scratch memory is used by one thread each, shared memory as the kernels say.
-unsafe impl Sync for Pointer {}
-
-impl Pointer {
-    fn get(self) -> *mut f32 {
-        self.0
-    }
 }
