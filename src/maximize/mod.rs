@@ -1,7 +1,9 @@
 //! Activation maximization: from a request to stimuli and the maxima they reach.
 
+mod arm;
 mod ascent;
 mod best;
+mod canvas;
 mod document;
 mod gate_schedule;
 mod host;
@@ -9,6 +11,7 @@ mod levels;
 mod objective;
 mod optimizer;
 mod outcome;
+mod passes;
 mod pixels;
 mod request;
 mod run;

@@ -1,0 +1,200 @@
+//! An arm: searches that go the same way, step by step, as one batch.
+//!
+//! The images of all searches are one tensor, and everything that a step needs of them stays on the engine's device.
+//! Only scores come back, in blocks.
+
+use candle_core::{Device, Tensor};
+
+use super::best::Best;
+use super::canvas::Canvas;
+use super::gate_schedule::{GateKind, GateSchedule};
+use super::levels::Levels;
+use super::outcome::{Observer, Outcome, Point};
+use super::passes::Passes;
+use super::run::{MaximizeError, Task};
+use super::scoring::{Aims, Scoring};
+use super::search::{Ending, Search};
+use super::settings::Settings;
+use super::view::Views;
+use crate::engine::{Forward, Gate};
+
+/// How many scores of a batch wait on a device before they are read: reading waits for the device to be done.
+const SCORES_AT_ONCE: usize = 16;
+
+/// Searches under one gate schedule.
+pub(super) struct Arm<'a> {
+    settings: &'a Settings,
+    gate: &'a GateSchedule,
+    /// One per image of the batch.
+    pub(super) searches: Vec<Search>,
+    scoring: Scoring,
+    canvas: Canvas,
+    best: Best,
+    /// Scores `[N]` that nobody has read yet, by step.
+    unread: Vec<(u32, Tensor)>,
+}
+
+impl<'a> Arm<'a> {
+    /// One search per task, each at its own start. At least one task.
+    pub(super) fn new(
+        passes: &Passes<'_>,
+        tasks: &[Task],
+        settings: &'a Settings,
+        gate: &'a GateSchedule,
+    ) -> Result<Self, MaximizeError> {
+        let search = |(i, task): (usize, &Task)| Search::new(i, task, passes.aims(task));
+        let mut searches: Vec<Search> = tasks.iter().enumerate().map(search).collect();
+        let (device, dtype) = (passes.engine.device(), passes.engine.dtype());
+        let starts =
+            searches.iter_mut().map(|search| settings.start.draw(&mut search.rng, passes.image, device, dtype));
+        let images = Tensor::stack(&starts.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+        Ok(Self {
+            settings,
+            gate,
+            scoring: scoring(passes, &searches)?,
+            searches,
+            best: Best::new(&images)?,
+            canvas: Canvas::new(images, settings)?,
+            unread: Vec::new(),
+        })
+    }
+
+    /// Drops the searches that the observer wants no more; false when none is left.
+    pub(super) fn ask(&mut self, passes: &Passes<'_>, observer: &mut dyn Observer) -> Result<bool, MaximizeError> {
+        let wanted: Vec<bool> = self.searches.iter().map(|search| observer.keep(search.task)).collect();
+        self.keep(passes, &wanted, observer)?;
+        Ok(!self.searches.is_empty())
+    }
+
+    /// Goes on with the searches that are wanted alone.
+    pub(super) fn keep(
+        &mut self,
+        passes: &Passes<'_>,
+        wanted: &[bool],
+        observer: &mut dyn Observer,
+    ) -> Result<(), MaximizeError> {
+        if wanted.iter().all(|&wanted| wanted) {
+            return Ok(());
+        }
+        self.read_scores(observer)?;
+        let mut keep = wanted.iter();
+        self.searches.retain(|_| keep.next().is_none_or(|&wanted| wanted));
+        if self.searches.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<u32> = (0..).zip(wanted).filter_map(|(row, &wanted)| wanted.then_some(row)).collect();
+        let rows = Tensor::from_vec(rows, self.searches.len(), passes.engine.device())?;
+        self.best.keep(&rows)?;
+        self.canvas.keep(&rows)?;
+        self.scoring = scoring(passes, &self.searches)?;
+        Ok(())
+    }
+
+    /// One update of every image.
+    pub(super) fn step(
+        &mut self,
+        passes: &mut Passes<'_>,
+        step: u32,
+        observer: &mut dyn Observer,
+    ) -> Result<(), MaximizeError> {
+        let settings = self.settings;
+        let gate = self.gate.at(step, settings.steps);
+        let forward = match (self.gate.kind, gate) {
+            (GateKind::TrueProxy, Gate::Proxy { slope }) => Forward::Proxy { slope },
+            _ => Forward::Original,
+        };
+        let as_it_is = settings.transforms.is_empty();
+        let free = as_it_is && forward == Forward::Original;
+        if !free && (as_it_is || step.is_multiple_of(settings.score_every)) {
+            self.score(passes, step, observer)?;
+        }
+        let streams = self.searches.iter_mut().map(|search| &mut search.rng);
+        let views = Views::draw(&settings.transforms, streams, settings.size);
+        let outputs = passes.forward(&views.apply(self.canvas.pixels())?, forward)?;
+        let scored = self.scoring.scores_and_seeds(&outputs)?;
+        if free {
+            self.note(passes, step, scored.scores, observer)?;
+        }
+        let gradients = passes.backward(&scored.seeds, gate)?;
+        self.searches.iter_mut().for_each(|search| search.passes += 2);
+        Ok(self.canvas.step(&views.adjoint(&gradients)?)?)
+    }
+
+    /// Scores the images as they are, behind so many steps.
+    fn score(&mut self, passes: &mut Passes<'_>, step: u32, observer: &mut dyn Observer) -> Result<(), MaximizeError> {
+        let outputs = passes.forward(self.canvas.pixels(), Forward::Original)?;
+        self.searches.iter_mut().for_each(|search| search.passes += 1);
+        self.note(passes, step, self.scoring.scores(&outputs)?, observer)
+    }
+
+    /// Takes note of scores `[N]` of the images as they are.
+    fn note(
+        &mut self,
+        passes: &Passes<'_>,
+        step: u32,
+        scores: Tensor,
+        observer: &mut dyn Observer,
+    ) -> Result<(), MaximizeError> {
+        self.best.offer(&scores, self.canvas.pixels())?;
+        self.unread.push((step, scores));
+        let at_once = if passes.engine.device().is_cpu() { 1 } else { SCORES_AT_ONCE };
+        if self.unread.len() >= at_once { self.read_scores(observer) } else { Ok(()) }
+    }
+
+    /// Reads the scores that wait and tells the observer.
+    fn read_scores(&mut self, observer: &mut dyn Observer) -> Result<(), MaximizeError> {
+        let (steps, scores): (Vec<u32>, Vec<Tensor>) = std::mem::take(&mut self.unread).into_iter().unzip();
+        if scores.is_empty() {
+            return Ok(());
+        }
+        for (step, scores) in steps.into_iter().zip(Tensor::stack(&scores, 0)?.to_vec2::<f32>()?) {
+            for (search, score) in self.searches.iter_mut().zip(scores) {
+                let point = Point { step, score };
+                search.note(point);
+                observer.scored(search.task, point);
+            }
+        }
+        Ok(())
+    }
+
+    /// Scores the last images behind `steps` steps, and once more the best ones as the 8-bit images that are delivered:
+    /// outcomes by task.
+    pub(super) fn finish(
+        mut self,
+        passes: &mut Passes<'_>,
+        steps: u32,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
+        if self.searches.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.score(passes, steps, observer)?;
+        self.read_scores(observer)?;
+        let best = self.best.images().to_device(&Device::Cpu)?;
+        let last = self.canvas.pixels().to_device(&Device::Cpu)?;
+        let levels = self.searches.iter().enumerate().map(|(n, search)| {
+            // Where no score was finite there is no best image.
+            Levels::round(&if search.best.is_some() { &best } else { &last }.get(n)?)
+        });
+        let levels = levels.collect::<candle_core::Result<Vec<_>>>()?;
+        let (device, dtype) = (passes.engine.device(), passes.engine.dtype());
+        let pixels = levels.iter().map(|levels| levels.pixels(device, dtype));
+        let pixels = Tensor::stack(&pixels.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+        let outputs = passes.forward(&pixels, Forward::Original)?;
+        self.searches.iter_mut().for_each(|search| search.passes += 1);
+        let scores = self.scoring.scores(&outputs)?.to_vec1::<f32>()?;
+        let fates = self.canvas.fates()?;
+        let mut outcomes = Vec::with_capacity(levels.len());
+        for (((search, levels), score), (moved, broken)) in self.searches.iter().zip(&levels).zip(scores).zip(fates) {
+            let ending = Ending { score, levels, moved, broken, behind_softmax: passes.behind_softmax };
+            outcomes.push((search.task, search.outcome(&ending)?));
+        }
+        Ok(outcomes)
+    }
+}
+
+/// The objectives of these searches at work.
+fn scoring(passes: &Passes<'_>, searches: &[Search]) -> candle_core::Result<Scoring> {
+    let aims: Vec<&Aims> = searches.iter().map(|search| &search.aims).collect();
+    passes.scoring(&aims)
+}
