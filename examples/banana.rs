@@ -13,7 +13,10 @@ fn main() -> anyhow::Result<()> {
     let outcomes =
         maximize(&Cpu::new(&CpuSettings::default())?, &model, &resolved.tasks(), &resolved.settings, &mut Unobserved)?;
     for outcome in outcomes.into_iter().flatten() {
-        println!("from {} to {} in {} passes", outcome.initial_score, outcome.score, outcome.passes);
+        println!(
+            "from {} to {} in {} passes",
+            outcome.findings.initial_score, outcome.findings.score, outcome.findings.passes
+        );
         std::fs::write("banana.png", outcome.png)?;
     }
     Ok(())

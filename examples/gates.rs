@@ -133,7 +133,7 @@ fn scores(
             task.stream = (chunk * arguments.batch + i) as u64;
         }
         let outcomes = maximize(engine, model, &tasks, &resolved.settings, &mut Unobserved)?;
-        scores.extend(outcomes.into_iter().flatten().map(|outcome| outcome.score));
+        scores.extend(outcomes.into_iter().flatten().map(|outcome| outcome.findings.score));
     }
     Ok(scores)
 }

@@ -10,8 +10,8 @@ use proxygrad::Invalid;
 use proxygrad::config::{CpuOptions, Places};
 use proxygrad::engine;
 use proxygrad::maximize::{
-    GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind, OptimizerRequest, Outcome, Point, Request,
-    Resolved, Settings, Start, Transform, Warning, maximize,
+    Findings, GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind, OptimizerRequest, Outcome, Point,
+    Request, Resolved, SearchRequest, Settings, Start, Transform, maximize,
 };
 use proxygrad::network::{Model, catalog};
 use serde::Serialize;
@@ -74,7 +74,20 @@ struct Method {
     #[arg(long, value_name = "SHARE")]
     polish: Option<f32>,
 
-    /// Number of updates of the image.
+    /// A gate that competes: its kind, or a JSON object as in a request. May be given several times; several good ones
+    /// with --gate auto unless given.
+    #[arg(long = "arm", value_name = "GATE", value_parser = gate)]
+    arms: Vec<GateRequest>,
+
+    /// Number of starts that every gate is tried from; the best one is gone on with.
+    #[arg(long, value_name = "N")]
+    restarts: Option<u32>,
+
+    /// In a search, steps of every candidate before the better half is chosen, choice by choice, such as 8,16.
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    rungs: Option<Vec<u32>>,
+
+    /// Number of updates of the image; in a search, on all candidates together.
     #[arg(long, value_name = "N")]
     steps: Option<u32>,
 
@@ -160,6 +173,7 @@ impl Maximize {
             objective: None,
             objectives: Some(self.units.clone()),
             gate: Some(GateRequest { kind: method.gate, slope, temperature, anneal, polish }),
+            search: method.search(),
             steps: method.steps,
             optimizer: Some(OptimizerRequest { kind: method.optimizer, lr: method.lr }),
             transforms: Some(method.transforms.clone()),
@@ -168,6 +182,23 @@ impl Maximize {
             score_every: method.score_every,
             seed: Some(method.seed),
         })
+    }
+}
+
+impl Method {
+    fn search(&self) -> Option<SearchRequest> {
+        let arms = (!self.arms.is_empty()).then(|| self.arms.clone());
+        let search = SearchRequest { arms, restarts: self.restarts, rungs: self.rungs.clone() };
+        (search != SearchRequest::default()).then_some(search)
+    }
+}
+
+/// Reads a gate: its kind, or an object.
+fn gate(text: &str) -> Result<GateRequest, String> {
+    if text.trim_start().starts_with('{') {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    } else {
+        parsed(text)
     }
 }
 
@@ -181,7 +212,8 @@ fn as_flag(invalid: &Invalid) -> Invalid {
     let field = invalid.field.split(['[', '.']).next().unwrap_or_default();
     let flag = match field {
         "objectives" => "--unit".to_owned(),
-        "gate" | "optimizer" | "start" => format!("--{}", invalid.field.rsplit('.').next().unwrap_or(field)),
+        "search" if invalid.field.contains("arms") => "--arm".to_owned(),
+        "gate" | "optimizer" | "search" | "start" => format!("--{}", invalid.field.rsplit('.').next().unwrap_or(field)),
         "transforms" => "--transform".to_owned(),
         field => format!("--{}", field.replace('_', "-")),
     };
@@ -230,12 +262,18 @@ impl Observer for Progress {
 
 fn print_text(model: &Model, resolved: &Resolved, written: &[(PathBuf, Outcome)]) -> anyhow::Result<()> {
     for ((path, outcome), objective) in written.iter().zip(&resolved.objectives) {
+        let found = &outcome.findings;
         println!("{objective} of {}{}", model.id, class_name(model, objective));
-        println!("  start  {:>12.5}", outcome.initial_score);
-        println!("  best   {:>12.5}  at step {} of {}", outcome.score, outcome.best_step, resolved.settings.steps);
-        println!("  end    {:>12.5}", outcome.final_score);
-        println!("  passes {:>6}", outcome.passes);
-        for warning in &outcome.warnings {
+        println!("  start  {:>12.5}", found.initial_score);
+        println!("  best   {:>12.5}  at step {} of {}", found.score, found.best_step, resolved.settings.steps);
+        println!("  end    {:>12.5}", found.final_score);
+        println!("  passes {:>6}", found.passes);
+        for arm in &found.arms {
+            let gate = serde_json::to_string(&arm.gate)?;
+            let (score, won) = (arm.score.unwrap_or(f32::NAN), if arm.won { ", won" } else { "" });
+            println!("  arm    {score:>12.5}  after {} steps from start {}{won}: {gate}", arm.steps, arm.restart);
+        }
+        for warning in &found.warnings {
             println!("  warning: {}", warning.meaning());
         }
         println!("  {}", path.display());
@@ -265,37 +303,20 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct Stimulus<'a> {
     objective: &'a Objective,
-    score: f32,
-    initial_score: f32,
-    final_score: f32,
-    best_step: u32,
-    trajectory: &'a [Point],
-    passes: u32,
-    warnings: &'a [Warning],
+    #[serde(flatten)]
+    findings: &'a Findings,
     file: &'a Path,
 }
 
 fn print_json(model: &Model, resolved: &Resolved, written: &[(PathBuf, Outcome)]) -> anyhow::Result<()> {
-    let mut stimuli = Vec::with_capacity(written.len());
-    for ((file, outcome), objective) in written.iter().zip(&resolved.objectives) {
-        stimuli.push(Stimulus {
-            objective,
-            score: outcome.score,
-            initial_score: outcome.initial_score,
-            final_score: outcome.final_score,
-            best_step: outcome.best_step,
-            trajectory: &outcome.trajectory,
-            passes: outcome.passes,
-            warnings: &outcome.warnings,
-            file,
-        });
-    }
+    let stimuli = written.iter().zip(&resolved.objectives);
+    let stimuli = stimuli.map(|((file, outcome), objective)| Stimulus { objective, findings: &outcome.findings, file });
     let document = Document {
         model: &model.id,
         model_digest: &model.digest,
         settings: &resolved.settings,
         seed: resolved.seed,
-        stimuli,
+        stimuli: stimuli.collect(),
     };
     println!("{}", serde_json::to_string_pretty(&document)?);
     Ok(())

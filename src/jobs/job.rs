@@ -3,13 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::Invalid;
-use crate::maximize::{Objective, ObjectiveDocument, Outcome, Point, Resolved, Settings, Warning};
+use crate::maximize::{Findings, Objective, ObjectiveDocument, Outcome, Resolved, Settings};
 
 /// Where a job stands: `queued -> running -> succeeded | failed | canceled`.
 ///
@@ -129,27 +129,9 @@ pub struct Stimulus {
     /// What it maximizes.
     #[schema(value_type = ObjectiveDocument)]
     pub objective: Objective,
-    /// The objective's value on exactly the PNG delivered, in the original network, without transforms; null when the
-    /// network gives no finite value.
-    #[serde(deserialize_with = "number_or_null")]
-    #[schema(value_type = Option<f32>)]
-    pub score: f32,
-    /// The value on the image before the first step; null when not finite.
-    #[serde(deserialize_with = "number_or_null")]
-    #[schema(value_type = Option<f32>)]
-    pub initial_score: f32,
-    /// The value on the image behind the last step; null when not finite.
-    #[serde(deserialize_with = "number_or_null")]
-    #[schema(value_type = Option<f32>)]
-    pub final_score: f32,
-    /// Number of steps behind which the best image stood; 0 is the start.
-    pub best_step: u32,
-    /// Scores along the run, by step; only finite ones.
-    pub trajectory: Vec<Point>,
-    /// Forward and backward passes spent, through the part of the network below the target.
-    pub passes: u32,
-    /// What the reader of the score should know.
-    pub warnings: Vec<Warning>,
+    /// The maximum that it reaches, and how it was found.
+    #[serde(flatten)]
+    pub findings: Findings,
     /// SHA-256 of the PNG, lower-case hexadecimal.
     pub sha256: String,
     /// Size of the PNG in bytes.
@@ -160,29 +142,11 @@ pub struct Stimulus {
     pub height: u32,
 }
 
-/// JSON has no NaN and no infinity: they are written as null and read back as NaN.
-fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or(f32::NAN))
-}
-
 impl Stimulus {
     /// What `outcome` says about `objective`, for a PNG with this digest and `[height, width]`.
     pub(super) fn new(objective: Objective, outcome: &Outcome, sha256: String, size: [usize; 2]) -> Self {
         let [height, width] = size.map(|side| u32::try_from(side).unwrap_or(u32::MAX));
-        Self {
-            objective,
-            score: outcome.score,
-            initial_score: outcome.initial_score,
-            final_score: outcome.final_score,
-            best_step: outcome.best_step,
-            trajectory: outcome.trajectory.iter().copied().filter(|point| point.score.is_finite()).collect(),
-            passes: outcome.passes,
-            warnings: outcome.warnings.clone(),
-            sha256,
-            bytes: outcome.png.len() as u64,
-            width,
-            height,
-        }
+        Self { objective, findings: outcome.findings.clone(), sha256, bytes: outcome.png.len() as u64, width, height }
     }
 }
 

@@ -21,10 +21,20 @@ use crate::engine::{Forward, Gate};
 /// How many scores of a batch wait on a device before they are read: reading waits for the device to be done.
 const SCORES_AT_ONCE: usize = 16;
 
-/// Searches under one gate schedule.
+/// How the searches of an arm go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) gate: &'a GateSchedule,
+    /// Which of a task's starts: 0 is the one that a run without a search has.
+    pub(super) restart: u32,
+    /// Steps of the whole way; the schedules of gate and optimizer run over them.
+    pub(super) steps: u32,
+}
+
+/// Searches that go one way.
 pub(super) struct Arm<'a> {
     settings: &'a Settings,
-    gate: &'a GateSchedule,
+    way: Way<'a>,
     /// One per image of the batch.
     pub(super) searches: Vec<Search>,
     scoring: Scoring,
@@ -40,9 +50,9 @@ impl<'a> Arm<'a> {
         passes: &Passes<'_>,
         tasks: &[Task],
         settings: &'a Settings,
-        gate: &'a GateSchedule,
+        way: Way<'a>,
     ) -> Result<Self, MaximizeError> {
-        let search = |(i, task): (usize, &Task)| Search::new(i, task, passes.aims(task));
+        let search = |(i, task): (usize, &Task)| Search::new(i, task, way.restart, passes.aims(task));
         let mut searches: Vec<Search> = tasks.iter().enumerate().map(search).collect();
         let (device, dtype) = (passes.engine.device(), passes.engine.dtype());
         let starts =
@@ -50,11 +60,11 @@ impl<'a> Arm<'a> {
         let images = Tensor::stack(&starts.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
         Ok(Self {
             settings,
-            gate,
+            way,
             scoring: scoring(passes, &searches)?,
             searches,
             best: Best::new(&images)?,
-            canvas: Canvas::new(images, settings)?,
+            canvas: Canvas::new(images, settings, way.steps)?,
             unread: Vec::new(),
         })
     }
@@ -90,7 +100,7 @@ impl<'a> Arm<'a> {
         Ok(())
     }
 
-    /// One update of every image.
+    /// One update of every image; `step` counts from 0 along the arm's own way.
     pub(super) fn step(
         &mut self,
         passes: &mut Passes<'_>,
@@ -98,8 +108,8 @@ impl<'a> Arm<'a> {
         observer: &mut dyn Observer,
     ) -> Result<(), MaximizeError> {
         let settings = self.settings;
-        let gate = self.gate.at(step, settings.steps);
-        let forward = match (self.gate.kind, gate) {
+        let gate = self.way.gate.at(step, self.way.steps);
+        let forward = match (self.way.gate.kind, gate) {
             (GateKind::TrueProxy, Gate::Proxy { slope }) => Forward::Proxy { slope },
             _ => Forward::Original,
         };
@@ -118,6 +128,20 @@ impl<'a> Arm<'a> {
         let gradients = passes.backward(&scored.seeds, gate)?;
         self.searches.iter_mut().for_each(|search| search.passes += 2);
         Ok(self.canvas.step(&views.adjoint(&gradients)?)?)
+    }
+
+    /// Knows how good the images are before a choice is made, behind so many steps: the steps themselves tell it unless
+    /// they look at views of the images.
+    pub(super) fn look(
+        &mut self,
+        passes: &mut Passes<'_>,
+        step: u32,
+        observer: &mut dyn Observer,
+    ) -> Result<(), MaximizeError> {
+        if !self.settings.transforms.is_empty() && !self.searches.is_empty() {
+            self.score(passes, step, observer)?;
+        }
+        self.read_scores(observer)
     }
 
     /// Scores the images as they are, behind so many steps.
@@ -142,14 +166,14 @@ impl<'a> Arm<'a> {
     }
 
     /// Reads the scores that wait and tells the observer.
-    fn read_scores(&mut self, observer: &mut dyn Observer) -> Result<(), MaximizeError> {
+    pub(super) fn read_scores(&mut self, observer: &mut dyn Observer) -> Result<(), MaximizeError> {
         let (steps, scores): (Vec<u32>, Vec<Tensor>) = std::mem::take(&mut self.unread).into_iter().unzip();
         if scores.is_empty() {
             return Ok(());
         }
         for (step, scores) in steps.into_iter().zip(Tensor::stack(&scores, 0)?.to_vec2::<f32>()?) {
             for (search, score) in self.searches.iter_mut().zip(scores) {
-                let point = Point { step, score };
+                let point = Point { step: search.ahead + step, score };
                 search.note(point);
                 observer.scored(search.task, point);
             }

@@ -14,9 +14,9 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
-    /// Starts from these pixels `[N,C,H,W]` in [0, 1].
-    pub(super) fn new(pixels: Tensor, settings: &Settings) -> Result<Self> {
-        let ascent = Ascent::new(&settings.optimizer, &pixels, settings.steps)?;
+    /// Starts from these pixels `[N,C,H,W]` in [0, 1], for at most so many steps.
+    pub(super) fn new(pixels: Tensor, settings: &Settings, steps: u32) -> Result<Self> {
+        let ascent = Ascent::new(&settings.optimizer, &pixels, steps)?;
         Ok(Self { pixels, ascent })
     }
 

@@ -25,6 +25,8 @@ pub enum GateKind {
     Soft,
     /// Slope 1 everywhere.
     Identity,
+    /// A search over several gates, within the same number of steps.
+    Auto,
 }
 
 /// A gate with its strength and its course over a run, everything filled in.
@@ -109,7 +111,7 @@ const REDIRECT_STEPS: u32 = 16;
 
 impl GateKind {
     /// What a gate's kind may be, for errors.
-    const EXPECTED: &'static str = "plain, decoupled, true-proxy, redirect, soft or identity";
+    const EXPECTED: &'static str = "plain, decoupled, true-proxy, redirect, soft, identity or auto";
 
     fn has_slope(self) -> bool {
         matches!(self, Self::Decoupled | Self::TrueProxy)
@@ -190,6 +192,8 @@ impl GateSchedule {
                 temperature => Gate::Soft { temperature },
             },
             GateKind::Identity => Gate::Identity,
+            // The gates that compete have rules, the search over them has none.
+            GateKind::Auto => Gate::Plain,
         }
     }
 }

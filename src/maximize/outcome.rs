@@ -1,27 +1,70 @@
 //! What a run tells while it runs, and what it found.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-/// A stimulus and the maximum it reaches.
+use super::gate_schedule::GateSchedule;
+
+/// A stimulus and what is known of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The stimulus as an 8-bit PNG, grey or RGB.
     pub png: Vec<u8>,
-    /// The objective's value on exactly this PNG, in the original network, without transforms.
+    /// The maximum that it reaches, and how it was found.
+    pub findings: Findings,
+}
+
+/// The maximum that a stimulus reaches, and how it was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Findings {
+    /// The objective's value on exactly the PNG delivered, in the original network, without transforms; null when the
+    /// network gives no finite value.
+    #[serde(deserialize_with = "number_or_null")]
+    #[schema(required, value_type = Option<f32>)]
     pub score: f32,
-    /// The value on the image before the first step.
+    /// The value on the image before the first step; null when not finite.
+    #[serde(deserialize_with = "number_or_null")]
+    #[schema(required, value_type = Option<f32>)]
     pub initial_score: f32,
-    /// The value on the image behind the last step.
+    /// The value on the image behind the last step; null when not finite.
+    #[serde(deserialize_with = "number_or_null")]
+    #[schema(required, value_type = Option<f32>)]
     pub final_score: f32,
     /// Number of steps behind which the best image stood; 0 is the start.
     pub best_step: u32,
-    /// Scores along the run, by step.
+    /// Scores along the run, by step; only finite ones.
     pub trajectory: Vec<Point>,
-    /// Forward and backward passes spent on this stimulus, through the part of the network below the target.
+    /// Forward and backward passes spent, through the part of the network below the target.
     pub passes: u32,
+    /// What the candidates of a search reached, the winner last; nothing without a search.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub arms: Vec<ArmFindings>,
     /// What the reader of the score should know.
     pub warnings: Vec<Warning>,
+}
+
+/// What a candidate of a search reached before it was dropped, or as the winner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ArmFindings {
+    /// Its gate; the schedule runs over the steps that the winner does.
+    pub gate: GateSchedule,
+    /// Which start it went from, from 0.
+    pub restart: u32,
+    /// Steps it did.
+    pub steps: u32,
+    /// Passes it took.
+    pub passes: u32,
+    /// Its best score: while it ran, or of the delivered PNG if it won; null when none was finite.
+    #[schema(required)]
+    pub score: Option<f32>,
+    /// Whether its image is the one delivered.
+    pub won: bool,
+}
+
+/// JSON has no NaN and no infinity: they are written as null and read back as NaN.
+fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f32::NAN))
 }
 
 /// One score of a trajectory.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::gate_schedule::{GateKind, GateRequest};
+use super::halving::SearchRequest;
 use super::objective::{Objective, ObjectiveDocument};
 use super::optimizer::{OptimizerKind, OptimizerRequest};
 use super::run::Task;
@@ -31,7 +32,10 @@ pub struct Request {
     /// Backward rule of activations; `decoupled` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<GateRequest>,
-    /// Number of updates of the image.
+    /// Tries several gates and starts, and goes on with the best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchRequest>,
+    /// Number of updates of the image; with a search, on all candidates together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub steps: Option<u32>,
@@ -113,6 +117,7 @@ impl Request {
             objective: Some(objective),
             objectives: None,
             gate: None,
+            search: None,
             steps: None,
             optimizer: None,
             transforms: None,
@@ -142,6 +147,13 @@ impl Request {
                 GateRequest { kind, slope: None, temperature: None, anneal: None, polish: None }.resolve()?
             }
         };
+        let search = match &self.search {
+            Some(search) => Some(search.resolve(&gate, steps).map_err(|e| e.within("search"))?),
+            None if gate.kind == GateKind::Auto => {
+                Some(SearchRequest::default().resolve(&gate, steps).map_err(|e| e.within("search"))?)
+            }
+            None => None,
+        };
         let input = self.input(model, limits)?;
         let optimizer = match &self.optimizer {
             Some(optimizer) => optimizer.clone(),
@@ -161,7 +173,7 @@ impl Request {
         }
         self.locate(model, &objectives, &input)?;
         let size = [input[1], input[2]];
-        let settings = Settings { gate, steps, optimizer, transforms, size, start, score_every };
+        let settings = Settings { gate, search, steps, optimizer, transforms, size, start, score_every };
         Ok(Resolved { objectives, settings, seed })
     }
 

@@ -1,6 +1,7 @@
 //! Activation maximization, from tasks to outcomes.
 
-use super::arm::Arm;
+use super::arm::{Arm, Way};
+use super::contest::contest;
 use super::objective::Objective;
 use super::outcome::{Observer, Outcome};
 use super::passes::Passes;
@@ -65,7 +66,14 @@ pub fn maximize(
         return Ok(outcomes);
     }
     let mut passes = Passes::new(engine, model, tasks, settings)?;
-    let mut arm = Arm::new(&passes, tasks, settings, &settings.gate)?;
+    if let Some(halving) = &settings.search {
+        for (task, outcome) in contest(&mut passes, tasks, settings, halving, observer)? {
+            outcomes[task] = Some(outcome);
+        }
+        return Ok(outcomes);
+    }
+    let way = Way { gate: &settings.gate, restart: 0, steps: settings.steps };
+    let mut arm = Arm::new(&passes, tasks, settings, way)?;
     for step in 0..settings.steps {
         if !arm.ask(&passes, observer)? {
             return Ok(outcomes);

@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::levels::Levels;
-use super::outcome::{Outcome, Point, Warning};
+use super::outcome::{Findings, Outcome, Point, Warning};
 use super::run::{MaximizeError, Task};
 use super::scoring::Aims;
 
@@ -17,6 +17,8 @@ pub(super) struct Search {
     /// The best score so far, if any was finite.
     pub(super) best: Option<Point>,
     pub(super) passes: u32,
+    /// Steps that were spent on the task elsewhere, before the steps of this search.
+    pub(super) ahead: u32,
     trajectory: Vec<Point>,
     non_finite_score: bool,
 }
@@ -34,10 +36,21 @@ pub(super) struct Ending<'a> {
 }
 
 impl Search {
-    pub(super) fn new(index: usize, task: &Task, aims: Aims) -> Self {
+    /// The search for a task, from one of its starts.
+    pub(super) fn new(index: usize, task: &Task, restart: u32, aims: Aims) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(task.seed);
-        rng.set_stream(task.stream);
-        Self { task: index, aims, rng, best: None, passes: 0, trajectory: Vec::new(), non_finite_score: false }
+        // Streams of stimuli stay far below 2^32.
+        rng.set_stream(task.stream ^ u64::from(restart) << 32);
+        Self {
+            task: index,
+            aims,
+            rng,
+            best: None,
+            passes: 0,
+            ahead: 0,
+            trajectory: Vec::new(),
+            non_finite_score: false,
+        }
     }
 
     /// Takes note of a score of the image as it is.
@@ -60,15 +73,16 @@ impl Search {
             (Warning::NonFinite, self.non_finite_score || ending.broken),
         ];
         let end = |point: Option<&Point>| point.map_or(ending.score, |point| point.score);
-        Ok(Outcome {
-            png: ending.levels.png()?,
+        let findings = Findings {
             score: ending.score,
             initial_score: end(self.trajectory.first()),
             final_score: end(self.trajectory.last()),
             best_step: self.best.map_or(0, |point| point.step),
             trajectory: self.trajectory.clone(),
             passes: self.passes,
+            arms: Vec::new(),
             warnings: warnings.into_iter().filter_map(|(warning, holds)| holds.then_some(warning)).collect(),
-        })
+        };
+        Ok(Outcome { png: ending.levels.png()?, findings })
     }
 }

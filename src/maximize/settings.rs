@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::gate_schedule::GateSchedule;
+use super::halving::Halving;
 use super::optimizer::Optimizer;
 use super::start::Start;
 use super::transform::Transform;
@@ -15,7 +16,10 @@ use super::transform::Transform;
 pub struct Settings {
     /// The backward rule of activations and its course.
     pub gate: GateSchedule,
-    /// Number of updates of the image.
+    /// Gates and starts that compete for the steps; null when there is but one way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Halving>,
+    /// Number of updates of the image, in a search on all candidates together.
     pub steps: u32,
     /// From a gradient to the next image.
     pub optimizer: Optimizer,

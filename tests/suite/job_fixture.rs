@@ -10,7 +10,7 @@ use proxygrad::engine::{Engine, EngineError, Forward, Gate, Plan, Reference};
 use proxygrad::jobs::{
     Claim, Idempotency, Job, JobState, NewJob, Store, StoreConfig, SubmitError, Submitted, Subscription, Update,
 };
-use proxygrad::maximize::{Limits, Outcome, Point, Request};
+use proxygrad::maximize::{Findings, Limits, Outcome, Point, Request};
 use proxygrad::network::{Activation, Array, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape};
 use uuid::Uuid;
 
@@ -114,13 +114,16 @@ pub fn ids(claims: &[Claim]) -> Vec<Uuid> {
 pub fn outcome(png: &[u8]) -> Outcome {
     Outcome {
         png: png.to_vec(),
-        score: 2.5,
-        initial_score: 0.5,
-        final_score: 2.0,
-        best_step: 3,
-        trajectory: vec![Point { step: 0, score: 0.5 }, Point { step: 3, score: 2.5 }],
-        passes: 8,
-        warnings: Vec::new(),
+        findings: Findings {
+            score: 2.5,
+            initial_score: 0.5,
+            final_score: 2.0,
+            best_step: 3,
+            trajectory: vec![Point { step: 0, score: 0.5 }, Point { step: 3, score: 2.5 }],
+            passes: 8,
+            arms: Vec::new(),
+            warnings: Vec::new(),
+        },
     }
 }
 

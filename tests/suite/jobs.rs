@@ -32,7 +32,8 @@ async fn a_job_is_shown_in_the_words_of_the_service() {
     let store = open(folder.path()).await;
     let id = submit(&store, small(2)).await.id;
     let claim = claim_one(&store).await;
-    let infinite = proxygrad::maximize::Outcome { final_score: f32::NAN, ..outcome(b"png") };
+    let mut infinite = outcome(b"png");
+    infinite.findings.final_score = f32::NAN;
     assert!(store.succeed(&claim, &[infinite]).await.unwrap());
     let shown = serde_json::to_value(store.get(id).await.unwrap().unwrap()).unwrap();
     assert_eq!(shown["state"], "succeeded");

@@ -27,4 +27,5 @@ mod onnx_hostile;
 mod onnx_runtime;
 mod operations;
 mod pulled_models;
+mod search;
 mod worker;

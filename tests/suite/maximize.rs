@@ -9,7 +9,7 @@ use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Pr
 
 use crate::networks::{array, classifier, rng};
 
-fn engine() -> Cpu {
+pub fn engine() -> Cpu {
     Cpu::new(&CpuSettings::default()).unwrap()
 }
 
@@ -22,26 +22,26 @@ fn symmetric() -> Preprocessing {
     Preprocessing { channels: ChannelOrder::Grey, range: 1.0, mean: vec![0.5], std: vec![0.5] }
 }
 
-fn resolve(model: &Model, request: &str) -> Resolved {
+pub fn resolve(model: &Model, request: &str) -> Resolved {
     let request: Request = serde_json::from_str(request).unwrap();
     request.resolve(model, &Limits::default()).unwrap()
 }
 
-fn run(model: &Model, request: &str) -> Vec<Outcome> {
+pub fn run(model: &Model, request: &str) -> Vec<Outcome> {
     let resolved = resolve(model, request);
     let outcomes = maximize(&engine(), model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
     outcomes.into_iter().map(Option::unwrap).collect()
 }
 
 /// `relu(x)` on a 15x15 image of values from -1 to 1.
-fn toy() -> Model {
+pub fn toy() -> Model {
     let mut network = Network::new(1, 15, 15);
     network.push("relu", Op::Activation(Activation::Relu), &[Network::INPUT]).unwrap();
     model(network, symmetric())
 }
 
 /// A three-channel classifier that reads blue, green, red.
-fn colour_classifier() -> Model {
+pub fn colour_classifier() -> Model {
     let mut rng = rng(21);
     let mut network = Network::new(3, 12, 10);
     let conv = crate::networks::conv(&mut rng, 3, 8, [3, 3], 1, crate::networks::same(3));
@@ -70,7 +70,7 @@ fn on_the_toy_function_plain_stalls_and_proxygrad_reaches_the_optimum() {
                 r#"{{"model": "test", "objective": "relu:0", "gate": {gate}, "start": {{"kind": "uniform"}},
                      "optimizer": {{"kind": "l2-ascent", "lr": 0.5}}, "seed": {seed}}}"#
             );
-            run(&model, &request)[0].score
+            run(&model, &request)[0].findings.score
         };
         let plain = score(r#""plain""#);
         assert!((0.40..0.60).contains(&plain), "seed {seed}: plain reached {plain}");
@@ -113,8 +113,8 @@ fn the_score_is_that_of_the_delivered_png() {
             1 => relu.into_iter().fold(f64::MIN, f64::max),
             _ => logits[1] - logits[4],
         };
-        let error = (f64::from(outcome.score) - expected).abs() / expected.abs();
-        assert!(error < 1e-5, "stimulus {i}: {} but the PNG gives {expected}", outcome.score);
+        let error = (f64::from(outcome.findings.score) - expected).abs() / expected.abs();
+        assert!(error < 1e-5, "stimulus {i}: {} but the PNG gives {expected}", outcome.findings.score);
     }
 }
 
@@ -147,20 +147,24 @@ fn the_best_iterate_is_returned_not_the_last() {
     let request =
         r#"{"model": "test", "objective": "logits:2", "steps": 40, "optimizer": {"kind": "l2-ascent", "lr": 9}}"#;
     let outcome = &run(&colour_classifier(), request)[0];
-    let best = outcome.trajectory.iter().max_by(|a, b| a.score.total_cmp(&b.score)).unwrap();
-    assert_eq!(outcome.trajectory.len(), 41, "every step is scored, and the end");
-    assert_eq!(outcome.best_step, best.step);
-    assert!((outcome.score - best.score).abs() < 0.02 * best.score.abs(), "{} is not {best:?}", outcome.score);
-    assert!(best.score > outcome.initial_score);
-    assert_eq!(outcome.initial_score, outcome.trajectory[0].score);
-    assert_eq!(outcome.final_score, outcome.trajectory[40].score);
+    let best = outcome.findings.trajectory.iter().max_by(|a, b| a.score.total_cmp(&b.score)).unwrap();
+    assert_eq!(outcome.findings.trajectory.len(), 41, "every step is scored, and the end");
+    assert_eq!(outcome.findings.best_step, best.step);
+    assert!(
+        (outcome.findings.score - best.score).abs() < 0.02 * best.score.abs(),
+        "{} is not {best:?}",
+        outcome.findings.score
+    );
+    assert!(best.score > outcome.findings.initial_score);
+    assert_eq!(outcome.findings.initial_score, outcome.findings.trajectory[0].score);
+    assert_eq!(outcome.findings.final_score, outcome.findings.trajectory[40].score);
 }
 
 #[test]
 fn passes_are_counted() {
     let passes = |extra: &str| {
         let request = format!(r#"{{"model": "test", "objective": "logits:2", "steps": 10{extra}}}"#);
-        run(&colour_classifier(), &request)[0].passes
+        run(&colour_classifier(), &request)[0].findings.passes
     };
     assert_eq!(passes(""), 10 * 2 + 2, "forward and backward a step; the last image and the PNG");
     assert_eq!(passes(r#", "transforms": ["jitter:1"], "score_every": 5"#), 10 * 2 + 2 + 2, "steps 0 and 5 as well");
@@ -174,7 +178,7 @@ fn both_optimizers_climb() {
         let request =
             format!(r#"{{"model": "test", "objective": "logits:3", "steps": 50, "optimizer": "{optimizer}"}}"#);
         let outcome = &run(&colour_classifier(), &request)[0];
-        assert!(outcome.score > outcome.initial_score + 0.3, "{optimizer}: {outcome:?}");
+        assert!(outcome.findings.score > outcome.findings.initial_score + 0.3, "{optimizer}: {outcome:?}");
     }
 }
 
@@ -188,7 +192,7 @@ fn a_unit_that_no_gradient_reaches_is_called_dead() {
     let model = model(network, symmetric());
     let warnings = |gate: &str| {
         let request = format!(r#"{{"model": "test", "objective": "relu:0", "steps": 5, "gate": "{gate}"}}"#);
-        run(&model, &request)[0].warnings.clone()
+        run(&model, &request)[0].findings.warnings.clone()
     };
     assert_eq!(warnings("plain"), [Warning::DeadUnit]);
     for gate in ["decoupled", "true-proxy", "redirect", "soft", "identity"] {
@@ -199,9 +203,9 @@ fn a_unit_that_no_gradient_reaches_is_called_dead() {
 #[test]
 fn softmax_targets_and_saturated_pixels_are_told() {
     let outcome = &run(&colour_classifier(), r#"{"model": "test", "objective": "probabilities:1", "steps": 3}"#)[0];
-    assert!(outcome.warnings.contains(&Warning::SoftmaxTarget));
+    assert!(outcome.findings.warnings.contains(&Warning::SoftmaxTarget));
     let outcome = &run(&toy(), r#"{"model": "test", "objective": "relu:0", "start": {"kind": "uniform"}}"#)[0];
-    assert_eq!(outcome.warnings, [Warning::SaturatedPixels]);
+    assert_eq!(outcome.findings.warnings, [Warning::SaturatedPixels]);
 }
 
 #[test]

@@ -56,8 +56,8 @@ async fn a_job_becomes_stimuli_with_their_pngs() {
     assert_eq!(job.stimuli.len(), 3);
     for (n, (stimulus, objective)) in job.stimuli.iter().zip(&job.objectives).enumerate() {
         assert_eq!(&stimulus.objective, objective);
-        assert!(stimulus.score > stimulus.initial_score, "{n}");
-        assert_eq!(stimulus.trajectory.len(), 21);
+        assert!(stimulus.findings.score > stimulus.findings.initial_score, "{n}");
+        assert_eq!(stimulus.findings.trajectory.len(), 21);
         let png = store.png(id, n).await.unwrap().unwrap();
         assert_eq!(png.len() as u64, stimulus.bytes);
         let image = image::load_from_memory(&png).unwrap();

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::api::Api;
 use crate::api::problem::Problem;
 use crate::jobs::{Job, JobProblem, JobState, Progress, Stimulus};
-use crate::maximize::{Objective, ObjectiveDocument, Point, Settings, Warning};
+use crate::maximize::{Findings, Objective, ObjectiveDocument, Settings};
 
 /// A job.
 #[derive(Debug, Serialize, ToSchema)]
@@ -72,24 +72,8 @@ struct StimulusDocument {
     /// What it maximizes.
     #[schema(value_type = ObjectiveDocument)]
     objective: Objective,
-    /// The objective's value on exactly this PNG, in the original network, without transforms; null when the network
-    /// gives no finite value.
-    #[schema(required, value_type = Option<f32>)]
-    score: f32,
-    /// The value on the image before the first step; null when not finite.
-    #[schema(required, value_type = Option<f32>)]
-    initial_score: f32,
-    /// The value on the image behind the last step; null when not finite.
-    #[schema(required, value_type = Option<f32>)]
-    final_score: f32,
-    /// Number of steps behind which the best image stood; 0 is the start.
-    best_step: u32,
-    /// Scores along the run.
-    trajectory: Vec<Point>,
-    /// Forward and backward passes spent, through the part of the network below the target.
-    passes: u32,
-    /// What the reader of the score should know.
-    warnings: Vec<Warning>,
+    #[serde(flatten)]
+    findings: Findings,
     /// Path of the PNG on this server.
     #[schema(examples("/v1/jobs/0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a/stimuli/0"))]
     png: String,
@@ -209,13 +193,7 @@ impl StimulusDocument {
     fn new(job: Uuid, n: usize, stimulus: Stimulus) -> Self {
         Self {
             objective: stimulus.objective,
-            score: stimulus.score,
-            initial_score: stimulus.initial_score,
-            final_score: stimulus.final_score,
-            best_step: stimulus.best_step,
-            trajectory: stimulus.trajectory,
-            passes: stimulus.passes,
-            warnings: stimulus.warnings,
+            findings: stimulus.findings,
             png: png_path(job, n),
             data_url: None,
             sha256: stimulus.sha256,
@@ -230,7 +208,9 @@ impl From<Job> for JobSummary {
     fn from(job: Job) -> Self {
         let stimuli = job.stimuli.iter().enumerate();
         Self {
-            stimuli: stimuli.map(|(n, s)| StimulusSummary { score: s.score, png: png_path(job.id, n) }).collect(),
+            stimuli: stimuli
+                .map(|(n, s)| StimulusSummary { score: s.findings.score, png: png_path(job.id, n) })
+                .collect(),
             id: job.id,
             state: job.state,
             model: job.model,

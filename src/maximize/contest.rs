@@ -1,0 +1,133 @@
+//! A search at work: candidates compete for the steps of a run, stimulus by stimulus.
+
+use super::arm::{Arm, Way};
+use super::halving::Halving;
+use super::outcome::{ArmFindings, Observer, Outcome};
+use super::passes::Passes;
+use super::run::{MaximizeError, Task};
+use super::search::Search;
+use super::settings::Settings;
+
+/// A way to go, for all stimuli that it is still in the running for.
+struct Candidate<'a> {
+    way: Way<'a>,
+    arm: Arm<'a>,
+    /// Steps done.
+    done: u32,
+}
+
+struct Contest<'a> {
+    candidates: Vec<Candidate<'a>>,
+    /// Steps that each stimulus has spent so far, on all its candidates.
+    spent: Vec<u32>,
+    /// By stimulus, what became of each candidate.
+    reports: Vec<Vec<ArmFindings>>,
+}
+
+/// Runs `tasks` as a search: every stimulus has its own winner, whatever its neighbours' are. Outcomes by task.
+pub(super) fn contest(
+    passes: &mut Passes<'_>,
+    tasks: &[Task],
+    settings: &Settings,
+    halving: &Halving,
+    observer: &mut dyn Observer,
+) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
+    let steps = halving.horizon(settings.steps).unwrap_or(settings.steps);
+    let mut candidates = Vec::new();
+    for gate in &halving.arms {
+        for restart in 0..halving.restarts {
+            let way = Way { gate, restart, steps };
+            candidates.push(Candidate { arm: Arm::new(passes, tasks, settings, way)?, way, done: 0 });
+        }
+    }
+    let (spent, reports) = (vec![0; tasks.len()], vec![Vec::new(); tasks.len()]);
+    let mut contest = Contest { candidates, spent, reports };
+    for (&rung, left) in halving.rungs.iter().zip(halving.left().into_iter().skip(1)) {
+        contest.run(passes, rung, observer)?;
+        contest.choose(passes, left as usize, observer)?;
+    }
+    contest.run(passes, steps - halving.rungs.iter().sum::<u32>(), observer)?;
+    contest.finish(passes, observer)
+}
+
+impl Contest<'_> {
+    /// So many steps of every candidate.
+    fn run(&mut self, passes: &mut Passes<'_>, steps: u32, observer: &mut dyn Observer) -> Result<(), MaximizeError> {
+        for candidate in &mut self.candidates {
+            for search in &mut candidate.arm.searches {
+                search.ahead = self.spent[search.task] - candidate.done;
+                self.spent[search.task] += steps;
+            }
+            for _ in 0..steps {
+                if !candidate.arm.ask(passes, observer)? {
+                    break;
+                }
+                candidate.arm.step(passes, candidate.done, observer)?;
+                candidate.done += 1;
+            }
+            candidate.arm.read_scores(observer)?;
+        }
+        Ok(())
+    }
+
+    /// Drops, stimulus by stimulus, all candidates but the best so many.
+    fn choose(
+        &mut self,
+        passes: &mut Passes<'_>,
+        left: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<(), MaximizeError> {
+        // By stimulus, the candidates' scores and places; earlier candidates come first among equals.
+        let mut standings: Vec<Vec<(f32, usize)>> = vec![Vec::new(); self.spent.len()];
+        for (place, candidate) in self.candidates.iter_mut().enumerate() {
+            candidate.arm.look(passes, candidate.done, observer)?;
+            for search in &candidate.arm.searches {
+                standings[search.task].push((search.best.map_or(f32::NEG_INFINITY, |best| best.score), place));
+            }
+        }
+        for standing in &mut standings {
+            standing.sort_by(|a, b| b.0.total_cmp(&a.0));
+            standing.truncate(left);
+        }
+        for (place, candidate) in self.candidates.iter_mut().enumerate() {
+            let stays = |search: &Search| standings[search.task].iter().any(|&(_, stays)| stays == place);
+            let wanted: Vec<bool> = candidate.arm.searches.iter().map(stays).collect();
+            for (search, _) in candidate.arm.searches.iter().zip(&wanted).filter(|(_, wanted)| !**wanted) {
+                let score = search.best.map(|best| best.score);
+                let report = candidate.way.findings(candidate.done, search.passes, score, false);
+                self.reports[search.task].push(report);
+            }
+            candidate.arm.keep(passes, &wanted, observer)?;
+        }
+        self.candidates.retain(|candidate| !candidate.arm.searches.is_empty());
+        Ok(())
+    }
+
+    fn finish(
+        mut self,
+        passes: &mut Passes<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
+        let mut outcomes = Vec::with_capacity(self.spent.len());
+        for mut candidate in self.candidates {
+            candidate.arm.ask(passes, observer)?;
+            let (way, done) = (candidate.way, candidate.done);
+            for (task, mut outcome) in candidate.arm.finish(passes, done, observer)? {
+                let found = &mut outcome.findings;
+                found.arms = std::mem::take(&mut self.reports[task]);
+                let elsewhere: u32 = found.arms.iter().map(|arm| arm.passes).sum();
+                let score = Some(found.score).filter(|score| score.is_finite());
+                found.arms.push(way.findings(done, found.passes, score, true));
+                found.passes += elsewhere;
+                outcomes.push((task, outcome));
+            }
+        }
+        Ok(outcomes)
+    }
+}
+
+impl Way<'_> {
+    fn findings(&self, steps: u32, passes: u32, score: Option<f32>, won: bool) -> ArmFindings {
+        ArmFindings { gate: self.gate.clone(), restart: self.restart, steps, passes, score, won }
+    }
+}
