@@ -10,8 +10,8 @@ use proxygrad::Invalid;
 use proxygrad::config::{CpuOptions, Places};
 use proxygrad::engine;
 use proxygrad::maximize::{
-    GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind, OptimizerRequest, Outcome, Point, Request,
-    Resolved, Settings, Start, Transform, Warning, maximize,
+    Decay, GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind, OptimizerRequest, Outcome, Point,
+    Request, Resolved, Settings, Start, Transform, Warning, maximize,
 };
 use proxygrad::network::{Model, catalog};
 use serde::Serialize;
@@ -85,6 +85,10 @@ struct Method {
     /// Step size in pixel values of range [0, 1].
     #[arg(long, value_name = "LR")]
     lr: Option<f32>,
+
+    /// How the step size changes over the run.
+    #[arg(long, value_name = "KIND", default_value = "none")]
+    decay: Decay,
 
     /// Random view for each step: jitter:PIXELS, scale:LOW,HIGH, rotate:DEGREES or blur:SIGMA, optionally followed by
     /// @PROBABILITY. May be given several times; applied in this order.
@@ -161,7 +165,7 @@ impl Maximize {
             objectives: Some(self.units.clone()),
             gate: Some(GateRequest { kind: method.gate, slope, temperature, anneal, polish }),
             steps: method.steps,
-            optimizer: Some(OptimizerRequest { kind: method.optimizer, lr: method.lr }),
+            optimizer: Some(OptimizerRequest { kind: method.optimizer, lr: method.lr, decay: Some(method.decay) }),
             transforms: Some(method.transforms.clone()),
             size,
             start: Some(start),

@@ -24,7 +24,7 @@ mod view;
 
 pub use gate_schedule::{GateKind, GateRequest, GateSchedule};
 pub use objective::{Objective, ObjectiveDocument, Term};
-pub use optimizer::{Optimizer, OptimizerKind, OptimizerRequest};
+pub use optimizer::{Decay, Optimizer, OptimizerKind, OptimizerRequest};
 pub use outcome::{Observer, Outcome, Point, Unobserved, Warning};
 pub use request::{Limits, Request, Resolved};
 pub use run::{MaximizeError, Task, maximize};
