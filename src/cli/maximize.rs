@@ -10,8 +10,8 @@ use proxygrad::Invalid;
 use proxygrad::config::{CpuOptions, Places};
 use proxygrad::engine;
 use proxygrad::maximize::{
-    Findings, GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind, OptimizerRequest, Outcome, Point,
-    Request, Resolved, SearchRequest, Settings, Start, Transform, maximize,
+    Decay, Findings, GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind, OptimizerRequest, Outcome,
+    Point, Request, Resolved, SearchRequest, Settings, Start, Transform, maximize,
 };
 use proxygrad::network::{Model, catalog};
 use serde::Serialize;
@@ -99,6 +99,10 @@ struct Method {
     #[arg(long, value_name = "LR")]
     lr: Option<f32>,
 
+    /// How the step size changes over the run.
+    #[arg(long, value_name = "KIND", default_value = "none")]
+    decay: Decay,
+
     /// Random view for each step: jitter:PIXELS, scale:LOW,HIGH, rotate:DEGREES or blur:SIGMA, optionally followed by
     /// @PROBABILITY. May be given several times; applied in this order.
     #[arg(long = "transform", value_name = "TRANSFORM", value_parser = parsed::<Transform>)]
@@ -175,7 +179,7 @@ impl Maximize {
             gate: Some(GateRequest { kind: method.gate, slope, temperature, anneal, polish }),
             search: method.search(),
             steps: method.steps,
-            optimizer: Some(OptimizerRequest { kind: method.optimizer, lr: method.lr }),
+            optimizer: Some(OptimizerRequest { kind: method.optimizer, lr: method.lr, decay: Some(method.decay) }),
             transforms: Some(method.transforms.clone()),
             size,
             start: Some(start),

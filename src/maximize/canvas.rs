@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::ascent::Ascent;
+use super::ascent::{Ascent, Range};
 use super::settings::Settings;
 
 /// The images that an optimizer paints: one per search of a batch.
@@ -16,7 +16,7 @@ pub(super) struct Canvas {
 impl Canvas {
     /// Starts from these pixels `[N,C,H,W]` in [0, 1], for at most so many steps.
     pub(super) fn new(pixels: Tensor, settings: &Settings, steps: u32) -> Result<Self> {
-        let ascent = Ascent::new(&settings.optimizer, &pixels, steps)?;
+        let ascent = Ascent::new(&settings.optimizer, &pixels, steps, Range::Pixels)?;
         Ok(Self { pixels, ascent })
     }
 

@@ -27,7 +27,7 @@ mod view;
 pub use gate_schedule::{GateKind, GateRequest, GateSchedule};
 pub use halving::{Halving, SearchRequest};
 pub use objective::{Objective, ObjectiveDocument, Term};
-pub use optimizer::{Optimizer, OptimizerKind, OptimizerRequest};
+pub use optimizer::{Decay, Optimizer, OptimizerKind, OptimizerRequest};
 pub use outcome::{ArmFindings, Findings, Observer, Outcome, Point, Unobserved, Warning};
 pub use request::{Limits, Request, Resolved};
 pub use run::{MaximizeError, Task, maximize};

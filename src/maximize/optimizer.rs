@@ -15,8 +15,30 @@ pub enum OptimizerKind {
     /// `x += lr * g / |g|` with the Euclidean norm of the stimulus' whole gradient: every step is `lr` long, unless the
     /// gradient is zero.
     L2Ascent,
+    /// `x += lr * g / sigma` with the largest singular value of the stimulus' gradient, seen as a matrix of
+    /// `channels * height` rows and `width` columns: no direction of the matrix moves further than `lr`. By eight rounds of
+    /// power iteration from the longest row; 0 where the gradient is.
+    SpectralAscent,
+    /// Steepest ascent in the L3 norm, `d = sign(g) * sqrt|g|`, with heavy-ball momentum 0.8: every step has the root mean
+    /// square `lr`, spent on pixels that can still move.
+    Momentum,
     /// Adam (Kingma & Ba, arXiv:1412.6980, algorithm 1) with beta 0.9 and 0.999, epsilon 1e-8, ascending.
     Adam,
+    /// Adam with Nesterov momentum (Dozat, "Incorporating Nesterov Momentum into Adam", 2016), the same betas at every
+    /// step, epsilon 1e-8, ascending.
+    Nadam,
+}
+
+/// How the step size changes over a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decay {
+    /// Not at all.
+    #[default]
+    None,
+    /// Half a cosine from `lr` down to 0: step `t` of `T`, counted from 0, is `lr / 2 * (1 + cos(pi * t / T))` long
+    /// (Loshchilov & Hutter, arXiv:1608.03983, equation 5, without restarts).
+    Cosine,
 }
 
 /// An optimizer, everything filled in.
@@ -24,9 +46,12 @@ pub enum OptimizerKind {
 pub struct Optimizer {
     /// The rule.
     pub kind: OptimizerKind,
-    /// Step size in pixel values of range [0, 1]: the length of a step over the whole image (`l2-ascent`), or the size
-    /// of a step of each pixel value (`adam`).
+    /// Step size in pixel values of range [0, 1]: the length of a step over the whole image (`l2-ascent`), the largest
+    /// singular value of a step (`spectral-ascent`), its root mean square (`momentum`), or the size of a step of each pixel value (`adam`, `nadam`).
     pub lr: f32,
+    /// How the step size changes over the run.
+    #[serde(default)]
+    pub decay: Decay,
 }
 
 /// An optimizer as written in a request. The kind alone may be written as a string.
@@ -37,6 +62,8 @@ pub struct OptimizerRequest {
     /// Step size in pixel values of range [0, 1], greater than 0 and at most 1000; chosen from the image size unless
     /// given.
     pub lr: Option<f32>,
+    /// How the step size changes over the run; unless given `cosine` for `momentum`, else `none`.
+    pub decay: Option<Decay>,
 }
 
 /// An optimizer and its step size.
@@ -49,6 +76,8 @@ struct Full {
     /// Step size in pixel values of range [0, 1]; chosen from the image size unless given.
     #[schema(exclusive_minimum = 0, maximum = 1000)]
     lr: Option<f32>,
+    /// How the step size changes over the run; unless given `cosine` for `momentum`, else `none`.
+    decay: Option<Decay>,
 }
 
 string_or_object_schema!(
@@ -59,8 +88,15 @@ string_or_object_schema!(
 );
 
 impl From<Full> for OptimizerRequest {
-    fn from(Full { kind, lr }: Full) -> Self {
-        Self { kind, lr }
+    fn from(Full { kind, lr, decay }: Full) -> Self {
+        Self { kind, lr, decay }
+    }
+}
+
+impl From<OptimizerKind> for OptimizerRequest {
+    /// The rule with everything else by default.
+    fn from(kind: OptimizerKind) -> Self {
+        Self { kind, lr: None, decay: None }
     }
 }
 
@@ -70,10 +106,13 @@ impl FromStr for OptimizerRequest {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let kind = match text {
             "l2-ascent" => OptimizerKind::L2Ascent,
+            "spectral-ascent" => OptimizerKind::SpectralAscent,
+            "momentum" => OptimizerKind::Momentum,
             "adam" => OptimizerKind::Adam,
-            _ => return Err(Invalid::new("kind", text, "l2-ascent or adam")),
+            "nadam" => OptimizerKind::Nadam,
+            _ => return Err(Invalid::new("kind", text, "l2-ascent, spectral-ascent, momentum, adam or nadam")),
         };
-        Ok(Self { kind, lr: None })
+        Ok(Self::from(kind))
     }
 }
 
@@ -84,27 +123,38 @@ impl<'de> Deserialize<'de> for OptimizerRequest {
 }
 
 impl OptimizerRequest {
-    /// Fills in what was left out, for images of `values` numbers (`C * H * W`).
+    /// Fills in what was left out, for images `[C,H,W]`.
     ///
     /// # Errors
     /// When the step size is out of range.
-    pub fn resolve(&self, values: usize) -> Result<Optimizer, Invalid> {
+    pub fn resolve(&self, [channels, height, width]: [usize; 3]) -> Result<Optimizer, Invalid> {
+        let [rows, columns] = [channels * height, width].map(|length| length as f64);
         let default = match self.kind {
-            OptimizerKind::L2Ascent => round(Optimizer::RMS_STEP * (values as f64).sqrt()),
-            OptimizerKind::Adam => Optimizer::ADAM_LR,
+            OptimizerKind::L2Ascent => round(Optimizer::RMS_STEP * (rows * columns).sqrt()),
+            OptimizerKind::SpectralAscent => round(Optimizer::RMS_STEP * (rows.sqrt() + columns.sqrt())),
+            OptimizerKind::Momentum => Optimizer::MOMENTUM_LR,
+            OptimizerKind::Adam | OptimizerKind::Nadam => Optimizer::ADAM_LR,
         };
         let lr = self.lr.unwrap_or(default);
         if !(lr > 0.0 && lr <= 1000.0) {
             return Err(Invalid::new("lr", lr, "a number greater than 0 and at most 1000"));
         }
-        Ok(Optimizer { kind: self.kind, lr })
+        let decay = match self.kind {
+            OptimizerKind::Momentum => Decay::Cosine,
+            _ => Decay::None,
+        };
+        Ok(Optimizer { kind: self.kind, lr, decay: self.decay.unwrap_or(decay) })
     }
 }
 
 impl Optimizer {
-    /// Default root mean square of an `l2-ascent` step, per pixel value.
+    /// Default root mean square of a step, per pixel value: of every `l2-ascent` step, and of a `spectral-ascent` step along
+    /// a gradient without structure, whose largest singular value is about `sqrt(rows) + sqrt(columns)` times the size of
+    /// its values.
     const RMS_STEP: f64 = 0.005;
-    /// Default step size of `adam`.
+    /// Default root mean square of the first step of `momentum`.
+    const MOMENTUM_LR: f32 = 0.06;
+    /// Default step size of `adam` and `nadam`.
     const ADAM_LR: f32 = 0.02;
 }
 

@@ -155,11 +155,8 @@ impl Request {
             None => None,
         };
         let input = self.input(model, limits)?;
-        let optimizer = match &self.optimizer {
-            Some(optimizer) => optimizer.clone(),
-            None => OptimizerRequest { kind: OptimizerKind::L2Ascent, lr: None },
-        };
-        let optimizer = optimizer.resolve(input.elements()).map_err(|e| e.within("optimizer"))?;
+        let optimizer = self.optimizer.clone().unwrap_or(OptimizerKind::L2Ascent.into());
+        let optimizer = optimizer.resolve([input[0], input[1], input[2]]).map_err(|e| e.within("optimizer"))?;
         let transforms = self.transforms.clone().unwrap_or_default();
         if transforms.len() > MOST_TRANSFORMS {
             let found = format!("{} transforms", transforms.len());

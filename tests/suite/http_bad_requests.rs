@@ -98,6 +98,8 @@ fn bodies() -> Vec<(&'static str, String, u16, &'static str)> {
         ("an unknown optimizer", with(r#""optimizer": "sgd""#), 422, "optimizer.kind"),
         ("a step size of nothing", with(r#""optimizer": {"kind": "adam", "lr": 0}"#), 422, "optimizer.lr"),
         ("a huge step size", with(r#""optimizer": {"kind": "adam", "lr": 1e30}"#), 422, "optimizer.lr"),
+        ("an unknown decay", with(r#""optimizer": {"kind": "adam", "decay": "linear"}"#), 422, "optimizer.decay"),
+        ("a decay of the wrong type", with(r#""optimizer": {"kind": "nadam", "decay": 0.9}"#), 422, "optimizer.decay"),
         ("a transform of no kind", with(r#""transforms": ["jitter:8", "spin:3"]"#), 422, "transforms[1]"),
         ("a transform out of range", with(r#""transforms": ["rotate:720"]"#), 422, "transforms[0]"),
         ("a transform that is not a number", with(r#""transforms": ["blur:nan"]"#), 422, "transforms[0]"),

@@ -173,12 +173,18 @@ fn passes_are_counted() {
 }
 
 #[test]
-fn both_optimizers_climb() {
-    for optimizer in ["l2-ascent", "adam"] {
-        let request =
-            format!(r#"{{"model": "test", "objective": "logits:3", "steps": 50, "optimizer": "{optimizer}"}}"#);
+fn all_optimizers_climb() {
+    let kinds = ["l2-ascent", "spectral-ascent", "momentum", "adam", "nadam"];
+    for (optimizer, decay) in kinds.into_iter().flat_map(|kind| [(kind, "none"), (kind, "cosine")]) {
+        let request = format!(
+            r#"{{"model": "test", "objective": "logits:3", "steps": 50,
+                 "optimizer": {{"kind": "{optimizer}", "decay": "{decay}"}}}}"#
+        );
         let outcome = &run(&colour_classifier(), &request)[0];
-        assert!(outcome.findings.score > outcome.findings.initial_score + 0.3, "{optimizer}: {outcome:?}");
+        assert!(
+            outcome.findings.score > outcome.findings.initial_score + 0.3,
+            "{optimizer}, decay {decay}: {outcome:?}"
+        );
     }
 }
 

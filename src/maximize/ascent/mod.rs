@@ -1,0 +1,116 @@
+//! Optimizers at work on a batch of parameters.
+//!
+//! A parameter tensor is `[N, ...]`, one entry per image: the pixels themselves, or whatever an image is computed from.
+
+mod loops;
+mod moments;
+mod momentum;
+mod spectral;
+mod tensors;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{DType, Result, Tensor};
+
+use self::moments::Moments;
+use self::momentum::Momentum;
+use super::host::{self, Real, for_type_of};
+use super::optimizer::{Decay, Optimizer, OptimizerKind};
+
+/// Values that parameters may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Range {
+    /// All numbers.
+    Free,
+    /// Those of pixels: every step ends in [0, 1].
+    Pixels,
+}
+
+impl Range {
+    /// The value nearest to `x` in the range.
+    fn bound<T: Real>(self, x: T) -> T {
+        match self {
+            Self::Free => x,
+            Self::Pixels => {
+                let x = if x > T::zero() { x } else { T::zero() };
+                if x < T::one() { x } else { T::one() }
+            }
+        }
+    }
+}
+
+/// An optimizer and what it remembers of every image.
+///
+/// Each image has its own norm, its own count of steps and its own fate: one without a gradient, or with one that is not
+/// finite, stays as it is, and so does what the optimizer remembers of it.
+#[derive(Debug)]
+pub(super) struct Ascent {
+    optimizer: Optimizer,
+    range: Range,
+    /// Steps of the run, and how many of them are done.
+    steps: u32,
+    done: u32,
+    /// How many gradients other than zero reached each image: `[N]`, f32.
+    moves: Tensor,
+    /// How many gradients of each image were not finite: `[N]`, f32.
+    broken: Tensor,
+    /// What Adam and its like remember.
+    moments: Option<Moments>,
+    momentum: Option<Momentum>,
+}
+
+impl Ascent {
+    /// For the batch `parameters` `[N, ...]` and at most so many steps.
+    pub(super) fn new(optimizer: &Optimizer, parameters: &Tensor, steps: u32, range: Range) -> Result<Self> {
+        let counts = Tensor::zeros(parameters.dim(0)?, DType::F32, parameters.device())?;
+        Ok(Self {
+            optimizer: optimizer.clone(),
+            range,
+            steps,
+            done: 0,
+            moves: counts.clone(),
+            broken: counts,
+            moments: Moments::new(optimizer.kind, parameters, steps)?,
+            momentum: match optimizer.kind {
+                OptimizerKind::Momentum => Some(Momentum::new(parameters)?),
+                _ => None,
+            },
+        })
+    }
+
+    /// Goes on with these images of the batch alone.
+    pub(super) fn keep(&mut self, rows: &Tensor) -> Result<()> {
+        self.moves = self.moves.index_select(rows, 0)?;
+        self.broken = self.broken.index_select(rows, 0)?;
+        self.moments.as_mut().map_or(Ok(()), |moments| moments.keep(rows))?;
+        self.momentum.as_mut().map_or(Ok(()), |momentum| momentum.keep(rows))
+    }
+
+    /// For every image, whether a gradient other than zero ever reached it, and whether one was not finite.
+    pub(super) fn fates(&self) -> Result<Vec<(bool, bool)>> {
+        let (moves, broken) = (self.moves.to_vec1::<f32>()?, self.broken.to_vec1::<f32>()?);
+        Ok(moves.into_iter().zip(broken).map(|(moves, broken)| (moves > 0.0, broken > 0.0)).collect())
+    }
+
+    /// The parameters `[N, ...]` behind one step along gradients of the same shape.
+    pub(super) fn step(&mut self, parameters: &Tensor, gradients: &Tensor) -> Result<Tensor> {
+        if host::suits(parameters.device(), parameters.dtype()) {
+            for_type_of!(parameters, T => self.loop_step::<T>(parameters, gradients))
+        } else {
+            self.tensor_step(parameters, gradients)
+        }
+    }
+
+    /// Step size of the step that comes; from then on it counts as done.
+    fn next_rate(&mut self) -> f64 {
+        let (lr, done) = (f64::from(self.optimizer.lr), self.done);
+        self.done += 1;
+        match self.optimizer.decay {
+            Decay::None => lr,
+            Decay::Cosine => {
+                let share = f64::from(done.min(self.steps)) / f64::from(self.steps.max(1));
+                lr * 0.5 * (1.0 + (std::f64::consts::PI * share).cos())
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+#![allow(clippy::unwrap_used)]
+use candle_core::Device;
+
+use super::*;
+
+/// Parameters and gradients of four images of twelve values: a common one, one without a gradient, one that is broken, a
+/// faint one.
+fn batch(shape: &[usize]) -> (Tensor, Tensor) {
+    let parameters: Vec<f32> = (0..48).map(|i| 0.02 * i as f32).collect();
+    let mut gradients: Vec<f32> = (0..48).map(|i| (i as f32 * 1.7).sin()).collect();
+    gradients[12..24].fill(0.0);
+    gradients[28] = f32::NAN;
+    gradients[36..].iter_mut().for_each(|g| *g *= 1e-38);
+    let tensor = |values: Vec<f32>| Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
+    (tensor(parameters), tensor(gradients))
+}
+
+const IMAGES: &[usize] = &[4, 2, 2, 3];
+
+/// Pixels, vectors, and something with more axes.
+const SHAPES: [&[usize]; 3] = [IMAGES, &[4, 12], &[4, 2, 1, 3, 2]];
+
+const KINDS: [OptimizerKind; 5] = [
+    OptimizerKind::L2Ascent,
+    OptimizerKind::SpectralAscent,
+    OptimizerKind::Momentum,
+    OptimizerKind::Adam,
+    OptimizerKind::Nadam,
+];
+
+fn ascent(kind: OptimizerKind, parameters: &Tensor, range: Range) -> Ascent {
+    Ascent::new(&Optimizer { kind, lr: 0.05, decay: Decay::Cosine }, parameters, 8, range).unwrap()
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn loops_and_tensor_operations_agree() {
+    for (kind, shape) in KINDS.into_iter().flat_map(|kind| SHAPES.map(|shape| (kind, shape))) {
+        let (start, gradients) = batch(shape);
+        for range in [Range::Free, Range::Pixels] {
+            let (mut loops, mut tensors) = (ascent(kind, &start, range), ascent(kind, &start, range));
+            let (mut a, mut b) = (start.clone(), start.clone());
+            for step in 0..5 {
+                let gradients = gradients.affine(1.0 - 0.3 * f64::from(step), 0.0).unwrap();
+                a = loops.loop_step::<f32>(&a, &gradients).unwrap();
+                b = tensors.tensor_step(&b, &gradients).unwrap();
+                for (a, b) in values(&a).into_iter().zip(values(&b)) {
+                    assert!((a - b).abs() < 1e-5, "{kind:?}, {shape:?}, step {step}: {a} and {b}");
+                }
+            }
+            assert_eq!(loops.fates().unwrap(), tensors.fates().unwrap());
+            assert_eq!(loops.fates().unwrap(), [(true, false), (false, false), (false, true), (true, false)]);
+        }
+    }
+}
+
+#[test]
+fn an_image_without_a_usable_gradient_stays_and_no_other_notices() {
+    for (kind, shape) in KINDS.into_iter().flat_map(|kind| SHAPES.map(|shape| (kind, shape))) {
+        let (start, gradients) = batch(shape);
+        for loops in [true, false] {
+            let step = |ascent: &mut Ascent, parameters: &Tensor, gradients: &Tensor| match loops {
+                true => ascent.loop_step::<f32>(parameters, gradients).unwrap(),
+                false => ascent.tensor_step(parameters, gradients).unwrap(),
+            };
+            let mut together = ascent(kind, &start, Range::Free);
+            let first = step(&mut together, &start, &gradients);
+            let second = step(&mut together, &first, &gradients);
+            for i in 0..4 {
+                let one = |batch: &Tensor| batch.narrow(0, i, 1).unwrap();
+                let mut alone = ascent(kind, &one(&start), Range::Free);
+                let once = step(&mut alone, &one(&start), &one(&gradients));
+                let twice = step(&mut alone, &once, &one(&gradients));
+                assert_eq!(values(&twice), values(&one(&second)), "{kind:?}, {shape:?}, image {i}");
+            }
+            assert_eq!(values(&second)[12..36], values(&start)[12..36], "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn pixels_end_in_their_range_and_other_parameters_go_where_they_go() {
+    let (start, gradients) = batch(IMAGES);
+    for kind in KINDS {
+        let by = |range| {
+            let optimizer = Optimizer { kind, lr: 3.0, decay: Decay::None };
+            values(&Ascent::new(&optimizer, &start, 8, range).unwrap().step(&start, &gradients).unwrap())
+        };
+        let (free, pixels) = (by(Range::Free), by(Range::Pixels));
+        assert!(free.iter().any(|x| *x < 0.0) && free.iter().any(|x| *x > 1.0), "{kind:?}: {free:?}");
+        assert_eq!(pixels, free.iter().map(|x| x.clamp(0.0, 1.0)).collect::<Vec<_>>(), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_step_of_l2_ascent_has_its_length_however_faint_the_gradient_is() {
+    let (start, gradients) = batch(IMAGES);
+    let next = ascent(OptimizerKind::L2Ascent, &start, Range::Free).step(&start, &gradients).unwrap();
+    let lengths = (next - start).unwrap().sqr().unwrap().flatten_from(1).unwrap().sum(1).unwrap();
+    for (length, expected) in values(&lengths.sqrt().unwrap()).into_iter().zip([0.05, 0.0, 0.0, 0.05]) {
+        assert!((length - expected).abs() < 1e-6, "{length}, not {expected}");
+    }
+}
+
+/// Singular values 5, 3 and 1: `U diag(5, 3, 1) V^T` of four rows and three columns.
+fn known_singular_values(scale: f32) -> Tensor {
+    let (u, v) = ([[0.5f32, 0.5, 0.5], [0.5, -0.5, 0.5], [0.5, 0.5, -0.5], [0.5, -0.5, -0.5]], [1.0f32, 2.0, 2.0]);
+    // The columns of the Householder matrix that mirrors along v.
+    let mirror = |i: usize, j: usize| f32::from(u8::from(i == j)) - 2.0 * v[i] * v[j] / 9.0;
+    let value = |i: usize, j: usize| (0..3).map(|k| u[i][k] * [5.0, 3.0, 1.0][k] * mirror(j, k)).sum::<f32>() * scale;
+    let values: Vec<f32> = (0..12).map(|at| value(at / 3, at % 3)).collect();
+    Tensor::from_vec(values, (1, 2, 2, 3), &Device::Cpu).unwrap()
+}
+
+#[test]
+fn a_step_of_spectral_ascent_is_the_gradient_over_its_largest_singular_value() {
+    for scale in [1.0, 1e-30] {
+        let gradient = known_singular_values(scale);
+        let start = gradient.zeros_like().unwrap();
+        for loops in [true, false] {
+            let mut ascent = ascent(OptimizerKind::SpectralAscent, &start, Range::Free);
+            let next = match loops {
+                true => ascent.loop_step::<f32>(&start, &gradient).unwrap(),
+                false => ascent.tensor_step(&start, &gradient).unwrap(),
+            };
+            for (x, g) in values(&next).into_iter().zip(values(&gradient)) {
+                let expected = 0.05 * (g / scale) / 5.0;
+                assert!((x - expected).abs() < 1e-5, "{x}, not {expected}, at scale {scale}");
+            }
+        }
+    }
+}
+
+#[test]
+fn adam_and_nadam_are_what_their_papers_say() {
+    let gradient = |t: i32| [0.3 - 0.1 * f64::from(t), 2.0, -0.5 * f64::from(t % 2)];
+    for kind in [OptimizerKind::Adam, OptimizerKind::Nadam] {
+        let (mut expected, mut m, mut v) = ([0.4, 0.5, 0.6], [0.0; 3], [0.0; 3]);
+        let mut found = Tensor::new(&[expected], &Device::Cpu).unwrap();
+        let optimizer = Optimizer { kind, lr: 0.25, decay: Decay::None };
+        let mut ascent = Ascent::new(&optimizer, &found, 6, Range::Free).unwrap();
+        for t in 1..=6 {
+            let g = gradient(t);
+            for i in 0..3 {
+                m[i] = 0.9 * m[i] + 0.1 * g[i];
+                v[i] = 0.999 * v[i] + 0.001 * g[i] * g[i];
+                let share = |beta: f64, t: i32| 1.0 - beta.powi(t);
+                let mean = match kind {
+                    OptimizerKind::Adam => m[i] / share(0.9, t),
+                    _ => 0.9 * m[i] / share(0.9, t + 1) + 0.1 * g[i] / share(0.9, t),
+                };
+                expected[i] += f64::from(0.25f32) * mean / ((v[i] / share(0.999, t)).sqrt() + 1e-8);
+            }
+            found = ascent.step(&found, &Tensor::new(&[g], &Device::Cpu).unwrap()).unwrap();
+            for (found, expected) in found.to_vec2::<f64>().unwrap()[0].iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-12, "{kind:?}, step {t}: {found}, not {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn cosine_decay_leads_from_the_whole_step_size_to_none() {
+    let start = Tensor::zeros((1, 1, 1, 1), DType::F64, &Device::Cpu).unwrap();
+    let optimizer = |decay| Optimizer { kind: OptimizerKind::L2Ascent, lr: 1.0, decay };
+    let lengths = |decay| {
+        let mut ascent = Ascent::new(&optimizer(decay), &start, 4, Range::Free).unwrap();
+        let mut step = || ascent.step(&start, &start.ones_like().unwrap()).unwrap().sum_all().unwrap();
+        (0..5).map(|_| step().to_scalar::<f64>().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(lengths(Decay::None), [1.0; 5]);
+    let eighth = std::f64::consts::FRAC_PI_4.cos();
+    let expected = [1.0, (1.0 + eighth) / 2.0, 0.5, (1.0 - eighth) / 2.0, 0.0];
+    for (length, expected) in lengths(Decay::Cosine).into_iter().zip(expected) {
+        assert!((length - expected).abs() < 1e-12, "{length}, not {expected}");
+    }
+}
+
+#[test]
+fn images_that_are_kept_keep_what_is_known_of_them() {
+    let (start, gradients) = batch(IMAGES);
+    for kind in KINDS {
+        let mut all = ascent(kind, &start, Range::Pixels);
+        let first = all.step(&start, &gradients).unwrap();
+        let mut some = ascent(kind, &start, Range::Pixels);
+        some.step(&start, &gradients).unwrap();
+        let rows = Tensor::new(&[0u32, 3], &Device::Cpu).unwrap();
+        let kept = |batch: &Tensor| batch.index_select(&rows, 0).unwrap();
+        some.keep(&rows).unwrap();
+        let second = all.step(&first, &gradients).unwrap();
+        assert_eq!(values(&some.step(&kept(&first), &kept(&gradients)).unwrap()), values(&kept(&second)));
+        assert_eq!(some.fates().unwrap(), [(true, false); 2]);
+    }
+}
