@@ -7,6 +7,7 @@
 //! processors worked (all of them together, known on Linux) says more than the clock where a machine has other work too.
 #![allow(missing_docs)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,6 +58,8 @@ impl Plan for StillPlan {
     fn backward(&mut self, _: &[Tensor], _: Gate) -> Result<Tensor, EngineError> {
         Ok(self.batch[self.batch.len() - 1].clone())
     }
+
+    fn set_scales(&mut self, _: &BTreeMap<NodeId, f32>) {}
 }
 
 /// A network that reads 224x224 pixels in three channels and has 1000 logits.

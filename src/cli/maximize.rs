@@ -66,6 +66,10 @@ struct Method {
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
 
+    /// Whether T counts in units of each activation's scale, which is measured first, or of the pre-activations (soft).
+    #[arg(long, value_name = "BOOL")]
+    relative: Option<bool>,
+
     /// Share of the steps over which the gate fades to plain, from 0 to 1.
     #[arg(long, value_name = "SHARE")]
     anneal: Option<f32>,
@@ -158,7 +162,8 @@ impl Maximize {
 
     fn request(&self) -> anyhow::Result<Request> {
         let method = &self.method;
-        let (slope, temperature, anneal, polish) = (method.slope, method.temperature, method.anneal, method.polish);
+        let (slope, temperature, relative) = (method.slope, method.temperature, method.relative);
+        let (anneal, polish) = (method.anneal, method.polish);
         let start = match (method.start, method.noise) {
             (Origin::Grey, Some(noise)) => Start::Grey { noise },
             (Origin::Grey, None) => Start::default(),
@@ -176,7 +181,7 @@ impl Maximize {
             model: self.model.clone(),
             objective: None,
             objectives: Some(self.units.clone()),
-            gate: Some(GateRequest { kind: method.gate, slope, temperature, anneal, polish }),
+            gate: Some(GateRequest { kind: method.gate, slope, temperature, relative, anneal, polish }),
             search: method.search(),
             steps: method.steps,
             optimizer: Some(OptimizerRequest { kind: method.optimizer, lr: method.lr, decay: Some(method.decay) }),

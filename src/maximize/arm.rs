@@ -125,7 +125,7 @@ impl<'a> Arm<'a> {
         if free {
             self.note(passes, step, scored.scores, observer)?;
         }
-        let gradients = passes.backward(&scored.seeds, gate)?;
+        let gradients = passes.backward(&scored.seeds, gate, self.way.gate.relative == Some(true))?;
         self.searches.iter_mut().for_each(|search| search.passes += 2);
         Ok(self.canvas.step(&views.adjoint(&gradients)?)?)
     }

@@ -17,6 +17,7 @@ mod passes;
 mod pixels;
 mod request;
 mod run;
+mod scales;
 mod scoring;
 mod search;
 mod settings;

@@ -142,10 +142,7 @@ impl Request {
         let score_every = count("score_every", self.score_every.unwrap_or(SCORE_EVERY.min(steps)), limits.steps)?;
         let gate = match &self.gate {
             Some(gate) => gate.resolve().map_err(|e| e.within("gate"))?,
-            None => {
-                let kind = GateKind::Decoupled;
-                GateRequest { kind, slope: None, temperature: None, anneal: None, polish: None }.resolve()?
-            }
+            None => GateRequest::from(GateKind::Decoupled).resolve()?,
         };
         let search = match &self.search {
             Some(search) => Some(search.resolve(&gate, steps).map_err(|e| e.within("search"))?),

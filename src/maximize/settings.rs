@@ -34,3 +34,11 @@ pub struct Settings {
     /// time. Without transforms every step is scored at no cost.
     pub score_every: u32,
 }
+
+impl Settings {
+    /// The gates that images may follow.
+    pub(super) fn gates(&self) -> impl Iterator<Item = &GateSchedule> {
+        let arms = self.search.iter().flat_map(|search| &search.arms);
+        arms.chain(self.search.is_none().then_some(&self.gate))
+    }
+}

@@ -1,5 +1,6 @@
 //! A small model, jobs for it, and an engine that can be held, slowed down and broken.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -233,5 +234,9 @@ impl Plan for ScriptedPlan {
             return Err(EngineError::Mismatch("this class does not fit".into()));
         }
         self.plan.backward(seeds, gate)
+    }
+
+    fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>) {
+        self.plan.set_scales(scales);
     }
 }
