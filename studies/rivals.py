@@ -165,7 +165,9 @@ def prepare(program: Program, model: str, given: list[Unit] | None, options: arg
     if lost:
         raise SystemExit(f"{file} has no tensor for {model}'s {', '.join(sorted(lost))}")
     probe = options.output / "probe.png"
-    settings = program.maximize(model, ["logits:0"], probe, ["--gate", "plain", "--steps", "1"])["settings"]
+    # The step length depends on the size.
+    flags = ["--gate", "plain", "--steps", "1", "--size", f"{size[0]},{size[1]}"]
+    settings = program.maximize(model, [str(chosen[0])], probe, flags)["settings"]
     contest = Contest(
         model,
         file.resolve(),
@@ -378,7 +380,7 @@ def judged(contest: Contest, unit: Unit, seed: int, answer: Answer, tool: str, b
         best[1],
         last,
         best[2],
-        answer.error or "",
+        " ".join((answer.error or "").split()),
     )
 
 

@@ -42,7 +42,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to call the program: `NAME=FLAGS`."""
+    """A way to call the program: `NAME=FLAGS`, in which `{passes}` stands for everybody's number."""
 
     name: str
     flags: tuple[str, ...]
@@ -53,8 +53,9 @@ class Arm:
         return cls(name, tuple(shlex.split(flags)))
 
     def run(self, program: Program, unit: Unit, seed: int, size: tuple[int, int], passes: int, stem: Path) -> Answer:
-        length = [] if set(LENGTHS) & set(self.flags) else ["--steps", str(passes // 2)]
-        flags = ["--seed", str(seed), "--size", f"{size[0]},{size[1]}", *length, *self.flags]
+        given = [flag.replace("{passes}", str(passes)) for flag in self.flags]
+        length = [] if set(LENGTHS) & set(given) else ["--steps", str(passes // 2)]
+        flags = ["--seed", str(seed), "--size", f"{size[0]},{size[1]}", *length, *given]
         output = stem.parent / f"{stem.name}-best.png"
         started = time.perf_counter()
         try:

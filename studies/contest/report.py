@@ -60,7 +60,7 @@ def tables(rows: list[Row]) -> str:
     for model in dict.fromkeys(row.model for row in rows):
         mine = [row for row in rows if row.model == model]
         units = len({(row.unit, row.seed) for row in mine})
-        parts.append(f"## {model}, {units} units and seeds\n\n{table(mine)}")
+        parts.append(f"## {model}, {units} units and seeds\n\n{table(mine)}\n\n{versions(mine)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -99,6 +99,17 @@ def table(rows: list[Row]) -> str:
             number([row.seconds for row in done], statistics.median, ".2f"),
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def versions(rows: list[Row]) -> str:
+    """What ran; and of what did not, the first message."""
+    lines = []
+    for name in contenders(rows):
+        mine = [row for row in rows if row.contender == name]
+        version = next((row.version for row in mine if row.version), "did not start")
+        error = next((f"; failed: {row.error}" for row in mine if row.error), "")
+        lines.append(f"- {name}: {version}{error}")
     return "\n".join(lines)
 
 
