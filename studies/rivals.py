@@ -52,6 +52,8 @@ RIVALS = [
 BUDGETS = ("passes", "steps", "released")
 # Relative difference up to which the program's own score is ONNX Runtime's.
 SAME = 1e-3
+# Units that the program gets at once when they are checked.
+BATCH = 8
 
 
 @dataclass
@@ -155,8 +157,8 @@ def prepare(program: Program, model: str, given: list[Unit] | None, options: arg
     file = Path(options.onnx[model]) if model in options.onnx else built(model, options.output / "onnx")
     referee = Referee(file, about["preprocessing"], size, options.threads)
     if given is None:
-        names = options.layers[model].split(",") if model in options.layers else LAYERS[model]
-        chosen = units.draw(model, layers, names, options.draw, options.reduce, options.draw_seed)
+        wanted = names(options.layers[model]) if model in options.layers else LAYERS[model]
+        chosen = units.draw(model, layers, wanted, options.draw, options.reduce, options.draw_seed)
     else:
         chosen = [unit for unit in given if unit.model == model]
     print(f"{model}: {', '.join(map(str, chosen))}", file=sys.stderr)
@@ -196,10 +198,12 @@ def check(program: Program, contest: Contest, folder: Path) -> None:
     layers = list(dict.fromkeys(unit.layer for unit in contest.units))
     size = contest.referee.size
     asked = [f"{layer}@energy" for layer in layers] + [str(unit) for unit in contest.units]
-    document = program.maximize(
-        contest.model, asked, folder / "probe.png", ["--steps", "2", "--size", f"{size[0]},{size[1]}"]
-    )
-    for objective, found in zip(asked, document["stimuli"], strict=True):
+    flags = ["--steps", "2", "--size", f"{size[0]},{size[1]}"]
+    stimuli: list[dict[str, Any]] = []
+    for start in range(0, len(asked), BATCH):
+        document = program.maximize(contest.model, asked[start : start + BATCH], folder / f"probe{start}.png", flags)
+        stimuli += document["stimuli"]
+    for objective, found in zip(asked, stimuli, strict=True):
         layer = objective.removesuffix("@energy").rsplit(":", 1)[0]
         png = Path(found["file"])
         output = contest.referee.output(contest.tensors[layer], contest.referee.image(png.read_bytes()))
@@ -214,9 +218,7 @@ def check(program: Program, contest: Contest, folder: Path) -> None:
                 f"tensor {contest.tensors[layer]}"
             )
     (folder / "probe.png").unlink(missing_ok=True)
-    print(
-        f"{contest.model}: {len(layers)} layers and {len(contest.units)} units stand where they should", file=sys.stderr
-    )
+    print(f"{contest.model}: {len(layers)} layers and {len(asked) - len(layers)} units are found", file=sys.stderr)
 
 
 def same(a: float, b: float) -> bool:

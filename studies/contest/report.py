@@ -55,7 +55,10 @@ def contenders(rows: Iterable[Row]) -> list[str]:
 
 
 def tables(rows: list[Row]) -> str:
-    """A table for each model, in Markdown. The first contender is compared with everybody, and so is PyTorch."""
+    """A table for each model, in Markdown. The first contender is compared with everybody, and so is PyTorch.
+
+    Ratios are those of units that PyTorch lifts above their start and above 0.
+    """
     parts = []
     for model in dict.fromkeys(row.model for row in rows):
         mine = [row for row in rows if row.model == model]
@@ -72,14 +75,15 @@ def table(rows: list[Row]) -> str:
     # Shared by all that take part in it; a tool that failed on a unit just does not win it.
     highest = {key: max(found[key] for found in scores.values() if key in found) for key in all_keys(scores)}
     first = next(iter(scores))
+    base = scores.get(BASE, {})
+    lifted = {(row.unit, row.seed) for row in rows if row.contender == BASE and row.best_step} & positive(base)
     heads = ["contender", "runs", "failed", "at most 0", "median / PyTorch", "worst / PyTorch", "above PyTorch"]
     heads += [f"above {first}", "highest of all", "median last / best", "median passes", "median seconds"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, found in scores.items():
         mine = [row for row in rows if row.contender == name]
         done = [row for row in mine if row.score is not None]
-        base = scores.get(BASE, {})
-        ratios = [score / base[key] for key, score in found.items() if base.get(key, 0.0) > 0]
+        ratios = [score / base[key] for key, score in found.items() if key in lifted]
         wins = sum(score >= highest[key] for key, score in found.items())
         lasts = [
             row.last / row.score for row in done if row.last is not None and row.score is not None and row.score > 0
@@ -89,7 +93,7 @@ def table(rows: list[Row]) -> str:
             len(mine),
             len(mine) - len(done),
             sum(score <= 0 for score in found.values()),
-            number(ratios, statistics.median),
+            number(ratios, statistics.median) + (f" ({len(ratios)})" if name == BASE else ""),
             number(ratios, min),
             above(found, base),
             above(found, scores[first]),
@@ -116,6 +120,10 @@ def versions(rows: list[Row]) -> str:
 def above(found: Scores, other: Scores) -> str:
     compared = [key for key in found if key in other]
     return f"{sum(found[key] > other[key] for key in compared)} of {len(compared)}" if compared else "–"
+
+
+def positive(scores: Scores) -> set[tuple[str, int]]:
+    return {key for key, score in scores.items() if score > 0}
 
 
 def all_keys(scores: dict[str, Scores]) -> set[tuple[str, int]]:

@@ -32,7 +32,7 @@ LOW, HIGH = -2.5, 2.5
 def spectrum() -> Path:
     """The mean magnitudes of ImageNet, in the package of Xplique by the same authors."""
     name = f"xplique/features_visualizations/{maco_fv.MACO_SPECTRUM_FILENAME}"
-    return Path(distribution("xplique").locate_file(name))
+    return Path(str(distribution("xplique").locate_file(name)))
 
 
 class Contender:
