@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
+use super::parameterization::Painter;
 use super::pixels::Pixels;
 use super::run::{MaximizeError, Task};
 use super::scoring::{Aims, Scoring};
@@ -14,6 +15,7 @@ use crate::network::{Model, NodeId, Op, Shape};
 /// A model prepared for the layers that the objectives of some tasks look at.
 pub(super) struct Passes<'a> {
     pub(super) engine: &'a dyn Engine,
+    model: &'a Model,
     pixels: Pixels,
     plan: Box<dyn Plan>,
     /// Names of the target layers, in the order of the plan's targets.
@@ -39,7 +41,7 @@ fn layers<'a>(model: &Model, tasks: &'a [Task]) -> Result<BTreeMap<&'a str, Node
 impl<'a> Passes<'a> {
     pub(super) fn new(
         engine: &'a dyn Engine,
-        model: &Model,
+        model: &'a Model,
         tasks: &'a [Task],
         settings: &Settings,
     ) -> Result<Self, MaximizeError> {
@@ -53,6 +55,7 @@ impl<'a> Passes<'a> {
         let shapes = network.shapes_at(&input, &below).map_err(EngineError::Mismatch)?;
         Ok(Self {
             engine,
+            model,
             pixels: Pixels::new(&model.preprocessing, engine.device(), engine.dtype())?,
             plan,
             layers,
@@ -60,6 +63,13 @@ impl<'a> Passes<'a> {
             image,
             behind_softmax: below.iter().any(|&id| matches!(network.node(id).op, Op::Softmax { .. })),
         })
+    }
+
+    /// What makes images of the settings' parameters.
+    pub(super) fn painter(&self, settings: &Settings) -> candle_core::Result<Painter> {
+        let measured = self.model.statistics.spectrum.as_deref();
+        let (device, dtype) = (self.engine.device(), self.engine.dtype());
+        Painter::new(&settings.parameterization, measured, self.image, device, dtype)
     }
 
     /// The objective of a task, aimed at the plan's targets.
