@@ -14,7 +14,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Engine, EngineError, Forward, Gate, Plan};
 use proxygrad::maximize::{Limits, Request, Unobserved, maximize};
-use proxygrad::network::{Array, ChannelOrder, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape};
+use proxygrad::network::{Array, ChannelOrder, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape, Statistics};
 
 /// Classes of the network's last layer.
 const CLASSES: usize = 1000;
@@ -75,6 +75,7 @@ fn model(preprocessing: Preprocessing) -> Result<Model, String> {
         network: Arc::new(network),
         preprocessing,
         classes: Vec::new(),
+        statistics: Statistics::default(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! `proxygrad models`: what models there are, and how to get more.
 
+mod spectrum;
 mod table;
 
 use std::io::{IsTerminal, Write};
@@ -12,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::network::catalog::{AddOptions, ModelEntry, ModelState, Models, Pulled};
 use proxygrad::network::{ChannelOrder, Layer, Model, Preprocessing};
 use serde::Serialize;
+use spectrum::SpectrumArgs;
 use table::Table;
 
 /// What to do with models.
@@ -47,6 +49,8 @@ pub enum ModelsCommand {
     },
     /// Add a network of your own
     Add(Box<AddArgs>),
+    /// Measure the magnitude spectrum and the colours of images, for stimuli that look like them
+    Spectrum(SpectrumArgs),
     /// Remove a model from the data directory
     Remove {
         /// Id of the model
@@ -126,6 +130,7 @@ fn carry_out(command: ModelsCommand, models: &Models) -> anyhow::Result<()> {
         ModelsCommand::Show { id, json } => show(&mut out, models, &id, json),
         ModelsCommand::Layers { id, json } => layers(&mut out, models, &id, json),
         ModelsCommand::Add(args) => add(&mut out, models, *args),
+        ModelsCommand::Spectrum(args) => spectrum::run(&mut out, &args),
         ModelsCommand::Remove { id } => {
             models.remove(&id)?;
             writeln!(out, "removed {id}")?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
+use super::parameterization::Painter;
 use super::pixels::Pixels;
 use super::run::{MaximizeError, Task};
 use super::scales::{IMAGES, scales};
@@ -15,6 +16,7 @@ use crate::network::{Model, NodeId, Op, Shape};
 /// A model prepared for the layers that the objectives of some tasks look at.
 pub(super) struct Passes<'a> {
     pub(super) engine: &'a dyn Engine,
+    model: &'a Model,
     pixels: Pixels,
     plan: Box<dyn Plan>,
     /// Scales of the activations, where some gate is relative to them.
@@ -44,7 +46,7 @@ fn layers<'a>(model: &Model, tasks: &'a [Task]) -> Result<BTreeMap<&'a str, Node
 impl<'a> Passes<'a> {
     pub(super) fn new(
         engine: &'a dyn Engine,
-        model: &Model,
+        model: &'a Model,
         tasks: &'a [Task],
         settings: &Settings,
     ) -> Result<Self, MaximizeError> {
@@ -61,6 +63,7 @@ impl<'a> Passes<'a> {
         let shapes = network.shapes_at(&input, &below).map_err(EngineError::Mismatch)?;
         Ok(Self {
             engine,
+            model,
             pixels,
             plan,
             scales,
@@ -70,6 +73,13 @@ impl<'a> Passes<'a> {
             image,
             behind_softmax: below.iter().any(|&id| matches!(network.node(id).op, Op::Softmax { .. })),
         })
+    }
+
+    /// What makes images of the settings' parameters.
+    pub(super) fn painter(&self, settings: &Settings) -> candle_core::Result<Painter> {
+        let measured = self.model.statistics.spectrum.as_deref();
+        let (device, dtype) = (self.engine.device(), self.engine.dtype());
+        Painter::new(&settings.parameterization, measured, self.image, device, dtype)
     }
 
     /// The objective of a task, aimed at the plan's targets.

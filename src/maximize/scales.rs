@@ -99,7 +99,14 @@ mod tests {
         let sum = network.push("sum", Op::Dense { weight, bias: None }, &[mean]).unwrap();
         network.push("second", relu(), &[sum]).unwrap();
         let preprocessing = Preprocessing { channels: ChannelOrder::Grey, range: 1.0, mean: vec![0.0], std: vec![1.0] };
-        Model { id: "m".into(), digest: String::new(), network: Arc::new(network), preprocessing, classes: Vec::new() }
+        Model {
+            id: "m".into(),
+            digest: String::new(),
+            network: Arc::new(network),
+            preprocessing,
+            statistics: Default::default(),
+            classes: Vec::new(),
+        }
     }
 
     #[test]

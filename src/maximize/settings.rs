@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::gate_schedule::GateSchedule;
 use super::halving::Halving;
 use super::optimizer::Optimizer;
+use super::parameterization::Parameterization;
 use super::start::Start;
 use super::transform::Transform;
 
@@ -23,6 +24,9 @@ pub struct Settings {
     pub steps: u32,
     /// From a gradient to the next image.
     pub optimizer: Optimizer,
+    /// What the optimizer changes.
+    #[serde(default)]
+    pub parameterization: Parameterization,
     /// Random views, applied in this order.
     pub transforms: Vec<Transform>,
     /// Height and width of the stimulus in pixels.
@@ -33,6 +37,9 @@ pub struct Settings {
     /// With transforms, the image as it is gets scored every so many steps (and at the end): one more forward pass each
     /// time. Without transforms every step is scored at no cost.
     pub score_every: u32,
+    /// Whether the PNG is transparent where the objective hardly looked at it.
+    #[serde(default)]
+    pub alpha: bool,
 }
 
 impl Settings {

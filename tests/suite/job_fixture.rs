@@ -12,7 +12,7 @@ use proxygrad::jobs::{
     Claim, Idempotency, Job, JobState, NewJob, Store, StoreConfig, SubmitError, Submitted, Subscription, Update,
 };
 use proxygrad::maximize::{Findings, Limits, Outcome, Point, Request};
-use proxygrad::network::{Activation, Array, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape};
+use proxygrad::network::{Activation, Array, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape, Statistics};
 use uuid::Uuid;
 
 use crate::networks::{array, conv, rng, same};
@@ -37,6 +37,7 @@ pub fn model() -> Arc<Model> {
         network: Arc::new(network),
         preprocessing: Preprocessing::unit_range(1).unwrap(),
         classes: Vec::new(),
+        statistics: Statistics::default(),
     })
 }
 

@@ -26,6 +26,7 @@ mod networks;
 mod onnx_hostile;
 mod onnx_runtime;
 mod operations;
+mod parameterizations;
 mod pulled_models;
 mod search;
 mod worker;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference};
 use proxygrad::maximize::{Limits, Observer, Outcome, Point, Request, Resolved, Unobserved, Warning, maximize};
-use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Preprocessing};
+use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Preprocessing, Statistics};
 
 use crate::networks::{array, classifier, rng};
 
@@ -14,7 +14,8 @@ pub fn engine() -> Cpu {
 }
 
 fn model(network: Network, preprocessing: Preprocessing) -> Model {
-    Model { id: "test".into(), digest: String::new(), network: Arc::new(network), preprocessing, classes: Vec::new() }
+    let (network, classes, statistics) = (Arc::new(network), Vec::new(), Statistics::default());
+    Model { id: "test".into(), digest: String::new(), network, preprocessing, classes, statistics }
 }
 
 /// Grey pixels shown to the network as values from -1 to 1.
