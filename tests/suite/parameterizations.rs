@@ -55,8 +55,8 @@ fn every_parameterization_climbs_with_either_optimizer() {
                          "optimizer": "{optimizer}"}}"#
                 );
                 let outcome = &run(&model, &request)[0];
-                let gain = outcome.score - outcome.initial_score;
-                assert!(gain > 0.2 && outcome.best_step > 30, "{kind}, {optimizer}, {channels}: {outcome:?}");
+                let gain = outcome.findings.score - outcome.findings.initial_score;
+                assert!(gain > 0.2 && outcome.findings.best_step > 30, "{kind}, {optimizer}, {channels}: {outcome:?}");
             }
         }
     }
@@ -94,7 +94,7 @@ fn transparency_changes_neither_colours_nor_score() {
                 run(&model, &request).remove(0)
             };
             let (plain, seen) = (outcome(false), outcome(true));
-            assert_eq!(plain.score, seen.score, "{kind}");
+            assert_eq!(plain.findings.score, seen.findings.score, "{kind}");
             let (plain, seen) = (decoded(&plain), decoded(&seen));
             assert_eq!((plain.color().has_alpha(), seen.color().has_alpha()), (false, true), "{kind}");
             assert_eq!(seen.color().has_color(), channels == 3);
@@ -115,7 +115,7 @@ fn what_the_model_states_decides_the_colours() {
     let score = |statistics: Statistics, kind: &str| {
         let request =
             format!(r#"{{"model": "test", "objective": "logits:3", "steps": 10, "parameterization": "{kind}"}}"#);
-        run(&classifier(3, statistics), &request)[0].score
+        run(&classifier(3, statistics), &request)[0].findings.score
     };
     let red = ColourMatrix::new(vec![vec![1.0, 0.0, 0.0], vec![0.0, 0.1, 0.0], vec![0.0, 0.0, 0.1]]);
     let colour = Statistics { colour: Some(red.clone()), spectrum: None };
