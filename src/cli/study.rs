@@ -11,7 +11,9 @@ use proxygrad::Invalid;
 use proxygrad::config::{CpuOptions, Places};
 use proxygrad::engine;
 use proxygrad::network::{Model, catalog};
-use proxygrad::study::{Design, Folder, Manner, Plan, Progress, Summary, Variant, Variants, View, perform, report};
+use proxygrad::study::{
+    Design, Folder, Manner, Plan, Progress, Summary, Toys, Variant, Variants, View, perform, report,
+};
 
 /// `proxygrad study`
 #[derive(Debug, Args)]
@@ -51,6 +53,9 @@ pub struct Study {
 
     #[command(flatten)]
     compared: Compared,
+
+    #[command(flatten)]
+    toys: ToyOptions,
 }
 
 /// What is maximized.
@@ -124,6 +129,39 @@ struct Compared {
     rivals: Vec<String>,
 }
 
+/// Toy functions whose best value is known.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Toy functions")]
+struct ToyOptions {
+    /// Starts of each toy function; 0 leaves them out.
+    #[arg(long = "toys", value_name = "STARTS", default_value = "0", value_parser = clap::value_parser!(u32).range(..=10_000))]
+    starts: u32,
+
+    /// Random networks of each random kind of toy.
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    toy_networks: u32,
+
+    /// Arms that are compared on the toys.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(
+        default_value = "plain,redirect,slope:0.01,slope:0.03,slope:0.1,slope:0.3,slope:1,true-proxy:0.1,decoupled,soft"
+    )]
+    toy_arms: Vec<String>,
+
+    /// Steps on a toy, for an arm whose step costs two passes.
+    #[arg(long, value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    toy_steps: u32,
+}
+
+impl ToyOptions {
+    fn toys(&self, variants: &Variants) -> Result<Option<Toys>, Invalid> {
+        let arms = self.toy_arms.iter().map(|name| variants.arm(name));
+        let arms = arms.collect::<Result<_, _>>().map_err(|invalid| Invalid { field: "toy_arms".into(), ..invalid })?;
+        let toys = Toys { networks: self.toy_networks, starts: self.starts, steps: self.toy_steps, arms };
+        Ok((self.starts > 0).then_some(toys))
+    }
+}
+
 impl Study {
     /// Runs what is missing, and makes the report.
     pub fn run(self) -> anyhow::Result<()> {
@@ -149,6 +187,9 @@ impl Study {
     fn perform(&self, folder: &Folder) -> anyhow::Result<()> {
         let models = catalog::Models::new(self.places.models())?;
         let design = self.design(&models)?;
+        if design.models.is_empty() && design.toys.is_none() {
+            return Err(Invalid::new("--models", "nothing", "ids of models, or --toys with a number of starts").into());
+        }
         let plan = Plan::new(&design).map_err(|invalid| as_flag(&invalid))?;
         let engine = engine::open(&self.device, &self.cpu.settings(&self.places.data_dir))?;
         let manner = Manner { batch: self.batch as usize, images: (!self.keep_images).then_some(self.images) };
@@ -186,7 +227,7 @@ impl Study {
             arms: arms.map_err(|invalid| as_flag(&invalid))?,
             methods: methods.map_err(|invalid| as_flag(&invalid))?,
             device: self.device.clone(),
-            toys: None,
+            toys: self.toys.toys(&variants).map_err(|invalid| as_flag(&invalid))?,
         })
     }
 }
@@ -244,6 +285,13 @@ fn show(bar: &ProgressBar, progress: &Progress<'_>) -> bool {
 
 /// The overall tables in short.
 fn print(summary: &Summary) {
+    for toy in &summary.toys {
+        let (reached, dead) = (100.0 * toy.reached, 100.0 * toy.dead);
+        println!(
+            "{:<10} {:<16} {reached:>5.1} % of {} starts reach the best value, {dead:.1} % stay dead",
+            toy.toy, toy.arm, toy.starts
+        );
+    }
     for table in &summary.tables {
         let Some(all) = table.sections.first() else { continue };
         println!(

@@ -184,7 +184,10 @@ fn difference(path: &str, here: &Value, asked: &Value) -> Option<(String, String
             let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             let null = Value::Null;
             let of = |map: &serde_json::Map<String, Value>, name: &str| map.get(name).unwrap_or(&null).clone();
-            names.into_iter().find_map(|name| difference(&below(name.clone()), &of(a, name), &of(b, name)))
+            // What follows from the rest comes last.
+            let (causes, effects): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| *name != "settings");
+            let mut names = causes.into_iter().chain(effects);
+            names.find_map(|name| difference(&below(name.clone()), &of(a, name), &of(b, name)))
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
             (0..).zip(a.iter().zip(b)).find_map(|(i, (a, b)): (usize, _)| difference(&format!("{path}[{i}]"), a, b))

@@ -22,5 +22,5 @@ pub use plan::{Design, Plan, PlannedLayer, PlannedModel, PlannedSettings};
 pub use report::report;
 pub use row::{COURSE, Row, RunKey};
 pub use summary::{ArmOnUnit, ArmSummary, Contest, Section, Summary, Table, UnitScores, View, summarize};
-pub use toy::Toys;
+pub use toy::{REACHED, ToyRow, ToySummary, Toys};
 pub use variant::{Fields, Variant, Variants, laid_over};

@@ -8,6 +8,7 @@ use super::error::StudyError;
 use super::folder::{Folder, Open, image_path};
 use super::plan::{Plan, PlannedLayer, PlannedModel, PlannedSettings, limits, request_for};
 use super::row::{Row, RunKey};
+use super::toy;
 use super::variant::Variant;
 use crate::Invalid;
 use crate::engine::Engine;
@@ -66,6 +67,11 @@ pub fn perform(
     watch: &mut Watch<'_>,
 ) -> Result<bool, StudyError> {
     let mut open = folder.open(plan)?;
+    if let Some(toys) = &plan.toys
+        && !toy::perform(folder, toys, &plan.base, plan.seed, engine, watch)?
+    {
+        return Ok(false);
+    }
     let mut done: HashSet<RunKey> = open.rows.iter().map(|row| row.key.clone()).collect();
     for batch in batches(plan, manner.batch.max(1)) {
         let missing: Vec<usize> = batch.units.clone().filter(|&unit| !done.contains(&batch.key(unit))).collect();
@@ -187,6 +193,13 @@ pub(super) struct Watcher<'a, 'b> {
     pub(super) steps: u32,
     pub(super) what: &'a str,
     pub(super) on: bool,
+}
+
+impl<'a, 'b> Watcher<'a, 'b> {
+    /// Before any run of the plan.
+    pub(super) fn new(watch: &'a mut Watch<'b>, what: &'a str) -> Self {
+        Self { watch, done: 0, total: 0, running: 0, share: 0.0, steps: 1, what, on: true }
+    }
 }
 
 impl Observer for Watcher<'_, '_> {

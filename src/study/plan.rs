@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::toy::Toys;
+use super::toy::{self, Toys};
 use super::variant::{Fields, Variant, laid_over};
 use crate::Invalid;
 use crate::maximize::{Limits, Objective, Request, Settings};
@@ -57,6 +57,8 @@ pub struct Plan {
     pub repeats: u32,
     /// Steps of an arm whose step costs two passes.
     pub steps: u32,
+    /// Fields of every request.
+    pub base: Fields,
     /// The models and their units.
     pub models: Vec<PlannedModel>,
     /// How images are made.
@@ -157,12 +159,16 @@ impl Plan {
             }
             models.push(PlannedModel { id: model.id.clone(), digest: model.digest.clone(), layers });
         }
+        if let Some(toys) = &design.toys {
+            toy::check(toys, &design.base)?;
+        }
         Ok(Self {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             device: device.clone(),
             seed,
             repeats,
             steps,
+            base: design.base.clone(),
             models,
             methods: design.methods.clone(),
             arms: design.arms.clone(),
@@ -275,8 +281,23 @@ fn planned_settings(
     method: &Variant,
     arm: &Variant,
 ) -> Result<PlannedSettings, Invalid> {
-    let mut request = laid_over(&[&design.base, &method.request, &arm.request]);
+    let request = laid_over(&[&design.base, &method.request, &arm.request]);
     let place = format!("{} under {}", arm.name, method.name);
+    let units: Vec<String> = layers.iter().filter_map(|layer| layer.units.first().cloned()).collect();
+    let (request, settings) = planned_request(model, request, design.steps, &units, &place)?;
+    let (model, method, arm) = (model.id.clone(), method.name.clone(), arm.name.clone());
+    Ok(PlannedSettings { model, method, arm, request, settings })
+}
+
+/// The request with its steps, unless it has its own: `steps` where a step costs two passes, else fewer, so that all
+/// spend the same passes. And the settings that it resolves to.
+pub(super) fn planned_request(
+    model: &Model,
+    mut request: Fields,
+    steps: u32,
+    units: &[String],
+    place: &str,
+) -> Result<(Fields, Value), Invalid> {
     for field in ["model", "objective", "objectives", "seed"] {
         if request.contains_key(field) {
             let expected = "request fields other than model, objective, objectives and seed";
@@ -284,17 +305,15 @@ fn planned_settings(
         }
     }
     let own_steps = request.contains_key("steps");
-    request.entry("steps").or_insert(design.steps.into());
-    let units = || layers.iter().flat_map(|layer| layer.units.first());
-    let resolve = |request: &Fields| resolved(model, request, units()).map_err(|error| error.within(&place));
+    request.entry("steps").or_insert(steps.into());
+    let resolve = |request: &Fields| resolved(model, request, units).map_err(|error| error.within(place));
     let mut settings = resolve(&request)?;
     // A step of the true proxy without views costs three passes, of all others two.
     if !own_steps && kind(&settings) == Some("true-proxy") && has_no_views(&settings) {
-        request.insert("steps".to_owned(), (design.steps * 2 / 3).max(1).into());
+        request.insert("steps".to_owned(), (steps * 2 / 3).max(1).into());
         settings = resolve(&request)?;
     }
-    let (model, method, arm) = (model.id.clone(), method.name.clone(), arm.name.clone());
-    Ok(PlannedSettings { model, method, arm, request, settings })
+    Ok((request, settings))
 }
 
 fn kind(settings: &Value) -> Option<&str> {
@@ -305,8 +324,8 @@ fn has_no_views(settings: &Value) -> bool {
     settings.get("transforms").and_then(Value::as_array).is_none_or(Vec::is_empty)
 }
 
-fn resolved<'a>(model: &Model, request: &Fields, units: impl Iterator<Item = &'a String>) -> Result<Value, Invalid> {
-    let objectives = units.map(|unit| unit.parse()).collect::<Result<Vec<Objective>, Invalid>>()?;
+fn resolved(model: &Model, request: &Fields, units: &[String]) -> Result<Value, Invalid> {
+    let objectives = units.iter().map(|unit| unit.parse()).collect::<Result<Vec<Objective>, Invalid>>()?;
     let settings: Settings = request_for(&model.id, request, objectives, 0)?.resolve(model, &limits())?.settings;
     serde_json::to_value(&settings).map_err(|error| Invalid::new("settings", error, "settings that JSON can hold"))
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::plan::Plan;
 use super::row::{COURSE, Row};
 use super::statistics::{mean, median, median_interval, quantile, signed_rank};
+use super::toy::{self, ToyRow, ToySummary};
 use super::variant::Variant;
 use crate::Invalid;
 
@@ -83,6 +84,8 @@ pub struct Summary {
     pub left_out: usize,
     /// One per model and method that has runs.
     pub tables: Vec<Table>,
+    /// How the toy functions do, if there are any.
+    pub toys: Vec<ToySummary>,
 }
 
 /// The comparison for one model under one method.
@@ -209,7 +212,7 @@ impl ArmOnUnit {
 ///
 /// # Errors
 /// When the view names an arm that the plan does not have.
-pub fn summarize(plan: &Plan, rows: &[Row], view: &View) -> Result<Summary, Invalid> {
+pub fn summarize(plan: &Plan, rows: &[Row], toys: &[ToyRow], view: &View) -> Result<Summary, Invalid> {
     view.check(&plan.arms)?;
     let mut tables = Vec::new();
     let mut counted = 0;
@@ -235,7 +238,14 @@ pub fn summarize(plan: &Plan, rows: &[Row], view: &View) -> Result<Summary, Inva
         }
     }
     let (planned, made) = (plan.runs(), rows.len());
-    Ok(Summary { view: view.clone(), planned, made, left_out: made - counted.min(made), tables })
+    Ok(Summary {
+        view: view.clone(),
+        planned,
+        made,
+        left_out: made - counted.min(made),
+        tables,
+        toys: toy::summarize(toys),
+    })
 }
 
 /// The units with the starts that have been run under every arm, in the plan's order.
