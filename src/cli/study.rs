@@ -166,13 +166,16 @@ impl Study {
     /// Runs what is missing, and makes the report.
     pub fn run(self) -> anyhow::Result<()> {
         let folder = Folder::new(&self.out);
-        if !self.report {
-            self.perform(&folder)?;
-        }
-        let arms = folder.plan()?.map(|plan| plan.arms).unwrap_or_default();
-        let summary = report(&folder, Some(&self.view(&arms)))?;
+        let summary = if self.report { self.summary(&folder)? } else { self.perform(&folder)? };
+        report(&folder, &summary)?;
         print(&summary);
+        println!("{}", folder.file("report.html").display());
         Ok(())
+    }
+
+    fn summary(&self, folder: &Folder) -> anyhow::Result<Summary> {
+        let arms = folder.plan()?.map(|plan| plan.arms).unwrap_or_default();
+        Ok(summary(folder, Some(&self.view(&arms)))?)
     }
 
     /// The usual view, but for what was given.
@@ -184,7 +187,7 @@ impl Study {
         View { against, focus, rivals, ..usual }
     }
 
-    fn perform(&self, folder: &Folder) -> anyhow::Result<()> {
+    fn perform(&self, folder: &Folder) -> anyhow::Result<Summary> {
         let models = catalog::Models::new(self.places.models())?;
         let design = self.design(&models)?;
         if design.models.is_empty() && design.toys.is_none() {
@@ -195,9 +198,14 @@ impl Study {
         let manner = Manner { batch: self.batch as usize, images: (!self.keep_images).then_some(self.images) };
         let loaded: Vec<Arc<Model>> = design.models.iter().map(|(model, _)| Arc::clone(model)).collect();
         let bar = bar(plan.runs());
-        perform(folder, &plan, &loaded, engine.as_ref(), &manner, &mut |progress| show(&bar, &progress))?;
+        // Found wrong now, not when everything has run.
+        self.view(&plan.arms).check(&plan.arms).map_err(|invalid| as_flag(&invalid))?;
+        let mut watch = |progress: Progress<'_>| show(&bar, &progress);
+        perform(folder, &plan, &loaded, engine.as_ref(), &manner, &mut watch)?;
+        let summary = self.summary(folder)?;
+        exhibit(folder, &plan, &loaded, engine.as_ref(), &summary, &mut watch)?;
         bar.finish_and_clear();
-        Ok(())
+        Ok(summary)
     }
 
     fn design(&self, models: &catalog::Models) -> anyhow::Result<Design> {

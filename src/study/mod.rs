@@ -17,10 +17,10 @@ mod variant;
 
 pub use error::StudyError;
 pub use folder::Folder;
-pub use perform::{Manner, Progress, Watch, perform};
+pub use perform::{Manner, Progress, Watch, exhibit, perform};
 pub use plan::{Design, Plan, PlannedLayer, PlannedModel, PlannedSettings};
-pub use report::report;
+pub use report::{report, summary};
 pub use row::{COURSE, Row, RunKey};
-pub use summary::{ArmOnUnit, ArmSummary, Contest, Section, Summary, Table, UnitScores, View, summarize};
+pub use summary::{ArmOnUnit, ArmSummary, Contest, Section, Summary, Table, UnitScores, View};
 pub use toy::{REACHED, ToyRow, ToySummary, Toys};
 pub use variant::{Fields, Variant, Variants, laid_over};

@@ -8,6 +8,7 @@ use super::error::StudyError;
 use super::folder::{Folder, Open, image_path};
 use super::plan::{Plan, PlannedLayer, PlannedModel, PlannedSettings, limits, request_for};
 use super::row::{Row, RunKey};
+use super::summary::Summary;
 use super::toy;
 use super::variant::Variant;
 use crate::Invalid;
@@ -179,6 +180,46 @@ pub(super) fn make(
     let outcomes = outcomes.map_err(|source| StudyError::Run { what: watcher.what.to_owned(), source })?;
     let outcomes: Option<Vec<Outcome>> = outcomes.into_iter().collect();
     Ok(outcomes.map(|outcomes| outcomes.into_iter().map(|outcome| (outcome, resolved.settings.steps)).collect()))
+}
+
+/// Makes again, from its first start, every unit that the report shows and whose images are not there; a seed gives the same
+/// image twice. Gives whether it came to its end.
+///
+/// # Errors
+/// When a run fails, or gives another score than before.
+pub fn exhibit(
+    folder: &Folder,
+    plan: &Plan,
+    models: &[Arc<Model>],
+    engine: &dyn Engine,
+    summary: &Summary,
+    watch: &mut Watch<'_>,
+) -> Result<bool, StudyError> {
+    let _open = folder.open(plan)?;
+    for table in &summary.tables {
+        let Some(model) = models.iter().find(|model| model.id == table.model) else { continue };
+        for (unit, _) in table.losses(&plan.arms, &summary.view) {
+            for run in unit.arms.iter().filter_map(|arm| arm.runs.first()) {
+                let path = image_path(&run.key);
+                if folder.file(&path).exists() {
+                    continue;
+                }
+                let what = format!("{} {} {}, {} for its image", model.id, run.key.unit, table.method, run.key.arm);
+                let settings = plan.settings_of(&model.id, &table.method, &run.key.arm);
+                let settings = settings.ok_or_else(|| Invalid::new("settings", &what, "an entry for every arm"))?;
+                let mut watcher = Watcher::new(watch, &what);
+                let made = make(model, settings, &[(&run.key.unit, run.seed)], engine, &mut watcher)?;
+                let Some((outcome, _)) = made.as_ref().and_then(|made| made.first()) else { return Ok(false) };
+                // A device that computes otherwise than the one of the runs would show images of other scores.
+                if (outcome.score - run.score).abs() > 1e-3 * run.score.abs() {
+                    let why = format!("{what}: scores {} now, {} in the table", outcome.score, run.score);
+                    return Err(StudyError::broken(&folder.file("runs.csv"), why));
+                }
+                folder.write(&path, &outcome.png)?;
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Passes on how far a batch is, and drops it when it is to stop.

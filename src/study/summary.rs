@@ -202,6 +202,33 @@ pub struct ArmOnUnit {
     pub runs: Vec<Row>,
 }
 
+impl Table {
+    /// The units on which another arm is ahead of the one in focus by most, with the share of the best arm's score that it
+    /// reaches, where both are positive; at most four, the worst first.
+    pub fn losses(&self, arms: &[Variant], view: &View) -> Vec<(&UnitScores, Option<f64>)> {
+        let Some(focus) = arms.iter().position(|arm| arm.name == view.focus) else { return Vec::new() };
+        let behind = |unit: &UnitScores| {
+            let own = unit.arms[focus].score;
+            let best = unit.arms.iter().map(|arm| arm.score).fold(f64::NEG_INFINITY, f64::max);
+            (!view.ties(own, best)).then(|| (relative(own, best), (own > 0.0 && best > 0.0).then(|| own / best)))
+        };
+        let mut losses: Vec<_> = self.units.iter().filter_map(|unit| Some((unit, behind(unit)?))).collect();
+        losses.sort_by(|(_, (a, _)), (_, (b, _))| a.total_cmp(b));
+        losses.into_iter().take(LOSSES).map(|(unit, (_, share))| (unit, share)).collect()
+    }
+}
+
+/// Units shown where the arm in focus loses most.
+const LOSSES: usize = 4;
+
+/// A difference as a share of both sizes: it ranks as the logarithm of the ratio, and is there for any two scores.
+fn relative(a: f64, b: f64) -> f64 {
+    match a.abs() + b.abs() {
+        0.0 => 0.0,
+        size => (a - b) / size,
+    }
+}
+
 impl ArmOnUnit {
     fn alive(&self) -> usize {
         self.runs.iter().filter(|run| run.alive).count()
@@ -372,10 +399,7 @@ fn course(unit: &UnitScores, arm: usize, start: usize) -> Option<Vec<f64>> {
 fn contest(a: &[f64], b: &[f64], live: &[bool], view: &View) -> Contest {
     let pairs: Vec<(f64, f64, bool)> = a.iter().zip(b).zip(live).map(|((&a, &b), &live)| (a, b, live)).collect();
     let count = |holds: &dyn Fn(f64, f64) -> bool| pairs.iter().filter(|&&(a, b, _)| holds(a, b)).count();
-    let difference = |&(a, b, _): &(f64, f64, bool)| match a.abs() + b.abs() {
-        0.0 => 0.0,
-        size => (a - b) / size,
-    };
+    let difference = |&(a, b, _): &(f64, f64, bool)| relative(a, b);
     let live_pairs = pairs.iter().filter(|(_, _, live)| *live);
     let ratios: Vec<f64> = live_pairs.clone().filter(|(a, b, _)| *a > 0.0 && *b > 0.0).map(|(a, b, _)| a / b).collect();
     let live_differences: Vec<f64> = live_pairs.map(difference).collect();

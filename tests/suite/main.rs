@@ -28,4 +28,5 @@ mod onnx_runtime;
 mod operations;
 mod pulled_models;
 mod search;
+mod study;
 mod worker;

@@ -5,7 +5,6 @@ mod networks;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::error::StudyError;
 use super::folder::Folder;
@@ -89,12 +88,11 @@ pub(super) fn check(toys: &Toys, base: &Fields) -> Result<(), Invalid> {
     let engine = crate::engine::Cpu::new(&crate::engine::CpuSettings::default());
     let toy = engine.and_then(|engine| Kind::MeanRelu.toy(0, 0, &engine));
     let toy = toy.map_err(|error| Invalid::new("toys", error, "a toy that can be run"))?;
-    toys.arms.iter().try_for_each(|arm| settings(toys, base, arm, &toy).map(|_| ()))
+    toys.arms.iter().try_for_each(|arm| settings(toys, base, arm, Kind::MeanRelu, &toy).map(|_| ()))
 }
 
-fn settings(toys: &Toys, base: &Fields, arm: &Variant, toy: &Toy) -> Result<PlannedSettings, Invalid> {
-    let start = Fields::from_iter([("start".to_owned(), json!({"kind": "uniform"}))]);
-    let request = laid_over(&[&start, base, &arm.request]);
+fn settings(toys: &Toys, base: &Fields, arm: &Variant, kind: Kind, toy: &Toy) -> Result<PlannedSettings, Invalid> {
+    let request = laid_over(&[&kind.request(), base, &arm.request]);
     let place = format!("{} for toys", arm.name);
     let (request, settings) = planned_request(&toy.model, request, toys.steps, &[format!("{OUTPUT}:0")], &place)?;
     let (model, method, arm) = (toy.model.id.clone(), String::new(), arm.name.clone());
@@ -126,7 +124,7 @@ pub(super) fn perform(
                 if !watch(Progress { done: 0.0, total: 0, now: &what }) {
                     return Ok(false);
                 }
-                let settings = settings(toys, base, arm, &toy)?;
+                let settings = settings(toys, base, arm, kind, &toy)?;
                 let starts: Vec<(&str, u64)> =
                     (0..toys.starts).map(|start| (&*unit, seed + u64::from(start))).collect();
                 for (batch, starts) in starts.chunks(64).enumerate() {
@@ -205,8 +203,8 @@ pub(super) fn summarize(rows: &[ToyRow]) -> Vec<ToySummary> {
 pub(super) fn meanings() -> Vec<(String, &'static str)> {
     let meaning = |kind: Kind| match kind {
         Kind::MeanRelu => "the mean of ReLU(x) over 15x15 pixels; best where all pixels are white",
-        Kind::Convex(1) => "one hidden layer on 3x4 pixels, convex; the best of all 4096 corners of the box",
-        Kind::Convex(_) => "two hidden layers on 3x4 pixels, convex; the best of all 4096 corners of the box",
+        Kind::Convex(1) => "one hidden layer on 2x3 pixels, convex; the best of all 64 corners of the box",
+        Kind::Convex(_) => "two hidden layers on 2x3 pixels, convex; the best of all 64 corners of the box",
         Kind::Plane(1) => {
             "one hidden layer on 2 pixels, then a ReLU that is 0 on four fifths; the best of all 65536 images"
         }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde_json::json;
 
+use super::super::variant::Fields;
 use crate::engine::{Engine, EngineError, Forward};
 use crate::network::{Activation, Array, Axis, ChannelOrder, Model, Network, Op, Preprocessing, Reduce};
 
@@ -14,8 +16,8 @@ use crate::network::{Activation, Array, Axis, ChannelOrder, Model, Network, Op, 
 pub(super) enum Kind {
     /// The mean of `ReLU(x)` on 15x15 pixels: 1 where all are white.
     MeanRelu,
-    /// So many hidden layers on 3x4 pixels, with non-negative weights behind the first: a convex function, whose maximum
-    /// over a box lies in a corner; all 4096 corners are tried.
+    /// So many hidden layers on 2x3 pixels, with non-negative weights behind the first: a convex function, whose maximum
+    /// over a box lies in a corner; all 64 corners are tried.
     Convex(u32),
     /// So many hidden layers on 2 pixels and a ReLU at the end that is positive on a fifth of all images; all 65536
     /// images that 8 bits can write are tried.
@@ -47,6 +49,18 @@ impl Kind {
         }
     }
 
+    /// Fields of its requests.
+    ///
+    /// The mean of `ReLU(x)` takes long steps: the gradient of white pixels never ends, and only a small share of a step
+    /// reaches the dark ones.
+    pub(super) fn request(self) -> Fields {
+        let mut request = Fields::from_iter([("start".to_owned(), json!({"kind": "uniform"}))]);
+        if self == Self::MeanRelu {
+            request.insert("optimizer".to_owned(), json!({"kind": "l2-ascent", "lr": 0.5}));
+        }
+        request
+    }
+
     /// The `n`-th network of this kind.
     ///
     /// # Errors
@@ -57,8 +71,8 @@ impl Kind {
         let (network, images): (Network, Vec<Vec<u8>>) = match self {
             Self::MeanRelu => (mean_relu().map_err(EngineError::Mismatch)?, vec![vec![u8::MAX; 225]]),
             Self::Convex(layers) => {
-                let corner = |bits: u32| (0..12).map(|i| if bits >> i & 1 == 1 { u8::MAX } else { 0 }).collect();
-                (Layered::draw([3, 4], layers, true, &mut rng).network(None)?, (0..1 << 12).map(corner).collect())
+                let corner = |bits: u32| (0..6).map(|i| if bits >> i & 1 == 1 { u8::MAX } else { 0 }).collect();
+                (Layered::draw([2, 3], layers, true, &mut rng).network(None)?, (0..1 << 6).map(corner).collect())
             }
             Self::Plane(layers) => {
                 let images: Vec<Vec<u8>> = (0..=u16::MAX).map(|levels| levels.to_be_bytes().to_vec()).collect();
