@@ -10,11 +10,12 @@
 //! | [`api`] | HTTP: routes, documents, problem details, OpenAPI |
 //! | [`worker`] | the pool: devices, batching, progress, cancellation |
 //! | [`jobs`] | what must not be lost: job states, the store, stimuli |
+//! | [`study`] | compares settings on the same units, starts and passes: plans, runs, statistics, reports |
 //! | [`maximize`] | activation maximization: objective, transforms, optimizer, gate schedule, the loop |
 //! | [`engine`] | runs a network: forward to the target, gated backward to the input |
 //! | [`network`] | what a network is: graph, layers, units, import, preprocessing, catalog |
 //!
-//! `network`, `engine` and `maximize` are an ordinary library: they know nothing of HTTP, jobs or tokio.
+//! `network`, `engine`, `maximize` and `study` are an ordinary library: they know nothing of HTTP, jobs or tokio.
 //!
 //! The method: Linse, Barth, Martinetz, "Leaky ReLUs That Differ in Forward and Backward Pass Facilitate Activation
 //! Maximization in Deep Neural Networks", IJCNN 2024, <https://arxiv.org/abs/2410.16958>.
@@ -26,6 +27,7 @@ pub mod jobs;
 pub mod maximize;
 pub mod network;
 pub mod service;
+pub mod study;
 pub mod worker;
 
 mod invalid;

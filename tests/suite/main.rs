@@ -29,4 +29,5 @@ mod operations;
 mod parameterizations;
 mod pulled_models;
 mod search;
+mod study;
 mod worker;
