@@ -98,7 +98,7 @@ mod tests {
             let alpha = seen.alpha.clone().unwrap();
             assert_eq!((alpha[0], alpha[8], alpha[16], alpha[19]), (0, 128, 255, 255));
             let png = image::load_from_memory(&seen.png().unwrap()).unwrap();
-            assert_eq!(png.color().has_alpha(), true);
+            assert!(png.color().has_alpha());
             let without = image::load_from_memory(&plain.png().unwrap()).unwrap();
             assert_eq!(png.to_rgb8(), without.to_rgb8());
             let shown: Vec<u8> = png.to_rgba8().pixels().map(|pixel| pixel.0[3]).collect();

@@ -33,7 +33,8 @@ impl Spectrum {
         let &[channels, side, half] = magnitude.shape() else {
             return Err(Invalid::new("magnitude", format!("{:?}", magnitude.shape()), "a shape [C,S,S/2+1]"));
         };
-        if channels == 0 || side < 2 || side > Self::LARGEST_SIDE || side % 2 != 0 || half != side / 2 + 1 {
+        if channels == 0 || !(2..=Self::LARGEST_SIDE).contains(&side) || !side.is_multiple_of(2) || half != side / 2 + 1
+        {
             let expected = format!("a shape [C,S,S/2+1] with an even S of at most {}", Self::LARGEST_SIDE);
             return Err(Invalid::new("magnitude", format!("{:?}", magnitude.shape()), expected));
         }

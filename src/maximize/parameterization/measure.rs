@@ -34,7 +34,7 @@ impl Spectrum {
     /// # Errors
     /// When an image cannot be read, or all of them together are uniform.
     pub fn of_images(files: &[PathBuf], channels: usize, side: usize) -> Result<Self, SpectrumError> {
-        if side < 2 || side % 2 != 0 || side > Self::LARGEST_SIDE {
+        if !(2..=Self::LARGEST_SIDE).contains(&side) || !side.is_multiple_of(2) {
             let expected = format!("an even number of pixels from 2 to {}", Self::LARGEST_SIDE);
             return Err(Invalid::new("side", side, expected).into());
         }
@@ -158,7 +158,7 @@ mod tests {
         let blank = folder.path().join("blank.png");
         image::RgbImage::new(8, 8).save(&blank).unwrap();
         std::fs::write(folder.path().join("no.png"), "no image").unwrap();
-        assert!(matches!(Spectrum::of_images(&[blank.clone()], 3, 8), Err(SpectrumError::Value(_))));
+        assert!(matches!(Spectrum::of_images(std::slice::from_ref(&blank), 3, 8), Err(SpectrumError::Value(_))));
         assert!(matches!(Spectrum::of_images(&[blank], 3, 7), Err(SpectrumError::Value(_))));
         assert!(matches!(Spectrum::of_images(&[], 3, 8), Err(SpectrumError::Value(_))));
         let broken = Spectrum::of_images(&[folder.path().join("no.png")], 3, 8).unwrap_err();

@@ -99,10 +99,8 @@ pub(super) fn assemble(
     }
     check_classes(&network, &classes)?;
     let channels = manifest.input[0];
-    if let (Some(file), Some(found)) = (&manifest.spectrum, spectrum.as_ref().map(|spectrum| spectrum.channels())) {
-        if found != channels {
-            return Err(format!("{file}: a spectrum of {found} channels for images of {channels}"));
-        }
+    if let Some(found) = spectrum.as_ref().map(|spectrum| spectrum.channels()).filter(|&found| found != channels) {
+        return Err(format!("spectrum: {found} channels for images of {channels}"));
     }
     let colour = manifest.colour.as_ref().map(|colour| colour.resolve(channels)).transpose();
     let colour = colour.map_err(|invalid| invalid.within("colour").to_string())?;
