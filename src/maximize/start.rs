@@ -15,10 +15,10 @@ use crate::Invalid;
 pub enum Start {
     /// Middle grey plus normal noise.
     Grey {
-        /// Standard deviation of the noise in pixel values of range [0, 1].
+        /// Standard deviation of the noise, in pixel values of range [0, 1], or of the coefficients (`fourier`).
         noise: f32,
     },
-    /// Every value drawn evenly from the whole range.
+    /// Every value drawn evenly from the whole range; with `maco` every phase.
     Uniform,
 }
 
@@ -28,12 +28,12 @@ pub enum Start {
 enum Document {
     /// Middle grey plus normal noise.
     Grey {
-        /// Standard deviation of the noise in pixel values of range [0, 1].
+        /// Standard deviation of the noise, in pixel values of range [0, 1], or of the coefficients (`fourier`).
         #[serde(default = "default_noise")]
         #[schema(minimum = 0, maximum = 1)]
         noise: f32,
     },
-    /// Every value drawn evenly from the whole range.
+    /// Every value drawn evenly from the whole range; with `maco` every phase.
     // With braces, because only then unknown fields are refused.
     Uniform {},
 }
