@@ -106,8 +106,8 @@ struct Method {
     lr: Option<f32>,
 
     /// How the step size changes over the run.
-    #[arg(long, value_name = "KIND", default_value = "none")]
-    decay: Decay,
+    #[arg(long, value_name = "KIND")]
+    decay: Option<Decay>,
 
     /// What the optimizer changes.
     #[arg(long, value_name = "KIND", default_value = "pixel")]
@@ -236,7 +236,7 @@ impl Maximize {
             gate: Some(GateRequest { kind: method.gate, slope, temperature, relative, anneal, polish }),
             search: method.search(),
             steps: method.steps,
-            optimizer: Some(OptimizerRequest { kind: method.optimizer, lr: method.lr, decay: Some(method.decay) }),
+            optimizer: Some(OptimizerRequest { kind: method.optimizer, lr: method.lr, decay: method.decay }),
             parameterization: Some(parameterization),
             transforms: Some(method.transforms.clone()),
             size,
