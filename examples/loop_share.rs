@@ -72,6 +72,7 @@ fn model(preprocessing: Preprocessing) -> Result<Model, String> {
         network: Arc::new(network),
         preprocessing,
         classes: Vec::new(),
+        calibration: None,
     })
 }
 

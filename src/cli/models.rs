@@ -1,5 +1,6 @@
 //! `proxygrad models`: what models there are, and how to get more.
 
+mod calibrate;
 mod table;
 
 use std::io::{IsTerminal, Write};
@@ -7,8 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use calibrate::CalibrateArgs;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use proxygrad::config::Places;
 use proxygrad::network::catalog::{AddOptions, ModelEntry, ModelState, Models, Pulled};
 use proxygrad::network::{ChannelOrder, Layer, Model, Preprocessing};
 use serde::Serialize;
@@ -47,6 +50,8 @@ pub enum ModelsCommand {
     },
     /// Add a network of your own
     Add(Box<AddArgs>),
+    /// Show a folder of natural images to a model and keep what excites its units
+    Calibrate(Box<CalibrateArgs>),
     /// Remove a model from the data directory
     Remove {
         /// Id of the model
@@ -106,8 +111,8 @@ enum Channels {
 ///
 /// # Errors
 /// When a model is unknown, cannot be fetched or is broken, or an option does not fit it.
-pub fn run(command: ModelsCommand, models: &Models) -> anyhow::Result<()> {
-    let done = carry_out(command, models);
+pub fn run(command: ModelsCommand, places: &Places, models: &Models) -> anyhow::Result<()> {
+    let done = carry_out(command, places, models);
     // Whoever reads the output may stop reading, as `head` does.
     let unread = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     match done {
@@ -116,7 +121,7 @@ pub fn run(command: ModelsCommand, models: &Models) -> anyhow::Result<()> {
     }
 }
 
-fn carry_out(command: ModelsCommand, models: &Models) -> anyhow::Result<()> {
+fn carry_out(command: ModelsCommand, places: &Places, models: &Models) -> anyhow::Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match command {
         ModelsCommand::List { json } => list(&mut out, models, json),
@@ -126,6 +131,7 @@ fn carry_out(command: ModelsCommand, models: &Models) -> anyhow::Result<()> {
         ModelsCommand::Show { id, json } => show(&mut out, models, &id, json),
         ModelsCommand::Layers { id, json } => layers(&mut out, models, &id, json),
         ModelsCommand::Add(args) => add(&mut out, models, *args),
+        ModelsCommand::Calibrate(args) => calibrate::run(&mut out, places, models, *args),
         ModelsCommand::Remove { id } => {
             models.remove(&id)?;
             writeln!(out, "removed {id}")?;

@@ -57,6 +57,10 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub score_every: Option<u32>,
+    /// Whether to measure, behind the last step, what else can be said about the maxima: 165 more passes, counted apart;
+    /// false unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<bool>,
     /// Seed of everything random, from 0 to 2^53 - 1; 0 unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 9_007_199_254_740_991_u64)]
@@ -124,6 +128,7 @@ impl Request {
             size: None,
             start: None,
             score_every: None,
+            certificates: None,
             seed: None,
         }
     }
@@ -170,7 +175,8 @@ impl Request {
         }
         self.locate(model, &objectives, &input)?;
         let size = [input[1], input[2]];
-        let settings = Settings { gate, search, steps, optimizer, transforms, size, start, score_every };
+        let certificates = self.certificates.unwrap_or(false);
+        let settings = Settings { gate, search, steps, optimizer, transforms, size, start, score_every, certificates };
         Ok(Resolved { objectives, settings, seed })
     }
 

@@ -1,6 +1,7 @@
 //! Activation maximization, from tasks to outcomes.
 
 use super::arm::{Arm, Way};
+use super::certificate::certify;
 use super::contest::contest;
 use super::objective::Objective;
 use super::outcome::{Observer, Outcome};
@@ -70,6 +71,7 @@ pub fn maximize(
         for (task, outcome) in contest(&mut passes, tasks, settings, halving, observer)? {
             outcomes[task] = Some(outcome);
         }
+        certify(&mut passes, model, tasks, settings, &mut outcomes, observer)?;
         return Ok(outcomes);
     }
     let way = Way { gate: &settings.gate, restart: 0, steps: settings.steps };
@@ -84,5 +86,6 @@ pub fn maximize(
     for (task, outcome) in arm.finish(&mut passes, settings.steps, observer)? {
         outcomes[task] = Some(outcome);
     }
+    certify(&mut passes, model, tasks, settings, &mut outcomes, observer)?;
     Ok(outcomes)
 }

@@ -33,4 +33,7 @@ pub struct Settings {
     /// With transforms, the image as it is gets scored every so many steps (and at the end): one more forward pass each
     /// time. Without transforms every step is scored at no cost.
     pub score_every: u32,
+    /// Whether certificates are measured on the stimuli that were found.
+    #[serde(default)]
+    pub certificates: bool,
 }

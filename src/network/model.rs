@@ -1,5 +1,6 @@
 //! A model: a network with the facts needed to show it images.
 
+use super::calibration::Calibration;
 use super::graph::Network;
 use super::preprocessing::Preprocessing;
 use super::unit::{Selection, Unit};
@@ -17,6 +18,8 @@ pub struct Model {
     pub preprocessing: Preprocessing,
     /// Names of the classes, in the order of the logits; empty when unknown.
     pub classes: Vec<String>,
+    /// What natural images do to its units, when that was measured.
+    pub calibration: Option<std::sync::Arc<Calibration>>,
 }
 
 impl Model {

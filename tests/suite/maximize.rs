@@ -14,7 +14,8 @@ pub fn engine() -> Cpu {
 }
 
 fn model(network: Network, preprocessing: Preprocessing) -> Model {
-    Model { id: "test".into(), digest: String::new(), network: Arc::new(network), preprocessing, classes: Vec::new() }
+    let (id, digest, network) = ("test".into(), String::new(), Arc::new(network));
+    Model { id, digest, network, preprocessing, classes: Vec::new(), calibration: None }
 }
 
 /// Grey pixels shown to the network as values from -1 to 1.

@@ -77,7 +77,7 @@ pub(super) fn assemble(id: &str, manifest: &Manifest, bytes: &[u8], classes: Vec
     }
     check_classes(&network, &classes)?;
     let preprocessing = manifest.preprocessing.clone();
-    Ok(Model { id: id.into(), digest, network: Arc::new(network), preprocessing, classes })
+    Ok(Model { id: id.into(), digest, network: Arc::new(network), preprocessing, classes, calibration: None })
 }
 
 /// There are no names, or as many as one of the outputs has values.
