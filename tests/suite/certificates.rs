@@ -253,3 +253,17 @@ fn scores_are_compared_with_what_natural_images_reach() {
     assert_eq!(larger, (None, Some(NaturalMissing::OtherSize)));
     assert_eq!(natural(&small(), r#""relu:3""#, ""), (None, Some(NaturalMissing::NotCalibrated)));
 }
+
+#[test]
+fn what_was_stored_before_there_were_certificates_is_read() {
+    let model = small();
+    let request = r#"{"model": "test", "objective": "logits:1", "steps": 1, "certificates": true}"#;
+    let resolved = resolve(&model, request);
+    let mut findings = serde_json::to_value(&run(&model, request)[0].findings).unwrap();
+    let mut settings = serde_json::to_value(&resolved.settings).unwrap();
+    for document in [&mut findings, &mut settings] {
+        assert!(document.as_object_mut().unwrap().remove("certificates").is_some());
+    }
+    assert!(serde_json::from_value::<Findings>(findings).unwrap().certificates.is_none());
+    assert!(!serde_json::from_value::<proxygrad::maximize::Settings>(settings).unwrap().certificates);
+}
