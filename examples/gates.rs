@@ -44,7 +44,7 @@ struct Arguments {
 }
 
 fn gate(kind: GateKind) -> GateRequest {
-    GateRequest { kind, slope: None, temperature: None, anneal: None, polish: None }
+    kind.into()
 }
 
 /// The gates, in the order of the table; `plain` first, for the others are measured against it.

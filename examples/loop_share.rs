@@ -7,13 +7,14 @@
 //! processors worked (all of them together, known on Linux) says more than the clock where a machine has other work too.
 #![allow(missing_docs)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Engine, EngineError, Forward, Gate, Plan};
 use proxygrad::maximize::{Limits, Request, Unobserved, maximize};
-use proxygrad::network::{Array, ChannelOrder, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape};
+use proxygrad::network::{Array, ChannelOrder, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape, Statistics};
 
 /// Classes of the network's last layer.
 const CLASSES: usize = 1000;
@@ -57,6 +58,8 @@ impl Plan for StillPlan {
     fn backward(&mut self, _: &[Tensor], _: Gate) -> Result<Tensor, EngineError> {
         Ok(self.batch[self.batch.len() - 1].clone())
     }
+
+    fn set_scales(&mut self, _: &BTreeMap<NodeId, f32>) {}
 }
 
 /// A network that reads 224x224 pixels in three channels and has 1000 logits.
@@ -73,6 +76,7 @@ fn model(preprocessing: Preprocessing) -> Result<Model, String> {
         preprocessing,
         classes: Vec::new(),
         calibration: None,
+        statistics: Statistics::default(),
     })
 }
 

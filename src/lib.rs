@@ -10,12 +10,14 @@
 //! | [`api`] | HTTP: routes, documents, problem details, OpenAPI |
 //! | [`worker`] | the pool: devices, batching, progress, cancellation |
 //! | [`jobs`] | what must not be lost: job states, the store, stimuli |
+//! | [`study`] | compares settings on the same units, starts and passes: plans, runs, statistics, reports |
 //! | [`maximize`] | activation maximization: objective, transforms, optimizer, gate schedule, the loop |
 //! | [`calibrate`] | what a folder of natural images does to the units of a model |
 //! | [`engine`] | runs a network: forward to the target, gated backward to the input |
 //! | [`network`] | what a network is: graph, layers, units, import, preprocessing, catalog |
 //!
-//! `network`, `engine`, `calibrate` and `maximize` are an ordinary library: they know nothing of HTTP, jobs or tokio.
+//! `network`, `engine`, `calibrate`, `maximize` and `study` are an ordinary library: they know nothing of HTTP, jobs or
+//! tokio.
 //!
 //! The method: Linse, Barth, Martinetz, "Leaky ReLUs That Differ in Forward and Backward Pass Facilitate Activation
 //! Maximization in Deep Neural Networks", IJCNN 2024, <https://arxiv.org/abs/2410.16958>.
@@ -28,6 +30,7 @@ pub mod jobs;
 pub mod maximize;
 pub mod network;
 pub mod service;
+pub mod study;
 pub mod worker;
 
 mod invalid;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -10,10 +11,11 @@ use proxygrad::Invalid;
 use proxygrad::config::{CpuOptions, Places};
 use proxygrad::engine;
 use proxygrad::maximize::{
-    Certificates, Decay, Findings, GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind, OptimizerRequest,
-    Outcome, Point, Request, Resolved, SearchRequest, Settings, Start, Transform, maximize,
+    Certificates, Colour, Decay, Findings, GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind,
+    OptimizerRequest, Outcome, ParameterizationKind, ParameterizationRequest, Point, Request, Resolved, SearchRequest,
+    Settings, SpectrumKind, Start, Transform, maximize,
 };
-use proxygrad::network::{Model, catalog};
+use proxygrad::network::{Model, Spectrum, catalog};
 use serde::Serialize;
 
 /// `proxygrad maximize`
@@ -66,6 +68,10 @@ struct Method {
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
 
+    /// Whether T counts in units of each activation's scale, which is measured first, or of the pre-activations (soft).
+    #[arg(long, value_name = "BOOL")]
+    relative: Option<bool>,
+
     /// Share of the steps over which the gate fades to plain, from 0 to 1.
     #[arg(long, value_name = "SHARE")]
     anneal: Option<f32>,
@@ -95,13 +101,34 @@ struct Method {
     #[arg(long, value_name = "KIND", default_value = "l2-ascent")]
     optimizer: OptimizerKind,
 
-    /// Step size in pixel values of range [0, 1].
+    /// Step size, in pixel values of range [0, 1], coefficients (fourier) or radians (maco).
     #[arg(long, value_name = "LR")]
     lr: Option<f32>,
 
     /// How the step size changes over the run.
     #[arg(long, value_name = "KIND", default_value = "none")]
     decay: Decay,
+
+    /// What the optimizer changes.
+    #[arg(long, value_name = "KIND", default_value = "pixel")]
+    parameterization: ParameterizationKind,
+
+    /// By which power of the frequency coefficients (fourier) or amplitudes (maco) fall, from 0 to 4.
+    #[arg(long, value_name = "POWER")]
+    decay_power: Option<f32>,
+
+    /// How colours hang together (fourier, maco): imagenet, none, or a matrix such as [[1,0.2],[1,-0.2]].
+    #[arg(long, value_name = "COLOUR", value_parser = parsed::<Colour>)]
+    colour: Option<Colour>,
+
+    /// Where the magnitudes come from (maco): natural, measured (the model's own), or a file that `proxygrad models
+    /// spectrum` wrote.
+    #[arg(long, value_name = "SPECTRUM")]
+    spectrum: Option<String>,
+
+    /// Standard deviation of the colours before the logistic function (maco).
+    #[arg(long, value_name = "SD")]
+    contrast: Option<f32>,
 
     /// Random view for each step: jitter:PIXELS, scale:LOW,HIGH, rotate:DEGREES or blur:SIGMA, optionally followed by
     /// @PROBABILITY. May be given several times; applied in this order.
@@ -112,11 +139,11 @@ struct Method {
     #[arg(long, value_name = "H,W", value_delimiter = ',', num_args = 1)]
     size: Option<Vec<usize>>,
 
-    /// The image before the first step.
-    #[arg(long, value_name = "KIND", default_value = "grey")]
-    start: Origin,
+    /// The image before the first step; grey unless given, but uniform for maco.
+    #[arg(long, value_name = "KIND")]
+    start: Option<Origin>,
 
-    /// Standard deviation of the noise on a grey start, in pixel values of range [0, 1].
+    /// Standard deviation of the noise on a grey start, in pixel values of range [0, 1] or coefficients (fourier).
     #[arg(long, value_name = "SD")]
     noise: Option<f32>,
 
@@ -128,6 +155,10 @@ struct Method {
     /// frequencies, share of the natural maximum.
     #[arg(long)]
     certificates: bool,
+
+    /// Make the PNG transparent where the objective hardly looked at it.
+    #[arg(long)]
+    alpha: bool,
 
     /// Seed of everything random.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
@@ -145,7 +176,7 @@ impl Maximize {
     pub fn run(self) -> anyhow::Result<()> {
         let engine = engine::open(&self.device, &self.cpu.settings(&self.places.data_dir))?;
         let models = catalog::Models::new(self.places.models())?;
-        let model = super::models::load(&models, &self.model)?;
+        let model = self.model(&models)?;
         let resolved = self.request()?.resolve(&model, &Limits::default()).map_err(|e| as_flag(&e))?;
         let tasks = resolved.tasks();
         let mut progress = Progress::new(tasks.len(), resolved.settings.steps);
@@ -161,14 +192,28 @@ impl Maximize {
         if self.json { print_json(&model, &resolved, &written) } else { print_text(&model, &resolved, &written) }
     }
 
+    /// The model, with the spectrum from a file instead of its own where one is given.
+    fn model(&self, models: &catalog::Models) -> anyhow::Result<Arc<Model>> {
+        let model = super::models::load(models, &self.model)?;
+        let named = |file: &&str| !matches!(*file, "natural" | "measured");
+        let Some(file) = self.method.spectrum.as_deref().filter(named) else { return Ok(model) };
+        let bytes = std::fs::read(file).with_context(|| format!("cannot read {file}"))?;
+        let spectrum = Spectrum::parse(&bytes).map_err(|why| anyhow::anyhow!("{file}: {why}"))?;
+        let mut model = Model::clone(&model);
+        model.statistics.spectrum = Some(Arc::new(spectrum));
+        Ok(Arc::new(model))
+    }
+
     fn request(&self) -> anyhow::Result<Request> {
         let method = &self.method;
-        let (slope, temperature, anneal, polish) = (method.slope, method.temperature, method.anneal, method.polish);
+        let (slope, temperature, relative) = (method.slope, method.temperature, method.relative);
+        let (anneal, polish) = (method.anneal, method.polish);
         let start = match (method.start, method.noise) {
-            (Origin::Grey, Some(noise)) => Start::Grey { noise },
-            (Origin::Grey, None) => Start::default(),
-            (Origin::Uniform, None) => Start::Uniform,
-            (Origin::Uniform, Some(noise)) => {
+            (Some(Origin::Grey) | None, Some(noise)) => Some(Start::Grey { noise }),
+            (Some(Origin::Grey), None) => Some(Start::default()),
+            (Some(Origin::Uniform), None) => Some(Start::Uniform),
+            (None, None) => None,
+            (Some(Origin::Uniform), Some(noise)) => {
                 return Err(Invalid::new("--noise", noise, "nothing: only --start grey has noise").into());
             }
         };
@@ -177,19 +222,33 @@ impl Maximize {
             let found = format!("{:?}", method.size.as_deref().unwrap_or_default());
             Invalid::new("--size", found, "height and width, such as 224,224")
         })?;
+        let spectrum = method.spectrum.as_deref().map(|spectrum| match spectrum {
+            "natural" => SpectrumKind::Natural,
+            _ => SpectrumKind::Measured,
+        });
+        let parameterization = ParameterizationRequest {
+            kind: method.parameterization,
+            decay_power: method.decay_power,
+            colour: method.colour.clone(),
+            spectrum,
+            spectrum_digest: None,
+            contrast: method.contrast,
+        };
         Ok(Request {
             model: self.model.clone(),
             objective: None,
             objectives: Some(self.units.clone()),
-            gate: Some(GateRequest { kind: method.gate, slope, temperature, anneal, polish }),
+            gate: Some(GateRequest { kind: method.gate, slope, temperature, relative, anneal, polish }),
             search: method.search(),
             steps: method.steps,
             optimizer: Some(OptimizerRequest { kind: method.optimizer, lr: method.lr, decay: Some(method.decay) }),
+            parameterization: Some(parameterization),
             transforms: Some(method.transforms.clone()),
             size,
-            start: Some(start),
+            start,
             score_every: method.score_every,
             certificates: Some(method.certificates),
+            alpha: Some(method.alpha),
             seed: Some(method.seed),
         })
     }
@@ -223,7 +282,9 @@ fn as_flag(invalid: &Invalid) -> Invalid {
     let flag = match field {
         "objectives" => "--unit".to_owned(),
         "search" if invalid.field.contains("arms") => "--arm".to_owned(),
-        "gate" | "optimizer" | "search" | "start" => format!("--{}", invalid.field.rsplit('.').next().unwrap_or(field)),
+        "gate" | "optimizer" | "parameterization" | "search" | "start" => {
+            format!("--{}", invalid.field.rsplit('.').next().unwrap_or(field).replace('_', "-"))
+        }
         "transforms" => "--transform".to_owned(),
         field => format!("--{}", field.replace('_', "-")),
     };

@@ -6,6 +6,7 @@ mod maximize;
 mod models;
 mod openapi;
 mod serve;
+mod study;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -33,6 +34,8 @@ enum Command {
     Models(FromFile<Models>),
     /// Find stimuli on this machine, without a server.
     Maximize(Box<FromFile<maximize::Maximize>>),
+    /// Compare settings on the same units, starts and passes: tables, statistics and a report.
+    Study(Box<FromFile<study::Study>>),
     /// Print the OpenAPI document.
     Openapi,
     /// Ask a running server whether it is ready: exit status 0 when it is, 1 when not.
@@ -74,6 +77,7 @@ pub fn run() -> ExitCode {
             .map_err(Into::into)
             .and_then(|models| models::run(command, &places, &models)),
         Command::Maximize(maximize) => maximize.settings.run(),
+        Command::Study(study) => study.settings.run(),
         Command::Openapi => openapi::print(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
     };

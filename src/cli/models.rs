@@ -1,6 +1,7 @@
 //! `proxygrad models`: what models there are, and how to get more.
 
 mod calibrate;
+mod spectrum;
 mod table;
 
 use std::io::{IsTerminal, Write};
@@ -15,6 +16,7 @@ use proxygrad::config::Places;
 use proxygrad::network::catalog::{AddOptions, ModelEntry, ModelState, Models, Pulled};
 use proxygrad::network::{ChannelOrder, Layer, Model, Preprocessing};
 use serde::Serialize;
+use spectrum::SpectrumArgs;
 use table::Table;
 
 /// What to do with models.
@@ -52,6 +54,8 @@ pub enum ModelsCommand {
     Add(Box<AddArgs>),
     /// Show a folder of natural images to a model and keep what excites its units
     Calibrate(Box<CalibrateArgs>),
+    /// Measure the magnitude spectrum and the colours of images, for stimuli that look like them
+    Spectrum(SpectrumArgs),
     /// Remove a model from the data directory
     Remove {
         /// Id of the model
@@ -132,6 +136,7 @@ fn carry_out(command: ModelsCommand, places: &Places, models: &Models) -> anyhow
         ModelsCommand::Layers { id, json } => layers(&mut out, models, &id, json),
         ModelsCommand::Add(args) => add(&mut out, models, *args),
         ModelsCommand::Calibrate(args) => calibrate::run(&mut out, places, models, *args),
+        ModelsCommand::Spectrum(args) => spectrum::run(&mut out, &args),
         ModelsCommand::Remove { id } => {
             models.remove(&id)?;
             writeln!(out, "removed {id}")?;

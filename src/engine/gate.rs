@@ -30,9 +30,20 @@ pub enum Gate {
     /// Logistic steps instead of kinks
     /// ([`Activation::soft_derivative`](crate::network::Activation::soft_derivative)).
     Soft {
-        /// Width of the step in units of the pre-activation; 0 is plain.
+        /// Width of the step in units of the pre-activation, or of each activation's scale
+        /// ([`Plan::set_scales`](super::Plan::set_scales)); 0 is plain.
         temperature: f32,
     },
     /// Slope 1: every activation passes the gradient times its peak derivative.
     Identity,
+}
+
+impl Gate {
+    /// The rule at an activation of this scale.
+    pub(super) fn at_scale(self, scale: f32) -> Self {
+        match self {
+            Self::Soft { temperature } => Self::Soft { temperature: temperature * scale },
+            gate => gate,
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod gate;
 mod outline;
 mod reference;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -53,4 +54,13 @@ pub trait Plan: Send {
     /// # Errors
     /// When no forward came before, a seed has the wrong shape, or the device fails.
     fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> Result<Tensor, EngineError>;
+
+    /// Sets what the temperature of [`Gate::Soft`] is multiplied with at each activation; 1 where nothing, or no finite
+    /// number greater than 0, is given. It holds until it is set again.
+    fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>);
+}
+
+/// The scale of an activation for [`Plan::set_scales`].
+fn scale_of(scales: &BTreeMap<NodeId, f32>, activation: NodeId) -> f32 {
+    scales.get(&activation).copied().filter(|scale| scale.is_finite() && *scale > 0.0).unwrap_or(1.0)
 }

@@ -54,17 +54,17 @@ impl<'a> Arm<'a> {
     ) -> Result<Self, MaximizeError> {
         let search = |(i, task): (usize, &Task)| Search::new(i, task, way.restart, passes.aims(task));
         let mut searches: Vec<Search> = tasks.iter().enumerate().map(search).collect();
-        let (device, dtype) = (passes.engine.device(), passes.engine.dtype());
-        let starts =
-            searches.iter_mut().map(|search| settings.start.draw(&mut search.rng, passes.image, device, dtype));
-        let images = Tensor::stack(&starts.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+        let painter = passes.painter(settings)?;
+        let starts = searches.iter_mut().map(|search| painter.draw(settings.start, &mut search.rng));
+        let starts = starts.collect::<candle_core::Result<Vec<_>>>()?;
+        let canvas = Canvas::new(painter, &starts, settings, way.steps)?;
         Ok(Self {
             settings,
             way,
             scoring: scoring(passes, &searches)?,
             searches,
-            best: Best::new(&images)?,
-            canvas: Canvas::new(images, settings, way.steps)?,
+            best: Best::new(canvas.pixels())?,
+            canvas,
             unread: Vec::new(),
         })
     }
@@ -125,7 +125,7 @@ impl<'a> Arm<'a> {
         if free {
             self.note(passes, step, scored.scores, observer)?;
         }
-        let gradients = passes.backward(&scored.seeds, gate)?;
+        let gradients = passes.backward(&scored.seeds, gate, self.way.gate.relative == Some(true))?;
         self.searches.iter_mut().for_each(|search| search.passes += 2);
         Ok(self.canvas.step(&views.adjoint(&gradients)?)?)
     }
@@ -196,9 +196,14 @@ impl<'a> Arm<'a> {
         self.read_scores(observer)?;
         let best = self.best.images().to_device(&Device::Cpu)?;
         let last = self.canvas.pixels().to_device(&Device::Cpu)?;
+        let looks = self.canvas.looks().map(|looks| looks.to_vec3::<f32>()).transpose()?;
         let levels = self.searches.iter().enumerate().map(|(n, search)| {
             // Where no score was finite there is no best image.
-            Levels::round(&if search.best.is_some() { &best } else { &last }.get(n)?)
+            let levels = Levels::round(&if search.best.is_some() { &best } else { &last }.get(n)?)?;
+            Ok(match &looks {
+                Some(looks) => levels.seen_by(&looks[n].concat()),
+                None => levels,
+            })
         });
         let levels = levels.collect::<candle_core::Result<Vec<_>>>()?;
         let (device, dtype) = (passes.engine.device(), passes.engine.dtype());

@@ -1,23 +1,35 @@
 //! The images of a batch and what moves them.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::ascent::{Ascent, Range};
+use super::parameterization::Painter;
 use super::settings::Settings;
 
 /// The images that an optimizer paints: one per search of a batch.
 #[derive(Debug)]
 pub(super) struct Canvas {
-    /// Pixels `[N,C,H,W]` in [0, 1].
+    painter: Painter,
+    /// What the optimizer changes: `[N,…]`, as the painter needs it.
+    parameters: Tensor,
+    /// Pixels `[N,C,H,W]` in [0, 1] that the parameters make.
     pixels: Tensor,
     ascent: Ascent,
+    /// Absolute gradients by the pixels, summed over channels and steps: `[N,H,W]`, f32; only where they are asked for.
+    looks: Option<Tensor>,
 }
 
 impl Canvas {
-    /// Starts from these pixels `[N,C,H,W]` in [0, 1], for at most so many steps.
-    pub(super) fn new(pixels: Tensor, settings: &Settings, steps: u32) -> Result<Self> {
-        let ascent = Ascent::new(&settings.optimizer, &pixels, steps, Range::Pixels)?;
-        Ok(Self { pixels, ascent })
+    /// Starts from these parameters, one image each, for at most so many steps.
+    pub(super) fn new(painter: Painter, parameters: &[Tensor], settings: &Settings, steps: u32) -> Result<Self> {
+        let parameters = Tensor::stack(parameters, 0)?;
+        let range = if painter.is_pixel() { Range::Pixels } else { Range::Free };
+        let ascent = Ascent::new(&settings.optimizer, &parameters, steps, range)?;
+        let pixels = painter.decode(&parameters)?;
+        let (n, _, height, width) = pixels.dims4()?;
+        let looks = || Tensor::zeros((n, height, width), DType::F32, pixels.device());
+        let looks = settings.alpha.then(looks).transpose()?;
+        Ok(Self { painter, parameters, pixels, ascent, looks })
     }
 
     /// The images as they are: `[N,C,H,W]` in [0, 1].
@@ -25,15 +37,32 @@ impl Canvas {
         &self.pixels
     }
 
+    /// How much the objective looked at every pixel so far, in any unit: `[N,H,W]`, f32; none unless settings ask for it.
+    pub(super) fn looks(&self) -> Option<&Tensor> {
+        self.looks.as_ref()
+    }
+
     /// One update, from the gradient `[N,C,H,W]` by the pixels.
     pub(super) fn step(&mut self, gradient: &Tensor) -> Result<()> {
-        self.pixels = self.ascent.step(&self.pixels, gradient)?;
+        if let Some(looks) = &mut self.looks {
+            let strength = gradient.to_dtype(DType::F32)?.abs()?.sum(1)?;
+            // What is not finite would stay for ever.
+            let known = strength.lt(f32::INFINITY)?.where_cond(&strength, &strength.zeros_like()?)?;
+            *looks = (&*looks + known)?;
+        }
+        let gradient = self.painter.gradient(&self.parameters, &self.pixels, gradient)?;
+        self.parameters = self.ascent.step(&self.parameters, &gradient)?;
+        self.pixels = self.painter.decode(&self.parameters)?;
         Ok(())
     }
 
     /// Goes on with these images of the batch alone.
     pub(super) fn keep(&mut self, rows: &Tensor) -> Result<()> {
+        self.parameters = self.parameters.index_select(rows, 0)?;
         self.pixels = self.pixels.index_select(rows, 0)?;
+        if let Some(looks) = &mut self.looks {
+            *looks = looks.index_select(rows, 0)?;
+        }
         self.ascent.keep(rows)
     }
 

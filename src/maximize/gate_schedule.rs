@@ -37,9 +37,13 @@ pub struct GateSchedule {
     /// Slope of the flat sides (`decoupled`, `true-proxy`), in [0, 1].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slope: Option<f32>,
-    /// Width of the logistic step (`soft`), in units of the pre-activations.
+    /// Width of the logistic step (`soft`), in units of the pre-activations or of their scale.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
+    /// Whether the temperature counts in units of each activation's scale (`soft`): the root mean square of its
+    /// pre-activations over two images of noise, measured before the first step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relative: Option<bool>,
     /// Share of the steps over which slope or temperature falls linearly to 0; 0 keeps it constant.
     pub anneal: f32,
     /// Share of the steps, at the end, that follow the plain gradient.
@@ -55,6 +59,8 @@ pub struct GateRequest {
     pub slope: Option<f32>,
     /// Width of the logistic step (`soft`), greater than 0.
     pub temperature: Option<f32>,
+    /// Whether the temperature counts in units of each activation's scale (`soft`); yes unless given.
+    pub relative: Option<bool>,
     /// Share of the steps over which slope or temperature falls linearly to 0, in [0, 1].
     pub anneal: Option<f32>,
     /// Share of the steps, at the end, that follow the plain gradient, in [0, 1].
@@ -74,6 +80,9 @@ struct Full {
     /// Width of the logistic step (`soft`), in units of the pre-activations.
     #[schema(exclusive_minimum = 0)]
     temperature: Option<f32>,
+    /// Whether the temperature counts in units of each activation's scale (`soft`): the root mean square of its
+    /// pre-activations over two images of noise. Yes unless given.
+    relative: Option<bool>,
     /// Share of the steps over which slope or temperature falls linearly to 0.
     #[schema(minimum = 0, maximum = 1)]
     anneal: Option<f32>,
@@ -85,8 +94,15 @@ struct Full {
 string_or_object_schema!(GateRequest, GateKind, Full, "A gate: its kind, or an object; what is left out is filled in.");
 
 impl From<Full> for GateRequest {
-    fn from(Full { kind, slope, temperature, anneal, polish }: Full) -> Self {
-        Self { kind, slope, temperature, anneal, polish }
+    fn from(Full { kind, slope, temperature, relative, anneal, polish }: Full) -> Self {
+        Self { kind, slope, temperature, relative, anneal, polish }
+    }
+}
+
+impl From<GateKind> for GateRequest {
+    /// The rule with everything else by default.
+    fn from(kind: GateKind) -> Self {
+        Self { kind, slope: None, temperature: None, relative: None, anneal: None, polish: None }
     }
 }
 
@@ -96,7 +112,7 @@ impl FromStr for GateRequest {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let kind = GateKind::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text));
         let kind = kind.map_err(|_| Invalid::new("kind", text, GateKind::EXPECTED))?;
-        Ok(Full { kind, slope: None, temperature: None, anneal: None, polish: None }.into())
+        Ok(Self::from(kind))
     }
 }
 
@@ -135,6 +151,9 @@ impl GateRequest {
         };
         unused("slope", self.slope, kind.has_slope())?;
         unused("temperature", self.temperature, kind == GateKind::Soft)?;
+        if let Some(relative) = self.relative.filter(|_| kind != GateKind::Soft) {
+            return Err(Invalid::new("relative", relative, format!("nothing: gate {kind:?} has no temperature")));
+        }
         unused("anneal", self.anneal, kind.has_course())?;
         unused("polish", self.polish, kind.has_course() || kind == GateKind::Identity)?;
         let share = |field: &str, value: f32| match (0.0..=1.0).contains(&value) {
@@ -142,29 +161,39 @@ impl GateRequest {
             false => Err(Invalid::new(field, value, "a number from 0 to 1")),
         };
         let slope = kind.has_slope().then(|| share("slope", self.slope.unwrap_or(GateSchedule::SLOPE))).transpose()?;
-        let temperature = (kind == GateKind::Soft).then_some(self.temperature.unwrap_or(GateSchedule::TEMPERATURE));
+        let relative = (kind == GateKind::Soft).then_some(self.relative.unwrap_or(true));
+        let temperature = relative.map(|relative| {
+            let default = if relative { GateSchedule::RELATIVE_TEMPERATURE } else { GateSchedule::TEMPERATURE };
+            self.temperature.unwrap_or(default)
+        });
         if let Some(value) = temperature.filter(|t| !(*t > 0.0 && t.is_finite())) {
             return Err(Invalid::new("temperature", value, "a finite number greater than 0"));
         }
-        let course = |given: Option<f32>, default: f32| if kind.has_course() { given.unwrap_or(default) } else { 0.0 };
-        let anneal = share("anneal", course(self.anneal, GateSchedule::ANNEAL))?;
-        let polish = share("polish", self.polish.unwrap_or_else(|| course(None, GateSchedule::POLISH)))?;
+        let (anneal, polish) = match kind {
+            GateKind::Soft => GateSchedule::SOFT_COURSE,
+            _ if kind.has_course() => GateSchedule::COURSE,
+            _ => (0.0, 0.0),
+        };
+        let anneal = share("anneal", self.anneal.unwrap_or(anneal))?;
+        let polish = share("polish", self.polish.unwrap_or(polish.min(1.0 - anneal)))?;
         if anneal + polish > 1.0 {
             return Err(Invalid::new("polish", polish, format!("at most {}, what anneal leaves", 1.0 - anneal)));
         }
-        Ok(GateSchedule { kind, slope, temperature, anneal, polish })
+        Ok(GateSchedule { kind, slope, temperature, relative, anneal, polish })
     }
 }
 
 impl GateSchedule {
     /// Default slope of the flat sides.
     pub const SLOPE: f32 = 0.3;
-    /// Default width of the logistic step.
+    /// Default width of the logistic step in units of the pre-activations.
     pub const TEMPERATURE: f32 = 1.0;
-    /// Default share of the steps over which the gate fades.
-    pub const ANNEAL: f32 = 0.6;
-    /// Default share of plain steps at the end.
-    pub const POLISH: f32 = 0.1;
+    /// Default width of the logistic step in units of each activation's scale.
+    pub const RELATIVE_TEMPERATURE: f32 = 0.4;
+    /// Default share of the steps over which a slope fades, and of plain steps at the end.
+    pub const COURSE: (f32, f32) = (0.6, 0.1);
+    /// The same for a temperature.
+    pub const SOFT_COURSE: (f32, f32) = (0.8, 0.2);
 
     /// The backward rule of `step` (from 0) in a run of `steps`.
     ///

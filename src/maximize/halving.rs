@@ -57,7 +57,7 @@ impl SearchRequest {
     pub fn resolve(&self, gate: &GateSchedule, steps: u32) -> Result<Halving, Invalid> {
         let arms = match &self.arms {
             Some(arms) => self.given_arms(arms)?,
-            None if gate.kind == GateKind::Auto => auto_arms(),
+            None if gate.kind == GateKind::Auto => auto_arms(steps),
             None => vec![gate.clone()],
         };
         let restarts = self.restarts.unwrap_or(1);
@@ -135,15 +135,20 @@ impl Halving {
     }
 }
 
-/// The gates that `auto` tries.
-fn auto_arms() -> Vec<GateSchedule> {
-    let polished = |kind, slope, temperature| GateSchedule { kind, slope, temperature, anneal: 0.6, polish: 0.1 };
-    vec![
-        polished(GateKind::Soft, None, Some(1.0)),
-        polished(GateKind::Decoupled, Some(0.1), None),
-        polished(GateKind::Decoupled, Some(0.3), None),
-        GateSchedule { kind: GateKind::Redirect, slope: None, temperature: None, anneal: 0.0, polish: 0.0 },
-    ]
+/// Steps below which `auto` does not divide them: what a second gate could gain is less than what the steps it takes cost.
+const WORTH_DIVIDING: u32 = 256;
+
+/// The gates that `auto` tries: of all single gates the one that reaches most, and with many steps one of another kind.
+fn auto_arms(steps: u32) -> Vec<GateSchedule> {
+    let (anneal, polish) = GateSchedule::SOFT_COURSE;
+    let temperature = Some(GateSchedule::RELATIVE_TEMPERATURE);
+    let mut arms =
+        vec![GateSchedule { kind: GateKind::Soft, slope: None, temperature, relative: Some(true), anneal, polish }];
+    if steps >= WORTH_DIVIDING {
+        let (kind, slope) = (GateKind::Decoupled, Some(0.1));
+        arms.push(GateSchedule { kind, slope, temperature: None, relative: None, anneal: 0.9, polish: 0.1 });
+    }
+    arms
 }
 
 impl Halving {

@@ -1,9 +1,11 @@
 //! 8-bit images: what is delivered.
 
+use std::borrow::Cow;
+
 use candle_core::{DType, Device, Result, Tensor};
 use image::{ExtendedColorType, ImageEncoder};
 
-/// An 8-bit image, rows of pixels, grey or RGB.
+/// An 8-bit image, rows of pixels, grey or RGB, perhaps with transparency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Levels {
     pub(super) height: usize,
@@ -11,7 +13,12 @@ pub(super) struct Levels {
     pub(super) channels: usize,
     /// `[H,W,C]`.
     pub(super) values: Vec<u8>,
+    /// `[H,W]`: 0 is transparent.
+    alpha: Option<Vec<u8>>,
 }
+
+/// Share of the pixels that are opaque, the most looked at.
+const OPAQUE: f64 = 0.2;
 
 impl Levels {
     /// Rounds pixels `[C,H,W]` in [0, 1] to levels 0..=255.
@@ -20,7 +27,23 @@ impl Levels {
         let interleaved = pixels.permute((1, 2, 0))?.contiguous()?.flatten_all()?.to_dtype(DType::F32)?;
         let level = |p: f32| (p * 255.0).round().clamp(0.0, 255.0) as u8;
         let values = interleaved.to_vec1::<f32>()?.into_iter().map(level).collect();
-        Ok(Self { height, width, channels, values })
+        Ok(Self { height, width, channels, values, alpha: None })
+    }
+
+    /// The same colours, as opaque as the objective looked at them: `looks` `[H,W]` are at least 0, in any unit. The share
+    /// `OPAQUE` of the pixels that it looked at most is opaque, so that a few outliers do not hide the rest (as in MACO's
+    /// own plots, which clip at the 80th percentile); where it looked at nothing, all are.
+    pub(super) fn seen_by(mut self, looks: &[f32]) -> Self {
+        let mut sorted = looks.to_vec();
+        sorted.sort_unstable_by(f32::total_cmp);
+        let enough = sorted.get((sorted.len() as f64 * (1.0 - OPAQUE)) as usize).copied();
+        let most = sorted.last().copied().unwrap_or(0.0);
+        let alpha = |look: f32| match enough.filter(|&enough| enough > 0.0).unwrap_or(most) {
+            0.0 => u8::MAX,
+            full => (255.0 * look / full).round().min(255.0) as u8,
+        };
+        self.alpha = Some(looks.iter().map(|&look| alpha(look)).collect());
+        self
     }
 
     /// The pixels `[C,H,W]` that a reader of the image sees, in [0, 1].
@@ -30,12 +53,12 @@ impl Levels {
         interleaved.permute((2, 0, 1))?.contiguous()?.to_dtype(dtype)?.to_device(device)
     }
 
-    /// Reads a PNG as it is delivered, 8-bit grey or RGB.
-    pub(super) fn read(png: &[u8]) -> std::result::Result<Self, image::ImageError> {
+    /// Reads the colours of a PNG as it is delivered, 8-bit grey (1 channel) or RGB (3), transparent or not.
+    pub(super) fn read(png: &[u8], channels: usize) -> std::result::Result<Self, image::ImageError> {
         let image = image::load_from_memory_with_format(png, image::ImageFormat::Png)?;
-        let (height, width, channels) =
-            (image.height() as usize, image.width() as usize, usize::from(image.color().channel_count()));
-        Ok(Self { height, width, channels, values: image.into_bytes() })
+        let (height, width) = (image.height() as usize, image.width() as usize);
+        let values = if channels == 1 { image.into_luma8().into_raw() } else { image.into_rgb8().into_raw() };
+        Ok(Self { height, width, channels, values })
     }
 
     /// The pixels that a reader of the image sees: `[C,H,W]` in [0, 1], row-major.
@@ -53,10 +76,58 @@ impl Levels {
 
     /// The PNG of this image.
     pub(super) fn png(&self) -> std::result::Result<Vec<u8>, image::ImageError> {
-        let colour = if self.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
+        let colour = match (self.channels, &self.alpha) {
+            (1, None) => ExtendedColorType::L8,
+            (1, Some(_)) => ExtendedColorType::La8,
+            (_, None) => ExtendedColorType::Rgb8,
+            (_, Some(_)) => ExtendedColorType::Rgba8,
+        };
         let mut png = Vec::new();
         let encoder = image::codecs::png::PngEncoder::new(&mut png);
-        encoder.write_image(&self.values, self.width as u32, self.height as u32, colour)?;
+        let values = match &self.alpha {
+            None => Cow::Borrowed(&self.values),
+            Some(alpha) => {
+                let pixels = self.values.chunks(self.channels).zip(alpha);
+                Cow::Owned(pixels.flat_map(|(colours, &alpha)| colours.iter().copied().chain([alpha])).collect())
+            }
+        };
+        encoder.write_image(&values, self.width as u32, self.height as u32, colour)?;
         Ok(png)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn transparency_leaves_colours_alone_and_does_not_mind_outliers() {
+        let pixels = Tensor::arange(0f32, 60.0, &Device::Cpu).unwrap().affine(1.0 / 60.0, 0.0).unwrap();
+        for channels in [1, 3] {
+            let pixels = pixels.reshape((3, 4, 5)).unwrap().narrow(0, 0, channels).unwrap();
+            let plain = Levels::round(&pixels).unwrap();
+            let mut looks: Vec<f32> = (0..20u8).map(f32::from).collect();
+            looks[19] = 1e9;
+            let seen = plain.clone().seen_by(&looks);
+            let alpha = seen.alpha.clone().unwrap();
+            assert_eq!((alpha[0], alpha[8], alpha[16], alpha[19]), (0, 128, 255, 255));
+            let png = image::load_from_memory(&seen.png().unwrap()).unwrap();
+            assert_eq!(png.color().has_alpha(), true);
+            let without = image::load_from_memory(&plain.png().unwrap()).unwrap();
+            assert_eq!(png.to_rgb8(), without.to_rgb8());
+            let shown: Vec<u8> = png.to_rgba8().pixels().map(|pixel| pixel.0[3]).collect();
+            assert_eq!(shown, alpha);
+        }
+    }
+
+    #[test]
+    fn where_hardly_anything_was_looked_at_something_can_be_seen_still() {
+        let plain = Levels::round(&Tensor::zeros((1, 4, 5), DType::F32, &Device::Cpu).unwrap()).unwrap();
+        assert_eq!(plain.clone().seen_by(&[0.0; 20]).alpha.unwrap(), [255; 20]);
+        let mut looks = [0.0; 20];
+        looks[3] = 2.0;
+        let alpha = plain.seen_by(&looks).alpha.unwrap();
+        assert_eq!((alpha[3], alpha[4]), (255, 0));
     }
 }

@@ -14,10 +14,12 @@ mod levels;
 mod objective;
 mod optimizer;
 mod outcome;
+mod parameterization;
 mod passes;
 mod pixels;
 mod request;
 mod run;
+mod scales;
 mod scoring;
 mod search;
 mod settings;
@@ -31,6 +33,9 @@ pub use halving::{Halving, SearchRequest};
 pub use objective::{Objective, ObjectiveDocument, Term};
 pub use optimizer::{Decay, Optimizer, OptimizerKind, OptimizerRequest};
 pub use outcome::{ArmFindings, Findings, Observer, Outcome, Point, Unobserved, Warning};
+pub use parameterization::{
+    Colour, Parameterization, ParameterizationKind, ParameterizationRequest, SpectrumError, SpectrumKind,
+};
 pub use request::{Limits, Request, Resolved};
 pub use run::{MaximizeError, Task, maximize};
 pub use settings::Settings;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::document::{string_or_object, string_or_object_schema};
+use super::parameterization::ParameterizationKind;
 use crate::Invalid;
 
 /// Rules that turn a gradient into a step.
@@ -46,8 +47,9 @@ pub enum Decay {
 pub struct Optimizer {
     /// The rule.
     pub kind: OptimizerKind,
-    /// Step size in pixel values of range [0, 1]: the length of a step over the whole image (`l2-ascent`), the largest
-    /// singular value of a step (`spectral-ascent`), its root mean square (`momentum`), or the size of a step of each pixel value (`adam`, `nadam`).
+    /// Step size in what the parameterization changes (pixel values of range [0, 1], coefficients, radians): the length of
+    /// a step over the whole image (`l2-ascent`), the largest singular value of a step (`spectral-ascent`), its root mean
+    /// square (`momentum`), or the size of a step of each value (`adam`, `nadam`).
     pub lr: f32,
     /// How the step size changes over the run.
     #[serde(default)]
@@ -59,8 +61,7 @@ pub struct Optimizer {
 pub struct OptimizerRequest {
     /// The rule.
     pub kind: OptimizerKind,
-    /// Step size in pixel values of range [0, 1], greater than 0 and at most 1000; chosen from the image size unless
-    /// given.
+    /// Step size, greater than 0 and at most 1000; chosen from parameterization and image size unless given.
     pub lr: Option<f32>,
     /// How the step size changes over the run; unless given `cosine` for `momentum`, else `none`.
     pub decay: Option<Decay>,
@@ -73,7 +74,8 @@ pub struct OptimizerRequest {
 struct Full {
     /// The rule.
     kind: OptimizerKind,
-    /// Step size in pixel values of range [0, 1]; chosen from the image size unless given.
+    /// Step size in what the parameterization changes (pixel values of range [0, 1], coefficients, radians); chosen from
+    /// parameterization and image size unless given.
     #[schema(exclusive_minimum = 0, maximum = 1000)]
     lr: Option<f32>,
     /// How the step size changes over the run; unless given `cosine` for `momentum`, else `none`.
@@ -123,17 +125,22 @@ impl<'de> Deserialize<'de> for OptimizerRequest {
 }
 
 impl OptimizerRequest {
-    /// Fills in what was left out, for images `[C,H,W]`.
+    /// Fills in what was left out, for images `[C,H,W]` and what is changed of them.
     ///
     /// # Errors
     /// When the step size is out of range.
-    pub fn resolve(&self, [channels, height, width]: [usize; 3]) -> Result<Optimizer, Invalid> {
+    pub fn resolve(
+        &self,
+        [channels, height, width]: [usize; 3],
+        changed: ParameterizationKind,
+    ) -> Result<Optimizer, Invalid> {
+        let rates = Rates::of(changed);
         let [rows, columns] = [channels * height, width].map(|length| length as f64);
         let default = match self.kind {
-            OptimizerKind::L2Ascent => round(Optimizer::RMS_STEP * (rows * columns).sqrt()),
-            OptimizerKind::SpectralAscent => round(Optimizer::RMS_STEP * (rows.sqrt() + columns.sqrt())),
-            OptimizerKind::Momentum => Optimizer::MOMENTUM_LR,
-            OptimizerKind::Adam | OptimizerKind::Nadam => Optimizer::ADAM_LR,
+            OptimizerKind::L2Ascent => round(rates.step * (rows * columns).sqrt()),
+            OptimizerKind::SpectralAscent => round(rates.step * (rows.sqrt() + columns.sqrt())),
+            OptimizerKind::Momentum => rates.momentum,
+            OptimizerKind::Adam | OptimizerKind::Nadam => rates.adam,
         };
         let lr = self.lr.unwrap_or(default);
         if !(lr > 0.0 && lr <= 1000.0) {
@@ -147,15 +154,26 @@ impl OptimizerRequest {
     }
 }
 
-impl Optimizer {
-    /// Default root mean square of a step, per pixel value: of every `l2-ascent` step, and of a `spectral-ascent` step along
-    /// a gradient without structure, whose largest singular value is about `sqrt(rows) + sqrt(columns)` times the size of
-    /// its values.
-    const RMS_STEP: f64 = 0.005;
-    /// Default root mean square of the first step of `momentum`.
-    const MOMENTUM_LR: f32 = 0.06;
-    /// Default step size of `adam` and `nadam`.
-    const ADAM_LR: f32 = 0.02;
+/// Default step sizes.
+struct Rates {
+    /// Root mean square of a step: of every `l2-ascent` step, and of a `spectral-ascent` step along a gradient without
+    /// structure, whose largest singular value is about `sqrt(rows) + sqrt(columns)` times the size of its values.
+    step: f64,
+    /// Root mean square of the first step of `momentum`.
+    momentum: f32,
+    /// Step size of `adam` and `nadam`.
+    adam: f32,
+}
+
+impl Rates {
+    /// Those that reach high maxima within some hundred steps.
+    fn of(changed: ParameterizationKind) -> Self {
+        match changed {
+            ParameterizationKind::Pixel => Self { step: 0.005, momentum: 0.06, adam: 0.02 },
+            ParameterizationKind::Fourier => Self { step: 0.02, momentum: 0.1, adam: 0.1 },
+            ParameterizationKind::Maco => Self { step: 0.05, momentum: 0.1, adam: 0.3 },
+        }
+    }
 }
 
 /// Two significant digits: a default that a person can repeat.

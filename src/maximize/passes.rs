@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
+use super::parameterization::Painter;
 use super::pixels::Pixels;
 use super::run::{MaximizeError, Task};
+use super::scales::{IMAGES, scales};
 use super::scoring::{Aims, Scoring};
 use super::settings::Settings;
 use crate::engine::{Engine, EngineError, Forward, Gate, Plan};
@@ -14,8 +16,13 @@ use crate::network::{Model, NodeId, Op, Shape};
 /// A model prepared for the layers that the objectives of some tasks look at.
 pub(super) struct Passes<'a> {
     pub(super) engine: &'a dyn Engine,
+    model: &'a Model,
     pixels: Pixels,
     plan: Box<dyn Plan>,
+    /// Scales of the activations, where some gate is relative to them.
+    scales: Option<BTreeMap<NodeId, f32>>,
+    /// Whether the plan has them now.
+    scaled: bool,
     /// Names of the target layers, in the order of the plan's targets.
     layers: Vec<&'a str>,
     /// Shape of every target for one image.
@@ -39,7 +46,7 @@ fn layers<'a>(model: &Model, tasks: &'a [Task]) -> Result<BTreeMap<&'a str, Node
 impl<'a> Passes<'a> {
     pub(super) fn new(
         engine: &'a dyn Engine,
-        model: &Model,
+        model: &'a Model,
         tasks: &'a [Task],
         settings: &Settings,
     ) -> Result<Self, MaximizeError> {
@@ -49,17 +56,30 @@ impl<'a> Passes<'a> {
         let [height, width] = settings.size;
         let image = [network.input_shape()[0], height, width];
         let input = Shape::from(image);
+        let pixels = Pixels::new(&model.preprocessing, engine.device(), engine.dtype())?;
+        let relative = settings.gates().any(|gate| gate.relative == Some(true));
+        let scales = relative.then(|| scales(engine, model, &ids, image, &pixels)).transpose()?;
         let plan = engine.plan(network, &ids, &input)?;
         let shapes = network.shapes_at(&input, &below).map_err(EngineError::Mismatch)?;
         Ok(Self {
             engine,
-            pixels: Pixels::new(&model.preprocessing, engine.device(), engine.dtype())?,
+            model,
+            pixels,
             plan,
+            scales,
+            scaled: false,
             layers,
             targets: ids.iter().map(|id| shapes[id].clone()).collect(),
             image,
             behind_softmax: below.iter().any(|&id| matches!(network.node(id).op, Op::Softmax { .. })),
         })
+    }
+
+    /// What makes images of the settings' parameters.
+    pub(super) fn painter(&self, settings: &Settings) -> candle_core::Result<Painter> {
+        let measured = self.model.statistics.spectrum.as_deref();
+        let (device, dtype) = (self.engine.device(), self.engine.dtype());
+        Painter::new(&settings.parameterization, measured, self.image, device, dtype)
     }
 
     /// The objective of a task, aimed at the plan's targets.
@@ -78,8 +98,19 @@ impl<'a> Passes<'a> {
         Ok(self.plan.forward(&self.pixels.to_input(pixels)?, forward)?)
     }
 
-    /// The gradient `[N,C,H,W]` by the pixels of the last [`Passes::forward`].
-    pub(super) fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> Result<Tensor, MaximizeError> {
+    /// Passes that were made before the first step.
+    pub(super) fn preparation(&self) -> u32 {
+        if self.scales.is_some() { IMAGES } else { 0 }
+    }
+
+    /// The gradient `[N,C,H,W]` by the pixels of the last [`Passes::forward`]. The temperature of a soft gate may be
+    /// relative to the scales of the activations.
+    pub(super) fn backward(&mut self, seeds: &[Tensor], gate: Gate, relative: bool) -> Result<Tensor, MaximizeError> {
+        if relative != self.scaled {
+            let none = BTreeMap::new();
+            self.plan.set_scales(self.scales.as_ref().filter(|_| relative).unwrap_or(&none));
+            self.scaled = relative;
+        }
         Ok(self.pixels.gradient(&self.plan.backward(seeds, gate)?)?)
     }
 }

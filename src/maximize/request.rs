@@ -7,6 +7,7 @@ use super::gate_schedule::{GateKind, GateRequest};
 use super::halving::SearchRequest;
 use super::objective::{Objective, ObjectiveDocument};
 use super::optimizer::{OptimizerKind, OptimizerRequest};
+use super::parameterization::{ParameterizationKind, ParameterizationRequest};
 use super::run::Task;
 use super::settings::Settings;
 use super::start::Start;
@@ -42,6 +43,9 @@ pub struct Request {
     /// From a gradient to the next image; `l2-ascent` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerRequest>,
+    /// What the optimizer changes; `pixel` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameterization: Option<ParameterizationRequest>,
     /// Random views, applied in this order; `["jitter:8"]`-like strings; none unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 16)]
@@ -50,7 +54,7 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 2, max_items = 2)]
     pub size: Option<[usize; 2]>,
-    /// The image before the first step; near-grey unless given.
+    /// The image before the first step; near-grey unless given, but `uniform` for `maco`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
     /// With transforms, how many steps lie between two scores of the image as it is.
@@ -61,6 +65,10 @@ pub struct Request {
     /// false unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates: Option<bool>,
+    /// Whether the PNG is transparent where the objective hardly looked at it: by the absolute gradients summed up over
+    /// the run. Its colours are the stimulus' all the same; false unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<bool>,
     /// Seed of everything random, from 0 to 2^53 - 1; 0 unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 9_007_199_254_740_991_u64)]
@@ -124,11 +132,13 @@ impl Request {
             search: None,
             steps: None,
             optimizer: None,
+            parameterization: None,
             transforms: None,
             size: None,
             start: None,
             score_every: None,
             certificates: None,
+            alpha: None,
             seed: None,
         }
     }
@@ -147,10 +157,7 @@ impl Request {
         let score_every = count("score_every", self.score_every.unwrap_or(SCORE_EVERY.min(steps)), limits.steps)?;
         let gate = match &self.gate {
             Some(gate) => gate.resolve().map_err(|e| e.within("gate"))?,
-            None => {
-                let kind = GateKind::Decoupled;
-                GateRequest { kind, slope: None, temperature: None, anneal: None, polish: None }.resolve()?
-            }
+            None => GateRequest::from(GateKind::Decoupled).resolve()?,
         };
         let search = match &self.search {
             Some(search) => Some(search.resolve(&gate, steps).map_err(|e| e.within("search"))?),
@@ -161,13 +168,22 @@ impl Request {
         };
         let input = self.input(model, limits)?;
         let optimizer = self.optimizer.clone().unwrap_or(OptimizerKind::L2Ascent.into());
-        let optimizer = optimizer.resolve([input[0], input[1], input[2]]).map_err(|e| e.within("optimizer"))?;
+        let parameterization = self.parameterization.clone().unwrap_or_default();
+        let parameterization = parameterization.resolve(model).map_err(|e| e.within("parameterization"))?;
+        let image = [input[0], input[1], input[2]];
+        let optimizer = optimizer.resolve(image, parameterization.kind).map_err(|e| e.within("optimizer"))?;
         let transforms = self.transforms.clone().unwrap_or_default();
         if transforms.len() > MOST_TRANSFORMS {
             let found = format!("{} transforms", transforms.len());
             return Err(Invalid::new("transforms", found, format!("at most {MOST_TRANSFORMS}")));
         }
-        let start = self.start.unwrap_or_default();
+        let start = self.start.unwrap_or(match parameterization.kind {
+            ParameterizationKind::Maco => Start::Uniform,
+            _ => Start::default(),
+        });
+        if let (ParameterizationKind::Maco, Start::Grey { .. }) = (parameterization.kind, start) {
+            return Err(Invalid::new("start", "grey", "another start: images of maco have a fixed contrast"));
+        }
         start.check().map_err(|e| e.within("start"))?;
         let seed = self.seed.unwrap_or(0);
         if seed > LARGEST_SEED {
@@ -176,7 +192,20 @@ impl Request {
         self.locate(model, &objectives, &input)?;
         let size = [input[1], input[2]];
         let certificates = self.certificates.unwrap_or(false);
-        let settings = Settings { gate, search, steps, optimizer, transforms, size, start, score_every, certificates };
+        let alpha = self.alpha.unwrap_or(false);
+        let settings = Settings {
+            gate,
+            search,
+            steps,
+            optimizer,
+            parameterization,
+            transforms,
+            size,
+            start,
+            score_every,
+            certificates,
+            alpha,
+        };
         Ok(Resolved { objectives, settings, seed })
     }
 

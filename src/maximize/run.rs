@@ -67,25 +67,33 @@ pub fn maximize(
         return Ok(outcomes);
     }
     let mut passes = Passes::new(engine, model, tasks, settings)?;
-    if let Some(halving) = &settings.search {
-        for (task, outcome) in contest(&mut passes, tasks, settings, halving, observer)? {
-            outcomes[task] = Some(outcome);
-        }
-        certify(&mut passes, model, tasks, settings, &mut outcomes, observer)?;
-        return Ok(outcomes);
-    }
-    let way = Way { gate: &settings.gate, restart: 0, steps: settings.steps };
-    let mut arm = Arm::new(&passes, tasks, settings, way)?;
-    for step in 0..settings.steps {
-        if !arm.ask(&passes, observer)? {
-            return Ok(outcomes);
-        }
-        arm.step(&mut passes, step, observer)?;
-    }
-    arm.ask(&passes, observer)?;
-    for (task, outcome) in arm.finish(&mut passes, settings.steps, observer)? {
+    let found = match &settings.search {
+        Some(halving) => contest(&mut passes, tasks, settings, halving, observer)?,
+        None => single(&mut passes, tasks, settings, observer)?,
+    };
+    for (task, mut outcome) in found {
+        outcome.findings.passes += passes.preparation();
         outcomes[task] = Some(outcome);
     }
     certify(&mut passes, model, tasks, settings, &mut outcomes, observer)?;
     Ok(outcomes)
+}
+
+/// Runs `tasks` under one gate from one start each. Outcomes by task.
+fn single(
+    passes: &mut Passes<'_>,
+    tasks: &[Task],
+    settings: &Settings,
+    observer: &mut dyn Observer,
+) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
+    let way = Way { gate: &settings.gate, restart: 0, steps: settings.steps };
+    let mut arm = Arm::new(passes, tasks, settings, way)?;
+    for step in 0..settings.steps {
+        if !arm.ask(passes, observer)? {
+            return Ok(Vec::new());
+        }
+        arm.step(passes, step, observer)?;
+    }
+    arm.ask(passes, observer)?;
+    arm.finish(passes, settings.steps, observer)
 }

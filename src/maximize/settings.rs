@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::gate_schedule::GateSchedule;
 use super::halving::Halving;
 use super::optimizer::Optimizer;
+use super::parameterization::Parameterization;
 use super::start::Start;
 use super::transform::Transform;
 
@@ -23,6 +24,9 @@ pub struct Settings {
     pub steps: u32,
     /// From a gradient to the next image.
     pub optimizer: Optimizer,
+    /// What the optimizer changes.
+    #[serde(default)]
+    pub parameterization: Parameterization,
     /// Random views, applied in this order.
     pub transforms: Vec<Transform>,
     /// Height and width of the stimulus in pixels.
@@ -36,4 +40,15 @@ pub struct Settings {
     /// Whether certificates are measured on the stimuli that were found.
     #[serde(default)]
     pub certificates: bool,
+    /// Whether the PNG is transparent where the objective hardly looked at it.
+    #[serde(default)]
+    pub alpha: bool,
+}
+
+impl Settings {
+    /// The gates that images may follow.
+    pub(super) fn gates(&self) -> impl Iterator<Item = &GateSchedule> {
+        let arms = self.search.iter().flat_map(|search| &search.arms);
+        arms.chain(self.search.is_none().then_some(&self.gate))
+    }
 }

@@ -1,8 +1,12 @@
 //! A model: a network with the facts needed to show it images.
 
+use std::sync::Arc;
+
 use super::calibration::Calibration;
+use super::colour::ColourMatrix;
 use super::graph::Network;
 use super::preprocessing::Preprocessing;
+use super::spectrum::Spectrum;
 use super::unit::{Selection, Unit};
 
 /// A network with frozen weights and its preprocessing, known by an id and a digest.
@@ -13,13 +17,24 @@ pub struct Model {
     /// SHA-256 of the model's weight file, lower-case hexadecimal.
     pub digest: String,
     /// The graph with its weights.
-    pub network: std::sync::Arc<Network>,
+    pub network: Arc<Network>,
     /// From pixels to the network's input.
     pub preprocessing: Preprocessing,
     /// Names of the classes, in the order of the logits; empty when unknown.
     pub classes: Vec<String>,
     /// What natural images do to its units, when that was measured.
-    pub calibration: Option<std::sync::Arc<Calibration>>,
+    pub calibration: Option<Arc<Calibration>>,
+    /// What is known of the images that it is at home with.
+    pub statistics: Statistics,
+}
+
+/// What is known of the images that a model is at home with.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Statistics {
+    /// How their colours hang together.
+    pub colour: Option<ColourMatrix>,
+    /// Their magnitude spectrum.
+    pub spectrum: Option<Arc<Spectrum>>,
 }
 
 impl Model {

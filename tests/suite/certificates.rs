@@ -19,7 +19,8 @@ fn model(network: Network) -> Model {
     let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
     let preprocessing = Preprocessing { channels: order, range: 1.0, mean, std };
     let (id, digest, network) = ("test".into(), String::new(), Arc::new(network));
-    Model { id, digest, network, preprocessing, classes: Vec::new(), calibration: None }
+    let statistics = proxygrad::network::Statistics::default();
+    Model { id, digest, network, preprocessing, classes: Vec::new(), statistics, calibration: None }
 }
 
 /// `scale * x` of a grey 8x8 image, in one channel; its mean is a linear score.

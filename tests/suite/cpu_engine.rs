@@ -1,5 +1,6 @@
 //! The CPU engine computes what the reference computes.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -84,6 +85,18 @@ fn compare(cpu: &Cpu, name: &str, network: Network, targets: &[&str], batch: usi
             let distance = distance(&found, &reference.backward(&exact_seeds, gate).unwrap());
             assert!(distance < 1e-5, "{cpu:?}, {name}, {forward:?}, {gate:?}: gradients are {distance:e} apart");
         }
+        let below = network.below(&targets.iter().map(|name| network.find(name).unwrap()).collect::<Vec<_>>());
+        // Another scale at every activation, some of them no use.
+        let scales: BTreeMap<_, _> =
+            below.iter().copied().zip([0.3f32, 2.0, 0.0, 0.7, f32::NAN].into_iter().cycle()).collect();
+        let gate = Gate::Soft { temperature: 0.5 };
+        plan.set_scales(&scales);
+        reference.set_scales(&scales);
+        let found = plan.backward(&seeds, gate).unwrap();
+        let distance = distance(&found, &reference.backward(&exact_seeds, gate).unwrap());
+        assert!(distance < 1e-5, "{cpu:?}, {name}, {forward:?}, scaled {gate:?}: gradients are {distance:e} apart");
+        plan.set_scales(&BTreeMap::new());
+        reference.set_scales(&BTreeMap::new());
     }
 }
 

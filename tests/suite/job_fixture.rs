@@ -1,5 +1,6 @@
 //! A small model, jobs for it, and an engine that can be held, slowed down and broken.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -11,7 +12,7 @@ use proxygrad::jobs::{
     Claim, Idempotency, Job, JobState, NewJob, Store, StoreConfig, SubmitError, Submitted, Subscription, Update,
 };
 use proxygrad::maximize::{Findings, Limits, Outcome, Point, Request};
-use proxygrad::network::{Activation, Array, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape};
+use proxygrad::network::{Activation, Array, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape, Statistics};
 use uuid::Uuid;
 
 use crate::networks::{array, conv, rng, same};
@@ -37,6 +38,7 @@ pub fn model() -> Arc<Model> {
         preprocessing: Preprocessing::unit_range(1).unwrap(),
         classes: Vec::new(),
         calibration: None,
+        statistics: Statistics::default(),
     })
 }
 
@@ -235,5 +237,9 @@ impl Plan for ScriptedPlan {
             return Err(EngineError::Mismatch("this class does not fit".into()));
         }
         self.plan.backward(seeds, gate)
+    }
+
+    fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>) {
+        self.plan.set_scales(scales);
     }
 }

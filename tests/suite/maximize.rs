@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference};
 use proxygrad::maximize::{Limits, Observer, Outcome, Point, Request, Resolved, Unobserved, Warning, maximize};
-use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Preprocessing};
+use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Preprocessing, Statistics};
 
 use crate::networks::{array, classifier, rng};
 
@@ -14,8 +14,9 @@ pub fn engine() -> Cpu {
 }
 
 fn model(network: Network, preprocessing: Preprocessing) -> Model {
-    let (id, digest, network) = ("test".into(), String::new(), Arc::new(network));
-    Model { id, digest, network, preprocessing, classes: Vec::new(), calibration: None }
+    let (network, classes, statistics) = (Arc::new(network), Vec::new(), Statistics::default());
+    let (id, digest, calibration) = ("test".into(), String::new(), None);
+    Model { id, digest, network, preprocessing, classes, statistics, calibration }
 }
 
 /// Grey pixels shown to the network as values from -1 to 1.

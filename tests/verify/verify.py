@@ -119,9 +119,10 @@ def network_input(png: bytes, preprocessing: dict[str, Any]) -> np.ndarray:
     order = preprocessing["channels"]
     with Image.open(io.BytesIO(png)) as image:
         expected = "L" if order == "grey" else "RGB"
-        if (image.format, image.mode) != ("PNG", expected):
+        # Transparency ("RGBA", "LA") is beside the colours and changes none.
+        if image.format != "PNG" or image.mode not in (expected, expected + "A"):
             raise SystemExit(f"expected a PNG of mode {expected}, found {image.format} of mode {image.mode}")
-        levels = np.asarray(image, np.float64)
+        levels = np.asarray(image.convert(expected), np.float64)
     maps = levels[None] if order == "grey" else levels.transpose(2, 0, 1)
     if order == "bgr":
         maps = maps[::-1]

@@ -58,7 +58,7 @@ struct UnitCalibration {
 
 /// Statistics over images.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Statistics)]
+#[schema(as = UnitStatistics)]
 struct StatisticsDocument {
     /// Smallest value.
     min: f32,

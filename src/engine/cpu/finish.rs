@@ -15,13 +15,14 @@ pub(super) struct Knees {
 
 /// Factor on a gradient, decided by the values of the forward pass.
 #[derive(Clone, Copy)]
-pub(super) enum Gated {
+pub(super) enum Gated<'a> {
     /// 1 everywhere.
     Open,
     /// 1 where the activation's output lies between the knees, `outside` elsewhere.
     Knees { output: Map, low: f32, high: f32, outside: f32 },
     /// Logistic steps at the knees of the pre-activation, from `leak` to 1.
-    Soft { input: Map, low: f32, high: f32, leak: f32, inverse_temperature: f32 },
+    /// Their inverse temperature is `times` one number per channel.
+    Soft { input: Map, low: f32, high: f32, leak: f32, inverse_scales: &'a [f32], times: f32 },
 }
 
 /// Where sums go: `to = gate * (activation(sum + bias + add))`.
@@ -35,7 +36,7 @@ pub(super) struct Finish<'a> {
     /// Where the pre-activations are kept.
     pub(super) record: Option<Map>,
     pub(super) knees: Option<Knees>,
-    pub(super) gate: Gated,
+    pub(super) gate: Gated<'a>,
 }
 
 impl<'a> Finish<'a> {
@@ -60,8 +61,9 @@ impl<'a> Finish<'a> {
         let gate = match self.gate {
             Gated::Open => Gated::Open,
             Gated::Knees { output, low, high, outside } => Gated::Knees { output: slice(output), low, high, outside },
-            Gated::Soft { input, low, high, leak, inverse_temperature } => {
-                Gated::Soft { input: slice(input), low, high, leak, inverse_temperature }
+            Gated::Soft { input, low, high, leak, inverse_scales, times } => {
+                let inverse_scales = &inverse_scales[first..first + channels];
+                Gated::Soft { input: slice(input), low, high, leak, inverse_scales, times }
             }
         };
         Self {
@@ -163,9 +165,10 @@ impl<'a> Finish<'a> {
                     let above = S::where_greater(y, S::splat(*low), value, gated);
                     if *high == f32::INFINITY { above } else { S::where_greater(S::splat(*high), y, above, gated) }
                 }
-                Gated::Soft { input, low, high, leak, inverse_temperature } => {
+                Gated::Soft { input, low, high, leak, inverse_scales, times } => {
                     let z = load::<S, WHOLE>(input.at(pixel).add(channel), count);
-                    let scale = S::splat(*inverse_temperature);
+                    let scale = load::<S, WHOLE>(inverse_scales.as_ptr().add(channel), count);
+                    let scale = S::mul(scale, S::splat(*times));
                     let mut step = S::splat(1.0);
                     if *low > f32::NEG_INFINITY {
                         step = logistic::<S>(S::mul(S::sub(z, S::splat(*low)), scale));

@@ -1,6 +1,7 @@
 //! A plan at work: memory for its images, the walk forward and the walk back.
 #![expect(unsafe_code, reason = "maps of the plan's own memory")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
@@ -15,7 +16,7 @@ use super::team::{Member, Threads};
 use super::{Ahead, Back, GROUP, Site};
 use crate::engine::outline::Outline;
 use crate::engine::{EngineError, Forward, Gate, Plan};
-use crate::network::Shape;
+use crate::network::{NodeId, Shape};
 
 /// A network prepared for some targets and one input size.
 pub(super) struct CpuPlan {
@@ -248,7 +249,7 @@ impl Program {
                     output: map(step + 1),
                     memory: self.memory(*step, base),
                     gradient: base.map(*gradient, &self.values[step + 1].shape),
-                    gate,
+                    gate: gate.at_scale(self.steps[*step].scale),
                 };
                 kernel.backward(site, *input, &back, &finish);
             }
@@ -285,7 +286,7 @@ impl Program {
     }
 
     /// The gate of a complete gradient.
-    fn gate(&self, sink: &Sink, base: &Base, gate: Gate) -> Gated {
+    fn gate(&self, sink: &Sink, base: &Base, gate: Gate) -> Gated<'_> {
         let value = &self.values[sink.value];
         let Some(Knees { low, high, leak }) = value.knees.filter(|_| sink.complete) else { return Gated::Open };
         let at = |outside| Gated::Knees { output: base.map(value.place, &value.shape), low, high, outside };
@@ -295,7 +296,8 @@ impl Program {
             Gate::Soft { temperature } if temperature > 0.0 => match base.records {
                 Some(records) => {
                     let input = base.map_in(records, value.place, &value.shape);
-                    Gated::Soft { input, low, high, leak, inverse_temperature: 1.0 / temperature }
+                    let (inverse_scales, times) = (&value.inverse_scales[..], 1.0 / temperature);
+                    Gated::Soft { input, low, high, leak, inverse_scales, times }
                 }
                 None => at(leak),
             },
@@ -399,5 +401,8 @@ impl Plan for CpuPlan {
         let mut dims = vec![last.batch];
         dims.extend_from_slice(&self.outline.input);
         Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
+    }
+    fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>) {
+        self.program.set_scales(scales);
     }
 }

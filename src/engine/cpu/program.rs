@@ -7,6 +7,7 @@
 //! also applies the gate of the value's activation, which the value's own sign and size decide, so that a gate costs no
 //! pass over memory. A contribution that is the reader's own gradient is not copied but referred to.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use super::activation::knees;
@@ -15,9 +16,9 @@ use super::memory::{Interval, place};
 use super::methods::Methods;
 use super::shelf::Kernels;
 use super::{Kernel, Layout, kernel};
-use crate::engine::EngineError;
 use crate::engine::outline::Outline;
-use crate::network::{Binary, Network, Op, Shape};
+use crate::engine::{EngineError, scale_of};
+use crate::network::{Binary, Network, NodeId, Op, Shape};
 
 /// A planned network.
 pub(super) struct Program {
@@ -44,6 +45,10 @@ pub(super) struct Step {
     pub(super) knees: Option<Knees>,
     /// Where the kernel keeps what it remembers.
     pub(super) memory: Option<usize>,
+    /// The node that the kernel is made for.
+    node: NodeId,
+    /// What the temperature of a soft gate is multiplied with, where the kernel is an activation's.
+    pub(super) scale: f32,
 }
 
 /// The result of a step; the step's number is one less than the value's.
@@ -54,6 +59,10 @@ pub(super) struct Value {
     pub(super) knees: Option<Knees>,
     /// The values that were computed in their places in this one.
     pub(super) parts: Vec<usize>,
+    /// The activation's node.
+    node: NodeId,
+    /// What the inverse temperature of a soft gate is multiplied with: one number per channel of the activation.
+    pub(super) inverse_scales: Vec<f32>,
 }
 
 /// Where a map lies: `offset` counts whole images, `first` and `pixel` channels.
@@ -93,6 +102,7 @@ pub(super) fn pixel(shape: &Shape) -> usize {
 
 /// A value on its way to its place.
 struct Draft {
+    node: NodeId,
     shape: Shape,
     knees: Option<Knees>,
     depends: bool,
@@ -119,7 +129,8 @@ impl Program {
             let place = Place { offset: offsets[root], first, pixel: pixel(&drafts[root].shape) };
             let parts = drafts.iter().enumerate().filter(|(_, part)| part.within.is_some_and(|(whole, _)| whole == v));
             let parts = parts.map(|(part, _)| part).collect();
-            Value { shape: draft.shape.clone(), place, knees: draft.knees, parts }
+            let inverse_scales = vec![1.0; if draft.knees.is_some() { pixel(&draft.shape) } else { 0 }];
+            Value { shape: draft.shape.clone(), place, knees: draft.knees, parts, node: draft.node, inverse_scales }
         });
         let values = values.collect();
         for (s, step) in steps.iter_mut().enumerate() {
@@ -135,6 +146,31 @@ impl Program {
             Task::Pass { gradient, sink } => Task::Pass { gradient: settle(gradient), sink: settle_sink(sink) },
         });
         Ok(Self { tasks: tasks.collect(), steps, values, targets, gradient: gradient.map(settle), length })
+    }
+
+    /// What [`Plan::set_scales`](crate::engine::Plan::set_scales) says.
+    pub(super) fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>) {
+        for step in &mut self.steps {
+            step.scale = scale_of(scales, step.node);
+        }
+        for v in 0..self.values.len() {
+            if self.values[v].inverse_scales.is_empty() {
+                continue;
+            }
+            let own = [v];
+            let parts = if self.values[v].parts.is_empty() { &own[..] } else { &self.values[v].parts };
+            let base = self.values[v].place.first;
+            let pieces: Vec<(usize, usize, f32)> = parts
+                .iter()
+                .map(|&part| {
+                    let part = &self.values[part];
+                    (part.place.first - base, pixel(&part.shape), 1.0 / scale_of(scales, part.node))
+                })
+                .collect();
+            for (first, channels, inverse) in pieces {
+                self.values[v].inverse_scales[first..first + channels].fill(inverse);
+            }
+        }
     }
 }
 
@@ -183,7 +219,9 @@ fn fuse(
                 made
             }
         };
-        let mut step = Step { inputs: Vec::new(), residual: None, knees: None, memory: None, kernel: None };
+        let (node, scale) = (nodes[n].id, 1.0);
+        let mut step =
+            Step { inputs: Vec::new(), residual: None, knees: None, memory: None, kernel: None, node, scale };
         let (mut last, mut residual) = (n, None);
         while kernel.finishes() {
             let Some(reader) = only_reader(last) else { break };
@@ -219,6 +257,7 @@ fn fuse(
         value_of[*last] = s + 1;
     }
     let draft = |node: usize, knees: Option<Knees>| Draft {
+        node: nodes[node].id,
         shape: nodes[node].shape.clone(),
         knees: knees.filter(|_| nodes[node].depends),
         depends: nodes[node].depends,

@@ -15,6 +15,7 @@ mod rearrange;
 mod reduce;
 mod taps;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
@@ -22,7 +23,7 @@ use candle_core::{DType, Device, Result, Tensor};
 pub use precision::Precision;
 
 use super::outline::Outline;
-use super::{Engine, EngineError, Forward, Gate, Plan};
+use super::{Engine, EngineError, Forward, Gate, Plan, scale_of};
 use crate::network::{Network, NodeId, Op, Shape};
 
 /// The reference engine on one device.
@@ -87,7 +88,7 @@ impl Engine for Reference {
                 Op::Constant(array) => Some(self.tensor(array.data(), &batched(array.shape()))?),
                 _ => None,
             };
-            steps.push(Step { operation, constant });
+            steps.push(Step { operation, constant, scale: 1.0 });
         }
         Ok(Box::new(ReferencePlan { steps, outline, values: Vec::new() }))
     }
@@ -144,6 +145,8 @@ struct Step {
     /// `None` for the input and for constants.
     operation: Option<Box<dyn Operation>>,
     constant: Option<Tensor>,
+    /// What the temperature of a soft gate is multiplied with.
+    scale: f32,
 }
 
 struct ReferencePlan {
@@ -183,8 +186,8 @@ impl Plan for ReferencePlan {
             let Some(gradient) = gradients[i].take().filter(|_| node.depends) else { continue };
             let inputs: Vec<&Tensor> = node.inputs.iter().map(|&i| &self.values[i]).collect();
             let wanted: Vec<bool> = node.inputs.iter().map(|&i| nodes[i].depends).collect();
-            let pass =
-                Backward { inputs: &inputs, output: &self.values[i], gradient: &gradient, wanted: &wanted, gate };
+            let (output, gate) = (&self.values[i], gate.at_scale(step.scale));
+            let pass = Backward { inputs: &inputs, output, gradient: &gradient, wanted: &wanted, gate };
             for (&input, part) in node.inputs.iter().zip(operation.backward(pass)?) {
                 if let Some(part) = part {
                     accumulate(&mut gradients[input], part)?;
@@ -194,6 +197,12 @@ impl Plan for ReferencePlan {
         match gradients.swap_remove(0) {
             Some(gradient) => Ok(gradient.contiguous()?),
             None => Ok(self.values[0].zeros_like()?),
+        }
+    }
+
+    fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>) {
+        for (step, node) in self.steps.iter_mut().zip(&self.outline.nodes) {
+            step.scale = scale_of(scales, node.id);
         }
     }
 }

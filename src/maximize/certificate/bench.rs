@@ -60,7 +60,7 @@ impl<'b, 'a> Bench<'b, 'a> {
     pub(super) fn climb(&mut self, images: &[Vec<f64>]) -> Result<Climb, MaximizeError> {
         let outputs = self.passes.forward(&self.tensor(images)?, Forward::Original)?;
         let scored = self.scoring.scores_and_seeds(&outputs)?;
-        let gradients = self.passes.backward(&scored.seeds, Gate::Plain)?;
+        let gradients = self.passes.backward(&scored.seeds, Gate::Plain, false)?;
         self.count += 2;
         let gradients = gradients.flatten_from(1)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
         Ok(Climb { scores: values(&scored.scores)?, gradients: gradients.to_vec2().map_err(MaximizeError::from)? })

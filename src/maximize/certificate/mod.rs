@@ -40,8 +40,10 @@ pub(super) fn certify(
     if found.is_empty() || !settings.certificates {
         return Ok(());
     }
+    let channels = passes.image[0];
     let wanted = &mut || indices.iter().any(|&i| observer.wants(i));
-    let images = found.iter().map(|outcome| Levels::read(&outcome.png).map(|levels| levels.values_by_channel()));
+    let images =
+        found.iter().map(|outcome| Levels::read(&outcome.png, channels).map(|levels| levels.values_by_channel()));
     let images = images.collect::<Result<Vec<_>, _>>()?;
     let size = [passes.image[1], passes.image[2]];
     let mut bench = Bench::new(passes, indices.iter().map(|&i| &tasks[i]), wanted)?;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -14,7 +15,7 @@ use super::pull::write;
 use super::shelf::Claim;
 use crate::Invalid;
 use crate::network::architecture::Architecture;
-use crate::network::{ChannelOrder, Preprocessing, onnx};
+use crate::network::{ChannelOrder, Preprocessing, Spectrum, onnx};
 
 /// What the caller knows about a network; what is left out is taken from a manifest next to the file, or derived.
 #[derive(Debug, Clone, Default)]
@@ -60,10 +61,13 @@ pub(super) struct Prepared {
     pub(super) assumed: Vec<Assumption>,
     bytes: Vec<u8>,
     classes: Vec<String>,
+    spectrum: Option<Arc<Spectrum>>,
 }
 
 /// Name of the file with the class names, next to the weights.
 const CLASSES_FILE: &str = "classes.txt";
+/// Name of the file with the spectrum, next to the weights.
+const SPECTRUM_FILE: &str = "spectrum.safetensors";
 
 /// Reads the weight file at `path` (or the one that the manifest in the folder `path` names), completes its manifest
 /// and loads it once. Gives the id, too.
@@ -90,12 +94,14 @@ pub(super) fn prepare(path: &Path, options: AddOptions) -> Result<(String, Prepa
     manifest.digest = Some(hex::encode(Sha256::digest(&bytes)));
     manifest.classes = if classes.is_empty() { Classes::default() } else { Classes::File(CLASSES_FILE.into()) };
     manifest.check()?;
-    let prepared = load::assemble(&id, &manifest, &bytes, classes.clone());
-    prepared.map_err(|why| ModelError::Broken { id: id.clone(), why })?;
-    // The file's name may be anything; the copy gets a plain one.
+    let broken = |why| ModelError::Broken { id: id.clone(), why };
+    let spectrum = load::spectrum(&manifest, file.parent().unwrap_or(Path::new(""))).map_err(broken)?;
+    load::assemble(&id, &manifest, &bytes, classes.clone(), spectrum.clone()).map_err(broken)?;
+    // The files' names may be anything; the copies get plain ones.
     manifest.file = format!("weights.{}", part(file.extension()).to_lowercase());
+    manifest.spectrum = spectrum.is_some().then(|| SPECTRUM_FILE.into());
     manifest.check()?;
-    Ok((id, Prepared { manifest, assumed, bytes, classes }))
+    Ok((id, Prepared { manifest, assumed, bytes, classes, spectrum }))
 }
 
 impl Prepared {
@@ -107,6 +113,9 @@ impl Prepared {
             write(&bench.join(&self.manifest.file), &self.bytes)?;
             if !self.classes.is_empty() {
                 write(&bench.join(CLASSES_FILE), self.classes.join("\n") + "\n")?;
+            }
+            if let Some(spectrum) = &self.spectrum {
+                spectrum.save(&bench.join(SPECTRUM_FILE)).map_err(std::io::Error::other)?;
             }
             write(&bench.join(Manifest::FILE), text)?;
             claim.put(&bench)
@@ -195,7 +204,9 @@ fn derive(
         classes: Classes::default(),
         description: String::new(),
         licence: String::new(),
+        spectrum: None,
         preprocessing,
+        colour: None,
     })
 }
 

@@ -69,7 +69,9 @@ impl CatalogEntry {
             description: self.description.clone(),
             licence: self.licence.clone(),
             source: format!("{} of the Python package archive {}", self.member, self.archive),
+            spectrum: None,
             preprocessing: self.preprocessing.clone(),
+            colour: None,
         }
     }
 

@@ -23,7 +23,7 @@ mod tests {
     fn the_manifest_describes_the_embedded_weights() {
         let manifest = manifest().unwrap();
         assert_eq!(manifest.id.as_deref(), Some(ID));
-        let model = super::super::load::assemble(ID, &manifest, WEIGHTS, vec![]).unwrap();
+        let model = super::super::load::assemble(ID, &manifest, WEIGHTS, vec![], None).unwrap();
         assert_eq!(model.network.input_shape()[..], [1, 28, 28]);
     }
 }

@@ -12,15 +12,18 @@ use super::embedded;
 use super::manifest::Manifest;
 use super::survey::{Found, Place};
 use crate::network::checkpoint::Format;
-use crate::network::{Model, Network, onnx};
+use crate::network::{Model, Network, Spectrum, Statistics, onnx};
 
 /// Largest weight file.
 const LARGEST: u64 = 8 << 30;
+/// Largest file with a spectrum.
+const LARGEST_SPECTRUM: u64 = 64 << 20;
 
 /// The files of a model.
 pub(super) struct Files {
     weights: Cow<'static, [u8]>,
     classes: Vec<String>,
+    spectrum: Option<Arc<Spectrum>>,
 }
 
 impl Files {
@@ -35,13 +38,14 @@ impl Files {
             }
             Place::Index(_) => return Err("its files are not here".into()),
         };
-        Ok(Self { weights, classes: manifest.class_names(folder).map_err(|e| e.to_string())? })
+        let classes = manifest.class_names(folder).map_err(|e| e.to_string())?;
+        Ok(Self { weights, classes, spectrum: spectrum(manifest, folder)? })
     }
 
     /// Makes a model of them, or says why they do not fit their manifest.
     pub(super) fn assemble(self, found: &Found) -> Result<Model, String> {
         let manifest = found.manifest.as_ref().map_err(Clone::clone)?;
-        assemble(&found.id, manifest, &self.weights, self.classes)
+        assemble(&found.id, manifest, &self.weights, self.classes, self.spectrum)
     }
 }
 
@@ -55,8 +59,26 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads the spectrum in `folder` that a manifest names, if it names one.
+pub(super) fn spectrum(manifest: &Manifest, folder: &Path) -> Result<Option<Arc<Spectrum>>, String> {
+    let Some(file) = &manifest.spectrum else { return Ok(None) };
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(folder.join(file))?.take(LARGEST_SPECTRUM).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|e: io::Error| format!("{file}: {e}"))?;
+    Spectrum::parse(&bytes).map(|spectrum| Some(Arc::new(spectrum))).map_err(|why| format!("{file}: {why}"))
+}
+
 /// Makes a model of a weight file's bytes, or says why they do not fit their manifest.
-pub(super) fn assemble(id: &str, manifest: &Manifest, bytes: &[u8], classes: Vec<String>) -> Result<Model, String> {
+pub(super) fn assemble(
+    id: &str,
+    manifest: &Manifest,
+    bytes: &[u8],
+    classes: Vec<String>,
+    spectrum: Option<Arc<Spectrum>>,
+) -> Result<Model, String> {
     let file = &manifest.file;
     let digest = hex::encode(Sha256::digest(bytes));
     if let Some(expected) = manifest.digest.as_ref().filter(|&expected| *expected != digest) {
@@ -76,8 +98,18 @@ pub(super) fn assemble(id: &str, manifest: &Manifest, bytes: &[u8], classes: Vec
         return Err(format!("input: {:?} is not the input {} of {file}", manifest.input, network.input_shape()));
     }
     check_classes(&network, &classes)?;
+    let channels = manifest.input[0];
+    if let (Some(file), Some(found)) = (&manifest.spectrum, spectrum.as_ref().map(|spectrum| spectrum.channels())) {
+        if found != channels {
+            return Err(format!("{file}: a spectrum of {found} channels for images of {channels}"));
+        }
+    }
+    let colour = manifest.colour.as_ref().map(|colour| colour.resolve(channels)).transpose();
+    let colour = colour.map_err(|invalid| invalid.within("colour").to_string())?;
     let preprocessing = manifest.preprocessing.clone();
-    Ok(Model { id: id.into(), digest, network: Arc::new(network), preprocessing, classes, calibration: None })
+    let statistics = Statistics { colour, spectrum };
+    let (network, calibration) = (Arc::new(network), None);
+    Ok(Model { id: id.into(), digest, network, preprocessing, classes, statistics, calibration })
 }
 
 /// There are no names, or as many as one of the outputs has values.

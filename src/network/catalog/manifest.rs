@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::id::check_id;
 use crate::Invalid;
-use crate::network::Preprocessing;
 use crate::network::architecture::Architecture;
+use crate::network::{ColourMatrix, Preprocessing};
 
 /// A model's manifest, the file `model.toml` next to the weights.
 ///
@@ -20,12 +20,16 @@ use crate::network::architecture::Architecture;
 /// classes = "classes.txt"         # a file with one name a line, or a list of names
 /// licence = "MIT"
 /// source = "https://example.org"
+/// spectrum = "spectrum.safetensors" # magnitudes of such images, as measured
 ///
 /// [preprocessing]                 # x = (pixel * range / 255 - mean) / std
 /// channels = "rgb"
 /// range = 1.0
 /// mean = [0.485, 0.456, 0.406]
 /// std = [0.229, 0.224, 0.225]
+///
+/// [colour]                        # of the images that the model is at home with; or their covariance
+/// matrix = [[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]]
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,8 +59,46 @@ pub struct Manifest {
     /// Where the weights come from.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
+    /// Name of a file in the manifest's folder: the magnitude [`Spectrum`](crate::network::Spectrum) of images that the
+    /// model is at home with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spectrum: Option<String>,
     /// From pixels to the network's input.
     pub preprocessing: Preprocessing,
+    /// How the colours of images that the model is at home with hang together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub colour: Option<ColourStatistic>,
+}
+
+/// How colours hang together, in the order of the image's channels (red, green, blue): one of the two.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColourStatistic {
+    /// From decorrelated colours to the channels, a row per channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<ColourMatrix>,
+    /// Covariance of the channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covariance: Option<Vec<Vec<f64>>>,
+}
+
+impl ColourStatistic {
+    /// The map from decorrelated colours to this number of channels.
+    ///
+    /// # Errors
+    /// Names the key that cannot be used.
+    pub fn resolve(&self, channels: usize) -> Result<ColourMatrix, Invalid> {
+        let (key, matrix) = match (&self.matrix, &self.covariance) {
+            (Some(matrix), None) => ("matrix", matrix.clone()),
+            (None, Some(covariance)) => ("covariance", ColourMatrix::of_covariance(covariance)?),
+            (given, _) => {
+                let found = if given.is_some() { "both" } else { "nothing" };
+                return Err(Invalid::new("", found, "either a matrix or a covariance"));
+            }
+        };
+        matrix.check(channels).map_err(|invalid| invalid.within(key))?;
+        Ok(matrix)
+    }
 }
 
 /// Names of classes.
@@ -162,6 +204,12 @@ impl Manifest {
         }
         if let Classes::File(file) = &self.classes {
             check_file_name("classes", file)?;
+        }
+        if let Some(file) = &self.spectrum {
+            check_file_name("spectrum", file)?;
+        }
+        if let Some(colour) = &self.colour {
+            colour.resolve(self.input[0]).map_err(|invalid| invalid.within("colour"))?;
         }
         Ok(())
     }
@@ -288,6 +336,18 @@ std = [0.229, 0.224, 0.225]
             ("input", "classes = \"../names\"\ninput", "classes: ../names is not valid"),
             ("input", "classes = 3\ninput", "a list of names or the name of a file"),
             ("0.229", "0.0", "preprocessing.std: [0.0, 0.224, 0.225] is not valid"),
+            ("input", "spectrum = \"../s\"\ninput", "spectrum: ../s is not valid"),
+            (
+                "[preprocessing]",
+                "[colour]\n[preprocessing]",
+                "colour: nothing is not valid; expected either a matrix or",
+            ),
+            (
+                "[preprocessing]",
+                "[colour]\nmatrix = [[1]]\n[preprocessing]",
+                "colour.matrix: [[1.0]] is not valid; expected 3",
+            ),
+            ("[preprocessing]", "[colour]\ncovariance = [[1, 2], [2, 1]]\n[preprocessing]", "colour.covariance: "),
             ("range = 1.0", "range = nan", "preprocessing.range: NaN is not valid"),
             ("channels = \"rgb\"", "channels = \"cmyk\"", "unknown variant `cmyk`"),
         ] {
@@ -296,6 +356,21 @@ std = [0.229, 0.224, 0.225]
             assert!(error.starts_with("model.toml: ") && error.contains(expected), "{to}: {error}");
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn colours_are_given_as_a_matrix_or_as_their_covariance() {
+        let colour = |given: &str| {
+            let manifest = Manifest::parse(&format!("{GOOD}[colour]\n{given}\n")).unwrap();
+            assert_eq!(Manifest::parse(&manifest.to_toml().unwrap()).unwrap(), manifest);
+            manifest.colour.unwrap().resolve(3).unwrap()
+        };
+        assert_eq!(
+            colour("matrix = [[0.26, 0.09, 0.02], [0.27, 0, -0.05], [0.27, -0.09, 0.03]]"),
+            ColourMatrix::imagenet()
+        );
+        let root = colour("covariance = [[4, 0, 0], [0, 9, 0], [0, 0, 1]]");
+        assert_eq!(root.rows(), [[0.0, 2.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 1.0]]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub use builtin::{ArchiveKind, CatalogEntry};
 pub use entry::{ModelEntry, ModelState};
 pub use error::ModelError;
 pub use id::check_id;
-pub use manifest::{Classes, Manifest, ManifestError};
+pub use manifest::{Classes, ColourStatistic, Manifest, ManifestError};
 pub use models::{Added, Models, ModelsConfig, Pulled};
 pub use package_index::{PackageIndex, Progress};
 pub use pull_error::PullError;

@@ -1,0 +1,326 @@
+//! `proxygrad study`: compares settings on the same units, starts and passes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use proxygrad::Invalid;
+use proxygrad::config::{CpuOptions, Places};
+use proxygrad::engine;
+use proxygrad::network::{Model, catalog};
+use proxygrad::study::{
+    Design, Folder, Manner, Plan, Progress, Summary, Toys, Variant, Variants, View, perform, report,
+};
+
+/// `proxygrad study`
+#[derive(Debug, Args)]
+pub struct Study {
+    #[command(flatten)]
+    places: Places,
+
+    /// The study's folder. When it holds a part of the same study, the rest is run.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Device that runs the networks: cpu, cuda:0, metal; behind a GPU, +tf32 or +bf16 trades accuracy for speed.
+    #[arg(long, env = "PROXYGRAD_DEVICE", value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+
+    #[command(flatten)]
+    cpu: CpuOptions,
+
+    /// Most stimuli of one batch; scores do not depend on it.
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    batch: u32,
+
+    /// Units of each layer whose images are kept, of the first start.
+    #[arg(long, value_name = "N", default_value = "3")]
+    images: usize,
+
+    /// Keep the images of all runs.
+    #[arg(long)]
+    keep_images: bool,
+
+    /// Run nothing: make the report anew of the runs that the folder has.
+    #[arg(long)]
+    report: bool,
+
+    #[command(flatten)]
+    units: Units,
+
+    #[command(flatten)]
+    compared: Compared,
+
+    #[command(flatten)]
+    toys: ToyOptions,
+}
+
+/// What is maximized.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Units")]
+struct Units {
+    /// Ids of the models.
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    models: Vec<String>,
+
+    /// Layers whose units are drawn: LAYER,LAYER with one model, MODEL=LAYER,LAYER (once for each model) with several. A
+    /// layer may have a @center, @mean, @max or @topFRACTION of its own. Four activations spread by depth unless given.
+    #[arg(long, value_name = "[MODEL=]LAYERS")]
+    layers: Vec<String>,
+
+    /// Units drawn from each layer.
+    #[arg(long, value_name = "N", default_value = "25")]
+    units_per_layer: usize,
+
+    /// Class logits drawn from each model.
+    #[arg(long, value_name = "N", default_value = "25")]
+    logits: usize,
+
+    /// How the positions of a channel become one number: mean, center, max or topFRACTION.
+    #[arg(long, value_name = "HOW", default_value = "mean")]
+    reduce: String,
+
+    /// Seed of the choice of units and of the starts.
+    #[arg(long, value_name = "SEED", default_value = "1", value_parser = clap::value_parser!(u64).range(..1 << 52))]
+    seed: u64,
+
+    /// Starts of each unit.
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    seeds: u32,
+}
+
+/// What is compared.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Comparison")]
+struct Compared {
+    /// Arms: plain, redirect, decoupled, slope:P (fixed), anneal:P, soft, soft+polish, identity, true-proxy,
+    /// true-proxy:P (fixed), auto, preset:NAME, or arms of the plan file.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(default_value = "plain,redirect,slope:0.1,soft+polish,anneal:0.3,identity,true-proxy")]
+    arms: Vec<String>,
+
+    /// How images are made; each method has its own tables: pixel, fourier, maco, transforms and preset:NAME, joined by
+    /// +, or methods of the plan file.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "pixel")]
+    methods: Vec<String>,
+
+    /// Steps of an arm whose step costs two passes; dearer arms get fewer, so that all spend the same passes.
+    #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    steps: u32,
+
+    /// TOML or JSON file with arms and methods of one's own, as parts of a request: [[arms]] and [[methods]], each with
+    /// `name` and `request`; and `base`, fields of every request.
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+
+    /// The arm that all others are measured against; plain, or else the first, unless given.
+    #[arg(long, value_name = "ARM")]
+    against: Option<String>,
+
+    /// The arm that is measured against the best of its rivals; auto, or else the last, unless given.
+    #[arg(long, value_name = "ARM")]
+    focus: Option<String>,
+
+    /// Those rivals; all arms but the two above unless given.
+    #[arg(long, value_name = "ARMS", value_delimiter = ',')]
+    rivals: Vec<String>,
+}
+
+/// Toy functions whose best value is known.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Toy functions")]
+struct ToyOptions {
+    /// Starts of each toy function; 0 leaves them out.
+    #[arg(long = "toys", value_name = "STARTS", default_value = "0", value_parser = clap::value_parser!(u32).range(..=10_000))]
+    starts: u32,
+
+    /// Random networks of each random kind of toy.
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    toy_networks: u32,
+
+    /// Arms that are compared on the toys.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(
+        default_value = "plain,redirect,slope:0.01,slope:0.03,slope:0.1,slope:0.3,slope:1,true-proxy:0.1,decoupled,soft"
+    )]
+    toy_arms: Vec<String>,
+
+    /// Steps on a toy, for an arm whose step costs two passes.
+    #[arg(long, value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    toy_steps: u32,
+}
+
+impl ToyOptions {
+    fn toys(&self, variants: &Variants) -> Result<Option<Toys>, Invalid> {
+        let arms = self.toy_arms.iter().map(|name| variants.arm(name));
+        let arms = arms.collect::<Result<_, _>>().map_err(|invalid| Invalid { field: "toy_arms".into(), ..invalid })?;
+        let toys = Toys { networks: self.toy_networks, starts: self.starts, steps: self.toy_steps, arms };
+        Ok((self.starts > 0).then_some(toys))
+    }
+}
+
+impl Study {
+    /// Runs what is missing, and makes the report.
+    pub fn run(self) -> anyhow::Result<()> {
+        let folder = Folder::new(&self.out);
+        let summary = if self.report { self.summary(&folder)? } else { self.perform(&folder)? };
+        report(&folder, &summary)?;
+        print(&summary);
+        println!("{}", folder.file("report.html").display());
+        Ok(())
+    }
+
+    fn summary(&self, folder: &Folder) -> anyhow::Result<Summary> {
+        let arms = folder.plan()?.map(|plan| plan.arms).unwrap_or_default();
+        Ok(summary(folder, Some(&self.view(&arms)))?)
+    }
+
+    /// The usual view, but for what was given.
+    fn view(&self, arms: &[Variant]) -> View {
+        let Compared { against, focus, rivals, .. } = &self.compared;
+        let usual = View::of(arms);
+        let (against, focus) = (against.clone().unwrap_or(usual.against), focus.clone().unwrap_or(usual.focus));
+        let rivals = if rivals.is_empty() { View::rivals_of(arms, &against, &focus) } else { rivals.clone() };
+        View { against, focus, rivals, ..usual }
+    }
+
+    fn perform(&self, folder: &Folder) -> anyhow::Result<Summary> {
+        let models = catalog::Models::new(self.places.models())?;
+        let design = self.design(&models)?;
+        if design.models.is_empty() && design.toys.is_none() {
+            return Err(Invalid::new("--models", "nothing", "ids of models, or --toys with a number of starts").into());
+        }
+        let plan = Plan::new(&design).map_err(|invalid| as_flag(&invalid))?;
+        let engine = engine::open(&self.device, &self.cpu.settings(&self.places.data_dir))?;
+        let manner = Manner { batch: self.batch as usize, images: (!self.keep_images).then_some(self.images) };
+        let loaded: Vec<Arc<Model>> = design.models.iter().map(|(model, _)| Arc::clone(model)).collect();
+        let bar = bar(plan.runs());
+        // Found wrong now, not when everything has run.
+        self.view(&plan.arms).check(&plan.arms).map_err(|invalid| as_flag(&invalid))?;
+        let mut watch = |progress: Progress<'_>| show(&bar, &progress);
+        perform(folder, &plan, &loaded, engine.as_ref(), &manner, &mut watch)?;
+        let summary = self.summary(folder)?;
+        exhibit(folder, &plan, &loaded, engine.as_ref(), &summary, &mut watch)?;
+        bar.finish_and_clear();
+        Ok(summary)
+    }
+
+    fn design(&self, models: &catalog::Models) -> anyhow::Result<Design> {
+        let variants = match &self.compared.plan {
+            None => Variants::default(),
+            Some(file) => {
+                let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+                Variants::parse(&text).map_err(|why| anyhow::anyhow!("{}: {why}", file.display()))?
+            }
+        };
+        let arms = self.compared.arms.iter().map(|name| variants.arm(name)).collect::<Result<_, _>>();
+        let methods = self.compared.methods.iter().map(|name| variants.method(name)).collect::<Result<_, _>>();
+        let mut layers = self.units.layers(&self.units.models)?;
+        let mut loaded = Vec::with_capacity(self.units.models.len());
+        for id in &self.units.models {
+            loaded.push((super::models::load(models, id)?, layers.remove(id).unwrap_or_default()));
+        }
+        Ok(Design {
+            models: loaded,
+            units_per_layer: self.units.units_per_layer,
+            logits: self.units.logits,
+            reduce: self.units.reduce.clone(),
+            seed: self.units.seed,
+            repeats: self.units.seeds,
+            steps: self.compared.steps,
+            base: variants.base.clone(),
+            arms: arms.map_err(|invalid| as_flag(&invalid))?,
+            methods: methods.map_err(|invalid| as_flag(&invalid))?,
+            device: self.device.clone(),
+            toys: self.toys.toys(&variants).map_err(|invalid| as_flag(&invalid))?,
+        })
+    }
+}
+
+impl Units {
+    /// The layers named for each model.
+    fn layers(&self, models: &[String]) -> anyhow::Result<std::collections::BTreeMap<String, Vec<String>>> {
+        let mut layers = std::collections::BTreeMap::new();
+        for text in &self.layers {
+            let (model, names) = match (text.split_once('='), models) {
+                (Some((model, names)), models) if models.iter().any(|id| id == model) => (model, names),
+                (_, [model]) => (model.as_str(), text.as_str()),
+                _ => {
+                    let expected = format!("MODEL=LAYER,LAYER with a model of {}", models.join(", "));
+                    return Err(Invalid::new("--layers", text, expected).into());
+                }
+            };
+            let names = names.split(',').map(str::to_owned).collect();
+            if layers.insert(model.to_owned(), names).is_some() {
+                bail!("--layers: {model} stands there twice");
+            }
+        }
+        Ok(layers)
+    }
+}
+
+/// A plan's fields as the flags that they came from.
+fn as_flag(invalid: &Invalid) -> Invalid {
+    let name = |c: char| c.is_ascii_lowercase() || c == '_';
+    match invalid.field.split(['[', '.']).next() {
+        Some(field) if !field.is_empty() && field.chars().all(name) => {
+            Invalid { field: format!("--{}", field.replace('_', "-")), ..invalid.clone() }
+        }
+        _ => invalid.clone(),
+    }
+}
+
+fn bar(runs: usize) -> ProgressBar {
+    let bar = ProgressBar::new(runs as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({elapsed} so far, {eta} left)") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_secs(1));
+    bar
+}
+
+/// Shows how far the study is; where nobody watches, a line a minute does.
+fn show(bar: &ProgressBar, progress: &Progress<'_>) -> bool {
+    bar.set_position(progress.done as u64);
+    if bar.message() != progress.now {
+        bar.set_message(progress.now.to_owned());
+    }
+    true
+}
+
+/// The overall tables in short.
+fn print(summary: &Summary) {
+    for toy in &summary.toys {
+        let (reached, dead) = (100.0 * toy.reached, 100.0 * toy.dead);
+        println!(
+            "{:<10} {:<16} {reached:>5.1} % of {} starts reach the best value, {dead:.1} % stay dead",
+            toy.toy, toy.arm, toy.starts
+        );
+    }
+    for table in &summary.tables {
+        let Some(all) = table.sections.first() else { continue };
+        println!(
+            "{}, {}: {} units, {} of them live under {}",
+            table.model, table.method, all.units, all.live, summary.view.against
+        );
+        println!("  {:<16} {:>11} {:>7} {:>22} {:>16}", "arm", "dead runs", "ratio", "95 %", "wins/ties/losses");
+        for arm in &all.arms {
+            let contest = &arm.contest;
+            let ratio = contest.median_ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.3}"));
+            let interval = contest.interval.map_or_else(String::new, |[low, high]| format!("{low:.3} to {high:.3}"));
+            let counts = format!("{}/{}/{}", contest.wins, contest.ties, contest.losses);
+            let dead = format!("{} of {}", arm.dead, arm.runs);
+            println!("  {:<16} {dead:>11} {ratio:>7} {interval:>22} {counts:>16}", arm.arm);
+        }
+        let contest = &all.focus;
+        let (wins, ties, losses) = (contest.wins, contest.ties, contest.losses);
+        println!(
+            "  {} against the best of {}: {wins}/{ties}/{losses}",
+            summary.view.focus,
+            summary.view.rivals.join(", ")
+        );
+    }
+}

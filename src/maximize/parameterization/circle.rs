@@ -1,0 +1,69 @@
+//! Phases: coefficients on the unit circle.
+
+use candle_core::{Device, Result, Tensor};
+use rayon::prelude::*;
+
+use super::super::host::{self, for_type_of};
+use super::fft::Number;
+
+/// The coefficients `[N,2C,H,K]` with these phases `[N,C,H,K]` in radians: all cosines, then all sines.
+pub(super) fn coefficients(phases: &Tensor) -> Result<Tensor> {
+    if !host::suits(phases.device(), phases.dtype()) {
+        return Tensor::cat(&[phases.cos()?, phases.sin()?], 1);
+    }
+    for_type_of!(phases, T => plain_coefficients::<T>(phases))
+}
+
+/// The gradient by the phases, from that by the coefficients.
+pub(super) fn gradient(phases: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    let channels = phases.dim(1)?;
+    if !host::suits(phases.device(), phases.dtype()) {
+        let (real, imaginary) = (gradient.narrow(1, 0, channels)?, gradient.narrow(1, channels, channels)?);
+        return (imaginary * phases.cos()?)? - (real * phases.sin()?)?;
+    }
+    for_type_of!(phases, T => plain_gradient::<T>(phases, gradient))
+}
+
+fn plain_coefficients<T: Number>(phases: &Tensor) -> Result<Tensor> {
+    let (n, channels, height, half) = phases.dims4()?;
+    let size = channels * height * half;
+    let mut coefficients = vec![T::zero(); 2 * n * size];
+    host::read(phases, |phases: &[T]| {
+        coefficients.par_chunks_mut(2 * size).zip(phases.par_chunks(size)).for_each(|(image, phases)| {
+            let (reals, imaginaries) = image.split_at_mut(size);
+            for ((&phase, real), imaginary) in phases.iter().zip(reals).zip(imaginaries) {
+                (*imaginary, *real) = phase.sin_cos();
+            }
+        });
+    })?;
+    Tensor::from_vec(coefficients, (n, 2 * channels, height, half), &Device::Cpu)
+}
+
+fn plain_gradient<T: Number>(phases: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    let (_, channels, height, half) = phases.dims4()?;
+    let size = channels * height * half;
+    host::read(gradient, |gradient: &[T]| {
+        host::fill_like::<T>(phases, size, |image, phases, along| {
+            let (real, imaginary) = gradient[2 * image * size..][..2 * size].split_at(size);
+            let phases = &phases[image * size..][..size];
+            for (((along, &phase), &real), &imaginary) in along.iter_mut().zip(phases).zip(real).zip(imaginary) {
+                let (sin, cos) = phase.sin_cos();
+                *along = imaginary * cos - real * sin;
+            }
+        })
+    })?
+}
+
+/// Phases `[N,C,H,K]` of coefficients `[N,2C,H,K]` in main memory, f64; 0 for those that are 0.
+pub(super) fn phases(coefficients: &Tensor) -> Result<Tensor> {
+    let (n, both, height, half) = coefficients.dims4()?;
+    let size = both / 2 * height * half;
+    let phases = host::read(coefficients, |values: &[f64]| {
+        let phase = |at: usize| {
+            let real = at / size * 2 * size + at % size;
+            values[real + size].atan2(values[real])
+        };
+        (0..n * size).map(phase).collect::<Vec<f64>>()
+    })?;
+    Tensor::from_vec(phases, (n, both / 2, height, half), &Device::Cpu)
+}

@@ -1,0 +1,167 @@
+//! Image parameterizations: what an optimizer changes, and the image that it makes.
+//!
+//! Everything that leads from parameters to pixels has an exact adjoint, so that a gradient by the pixels becomes one by
+//! the parameters. In main memory plain loops and fast transforms do the work; elsewhere tensor operations.
+
+mod circle;
+mod colour;
+mod dft;
+mod document;
+mod fft;
+mod magnitude;
+mod measure;
+mod mixing;
+mod spectral;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{DType, Device, Result, Tensor};
+use rand::{Rng, RngExt};
+
+pub use self::colour::Colour;
+pub use self::document::{Parameterization, ParameterizationKind, ParameterizationRequest, SpectrumKind};
+pub use self::measure::SpectrumError;
+use self::mixing::Mixing;
+use self::spectral::{Spectral, frequencies};
+use super::start::{Start, normal};
+use crate::network::{ColourMatrix, Spectrum};
+
+/// A parameterization at work on images of one size.
+#[derive(Debug)]
+pub(super) struct Painter {
+    /// `[C,H,W]` of an image.
+    image: [usize; 3],
+    device: Device,
+    dtype: DType,
+    way: Way,
+}
+
+/// From parameters to pixels.
+#[derive(Debug)]
+enum Way {
+    /// Parameters are pixels.
+    Pixel,
+    /// Parameters are coefficients `[N,2C,H,W/2+1]`, real parts first.
+    Fourier(Spectral, Mixing),
+    /// Parameters are phases `[N,C,H,W/2+1]` in radians.
+    Maco(Spectral, Mixing),
+}
+
+impl Painter {
+    /// For images `[C,H,W]`; `measured` is the model's spectrum, if it has one.
+    pub(super) fn new(
+        parameterization: &Parameterization,
+        measured: Option<&Spectrum>,
+        image: [usize; 3],
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self> {
+        let [channels, height, width] = image;
+        let colour = match &parameterization.colour {
+            Some(colour) => colour.matrix(channels).map_err(candle_core::Error::wrap)?.into_owned(),
+            None => ColourMatrix::identity(channels),
+        };
+        let decay = parameterization.decay_power.unwrap_or(Parameterization::DECAY_POWER);
+        let work = |scales: Vec<f64>| {
+            Ok::<_, candle_core::Error>((
+                Spectral::new(image, scales, device, dtype)?,
+                Mixing::new(&colour, device, dtype)?,
+            ))
+        };
+        let way = match parameterization.kind {
+            ParameterizationKind::Pixel => Way::Pixel,
+            ParameterizationKind::Fourier => {
+                let (spectral, mixing) = work(falling(image, decay))?;
+                Way::Fourier(spectral, mixing)
+            }
+            ParameterizationKind::Maco => {
+                let magnitudes = match (parameterization.spectrum, measured) {
+                    (Some(SpectrumKind::Measured), Some(spectrum))
+                        if Some(spectrum.digest()) == parameterization.spectrum_digest.as_deref() =>
+                    {
+                        magnitude::measured(spectrum, [height, width])
+                    }
+                    (Some(SpectrumKind::Measured), _) => {
+                        candle_core::bail!("the model's measured spectrum is not the one that was asked for")
+                    }
+                    _ => magnitude::natural([height, width], decay).repeat(channels),
+                };
+                let contrast = parameterization.contrast.unwrap_or(Parameterization::CONTRAST);
+                let (spectral, mixing) = work(magnitude::fixed(&magnitudes, image, contrast))?;
+                Way::Maco(spectral, mixing)
+            }
+        };
+        Ok(Self { image, device: device.clone(), dtype, way })
+    }
+
+    /// Whether parameters are pixels, to be kept in [0, 1].
+    pub(super) fn is_pixel(&self) -> bool {
+        matches!(self.way, Way::Pixel)
+    }
+
+    /// Draws the parameters of one image before the first step.
+    pub(super) fn draw(&self, start: Start, rng: &mut impl Rng) -> Result<Tensor> {
+        let [channels, height, width] = self.image;
+        let half = width / 2 + 1;
+        match (&self.way, start) {
+            (Way::Fourier(..), Start::Grey { noise }) => {
+                let values = (0..2 * channels * height * half).map(|_| noise * normal(rng)).collect();
+                self.tensor(values, [2 * channels, height, half])
+            }
+            (Way::Maco(..), Start::Uniform) => {
+                let phase = |_| std::f32::consts::PI * (2.0 * rng.random::<f32>() - 1.0);
+                let values = (0..channels * height * half).map(phase).collect();
+                self.tensor(values, [channels, height, half])
+            }
+            (_, start) => self.encode(&start.draw(rng, self.image, &self.device, self.dtype)?),
+        }
+    }
+
+    fn tensor(&self, values: Vec<f32>, shape: [usize; 3]) -> Result<Tensor> {
+        Tensor::from_vec(values, &shape[..], &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)
+    }
+
+    /// Parameters of the image with these pixels `[C,H,W]`. Exact for pixels; for coefficients but for rounding and for
+    /// pixels that are black or white; for phases but for their magnitudes.
+    pub(super) fn encode(&self, pixels: &Tensor) -> Result<Tensor> {
+        let (Way::Fourier(spectral, mixing) | Way::Maco(spectral, mixing)) = &self.way else {
+            return Ok(pixels.clone());
+        };
+        let pixels = pixels.unsqueeze(0)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+        let coefficients = spectral.in_main_memory()?.invert(&mixing.strip(&pixels)?)?;
+        let parameters = match &self.way {
+            Way::Maco(..) => circle::phases(&coefficients)?,
+            _ => coefficients,
+        };
+        parameters.squeeze(0)?.to_dtype(self.dtype)?.to_device(&self.device)
+    }
+
+    /// The pixels `[N,C,H,W]` in [0, 1] that parameters make.
+    pub(super) fn decode(&self, parameters: &Tensor) -> Result<Tensor> {
+        match &self.way {
+            Way::Pixel => Ok(parameters.clone()),
+            Way::Fourier(spectral, mixing) => mixing.paint(&spectral.synthesize(parameters)?),
+            Way::Maco(spectral, mixing) => mixing.paint(&spectral.synthesize(&circle::coefficients(parameters)?)?),
+        }
+    }
+
+    /// The gradient by the parameters, from that by the `pixels` that they make.
+    pub(super) fn gradient(&self, parameters: &Tensor, pixels: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        match &self.way {
+            Way::Pixel => Ok(gradient.clone()),
+            Way::Fourier(spectral, mixing) => spectral.adjoint(&mixing.gradient(pixels, gradient)?),
+            Way::Maco(spectral, mixing) => {
+                circle::gradient(parameters, &spectral.adjoint(&mixing.gradient(pixels, gradient)?)?)
+            }
+        }
+    }
+}
+
+/// Scales that make every frequency fall by a power of it, as in Lucid (`lucid/optvis/param/spatial.py`), whose step sizes
+/// and noise mean the same here: `1 / max(f, 1 / max(H, W))^decay / (4 sqrt(H W))`, for all channels.
+fn falling([channels, height, width]: [usize; 3], decay: f32) -> Vec<f64> {
+    let lowest = 1.0 / height.max(width) as f64;
+    let common = 0.25 / ((height * width) as f64).sqrt();
+    let scale = |f: f64| common / f.max(lowest).powf(f64::from(decay));
+    frequencies([height, width]).into_iter().map(scale).collect::<Vec<f64>>().repeat(channels)
+}

@@ -1,0 +1,213 @@
+//! How the colour channels of images hang together.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Invalid;
+
+/// A linear map from decorrelated colours to the channels of an image (grey; or red, green, blue): one row per channel,
+/// one column per decorrelated colour.
+///
+/// It is a square root of the covariance of the channels, `M M^T`. Only the proportions count: at work its longest
+/// column has length 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ColourMatrix(Vec<Vec<f32>>);
+
+impl ColourMatrix {
+    /// The map with these rows; whether it can be used is for [`ColourMatrix::check`] to say.
+    pub fn new(rows: Vec<Vec<f32>>) -> Self {
+        Self(rows)
+    }
+
+    /// Channels that are independent of each other.
+    pub fn identity(channels: usize) -> Self {
+        let row = |i: usize| (0..channels).map(|j| if i == j { 1.0 } else { 0.0 }).collect();
+        Self((0..channels).map(row).collect())
+    }
+
+    /// Of the pixels of `ImageNet`, as measured for Lucid (`lucid/optvis/param/color.py`, two digits) for Olah, Mordvintsev
+    /// & Schubert, "Feature Visualization", Distill 2017.
+    pub fn imagenet() -> Self {
+        Self(vec![vec![0.26, 0.09, 0.02], vec![0.27, 0.0, -0.05], vec![0.27, -0.09, 0.03]])
+    }
+
+    /// The principal square root of a covariance of the channels, `V sqrt(L)` for its eigenvectors `V` and eigenvalues
+    /// `L`, the largest first.
+    ///
+    /// # Errors
+    /// When the matrix is not square, not symmetric, or has an eigenvalue that is not positive.
+    pub fn of_covariance(covariance: &[Vec<f64>]) -> Result<Self, Invalid> {
+        let n = covariance.len();
+        let invalid = |expected: &str| Invalid::new("covariance", format!("{covariance:?}"), expected);
+        if n == 0 || covariance.iter().any(|row| row.len() != n || row.iter().any(|x| !x.is_finite())) {
+            return Err(invalid("as many rows as channels, each with as many finite numbers"));
+        }
+        let largest = covariance.iter().flatten().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+        let mirrored = |i: usize, j: usize| (covariance[i][j] - covariance[j][i]).abs() <= 1e-4 * largest;
+        if !(0..n).all(|i| (0..i).all(|j| mirrored(i, j))) {
+            return Err(invalid("a symmetric matrix"));
+        }
+        let (values, vectors) = eigen(covariance);
+        let mut order: Vec<usize> = (0..n).collect();
+        order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
+        if order.iter().any(|&k| values[k] <= 1e-6 * largest) {
+            return Err(invalid("a covariance whose eigenvalues are all positive"));
+        }
+        // Eigenvectors are known but for their sign: let each colour brighten more than it darkens.
+        let signed = |k: usize| {
+            let sum: f64 = vectors.iter().map(|row| row[k]).sum();
+            values[k].sqrt() * if sum < 0.0 { -1.0 } else { 1.0 }
+        };
+        let row = |row: &Vec<f64>| order.iter().map(|&k| (row[k] * signed(k)) as f32).collect();
+        Ok(Self(vectors.iter().map(row).collect()))
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> &[Vec<f32>] {
+        &self.0
+    }
+
+    /// Number of channels.
+    pub fn channels(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Checks that the map fits images of this number of channels and can be turned round.
+    ///
+    /// # Errors
+    /// When it does not; the field is left open.
+    pub fn check(&self, channels: usize) -> Result<(), Invalid> {
+        let square = self.0.len() == channels && self.0.iter().all(|row| row.len() == channels);
+        if square && self.0.iter().flatten().all(|x| x.is_finite()) && self.inverse().is_some() {
+            return Ok(());
+        }
+        let expected = format!("{channels} rows of {channels} finite numbers, linearly independent");
+        Err(Invalid::new("", format!("{:?}", self.0), expected))
+    }
+
+    /// The map at work, its longest column of length 1: rows one after the other.
+    pub fn normalized(&self) -> Vec<f64> {
+        let column = |j: usize| self.0.iter().map(|row| f64::from(row[j]).powi(2)).sum::<f64>();
+        let longest = (0..self.channels()).map(column).fold(0.0, f64::max).sqrt();
+        let factor = if longest > 0.0 { 1.0 / longest } else { 1.0 };
+        self.0.iter().flatten().map(|&x| f64::from(x) * factor).collect()
+    }
+
+    /// The inverse of [`ColourMatrix::normalized`]; none when rows or columns depend on each other.
+    pub fn inverse(&self) -> Option<Vec<f64>> {
+        let n = self.channels();
+        let mut from = self.normalized();
+        let mut to = Self::identity(n).normalized();
+        for column in 0..n {
+            let pivot =
+                (column..n).max_by(|&a, &b| from[a * n + column].abs().total_cmp(&from[b * n + column].abs()))?;
+            // Columns of length at most 1.
+            if from[pivot * n + column].abs() < 1e-4 {
+                return None;
+            }
+            for matrix in [&mut from, &mut to] {
+                (0..n).for_each(|j| matrix.swap(pivot * n + j, column * n + j));
+            }
+            let scale = 1.0 / from[column * n + column];
+            for matrix in [&mut from, &mut to] {
+                matrix[column * n..][..n].iter_mut().for_each(|x| *x *= scale);
+            }
+            for row in (0..n).filter(|&row| row != column) {
+                let factor = from[row * n + column];
+                for matrix in [&mut from, &mut to] {
+                    (0..n).for_each(|j| matrix[row * n + j] -= factor * matrix[column * n + j]);
+                }
+            }
+        }
+        Some(to)
+    }
+}
+
+/// Eigenvalues of a symmetric matrix, and its eigenvectors as columns, by Jacobi's rotations (Golub & Van Loan, "Matrix
+/// Computations", section 8.5).
+fn eigen(symmetric: &[Vec<f64>]) -> (Vec<f64>, Vec<Vec<f64>>) {
+    let n = symmetric.len();
+    let mut a: Vec<Vec<f64>> = symmetric.to_vec();
+    let mut vectors: Vec<Vec<f64>> = (0..n).map(|i| (0..n).map(|j| if i == j { 1.0 } else { 0.0 }).collect()).collect();
+    // Convergence is quadratic; small matrices need five or six sweeps.
+    for _ in 0..32 {
+        for p in 0..n {
+            for q in p + 1..n {
+                if a[p][q] == 0.0 {
+                    continue;
+                }
+                let theta = (a[q][q] - a[p][p]) / (2.0 * a[p][q]);
+                let tangent = theta.signum() / (theta.abs() + theta.hypot(1.0));
+                let cosine = 1.0 / tangent.hypot(1.0);
+                let sine = tangent * cosine;
+                let turn = |x: f64, y: f64| (cosine * x - sine * y, sine * x + cosine * y);
+                for row in a.iter_mut().chain(&mut vectors) {
+                    (row[p], row[q]) = turn(row[p], row[q]);
+                }
+                for j in 0..n {
+                    (a[p][j], a[q][j]) = turn(a[p][j], a[q][j]);
+                }
+            }
+        }
+    }
+    ((0..n).map(|i| a[i][i]).collect(), vectors)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn product(a: &[f64], b: &[f64], n: usize) -> Vec<f64> {
+        (0..n * n).map(|at| (0..n).map(|k| a[at / n * n + k] * b[k * n + at % n]).sum()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_root_times_its_transpose_is_the_covariance(values in prop::collection::vec(-1f64..1.0, 16), n in 1usize..5) {
+            let any = |i: usize, j: usize| values[i * 4 + j];
+            let entry = |i: usize, j: usize| (0..n).map(|k| any(i, k) * any(j, k)).sum::<f64>() + if i == j { 0.1 } else { 0.0 };
+            let covariance: Vec<Vec<f64>> = (0..n).map(|i| (0..n).map(|j| entry(i, j)).collect()).collect();
+            let root = ColourMatrix::of_covariance(&covariance).unwrap();
+            for i in 0..n {
+                for j in 0..n {
+                    let again: f64 = (0..n).map(|k| f64::from(root.rows()[i][k]) * f64::from(root.rows()[j][k])).sum();
+                    prop_assert!((again - covariance[i][j]).abs() < 1e-5, "{again}, not {}", covariance[i][j]);
+                }
+            }
+            let length = |k: usize| root.rows().iter().map(|row| row[k].powi(2)).sum::<f32>();
+            prop_assert!((1..n).all(|k| length(k) <= length(k - 1)), "the largest comes first");
+        }
+
+        #[test]
+        fn the_inverse_undoes_the_map(values in prop::collection::vec(-1f32..1.0, 9)) {
+            let matrix = ColourMatrix::new(values.chunks(3).map(<[f32]>::to_vec).collect());
+            if let Some(inverse) = matrix.inverse() {
+                let product = product(&matrix.normalized(), &inverse, 3);
+                for (at, value) in product.iter().enumerate() {
+                    let expected = if at % 4 == 0 { 1.0 } else { 0.0 };
+                    prop_assert!((value - expected).abs() < 1e-8, "{} at {}", value, at);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_map_of_the_channels_is_refused() {
+        assert!(ColourMatrix::imagenet().check(3).is_ok());
+        for (rows, why) in [
+            (vec![vec![1.0, 0.0], vec![0.0, 1.0]], "too small"),
+            (vec![vec![1.0, 0.0, 0.0], vec![0.0, 1.0, 0.0], vec![0.0, 1.0]], "a short row"),
+            (vec![vec![1.0, 2.0, 3.0], vec![2.0, 4.0, 6.0], vec![0.0, 0.0, 1.0]], "dependent rows"),
+            (vec![vec![f32::NAN, 0.0, 0.0], vec![0.0, 1.0, 0.0], vec![0.0, 0.0, 1.0]], "not a number"),
+        ] {
+            assert!(ColourMatrix::new(rows).check(3).is_err(), "{why}");
+        }
+        for covariance in [vec![], vec![vec![1.0, 0.2], vec![0.3, 1.0]], vec![vec![1.0, 2.0], vec![2.0, 1.0]]] {
+            let invalid = ColourMatrix::of_covariance(&covariance).unwrap_err();
+            assert_eq!(invalid.field, "covariance");
+        }
+    }
+}

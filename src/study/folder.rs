@@ -1,0 +1,246 @@
+//! The folder of a study: its plan, its runs so far, its images.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::error::StudyError;
+use super::plan::Plan;
+use super::row::{HEAD, Row, RunKey};
+use super::table;
+
+/// The folder of a study.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    path: PathBuf,
+}
+
+/// A folder that this process alone writes runs to.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) folder: Folder,
+    pub(super) rows: Vec<Row>,
+    runs: File,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl Folder {
+    /// The folder at `path`; it need not exist.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Path of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The plan that it was made for; `None` when it holds no study.
+    ///
+    /// # Errors
+    /// When the plan cannot be read.
+    pub fn plan(&self) -> Result<Option<Plan>, StudyError> {
+        let path = self.file("plan.json");
+        match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| StudyError::broken(&path, error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StudyError::file(&path)(error)),
+        }
+    }
+
+    /// The runs so far, in the order in which they ended. A last line that a killed process left unfinished is ignored.
+    ///
+    /// # Errors
+    /// When a line is not a run, or a run stands there twice.
+    pub fn rows(&self) -> Result<Vec<Row>, StudyError> {
+        let path = self.file("runs.csv");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(StudyError::file(&path)(error)),
+        };
+        let mut rows = Vec::new();
+        let mut seen: HashSet<RunKey> = HashSet::new();
+        for (i, line) in whole_lines(&text).lines().enumerate() {
+            let broken = |why: String| StudyError::broken(&path, format!("line {}: {why}", i + 1));
+            if i == 0 {
+                if line != table::line(HEAD).trim_end() {
+                    return Err(broken("not the head of a table of runs".into()));
+                }
+                continue;
+            }
+            let row = Row::from_line(line).map_err(broken)?;
+            if !seen.insert(row.key.clone()) {
+                return Err(broken("this run stands there twice".into()));
+            }
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    /// Begins or continues the study of `plan`.
+    ///
+    /// # Errors
+    /// When the folder holds another plan, another process works in it, or it cannot be written.
+    pub(super) fn open(&self, plan: &Plan) -> Result<Open, StudyError> {
+        fs::create_dir_all(&self.path).map_err(StudyError::file(&self.path))?;
+        let lock_path = self.file("lock");
+        let lock = File::create(&lock_path).map_err(StudyError::file(&lock_path))?;
+        lock.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => StudyError::Busy(self.path.clone()),
+            fs::TryLockError::Error(error) => StudyError::file(&lock_path)(error),
+        })?;
+        match self.plan()? {
+            Some(here) if here == *plan => {}
+            Some(here) => return Err(self.differs(&here, plan)),
+            None => self.write("plan.json", pretty(plan, &self.file("plan.json"))?.as_bytes())?,
+        }
+        let rows = self.rows()?;
+        let path = self.file("runs.csv");
+        let mut runs = OpenOptions::new().create(true).append(true).open(&path).map_err(StudyError::file(&path))?;
+        let whole = fs::read(&path).map(|text| text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
+        let whole = whole.map_err(StudyError::file(&path))?;
+        runs.set_len(whole as u64).map_err(StudyError::file(&path))?;
+        if whole == 0 {
+            runs.write_all(table::line(HEAD).as_bytes()).map_err(StudyError::file(&path))?;
+        }
+        Ok(Open { folder: self.clone(), rows, runs, _lock: lock })
+    }
+
+    /// Writes a file whole or not at all.
+    pub(super) fn write(&self, name: &str, contents: &[u8]) -> Result<(), StudyError> {
+        let path = self.file(name);
+        let unfinished = path.with_added_extension("part");
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(StudyError::file(parent))?;
+        }
+        fs::write(&unfinished, contents).map_err(StudyError::file(&unfinished))?;
+        fs::rename(&unfinished, &path).map_err(StudyError::file(&path))
+    }
+
+    /// The first place where two plans differ.
+    fn differs(&self, here: &Plan, asked: &Plan) -> StudyError {
+        let document = |plan: &Plan| serde_json::to_value(plan).unwrap_or_default();
+        let (field, here, asked) = difference("", &document(here), &document(asked))
+            .unwrap_or_else(|| ("plan".into(), "one thing".into(), "another".into()));
+        StudyError::Differs { folder: self.path.clone(), field, here, asked }
+    }
+}
+
+impl Open {
+    /// Adds runs to the table.
+    pub(super) fn add(&mut self, rows: Vec<Row>) -> Result<(), StudyError> {
+        let path = self.folder.file("runs.csv");
+        let lines: String = rows.iter().map(Row::to_line).collect();
+        self.runs.write_all(lines.as_bytes()).map_err(StudyError::file(&path))?;
+        self.rows.extend(rows);
+        Ok(())
+    }
+}
+
+/// Where the image of a run lies, from the study's folder; every name gives another path.
+pub(super) fn image_path(key: &RunKey) -> String {
+    let unit = key.unit.strip_prefix(&key.layer).unwrap_or(&key.unit).trim_start_matches(':');
+    let [model, method, layer, unit, arm] = [&key.model, &key.method, &key.layer, unit, &key.arm].map(plain);
+    format!("images/{model}/{method}/{layer}/{unit}-{}-{arm}.png", key.repeat)
+}
+
+/// A name as every file system takes it: other characters than letters, digits, `.`, `_` and `-` become `=` and their
+/// bytes in hexadecimal.
+fn plain(name: &str) -> String {
+    let mut plain = String::new();
+    for (i, byte) in name.bytes().enumerate() {
+        match byte {
+            b'.' if i == 0 => plain.push_str("=2e"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => plain.push(byte.into()),
+            byte => plain.push_str(&format!("={byte:02x}")),
+        }
+    }
+    plain
+}
+
+/// The part of a text up to its last line feed.
+fn whole_lines(text: &str) -> &str {
+    text.rfind('\n').map_or("", |end| &text[..=end])
+}
+
+/// A document as JSON for people.
+pub(super) fn pretty(document: &impl serde::Serialize, path: &Path) -> Result<String, StudyError> {
+    serde_json::to_string_pretty(document).map(|text| text + "\n").map_err(|error| StudyError::broken(path, error))
+}
+
+/// The path of the first value that differs, and both values in short.
+fn difference(path: &str, here: &Value, asked: &Value) -> Option<(String, String, String)> {
+    if here == asked {
+        return None;
+    }
+    let below = |name: String| if path.is_empty() { name } else { format!("{path}.{name}") };
+    match (here, asked) {
+        (Value::Object(a), Value::Object(b)) => {
+            let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            let null = Value::Null;
+            let of = |map: &serde_json::Map<String, Value>, name: &str| map.get(name).unwrap_or(&null).clone();
+            // What follows from the rest comes last.
+            let (causes, effects): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| *name != "settings");
+            let mut names = causes.into_iter().chain(effects);
+            names.find_map(|name| difference(&below(name.clone()), &of(a, name), &of(b, name)))
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            (0..).zip(a.iter().zip(b)).find_map(|(i, (a, b)): (usize, _)| difference(&format!("{path}[{i}]"), a, b))
+        }
+        _ => Some((path.to_owned(), short(here), short(asked))),
+    }
+}
+
+fn short(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::Array(values) => match values.iter().map(|value| value["name"].as_str()).collect::<Option<Vec<_>>>() {
+            Some(names) if !names.is_empty() => names.join(", "),
+            _ => format!("{} values", values.len()),
+        },
+        value => crate::Invalid::new("", value, "").value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_difference_is_named_by_its_path() {
+        let here = json!({"seed": 1, "arms": [{"name": "plain", "request": {"gate": "plain"}}]});
+        let other_gate = json!({"seed": 1, "arms": [{"name": "plain", "request": {"gate": "soft"}}]});
+        assert_eq!(
+            difference("", &here, &other_gate).unwrap(),
+            ("arms[0].request.gate".into(), "\"plain\"".into(), "\"soft\"".into())
+        );
+        let more = json!({"seed": 1, "arms": [{"name": "plain"}, {"name": "auto"}]});
+        assert_eq!(difference("", &here, &more).unwrap(), ("arms".into(), "plain".into(), "plain, auto".into()));
+        assert_eq!(difference("", &here, &here.clone()), None);
+    }
+
+    #[test]
+    fn every_run_has_a_file_of_its_own() {
+        let key = |layer: &str, arm: &str| RunKey {
+            model: "m".into(),
+            method: "fourier+transforms".into(),
+            layer: layer.into(),
+            unit: format!("{layer}:3@center"),
+            repeat: 1,
+            arm: arm.into(),
+        };
+        let paths = [key("a/b", "slope:0.1"), key("a_b", "slope:0.1"), key("a=2fb", "slope:0.1"), key("..", "plain")]
+            .map(|key| image_path(&key));
+        assert_eq!(paths[0], "images/m/fourier=2btransforms/a=2fb/3=40center-1-slope=3a0.1.png");
+        assert_eq!(paths.iter().collect::<HashSet<_>>().len(), 4);
+        assert!(!paths[3].contains(".."), "{}", paths[3]);
+    }
+}

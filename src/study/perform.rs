@@ -1,0 +1,260 @@
+//! Runs what a plan asks for and the folder does not have yet.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::error::StudyError;
+use super::folder::{Folder, Open, image_path};
+use super::plan::{Plan, PlannedLayer, PlannedModel, PlannedSettings, limits, request_for};
+use super::row::{Row, RunKey};
+use super::summary::Summary;
+use super::toy;
+use super::variant::Variant;
+use crate::Invalid;
+use crate::engine::Engine;
+use crate::maximize::{Objective, Observer, Outcome, Point, Task, maximize};
+use crate::network::Model;
+
+/// How a study is run; none of this changes its scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// Most stimuli of one batch.
+    pub batch: usize,
+    /// Units of each layer, from the first one drawn, whose images of the first start are kept; `None` keeps all images.
+    pub images: Option<usize>,
+}
+
+/// How far a study is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress<'a> {
+    /// Runs done, and the part of those that run now.
+    pub done: f64,
+    /// Runs of the plan.
+    pub total: usize,
+    /// What runs now.
+    pub now: &'a str,
+}
+
+/// Told how far the study is; `false` stops it, and what runs then is lost.
+pub type Watch<'a> = dyn FnMut(Progress<'_>) -> bool + 'a;
+
+/// One batch of runs: units of one layer under one arm.
+struct Batch<'a> {
+    model: &'a PlannedModel,
+    method: &'a Variant,
+    layer: &'a PlannedLayer,
+    /// Indices of the units in the layer.
+    units: std::ops::Range<usize>,
+    /// Index, among all units of the model, of the layer's first one.
+    first: usize,
+    repeat: u32,
+    arm: &'a Variant,
+}
+
+/// Runs everything that is missing; gives whether the study is complete.
+///
+/// The runs are ordered by start, model, method, units and arm, so that a study that was stopped compares all arms on
+/// the same units. A stopped study goes on where it stopped.
+///
+/// # Errors
+/// When the folder holds another study, or a run fails.
+pub fn perform(
+    folder: &Folder,
+    plan: &Plan,
+    models: &[Arc<Model>],
+    engine: &dyn Engine,
+    manner: &Manner,
+    watch: &mut Watch<'_>,
+) -> Result<bool, StudyError> {
+    let mut open = folder.open(plan)?;
+    if let Some(toys) = &plan.toys
+        && !toy::perform(folder, toys, &plan.base, plan.seed, engine, watch)?
+    {
+        return Ok(false);
+    }
+    let mut done: HashSet<RunKey> = open.rows.iter().map(|row| row.key.clone()).collect();
+    for batch in batches(plan, manner.batch.max(1)) {
+        let missing: Vec<usize> = batch.units.clone().filter(|&unit| !done.contains(&batch.key(unit))).collect();
+        if missing.is_empty() {
+            continue;
+        }
+        let model = models.iter().find(|model| model.id == batch.model.id && model.digest == batch.model.digest);
+        let model = model.ok_or_else(|| Invalid::new("models", &batch.model.id, "the model that was planned with"))?;
+        let Some(rows) = run(&mut open, plan, &batch, &missing, model, engine, manner, watch)? else {
+            return Ok(false);
+        };
+        done.extend(rows.iter().map(|row| row.key.clone()));
+        open.add(rows)?;
+    }
+    Ok(true)
+}
+
+/// All batches of a plan, in the order in which they run.
+fn batches(plan: &Plan, size: usize) -> Vec<Batch<'_>> {
+    let mut batches = Vec::new();
+    for repeat in 0..plan.repeats {
+        for model in &plan.models {
+            for method in &plan.methods {
+                let longest = model.layers.iter().map(|layer| layer.units.len()).max().unwrap_or(0);
+                for from in (0..longest).step_by(size) {
+                    let mut first = 0;
+                    for layer in &model.layers {
+                        let units = from..(from + size).min(layer.units.len());
+                        for arm in plan.arms.iter().filter(|_| !units.is_empty()) {
+                            batches.push(Batch { model, method, layer, units: units.clone(), first, repeat, arm });
+                        }
+                        first += layer.units.len();
+                    }
+                }
+            }
+        }
+    }
+    batches
+}
+
+impl Batch<'_> {
+    fn key(&self, unit: usize) -> RunKey {
+        RunKey {
+            model: self.model.id.clone(),
+            method: self.method.name.clone(),
+            layer: self.layer.name.clone(),
+            unit: self.layer.units[unit].clone(),
+            repeat: self.repeat,
+            arm: self.arm.name.clone(),
+        }
+    }
+}
+
+/// Runs these units of a batch; `None` when it was stopped.
+#[expect(clippy::too_many_arguments)]
+fn run(
+    open: &mut Open,
+    plan: &Plan,
+    batch: &Batch<'_>,
+    units: &[usize],
+    model: &Model,
+    engine: &dyn Engine,
+    manner: &Manner,
+    watch: &mut Watch<'_>,
+) -> Result<Option<Vec<Row>>, StudyError> {
+    let (arm, method) = (&batch.arm.name, &batch.method.name);
+    let what = format!("{} {} {method}, {arm}, start {}", model.id, batch.layer.name, batch.repeat + 1);
+    let settings = plan.settings_of(&model.id, method, arm);
+    let settings = settings.ok_or_else(|| Invalid::new("settings", &what, "an entry for every arm"))?;
+    let seed = |unit: usize| plan.request_seed(batch.repeat, batch.first + unit);
+    let wanted: Vec<(&str, u64)> = units.iter().map(|&unit| (&*batch.layer.units[unit], seed(unit))).collect();
+    let (done, total) = (open.rows.len(), plan.runs());
+    let mut watcher =
+        Watcher { watch, done, total, running: wanted.len(), share: 0.0, steps: 1, what: &what, on: true };
+    let started = Instant::now();
+    let Some(made) = make(model, settings, &wanted, engine, &mut watcher)? else { return Ok(None) };
+    let seconds = started.elapsed().as_secs_f32() / units.len() as f32;
+    let mut rows = Vec::with_capacity(units.len());
+    for ((&unit, (_, seed)), (outcome, steps)) in units.iter().zip(wanted).zip(made) {
+        let key = batch.key(unit);
+        if manner.images.is_none_or(|images| batch.repeat == 0 && unit < images) {
+            open.folder.write(&image_path(&key), &outcome.png)?;
+        }
+        rows.push(Row::new(key, seed, steps, seconds, &outcome));
+    }
+    Ok(Some(rows))
+}
+
+/// Makes stimuli for units with these seeds, and tells the steps of each run; `None` when it was stopped.
+///
+/// Each is what the same request for that unit alone would give.
+pub(super) fn make(
+    model: &Model,
+    settings: &PlannedSettings,
+    units: &[(&str, u64)],
+    engine: &dyn Engine,
+    watcher: &mut Watcher<'_, '_>,
+) -> Result<Option<Vec<(Outcome, u32)>>, StudyError> {
+    let objectives = units.iter().map(|(unit, _)| unit.parse()).collect::<Result<Vec<Objective>, Invalid>>()?;
+    let resolved = request_for(&model.id, &settings.request, objectives, 0)?.resolve(model, &limits())?;
+    let tasks: Vec<Task> =
+        resolved.tasks().into_iter().zip(units).map(|(task, &(_, seed))| Task { seed, stream: 0, ..task }).collect();
+    watcher.steps = resolved.settings.steps;
+    let outcomes = maximize(engine, model, &tasks, &resolved.settings, watcher);
+    let outcomes = outcomes.map_err(|source| StudyError::Run { what: watcher.what.to_owned(), source })?;
+    let outcomes: Option<Vec<Outcome>> = outcomes.into_iter().collect();
+    Ok(outcomes.map(|outcomes| outcomes.into_iter().map(|outcome| (outcome, resolved.settings.steps)).collect()))
+}
+
+/// Makes again, from its first start, every unit that the report shows and whose images are not there; a seed gives the same
+/// image twice. Gives whether it came to its end.
+///
+/// # Errors
+/// When a run fails, or gives another score than before.
+pub fn exhibit(
+    folder: &Folder,
+    plan: &Plan,
+    models: &[Arc<Model>],
+    engine: &dyn Engine,
+    summary: &Summary,
+    watch: &mut Watch<'_>,
+) -> Result<bool, StudyError> {
+    let _open = folder.open(plan)?;
+    for table in &summary.tables {
+        let Some(model) = models.iter().find(|model| model.id == table.model) else { continue };
+        for (unit, _) in table.losses(&plan.arms, &summary.view) {
+            for run in unit.arms.iter().filter_map(|arm| arm.runs.first()) {
+                let path = image_path(&run.key);
+                if folder.file(&path).exists() {
+                    continue;
+                }
+                let what = format!("{} {} {}, {} for its image", model.id, run.key.unit, table.method, run.key.arm);
+                let settings = plan.settings_of(&model.id, &table.method, &run.key.arm);
+                let settings = settings.ok_or_else(|| Invalid::new("settings", &what, "an entry for every arm"))?;
+                let mut watcher = Watcher::new(watch, &what);
+                let made = make(model, settings, &[(&run.key.unit, run.seed)], engine, &mut watcher)?;
+                let Some((outcome, _)) = made.as_ref().and_then(|made| made.first()) else { return Ok(false) };
+                // A device that computes otherwise than the one of the runs would show images of other scores.
+                if (outcome.score - run.score).abs() > 1e-3 * run.score.abs() {
+                    let why = format!("{what}: scores {} now, {} in the table", outcome.score, run.score);
+                    return Err(StudyError::broken(&folder.file("runs.csv"), why));
+                }
+                folder.write(&path, &outcome.png)?;
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Passes on how far a batch is, and drops it when it is to stop.
+pub(super) struct Watcher<'a, 'b> {
+    pub(super) watch: &'a mut Watch<'b>,
+    /// Runs done before this batch, of how many.
+    pub(super) done: usize,
+    pub(super) total: usize,
+    /// Stimuli of this batch, and the share of their steps that is done.
+    pub(super) running: usize,
+    pub(super) share: f64,
+    pub(super) steps: u32,
+    pub(super) what: &'a str,
+    pub(super) on: bool,
+}
+
+impl<'a, 'b> Watcher<'a, 'b> {
+    /// Before any run of the plan.
+    pub(super) fn new(watch: &'a mut Watch<'b>, what: &'a str) -> Self {
+        Self { watch, done: 0, total: 0, running: 0, share: 0.0, steps: 1, what, on: true }
+    }
+}
+
+impl Observer for Watcher<'_, '_> {
+    fn keep(&mut self, stimulus: usize) -> bool {
+        if stimulus == 0 && self.on {
+            let done = self.done as f64 + self.share * self.running as f64;
+            self.on = (self.watch)(Progress { done, total: self.total, now: self.what });
+        }
+        self.on
+    }
+
+    fn scored(&mut self, stimulus: usize, point: Point) {
+        if stimulus == 0 {
+            self.share = (f64::from(point.step) / f64::from(self.steps.max(1))).min(1.0);
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The plan of a study: everything that is decided before anything runs.
+
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::toy::{self, Toys};
+use super::variant::{Fields, Variant, laid_over};
+use crate::Invalid;
+use crate::maximize::{Limits, Objective, Request, Settings};
+use crate::network::{Model, Network, NodeId, Op, Selection, Unit};
+
+/// What a user asks a study to be.
+#[derive(Debug, Clone)]
+pub struct Design {
+    /// The models, each with the layers whose units are drawn; without layers four activations spread by depth.
+    pub models: Vec<(Arc<Model>, Vec<String>)>,
+    /// Units drawn per layer.
+    pub units_per_layer: usize,
+    /// Class logits drawn per model, if it has an output `[K]`.
+    pub logits: usize,
+    /// How the positions of a channel become one number where the layer does not say: `mean`, `center`, `max`, `topF`.
+    pub reduce: String,
+    /// Seed of the choice of units; the starts' seeds follow it.
+    pub seed: u64,
+    /// Starts per unit.
+    pub repeats: u32,
+    /// Steps of an arm whose step costs two passes; dearer arms get fewer.
+    pub steps: u32,
+    /// Fields of every request.
+    pub base: Fields,
+    /// What is compared.
+    pub arms: Vec<Variant>,
+    /// How images are made: each gets a table of its own.
+    pub methods: Vec<Variant>,
+    /// Name of the device that everything runs on.
+    pub device: String,
+    /// The study of toy functions, if any.
+    pub toys: Option<Toys>,
+}
+
+/// The plan of a study. Two equal plans give equal scores.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Version of the program that runs it.
+    pub program: String,
+    /// Name of the device that everything runs on.
+    pub device: String,
+    /// Seed of the choice of units; the starts' seeds follow it.
+    pub seed: u64,
+    /// Starts per unit.
+    pub repeats: u32,
+    /// Steps of an arm whose step costs two passes.
+    pub steps: u32,
+    /// Fields of every request.
+    pub base: Fields,
+    /// The models and their units.
+    pub models: Vec<PlannedModel>,
+    /// How images are made.
+    pub methods: Vec<Variant>,
+    /// What is compared.
+    pub arms: Vec<Variant>,
+    /// What every arm means for every model under every method.
+    pub settings: Vec<PlannedSettings>,
+    /// The study of toy functions, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toys: Option<Toys>,
+}
+
+/// A model of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedModel {
+    /// Its id.
+    pub id: String,
+    /// SHA-256 of its weight file.
+    pub digest: String,
+    /// The layers with the units drawn from them.
+    pub layers: Vec<PlannedLayer>,
+}
+
+/// A layer of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedLayer {
+    /// Its name.
+    pub name: String,
+    /// The units drawn, as text, in the order drawn.
+    pub units: Vec<String>,
+    /// Names of the classes that the units are, where they are logits with known classes; else empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+}
+
+/// What an arm means for a model under a method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedSettings {
+    /// Id of the model.
+    pub model: String,
+    /// Name of the method.
+    pub method: String,
+    /// Name of the arm.
+    pub arm: String,
+    /// The request, but for objectives and seed.
+    pub request: Fields,
+    /// The settings that it resolves to, every default filled in.
+    pub settings: Value,
+}
+
+/// Distance between the seeds of two starts of one unit; the units of a model lie in between.
+const SEEDS_PER_REPEAT: u64 = 1_000_000;
+
+/// Layers that are chosen where none are named.
+const DEFAULT_LAYERS: usize = 4;
+
+impl Plan {
+    /// Draws the units and resolves every arm against every model, so that nothing is found wrong half-way.
+    ///
+    /// # Errors
+    /// Names what does not exist or does not fit.
+    pub fn new(design: &Design) -> Result<Self, Invalid> {
+        let Design { seed, repeats, steps, ref device, .. } = *design;
+        let least = |field: &str, value: u64, least: u64| match value >= least {
+            true => Ok(()),
+            false => Err(Invalid::new(field, value, format!("a whole number from {least}"))),
+        };
+        if !design.models.is_empty() {
+            least("seeds", repeats.into(), 1)?;
+            least("units_per_layer", (design.units_per_layer + design.logits) as u64, 1)?;
+        }
+        least("steps", steps.into(), 1)?;
+        for (field, variants) in [("arms", &design.arms), ("methods", &design.methods)] {
+            if variants.is_empty() {
+                return Err(Invalid::new(field, "nothing", "at least one name"));
+            }
+            for (i, variant) in variants.iter().enumerate() {
+                if variants[..i].iter().any(|earlier| earlier.name == variant.name) {
+                    return Err(Invalid::new(field, &variant.name, "each name once"));
+                }
+            }
+        }
+        let mut models = Vec::with_capacity(design.models.len());
+        let mut settings = Vec::new();
+        for (model, layers) in &design.models {
+            if models.iter().any(|planned: &PlannedModel| planned.id == model.id) {
+                return Err(Invalid::new("models", &model.id, "each model once"));
+            }
+            let layers = planned_layers(design, model, layers)?;
+            for method in &design.methods {
+                for arm in &design.arms {
+                    settings.push(planned_settings(design, model, &layers, method, arm)?);
+                }
+            }
+            models.push(PlannedModel { id: model.id.clone(), digest: model.digest.clone(), layers });
+        }
+        if let Some(toys) = &design.toys {
+            toy::check(toys, &design.base)?;
+        }
+        Ok(Self {
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            device: device.clone(),
+            seed,
+            repeats,
+            steps,
+            base: design.base.clone(),
+            models,
+            methods: design.methods.clone(),
+            arms: design.arms.clone(),
+            settings,
+            toys: design.toys.clone(),
+        })
+    }
+
+    /// Seed of the request for the `unit`-th unit of a model (counted over its layers) at one of its starts.
+    pub fn request_seed(&self, repeat: u32, unit: usize) -> u64 {
+        self.seed + u64::from(repeat) * SEEDS_PER_REPEAT + unit as u64
+    }
+
+    /// What an arm means for a model under a method.
+    pub fn settings_of(&self, model: &str, method: &str, arm: &str) -> Option<&PlannedSettings> {
+        self.settings.iter().find(|s| (s.model.as_str(), s.method.as_str(), s.arm.as_str()) == (model, method, arm))
+    }
+
+    /// Number of stimuli that the plan asks for, toys not counted.
+    pub fn runs(&self) -> usize {
+        let units: usize = self.models.iter().flat_map(|model| &model.layers).map(|layer| layer.units.len()).sum();
+        units * self.repeats as usize * self.methods.len() * self.arms.len()
+    }
+}
+
+/// The layers of a model with their units.
+fn planned_layers(design: &Design, model: &Model, layers: &[String]) -> Result<Vec<PlannedLayer>, Invalid> {
+    let network = &model.network;
+    let logits = logits(network);
+    let named: Vec<String> = match layers {
+        [] => spread(network, logits).into_iter().map(|id| network.node(id).name.clone()).collect(),
+        layers => layers.to_vec(),
+    };
+    let mut planned: Vec<PlannedLayer> = Vec::new();
+    let wanted = named.iter().filter(|_| design.units_per_layer > 0).map(|name| (name.clone(), design.units_per_layer));
+    let wanted = wanted.collect::<Vec<_>>().into_iter();
+    let output = logits.filter(|_| design.logits > 0).map(|id| (network.node(id).name.clone(), design.logits));
+    for (layer, count) in wanted.chain(output) {
+        let (name, reduce) = layer.split_once('@').unwrap_or((&layer, &design.reduce));
+        if planned.iter().any(|earlier| earlier.name == name) {
+            return Err(Invalid::new("layers", name, "each layer once; the logits have a number of their own"));
+        }
+        planned.push(draw(design.seed, model, name, reduce, count)?);
+    }
+    Ok(planned)
+}
+
+/// Draws units of a layer; which ones depends on the seed, the model and the layer alone.
+fn draw(seed: u64, model: &Model, layer: &str, reduce: &str, count: usize) -> Result<PlannedLayer, Invalid> {
+    let network = &model.network;
+    let unit = |channel: usize| -> Result<Unit, Invalid> {
+        let id = network.find(layer);
+        let is_map = id.is_some_and(|id| network.node(id).shape.feature_map().is_some());
+        let text = match (is_map, reduce) {
+            (false, _) | (true, "mean" | "") => format!("{layer}:{channel}"),
+            (true, reduce) => format!("{layer}:{channel}@{reduce}"),
+        };
+        let unit: Unit =
+            text.parse().map_err(|_| Invalid::new("layers", layer, "NAME, or NAME@center and the like"))?;
+        if !matches!(unit.selection, Selection::Channel { .. }) {
+            return Err(Invalid::new("layers", format!("{layer}@{reduce}"), "mean, center, max or topF behind the @"));
+        }
+        unit.locate(network, |id| network.node(id).shape.clone()).map_err(|error| error.within("layers"))?;
+        Ok(unit)
+    };
+    // Also finds out whether the layer is there.
+    let id = network.find(&unit(0)?.layer).unwrap_or(Network::INPUT);
+    let channels = network.node(id).shape.channels();
+    let mut stream = [0u8; 8];
+    stream.copy_from_slice(&Sha256::digest(format!("{} {layer}", model.id))[..8]);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(u64::from_le_bytes(stream));
+    let mut left: Vec<usize> = (0..channels).collect();
+    let drawn = (0..count.min(channels)).map(|_| left.swap_remove(rng.random_range(0..left.len())));
+    let units = drawn.map(unit).collect::<Result<Vec<Unit>, Invalid>>()?;
+    let classes: Option<Vec<String>> = units.iter().map(|unit| model.class_of(unit).map(str::to_owned)).collect();
+    let units = units.iter().map(Unit::to_string).collect();
+    Ok(PlannedLayer { name: layer.to_owned(), units, classes: classes.unwrap_or_default() })
+}
+
+/// The layer of class logits: the first output, or what a softmax there reads.
+fn logits(network: &Network) -> Option<NodeId> {
+    let mut id = *network.outputs().first()?;
+    while let Op::Softmax { .. } = network.node(id).op {
+        id = *network.node(id).inputs.first()?;
+    }
+    (network.node(id).shape.len() == 1).then_some(id)
+}
+
+/// Activations of feature maps, spread evenly over those below the logits.
+fn spread(network: &Network, logits: Option<NodeId>) -> Vec<NodeId> {
+    let below = match logits {
+        Some(logits) => network.below(&[logits]),
+        None => (0..network.nodes().len()).map(NodeId).collect(),
+    };
+    let is_activation = |id: &NodeId| {
+        let node = network.node(*id);
+        matches!(node.op, Op::Activation(_)) && node.shape.feature_map().is_some()
+    };
+    let activations: Vec<NodeId> = below.into_iter().filter(is_activation).collect();
+    let chosen = DEFAULT_LAYERS.min(activations.len());
+    (0..chosen).map(|i| activations[(2 * i + 1) * activations.len() / (2 * chosen)]).collect()
+}
+
+/// Resolves an arm against a model under a method, for one unit of each layer.
+fn planned_settings(
+    design: &Design,
+    model: &Model,
+    layers: &[PlannedLayer],
+    method: &Variant,
+    arm: &Variant,
+) -> Result<PlannedSettings, Invalid> {
+    let request = laid_over(&[&design.base, &method.request, &arm.request]);
+    let place = format!("{} under {}", arm.name, method.name);
+    let units: Vec<String> = layers.iter().filter_map(|layer| layer.units.first().cloned()).collect();
+    let (request, settings) = planned_request(model, request, design.steps, &units, &place)?;
+    let (model, method, arm) = (model.id.clone(), method.name.clone(), arm.name.clone());
+    Ok(PlannedSettings { model, method, arm, request, settings })
+}
+
+/// The request with its steps, unless it has its own: `steps` where a step costs two passes, else fewer, so that all
+/// spend the same passes. And the settings that it resolves to.
+pub(super) fn planned_request(
+    model: &Model,
+    mut request: Fields,
+    steps: u32,
+    units: &[String],
+    place: &str,
+) -> Result<(Fields, Value), Invalid> {
+    for field in ["model", "objective", "objectives", "seed"] {
+        if request.contains_key(field) {
+            let expected = "request fields other than model, objective, objectives and seed";
+            return Err(Invalid::new(place, field, expected));
+        }
+    }
+    let own_steps = request.contains_key("steps");
+    request.entry("steps").or_insert(steps.into());
+    let resolve = |request: &Fields| resolved(model, request, units).map_err(|error| error.within(place));
+    let mut settings = resolve(&request)?;
+    // A step of the true proxy without views costs three passes, of all others two.
+    if !own_steps && kind(&settings) == Some("true-proxy") && has_no_views(&settings) {
+        request.insert("steps".to_owned(), (steps * 2 / 3).max(1).into());
+        settings = resolve(&request)?;
+    }
+    Ok((request, settings))
+}
+
+fn kind(settings: &Value) -> Option<&str> {
+    settings.pointer("/gate/kind").and_then(Value::as_str)
+}
+
+fn has_no_views(settings: &Value) -> bool {
+    settings.get("transforms").and_then(Value::as_array).is_none_or(Vec::is_empty)
+}
+
+fn resolved(model: &Model, request: &Fields, units: &[String]) -> Result<Value, Invalid> {
+    let objectives = units.iter().map(|unit| unit.parse()).collect::<Result<Vec<Objective>, Invalid>>()?;
+    let settings: Settings = request_for(&model.id, request, objectives, 0)?.resolve(model, &limits())?.settings;
+    serde_json::to_value(&settings).map_err(|error| Invalid::new("settings", error, "settings that JSON can hold"))
+}
+
+/// A study is a user's own: it may ask for more than a service allows.
+pub(super) fn limits() -> Limits {
+    Limits { steps: 1_000_000, side: 8192, objectives: 1 << 20 }
+}
+
+/// The request of these fields for objectives.
+pub(super) fn request_for(
+    model: &str,
+    fields: &Fields,
+    objectives: Vec<Objective>,
+    seed: u64,
+) -> Result<Request, Invalid> {
+    let mut fields = fields.clone();
+    fields.insert("model".to_owned(), model.into());
+    let mut request: Request = serde_json::from_value(Value::Object(fields.clone())).map_err(|error| {
+        fields.remove("model");
+        Invalid::new("request", Value::Object(fields), format!("a request: {error}"))
+    })?;
+    request.objectives = Some(objectives);
+    request.seed = Some(seed);
+    Ok(request)
+}

@@ -1,0 +1,66 @@
+//! Grids of images: rows are units, columns are arms.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use base64::Engine;
+use image::imageops::{FilterType, resize};
+use image::{DynamicImage, ImageFormat};
+
+use super::html::{Cell, number, table, text};
+use crate::study::folder::{Folder, image_path};
+use crate::study::row::Row;
+use crate::study::summary::UnitScores;
+
+/// Longest side of an image in the page, in pixels; the folder has them in full.
+const LARGEST: u32 = 88;
+
+/// A grid of the first start of these units, each with a remark.
+pub(super) fn grid(folder: &Folder, caption: &str, units: &[(&UnitScores, String)], arms: &[&str]) -> String {
+    let heads: Vec<&str> = std::iter::once("unit").chain(arms.iter().copied()).collect();
+    let rows = units.iter().map(|(unit, remark)| {
+        let runs: Vec<&Row> = unit.arms.iter().filter_map(|arm| arm.runs.first()).collect();
+        let best = runs.iter().map(|run| run.score).fold(f32::NEG_INFINITY, f32::max);
+        let mut row = vec![Cell::head(format!("{} {remark}", unit.unit))];
+        row.extend(runs.into_iter().map(|run| cell(folder, run, run.score == best)));
+        row
+    });
+    table(caption, &heads, rows.collect())
+}
+
+fn cell(folder: &Folder, run: &Row, best: bool) -> Cell {
+    let path = image_path(&run.key);
+    let score = number(run.score.into());
+    let alive = if run.alive { "" } else { ", dead" };
+    let alt = text(&format!("{} under {}: score {score}{alive}", run.key.unit, run.key.arm));
+    let image = match thumbnail(&folder.file(&path)) {
+        Some(png) => {
+            let data = base64::engine::general_purpose::STANDARD.encode(png);
+            // The link leads to the full image as long as the page lies in its folder.
+            let link = text(&path.replace('=', "%3D"));
+            format!("<a href=\"{link}\"><img src=\"data:image/png;base64,{data}\" alt=\"{alt}\"></a>")
+        }
+        None => "<span class=\"none\">no image kept</span>".to_owned(),
+    };
+    let score = if best { format!("<b>{score}</b>") } else { score };
+    Cell::html(format!("{image}<br>{score}{alive}"))
+}
+
+/// A PNG no larger than [`LARGEST`] of the image at this path; `None` when there is none that can be read.
+fn thumbnail(path: &Path) -> Option<Vec<u8>> {
+    let bytes = std::fs::read(path).ok()?;
+    let image = image::load_from_memory_with_format(&bytes, ImageFormat::Png).ok()?;
+    let longest = image.width().max(image.height());
+    if longest <= LARGEST {
+        return Some(bytes);
+    }
+    let side = |side: u32| (side * LARGEST).div_ceil(longest);
+    let (width, height) = (side(image.width()), side(image.height()));
+    let smaller: DynamicImage = match image {
+        DynamicImage::ImageLuma8(grey) => resize(&grey, width, height, FilterType::Triangle).into(),
+        image => resize(&image.to_rgb8(), width, height, FilterType::Triangle).into(),
+    };
+    let mut png = Cursor::new(Vec::new());
+    smaller.write_to(&mut png, ImageFormat::Png).ok()?;
+    Some(png.into_inner())
+}

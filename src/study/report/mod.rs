@@ -1,0 +1,42 @@
+//! The files that tell what a study found: `summary.csv`, `summary.json`, and `report.html`, one page that needs nothing
+//! beside it.
+
+mod gallery;
+mod html;
+mod page;
+mod plots;
+mod sections;
+mod svg;
+
+use super::error::StudyError;
+use super::folder::{Folder, pretty};
+use super::summary::{Summary, View, summarize};
+use super::toy;
+use crate::Invalid;
+
+/// Makes the summary of the runs that the folder has.
+///
+/// # Errors
+/// When the folder holds no study, or the view names an arm that the study does not have.
+pub fn summary(folder: &Folder, view: Option<&View>) -> Result<Summary, StudyError> {
+    let plan = planned(folder)?;
+    let usual = View::of(&plan.arms);
+    let toys = toy::rows(folder)?.unwrap_or_default();
+    Ok(summarize(&plan, &folder.rows()?, &toys, view.unwrap_or(&usual))?)
+}
+
+/// Writes the summary and the page into the folder.
+///
+/// # Errors
+/// When the folder holds no study or cannot be written.
+pub fn report(folder: &Folder, summary: &Summary) -> Result<(), StudyError> {
+    let plan = planned(folder)?;
+    folder.write("summary.csv", summary.to_csv().as_bytes())?;
+    folder.write("summary.json", pretty(summary, &folder.file("summary.json"))?.as_bytes())?;
+    folder.write("report.html", page::page(folder, &plan, summary).as_bytes())
+}
+
+fn planned(folder: &Folder) -> Result<super::plan::Plan, StudyError> {
+    let none = || Invalid::new("out", folder.file("").display(), "the folder of a study, with its plan.json");
+    Ok(folder.plan()?.ok_or_else(none)?)
+}

@@ -1,0 +1,174 @@
+//! The comparison for one model under one method.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use super::html::{Cell, details, number, optional, percent, probability, table, text};
+use super::{gallery, plots};
+use crate::study::folder::Folder;
+use crate::study::plan::Plan;
+use crate::study::summary::{ArmSummary, Contest, Section, Summary, Table, UnitScores};
+
+/// Units of each layer whose images are shown.
+const SHOWN: usize = 2;
+
+/// Everything about one model under one method.
+pub(super) fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, index: usize, found: &Table) -> String {
+    let view = &summary.view;
+    let arms: Vec<&str> = plan.arms.iter().map(|arm| arm.name.as_str()).collect();
+    let against = arms.iter().position(|arm| *arm == view.against).unwrap_or(0);
+    let mut html = format!("<h2 id=\"t{index}\">{}, {}</h2>\n", text(&found.model), text(&found.method));
+    let Some(all) = found.sections.first() else { return html };
+    let _ = writeln!(
+        html,
+        "<p>{} units: under {} {} are live, {} mixed, {} dead.</p>",
+        all.units,
+        text(&view.against),
+        all.live,
+        all.mixed,
+        all.dead
+    );
+    html += &arm_table("All layers", all, &view.against);
+    html += &dead_table(found);
+    html += "<h3>Ratios by layer</h3>\n<div class=\"panels\">\n";
+    for section in &found.sections {
+        if let Some(plot) = plots::ratios(found, section, against) {
+            let name = section.layer.as_deref().unwrap_or("all layers");
+            let caption = format!("{name}: score as a multiple of {}'s, {} live units", view.against, section.live);
+            let _ = writeln!(html, "<figure><figcaption>{}</figcaption>{plot}</figure>", text(&caption));
+        }
+    }
+    html += "</div>\n";
+    if let Some(plot) = plots::courses(all) {
+        let caption =
+            "Best score so far, as a share of the best of any arm from the same start; medians over live units' runs";
+        let legend = plots::legend(all);
+        let _ =
+            writeln!(html, "<h3>On the way</h3>\n<figure><figcaption>{caption}</figcaption>{plot}{legend}</figure>");
+    }
+    html += &win_matrix(all);
+    let layers: String = found
+        .sections
+        .iter()
+        .filter_map(|section| Some(arm_table(section.layer.as_ref()?, section, &view.against)))
+        .collect();
+    html += &details("Tables layer by layer", &layers);
+    html += &images(folder, plan, summary, found, &arms);
+    html
+}
+
+/// The arms over some units.
+fn arm_table(name: &str, section: &Section, against: &str) -> String {
+    let heads = [
+        "arm".to_owned(),
+        "dead runs".to_owned(),
+        "rescued runs".to_owned(),
+        "median score".to_owned(),
+        format!("median ratio to {against}"),
+        "least ratio".to_owned(),
+        "wins, ties, losses".to_owned(),
+        "p, live units".to_owned(),
+        "p, all units".to_owned(),
+        "to 90 %".to_owned(),
+        "passes the reference".to_owned(),
+        "passes".to_owned(),
+        "seconds".to_owned(),
+    ];
+    let row = |arm: &ArmSummary| {
+        let contest = &arm.contest;
+        let is_reference = arm.arm == against;
+        let other = |text: String| Cell::text(if is_reference { "–".to_owned() } else { text });
+        let passing = optional(arm.passes_reference, percent);
+        let after = arm.share_to_reference.map(|share| format!(", after {}", percent(share))).unwrap_or_default();
+        vec![
+            Cell::head(&arm.arm),
+            Cell::text(format!("{} of {}", arm.dead, arm.runs)),
+            other(format!("{} of {}", arm.rescued[0], arm.rescued[1])),
+            Cell::text(optional(arm.median_score, number)),
+            other(ratio(contest)),
+            other(optional(contest.low_ratios.map(|low| low[0]), number)),
+            other(format!("{}, {}, {}", contest.wins, contest.ties, contest.losses)),
+            other(optional(contest.p_live, probability)),
+            other(optional(contest.p_all, probability)),
+            Cell::text(optional(arm.share_to_90, percent)),
+            other(format!("{passing}{after}")),
+            Cell::text(optional(arm.passes, number)),
+            Cell::text(optional(arm.seconds, number)),
+        ]
+    };
+    let caption = format!("{name}: {} units, {} of them live under {against}", section.units, section.live);
+    table(&caption, &heads, section.arms.iter().map(row).collect())
+}
+
+/// A median ratio with its interval.
+pub(super) fn ratio(contest: &Contest) -> String {
+    let interval = contest.interval.map(|[low, high]| format!(" ({} to {})", number(low), number(high)));
+    optional(contest.median_ratio, |ratio| number(ratio) + &interval.unwrap_or_default())
+}
+
+/// Shares of dead runs, arm by layer.
+fn dead_table(found: &Table) -> String {
+    let names = found.sections.iter().map(|section| section.layer.as_deref().unwrap_or("all layers"));
+    let heads: Vec<&str> = std::iter::once("arm").chain(names).collect();
+    let arms = found.sections.first().map_or(0, |section| section.arms.len());
+    let row = |arm: usize| {
+        let name = found.sections.first().map_or("", |section| &section.arms[arm].arm);
+        let cells = found.sections.iter().map(|section| {
+            let share = section.arms[arm].dead as f64 / section.arms[arm].runs.max(1) as f64;
+            Cell::text(percent(share)).bar(share)
+        });
+        std::iter::once(Cell::head(name)).chain(cells).collect()
+    };
+    table("Share of dead runs", &heads, (0..arms).map(row).collect())
+}
+
+/// Who beats whom.
+fn win_matrix(all: &Section) -> String {
+    let names = all.arms.iter().map(|arm| arm.arm.as_str());
+    let heads: Vec<&str> = std::iter::once("arm").chain(names).collect();
+    let row = |(i, arm): (usize, &ArmSummary)| {
+        let cell = |(j, &share): (usize, &f64)| match i == j {
+            true => Cell::text(""),
+            false => Cell::text(percent(share)).shade(share),
+        };
+        std::iter::once(Cell::head(&arm.arm)).chain(all.wins[i].iter().enumerate().map(cell)).collect()
+    };
+    let caption = "Share of units on which the arm of the row beats the arm of the column; a tie counts half";
+    table(caption, &heads, all.arms.iter().enumerate().map(row).collect())
+}
+
+/// The first units of each layer, and those on which the arm in focus loses most.
+fn images(folder: &Folder, plan: &Plan, summary: &Summary, found: &Table, arms: &[&str]) -> String {
+    let view = &summary.view;
+    let model = plan.models.iter().find(|model| model.id == found.model);
+    let layers = model.into_iter().flat_map(|model| &model.layers);
+    let classes: HashMap<&str, &str> =
+        layers.flat_map(|layer| layer.units.iter().zip(&layer.classes)).map(|(a, b)| (&**a, &**b)).collect();
+    let remark = |unit: &UnitScores| classes.get(&*unit.unit).map(|class| format!("({class})")).unwrap_or_default();
+    let mut shown: HashMap<&str, usize> = HashMap::new();
+    let first = found.units.iter().filter(|unit| {
+        let shown = shown.entry(&unit.layer).or_default();
+        *shown += 1;
+        *shown <= SHOWN
+    });
+    let first: Vec<(&UnitScores, String)> = first.map(|unit| (unit, remark(unit))).collect();
+    let caption = "The units drawn first, with their first start: score below the image, the best of a row in bold";
+    let mut html = format!("<h3>Images</h3>\n{}", gallery::grid(folder, caption, &first, arms));
+    let losses: Vec<(&UnitScores, String)> = found
+        .losses(&plan.arms, view)
+        .into_iter()
+        .map(|(unit, ratio)| {
+            let share = ratio.map(|ratio| format!(" at {} of the best arm's mean score", percent(ratio)));
+            (unit, format!("{}{}", remark(unit), share.unwrap_or_default()))
+        })
+        .collect();
+    let _ = writeln!(html, "<h3>Where {} loses most</h3>", text(&view.focus));
+    if losses.is_empty() {
+        let _ = writeln!(html, "<p>On no unit does another arm score higher.</p>");
+    } else {
+        let caption =
+            format!("The units on which another arm is ahead of {} by most, with their first start", view.focus);
+        html += &gallery::grid(folder, &caption, &losses, arms);
+    }
+    html
+}

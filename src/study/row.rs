@@ -1,0 +1,248 @@
+//! One run of a study: its line in `runs.csv`.
+
+use std::str::FromStr;
+
+use super::table;
+use crate::maximize::{Outcome, Point, Warning};
+
+/// What a run is called: no two of a study share all of these.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunKey {
+    /// Id of the model.
+    pub model: String,
+    /// Name of the method.
+    pub method: String,
+    /// Name of the layer.
+    pub layer: String,
+    /// The unit, as text.
+    pub unit: String,
+    /// Number of the start, from 0.
+    pub repeat: u32,
+    /// Name of the arm.
+    pub arm: String,
+}
+
+/// One run of a study.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// What it is called.
+    pub key: RunKey,
+    /// Seed of the request: the same request alone gives the same PNG.
+    pub seed: u64,
+    /// Score of the delivered PNG.
+    pub score: f32,
+    /// Score of the start.
+    pub initial: f32,
+    /// Step of the best image.
+    pub best_step: u32,
+    /// Steps of the run.
+    pub steps: u32,
+    /// Passes spent.
+    pub passes: u32,
+    /// Its share of the time that its batch took.
+    pub seconds: f32,
+    /// Whether the score rose above its start.
+    pub alive: bool,
+    /// First step by which 90 % of the way from the start to the run's best score was made.
+    pub step_90: u32,
+    /// The same for 99 %.
+    pub step_99: u32,
+    /// Names of the warnings, separated by blanks.
+    pub warnings: String,
+    /// Best score so far at [`COURSE`] points spread evenly over the run, the first at its start, the last at its end.
+    pub course: Vec<f32>,
+}
+
+/// Points of [`Row::course`].
+pub const COURSE: usize = 33;
+
+/// A score counts as risen from this share of the start's size: rounding to 8 bits alone moves scores, too.
+const RISE: f32 = 1e-3;
+
+/// The head of `runs.csv`.
+pub(super) const HEAD: [&str; 18] = [
+    "model",
+    "method",
+    "layer",
+    "unit",
+    "repeat",
+    "arm",
+    "seed",
+    "score",
+    "initial",
+    "best_step",
+    "steps",
+    "passes",
+    "seconds",
+    "alive",
+    "step_90",
+    "step_99",
+    "warnings",
+    "course",
+];
+
+impl Row {
+    /// What a run of `steps` steps came to.
+    pub(super) fn new(key: RunKey, seed: u64, steps: u32, seconds: f32, outcome: &Outcome) -> Self {
+        let best = outcome.trajectory.iter().map(|point| point.score).fold(outcome.initial_score, f32::max);
+        let reached = |share: f32| {
+            let goal = outcome.initial_score + share * (best - outcome.initial_score);
+            outcome.trajectory.iter().find(|point| point.score >= goal).map_or(0, |point| point.step)
+        };
+        let rise = outcome.score - outcome.initial_score;
+        let dead = outcome.warnings.contains(&Warning::DeadUnit);
+        Self {
+            key,
+            seed,
+            score: outcome.score,
+            initial: outcome.initial_score,
+            best_step: outcome.best_step,
+            steps,
+            passes: outcome.passes,
+            seconds,
+            alive: !dead && rise > RISE * outcome.initial_score.abs(),
+            step_90: reached(0.9),
+            step_99: reached(0.99),
+            warnings: outcome.warnings.iter().map(|&warning| name(warning)).collect::<Vec<_>>().join(" "),
+            course: course(&outcome.trajectory, outcome.initial_score),
+        }
+    }
+
+    /// The line of `runs.csv`, with a line feed.
+    pub(super) fn to_line(&self) -> String {
+        let key = &self.key;
+        let course: Vec<String> = self.course.iter().map(|score| format!("{score:.4e}")).collect();
+        table::line([
+            &key.model,
+            &key.method,
+            &key.layer,
+            &key.unit,
+            &key.repeat.to_string(),
+            &key.arm,
+            &self.seed.to_string(),
+            &self.score.to_string(),
+            &self.initial.to_string(),
+            &self.best_step.to_string(),
+            &self.steps.to_string(),
+            &self.passes.to_string(),
+            &format!("{:.4}", self.seconds),
+            &self.alive.to_string(),
+            &self.step_90.to_string(),
+            &self.step_99.to_string(),
+            &self.warnings,
+            &course.join(" "),
+        ])
+    }
+
+    /// Reads a line of `runs.csv`, without its line feed.
+    ///
+    /// # Errors
+    /// Says which cell is wrong.
+    pub(super) fn from_line(line: &str) -> Result<Self, String> {
+        let cells = table::cells(line)?;
+        let cells: [String; HEAD.len()] =
+            cells.try_into().map_err(|cells: Vec<String>| format!("{} cells, not {}", cells.len(), HEAD.len()))?;
+        let [model, method, layer, unit, repeat, arm, rest @ ..] = cells;
+        let [seed, score, initial, best_step, steps, passes, seconds, alive, step_90, step_99, warnings, course] = rest;
+        let course = course.split_whitespace().map(|score| read("course", score)).collect::<Result<Vec<f32>, _>>()?;
+        Ok(Self {
+            key: RunKey { model, method, layer, unit, repeat: read("repeat", &repeat)?, arm },
+            seed: read("seed", &seed)?,
+            score: read("score", &score)?,
+            initial: read("initial", &initial)?,
+            best_step: read("best_step", &best_step)?,
+            steps: read("steps", &steps)?,
+            passes: read("passes", &passes)?,
+            seconds: read("seconds", &seconds)?,
+            alive: read("alive", &alive)?,
+            step_90: read("step_90", &step_90)?,
+            step_99: read("step_99", &step_99)?,
+            warnings,
+            course,
+        })
+    }
+}
+
+fn read<T: FromStr>(column: &str, cell: &str) -> Result<T, String> {
+    cell.parse().map_err(|_| format!("{column}: {cell} cannot be read"))
+}
+
+/// The name that a warning has in JSON.
+fn name(warning: Warning) -> String {
+    match serde_json::to_value(warning) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => format!("{warning:?}"),
+    }
+}
+
+/// The best score so far at [`COURSE`] points spread evenly up to the trajectory's last step.
+fn course(trajectory: &[Point], initial: f32) -> Vec<f32> {
+    let last = trajectory.iter().map(|point| point.step).max().unwrap_or(0);
+    let mut points = trajectory.iter().peekable();
+    let mut best = initial;
+    let at = |i: usize| f64::from(last) * i as f64 / (COURSE - 1) as f64;
+    let mut step = |until: f64| {
+        while let Some(point) = points.next_if(|point| f64::from(point.step) <= until) {
+            best = best.max(point.score);
+        }
+        best
+    };
+    (0..COURSE).map(|i| step(at(i))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn outcome(scores: &[f32], delivered: f32) -> Outcome {
+        let trajectory: Vec<Point> = (0..).zip(scores).map(|(step, &score)| Point { step, score }).collect();
+        Outcome {
+            png: Vec::new(),
+            score: delivered,
+            initial_score: scores[0],
+            final_score: *scores.last().unwrap(),
+            best_step: 0,
+            trajectory,
+            passes: 9,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn key() -> RunKey {
+        let [model, method, layer, unit, arm] = ["m", "pixel", "a/b", "a/b:3@center", "slope:0.1"].map(str::to_owned);
+        RunKey { model, method, layer, unit, repeat: 2, arm }
+    }
+
+    #[test]
+    fn a_line_keeps_a_row() {
+        let mut outcome = outcome(&[-0.25, 1.0, 3.0e-7, 123_456.7], 123_001.3);
+        outcome.warnings = vec![Warning::SoftmaxTarget, Warning::SaturatedPixels];
+        let row = Row::new(key(), 77, 3, 0.5, &outcome);
+        let line = row.to_line();
+        let read = Row::from_line(line.strip_suffix('\n').unwrap()).unwrap();
+        assert_eq!(Row { course: Vec::new(), ..read.clone() }, Row { course: Vec::new(), ..row.clone() });
+        assert_eq!(read.warnings, "softmax-target saturated-pixels");
+        let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * b.abs();
+        assert!(read.course.len() == COURSE && read.course.iter().zip(&row.course).all(close));
+        assert!(Row::from_line("m,pixel").unwrap_err().contains("2 cells"));
+        assert!(Row::from_line(&line.trim().replace(",77,", ",x,")).unwrap_err().starts_with("seed: x"));
+    }
+
+    #[test]
+    fn steps_are_counted_to_shares_of_the_way() {
+        let row = Row::new(key(), 0, 4, 0.0, &outcome(&[-10.0, 0.0, 8.5, 9.9, 10.0], 10.0));
+        assert_eq!((row.step_90, row.step_99, row.alive), (2, 3, true));
+        assert_eq!((row.course[0], row.course[8], row.course[31], row.course[32]), (-10.0, 0.0, 9.9, 10.0));
+    }
+
+    #[test]
+    fn a_run_whose_score_does_not_rise_is_dead() {
+        assert!(!Row::new(key(), 0, 2, 0.0, &outcome(&[0.0, 0.0, 0.0], 0.0)).alive);
+        assert!(Row::new(key(), 0, 2, 0.0, &outcome(&[0.0, 0.0, 0.1], 0.1)).alive);
+        assert!(!Row::new(key(), 0, 2, 0.0, &outcome(&[5.0, 4.0, 3.0], 5.001)).alive, "only rounded");
+        assert!(Row::new(key(), 0, 2, 0.0, &outcome(&[-5.0, -4.0], -4.0)).alive);
+        let broken = Outcome { warnings: vec![Warning::DeadUnit], ..outcome(&[0.0, 1.0], 1.0) };
+        assert!(!Row::new(key(), 0, 2, 0.0, &broken).alive);
+    }
+}

@@ -1,0 +1,216 @@
+//! Toy functions whose best value is known: how many starts reach it.
+
+mod networks;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::StudyError;
+use super::folder::Folder;
+use super::perform::{Progress, Watch, Watcher, make};
+use super::plan::{PlannedSettings, planned_request};
+use super::table;
+use super::variant::{Fields, Variant, laid_over};
+use crate::Invalid;
+use crate::engine::Engine;
+use crate::maximize::MaximizeError;
+use networks::{Kind, OUTPUT, Toy};
+
+/// A study of toy functions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Toys {
+    /// Random networks of each random kind.
+    pub networks: u32,
+    /// Starts of each network, evenly drawn from all images.
+    pub starts: u32,
+    /// Steps of an arm whose step costs two passes.
+    pub steps: u32,
+    /// What is compared.
+    pub arms: Vec<Variant>,
+}
+
+/// A start has reached the best value at this share of it.
+pub const REACHED: f32 = 0.99;
+
+/// One start of a toy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToyRow {
+    /// The kind of toy.
+    pub toy: String,
+    /// Number of the network, from 0.
+    pub network: u32,
+    /// Name of the arm.
+    pub arm: String,
+    /// Number of the start, from 0.
+    pub start: u32,
+    /// Score of the delivered image.
+    pub score: f32,
+    /// The highest value that any 8-bit image has.
+    pub optimum: f32,
+    /// Passes spent.
+    pub passes: u32,
+}
+
+/// How the starts of a kind of toy do under an arm.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ToySummary {
+    /// The kind of toy.
+    pub toy: String,
+    /// Name of the arm.
+    pub arm: String,
+    /// Number of starts.
+    pub starts: usize,
+    /// Share of them that reach [`REACHED`] of the best value.
+    pub reached: f64,
+    /// Share of them whose score stays 0 or below.
+    pub dead: f64,
+    /// Mean share of the best value.
+    pub mean_share: f64,
+    /// Mean number of passes.
+    pub passes: f64,
+}
+
+const HEAD: [&str; 7] = ["toy", "network", "arm", "start", "score", "optimum", "passes"];
+const FILE: &str = "toys.csv";
+
+/// Checks that every arm is a request that holds for a toy.
+///
+/// # Errors
+/// Names what is wrong with it.
+pub(super) fn check(toys: &Toys, base: &Fields) -> Result<(), Invalid> {
+    for (field, value) in [("networks", toys.networks), ("starts", toys.starts), ("steps", toys.steps)] {
+        if value == 0 {
+            return Err(Invalid::new(format!("toys.{field}"), value, "a whole number from 1"));
+        }
+    }
+    let engine = crate::engine::Cpu::new(&crate::engine::CpuSettings::default());
+    let toy = engine.and_then(|engine| Kind::MeanRelu.toy(0, 0, &engine));
+    let toy = toy.map_err(|error| Invalid::new("toys", error, "a toy that can be run"))?;
+    toys.arms.iter().try_for_each(|arm| settings(toys, base, arm, Kind::MeanRelu, &toy).map(|_| ()))
+}
+
+fn settings(toys: &Toys, base: &Fields, arm: &Variant, kind: Kind, toy: &Toy) -> Result<PlannedSettings, Invalid> {
+    let request = laid_over(&[&kind.request(), base, &arm.request]);
+    let place = format!("{} for toys", arm.name);
+    let (request, settings) = planned_request(&toy.model, request, toys.steps, &[format!("{OUTPUT}:0")], &place)?;
+    let (model, method, arm) = (toy.model.id.clone(), String::new(), arm.name.clone());
+    Ok(PlannedSettings { model, method, arm, request, settings })
+}
+
+/// Runs the toys unless the folder has their results; gives whether it has them now.
+pub(super) fn perform(
+    folder: &Folder,
+    toys: &Toys,
+    base: &Fields,
+    seed: u64,
+    engine: &dyn Engine,
+    watch: &mut Watch<'_>,
+) -> Result<bool, StudyError> {
+    if rows(folder)?.is_some() {
+        return Ok(true);
+    }
+    let unit = format!("{OUTPUT}:0");
+    let mut text = table::line(HEAD);
+    for kind in Kind::ALL {
+        let networks = if kind == Kind::MeanRelu { 1 } else { toys.networks };
+        for n in 0..networks {
+            let toy = kind.toy(seed, n, engine);
+            let toy =
+                toy.map_err(|error| StudyError::Run { what: kind.name(), source: MaximizeError::Engine(error) })?;
+            for arm in &toys.arms {
+                let what = format!("toy {}, {}", toy.model.id, arm.name);
+                if !watch(Progress { done: 0.0, total: 0, now: &what }) {
+                    return Ok(false);
+                }
+                let settings = settings(toys, base, arm, kind, &toy)?;
+                let starts: Vec<(&str, u64)> =
+                    (0..toys.starts).map(|start| (&*unit, seed + u64::from(start))).collect();
+                for (batch, starts) in starts.chunks(64).enumerate() {
+                    let mut watcher = Watcher::new(watch, &what);
+                    let Some(made) = make(&toy.model, &settings, starts, engine, &mut watcher)? else {
+                        return Ok(false);
+                    };
+                    for (start, (outcome, _)) in made.iter().enumerate() {
+                        text += &table::line([
+                            kind.name(),
+                            n.to_string(),
+                            arm.name.clone(),
+                            (64 * batch + start).to_string(),
+                            outcome.score.to_string(),
+                            toy.optimum.to_string(),
+                            outcome.passes.to_string(),
+                        ]);
+                    }
+                }
+            }
+        }
+    }
+    folder.write(FILE, text.as_bytes())?;
+    Ok(true)
+}
+
+/// The toys' results, if the folder has them.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn rows(folder: &Folder) -> Result<Option<Vec<ToyRow>>, StudyError> {
+    let path = folder.file(FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StudyError::file(&path)(error)),
+    };
+    let row = |line: &str| -> Option<ToyRow> {
+        let [toy, network, arm, start, score, optimum, passes] = table::cells(line).ok()?.try_into().ok()?;
+        let (network, start, passes) = (network.parse().ok()?, start.parse().ok()?, passes.parse().ok()?);
+        Some(ToyRow { toy, network, arm, start, score: score.parse().ok()?, optimum: optimum.parse().ok()?, passes })
+    };
+    let rows = text.lines().skip(1).map(|line| row(line).ok_or_else(|| StudyError::broken(&path, line)));
+    rows.collect::<Result<Vec<ToyRow>, StudyError>>().map(Some)
+}
+
+/// What the toys' results come to: for every kind and arm, in the order in which they stand there.
+pub(super) fn summarize(rows: &[ToyRow]) -> Vec<ToySummary> {
+    let mut order: Vec<(&str, &str)> = Vec::new();
+    let mut groups: BTreeMap<(&str, &str), Vec<&ToyRow>> = BTreeMap::new();
+    for row in rows {
+        let group = groups.entry((&row.toy, &row.arm)).or_insert_with(|| {
+            order.push((&row.toy, &row.arm));
+            Vec::new()
+        });
+        group.push(row);
+    }
+    let summary = |&(toy, arm): &(&str, &str)| {
+        let group = &groups[&(toy, arm)];
+        let mean =
+            |value: &dyn Fn(&ToyRow) -> f64| group.iter().map(|row| value(row)).sum::<f64>() / group.len() as f64;
+        ToySummary {
+            toy: toy.to_owned(),
+            arm: arm.to_owned(),
+            starts: group.len(),
+            reached: mean(&|row| f64::from(u8::from(row.score >= REACHED * row.optimum))),
+            dead: mean(&|row| f64::from(u8::from(row.score <= 0.0))),
+            mean_share: mean(&|row| f64::from(row.score / row.optimum)),
+            passes: mean(&|row| row.passes.into()),
+        }
+    };
+    order.iter().map(summary).collect()
+}
+
+/// What the kinds of toys are, for readers.
+pub(super) fn meanings() -> Vec<(String, &'static str)> {
+    let meaning = |kind: Kind| match kind {
+        Kind::MeanRelu => "the mean of ReLU(x) over 15x15 pixels; best where all pixels are white",
+        Kind::Convex(1) => "one hidden layer on 2x3 pixels, convex; the best of all 64 corners of the box",
+        Kind::Convex(_) => "two hidden layers on 2x3 pixels, convex; the best of all 64 corners of the box",
+        Kind::Plane(1) => {
+            "one hidden layer on 2 pixels, then a ReLU that is 0 on four fifths; the best of all 65536 images"
+        }
+        Kind::Plane(_) => {
+            "two hidden layers on 2 pixels, then a ReLU that is 0 on four fifths; the best of all 65536 images"
+        }
+    };
+    Kind::ALL.into_iter().map(|kind| (kind.name(), meaning(kind))).collect()
+}
