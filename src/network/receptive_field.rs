@@ -132,10 +132,13 @@ fn read(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape], i: usi
 fn slid(window: &Window, channels: Range<usize>, region: &[Range<usize>], input: &Shape) -> Option<Region> {
     let mut read = vec![channels];
     for axis in 0..2 {
-        let (before, there) = (window.before()[axis], &region[axis + 1]);
-        let start = (there.start * window.stride[axis]).saturating_sub(before);
-        let end = ((there.end - 1) * window.stride[axis] + window.extent()[axis]).saturating_sub(before);
-        read.push(start..end.min(input[axis + 1]));
+        let (stride, dilation) = (window.stride[axis], window.dilation[axis]);
+        let taps = |o: usize| (0..window.kernel[axis]).map(move |k| o * stride + k * dilation);
+        // Taps on the border read nothing, and neither does what lies between taps.
+        let inside = region[axis + 1].clone().flat_map(taps).filter_map(|tap| tap.checked_sub(window.before()[axis]));
+        let inside = inside.filter(|&at| at < input[axis + 1]);
+        let (low, high) = inside.fold((usize::MAX, 0), |(low, high), at| (low.min(at), high.max(at + 1)));
+        read.push(low..high);
     }
     read.iter().all(|range| !range.is_empty()).then_some(read)
 }
