@@ -4,9 +4,10 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use candle_core::{DType, Device, Tensor};
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use proxygrad::calibrate::{CalibrateError, Options, calibrate, images_in, write};
-use proxygrad::engine::{Cpu, CpuSettings};
+use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference};
 use proxygrad::maximize::{Limits, NaturalMissing, Request, Unobserved, maximize};
 use proxygrad::network::Model;
 use proxygrad::network::calibration::{Calibration, cut};
@@ -60,10 +61,7 @@ fn a_calibration_holds_the_scores_of_its_images() {
     let model = calibrated(data.path(), &["logits", "layer1/Relu_1"], 3);
     let calibration = model.calibration.as_deref().unwrap();
     assert_eq!(calibration.layers.keys().collect::<Vec<_>>(), ["layer1/Relu_1", "logits"]);
-    // A run of no consequence that starts from nothing tells the network's values on a delivered image; here the images
-    // themselves are shown to another engine.
-    use candle_core::{DType, Device, Tensor};
-    use proxygrad::engine::{Engine, Forward, Reference};
+    // The kept images are shown to another engine.
     let network = &model.network;
     let targets = ["layer1/Relu_1", "logits"].map(|layer| network.find(layer).unwrap());
     let mut plan = Reference::new(Device::Cpu, DType::F64).plan(network, &targets, network.input_shape()).unwrap();
