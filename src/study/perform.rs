@@ -156,7 +156,7 @@ fn run(
         if manner.images.is_none_or(|images| batch.repeat == 0 && unit < images) {
             open.folder.write(&image_path(&key), &outcome.png)?;
         }
-        rows.push(Row::new(key, seed, steps, seconds, &outcome));
+        rows.push(Row::new(key, seed, steps, seconds, &outcome.findings));
     }
     Ok(Some(rows))
 }
@@ -211,8 +211,8 @@ pub fn exhibit(
                 let made = make(model, settings, &[(&run.key.unit, run.seed)], engine, &mut watcher)?;
                 let Some((outcome, _)) = made.as_ref().and_then(|made| made.first()) else { return Ok(false) };
                 // A device that computes otherwise than the one of the runs would show images of other scores.
-                if (outcome.score - run.score).abs() > 1e-3 * run.score.abs() {
-                    let why = format!("{what}: scores {} now, {} in the table", outcome.score, run.score);
+                if (outcome.findings.score - run.score).abs() > 1e-3 * run.score.abs() {
+                    let why = format!("{what}: scores {} now, {} in the table", outcome.findings.score, run.score);
                     return Err(StudyError::broken(&folder.file("runs.csv"), why));
                 }
                 folder.write(&path, &outcome.png)?;

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::table;
-use crate::maximize::{Outcome, Point, Warning};
+use crate::maximize::{Findings, GateSchedule, Point, Warning};
 
 /// What a run is called: no two of a study share all of these.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +47,8 @@ pub struct Row {
     pub step_90: u32,
     /// The same for 99 %.
     pub step_99: u32,
+    /// The gate that won, where the run was a search.
+    pub won_by: String,
     /// Names of the warnings, separated by blanks.
     pub warnings: String,
     /// Best score so far at [`COURSE`] points spread evenly over the run, the first at its start, the last at its end.
@@ -60,7 +62,7 @@ pub const COURSE: usize = 33;
 const RISE: f32 = 1e-3;
 
 /// The head of `runs.csv`.
-pub(super) const HEAD: [&str; 18] = [
+pub(super) const HEAD: [&str; 19] = [
     "model",
     "method",
     "layer",
@@ -77,34 +79,36 @@ pub(super) const HEAD: [&str; 18] = [
     "alive",
     "step_90",
     "step_99",
+    "won_by",
     "warnings",
     "course",
 ];
 
 impl Row {
     /// What a run of `steps` steps came to.
-    pub(super) fn new(key: RunKey, seed: u64, steps: u32, seconds: f32, outcome: &Outcome) -> Self {
-        let best = outcome.trajectory.iter().map(|point| point.score).fold(outcome.initial_score, f32::max);
+    pub(super) fn new(key: RunKey, seed: u64, steps: u32, seconds: f32, found: &Findings) -> Self {
+        let best = found.trajectory.iter().map(|point| point.score).fold(found.initial_score, f32::max);
         let reached = |share: f32| {
-            let goal = outcome.initial_score + share * (best - outcome.initial_score);
-            outcome.trajectory.iter().find(|point| point.score >= goal).map_or(0, |point| point.step)
+            let goal = found.initial_score + share * (best - found.initial_score);
+            found.trajectory.iter().find(|point| point.score >= goal).map_or(0, |point| point.step)
         };
-        let rise = outcome.score - outcome.initial_score;
-        let dead = outcome.warnings.contains(&Warning::DeadUnit);
+        let rise = found.score - found.initial_score;
+        let dead = found.warnings.contains(&Warning::DeadUnit);
         Self {
             key,
             seed,
-            score: outcome.score,
-            initial: outcome.initial_score,
-            best_step: outcome.best_step,
+            score: found.score,
+            initial: found.initial_score,
+            best_step: found.best_step,
             steps,
-            passes: outcome.passes,
+            passes: found.passes,
             seconds,
-            alive: !dead && rise > RISE * outcome.initial_score.abs(),
+            alive: !dead && rise > RISE * found.initial_score.abs(),
             step_90: reached(0.9),
             step_99: reached(0.99),
-            warnings: outcome.warnings.iter().map(|&warning| name(warning)).collect::<Vec<_>>().join(" "),
-            course: course(&outcome.trajectory, outcome.initial_score),
+            won_by: found.arms.iter().find(|arm| arm.won).map(|arm| short(&arm.gate)).unwrap_or_default(),
+            warnings: found.warnings.iter().map(|&warning| name(warning)).collect::<Vec<_>>().join(" "),
+            course: course(&found.trajectory, found.initial_score),
         }
     }
 
@@ -129,6 +133,7 @@ impl Row {
             &self.alive.to_string(),
             &self.step_90.to_string(),
             &self.step_99.to_string(),
+            &self.won_by,
             &self.warnings,
             &course.join(" "),
         ])
@@ -143,7 +148,21 @@ impl Row {
         let cells: [String; HEAD.len()] =
             cells.try_into().map_err(|cells: Vec<String>| format!("{} cells, not {}", cells.len(), HEAD.len()))?;
         let [model, method, layer, unit, repeat, arm, rest @ ..] = cells;
-        let [seed, score, initial, best_step, steps, passes, seconds, alive, step_90, step_99, warnings, course] = rest;
+        let [
+            seed,
+            score,
+            initial,
+            best_step,
+            steps,
+            passes,
+            seconds,
+            alive,
+            step_90,
+            step_99,
+            won_by,
+            warnings,
+            course,
+        ] = rest;
         let course = course.split_whitespace().map(|score| read("course", score)).collect::<Result<Vec<f32>, _>>()?;
         Ok(Self {
             key: RunKey { model, method, layer, unit, repeat: read("repeat", &repeat)?, arm },
@@ -157,6 +176,7 @@ impl Row {
             alive: read("alive", &alive)?,
             step_90: read("step_90", &step_90)?,
             step_99: read("step_99", &step_99)?,
+            won_by,
             warnings,
             course,
         })
@@ -165,6 +185,19 @@ impl Row {
 
 fn read<T: FromStr>(column: &str, cell: &str) -> Result<T, String> {
     cell.parse().map_err(|_| format!("{column}: {cell} cannot be read"))
+}
+
+/// A gate in short: its kind, with its slope where it has one.
+fn short(gate: &GateSchedule) -> String {
+    let kind = match serde_json::to_value(gate.kind) {
+        Ok(serde_json::Value::String(kind)) => kind,
+        _ => format!("{:?}", gate.kind),
+    };
+    match (gate.slope, gate.anneal > 0.0) {
+        (Some(slope), true) => format!("{kind} {slope} annealed"),
+        (Some(slope), false) => format!("{kind} {slope}"),
+        (None, _) => kind,
+    }
 }
 
 /// The name that a warning has in JSON.
@@ -195,16 +228,16 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn outcome(scores: &[f32], delivered: f32) -> Outcome {
+    fn found(scores: &[f32], delivered: f32) -> Findings {
         let trajectory: Vec<Point> = (0..).zip(scores).map(|(step, &score)| Point { step, score }).collect();
-        Outcome {
-            png: Vec::new(),
+        Findings {
             score: delivered,
             initial_score: scores[0],
             final_score: *scores.last().unwrap(),
             best_step: 0,
             trajectory,
             passes: 9,
+            arms: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -216,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_line_keeps_a_row() {
-        let mut outcome = outcome(&[-0.25, 1.0, 3.0e-7, 123_456.7], 123_001.3);
+        let mut outcome = found(&[-0.25, 1.0, 3.0e-7, 123_456.7], 123_001.3);
         outcome.warnings = vec![Warning::SoftmaxTarget, Warning::SaturatedPixels];
         let row = Row::new(key(), 77, 3, 0.5, &outcome);
         let line = row.to_line();
@@ -231,18 +264,18 @@ mod tests {
 
     #[test]
     fn steps_are_counted_to_shares_of_the_way() {
-        let row = Row::new(key(), 0, 4, 0.0, &outcome(&[-10.0, 0.0, 8.5, 9.9, 10.0], 10.0));
+        let row = Row::new(key(), 0, 4, 0.0, &found(&[-10.0, 0.0, 8.5, 9.9, 10.0], 10.0));
         assert_eq!((row.step_90, row.step_99, row.alive), (2, 3, true));
         assert_eq!((row.course[0], row.course[8], row.course[31], row.course[32]), (-10.0, 0.0, 9.9, 10.0));
     }
 
     #[test]
     fn a_run_whose_score_does_not_rise_is_dead() {
-        assert!(!Row::new(key(), 0, 2, 0.0, &outcome(&[0.0, 0.0, 0.0], 0.0)).alive);
-        assert!(Row::new(key(), 0, 2, 0.0, &outcome(&[0.0, 0.0, 0.1], 0.1)).alive);
-        assert!(!Row::new(key(), 0, 2, 0.0, &outcome(&[5.0, 4.0, 3.0], 5.001)).alive, "only rounded");
-        assert!(Row::new(key(), 0, 2, 0.0, &outcome(&[-5.0, -4.0], -4.0)).alive);
-        let broken = Outcome { warnings: vec![Warning::DeadUnit], ..outcome(&[0.0, 1.0], 1.0) };
+        assert!(!Row::new(key(), 0, 2, 0.0, &found(&[0.0, 0.0, 0.0], 0.0)).alive);
+        assert!(Row::new(key(), 0, 2, 0.0, &found(&[0.0, 0.0, 0.1], 0.1)).alive);
+        assert!(!Row::new(key(), 0, 2, 0.0, &found(&[5.0, 4.0, 3.0], 5.001)).alive, "only rounded");
+        assert!(Row::new(key(), 0, 2, 0.0, &found(&[-5.0, -4.0], -4.0)).alive);
+        let broken = Findings { warnings: vec![Warning::DeadUnit], ..found(&[0.0, 1.0], 1.0) };
         assert!(!Row::new(key(), 0, 2, 0.0, &broken).alive);
     }
 }

@@ -5,9 +5,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 /// The value below which the share `q` (in [0, 1]) of `values` lies, interpolated between neighbours (Hyndman & Fan 1996,
-/// type 7); `None` for no values.
+/// type 7); what is not a number is left out, and `None` stands for no values.
 pub fn quantile(values: &[f64], q: f64) -> Option<f64> {
-    let mut sorted = values.to_vec();
+    let mut sorted: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
     sorted.sort_by(f64::total_cmp);
     quantile_of_sorted(&sorted, q)
 }

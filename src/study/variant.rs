@@ -80,7 +80,9 @@ impl Variants {
             Some(_) => return Err(Invalid::new("arms", name, ARMS)),
             None => match name {
                 "plain" | "redirect" | "decoupled" | "soft" | "true-proxy" | "auto" => json!(name),
-                "soft+polish" => json!({"kind": "soft", "polish": 0.1}),
+                "soft+polish" => {
+                    json!({"kind": "soft", "temperature": 1, "relative": false, "anneal": 0.6, "polish": 0.1})
+                }
                 "identity" => json!({"kind": "identity", "polish": 0.3}),
                 _ => return Err(Invalid::new("arms", name, ARMS)),
             },

@@ -107,7 +107,7 @@ fn a_run_is_what_its_request_alone_gives() {
         let request: Request = serde_json::from_value(Value::Object(request)).unwrap();
         let resolved = request.resolve(&model, &Limits::default()).unwrap();
         let outcome = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
-        let outcome = outcome[0].as_ref().unwrap();
+        let outcome = &outcome[0].as_ref().unwrap().findings;
         assert_eq!((outcome.score, outcome.passes), (row.score, row.passes), "{:?}", row.key);
     }
     // All arms of a method spend the same passes, as nearly as whole steps can.

@@ -8,7 +8,7 @@ use super::html::{Cell, details, number, percent, table, text};
 use super::sections;
 use crate::study::folder::Folder;
 use crate::study::plan::Plan;
-use crate::study::summary::{Contest, Summary, Table};
+use crate::study::summary::{Contest, Summary};
 use crate::study::toy::{self, REACHED};
 
 const STYLE: &str = include_str!("style.css");
@@ -159,10 +159,8 @@ fn toys(plan: &Plan, summary: &Summary) -> String {
         .map(|(name, meaning)| format!("<dt>{}</dt><dd>{}</dd>\n", text(name), text(meaning)))
         .collect();
     html += &details("What the functions are", &format!("<dl>\n{meanings}</dl>\n"));
-    let mut kinds: Vec<&str> = Vec::new();
-    for toy in summary.toys.iter().filter(|toy| toy.toy.as_str() != kinds.last().copied().unwrap_or_default()) {
-        kinds.push(&toy.toy);
-    }
+    let mut kinds: Vec<&str> = summary.toys.iter().map(|toy| toy.toy.as_str()).collect();
+    kinds.dedup();
     let heads: Vec<&str> = std::iter::once("arm").chain(kinds.iter().copied()).collect();
     let grid = |cell: &dyn Fn(&toy::ToySummary) -> Cell| {
         let row = |arm: &str| {

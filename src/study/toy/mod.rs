@@ -138,9 +138,9 @@ pub(super) fn perform(
                             n.to_string(),
                             arm.name.clone(),
                             (64 * batch + start).to_string(),
-                            outcome.score.to_string(),
+                            outcome.findings.score.to_string(),
                             toy.optimum.to_string(),
-                            outcome.passes.to_string(),
+                            outcome.findings.passes.to_string(),
                         ]);
                     }
                 }
