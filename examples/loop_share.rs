@@ -75,6 +75,7 @@ fn model(preprocessing: Preprocessing) -> Result<Model, String> {
         network: Arc::new(network),
         preprocessing,
         classes: Vec::new(),
+        calibration: None,
         statistics: Statistics::default(),
     })
 }

@@ -12,15 +12,18 @@
 //! | [`jobs`] | what must not be lost: job states, the store, stimuli |
 //! | [`study`] | compares settings on the same units, starts and passes: plans, runs, statistics, reports |
 //! | [`maximize`] | activation maximization: objective, transforms, optimizer, gate schedule, the loop |
+//! | [`calibrate`] | what a folder of natural images does to the units of a model |
 //! | [`engine`] | runs a network: forward to the target, gated backward to the input |
 //! | [`network`] | what a network is: graph, layers, units, import, preprocessing, catalog |
 //!
-//! `network`, `engine`, `maximize` and `study` are an ordinary library: they know nothing of HTTP, jobs or tokio.
+//! `network`, `engine`, `calibrate`, `maximize` and `study` are an ordinary library: they know nothing of HTTP, jobs or
+//! tokio.
 //!
 //! The method: Linse, Barth, Martinetz, "Leaky ReLUs That Differ in Forward and Backward Pass Facilitate Activation
 //! Maximization in Deep Neural Networks", IJCNN 2024, <https://arxiv.org/abs/2410.16958>.
 
 pub mod api;
+pub mod calibrate;
 pub mod config;
 pub mod engine;
 pub mod jobs;

@@ -77,7 +77,10 @@ impl Loader {
     }
 
     /// Looks something up in the folders of models.
-    async fn look<T: Send + 'static>(&self, look: impl FnOnce(&Models) -> T + Send + 'static) -> Result<T, Problem> {
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Models) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
         let models = Arc::clone(&self.models);
         tokio::task::spawn_blocking(move || look(&models)).await.map_err(Problem::internal)
     }

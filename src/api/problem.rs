@@ -28,6 +28,12 @@ pub enum Kind {
     UnknownStimulus,
     /// No such model.
     UnknownModel,
+    /// No such layer.
+    UnknownLayer,
+    /// No such unit.
+    UnknownUnit,
+    /// No such patch.
+    UnknownPatch,
     /// The path exists, the method does not.
     MethodNotAllowed,
     /// The body did not arrive in time.
@@ -66,13 +72,16 @@ struct Entry {
 
 impl Kind {
     /// Every kind, by status.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::InvalidParameter,
         Self::MalformedJson,
         Self::NotFound,
         Self::UnknownJob,
         Self::UnknownStimulus,
         Self::UnknownModel,
+        Self::UnknownLayer,
+        Self::UnknownUnit,
+        Self::UnknownPatch,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::JobNotFinished,
@@ -127,6 +136,26 @@ impl Kind {
                 "unknown-model",
                 "There is no such model",
                 "No model has this id. /v1/models lists the models.",
+            ),
+            Self::UnknownLayer => (
+                StatusCode::NOT_FOUND,
+                "unknown-layer",
+                "There is no such layer",
+                "The model has no layer with this name. /v1/models/{id}/layers lists the layers; in a path, `/` in a name \
+                 is written `%2F`.",
+            ),
+            Self::UnknownUnit => (
+                StatusCode::NOT_FOUND,
+                "unknown-unit",
+                "There is no such unit",
+                "The layer has no unit with this number: units are its channels or neurons, counted from 0.",
+            ),
+            Self::UnknownPatch => (
+                StatusCode::NOT_FOUND,
+                "unknown-patch",
+                "There is no such patch",
+                "No natural image is kept for this unit under this number, or the model is not calibrated: \
+                 `proxygrad models calibrate` does that.",
             ),
             Self::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,

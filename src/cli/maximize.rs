@@ -11,9 +11,9 @@ use proxygrad::Invalid;
 use proxygrad::config::{CpuOptions, Places};
 use proxygrad::engine;
 use proxygrad::maximize::{
-    Colour, Decay, Findings, GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind, OptimizerRequest,
-    Outcome, ParameterizationKind, ParameterizationRequest, Point, Request, Resolved, SearchRequest, Settings,
-    SpectrumKind, Start, Transform, maximize,
+    Certificates, Colour, Decay, Findings, GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind,
+    OptimizerRequest, Outcome, ParameterizationKind, ParameterizationRequest, Point, Request, Resolved, SearchRequest,
+    Settings, SpectrumKind, Start, Transform, maximize,
 };
 use proxygrad::network::{Model, Spectrum, catalog};
 use serde::Serialize;
@@ -151,6 +151,11 @@ struct Method {
     #[arg(long, value_name = "N")]
     score_every: Option<u32>,
 
+    /// Measure what else can be said about each maximum: stationarity, gain of more steps, robust score, high
+    /// frequencies, share of the natural maximum.
+    #[arg(long)]
+    certificates: bool,
+
     /// Make the PNG transparent where the objective hardly looked at it.
     #[arg(long)]
     alpha: bool,
@@ -242,6 +247,7 @@ impl Maximize {
             size,
             start,
             score_every: method.score_every,
+            certificates: Some(method.certificates),
             alpha: Some(method.alpha),
             seed: Some(method.seed),
         })
@@ -338,12 +344,65 @@ fn print_text(model: &Model, resolved: &Resolved, written: &[(PathBuf, Outcome)]
             let (score, won) = (arm.score.unwrap_or(f32::NAN), if arm.won { ", won" } else { "" });
             println!("  arm    {score:>12.5}  after {} steps from start {}{won}: {gate}", arm.steps, arm.restart);
         }
+        if let Some(certificates) = &found.certificates {
+            print!("{}", certificate_lines(certificates));
+        }
         for warning in &found.warnings {
             println!("  warning: {}", warning.meaning());
         }
         println!("  {}", path.display());
     }
     Ok(())
+}
+
+/// Certificates as lines of text; `-` stands for what is not defined.
+fn certificate_lines(certificates: &Certificates) -> String {
+    let number = |x: Option<f32>| x.map_or("-".to_owned(), |x| format!("{x:.5}"));
+    let percent = |x: Option<f32>| x.map_or("-".to_owned(), |x| format!("{:.3} %", 100.0 * x));
+    let Certificates { stationarity, gain_50, robust, .. } = certificates;
+    let natural = match (certificates.natural_maximum, certificates.natural_missing) {
+        (_, Some(missing)) => format!("- ({})", missing.meaning()),
+        (maximum, None) => {
+            let share = percent(certificates.percent_of_natural.map(|percent| percent / 100.0));
+            format!("{}, of which the score is {share}", number(maximum))
+        }
+    };
+    let lines = [
+        (
+            "stationarity",
+            format!(
+                "projected gradient {}, free share {}, gain of a step {}, of any image at most {} to first order",
+                number(stationarity.projected_gradient),
+                percent(stationarity.free_share),
+                percent(stationarity.step_gain),
+                percent(stationarity.gain_bound)
+            ),
+        ),
+        ("50 more plain steps", format!("{} ({})", number(gain_50.absolute), percent(gain_50.relative))),
+        (
+            "64 views",
+            format!(
+                "mean {} ({}), 10th percentile {} ({}), smallest {} ({})",
+                number(robust.mean),
+                percent(robust.mean_share),
+                number(robust.p10),
+                percent(robust.p10_share),
+                number(robust.min),
+                percent(robust.min_share)
+            ),
+        ),
+        (
+            "high frequencies",
+            format!(
+                "{}, {} of the brightness",
+                percent(certificates.high_frequency_share),
+                percent(certificates.high_frequency_share_grey)
+            ),
+        ),
+        ("natural maximum", natural),
+        ("passes of certificates", certificates.passes.to_string()),
+    ];
+    lines.into_iter().map(|(name, value)| format!("  {name}: {value}\n")).collect()
 }
 
 /// ` (banana)` for a class logit whose name is known.

@@ -73,9 +73,9 @@ pub fn run() -> ExitCode {
     };
     let done = match command {
         Command::Serve(FromFile { settings, .. }) => serve::serve(settings),
-        Command::Models(FromFile { settings: Models { places, command }, .. }) => {
-            catalog::Models::new(places.models()).map_err(Into::into).and_then(|models| models::run(command, &models))
-        }
+        Command::Models(FromFile { settings: Models { places, command }, .. }) => catalog::Models::new(places.models())
+            .map_err(Into::into)
+            .and_then(|models| models::run(command, &places, &models)),
         Command::Maximize(maximize) => maximize.settings.run(),
         Command::Study(study) => study.settings.run(),
         Command::Openapi => openapi::print(),

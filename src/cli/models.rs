@@ -1,5 +1,6 @@
 //! `proxygrad models`: what models there are, and how to get more.
 
+mod calibrate;
 mod spectrum;
 mod table;
 
@@ -8,8 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use calibrate::CalibrateArgs;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use proxygrad::config::Places;
 use proxygrad::network::catalog::{AddOptions, ModelEntry, ModelState, Models, Pulled};
 use proxygrad::network::{ChannelOrder, Layer, Model, Preprocessing};
 use serde::Serialize;
@@ -49,6 +52,8 @@ pub enum ModelsCommand {
     },
     /// Add a network of your own
     Add(Box<AddArgs>),
+    /// Show a folder of natural images to a model and keep what excites its units
+    Calibrate(Box<CalibrateArgs>),
     /// Measure the magnitude spectrum and the colours of images, for stimuli that look like them
     Spectrum(SpectrumArgs),
     /// Remove a model from the data directory
@@ -110,8 +115,8 @@ enum Channels {
 ///
 /// # Errors
 /// When a model is unknown, cannot be fetched or is broken, or an option does not fit it.
-pub fn run(command: ModelsCommand, models: &Models) -> anyhow::Result<()> {
-    let done = carry_out(command, models);
+pub fn run(command: ModelsCommand, places: &Places, models: &Models) -> anyhow::Result<()> {
+    let done = carry_out(command, places, models);
     // Whoever reads the output may stop reading, as `head` does.
     let unread = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     match done {
@@ -120,7 +125,7 @@ pub fn run(command: ModelsCommand, models: &Models) -> anyhow::Result<()> {
     }
 }
 
-fn carry_out(command: ModelsCommand, models: &Models) -> anyhow::Result<()> {
+fn carry_out(command: ModelsCommand, places: &Places, models: &Models) -> anyhow::Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match command {
         ModelsCommand::List { json } => list(&mut out, models, json),
@@ -130,6 +135,7 @@ fn carry_out(command: ModelsCommand, models: &Models) -> anyhow::Result<()> {
         ModelsCommand::Show { id, json } => show(&mut out, models, &id, json),
         ModelsCommand::Layers { id, json } => layers(&mut out, models, &id, json),
         ModelsCommand::Add(args) => add(&mut out, models, *args),
+        ModelsCommand::Calibrate(args) => calibrate::run(&mut out, places, models, *args),
         ModelsCommand::Spectrum(args) => spectrum::run(&mut out, &args),
         ModelsCommand::Remove { id } => {
             models.remove(&id)?;

@@ -53,6 +53,21 @@ impl Levels {
         interleaved.permute((2, 0, 1))?.contiguous()?.to_dtype(dtype)?.to_device(device)
     }
 
+    /// Reads the colours of a PNG as it is delivered, 8-bit grey (1 channel) or RGB (3), transparent or not.
+    pub(super) fn read(png: &[u8], channels: usize) -> std::result::Result<Self, image::ImageError> {
+        let image = image::load_from_memory_with_format(png, image::ImageFormat::Png)?;
+        let (height, width) = (image.height() as usize, image.width() as usize);
+        let values = if channels == 1 { image.into_luma8().into_raw() } else { image.into_rgb8().into_raw() };
+        Ok(Self { height, width, channels, values })
+    }
+
+    /// The pixels that a reader of the image sees: `[C,H,W]` in [0, 1], row-major.
+    pub(super) fn values_by_channel(&self) -> Vec<f64> {
+        let plane = |c: usize| self.values.iter().skip(c).step_by(self.channels);
+        // As f32, like the pixels that were scored.
+        (0..self.channels).flat_map(plane).map(|&v| f64::from(f32::from(v) / 255.0)).collect()
+    }
+
     /// Share of values at either end of the range.
     pub(super) fn saturated(&self) -> f64 {
         let ends = self.values.iter().filter(|&&v| v == 0 || v == 255).count();

@@ -4,6 +4,7 @@ mod arm;
 mod ascent;
 mod best;
 mod canvas;
+mod certificate;
 mod contest;
 mod document;
 mod gate_schedule;
@@ -26,6 +27,7 @@ mod start;
 mod transform;
 mod view;
 
+pub use certificate::{Certificates, Gain, NaturalMissing, Robust, Stationarity};
 pub use gate_schedule::{GateKind, GateRequest, GateSchedule};
 pub use halving::{Halving, SearchRequest};
 pub use objective::{Objective, ObjectiveDocument, Term};

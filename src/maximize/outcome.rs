@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use super::certificate::Certificates;
 use super::gate_schedule::GateSchedule;
 
 /// A stimulus and what is known of it.
@@ -42,6 +43,10 @@ pub struct Findings {
     pub arms: Vec<ArmFindings>,
     /// What the reader of the score should know.
     pub warnings: Vec<Warning>,
+    /// What else can be said about the maximum; null unless certificates were asked for.
+    #[serde(default)]
+    #[schema(required)]
+    pub certificates: Option<Certificates>,
 }
 
 /// What a candidate of a search reached before it was dropped, or as the winner.
@@ -108,6 +113,12 @@ impl Warning {
 pub trait Observer {
     /// Asked before every step for every stimulus that still runs; `false` drops the stimulus.
     fn keep(&mut self, stimulus: usize) -> bool;
+
+    /// Asked before every pass behind the last step; when no stimulus is wanted any more, the rest is left undone and all
+    /// of them are dropped.
+    fn wants(&mut self, _stimulus: usize) -> bool {
+        true
+    }
 
     /// Told after every scored step of a stimulus: `score` on the image as it is, behind `step` steps.
     fn scored(&mut self, stimulus: usize, point: Point);

@@ -61,6 +61,10 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub score_every: Option<u32>,
+    /// Whether to measure, behind the last step, what else can be said about the maxima: 165 more passes, counted apart;
+    /// false unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<bool>,
     /// Whether the PNG is transparent where the objective hardly looked at it: by the absolute gradients summed up over
     /// the run. Its colours are the stimulus' all the same; false unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,6 +137,7 @@ impl Request {
             size: None,
             start: None,
             score_every: None,
+            certificates: None,
             alpha: None,
             seed: None,
         }
@@ -186,9 +191,21 @@ impl Request {
         }
         self.locate(model, &objectives, &input)?;
         let size = [input[1], input[2]];
+        let certificates = self.certificates.unwrap_or(false);
         let alpha = self.alpha.unwrap_or(false);
-        let settings =
-            Settings { gate, search, steps, optimizer, parameterization, transforms, size, start, score_every, alpha };
+        let settings = Settings {
+            gate,
+            search,
+            steps,
+            optimizer,
+            parameterization,
+            transforms,
+            size,
+            start,
+            score_every,
+            certificates,
+            alpha,
+        };
         Ok(Resolved { objectives, settings, seed })
     }
 

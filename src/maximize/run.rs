@@ -1,6 +1,7 @@
 //! Activation maximization, from tasks to outcomes.
 
 use super::arm::{Arm, Way};
+use super::certificate::certify;
 use super::contest::contest;
 use super::objective::Objective;
 use super::outcome::{Observer, Outcome};
@@ -74,6 +75,7 @@ pub fn maximize(
         outcome.findings.passes += passes.preparation();
         outcomes[task] = Some(outcome);
     }
+    certify(&mut passes, model, tasks, settings, &mut outcomes, observer)?;
     Ok(outcomes)
 }
 

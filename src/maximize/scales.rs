@@ -105,6 +105,7 @@ mod tests {
             network: Arc::new(network),
             preprocessing,
             statistics: Default::default(),
+            calibration: None,
             classes: Vec::new(),
         }
     }

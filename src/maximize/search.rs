@@ -82,6 +82,7 @@ impl Search {
             passes: self.passes,
             arms: Vec::new(),
             warnings: warnings.into_iter().filter_map(|(warning, holds)| holds.then_some(warning)).collect(),
+            certificates: None,
         };
         Ok(Outcome { png: ending.levels.png()?, findings })
     }

@@ -37,6 +37,9 @@ pub struct Settings {
     /// With transforms, the image as it is gets scored every so many steps (and at the end): one more forward pass each
     /// time. Without transforms every step is scored at no cost.
     pub score_every: u32,
+    /// Whether certificates are measured on the stimuli that were found.
+    #[serde(default)]
+    pub certificates: bool,
     /// Whether the PNG is transparent where the objective hardly looked at it.
     #[serde(default)]
     pub alpha: bool,

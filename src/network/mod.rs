@@ -3,6 +3,7 @@
 mod activation;
 pub mod architecture;
 mod array;
+pub mod calibration;
 pub mod catalog;
 pub mod checkpoint;
 mod colour;
@@ -11,6 +12,7 @@ mod model;
 pub mod onnx;
 mod op;
 mod preprocessing;
+mod receptive_field;
 mod resize;
 mod shape;
 mod spectrum;

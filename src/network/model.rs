@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::calibration::Calibration;
 use super::colour::ColourMatrix;
 use super::graph::Network;
 use super::preprocessing::Preprocessing;
@@ -21,6 +22,8 @@ pub struct Model {
     pub preprocessing: Preprocessing,
     /// Names of the classes, in the order of the logits; empty when unknown.
     pub classes: Vec<String>,
+    /// What natural images do to its units, when that was measured.
+    pub calibration: Option<Arc<Calibration>>,
     /// What is known of the images that it is at home with.
     pub statistics: Statistics,
 }

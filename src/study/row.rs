@@ -239,6 +239,7 @@ mod tests {
             passes: 9,
             arms: Vec::new(),
             warnings: Vec::new(),
+            certificates: None,
         }
     }
 

@@ -48,6 +48,10 @@ impl Observer for Watch {
         watched.job.verdict().is_none()
     }
 
+    fn wants(&mut self, stimulus: usize) -> bool {
+        self.stimuli[stimulus].job.verdict().is_none()
+    }
+
     fn scored(&mut self, stimulus: usize, point: Point) {
         let watched = &self.stimuli[stimulus];
         watched.job.scored(&self.store, watched.stimulus, point);

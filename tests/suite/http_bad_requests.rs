@@ -120,6 +120,7 @@ fn bodies() -> Vec<(&'static str, String, u16, &'static str)> {
         ("a seed that JSON cannot hold", with(r#""seed": 9007199254740992"#), 422, "seed"),
         ("a fractional seed", with(r#""seed": 0.5"#), 422, "seed"),
         ("never scored", with(r#""score_every": 0"#), 422, "score_every"),
+        ("certificates that are no truth value", with(r#""certificates": "all""#), 422, "certificates"),
     ]
 }
 

@@ -37,6 +37,7 @@ pub fn model() -> Arc<Model> {
         network: Arc::new(network),
         preprocessing: Preprocessing::unit_range(1).unwrap(),
         classes: Vec::new(),
+        calibration: None,
         statistics: Statistics::default(),
     })
 }
@@ -125,6 +126,7 @@ pub fn outcome(png: &[u8]) -> Outcome {
             passes: 8,
             arms: Vec::new(),
             warnings: Vec::new(),
+            certificates: None,
         },
     }
 }

@@ -4,7 +4,9 @@
 #![allow(clippy::type_complexity)]
 
 mod architectures;
+mod calibration;
 mod catalog;
+mod certificates;
 mod cpu_engine;
 mod engine_gates;
 mod engine_gradients;
@@ -16,6 +18,7 @@ mod http_jobs;
 mod http_program;
 mod http_pulling;
 mod http_service;
+mod http_units;
 mod job_fixture;
 mod jobs;
 mod jobs_crash;
@@ -28,6 +31,7 @@ mod onnx_runtime;
 mod operations;
 mod parameterizations;
 mod pulled_models;
+mod receptive_field;
 mod search;
 mod study;
 mod worker;

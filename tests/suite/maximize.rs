@@ -15,7 +15,8 @@ pub fn engine() -> Cpu {
 
 fn model(network: Network, preprocessing: Preprocessing) -> Model {
     let (network, classes, statistics) = (Arc::new(network), Vec::new(), Statistics::default());
-    Model { id: "test".into(), digest: String::new(), network, preprocessing, classes, statistics }
+    let (id, digest, calibration) = ("test".into(), String::new(), None);
+    Model { id, digest, network, preprocessing, classes, statistics, calibration }
 }
 
 /// Grey pixels shown to the network as values from -1 to 1.

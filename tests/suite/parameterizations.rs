@@ -24,7 +24,8 @@ fn classifier(channels: usize, statistics: Statistics) -> Model {
     let preprocessing =
         Preprocessing { channels: order, range: 1.0, mean: vec![0.45; channels], std: vec![0.25; channels] };
     let (network, classes) = (Arc::new(network), Vec::new());
-    Model { id: "test".into(), digest: String::new(), network, preprocessing, classes, statistics }
+    let (id, digest, calibration) = ("test".into(), String::new(), None);
+    Model { id, digest, network, preprocessing, classes, statistics, calibration }
 }
 
 fn resolve(model: &Model, request: &str) -> Resolved {

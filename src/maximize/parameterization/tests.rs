@@ -24,6 +24,7 @@ fn model(channels: usize, statistics: Statistics) -> Model {
         preprocessing: Preprocessing::unit_range(1).unwrap(),
         classes: Vec::new(),
         statistics,
+        calibration: None,
     }
 }
 

@@ -106,7 +106,8 @@ pub(super) fn assemble(
     let colour = colour.map_err(|invalid| invalid.within("colour").to_string())?;
     let preprocessing = manifest.preprocessing.clone();
     let statistics = Statistics { colour, spectrum };
-    Ok(Model { id: id.into(), digest, network: Arc::new(network), preprocessing, classes, statistics })
+    let (network, calibration) = (Arc::new(network), None);
+    Ok(Model { id: id.into(), digest, network, preprocessing, classes, statistics, calibration })
 }
 
 /// There are no names, or as many as one of the outputs has values.

@@ -7,6 +7,7 @@
 mod add;
 mod archive;
 mod builtin;
+mod calibrations;
 mod embedded;
 mod entry;
 mod error;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::add::{self, AddOptions, Assumption};
 use super::builtin::CatalogEntry;
+use super::calibrations;
 use super::embedded;
 use super::entry::{ModelEntry, ModelState};
 use super::error::ModelError;
@@ -16,6 +17,7 @@ use super::shelf::Shelf;
 use super::survey::{Found, Place, Stamp, folders};
 use crate::Invalid;
 use crate::network::Model;
+use crate::network::calibration::Calibration;
 
 /// Where models come from.
 #[derive(Debug, Clone)]
@@ -79,6 +81,8 @@ pub struct Models {
 struct Slot {
     /// Held while the model is pulled or loaded, so that this happens once.
     busy: Mutex<()>,
+    /// The state of the calibration's files that the model was loaded with.
+    calibration: Mutex<calibrations::Stamp>,
     /// How loading its files ended.
     outcome: Mutex<Option<(Stamp, Outcome)>>,
 }
@@ -140,14 +144,54 @@ impl Models {
         }
         let broken = |why: String| ModelError::Broken { id: id.into(), why };
         let stamp = found.stamp();
-        if let Some((_, outcome)) = lock(&slot.outcome).as_ref().filter(|(known, _)| *known == stamp) {
-            return outcome.clone().map_err(|why| broken(self.with_remedy(&found, why)));
-        }
-        // That a file cannot be read may pass; what is in it stays as it is.
-        let files = Files::read(&found).map_err(|why| broken(self.with_remedy(&found, why)))?;
-        let outcome = files.assemble(&found).map(Arc::new);
+        let folder = self.shelf.calibration(id);
+        let calibrated = calibrations::stamp(folder.as_deref());
+        let known =
+            lock(&slot.outcome).as_ref().filter(|(known, _)| *known == stamp).map(|(_, outcome)| outcome.clone());
+        let outcome = match known {
+            Some(outcome) if outcome.is_err() || *lock(&slot.calibration) == calibrated => outcome,
+            // The weights are shared: only the calibration is new.
+            Some(outcome) => outcome.map(|model| Arc::new(calibrations::with(Model::clone(&model), folder.as_deref()))),
+            None => {
+                // That a file cannot be read may pass; what is in it stays as it is.
+                let files = Files::read(&found).map_err(|why| broken(self.with_remedy(&found, why)))?;
+                files.assemble(&found).map(|model| Arc::new(calibrations::with(model, folder.as_deref())))
+            }
+        };
+        *lock(&slot.calibration) = calibrated;
         *lock(&slot.outcome) = Some((stamp, outcome.clone()));
         outcome.map_err(|why| broken(self.with_remedy(&found, why)))
+    }
+
+    /// Replaces the calibration of a model that exists by what `write` puts into an empty folder. Until that is complete,
+    /// the old one stays; models that are loaded from then on carry the new one.
+    ///
+    /// # Errors
+    /// [`ModelError::Unknown`], [`ModelError::Folder`], or that of `write`.
+    pub fn put_calibration<E: From<ModelError>>(
+        &self,
+        id: &str,
+        write: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let folder = |why| ModelError::folder(self.shelf.root())(why);
+        self.find(id).ok_or_else(|| self.unknown(id))?;
+        let claim = self.shelf.claim(id).map_err(folder)?;
+        let bench = claim.calibration_bench().map_err(folder)?;
+        write(&bench)?;
+        claim.put_calibration(&bench).map_err(folder)?;
+        Ok(())
+    }
+
+    /// The PNG of one of the images that a model's calibration keeps; nothing when it is not there.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn natural_image(&self, id: &str, image: usize) -> std::io::Result<Option<Vec<u8>>> {
+        let Some(folder) = self.shelf.calibration(id) else { return Ok(None) };
+        match std::fs::read(folder.join(Calibration::image_file(image))) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        }
     }
 
     /// Fetches a model of the catalog unless it is here and intact; a broken copy in the data directory is replaced.

@@ -86,8 +86,8 @@ impl Kind {
         let optimum = values(&network, &images, engine)?.into_iter().fold(f32::NEG_INFINITY, f32::max);
         let preprocessing = Preprocessing { channels: ChannelOrder::Grey, range: 1.0, mean: vec![0.5], std: vec![0.5] };
         let (id, network) = (format!("{}-{n}", self.name()), Arc::new(network));
-        let (digest, statistics, classes) = (String::new(), Default::default(), Vec::new());
-        let model = Model { id, digest, network, preprocessing, statistics, classes };
+        let (digest, classes, statistics, calibration) = Default::default();
+        let model = Model { id, digest, network, preprocessing, classes, statistics, calibration };
         Ok(Toy { model, optimum })
     }
 }

@@ -1,0 +1,87 @@
+//! `GET /v1/models/{id}/layers/{layer}/units/{u}/patches/{n}`: what a unit looked at in a natural image.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use super::unit;
+use crate::api::loader::LoadError;
+use crate::api::parameters::{InPath, InQuery};
+use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::{Api, etag};
+use crate::network::calibration::cut;
+
+/// Largest number of a patch that a path may have.
+const LARGEST: usize = 65_535;
+/// Another calibration may show another image.
+const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
+
+/// An 8-bit PNG, grey or RGB.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "only describes an answer")]
+struct PatchImage(Vec<u8>);
+
+declare_problems!(
+    Refused: InvalidParameter, UnknownModel, UnknownLayer, UnknownUnit, UnknownPatch, BrokenModel, ModelUnavailable
+);
+
+/// Get a patch
+///
+/// The part of a natural image, at the network's input size, that the unit's position looks at; the whole image where the
+/// layer has no positions.
+#[utoipa::path(
+    get, path = "/v1/models/{id}/layers/{layer}/units/{u}/patches/{n}", operation_id = "getPatch", tag = "models",
+    params(
+        ("id" = String, Path, description = "The model."),
+        ("layer" = String, Path, description = "The layer, percent-encoded: `/` is `%2F`."),
+        ("u" = u32, Path, description = "The channel or neuron, from 0."),
+        ("n" = u32, Path, minimum = 0, maximum = 65535, description = "The patch, counted from 0, the best first."),
+        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+    ),
+    responses(
+        (status = 200, description = "The patch.", content((PatchImage = "image/png")), headers(
+            ("ETag" = String, description = "Changes exactly with the bytes."),
+            ("Cache-Control" = String, description = "The answer may be kept, but must be asked for again."),
+        )),
+        (status = 304, description = "The client has it."),
+        Refused,
+    ),
+)]
+pub(super) async fn patch(
+    State(api): State<Api>,
+    path: InPath,
+    query: InQuery,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    query.end(&[])?;
+    let model = api.models().load(path.text("id")).await.map_err(LoadError::in_path)?;
+    let (unit, channel) = unit::in_path(&model, &path)?;
+    let n = path.number("n", LARGEST)?;
+    let missing = |detail: String| Problem::new(Kind::UnknownPatch, detail);
+    let Some((calibration, record)) = unit::record(&model, &unit, channel) else {
+        return Err(missing(format!("{} is not calibrated with layer {}", model.id, unit.layer)));
+    };
+    let Some(exciting) = record.top.get(n) else {
+        return Err(missing(format!("unit {channel} of {} has {} patches, not {n}", unit.layer, record.top.len())));
+    };
+    let patch = calibration.patch(&model.network, &unit.layer, exciting);
+    let (id, image) = (model.id.clone(), exciting.image);
+    let png = api.models().look(move |models| {
+        let Some(image) = models.natural_image(&id, image).map_err(|e| e.to_string())? else { return Ok(None) };
+        cut(&image, &patch).map(Some).map_err(|e| e.to_string())
+    });
+    let png = png.await?.map_err(Problem::internal)?;
+    // Between the two looks somebody may have calibrated the model anew, or removed it.
+    let png = png.ok_or_else(|| missing(format!("the image of patch {n} is not there any more")))?;
+    let tag = format!("\"{}\"", hex::encode(Sha256::digest(&png)));
+    let known = etag::is_known(&headers, &tag);
+    let tag = HeaderValue::from_str(&tag).map_err(Problem::internal)?;
+    let cache = [(header::ETAG, tag), (header::CACHE_CONTROL, ASK_AGAIN)];
+    match known {
+        true => Ok((StatusCode::NOT_MODIFIED, cache).into_response()),
+        false => Ok((cache, [(header::CONTENT_TYPE, HeaderValue::from_static("image/png"))], png).into_response()),
+    }
+}

@@ -1,0 +1,105 @@
+//! From an image file to what the network sees.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::imageops::FilterType;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+
+use crate::network::{ChannelOrder, Preprocessing};
+
+/// An 8-bit image of the input's size, grey or RGB.
+pub(super) struct Photo(DynamicImage);
+
+impl Photo {
+    /// Reads a PNG or JPEG, upright as its EXIF entry says; scales it, bilinear over the area of a pixel, until it just
+    /// covers height and width `size`, and cuts out its middle. Transparency is left out of account.
+    ///
+    /// Says why the file cannot be read as an image.
+    pub(super) fn read(file: &Path, [height, width]: [usize; 2], channels: ChannelOrder) -> Result<Self, String> {
+        let bytes = std::fs::read(file).map_err(|e| e.to_string())?;
+        // What an image is stands in its first bytes, whatever its name says.
+        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+        let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
+        let upright = decoder.orientation().map_err(|e| e.to_string())?;
+        let mut image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
+        image.apply_orientation(upright);
+        let image = match channels {
+            ChannelOrder::Grey => DynamicImage::ImageLuma8(image.to_luma8()),
+            ChannelOrder::Rgb | ChannelOrder::Bgr => DynamicImage::ImageRgb8(image.to_rgb8()),
+        };
+        Ok(Self(image.resize_to_fill(width as u32, height as u32, FilterType::Triangle)))
+    }
+
+    /// The network's input `[C,H,W]`.
+    pub(super) fn input(&self, preprocessing: &Preprocessing) -> Vec<f32> {
+        let levels = self.0.as_bytes();
+        let affine = preprocessing.affine();
+        let channels = affine.len();
+        let plane = |(c, (scale, shift)): (usize, (f64, f64))| {
+            let (scale, shift) = (scale as f32, shift as f32);
+            let source = preprocessing.channels.source(c);
+            levels.iter().skip(source).step_by(channels).map(move |&level| f32::from(level) / 255.0 * scale + shift)
+        };
+        affine.into_iter().enumerate().flat_map(plane).collect()
+    }
+
+    /// The image as a PNG, or why there is none.
+    pub(super) fn png(&self) -> Result<Vec<u8>, String> {
+        let mut bytes = Cursor::new(Vec::new());
+        self.0.write_to(&mut bytes, ImageFormat::Png).map_err(|e| e.to_string())?;
+        Ok(bytes.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use image::{Rgb, RgbImage};
+
+    use super::*;
+
+    #[test]
+    fn the_middle_of_an_image_is_seen_in_the_networks_channels() {
+        let folder = tempfile::tempdir().unwrap();
+        // Three squares side by side: the colour of the middle one is all that remains.
+        let image = RgbImage::from_fn(60, 20, |x, _| match x / 20 {
+            1 => Rgb([255, 51, 0]),
+            _ => Rgb([9, 9, 9]),
+        });
+        for name in ["photo.png", "photo.jpeg", "lies.png"] {
+            let format = if name == "photo.png" { ImageFormat::Png } else { ImageFormat::Jpeg };
+            image.save_with_format(folder.path().join(name), format).unwrap();
+            let photo = Photo::read(&folder.path().join(name), [5, 5], ChannelOrder::Bgr).unwrap();
+            let preprocessing = Preprocessing {
+                channels: ChannelOrder::Bgr,
+                range: 255.0,
+                mean: vec![0.0, 1.0, 255.0],
+                std: vec![1.0, 2.0, 1.0],
+            };
+            let input = photo.input(&preprocessing);
+            assert_eq!(input.len(), 75);
+            let within = if format == ImageFormat::Png { 1e-3 } else { 12.0 };
+            for (c, expected) in [(0, 0.0), (1, 25.0), (2, 0.0)] {
+                let value = input[c * 25 + 12];
+                assert!((value - expected).abs() < within, "{name}, channel {c}: {value}");
+            }
+            let png = image::load_from_memory(&photo.png().unwrap()).unwrap();
+            assert_eq!((png.width(), png.height()), (5, 5));
+        }
+        let grey = Photo::read(&folder.path().join("photo.png"), [4, 7], ChannelOrder::Grey).unwrap();
+        assert_eq!(grey.input(&Preprocessing::unit_range(1).unwrap()).len(), 28);
+    }
+
+    #[test]
+    fn what_is_no_image_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.png");
+        for bytes in [&b""[..], b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"] {
+            std::fs::write(&file, bytes).unwrap();
+            assert!(!Photo::read(&file, [4, 4], ChannelOrder::Rgb).err().unwrap().is_empty());
+        }
+        assert!(Photo::read(&folder.path().join("none.png"), [4, 4], ChannelOrder::Rgb).is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! How much of an image is fine texture: the share of its spectrum at high frequencies.
+
+use std::f64::consts::PI;
+
+use candle_core::{Result, bail};
+use realfft::RealFftPlanner;
+use rustfft::FftPlanner;
+use rustfft::num_complex::Complex;
+
+use super::document::finite;
+
+/// Frequencies above this one are high: a quarter of the sampling rate, in cycles a pixel.
+const HIGH: f64 = 0.25;
+/// Weights of red, green and blue in the brightness (ITU-R BT.709, section 3).
+const BRIGHTNESS: [f64; 3] = [0.2126, 0.7152, 0.0722];
+
+/// Spectral energy of images: in all, and at high frequencies; without their means.
+#[derive(Debug, Clone, Copy, Default)]
+struct Energy {
+    all: f64,
+    high: f64,
+}
+
+impl Energy {
+    fn share(self) -> Option<f32> {
+        // What rounding leaves of an image of one colour is no spectrum.
+        if self.all > NOTHING { finite(self.high / self.all) } else { None }
+    }
+}
+
+/// Energy below which an image is of one colour: one level of 255 in one pixel of a large image gives far more.
+const NOTHING: f64 = 1e-15;
+
+/// Shares of the energy at high frequencies, of the colour channels together and of the brightness, for an image
+/// `[C,H,W]` of 1 or 3 channels in [0, 1]; nothing for an image of one colour.
+pub(super) fn high_frequency_shares(pixels: &[f64], [height, width]: [usize; 2]) -> Result<[Option<f32>; 2]> {
+    let planes: Vec<&[f64]> = pixels.chunks_exact((height * width).max(1)).collect();
+    let mut colours = Energy::default();
+    for plane in &planes {
+        let energy = energy(plane, [height, width])?;
+        colours = Energy { all: colours.all + energy.all, high: colours.high + energy.high };
+    }
+    let grey = match planes.as_slice() {
+        [red, green, blue] => {
+            let mix = |((r, g), b): ((&f64, &f64), &f64)| r * BRIGHTNESS[0] + g * BRIGHTNESS[1] + b * BRIGHTNESS[2];
+            let brightness: Vec<f64> = red.iter().zip(*green).zip(*blue).map(mix).collect();
+            energy(&brightness, [height, width])?
+        }
+        _ => colours,
+    };
+    Ok([colours.share(), grey.share()])
+}
+
+/// A window that no pixel vanishes under, however small the image: Hann's, sampled between its zeros.
+fn hann(length: usize) -> Vec<f64> {
+    (0..length).map(|i| (PI * (i as f64 + 0.5) / length as f64).sin().powi(2)).collect()
+}
+
+/// Energy of one plane under the window, its weighted mean subtracted, so that the window spreads no mean over other
+/// frequencies.
+fn energy(plane: &[f64], [height, width]: [usize; 2]) -> Result<Energy> {
+    let (rows, columns) = (hann(height), hann(width));
+    let weights: Vec<f64> = rows.iter().flat_map(|row| columns.iter().map(move |column| row * column)).collect();
+    let sum: f64 = plane.iter().zip(&weights).map(|(p, w)| p * w).sum();
+    let mean = sum / weights.iter().sum::<f64>();
+    let mut windowed: Vec<f64> = plane.iter().zip(&weights).map(|(p, w)| (p - mean) * w).collect();
+
+    let transform = RealFftPlanner::<f64>::new().plan_fft_forward(width);
+    let bins = width / 2 + 1;
+    let mut spectrum = vec![Complex::default(); height * bins];
+    for (row, spectrum) in windowed.chunks_exact_mut(width).zip(spectrum.chunks_exact_mut(bins)) {
+        if let Err(error) = transform.process(row, spectrum) {
+            bail!("the spectrum of a row of {width} pixels: {error}");
+        }
+    }
+    let transform = FftPlanner::<f64>::new().plan_fft_forward(height);
+    let mut column = vec![Complex::default(); height];
+    let mut energy = Energy::default();
+    for x in 0..bins {
+        for (y, value) in column.iter_mut().enumerate() {
+            *value = spectrum[y * bins + x];
+        }
+        transform.process(&mut column);
+        // A real image has the other half of the columns mirrored.
+        let twice = if x == 0 || 2 * x == width { 1.0 } else { 2.0 };
+        let along = x as f64 / width as f64;
+        for (y, value) in column.iter().enumerate().skip(usize::from(x == 0)) {
+            let down = y.min(height - y) as f64 / height as f64;
+            let power = twice * value.norm_sqr() / weights.len() as f64;
+            energy.all += power;
+            if along.hypot(down) > HIGH {
+                energy.high += power;
+            }
+        }
+    }
+    Ok(energy)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn image(size @ [height, width]: [usize; 2], f: impl Fn(f64, f64) -> f64) -> [Option<f32>; 2] {
+        let pixels: Vec<f64> = (0..height * width).map(|i| f((i / width) as f64, (i % width) as f64)).collect();
+        high_frequency_shares(&pixels, size).unwrap()
+    }
+
+    #[test]
+    fn a_checkerboard_is_all_high_and_one_colour_is_nothing() {
+        for size in [[32, 32], [33, 21], [224, 224]] {
+            let share = image(size, |y, x| (y + x) % 2.0)[0].unwrap();
+            assert!(share > 0.999_999, "{size:?}: {share}");
+            assert_eq!(image(size, |_, _| 0.7), [None; 2]);
+        }
+        assert_eq!(image([1, 1], |_, _| 1.0), [None; 2]);
+        assert!(image([1, 2], |_, x| x)[0].unwrap() > 0.999);
+    }
+
+    #[test]
+    fn a_wave_lies_on_the_side_of_its_frequency() {
+        let wave = |fy: f64, fx: f64| {
+            image([64, 48], move |y, x| 0.5 + 0.4 * (2.0 * PI * (fy * y + fx * x) + 0.3).sin())[0].unwrap()
+        };
+        for (fy, fx) in [(0.1, 0.0), (0.0, 0.2), (0.15, 0.15)] {
+            assert!(wave(fy, fx) < 1e-3, "{fy}, {fx}: {}", wave(fy, fx));
+        }
+        for (fy, fx) in [(0.3, 0.0), (0.0, 0.31), (0.22, 0.22), (0.5, 0.1)] {
+            assert!(wave(fy, fx) > 0.999, "{fy}, {fx}: {}", wave(fy, fx));
+        }
+        // A slope is as smooth as can be, although its ends do not meet.
+        let slope = image([64, 64], |y, x| (y + x) / 126.0)[0].unwrap();
+        assert!(slope < 1e-4, "{slope}");
+    }
+
+    #[test]
+    fn two_waves_share_by_their_energy() {
+        let share = image([60, 60], |_, x| 0.3 * (2.0 * PI * x / 10.0).sin() + 0.1 * (2.0 * PI * x / 2.5).sin())[0];
+        assert!((share.unwrap() - 0.1).abs() < 1e-3, "{share:?}");
+    }
+
+    #[test]
+    fn brightness_does_not_see_what_only_colours_do() {
+        let size = [32, 32];
+        let check = |i: usize| ((i / 32 + i % 32) % 2) as f64;
+        let wave = |i: usize| (2.0 * PI * (i % 32) as f64 / 16.0).sin();
+        // Red and green wave slowly; a fast checkerboard in both cancels out in the brightness.
+        let plane = |scale: f64| (0..1024).map(move |i| 0.5 + 0.2 * wave(i) + scale * check(i));
+        let pixels: Vec<f64> = plane(0.3).chain(plane(-0.3 * 0.2126 / 0.7152)).chain((0..1024).map(|_| 0.5)).collect();
+        let [colours, grey] = high_frequency_shares(&pixels, size).unwrap();
+        assert!(colours.unwrap() > 0.1 && grey.unwrap() < 1e-3, "{colours:?} and {grey:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn the_spectrum_holds_the_energy_of_the_windowed_image(
+            height in 1usize..9, width in 1usize..9, seed in prop::collection::vec(0.0f64..1.0, 64),
+        ) {
+            let plane = &seed[..height * width];
+            let (rows, columns) = (hann(height), hann(width));
+            let weight = |i: usize| rows[i / width] * columns[i % width];
+            let total: f64 = (0..plane.len()).map(weight).sum();
+            let mean = (0..plane.len()).map(|i| plane[i] * weight(i)).sum::<f64>() / total;
+            // Parseval: sums of squares agree.
+            let expected: f64 = (0..plane.len()).map(|i| ((plane[i] - mean) * weight(i)).powi(2)).sum();
+            let found = energy(plane, [height, width]).unwrap();
+            prop_assert!((found.all - expected).abs() < 1e-12, "{} and {expected}", found.all);
+            prop_assert!(found.high <= found.all);
+        }
+    }
+}
