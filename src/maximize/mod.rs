@@ -1,8 +1,10 @@
 //! Activation maximization: from a request to stimuli and the maxima they reach.
 
+mod animation;
 mod arm;
 mod ascent;
 mod best;
+mod calm;
 mod canvas;
 mod contest;
 mod document;
@@ -16,6 +18,8 @@ mod outcome;
 mod parameterization;
 mod passes;
 mod pixels;
+mod preset;
+mod regularizer;
 mod request;
 mod run;
 mod scales;
@@ -26,6 +30,7 @@ mod start;
 mod transform;
 mod view;
 
+pub use animation::Animation;
 pub use gate_schedule::{GateKind, GateRequest, GateSchedule};
 pub use halving::{Halving, SearchRequest};
 pub use objective::{Objective, ObjectiveDocument, Term};
@@ -34,6 +39,8 @@ pub use outcome::{ArmFindings, Findings, Observer, Outcome, Point, Unobserved, W
 pub use parameterization::{
     Colour, Parameterization, ParameterizationKind, ParameterizationRequest, SpectrumError, SpectrumKind,
 };
+pub use preset::Preset;
+pub use regularizer::Regularizer;
 pub use request::{Limits, Request, Resolved};
 pub use run::{MaximizeError, Task, maximize};
 pub use settings::Settings;

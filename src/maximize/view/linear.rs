@@ -10,21 +10,21 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    pub(super) const IDENTITY: Self = Self::about_centre([[1.0, 0.0], [0.0, 1.0]]);
+    pub(super) const IDENTITY: Self = Self::about_center([[1.0, 0.0], [0.0, 1.0]]);
     /// Left and right change places.
-    pub(super) const FLIP: Self = Self::about_centre([[1.0, 0.0], [0.0, -1.0]]);
+    pub(super) const FLIP: Self = Self::about_center([[1.0, 0.0], [0.0, -1.0]]);
 
-    const fn about_centre(matrix: [[f32; 2]; 2]) -> Self {
+    const fn about_center(matrix: [[f32; 2]; 2]) -> Self {
         Self { matrix, shift: [0.0; 2] }
     }
 
     pub(super) fn zoom(factor: f32) -> Self {
-        Self::about_centre([[1.0 / factor, 0.0], [0.0, 1.0 / factor]])
+        Self::about_center([[1.0 / factor, 0.0], [0.0, 1.0 / factor]])
     }
 
     pub(super) fn rotation(angle: f32) -> Self {
         let (sin, cos) = angle.sin_cos();
-        Self::about_centre([[cos, -sin], [sin, cos]])
+        Self::about_center([[cos, -sin], [sin, cos]])
     }
 
     /// Shows a window of `share` of the height and width, in (0, 1], of an image of this size. Its place goes from one
