@@ -23,7 +23,7 @@ pub enum Preset {
     /// As the paper on ProxyGrad (Linse, Barth, Martinetz, arXiv:2410.16958): the gate `decoupled` with a fixed slope of
     /// 0.3, ascent along the normalized gradient from uniform noise, no random views.
     ProxygradPaper,
-    /// A sixth of the usual number of steps, longer ones that fade.
+    /// A sixth of the usual number of steps, by `momentum`.
     Fast,
     /// The highest maximum: a search over gates within twice the usual number of steps, by `momentum`.
     Best,
@@ -77,7 +77,7 @@ impl Preset {
             },
             Self::Fast => Choice {
                 steps: Some(40),
-                optimizer: optimizer(OptimizerKind::Adam, Some(0.1), Decay::Cosine),
+                optimizer: optimizer(OptimizerKind::Momentum, None, Decay::Cosine),
                 ..Choice::default()
             },
             Self::Best => Choice {
