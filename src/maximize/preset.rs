@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::gate_schedule::{GateKind, GateRequest};
 use super::optimizer::{Decay, OptimizerKind, OptimizerRequest};
+use super::parameterization::{ParameterizationKind, ParameterizationRequest};
 use super::request::Request;
 use super::start::Start;
 
@@ -15,10 +16,11 @@ use super::start::Start;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// As Lucid (Olah et al., "Feature Visualization", 2017) goes about it: Adam with step size 0.05, its usual random
+    /// As Lucid (Olah et al., "Feature Visualization", 2017) goes about it: Fourier coefficients of decorrelated
+    /// colours, Adam with step size 0.05, its usual random
     /// views, 512 steps, gate `redirect`.
     Lucid,
-    /// As MACO (Fel et al., arXiv:2306.06805) goes about it: Nadam with step size 1, noisy crops, 256 steps, gate `plain`.
+    /// As MACO (Fel et al., arXiv:2306.06805) goes about it: phases under fixed magnitudes, Nadam with step size 1, noisy crops, 256 steps, gate `plain`.
     Maco,
     /// As the paper on ProxyGrad (Linse, Barth, Martinetz, arXiv:2410.16958): the gate `decoupled` with a fixed slope of
     /// 0.3, ascent along the normalized gradient from uniform noise, no random views.
@@ -35,6 +37,7 @@ struct Choice {
     gate: Option<GateRequest>,
     steps: Option<u32>,
     optimizer: Option<OptimizerRequest>,
+    parameterization: Option<ParameterizationKind>,
     transforms: &'static [&'static str],
     start: Option<Start>,
 }
@@ -54,6 +57,7 @@ impl Preset {
                 gate: Some(GateKind::Redirect.into()),
                 steps: Some(512),
                 optimizer: optimizer(OptimizerKind::Adam, Some(0.05), Decay::None),
+                parameterization: Some(ParameterizationKind::Fourier),
                 transforms: LUCID,
                 ..Choice::default()
             },
@@ -61,6 +65,7 @@ impl Preset {
                 gate: Some(GateKind::Plain.into()),
                 steps: Some(256),
                 optimizer: optimizer(OptimizerKind::Nadam, Some(1.0), Decay::None),
+                parameterization: Some(ParameterizationKind::Maco),
                 transforms: MACO,
                 ..Choice::default()
             },
@@ -99,6 +104,11 @@ impl Preset {
         self.choice().optimizer
     }
 
+    /// What it lets the optimizer change, if it says so.
+    pub fn parameterization(self) -> Option<ParameterizationKind> {
+        self.choice().parameterization
+    }
+
     /// The request with what it leaves out filled in; at most `most_steps` steps.
     pub(super) fn fill(self, request: &Request, most_steps: u32) -> Request {
         let choice = self.choice();
@@ -107,6 +117,8 @@ impl Preset {
         filled.gate = filled.gate.or(choice.gate);
         filled.steps = filled.steps.or(choice.steps.map(|steps| steps.min(most_steps)));
         filled.optimizer = filled.optimizer.or(choice.optimizer);
+        let parameterization = |kind| ParameterizationRequest { kind, ..ParameterizationRequest::default() };
+        filled.parameterization = filled.parameterization.or(choice.parameterization.map(parameterization));
         filled.transforms = filled.transforms.or_else(|| Some(transforms()));
         filled.start = filled.start.or(choice.start);
         filled
@@ -135,6 +147,7 @@ mod tests {
         own.gate = Some(GateKind::Soft.into());
         own.steps = Some(3);
         own.optimizer = Some(OptimizerKind::Nadam.into());
+        own.parameterization = Some(ParameterizationRequest::default());
         own.transforms = Some(Vec::new());
         own.start = Some(Start::Uniform);
         for preset in Preset::value_variants() {

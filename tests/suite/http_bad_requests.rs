@@ -124,6 +124,12 @@ fn bodies() -> Vec<(&'static str, String, u16, &'static str)> {
         ("a negative weight", with(r#""regularizers": ["l1:-1"]"#), 422, "regularizers[0]"),
         ("a blur that is never due", with(r#""regularizers": ["blur:1,0"]"#), 422, "regularizers[0]"),
         ("a blur without steps", with(r#""regularizers": ["blur:1"]"#), 422, "regularizers[0]"),
+        (
+            "a blur of what is no pixel",
+            with(r#""parameterization": "fourier", "regularizers": ["l1:1", "blur:1,4"]"#),
+            422,
+            "regularizers[1]",
+        ),
         ("regularizers as text", with(r#""regularizers": "tv:1""#), 422, "regularizers"),
         (
             "too many regularizers",
