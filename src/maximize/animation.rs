@@ -66,7 +66,7 @@ impl Animation {
     }
 }
 
-/// An animated PNG of `frames`, all of one size, and the stimulus. Who cannot show animations sees the stimulus.
+/// An animated PNG of `frames`, all of one size, and the stimulus, all of them opaque. Who cannot show animations sees the stimulus.
 pub(super) fn encode(frames: &[Levels], stimulus: &Levels) -> Result<Vec<u8>, EncodingError> {
     let mut bytes = Vec::new();
     let mut encoder = Encoder::new(&mut bytes, stimulus.width as u32, stimulus.height as u32);
@@ -89,6 +89,7 @@ pub(super) fn encode(frames: &[Levels], stimulus: &Levels) -> Result<Vec<u8>, En
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use candle_core::{Device, Tensor};
     use image::AnimationDecoder;
 
     use super::*;
@@ -120,7 +121,10 @@ mod tests {
     #[test]
     fn an_animation_holds_its_frames_and_shows_the_stimulus_to_those_who_see_no_animations() {
         for channels in [1, 3] {
-            let image = |value: u8| Levels { height: 2, width: 3, channels, values: vec![value; 6 * channels] };
+            let image = |value: u8| {
+                let pixels = Tensor::full(f32::from(value) / 255.0, (channels, 2, 3), &Device::Cpu);
+                Levels::round(&pixels.unwrap()).unwrap()
+            };
             let bytes = encode(&[image(1), image(2)], &image(3)).unwrap();
             assert_eq!(image::load_from_memory(&bytes).unwrap().to_rgb8().get_pixel(0, 0).0, [3; 3]);
             let decoder = image::codecs::png::PngDecoder::new(std::io::Cursor::new(&bytes)).unwrap();
