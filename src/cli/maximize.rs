@@ -11,9 +11,9 @@ use proxygrad::Invalid;
 use proxygrad::config::{CpuOptions, Places};
 use proxygrad::engine;
 use proxygrad::maximize::{
-    Certificates, Colour, Decay, Findings, GateKind, GateRequest, Limits, Objective, Observer, OptimizerKind,
-    OptimizerRequest, Outcome, ParameterizationKind, ParameterizationRequest, Point, Request, Resolved, SearchRequest,
-    Settings, SpectrumKind, Start, Transform, maximize,
+    Animation, Certificates, Colour, Decay, Findings, GateKind, GateRequest, Limits, Objective, Observer,
+    OptimizerKind, OptimizerRequest, Outcome, ParameterizationKind, ParameterizationRequest, Point, Preset,
+    Regularizer, Request, Resolved, SearchRequest, Settings, SpectrumKind, Start, Transform, maximize,
 };
 use proxygrad::network::{Model, Spectrum, catalog};
 use serde::Serialize;
@@ -37,6 +37,10 @@ pub struct Maximize {
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
 
+    /// Also write an animated PNG of the run here, numbered as the PNG is.
+    #[arg(long, value_name = "FILE")]
+    animation: Option<PathBuf>,
+
     /// Device that runs the network: cpu, cuda:0, metal; behind a GPU, +tf32 or +bf16 trades accuracy for speed.
     #[arg(long, env = "PROXYGRAD_DEVICE", value_name = "DEVICE", default_value = "cpu")]
     device: String,
@@ -56,9 +60,13 @@ pub struct Maximize {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Method")]
 struct Method {
-    /// Backward rule of activations.
-    #[arg(long, value_name = "KIND", default_value = "decoupled")]
-    gate: GateKind,
+    /// What fills in the settings that are not given.
+    #[arg(long, value_name = "PRESET")]
+    preset: Option<Preset>,
+
+    /// Backward rule of activations; decoupled unless a preset says otherwise.
+    #[arg(long, value_name = "KIND")]
+    gate: Option<GateKind>,
 
     /// Slope of the flat sides, from 0 to 1 (decoupled, true-proxy).
     #[arg(long, value_name = "SLOPE")]
@@ -97,9 +105,9 @@ struct Method {
     #[arg(long, value_name = "N")]
     steps: Option<u32>,
 
-    /// From a gradient to the next image.
-    #[arg(long, value_name = "KIND", default_value = "l2-ascent")]
-    optimizer: OptimizerKind,
+    /// From a gradient to the next image; l2-ascent unless a preset says otherwise.
+    #[arg(long, value_name = "KIND")]
+    optimizer: Option<OptimizerKind>,
 
     /// Step size, in pixel values of range [0, 1], coefficients (fourier) or radians (maco).
     #[arg(long, value_name = "LR")]
@@ -109,9 +117,9 @@ struct Method {
     #[arg(long, value_name = "KIND")]
     decay: Option<Decay>,
 
-    /// What the optimizer changes.
-    #[arg(long, value_name = "KIND", default_value = "pixel")]
-    parameterization: ParameterizationKind,
+    /// What the optimizer changes; pixel unless a preset says otherwise.
+    #[arg(long, value_name = "KIND")]
+    parameterization: Option<ParameterizationKind>,
 
     /// By which power of the frequency coefficients (fourier) or amplitudes (maco) fall, from 0 to 4.
     #[arg(long, value_name = "POWER")]
@@ -130,16 +138,21 @@ struct Method {
     #[arg(long, value_name = "SD")]
     contrast: Option<f32>,
 
-    /// Random view for each step: jitter:PIXELS, scale:LOW,HIGH, rotate:DEGREES or blur:SIGMA, optionally followed by
-    /// @PROBABILITY. May be given several times; applied in this order.
+    /// Random view for each step: jitter:PIXELS, scale:LOW,HIGH, rotate:DEGREES, blur:SIGMA, pad:PIXELS, crop:LOW,HIGH,
+    /// noise:SD, flip or colour:STRENGTH, optionally followed by @PROBABILITY. May be given several times; applied in this order.
     #[arg(long = "transform", value_name = "TRANSFORM", value_parser = parsed::<Transform>)]
     transforms: Vec<Transform>,
+
+    /// What keeps the stimulus calm: l1:WEIGHT, l2:WEIGHT, tv:WEIGHT (relative to the gradient) or blur:SIGMA,EVERY. May be
+    /// given several times.
+    #[arg(long = "regularizer", value_name = "REGULARIZER", value_parser = parsed::<Regularizer>)]
+    regularizers: Vec<Regularizer>,
 
     /// Height and width of the stimulus in pixels, such as 224,224; the model's own input size unless given.
     #[arg(long, value_name = "H,W", value_delimiter = ',', num_args = 1)]
     size: Option<Vec<usize>>,
 
-    /// The image before the first step; grey unless given, but uniform for maco.
+    /// The image before the first step; grey unless a preset says otherwise, but uniform for maco.
     #[arg(long, value_name = "KIND")]
     start: Option<Origin>,
 
@@ -159,6 +172,10 @@ struct Method {
     /// Make the PNG transparent where the objective hardly looked at it.
     #[arg(long)]
     alpha: bool,
+
+    /// How many images the animation shows.
+    #[arg(long, value_name = "N", requires = "animation")]
+    frames: Option<u32>,
 
     /// Seed of everything random.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
@@ -187,6 +204,10 @@ impl Maximize {
         for (i, outcome) in outcomes.into_iter().flatten().enumerate() {
             let path = if several { numbered(&self.output, i) } else { self.output.clone() };
             std::fs::write(&path, &outcome.png).with_context(|| format!("cannot write {}", path.display()))?;
+            if let (Some(file), Some(animation)) = (&self.animation, &outcome.animation) {
+                let file = if several { numbered(file, i) } else { file.clone() };
+                std::fs::write(&file, animation).with_context(|| format!("cannot write {}", file.display()))?;
+            }
             written.push((path, outcome));
         }
         if self.json { print_json(&model, &resolved, &written) } else { print_text(&model, &resolved, &written) }
@@ -206,8 +227,6 @@ impl Maximize {
 
     fn request(&self) -> anyhow::Result<Request> {
         let method = &self.method;
-        let (slope, temperature, relative) = (method.slope, method.temperature, method.relative);
-        let (anneal, polish) = (method.anneal, method.polish);
         let start = match (method.start, method.noise) {
             (Some(Origin::Grey) | None, Some(noise)) => Some(Start::Grey { noise }),
             (Some(Origin::Grey), None) => Some(Start::default()),
@@ -222,44 +241,94 @@ impl Maximize {
             let found = format!("{:?}", method.size.as_deref().unwrap_or_default());
             Invalid::new("--size", found, "height and width, such as 224,224")
         })?;
-        let spectrum = method.spectrum.as_deref().map(|spectrum| match spectrum {
-            "natural" => SpectrumKind::Natural,
-            _ => SpectrumKind::Measured,
-        });
-        let parameterization = ParameterizationRequest {
-            kind: method.parameterization,
-            decay_power: method.decay_power,
-            colour: method.colour.clone(),
-            spectrum,
-            spectrum_digest: None,
-            contrast: method.contrast,
-        };
         Ok(Request {
             model: self.model.clone(),
             objective: None,
             objectives: Some(self.units.clone()),
-            gate: Some(GateRequest { kind: method.gate, slope, temperature, relative, anneal, polish }),
+            preset: method.preset,
+            gate: method.gate(),
             search: method.search(),
             steps: method.steps,
-            optimizer: Some(OptimizerRequest { kind: method.optimizer, lr: method.lr, decay: method.decay }),
-            parameterization: Some(parameterization),
-            transforms: Some(method.transforms.clone()),
+            optimizer: method.optimizer(),
+            parameterization: method.parameterization(),
+            transforms: given(&method.transforms),
+            regularizers: given(&method.regularizers),
             size,
             start,
             score_every: method.score_every,
             certificates: Some(method.certificates),
             alpha: Some(method.alpha),
+            animation: self.animation.as_ref().map(|_| match method.frames {
+                Some(frames) => Animation { frames },
+                None => Animation::default(),
+            }),
             seed: Some(method.seed),
         })
     }
 }
 
 impl Method {
+    /// The gate, as far as something is said of it; the rest is the preset's, if the kind is.
+    fn gate(&self) -> Option<GateRequest> {
+        let of_preset = self.preset.and_then(Preset::gate);
+        let kind = self.gate.or(of_preset.as_ref().map(|gate| gate.kind)).unwrap_or(GateKind::Decoupled);
+        let of_preset = of_preset.filter(|gate| gate.kind == kind);
+        let rest = |f: fn(&GateRequest) -> Option<f32>| of_preset.as_ref().and_then(f);
+        let gate = GateRequest {
+            kind,
+            slope: self.slope.or(rest(|gate| gate.slope)),
+            temperature: self.temperature.or(rest(|gate| gate.temperature)),
+            relative: self.relative.or(of_preset.as_ref().and_then(|gate| gate.relative)),
+            anneal: self.anneal.or(rest(|gate| gate.anneal)),
+            polish: self.polish.or(rest(|gate| gate.polish)),
+        };
+        let said = [self.slope, self.temperature, self.anneal, self.polish].iter().any(Option::is_some);
+        (self.gate.is_some() || self.relative.is_some() || said).then_some(gate)
+    }
+
+    /// The same for the optimizer.
+    fn optimizer(&self) -> Option<OptimizerRequest> {
+        let of_preset = self.preset.and_then(Preset::optimizer);
+        let kind = self.optimizer.or(of_preset.as_ref().map(|optimizer| optimizer.kind));
+        let kind = kind.unwrap_or(OptimizerKind::L2Ascent);
+        let of_preset = of_preset.filter(|optimizer| optimizer.kind == kind);
+        let optimizer = OptimizerRequest {
+            kind,
+            lr: self.lr.or(of_preset.as_ref().and_then(|optimizer| optimizer.lr)),
+            decay: self.decay.or(of_preset.as_ref().and_then(|optimizer| optimizer.decay)),
+        };
+        (self.optimizer.is_some() || self.lr.is_some() || self.decay.is_some()).then_some(optimizer)
+    }
+
+    /// The same for the parameterization.
+    fn parameterization(&self) -> Option<ParameterizationRequest> {
+        let of_preset = self.preset.and_then(Preset::parameterization);
+        let kind = self.parameterization.or(of_preset).unwrap_or_default();
+        let spectrum = self.spectrum.as_deref().map(|spectrum| match spectrum {
+            "natural" => SpectrumKind::Natural,
+            _ => SpectrumKind::Measured,
+        });
+        let said = self.parameterization.is_some() || self.decay_power.is_some() || self.colour.is_some();
+        (said || spectrum.is_some() || self.contrast.is_some()).then(|| ParameterizationRequest {
+            kind,
+            decay_power: self.decay_power,
+            colour: self.colour.clone(),
+            spectrum,
+            spectrum_digest: None,
+            contrast: self.contrast,
+        })
+    }
+
     fn search(&self) -> Option<SearchRequest> {
         let arms = (!self.arms.is_empty()).then(|| self.arms.clone());
         let search = SearchRequest { arms, restarts: self.restarts, rungs: self.rungs.clone() };
         (search != SearchRequest::default()).then_some(search)
     }
+}
+
+/// A list, unless the flag was never given.
+fn given<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    (!list.is_empty()).then(|| list.to_vec())
 }
 
 /// Reads a gate: its kind, or an object.
@@ -282,10 +351,11 @@ fn as_flag(invalid: &Invalid) -> Invalid {
     let flag = match field {
         "objectives" => "--unit".to_owned(),
         "search" if invalid.field.contains("arms") => "--arm".to_owned(),
-        "gate" | "optimizer" | "parameterization" | "search" | "start" => {
+        "gate" | "optimizer" | "parameterization" | "search" | "start" | "animation" => {
             format!("--{}", invalid.field.rsplit('.').next().unwrap_or(field).replace('_', "-"))
         }
         "transforms" => "--transform".to_owned(),
+        "regularizers" => "--regularizer".to_owned(),
         field => format!("--{}", field.replace('_', "-")),
     };
     Invalid { field: flag, ..invalid.clone() }

@@ -12,7 +12,7 @@ use proxygrad::config::{CpuOptions, Places};
 use proxygrad::engine;
 use proxygrad::network::{Model, catalog};
 use proxygrad::study::{
-    Design, Folder, Manner, Plan, Progress, Summary, Toys, Variant, Variants, View, perform, report,
+    Design, Folder, Manner, Plan, Progress, Summary, Toys, Variant, Variants, View, exhibit, perform, report, summary,
 };
 
 /// `proxygrad study`

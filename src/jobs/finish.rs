@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::claim::{Claim, Lease};
 use super::error::StoreError;
 use super::feed::Event;
-use super::job::{JobProblem, JobState, ProblemCode, Stimulus};
+use super::job::{JobProblem, JobState, ProblemCode, Stimulus, StoredAnimation};
 use super::metrics;
 use super::row;
 use super::store::{Store, Write};
@@ -48,7 +48,12 @@ impl Store {
         let mut stimuli = Vec::with_capacity(outcomes.len());
         for (objective, outcome) in job.objectives.iter().zip(outcomes) {
             let sha256 = self.inner.stimuli.put(job.id, &outcome.png).await?;
-            stimuli.push(Stimulus::new(objective.clone(), outcome, sha256, job.settings.size));
+            let mut stimulus = Stimulus::new(objective.clone(), outcome, sha256, job.settings.size);
+            if let Some(animation) = &outcome.animation {
+                let sha256 = self.inner.stimuli.put(job.id, animation).await?;
+                stimulus.animation = Some(StoredAnimation { sha256, bytes: animation.len() as u64 });
+            }
+            stimuli.push(stimulus);
         }
         let end = End { stimuli: Some(row::json(&stimuli)?), step: job.progress.steps, problem: None };
         self.end(claim.lease, JobState::Succeeded, end).await

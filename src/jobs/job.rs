@@ -140,13 +140,33 @@ pub struct Stimulus {
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
+    /// The animation of the run, if the settings ask for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub animation: Option<StoredAnimation>,
+}
+
+/// An animation beside a stimulus: everything but the bytes themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StoredAnimation {
+    /// SHA-256 of the animated PNG, lower-case hexadecimal.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub bytes: u64,
 }
 
 impl Stimulus {
     /// What `outcome` says about `objective`, for a PNG with this digest and `[height, width]`.
     pub(super) fn new(objective: Objective, outcome: &Outcome, sha256: String, size: [usize; 2]) -> Self {
         let [height, width] = size.map(|side| u32::try_from(side).unwrap_or(u32::MAX));
-        Self { objective, findings: outcome.findings.clone(), sha256, bytes: outcome.png.len() as u64, width, height }
+        Self {
+            objective,
+            findings: outcome.findings.clone(),
+            sha256,
+            bytes: outcome.png.len() as u64,
+            width,
+            height,
+            animation: None,
+        }
     }
 }
 

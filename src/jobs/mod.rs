@@ -20,7 +20,7 @@ pub use claim::{Claim, Lease};
 pub use error::{StoreError, SubmitError};
 pub use feed::{Event, Feed, Subscription, Update};
 pub use finish::MOST_ATTEMPTS;
-pub use job::{Idempotency, Job, JobProblem, JobState, NewJob, ProblemCode, Progress, Stimulus};
+pub use job::{Idempotency, Job, JobProblem, JobState, NewJob, ProblemCode, Progress, Stimulus, StoredAnimation};
 pub use metrics::describe_metrics;
 pub use page::{Cursor, JobFilter, Page};
 pub use store::{Deleted, Store, StoreConfig};

@@ -210,6 +210,18 @@ impl Store {
         }
     }
 
+    /// The animation of stimulus `n` of a job that succeeded, where there is one.
+    ///
+    /// # Errors
+    /// As [`Store::png`].
+    pub async fn animation(&self, id: Uuid, n: usize) -> Result<Option<Bytes>, StoreError> {
+        let job = self.get(id).await?;
+        match job.as_ref().and_then(|job| job.stimuli.get(n)).and_then(|stimulus| stimulus.animation.as_ref()) {
+            Some(animation) => Ok(Some(self.inner.stimuli.get(id, &animation.sha256).await?)),
+            None => Ok(None),
+        }
+    }
+
     /// How many jobs there are in each state; every state is there.
     ///
     /// # Errors

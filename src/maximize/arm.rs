@@ -108,6 +108,9 @@ impl<'a> Arm<'a> {
         observer: &mut dyn Observer,
     ) -> Result<(), MaximizeError> {
         let settings = self.settings;
+        if settings.animation.is_some_and(|animation| animation.shows(step, self.way.steps)) {
+            self.film()?;
+        }
         let gate = self.way.gate.at(step, self.way.steps);
         let forward = match (self.way.gate.kind, gate) {
             (GateKind::TrueProxy, Gate::Proxy { slope }) => Forward::Proxy { slope },
@@ -127,7 +130,16 @@ impl<'a> Arm<'a> {
         }
         let gradients = passes.backward(&scored.seeds, gate, self.way.gate.relative == Some(true))?;
         self.searches.iter_mut().for_each(|search| search.passes += 2);
-        Ok(self.canvas.step(&views.adjoint(&gradients)?)?)
+        Ok(self.canvas.step(views.adjoint(&gradients)?)?)
+    }
+
+    /// Keeps the images as they are for the animation.
+    fn film(&mut self) -> Result<(), MaximizeError> {
+        let pixels = self.canvas.pixels().to_device(&Device::Cpu)?;
+        for (n, search) in self.searches.iter_mut().enumerate() {
+            search.frames.push(Levels::round(&pixels.get(n)?)?);
+        }
+        Ok(())
     }
 
     /// Knows how good the images are before a choice is made, behind so many steps: the steps themselves tell it unless

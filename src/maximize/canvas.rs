@@ -3,6 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::ascent::{Ascent, Range};
+use super::calm::Calm;
 use super::parameterization::Painter;
 use super::settings::Settings;
 
@@ -15,6 +16,9 @@ pub(super) struct Canvas {
     /// Pixels `[N,C,H,W]` in [0, 1] that the parameters make.
     pixels: Tensor,
     ascent: Ascent,
+    calm: Calm,
+    /// Updates so far.
+    done: u32,
     /// Absolute gradients by the pixels, summed over channels and steps: `[N,H,W]`, f32; only where they are asked for.
     looks: Option<Tensor>,
 }
@@ -29,7 +33,8 @@ impl Canvas {
         let (n, _, height, width) = pixels.dims4()?;
         let looks = || Tensor::zeros((n, height, width), DType::F32, pixels.device());
         let looks = settings.alpha.then(looks).transpose()?;
-        Ok(Self { painter, parameters, pixels, ascent, looks })
+        let calm = Calm::new(&settings.regularizers, steps);
+        Ok(Self { painter, parameters, pixels, ascent, calm, done: 0, looks })
     }
 
     /// The images as they are: `[N,C,H,W]` in [0, 1].
@@ -43,15 +48,19 @@ impl Canvas {
     }
 
     /// One update, from the gradient `[N,C,H,W]` by the pixels.
-    pub(super) fn step(&mut self, gradient: &Tensor) -> Result<()> {
+    pub(super) fn step(&mut self, gradient: Tensor) -> Result<()> {
         if let Some(looks) = &mut self.looks {
             let strength = gradient.to_dtype(DType::F32)?.abs()?.sum(1)?;
             // What is not finite would stay for ever.
             let known = strength.lt(f32::INFINITY)?.where_cond(&strength, &strength.zeros_like()?)?;
             *looks = (&*looks + known)?;
         }
-        let gradient = self.painter.gradient(&self.parameters, &self.pixels, gradient)?;
-        self.parameters = self.ascent.step(&self.parameters, &gradient)?;
+        let gradient = self.calm.hold(&self.pixels, gradient)?;
+        let gradient = self.painter.gradient(&self.parameters, &self.pixels, &gradient)?;
+        let parameters = self.ascent.step(&self.parameters, &gradient)?;
+        self.done += 1;
+        // Only pixels are ever blurred: a request for more is refused.
+        self.parameters = if self.painter.is_pixel() { self.calm.blurred(parameters, self.done)? } else { parameters };
         self.pixels = self.painter.decode(&self.parameters)?;
         Ok(())
     }

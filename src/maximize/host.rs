@@ -58,9 +58,19 @@ pub(super) fn fill_like<T: Real>(
     size: usize,
     f: impl Fn(usize, &[T], &mut [T]) + Send + Sync,
 ) -> Result<Tensor> {
-    let mut filled = vec![T::zero(); x.elem_count()];
+    fill(x, x.dims(), size, f)
+}
+
+/// As [`fill_like`], with a shape of its own.
+pub(super) fn fill<T: Real>(
+    x: &Tensor,
+    shape: &[usize],
+    size: usize,
+    f: impl Fn(usize, &[T], &mut [T]) + Send + Sync,
+) -> Result<Tensor> {
+    let mut filled = vec![T::zero(); shape.iter().product()];
     read(x, |values| filled.par_chunks_mut(size.max(1)).enumerate().for_each(|(i, piece)| f(i, values, piece)))?;
-    Tensor::from_vec(filled, x.shape(), &Device::Cpu)
+    Tensor::from_vec(filled, shape, &Device::Cpu)
 }
 
 /// `[N,C,H,W]` of a batch of images, as `[N, C, H * W]`.

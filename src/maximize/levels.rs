@@ -58,7 +58,7 @@ impl Levels {
         let image = image::load_from_memory_with_format(png, image::ImageFormat::Png)?;
         let (height, width) = (image.height() as usize, image.width() as usize);
         let values = if channels == 1 { image.into_luma8().into_raw() } else { image.into_rgb8().into_raw() };
-        Ok(Self { height, width, channels, values })
+        Ok(Self { height, width, channels, values, alpha: None })
     }
 
     /// The pixels that a reader of the image sees: `[C,H,W]` in [0, 1], row-major.

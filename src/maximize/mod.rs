@@ -1,8 +1,10 @@
 //! Activation maximization: from a request to stimuli and the maxima they reach.
 
+mod animation;
 mod arm;
 mod ascent;
 mod best;
+mod calm;
 mod canvas;
 mod certificate;
 mod contest;
@@ -17,6 +19,8 @@ mod outcome;
 mod parameterization;
 mod passes;
 mod pixels;
+mod preset;
+mod regularizer;
 mod request;
 mod run;
 mod scales;
@@ -27,6 +31,7 @@ mod start;
 mod transform;
 mod view;
 
+pub use animation::Animation;
 pub use certificate::{Certificates, Gain, NaturalMissing, Robust, Stationarity};
 pub use gate_schedule::{GateKind, GateRequest, GateSchedule};
 pub use halving::{Halving, SearchRequest};
@@ -36,6 +41,8 @@ pub use outcome::{ArmFindings, Findings, Observer, Outcome, Point, Unobserved, W
 pub use parameterization::{
     Colour, Parameterization, ParameterizationKind, ParameterizationRequest, SpectrumError, SpectrumKind,
 };
+pub use preset::Preset;
+pub use regularizer::Regularizer;
 pub use request::{Limits, Request, Resolved};
 pub use run::{MaximizeError, Task, maximize};
 pub use settings::Settings;

@@ -53,6 +53,7 @@ pub struct Optimizer {
     pub lr: f32,
     /// How the step size changes over the run.
     #[serde(default)]
+    #[schema(required)]
     pub decay: Decay,
 }
 
@@ -138,7 +139,7 @@ impl OptimizerRequest {
         let [rows, columns] = [channels * height, width].map(|length| length as f64);
         let default = match self.kind {
             OptimizerKind::L2Ascent => round(rates.step * (rows * columns).sqrt()),
-            OptimizerKind::SpectralAscent => round(rates.step * (rows.sqrt() + columns.sqrt())),
+            OptimizerKind::SpectralAscent => round(2.0 * rates.step * (rows.sqrt() + columns.sqrt())),
             OptimizerKind::Momentum => rates.momentum,
             OptimizerKind::Adam | OptimizerKind::Nadam => rates.adam,
         };
@@ -156,8 +157,9 @@ impl OptimizerRequest {
 
 /// Default step sizes.
 struct Rates {
-    /// Root mean square of a step: of every `l2-ascent` step, and of a `spectral-ascent` step along a gradient without
-    /// structure, whose largest singular value is about `sqrt(rows) + sqrt(columns)` times the size of its values.
+    /// Root mean square of a step: of every `l2-ascent` step, and about that of `spectral-ascent` steps. The largest
+    /// singular value of a gradient without structure is about `sqrt(rows) + sqrt(columns)` times the size of its values;
+    /// those of networks have structure, and twice that.
     step: f64,
     /// Root mean square of the first step of `momentum`.
     momentum: f32,

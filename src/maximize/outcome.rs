@@ -11,6 +11,8 @@ use super::gate_schedule::GateSchedule;
 pub struct Outcome {
     /// The stimulus as an 8-bit PNG, grey or RGB.
     pub png: Vec<u8>,
+    /// How it came to be, as an animated PNG, if the settings ask for that.
+    pub animation: Option<Vec<u8>>,
     /// The maximum that it reaches, and how it was found.
     pub findings: Findings,
 }

@@ -3,11 +3,14 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::animation::Animation;
 use super::gate_schedule::{GateKind, GateRequest};
 use super::halving::SearchRequest;
 use super::objective::{Objective, ObjectiveDocument};
 use super::optimizer::{OptimizerKind, OptimizerRequest};
 use super::parameterization::{ParameterizationKind, ParameterizationRequest};
+use super::preset::Preset;
+use super::regularizer::Regularizer;
 use super::run::Task;
 use super::settings::Settings;
 use super::start::Start;
@@ -30,6 +33,9 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<ObjectiveDocument>>, min_items = 1)]
     pub objectives: Option<Vec<Objective>>,
+    /// What fills in the settings that are left out; the defaults unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
     /// Backward rule of activations; `decoupled` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<GateRequest>,
@@ -50,6 +56,10 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 16)]
     pub transforms: Option<Vec<Transform>>,
+    /// What keeps the stimulus calm; `["tv:0.5"]`-like strings; nothing unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 8)]
+    pub regularizers: Option<Vec<Regularizer>>,
     /// Height and width of the stimulus; the model's own input size unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 2, max_items = 2)]
@@ -69,6 +79,9 @@ pub struct Request {
     /// the run. Its colours are the stimulus' all the same; false unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpha: Option<bool>,
+    /// An animated PNG of the run, beside the stimulus; none unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub animation: Option<Animation>,
     /// Seed of everything random, from 0 to 2^53 - 1; 0 unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 9_007_199_254_740_991_u64)]
@@ -116,6 +129,8 @@ impl Default for Limits {
 const LARGEST_SEED: u64 = (1 << 53) - 1;
 /// Most transforms of a request.
 const MOST_TRANSFORMS: usize = 16;
+/// Most regularizers of a request.
+const MOST_REGULARIZERS: usize = 8;
 /// Default number of steps.
 const STEPS: u32 = 256;
 /// Default number of steps between two scores when transforms are on.
@@ -128,17 +143,20 @@ impl Request {
             model: model.into(),
             objective: Some(objective),
             objectives: None,
+            preset: None,
             gate: None,
             search: None,
             steps: None,
             optimizer: None,
             parameterization: None,
             transforms: None,
+            regularizers: None,
             size: None,
             start: None,
             score_every: None,
             certificates: None,
             alpha: None,
+            animation: None,
             seed: None,
         }
     }
@@ -148,6 +166,13 @@ impl Request {
     /// # Errors
     /// Names the first field that is wrong, its value and what would be right.
     pub fn resolve(&self, model: &Model, limits: &Limits) -> Result<Resolved, Invalid> {
+        match self.preset {
+            Some(preset) => preset.fill(self, limits.steps).resolve_with_defaults(model, limits),
+            None => self.resolve_with_defaults(model, limits),
+        }
+    }
+
+    fn resolve_with_defaults(&self, model: &Model, limits: &Limits) -> Result<Resolved, Invalid> {
         let objectives = self.objectives(limits)?;
         let count = |field: &str, value: u32, most: u32| match (1..=most).contains(&value) {
             true => Ok(value),
@@ -177,6 +202,18 @@ impl Request {
             let found = format!("{} transforms", transforms.len());
             return Err(Invalid::new("transforms", found, format!("at most {MOST_TRANSFORMS}")));
         }
+        let regularizers = self.regularizers.clone().unwrap_or_default();
+        if regularizers.len() > MOST_REGULARIZERS {
+            let found = format!("{} regularizers", regularizers.len());
+            return Err(Invalid::new("regularizers", found, format!("at most {MOST_REGULARIZERS}")));
+        }
+        let blurs = |regularizer: &Regularizer| matches!(regularizer, Regularizer::Blur { .. });
+        if let (false, Some(i)) =
+            (parameterization.kind == ParameterizationKind::Pixel, regularizers.iter().position(blurs))
+        {
+            let expected = "a penalty: only where the pixels themselves are changed can the image be blurred";
+            return Err(Invalid::new(format!("regularizers[{i}]"), regularizers[i], expected));
+        }
         let start = self.start.unwrap_or(match parameterization.kind {
             ParameterizationKind::Maco => Start::Uniform,
             _ => Start::default(),
@@ -193,18 +230,23 @@ impl Request {
         let size = [input[1], input[2]];
         let certificates = self.certificates.unwrap_or(false);
         let alpha = self.alpha.unwrap_or(false);
+        let animation = self.animation.map(|animation| animation.resolve(steps, objectives.len(), size)).transpose();
+        let animation = animation.map_err(|e| e.within("animation"))?;
         let settings = Settings {
+            preset: self.preset,
             gate,
             search,
             steps,
             optimizer,
             parameterization,
             transforms,
+            regularizers,
             size,
             start,
             score_every,
             certificates,
             alpha,
+            animation,
         };
         Ok(Resolved { objectives, settings, seed })
     }

@@ -36,6 +36,9 @@ pub enum MaximizeError {
     /// The stimulus could not be written as a PNG.
     #[error("the stimulus could not be written as a PNG: {0}")]
     Png(#[from] image::ImageError),
+    /// The animation could not be written.
+    #[error("the animation could not be written: {0}")]
+    Animation(#[from] png::EncodingError),
 }
 
 impl From<candle_core::Error> for MaximizeError {

@@ -3,6 +3,7 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::animation;
 use super::levels::Levels;
 use super::outcome::{Findings, Outcome, Point, Warning};
 use super::run::{MaximizeError, Task};
@@ -19,6 +20,8 @@ pub(super) struct Search {
     pub(super) passes: u32,
     /// Steps that were spent on the task elsewhere, before the steps of this search.
     pub(super) ahead: u32,
+    /// What the animation shows so far; nothing without one.
+    pub(super) frames: Vec<Levels>,
     trajectory: Vec<Point>,
     non_finite_score: bool,
 }
@@ -48,6 +51,7 @@ impl Search {
             best: None,
             passes: 0,
             ahead: 0,
+            frames: Vec::new(),
             trajectory: Vec::new(),
             non_finite_score: false,
         }
@@ -73,6 +77,10 @@ impl Search {
             (Warning::NonFinite, self.non_finite_score || ending.broken),
         ];
         let end = |point: Option<&Point>| point.map_or(ending.score, |point| point.score);
+        let animation = match self.frames.as_slice() {
+            [] => None,
+            frames => Some(animation::encode(frames, ending.levels)?),
+        };
         let findings = Findings {
             score: ending.score,
             initial_score: end(self.trajectory.first()),
@@ -84,6 +92,6 @@ impl Search {
             warnings: warnings.into_iter().filter_map(|(warning, holds)| holds.then_some(warning)).collect(),
             certificates: None,
         };
-        Ok(Outcome { png: ending.levels.png()?, findings })
+        Ok(Outcome { png: ending.levels.png()?, animation, findings })
     }
 }

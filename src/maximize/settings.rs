@@ -3,10 +3,13 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::animation::Animation;
 use super::gate_schedule::GateSchedule;
 use super::halving::Halving;
 use super::optimizer::Optimizer;
 use super::parameterization::Parameterization;
+use super::preset::Preset;
+use super::regularizer::Regularizer;
 use super::start::Start;
 use super::transform::Transform;
 
@@ -15,6 +18,9 @@ use super::transform::Transform;
 /// Stimuli with equal settings on layers of one model can share a batch; each result is the same as if it had run alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Settings {
+    /// What filled in the settings that the request left out, where that was a preset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
     /// The backward rule of activations and its course.
     pub gate: GateSchedule,
     /// Gates and starts that compete for the steps; null when there is but one way.
@@ -29,6 +35,10 @@ pub struct Settings {
     pub parameterization: Parameterization,
     /// Random views, applied in this order.
     pub transforms: Vec<Transform>,
+    /// What keeps the stimulus calm.
+    #[serde(default)]
+    #[schema(required)]
+    pub regularizers: Vec<Regularizer>,
     /// Height and width of the stimulus in pixels.
     #[schema(min_items = 2, max_items = 2)]
     pub size: [usize; 2],
@@ -43,6 +53,9 @@ pub struct Settings {
     /// Whether the PNG is transparent where the objective hardly looked at it.
     #[serde(default)]
     pub alpha: bool,
+    /// An animated PNG of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub animation: Option<Animation>,
 }
 
 impl Settings {

@@ -272,7 +272,9 @@ fn problem(error: &BatchError) -> JobProblem {
             let text = error.to_string();
             JobProblem::new(ProblemCode::Engine, text.lines().next().unwrap_or("the engine failed"))
         }
-        BatchError::Maximize(MaximizeError::Png(_)) | BatchError::Panic(_) | BatchError::Gone => {
+        BatchError::Maximize(MaximizeError::Png(_) | MaximizeError::Animation(_))
+        | BatchError::Panic(_)
+        | BatchError::Gone => {
             JobProblem::new(ProblemCode::Internal, "a fault of the service ended the run; its log says more")
         }
     }

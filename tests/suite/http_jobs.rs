@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use base64::Engine;
+use image::AnimationDecoder;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -62,6 +63,38 @@ async fn several_objectives_give_a_stimulus_each_in_their_order() {
     for n in 0..2 {
         assert_eq!(job["stimuli"][n]["sha256"], again["stimuli"][n]["sha256"], "the same request gives the same bytes");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_animation_ends_with_the_stimulus() {
+    let server = Server::start().await;
+    let body = json!({
+        "model": "fashion-resnet8", "objective": "logits:1", "steps": 6, "animation": {"frames": 4},
+        "preset": "lucid", "regularizers": ["tv:0.1"],
+    });
+    let job = prefer_wait(&server, &body, "60").await.json();
+    assert_eq!(job["state"], "succeeded", "{job}");
+    assert_eq!(job["settings"]["animation"], json!({"frames": 4}));
+    assert_eq!((&job["settings"]["preset"], &job["settings"]["steps"]), (&json!("lucid"), &json!(6)));
+    let path = job["stimuli"][0]["animation"].as_str().unwrap();
+    let animation = server.get(path).await;
+    assert_eq!((animation.status, animation.headers["content-type"].as_str()), (200, "image/apng"));
+    let decoder = image::codecs::png::PngDecoder::new(std::io::Cursor::new(&animation.body)).unwrap();
+    let frames = decoder.apng().unwrap().into_frames().collect_frames().unwrap();
+    assert_eq!(frames.len(), 4);
+    let png = server.get(job["stimuli"][0]["png"].as_str().unwrap()).await;
+    let stimulus = image::load_from_memory(&png.body).unwrap().to_rgba8();
+    assert_eq!(frames[3].buffer(), &stimulus);
+    assert_ne!(frames[0].buffer(), &stimulus);
+
+    let tag = animation.headers["etag"].clone();
+    let again = server.send(server.request(Method::GET, path).header("If-None-Match", &tag)).await;
+    assert_eq!(again.status, 304);
+
+    let job = prefer_wait(&server, &quick(), "60").await.json();
+    assert!(job["stimuli"][0].get("animation").is_none());
+    let missing = server.get(&format!("/v1/jobs/{}/stimuli/0/animation", id(&job))).await;
+    assert_eq!((missing.status, missing.json()["type"].as_str()), (404, Some("/problems/unknown-stimulus")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -117,6 +117,7 @@ pub fn ids(claims: &[Claim]) -> Vec<Uuid> {
 pub fn outcome(png: &[u8]) -> Outcome {
     Outcome {
         png: png.to_vec(),
+        animation: None,
         findings: Findings {
             score: 2.5,
             initial_score: 0.5,

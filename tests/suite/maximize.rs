@@ -126,7 +126,9 @@ fn a_stimulus_does_not_depend_on_its_batch() {
     let request = |objectives: &str, seed: u64| {
         let text = format!(
             r#"{{"model": "test", "objectives": {objectives}, "steps": 20, "seed": {seed}, "score_every": 3,
-                 "transforms": ["jitter:2", "scale:0.9,1.1", "rotate:10@0.5", "blur:0.5@0.3"]}}"#
+                 "transforms": ["pad:3", "jitter:2", "scale:0.9,1.1", "rotate:10@0.5", "noise:0.1@0.5", "blur:0.5@0.3",
+                                "colour:0.2", "crop:0.5,1@0.5", "flip"],
+                 "regularizers": ["tv:0.1", "l1:0.02", "l2:0.1", "blur:0.5,4"]}}"#
         );
         resolve(&model, &text)
     };
@@ -191,6 +193,71 @@ fn all_optimizers_climb() {
 }
 
 #[test]
+fn a_preset_shows_in_the_settings_and_gives_way_to_the_request() {
+    let model = colour_classifier();
+    let settings = |fields: &str| {
+        let request = format!(r#"{{"model": "test", "objective": "logits:3", {fields}}}"#);
+        serde_json::to_value(resolve(&model, &request).settings).unwrap()
+    };
+    let lucid = settings(r#""preset": "lucid""#);
+    assert_eq!(lucid["preset"], "lucid");
+    assert_eq!(lucid["gate"]["kind"], "redirect");
+    assert_eq!(lucid["optimizer"]["kind"], "adam");
+    assert_eq!(lucid["transforms"][0], "pad:12");
+    let own = settings(r#""preset": "lucid", "steps": 9, "optimizer": "nadam", "transforms": []"#);
+    assert_eq!((&own["gate"], &own["steps"]), (&lucid["gate"], &serde_json::json!(9)));
+    assert_eq!(own["optimizer"]["kind"], "nadam");
+    assert_eq!(own["transforms"], serde_json::json!([]));
+    assert!(settings(r#""steps": 9"#).get("preset").is_none());
+    for preset in ["lucid", "maco", "proxygrad-paper", "fast", "best"] {
+        let request = format!(r#"{{"model": "test", "objective": "logits:3", "preset": "{preset}"}}"#);
+        let outcome = run(&model, &request).remove(0);
+        let found = &outcome.findings;
+        assert!(found.score > found.initial_score, "{preset}: {} from {}", found.score, found.initial_score);
+    }
+}
+
+#[test]
+fn settings_that_were_stored_before_there_were_decay_and_regularizers_are_read() {
+    let settings = resolve(&toy(), r#"{"model": "test", "objective": "relu:0"}"#).settings;
+    let mut stored = serde_json::to_value(&settings).unwrap();
+    assert!(stored["optimizer"].as_object_mut().unwrap().remove("decay").is_some());
+    assert!(stored.as_object_mut().unwrap().remove("regularizers").is_some());
+    assert_eq!(serde_json::from_value::<proxygrad::maximize::Settings>(stored).unwrap(), settings);
+}
+
+#[test]
+fn regularizers_calm_the_image_and_leave_the_score_alone() {
+    let model = colour_classifier();
+    let run = |regularizers: &str| {
+        let request = format!(
+            r#"{{"model": "test", "objective": "logits:3", "steps": 60, "start": {{"kind": "grey", "noise": 0.2}},
+                 "optimizer": {{"kind": "l2-ascent", "decay": "cosine"}}, "regularizers": {regularizers}}}"#
+        );
+        run(&model, &request).remove(0)
+    };
+    let pixels = |outcome: &Outcome| -> Vec<f64> {
+        let png = image::load_from_memory(&outcome.png).unwrap().to_rgb8();
+        png.into_raw().into_iter().map(|level| f64::from(level) / 255.0).collect()
+    };
+    // Distance from grey, its square, and squared differences to the right.
+    let measures = |outcome: &Outcome| {
+        let x = pixels(outcome);
+        let mean = |f: &dyn Fn(usize) -> f64| (0..x.len() - 3).map(f).sum::<f64>() / (x.len() - 3) as f64;
+        [mean(&|i| (x[i] - 0.5).abs()), mean(&|i| (x[i] - 0.5).powi(2)), mean(&|i| (x[i + 3] - x[i]).powi(2))]
+    };
+    let free = run("[]");
+    for (regularizer, measure) in [("l1:1", 0), ("l2:3", 1), ("tv:2", 2), ("blur:1,2", 2)] {
+        let calm = run(&format!(r#"["{regularizer}"]"#));
+        let (calmer, free_measure) = (measures(&calm)[measure], measures(&free)[measure]);
+        assert!(calmer < 0.8 * free_measure, "{regularizer}: {calmer}, without {free_measure}");
+        let (calm, free) = (&calm.findings, &free.findings);
+        assert!(calm.score < free.score && calm.score > calm.initial_score, "{regularizer}: {}", calm.score);
+        assert_eq!(calm.initial_score, free.initial_score, "{regularizer} is no part of the score");
+    }
+}
+
+#[test]
 fn a_unit_that_no_gradient_reaches_is_called_dead() {
     // relu(x - 2) with x at most 1: nothing is ever positive.
     let mut network = Network::new(1, 6, 6);
@@ -199,7 +266,9 @@ fn a_unit_that_no_gradient_reaches_is_called_dead() {
     network.push("relu", Op::Activation(Activation::Relu), &[shift]).unwrap();
     let model = model(network, symmetric());
     let warnings = |gate: &str| {
-        let request = format!(r#"{{"model": "test", "objective": "relu:0", "steps": 5, "gate": "{gate}"}}"#);
+        let request = format!(
+            r#"{{"model": "test", "objective": "relu:0", "steps": 5, "gate": "{gate}", "regularizers": ["l2:1"]}}"#
+        );
         run(&model, &request)[0].findings.warnings.clone()
     };
     assert_eq!(warnings("plain"), [Warning::DeadUnit]);

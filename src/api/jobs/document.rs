@@ -89,6 +89,10 @@ struct StimulusDocument {
     width: u32,
     /// Height in pixels.
     height: u32,
+    /// Path of the animation of the run on this server; missing unless the settings ask for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(examples("/v1/jobs/0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a/stimuli/0/animation"), nullable = false)]
+    animation: Option<String>,
 }
 
 /// Where to go from here; paths on this server.
@@ -200,6 +204,7 @@ impl StimulusDocument {
             bytes: stimulus.bytes,
             width: stimulus.width,
             height: stimulus.height,
+            animation: stimulus.animation.map(|_| format!("{}/animation", png_path(job, n))),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Calls about jobs.
 
+mod animation;
 mod cancel;
 mod create;
 mod delete;
@@ -23,6 +24,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(get::get, delete::delete))
         .routes(routes!(cancel::cancel))
         .routes(routes!(stimulus::stimulus))
+        .routes(routes!(animation::animation))
         .routes(routes!(events::events))
 }
 

@@ -7,15 +7,17 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
 use crate::api::{Api, etag};
+use crate::jobs::Stimulus;
 
 /// Largest number of a stimulus that a path may have.
-const LARGEST: usize = 65_535;
+pub(super) const LARGEST: usize = 65_535;
 /// A stimulus never changes.
-const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+pub(super) const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
 /// Forms in which the image is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,16 +89,7 @@ pub(super) async fn stimulus(
     let encoding = query.take_choice("encoding", &[("base64", Encoding::Base64)])?.unwrap_or(Encoding::Binary);
     query.end(&["encoding"])?;
     let (id, n) = (path.job()?, path.number("n", LARGEST)?);
-    let job = api.job(id).await?;
-    let Some(stimulus) = job.stimuli.get(n) else {
-        let detail = match job.state.is_terminal() {
-            true => format!("job {id} is {} and has {} stimuli", job.state, job.stimuli.len()),
-            false => format!("job {id} is {}; its stimuli exist once it has succeeded", job.state),
-        };
-        return Err(Problem::new(Kind::UnknownStimulus, detail));
-    };
-
-    let sha256 = stimulus.sha256.clone();
+    let sha256 = find(&api, id, n).await?.sha256;
     let tag = match encoding {
         Encoding::Binary => format!("\"{sha256}\""),
         Encoding::Base64 => format!("\"{sha256}-base64\""),
@@ -119,4 +112,17 @@ pub(super) async fn stimulus(
             (cache, Json(EncodedStimulus { media_type: "image/png", base64, sha256 })).into_response()
         }
     })
+}
+
+/// Stimulus `n` of a job.
+pub(super) async fn find(api: &Api, id: Uuid, n: usize) -> Answer<Stimulus> {
+    let mut job = api.job(id).await?;
+    if n < job.stimuli.len() {
+        return Ok(job.stimuli.swap_remove(n));
+    }
+    let detail = match job.state.is_terminal() {
+        true => format!("job {id} is {} and has {} stimuli", job.state, job.stimuli.len()),
+        false => format!("job {id} is {}; its stimuli exist once it has succeeded", job.state),
+    };
+    Err(Problem::new(Kind::UnknownStimulus, detail))
 }

@@ -144,15 +144,15 @@ fn adam_and_nadam_are_what_their_papers_say() {
         let mut ascent = Ascent::new(&optimizer, &found, 6, Range::Free).unwrap();
         for t in 1..=6 {
             let g = gradient(t);
-            for i in 0..3 {
-                m[i] = 0.9 * m[i] + 0.1 * g[i];
-                v[i] = 0.999 * v[i] + 0.001 * g[i] * g[i];
+            for (((x, m), v), g) in expected.iter_mut().zip(&mut m).zip(&mut v).zip(g) {
+                *m = 0.9 * *m + 0.1 * g;
+                *v = 0.999 * *v + 0.001 * g * g;
                 let share = |beta: f64, t: i32| 1.0 - beta.powi(t);
                 let mean = match kind {
-                    OptimizerKind::Adam => m[i] / share(0.9, t),
-                    _ => 0.9 * m[i] / share(0.9, t + 1) + 0.1 * g[i] / share(0.9, t),
+                    OptimizerKind::Adam => *m / share(0.9, t),
+                    _ => 0.9 * *m / share(0.9, t + 1) + 0.1 * g / share(0.9, t),
                 };
-                expected[i] += f64::from(0.25f32) * mean / ((v[i] / share(0.999, t)).sqrt() + 1e-8);
+                *x += f64::from(0.25f32) * mean / ((*v / share(0.999, t)).sqrt() + 1e-8);
             }
             found = ascent.step(&found, &Tensor::new(&[g], &Device::Cpu).unwrap()).unwrap();
             for (found, expected) in found.to_vec2::<f64>().unwrap()[0].iter().zip(expected) {

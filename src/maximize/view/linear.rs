@@ -1,34 +1,57 @@
-//! Linear maps of the plane: where a zoomed or rotated view takes its pixels from.
+//! Maps of the plane: where a zoomed, rotated, mirrored or cropped view takes its pixels from.
 
-/// A linear map about the image's centre, from output to source positions: `[[yy, yx], [xy, xx]]`.
+/// A linear map about the image's centre and a shift, from output to source positions.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Linear(pub(super) [[f32; 2]; 2]);
+pub(super) struct Linear {
+    /// `[[yy, yx], [xy, xx]]`.
+    pub(super) matrix: [[f32; 2]; 2],
+    /// Down and to the right, in source pixels.
+    pub(super) shift: [f32; 2],
+}
 
 impl Linear {
-    pub(super) const IDENTITY: Self = Self([[1.0, 0.0], [0.0, 1.0]]);
+    pub(super) const IDENTITY: Self = Self::about_center([[1.0, 0.0], [0.0, 1.0]]);
+    /// Left and right change places.
+    pub(super) const FLIP: Self = Self::about_center([[1.0, 0.0], [0.0, -1.0]]);
+
+    const fn about_center(matrix: [[f32; 2]; 2]) -> Self {
+        Self { matrix, shift: [0.0; 2] }
+    }
 
     pub(super) fn zoom(factor: f32) -> Self {
-        Self([[1.0 / factor, 0.0], [0.0, 1.0 / factor]])
+        Self::about_center([[1.0 / factor, 0.0], [0.0, 1.0 / factor]])
     }
 
     pub(super) fn rotation(angle: f32) -> Self {
         let (sin, cos) = angle.sin_cos();
-        Self([[cos, -sin], [sin, cos]])
+        Self::about_center([[cos, -sin], [sin, cos]])
+    }
+
+    /// Shows a window of `share` of the height and width, in (0, 1], of an image of this size. Its place goes from one
+    /// corner to the other as `at` goes from 0 to 1 along each axis.
+    pub(super) fn window(share: f32, at: [f32; 2], size: [usize; 2]) -> Self {
+        let [y, x] = center(size);
+        let shift = [y * (1.0 - share) * (2.0 * at[0] - 1.0), x * (1.0 - share) * (2.0 * at[1] - 1.0)];
+        Self { matrix: [[share, 0.0], [0.0, share]], shift }
     }
 
     /// This map on an image that `first` (if any) has already changed.
     pub(super) fn after(self, first: Option<Self>) -> Self {
-        let Some(Self(a)) = first else { return self };
-        let b = self.0;
+        let Some(Self { matrix: a, shift: s }) = first else { return self };
+        let (b, t) = (self.matrix, self.shift);
         let entry = |i: usize, j: usize| a[i][0] * b[0][j] + a[i][1] * b[1][j];
-        Self([[entry(0, 0), entry(0, 1)], [entry(1, 0), entry(1, 1)]])
+        Self {
+            matrix: [[entry(0, 0), entry(0, 1)], [entry(1, 0), entry(1, 1)]],
+            shift: [0, 1].map(|i| a[i][0] * t[0] + a[i][1] * t[1] + s[i]),
+        }
     }
 
-    /// The map from source to output positions. Zooms and rotations always have one.
+    /// The map from source to output positions. All these maps have one.
     pub(super) fn inverse(self) -> Self {
-        let [[a, b], [c, d]] = self.0;
+        let [[a, b], [c, d]] = self.matrix;
         let determinant = a * d - b * c;
-        Self([[d / determinant, -b / determinant], [-c / determinant, a / determinant]])
+        let matrix = [[d / determinant, -b / determinant], [-c / determinant, a / determinant]];
+        Self { matrix, shift: matrix.map(|[y, x]| -(y * self.shift[0] + x * self.shift[1])) }
     }
 }
 

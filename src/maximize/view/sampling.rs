@@ -36,16 +36,18 @@ impl Line {
         }
     }
 
-    fn find_sources(&mut self, row: usize, Linear([[yy, yx], [xy, xx]]): Linear) {
+    fn find_sources(&mut self, row: usize, linear: Linear) {
         let [center_y, center_x] = center(self.size);
+        let [[yy, yx], [xy, xx]] = linear.matrix;
+        let (to_y, to_x) = (center_y + linear.shift[0], center_x + linear.shift[1]);
         let y = row as f32 - center_y;
         let width = self.size[1];
         let (source_y, source_x) = (&mut self.fy[..width], &mut self.fx[..width]);
         for column in 0..width {
             // By way of i32, which vector units turn into f32.
             let x = column as i32 as f32 - center_x;
-            source_y[column] = yy * y + yx * x + center_y;
-            source_x[column] = xy * y + xx * x + center_x;
+            source_y[column] = yy * y + yx * x + to_y;
+            source_x[column] = xy * y + xx * x + to_x;
         }
     }
 

@@ -6,10 +6,12 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::Slot;
 use super::blur::{Blur, REACH};
+use super::colour::Colour;
 use super::linear::{Linear, center, mirror};
+use super::noise;
 use super::roll::wrap;
+use super::slot::Slot;
 
 /// The views of `x` `[N,C,H,W]`.
 pub(super) fn apply(slot: &Slot, x: &Tensor) -> Result<Tensor> {
@@ -17,6 +19,10 @@ pub(super) fn apply(slot: &Slot, x: &Tensor) -> Result<Tensor> {
         Slot::Roll(shifts) => roll(shifts.iter().map(|shift| shift.unwrap_or_default()), x),
         Slot::Sample(linears) => sample(&all(linears), x),
         Slot::Blur(blur, on) => chosen(on, &blurred(blur, x)?, x),
+        Slot::Pad { margin, grey } => padded(*margin, grey, x),
+        Slot::Cut { margin } => cut(*margin, x),
+        Slot::Noise { sd, seeds } => x + noises(*sd, seeds, x)?,
+        Slot::Colour(colours) => coloured(colours, x, true),
     }
 }
 
@@ -26,7 +32,58 @@ pub(super) fn adjoint(slot: &Slot, g: &Tensor) -> Result<Tensor> {
         Slot::Roll(shifts) => roll(shifts.iter().map(|shift| shift.unwrap_or_default().map(|s| -s)), g),
         Slot::Sample(linears) => scatter(&all(linears), g),
         Slot::Blur(blur, on) => chosen(on, &blurred_back(blur, g)?, g),
+        Slot::Pad { margin, grey } => unpadded(*margin, grey, g),
+        Slot::Cut { margin } => {
+            [2, 3].into_iter().try_fold(g.clone(), |g, axis| g.pad_with_zeros(axis, *margin, *margin))
+        }
+        Slot::Noise { .. } => Ok(g.clone()),
+        Slot::Colour(colours) => coloured(colours, g, false),
     }
+}
+
+/// Margins of middle grey for images whose `grey` is set, of the mirrored image for others.
+fn padded(margin: usize, grey: &[bool], x: &Tensor) -> Result<Tensor> {
+    let mirrored = [2, 3].into_iter().try_fold(x.clone(), |x, axis| {
+        let length = x.dim(axis)?;
+        x.contiguous()?.index_select(&mirror_indices(margin, length, x.device())?, axis)
+    })?;
+    let inside = [2, 3].into_iter().try_fold(x.affine(1.0, -0.5)?, |x, axis| x.pad_with_zeros(axis, margin, margin))?;
+    chosen(grey, &inside.affine(1.0, 0.5)?, &mirrored)
+}
+
+/// The adjoint of what [`padded`] does to the image.
+fn unpadded(margin: usize, grey: &[bool], g: &Tensor) -> Result<Tensor> {
+    let folded =
+        [3, 2].into_iter().try_fold(g.clone(), |g, axis| folded(&g, axis, margin, g.dim(axis)? - 2 * margin))?;
+    chosen(grey, &cut(margin, g)?, &folded)
+}
+
+fn cut(margin: usize, x: &Tensor) -> Result<Tensor> {
+    let inner = |x: Tensor, axis: usize| x.narrow(axis, margin, x.dim(axis)? - 2 * margin);
+    [2, 3].into_iter().try_fold(x.clone(), inner)?.contiguous()
+}
+
+/// Normal noise for images `x` `[N,C,H,W]`, drawn in main memory: the same on all devices.
+fn noises(sd: f32, seeds: &[Option<u64>], x: &Tensor) -> Result<Tensor> {
+    let (_, channels, h, w) = x.dims4()?;
+    let mut values = vec![0f32; x.elem_count()];
+    for (plane, values) in values.chunks_exact_mut(h * w).enumerate() {
+        if let Some(seed) = seeds[plane / channels] {
+            noise::fill(seed, plane % channels, sd, values);
+        }
+    }
+    Tensor::from_vec(values, x.shape(), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())
+}
+
+/// With `shift`, changes colours; without, the adjoint of that.
+fn coloured(colours: &[Option<Colour>], x: &Tensor, shift: bool) -> Result<Tensor> {
+    let factor = |f: fn(Colour) -> f32| {
+        let values = colours.iter().map(|colour| f(colour.unwrap_or(Colour::IDENTITY))).collect();
+        Tensor::from_vec(values, (colours.len(), 1, 1, 1), x.device())?.to_dtype(x.dtype())
+    };
+    let mean = x.mean_keepdim(1)?.broadcast_mul(&factor(|colour| colour.of_mean)?)?;
+    let mixed = x.broadcast_mul(&factor(|colour| colour.of_own)?)?.broadcast_add(&mean)?;
+    if shift { mixed.broadcast_add(&factor(|colour| colour.shift)?) } else { Ok(mixed) }
 }
 
 fn all(linears: &[Option<Linear>]) -> Vec<Linear> {
@@ -60,21 +117,29 @@ fn roll(shifts: impl Iterator<Item = [i32; 2]>, x: &Tensor) -> Result<Tensor> {
     gather(&x.contiguous()?.reshape((n, c, h * w))?, &at)?.reshape((n, c, h, w))
 }
 
-/// The coefficients of linear maps, each as `[N,1,1]`: `[[yy, yx], [xy, xx]]`.
-fn coefficients(linears: &[Linear], device: &Device) -> Result<[[Tensor; 2]; 2]> {
-    let entry = |i: usize, j: usize| {
-        let values: Vec<f32> = linears.iter().map(|linear| linear.0[i][j]).collect();
+/// The coefficients of linear maps, each as `[N,1,1]`: rows `[of y, of x, shift]` for y and for x.
+fn coefficients(linears: &[Linear], device: &Device) -> Result<[[Tensor; 3]; 2]> {
+    let entry = |f: &dyn Fn(&Linear) -> f32| {
+        let values: Vec<f32> = linears.iter().map(f).collect();
         Tensor::from_vec(values, (linears.len(), 1, 1), device)
     };
-    Ok([[entry(0, 0)?, entry(0, 1)?], [entry(1, 0)?, entry(1, 1)?]])
+    let row = |i: usize| {
+        Ok::<_, candle_core::Error>([
+            entry(&|linear| linear.matrix[i][0])?,
+            entry(&|linear| linear.matrix[i][1])?,
+            entry(&|linear| linear.shift[i])?,
+        ])
+    };
+    Ok([row(0)?, row(1)?])
 }
 
 /// Both coordinates of mapped positions: `y` and `x` are coordinates that broadcast to `[N, rows, columns]`.
-fn mapped(by: &[[Tensor; 2]; 2], [y, x]: [&Tensor; 2], size: [usize; 2]) -> Result<[Tensor; 2]> {
+fn mapped(by: &[[Tensor; 3]; 2], [y, x]: [&Tensor; 2], size: [usize; 2]) -> Result<[Tensor; 2]> {
     let [center_y, center_x] = center(size).map(f64::from);
     let (y, x) = (y.affine(1.0, -center_y)?, x.affine(1.0, -center_x)?);
-    let axis = |[of_y, of_x]: &[Tensor; 2], center: f64| {
-        of_y.broadcast_mul(&y)?.broadcast_add(&of_x.broadcast_mul(&x)?)?.affine(1.0, center)
+    let axis = |[of_y, of_x, shift]: &[Tensor; 3], center: f64| {
+        let about = of_y.broadcast_mul(&y)?.broadcast_add(&of_x.broadcast_mul(&x)?)?;
+        about.broadcast_add(&shift.affine(1.0, center)?)
     };
     Ok([axis(&by[0], center_y)?, axis(&by[1], center_x)?])
 }
@@ -171,11 +236,16 @@ fn nearness(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 /// Adds the mirrored margins of `axis` to the `length` values between them.
 fn folded(x: &Tensor, axis: usize, margin: usize, length: usize) -> Result<Tensor> {
-    let from = |i: usize| mirror(i as f32 - margin as f32, length) as u32;
-    let into = Tensor::from_vec((0..length + 2 * margin).map(from).collect(), length + 2 * margin, x.device())?;
+    let into = mirror_indices(margin, length, x.device())?;
     let mut dims = x.dims().to_vec();
     dims[axis] = length;
     Tensor::zeros(dims, x.dtype(), x.device())?.index_add(&into, &x.contiguous()?, axis)
+}
+
+/// Where the values of `length` values between two mirrored margins come from.
+fn mirror_indices(margin: usize, length: usize, device: &Device) -> Result<Tensor> {
+    let from = |i: usize| mirror(i as f32 - margin as f32, length) as u32;
+    Tensor::from_vec((0..length + 2 * margin).map(from).collect(), length + 2 * margin, device)
 }
 
 /// How far views reach and how widely a source pixel is seen in them; both per axis.
@@ -194,10 +264,13 @@ impl Window {
         const SLACK: f32 = 1e-2;
         let half = center(size);
         let beyond = |axis: usize| {
-            let beyond = |l: &Linear| l.0[axis][0].abs() * half[0] + l.0[axis][1].abs() * half[1] - half[axis];
+            let beyond = |linear: &Linear| {
+                let [of_y, of_x] = linear.matrix[axis];
+                of_y.abs() * half[0] + of_x.abs() * half[1] + linear.shift[axis].abs() - half[axis]
+            };
             linears.iter().map(beyond).fold(0.0, f32::max).ceil() as usize + 1
         };
-        let reach = |linear: &Linear| linear.inverse().0.map(|[a, b]| a.abs() + b.abs() + SLACK);
+        let reach = |linear: &Linear| linear.inverse().matrix.map(|[a, b]| a.abs() + b.abs() + SLACK);
         let reaches: Vec<[f32; 2]> = linears.iter().map(reach).collect();
         let count = |axis: usize| reaches.iter().map(|reach| reach[axis]).fold(0.0, f32::max);
         let counts = [0, 1].map(|axis| (2.0 * count(axis)).floor() as usize + 1);
