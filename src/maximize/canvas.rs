@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::ascent::{Ascent, Range};
+use super::leash::Leash;
 use super::settings::Settings;
 
 /// The images that an optimizer paints: one per search of a batch.
@@ -11,13 +12,15 @@ pub(super) struct Canvas {
     /// Pixels `[N,C,H,W]` in [0, 1].
     pixels: Tensor,
     ascent: Ascent,
+    leash: Option<Leash>,
 }
 
 impl Canvas {
     /// Starts from these pixels `[N,C,H,W]` in [0, 1], for at most so many steps.
     pub(super) fn new(pixels: Tensor, settings: &Settings, steps: u32) -> Result<Self> {
         let ascent = Ascent::new(&settings.optimizer, &pixels, steps, Range::Pixels)?;
-        Ok(Self { pixels, ascent })
+        let leash = settings.start.leash().map(|radius| Leash::new(&pixels, radius));
+        Ok(Self { pixels, ascent, leash })
     }
 
     /// The images as they are: `[N,C,H,W]` in [0, 1].
@@ -28,12 +31,18 @@ impl Canvas {
     /// One update, from the gradient `[N,C,H,W]` by the pixels.
     pub(super) fn step(&mut self, gradient: &Tensor) -> Result<()> {
         self.pixels = self.ascent.step(&self.pixels, gradient)?;
+        if let Some(leash) = &self.leash {
+            self.pixels = leash.pull(&self.pixels)?;
+        }
         Ok(())
     }
 
     /// Goes on with these images of the batch alone.
     pub(super) fn keep(&mut self, rows: &Tensor) -> Result<()> {
         self.pixels = self.pixels.index_select(rows, 0)?;
+        if let Some(leash) = &mut self.leash {
+            leash.keep(rows)?;
+        }
         self.ascent.keep(rows)
     }
 

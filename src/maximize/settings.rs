@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::diversity::Diversity;
 use super::gate_schedule::GateSchedule;
 use super::halving::Halving;
 use super::optimizer::Optimizer;
@@ -33,6 +34,17 @@ pub struct Settings {
     /// With transforms, the image as it is gets scored every so many steps (and at the end): one more forward pass each
     /// time. Without transforms every step is scored at no cost.
     pub score_every: u32,
+    /// Several stimuli for every objective, kept unlike each other; null when there is one for each.
+    #[serde(default)]
+    #[schema(required)]
+    pub diversity: Option<Diversity>,
+}
+
+impl Settings {
+    /// Number of stimuli for every objective.
+    pub fn copies(&self) -> usize {
+        self.diversity.as_ref().map_or(1, |diversity| diversity.copies.max(1))
+    }
 }
 
 impl Settings {

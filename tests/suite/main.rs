@@ -5,6 +5,7 @@
 
 mod architectures;
 mod catalog;
+mod client_images;
 mod cpu_engine;
 mod engine_gates;
 mod engine_gradients;
@@ -12,6 +13,7 @@ mod engine_precision;
 mod http_bad_requests;
 mod http_documents;
 mod http_events;
+mod http_images;
 mod http_jobs;
 mod http_program;
 mod http_pulling;

@@ -6,9 +6,11 @@ mod delete;
 mod document;
 mod events;
 mod get;
+mod image;
 mod include;
 mod list;
 mod stimulus;
+mod submission;
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -23,6 +25,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(get::get, delete::delete))
         .routes(routes!(cancel::cancel))
         .routes(routes!(stimulus::stimulus))
+        .routes(routes!(image::image))
         .routes(routes!(events::events))
 }
 

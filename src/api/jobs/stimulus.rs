@@ -15,7 +15,7 @@ use crate::api::{Api, etag};
 /// Largest number of a stimulus that a path may have.
 const LARGEST: usize = 65_535;
 /// A stimulus never changes.
-const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+pub(super) const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
 /// Forms in which the image is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ enum EncodingDocument {
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 #[expect(dead_code, reason = "only describes an answer")]
-struct Image(Vec<u8>);
+pub(super) struct Image(Vec<u8>);
 
 /// An image inside JSON.
 #[derive(Debug, Serialize, ToSchema)]
