@@ -109,7 +109,7 @@ mod tests {
         {
             assert_eq!(check(bad).unwrap_err().kind(), Kind::UnsupportedMediaType, "{bad}");
         }
-        assert_eq!(check_media_type(&HeaderMap::new()).unwrap_err().kind(), Kind::UnsupportedMediaType);
+        assert_eq!(media_type(&HeaderMap::new()).unwrap_err().kind(), Kind::UnsupportedMediaType);
     }
 
     #[tokio::test]

@@ -201,7 +201,8 @@ fn bodies() -> Vec<(&'static str, String, u16, &'static str)> {
         ),
         (
             "diversity in a search",
-            with(r#""search": {"restarts": 2}, "diversity": {"layer": "logits", "copies": 2}"#),
+            aims(r#""logits:1", "steps": 9, "search": {"restarts": 2}, "diversity": {"layer": "logits", "copies": 2}"#)
+                .replace(r#""steps": 2, "#, ""),
             422,
             "diversity",
         ),

@@ -90,7 +90,7 @@ async fn an_image_may_come_in_every_form_and_the_answer_tells_its_digest() {
             let known = server.request(Method::GET, &path).header("If-None-Match", &png.headers["etag"]);
             assert_eq!(server.send(known).await.status, 304);
         }
-        assert_eq!(job["settings"]["start"]["leash"], json!(0.2_f32));
+        assert_eq!(job["settings"]["start"]["leash"], json!(0.2));
         assert_eq!(job["stimuli"][0]["objective"], job["objectives"][0]);
         digests.push((images[0]["sha256"].clone(), images[1]["sha256"].clone(), job["stimuli"][0]["sha256"].clone()));
 
@@ -149,7 +149,7 @@ async fn a_class_may_be_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_diverse_group_is_the_same_however_large_a_batch_may_be() {
     let body = json!({"model": "fashion-resnet8", "objectives": ["logits:3", "logits:5"], "steps": 6,
-                      "diversity": {"layer": "layer1/Relu_1", "copies": 3, "weight": 4}});
+                      "diversity": {"layer": "layer1/Relu_1", "copies": 3, "weight": 4.0}});
     let mut found = Vec::new();
     for max_batch in [1, 4, 16] {
         let server = Server::with(|config| config.max_batch = max_batch).await;

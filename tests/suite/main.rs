@@ -23,6 +23,7 @@ mod jobs;
 mod jobs_crash;
 mod jobs_feed;
 mod maximize;
+mod maximize_command;
 mod models_command;
 mod networks;
 mod onnx_hostile;

@@ -83,7 +83,8 @@ fn seeds_are_the_slope_of_the_score() {
 #[test]
 fn objectives_of_a_batch_do_not_mix() {
     let mixed: Objective = serde_json::from_str(
-        r#"{"sum": ["a:1@max", "a:0", {"layer": "a", "direction": [0.5, -2.0], "reduce": "max"}, "a@energy", "a:0@0,1"]}"#,
+        r#"{"sum": ["a:1@max", "a:0", {"layer": "a", "direction": [0.5, -2.0], "reduce": "max"},
+                        {"layer": "a", "direction": [0.5, -2.0], "cosine_power": 2, "reduce": "max"}, "a@energy", "a:0@0,1"]}"#,
     )
     .unwrap();
     let mixed = Aims::new(&mixed, |_| Some(0));
