@@ -1,44 +1,62 @@
-//! Request bodies: JSON, of bounded size and duration, with errors that name the field.
+//! Request bodies: JSON or a form, of bounded size and duration.
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
-use serde::de::DeserializeOwned;
 
 use super::Api;
-use super::json_error;
 use super::problem::{Kind, Problem};
 
-/// A JSON document.
-pub(super) struct Body<T>(pub T);
+/// A body that has arrived.
+pub(super) struct Body {
+    pub media_type: MediaType,
+    pub bytes: Bytes,
+}
 
-impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
+/// What a body is declared as.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum MediaType {
+    /// `application/json`
+    Json,
+    /// `multipart/form-data`
+    Form {
+        /// What stands between its parts.
+        boundary: String,
+    },
+}
+
+impl FromRequest<Api> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        check_media_type(&parts.headers)?;
+        let media_type = media_type(&parts.headers)?;
         let timeout = api.config().request_timeout;
         let late = |_| Problem::new(Kind::RequestTimeout, format!("the body did not arrive within {timeout:?}"));
         let bytes = tokio::time::timeout(timeout, read(body, api.config().body_limit)).await.map_err(late)??;
-        json_error::parse(&bytes).map(Self)
+        Ok(Self { media_type, bytes })
     }
 }
 
-fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+fn media_type(headers: &HeaderMap) -> Result<MediaType, Problem> {
     let refused = |found: &str| {
-        let detail = format!("the body's Content-Type is {found}; expected application/json");
+        let detail = format!("the body's Content-Type is {found}; expected application/json or multipart/form-data");
         Problem::new(Kind::UnsupportedMediaType, detail)
     };
     let value = headers.get(header::CONTENT_TYPE).ok_or_else(|| refused("missing"))?;
     let text = value.to_str().map_err(|_| refused("not text"))?;
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let suffix = essence.strip_prefix("application/").and_then(|subtype| subtype.strip_suffix("+json"));
-    match essence == "application/json" || suffix.is_some_and(|name| !name.is_empty()) {
-        true => Ok(()),
-        false => Err(refused(&essence.chars().take(100).collect::<String>())),
+    if essence == "application/json" || suffix.is_some_and(|name| !name.is_empty()) {
+        return Ok(MediaType::Json);
     }
+    if essence == "multipart/form-data" {
+        let boundary = multer::parse_boundary(text);
+        let boundary = boundary.map_err(|_| refused("multipart/form-data without a boundary"))?;
+        return Ok(MediaType::Form { boundary });
+    }
+    Err(refused(&essence.chars().take(100).collect::<String>()))
 }
 
 /// How many times the limit is read and thrown away, so that a client that only looks at the answer after it has sent
@@ -79,15 +97,19 @@ mod tests {
     fn json_may_be_declared_in_every_usual_way() {
         let check = |text: &str| {
             let value = HeaderValue::from_str(text).unwrap();
-            check_media_type(&HeaderMap::from_iter([(header::CONTENT_TYPE, value)]))
+            media_type(&HeaderMap::from_iter([(header::CONTENT_TYPE, value)]))
         };
         for good in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json"] {
-            assert_eq!(check(good), Ok(()), "{good}");
+            assert_eq!(check(good), Ok(MediaType::Json), "{good}");
         }
-        for bad in ["text/plain", "application/x-www-form-urlencoded", "application/+json", "json", ""] {
+        let form = Ok(MediaType::Form { boundary: "x y".into() });
+        assert_eq!(check("Multipart/Form-Data; charset=utf-8; boundary=\"x y\""), form);
+        for bad in
+            ["text/plain", "application/x-www-form-urlencoded", "application/+json", "json", "", "multipart/form-data"]
+        {
             assert_eq!(check(bad).unwrap_err().kind(), Kind::UnsupportedMediaType, "{bad}");
         }
-        assert_eq!(check_media_type(&HeaderMap::new()).unwrap_err().kind(), Kind::UnsupportedMediaType);
+        assert_eq!(media_type(&HeaderMap::new()).unwrap_err().kind(), Kind::UnsupportedMediaType);
     }
 
     #[tokio::test]

@@ -27,6 +27,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn;
 use metrics_exporter_prometheus::{BuildError, PrometheusHandle};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -37,7 +38,8 @@ pub use server::{Bounds, Server};
 
 use crate::config::Config;
 use crate::jobs::{Job, Store};
-use crate::maximize::Limits;
+use crate::maximize::{Limits, Request, Resolved};
+use crate::network::Model;
 use crate::network::catalog::Models;
 use crate::worker::Pool;
 use loader::Loader;
@@ -54,7 +56,12 @@ struct Parts {
     pool: Arc<Pool>,
     metrics: PrometheusHandle,
     ending: CancellationToken,
+    /// Requests whose images are read at a time: an image takes a second and some hundred megabytes at worst.
+    reading: Semaphore,
 }
+
+/// Most requests whose images are read at a time.
+const READING: usize = 2;
 
 impl Api {
     /// An API over these rooms. Once `ending` is cancelled, requests that wait for jobs are answered and event streams
@@ -71,7 +78,8 @@ impl Api {
     ) -> Result<Self, BuildError> {
         let models = Loader::new(models, config.model_timeout);
         let metrics = metrics::recorder()?;
-        Ok(Self(Arc::new(Parts { config, store, models, pool, metrics, ending })))
+        let reading = Semaphore::new(READING);
+        Ok(Self(Arc::new(Parts { config, store, models, pool, metrics, ending, reading })))
     }
 
     fn config(&self) -> &Config {
@@ -96,6 +104,19 @@ impl Api {
 
     fn ending(&self) -> &CancellationToken {
         &self.0.ending
+    }
+
+    /// What the request means for its model.
+    async fn resolve(&self, request: Request, model: Arc<Model>) -> Result<Resolved, Problem> {
+        let limits = self.config().limits();
+        let resolved = if request.has_images() {
+            let _turn = self.0.reading.acquire().await.map_err(Problem::internal)?;
+            let read = tokio::task::spawn_blocking(move || request.resolve(&model, &limits));
+            read.await.map_err(Problem::internal)?
+        } else {
+            request.resolve(&model, &limits)
+        };
+        resolved.map_err(|error| Problem::invalid(Kind::InvalidRequest, error))
     }
 
     /// The job with this id.

@@ -50,6 +50,15 @@ pub(super) fn render(document: &utoipa::openapi::OpenApi, limits: &Limits) -> Re
     set("/properties/size/items", "minimum", json!(1));
     set("/properties/size/items", "maximum", json!(limits.side));
     set("/properties/objectives", "maxItems", json!(limits.objectives));
+    let copies = "/components/schemas/Diversity/properties/copies";
+    if let Some(Value::Object(schema)) = document.pointer_mut(copies) {
+        schema.insert("maximum".into(), json!(limits.objectives));
+    }
+    let mut set = |pointer: &str, key: &str, value: Value| {
+        if let Some(Value::Object(schema)) = document.pointer_mut(&format!("/components/schemas/Request{pointer}")) {
+            schema.insert(key.into(), value);
+        }
+    };
     let alone = |given: &str, other: &str| {
         json!({
             "required": [given],

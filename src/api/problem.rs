@@ -20,12 +20,16 @@ pub enum Kind {
     InvalidParameter,
     /// The body is not JSON.
     MalformedJson,
+    /// The body is declared as a form, and is none.
+    MalformedForm,
     /// No such call.
     NotFound,
     /// No such job.
     UnknownJob,
     /// No such stimulus.
     UnknownStimulus,
+    /// No such image.
+    UnknownImage,
     /// No such model.
     UnknownModel,
     /// No such layer.
@@ -72,12 +76,14 @@ struct Entry {
 
 impl Kind {
     /// Every kind, by status.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::InvalidParameter,
         Self::MalformedJson,
+        Self::MalformedForm,
         Self::NotFound,
         Self::UnknownJob,
         Self::UnknownStimulus,
+        Self::UnknownImage,
         Self::UnknownModel,
         Self::UnknownLayer,
         Self::UnknownUnit,
@@ -112,6 +118,12 @@ impl Kind {
                 "The body is not valid JSON",
                 "The body cannot be read as JSON. `detail` says where it breaks off.",
             ),
+            Self::MalformedForm => (
+                StatusCode::BAD_REQUEST,
+                "malformed-form",
+                "The body is not a valid form",
+                "The body is declared as multipart/form-data (RFC 7578), but cannot be taken apart. `detail` says why.",
+            ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
                 "not-found",
@@ -130,6 +142,12 @@ impl Kind {
                 "There is no such stimulus",
                 "The job has no stimulus with this number: stimuli are counted from 0 in the order of the objectives, \
                  and exist once the job has succeeded.",
+            ),
+            Self::UnknownImage => (
+                StatusCode::NOT_FOUND,
+                "unknown-image",
+                "There is no such image",
+                "The job brought no image with this digest. Its objectives and its start tell the digests of its images.",
             ),
             Self::UnknownModel => (
                 StatusCode::NOT_FOUND,
@@ -179,13 +197,14 @@ impl Kind {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
                 "The body is too large",
-                "The body is larger than this server accepts. Send less, for example fewer objectives at a time.",
+                "The body is larger than this server accepts. Send less, for example fewer objectives at a time, or smaller images.",
             ),
             Self::UnsupportedMediaType => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported-media-type",
                 "The body is not declared as JSON",
-                "The body must be JSON and say so: Content-Type: application/json.",
+                "The body must be JSON and say so: Content-Type: application/json. A request for stimuli may also be \
+                 multipart/form-data.",
             ),
             Self::InvalidRequest => (
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -425,7 +444,7 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if kind == Kind::UnsupportedMediaType {
-            headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+            headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, multipart/form-data"));
         }
         response
     }

@@ -21,7 +21,7 @@ use crate::Invalid;
 use crate::engine::{Engine, EngineError, Forward};
 use crate::network::calibration::{Calibration, CalibrationError};
 use crate::network::catalog::ModelError;
-use crate::network::{Model, Network, NodeId, Selection, Unit};
+use crate::network::{Model, Network, NodeId};
 
 /// What to measure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,11 +182,7 @@ pub fn write(calibration: &Calibration, model: &Model, root: &Path, folder: &Pat
 fn layers(network: &Network, names: &[String]) -> Result<Vec<NodeId>, Invalid> {
     let all: Vec<String> = network.layers().map(|layer| layer.name.to_owned()).collect();
     let names = if names.is_empty() { &all[..] } else { names };
-    let find = |name: &String| {
-        let unit = Unit { layer: name.clone(), selection: Selection::Energy };
-        let shape = |id| network.node(id).shape.clone();
-        unit.locate(network, shape).map_err(|e| Invalid { field: "layers".into(), ..e })
-    };
+    let find = |name: &String| network.layer(name).map_err(|e| Invalid { field: "layers".into(), ..e });
     let mut ids = names.iter().map(find).collect::<Result<Vec<_>, _>>()?;
     ids.sort_unstable();
     ids.dedup();

@@ -1,5 +1,6 @@
 //! `proxygrad maximize`: one request on this machine, without a server.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -11,11 +12,11 @@ use proxygrad::Invalid;
 use proxygrad::config::{CpuOptions, Places};
 use proxygrad::engine;
 use proxygrad::maximize::{
-    Animation, Certificates, Colour, Decay, Findings, GateKind, GateRequest, Limits, Objective, Observer,
+    Animation, Certificates, Colour, Decay, Diversity, Findings, GateKind, GateRequest, Limits, Objective, Observer,
     OptimizerKind, OptimizerRequest, Outcome, ParameterizationKind, ParameterizationRequest, Point, Preset,
-    Regularizer, Request, Resolved, SearchRequest, Settings, SpectrumKind, Start, Transform, maximize,
+    Regularizer, Request, Resolved, SearchRequest, Settings, SpectrumKind, Start, Term, Transform, maximize,
 };
-use proxygrad::network::{Model, Spectrum, catalog};
+use proxygrad::network::{ImageSource, Model, Selection, Spectrum, Unit, catalog};
 use serde::Serialize;
 
 /// `proxygrad maximize`
@@ -28,10 +29,16 @@ pub struct Maximize {
     #[arg(long, value_name = "ID")]
     model: String,
 
-    /// What to maximize: LAYER:CHANNEL, optionally followed by @mean, @center, @max, @topFRACTION or @ROW,COLUMN; or
-    /// LAYER@energy. May be given several times: one stimulus each.
-    #[arg(long = "unit", value_name = "UNIT", required = true, value_parser = parsed::<Objective>)]
+    /// What to maximize: LAYER:CHANNEL, optionally followed by @mean, @center, @max, @topFRACTION or @ROW,COLUMN;
+    /// LAYER:CLASS with the name of a class; LAYER@energy; LAYER@caricature or LAYER@inversion of --image; or an objective
+    /// as JSON, as in a request to the server. May be given several times: one stimulus each.
+    #[arg(long = "unit", value_name = "UNIT", required = true, value_parser = objective)]
     units: Vec<Objective>,
+
+    /// A PNG or JPEG that units compare with. Objectives as JSON name it as part:image, or as part:NAME when it is given
+    /// as NAME=FILE; may be given several times then.
+    #[arg(long = "image", value_name = "[NAME=]FILE", value_parser = named_file)]
+    images: Vec<(String, PathBuf)>,
 
     /// The PNG to write; with several units a number is put behind its name (`x.png`: `x-0.png`, `x-1.png`, …).
     #[arg(long, short, value_name = "FILE")]
@@ -156,9 +163,30 @@ struct Method {
     #[arg(long, value_name = "KIND")]
     start: Option<Origin>,
 
-    /// Standard deviation of the noise on a grey start, in pixel values of range [0, 1] or coefficients (fourier).
+    /// Standard deviation of the noise on a start that is grey or an image, in pixel values of range [0, 1]; on a grey one
+    /// in coefficients with fourier.
     #[arg(long, value_name = "SD")]
     noise: Option<f32>,
+
+    /// The PNG or JPEG to start from, with --start image.
+    #[arg(long, value_name = "FILE")]
+    start_image: Option<PathBuf>,
+
+    /// With --start image: greatest root-mean-square distance from it, in pixel values of range [0, 1].
+    #[arg(long, value_name = "RADIUS")]
+    leash: Option<f32>,
+
+    /// Layer in which the stimuli of a unit are to differ, with --diversity-copies.
+    #[arg(long, value_name = "LAYER", requires = "diversity_copies")]
+    diversity_layer: Option<String>,
+
+    /// Number of stimuli for every unit, with --diversity-layer.
+    #[arg(long, value_name = "N", requires = "diversity_layer")]
+    diversity_copies: Option<usize>,
+
+    /// How much it counts that they differ, in units of the objective.
+    #[arg(long, value_name = "WEIGHT", requires = "diversity_layer", default_value_t = 1.0)]
+    diversity_weight: f32,
 
     /// With transforms, how many steps lie between two scores of the image as it is.
     #[arg(long, value_name = "N")]
@@ -186,7 +214,11 @@ struct Method {
 enum Origin {
     Grey,
     Uniform,
+    Image,
 }
+
+/// Name of the part that a start from an image is.
+const START: &str = "start-image";
 
 impl Maximize {
     /// Runs the request and writes the PNGs.
@@ -194,7 +226,9 @@ impl Maximize {
         let engine = engine::open(&self.device, &self.cpu.settings(&self.places.data_dir))?;
         let models = catalog::Models::new(self.places.models())?;
         let model = self.model(&models)?;
-        let resolved = self.request()?.resolve(&model, &Limits::default()).map_err(|e| as_flag(&e))?;
+        let mut request = self.request()?;
+        request.attach(&self.files()?).map_err(|e| as_flag(&e))?;
+        let resolved = request.resolve(&model, &Limits::default()).map_err(|e| as_flag(&e))?;
         let tasks = resolved.tasks();
         let mut progress = Progress::new(tasks.len(), resolved.settings.steps);
         let outcomes = maximize(engine.as_ref(), &model, &tasks, &resolved.settings, &mut progress)?;
@@ -233,9 +267,18 @@ impl Maximize {
             (Some(Origin::Uniform), None) => Some(Start::Uniform),
             (None, None) => None,
             (Some(Origin::Uniform), Some(noise)) => {
-                return Err(Invalid::new("--noise", noise, "nothing: only --start grey has noise").into());
+                return Err(Invalid::new("--noise", noise, "nothing: --start uniform has no noise").into());
+            }
+            (Some(Origin::Image), noise) => {
+                let image = ImageSource::Part(START.into());
+                Some(Start::Image { image, noise: noise.unwrap_or(0.0), leash: method.leash })
             }
         };
+        if let (Some(Origin::Grey | Origin::Uniform) | None, Some(leash)) = (method.start, method.leash) {
+            return Err(Invalid::new("--leash", leash, "nothing, unless --start is image").into());
+        }
+        let diversity = method.diversity_layer.clone().zip(method.diversity_copies);
+        let diversity = diversity.map(|(layer, copies)| Diversity { layer, copies, weight: method.diversity_weight });
         let size = method.size.as_deref().map(<[usize; 2]>::try_from);
         let size = size.transpose().map_err(|_| {
             let found = format!("{:?}", method.size.as_deref().unwrap_or_default());
@@ -262,8 +305,23 @@ impl Maximize {
                 Some(frames) => Animation { frames },
                 None => Animation::default(),
             }),
+            diversity,
             seed: Some(method.seed),
         })
+    }
+
+    /// The image files by the names under which the request knows them.
+    fn files(&self) -> anyhow::Result<BTreeMap<String, Arc<[u8]>>> {
+        let start = self.method.start_image.iter().map(|path| (START, path));
+        let images = self.images.iter().map(|(name, path)| (name.as_str(), path));
+        let mut files = BTreeMap::new();
+        for (name, path) in start.chain(images) {
+            let file = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            if files.insert(name.to_owned(), file.into()).is_some() {
+                return Err(Invalid::new("--image", path.display(), format!("one file of the name {name}")).into());
+            }
+        }
+        Ok(files)
     }
 }
 
@@ -345,10 +403,42 @@ fn parsed<T: FromStr<Err = Invalid>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|invalid: Invalid| format!("expected {}", invalid.expected))
 }
 
+/// Reads a unit, or an objective as JSON.
+fn objective(text: &str) -> Result<Objective, String> {
+    let of_image = |layer: &str, selection: fn(ImageSource) -> Selection| {
+        let unit = Unit { layer: layer.to_owned(), selection: selection(ImageSource::Part(IMAGE.into())) };
+        Ok(Objective { terms: vec![Term { unit, weight: 1.0 }] })
+    };
+    if text.trim_start().starts_with('{') {
+        return serde_json::from_str(text).map_err(|error| error.to_string());
+    }
+    if let Some(layer) = text.strip_suffix("@caricature") {
+        return of_image(layer, |image| Selection::Caricature { image, cosine_power: 1.0 });
+    }
+    if let Some(layer) = text.strip_suffix("@inversion") {
+        return of_image(layer, |image| Selection::Inversion { image });
+    }
+    parsed(text)
+}
+
+/// Name of an image that is given without one.
+const IMAGE: &str = "image";
+
+/// Reads `NAME=FILE` or `FILE`.
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !name.contains(['/', '\\']) => Ok((name.to_owned(), file.into())),
+        _ => Ok((IMAGE.to_owned(), text.into())),
+    }
+}
+
 /// The request's fields as the flags that they came from: `gate.slope` is `--slope`, `objectives[0].channel` is `--unit`.
 fn as_flag(invalid: &Invalid) -> Invalid {
     let field = invalid.field.split(['[', '.']).next().unwrap_or_default();
     let flag = match field {
+        _ if invalid.field == "start.image" => "--start-image".to_owned(),
+        "objectives" if invalid.field.ends_with(".image") => "--image".to_owned(),
+        "diversity" => format!("--{}", invalid.field.replace('.', "-")),
         "objectives" => "--unit".to_owned(),
         "search" if invalid.field.contains("arms") => "--arm".to_owned(),
         "gate" | "optimizer" | "parameterization" | "search" | "start" | "animation" => {

@@ -28,8 +28,8 @@ pub struct Config {
     #[arg(help_heading = "HTTP")]
     pub listen: SocketAddr,
 
-    /// Largest body of a request: 1KiB to 64MiB.
-    #[arg(long, env = "PROXYGRAD_BODY_LIMIT", value_name = "BYTES", default_value = "1MiB")]
+    /// Largest body of a request, with the images in it: 1KiB to 64MiB.
+    #[arg(long, env = "PROXYGRAD_BODY_LIMIT", value_name = "BYTES", default_value = "8MiB")]
     #[arg(value_parser = quantity::bytes(1 << 10, 64 << 20), help_heading = "HTTP")]
     pub body_limit: usize,
 
@@ -269,7 +269,7 @@ mod tests {
     fn defaults_satisfy_their_own_ranges() {
         let config = Config::defaults();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
-        assert_eq!(config.body_limit, 1 << 20);
+        assert_eq!(config.body_limit, 8 << 20);
         assert_eq!(config.max_wait, Duration::from_secs(60));
         assert_eq!(config.limits(), Limits::default());
         assert_eq!(config.devices, ["cpu"]);

@@ -8,6 +8,7 @@ mod claim;
 mod error;
 mod feed;
 mod finish;
+mod images;
 mod job;
 mod metrics;
 mod page;

@@ -54,7 +54,8 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, StoreError> {
     };
     let state = row.try_get::<&str, _>("state")?.parse::<JobState>().map_err(|e| damaged("state", &e))?;
     let request: &str = row.try_get("request")?;
-    let Resolved { objectives, settings, seed } = serde_json::from_str(request).map_err(|e| damaged("request", &e))?;
+    let Resolved { objectives, settings, seed, .. } =
+        serde_json::from_str(request).map_err(|e| damaged("request", &e))?;
     let stimuli = match row.try_get::<Option<&str>, _>("stimuli")? {
         Some(json) => serde_json::from_str(json).map_err(|e| damaged("stimuli", &e))?,
         None => Vec::new(),

@@ -259,6 +259,11 @@ impl Store {
         self.get(id).await
     }
 
+    /// Connections that only read.
+    pub(super) fn readers(&self) -> &SqlitePool {
+        &self.inner.readers
+    }
+
     /// Begins a write transaction; writers take turns.
     pub(super) async fn write(&self) -> Result<Write<'_>, StoreError> {
         let patience = self.inner.config.busy_timeout.saturating_mul(2).max(Duration::from_secs(1));

@@ -7,6 +7,7 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use super::error::{StoreError, SubmitError};
+use super::images;
 use super::job::{Job, JobState, NewJob};
 use super::metrics;
 use super::row::{self, columns};
@@ -80,6 +81,7 @@ impl Store {
             .bind(fingerprint)
             .execute(&mut *write.tx)
             .await?;
+        images::insert(&mut write.tx, id, &resolved.pictures).await?;
         let select = sqlx::query(concat!("SELECT ", columns!(), " FROM jobs WHERE id = ?"));
         let job = row::job(&select.bind(row::key(id)).fetch_one(&mut *write.tx).await?)?;
         let _turn = write.commit().await?;

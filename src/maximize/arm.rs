@@ -3,6 +3,8 @@
 //! The images of all searches are one tensor, and everything that a step needs of them stays on the engine's device.
 //! Only scores come back, in blocks.
 
+use std::collections::BTreeMap;
+
 use candle_core::{Device, Tensor};
 
 use super::best::Best;
@@ -47,16 +49,19 @@ pub(super) struct Arm<'a> {
 impl<'a> Arm<'a> {
     /// One search per task, each at its own start. At least one task.
     pub(super) fn new(
-        passes: &Passes<'_>,
+        passes: &mut Passes<'_>,
         tasks: &[Task],
         settings: &'a Settings,
         way: Way<'a>,
     ) -> Result<Self, MaximizeError> {
         let search = |(i, task): (usize, &Task)| Search::new(i, task, way.restart, passes.aims(task));
         let mut searches: Vec<Search> = tasks.iter().enumerate().map(search).collect();
+        passes.refer(&mut searches, tasks)?;
         let painter = passes.painter(settings)?;
-        let starts = searches.iter_mut().map(|search| painter.draw(settings.start, &mut search.rng));
-        let starts = starts.collect::<candle_core::Result<Vec<_>>>()?;
+        let starts = searches
+            .iter_mut()
+            .map(|search| painter.draw(&settings.start, &tasks[search.task].pictures, &mut search.rng));
+        let starts = starts.collect::<Result<Vec<_>, _>>()?;
         let canvas = Canvas::new(painter, &starts, settings, way.steps)?;
         Ok(Self {
             settings,
@@ -124,7 +129,11 @@ impl<'a> Arm<'a> {
         let streams = self.searches.iter_mut().map(|search| &mut search.rng);
         let views = Views::draw(&settings.transforms, streams, settings.size);
         let outputs = passes.forward(&views.apply(self.canvas.pixels())?, forward)?;
-        let scored = self.scoring.scores_and_seeds(&outputs)?;
+        let mut scored = self.scoring.scores_and_seeds(&outputs)?;
+        if let Some(penalty) = &passes.penalty {
+            let seed = &mut scored.seeds[penalty.target];
+            *seed = penalty.subtract(seed, &outputs[penalty.target], &groups(&self.searches))?;
+        }
         if free {
             self.note(passes, step, scored.scores, observer)?;
         }
@@ -232,6 +241,15 @@ impl<'a> Arm<'a> {
         }
         Ok(outcomes)
     }
+}
+
+/// Rows of searches that are kept unlike each other.
+fn groups(searches: &[Search]) -> Vec<Vec<usize>> {
+    let mut groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (row, search) in searches.iter().enumerate() {
+        groups.entry(search.group).or_default().push(row);
+    }
+    groups.into_values().collect()
 }
 
 /// The objectives of these searches at work.

@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::ascent::{Ascent, Range};
 use super::calm::Calm;
+use super::leash::Leash;
 use super::parameterization::Painter;
 use super::settings::Settings;
 
@@ -21,6 +22,7 @@ pub(super) struct Canvas {
     done: u32,
     /// Absolute gradients by the pixels, summed over channels and steps: `[N,H,W]`, f32; only where they are asked for.
     looks: Option<Tensor>,
+    leash: Option<Leash>,
 }
 
 impl Canvas {
@@ -34,7 +36,9 @@ impl Canvas {
         let looks = || Tensor::zeros((n, height, width), DType::F32, pixels.device());
         let looks = settings.alpha.then(looks).transpose()?;
         let calm = Calm::new(&settings.regularizers, steps);
-        Ok(Self { painter, parameters, pixels, ascent, calm, done: 0, looks })
+        // Only pixels are ever held back: a request for more is refused.
+        let leash = settings.start.leash().map(|radius| Leash::new(&pixels, radius));
+        Ok(Self { painter, parameters, pixels, ascent, calm, done: 0, looks, leash })
     }
 
     /// The images as they are: `[N,C,H,W]` in [0, 1].
@@ -61,6 +65,9 @@ impl Canvas {
         self.done += 1;
         // Only pixels are ever blurred: a request for more is refused.
         self.parameters = if self.painter.is_pixel() { self.calm.blurred(parameters, self.done)? } else { parameters };
+        if let Some(leash) = &self.leash {
+            self.parameters = leash.pull(&self.parameters)?;
+        }
         self.pixels = self.painter.decode(&self.parameters)?;
         Ok(())
     }
@@ -71,6 +78,9 @@ impl Canvas {
         self.pixels = self.pixels.index_select(rows, 0)?;
         if let Some(looks) = &mut self.looks {
             *looks = looks.index_select(rows, 0)?;
+        }
+        if let Some(leash) = &mut self.leash {
+            leash.keep(rows)?;
         }
         self.ascent.keep(rows)
     }

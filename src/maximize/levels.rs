@@ -14,7 +14,7 @@ pub(super) struct Levels {
     /// `[H,W,C]`.
     pub(super) values: Vec<u8>,
     /// `[H,W]`: 0 is transparent.
-    alpha: Option<Vec<u8>>,
+    pub(super) alpha: Option<Vec<u8>>,
 }
 
 /// Share of the pixels that are opaque, the most looked at.

@@ -8,16 +8,20 @@ mod calm;
 mod canvas;
 mod certificate;
 mod contest;
+mod diversity;
 mod document;
 mod gate_schedule;
 mod halving;
 mod host;
+mod leash;
 mod levels;
+mod located;
 mod objective;
 mod optimizer;
 mod outcome;
 mod parameterization;
 mod passes;
+mod picture;
 mod pixels;
 mod preset;
 mod regularizer;
@@ -33,6 +37,7 @@ mod view;
 
 pub use animation::Animation;
 pub use certificate::{Certificates, Gain, NaturalMissing, Robust, Stationarity};
+pub use diversity::Diversity;
 pub use gate_schedule::{GateKind, GateRequest, GateSchedule};
 pub use halving::{Halving, SearchRequest};
 pub use objective::{Objective, ObjectiveDocument, Term};
@@ -41,6 +46,7 @@ pub use outcome::{ArmFindings, Findings, Observer, Outcome, Point, Unobserved, W
 pub use parameterization::{
     Colour, Parameterization, ParameterizationKind, ParameterizationRequest, SpectrumError, SpectrumKind,
 };
+pub use picture::{Picture, Pictures};
 pub use preset::Preset;
 pub use regularizer::Regularizer;
 pub use request::{Limits, Request, Resolved};

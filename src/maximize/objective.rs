@@ -10,7 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::document::string_or_object;
 use crate::Invalid;
-use crate::network::{Unit, UnitDocument, UnitText};
+use crate::network::{ImageDocument, ReduceDocument, Unit, UnitDocument, UnitText};
 
 /// What one stimulus maximizes: a weighted sum of units.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,8 +33,8 @@ pub struct Term {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum ObjectiveDocument {
-    /// `LAYER:CHANNEL`, optionally followed by `@mean`, `@center`, `@max`, `@topFRACTION` or `@ROW,COLUMN`;
-    /// or `LAYER@energy`.
+    /// `LAYER:CHANNEL` or `LAYER:CLASS`, optionally followed by `@mean`, `@center`, `@max`, `@topFRACTION` or (behind a
+    /// channel) `@ROW,COLUMN`; or `LAYER@energy`.
     #[schema(value_type = UnitText)]
     Text(String),
     /// A weighted sum of units.
@@ -113,9 +113,13 @@ struct AnyObject {
     sum: Option<Vec<Term>>,
     layer: Option<String>,
     channel: Option<usize>,
+    class: Option<String>,
     position: Option<[usize; 2]>,
     direction: Option<Vec<f32>>,
-    reduce: Option<crate::network::ReduceDocument>,
+    caricature: Option<ImageDocument>,
+    inversion: Option<ImageDocument>,
+    cosine_power: Option<f32>,
+    reduce: Option<ReduceDocument>,
     fraction: Option<f32>,
     weight: Option<f32>,
 }
@@ -126,8 +130,12 @@ impl AnyObject {
         let given = [
             ("layer", self.layer.is_some()),
             ("channel", self.channel.is_some()),
+            ("class", self.class.is_some()),
             ("position", self.position.is_some()),
             ("direction", self.direction.is_some()),
+            ("caricature", self.caricature.is_some()),
+            ("inversion", self.inversion.is_some()),
+            ("cosine_power", self.cosine_power.is_some()),
             ("reduce", self.reduce.is_some()),
             ("fraction", self.fraction.is_some()),
             ("weight", self.weight.is_some()),
@@ -140,17 +148,27 @@ impl TryFrom<AnyObject> for Term {
     type Error = Invalid;
 
     fn try_from(object: AnyObject) -> Result<Self, Invalid> {
-        let AnyObject { sum, layer, channel, position, direction, reduce, fraction, weight } = object;
-        if sum.is_some() {
+        if object.sum.is_some() {
             return Err(Invalid::new("sum", "a sum inside a sum", "units only"));
         }
-        let layer = layer.ok_or_else(|| Invalid::new("layer", "nothing", "the name of a layer"))?;
-        let weight = weight.unwrap_or(1.0);
+        let layer = object.layer.ok_or_else(|| Invalid::new("layer", "nothing", "the name of a layer"))?;
+        let weight = object.weight.unwrap_or(1.0);
         if !weight.is_finite() {
             return Err(Invalid::new("weight", weight, "a finite number"));
         }
-        let unit = UnitDocument { layer, channel, position, direction, reduce, fraction }.try_into()?;
-        Ok(Self { unit, weight })
+        let unit = UnitDocument {
+            layer,
+            channel: object.channel,
+            class: object.class,
+            position: object.position,
+            direction: object.direction,
+            caricature: object.caricature,
+            inversion: object.inversion,
+            cosine_power: object.cosine_power,
+            reduce: object.reduce,
+            fraction: object.fraction,
+        };
+        Ok(Self { unit: unit.try_into()?, weight })
     }
 }
 
@@ -208,14 +226,14 @@ impl Serialize for Objective {
 impl Objective {
     /// The objective as written in a request, in its shortest form.
     pub fn document(&self) -> ObjectiveDocument {
-        let weighted = |term: &Term| match (term.weight == 1.0, UnitDocument::from(&term.unit)) {
-            (true, unit) if unit.direction.is_none() => TermDocument::Text(term.unit.to_string()),
-            (_, unit) => TermDocument::Weighted(WeightedUnitDocument { unit, weight: term.weight }),
+        let weighted = |term: &Term| match term.weight == 1.0 && term.unit.has_text() {
+            true => TermDocument::Text(term.unit.to_string()),
+            false => TermDocument::Weighted(WeightedUnitDocument { unit: (&term.unit).into(), weight: term.weight }),
         };
         match self.terms.as_slice() {
-            [term] if term.weight == 1.0 => match UnitDocument::from(&term.unit) {
-                unit if unit.direction.is_some() => ObjectiveDocument::Unit(unit),
-                _ => ObjectiveDocument::Text(term.unit.to_string()),
+            [term] if term.weight == 1.0 => match term.unit.has_text() {
+                true => ObjectiveDocument::Text(term.unit.to_string()),
+                false => ObjectiveDocument::Unit((&term.unit).into()),
             },
             terms => ObjectiveDocument::Sum(SumDocument { sum: terms.iter().map(weighted).collect() }),
         }

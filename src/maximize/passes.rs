@@ -1,17 +1,19 @@
 //! Passes through the part of a network below its targets: from pixels forward, and back to pixels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::Tensor;
 
+use super::diversity::Penalty;
 use super::parameterization::Painter;
 use super::pixels::Pixels;
 use super::run::{MaximizeError, Task};
 use super::scales::{IMAGES, scales};
 use super::scoring::{Aims, Scoring};
+use super::search::Search;
 use super::settings::Settings;
 use crate::engine::{Engine, EngineError, Forward, Gate, Plan};
-use crate::network::{Model, NodeId, Op, Shape};
+use crate::network::{ImageSource, Model, NodeId, Op, Shape};
 
 /// A model prepared for the layers that the objectives of some tasks look at.
 pub(super) struct Passes<'a> {
@@ -30,17 +32,20 @@ pub(super) struct Passes<'a> {
     /// `[C,H,W]` of an image.
     pub(super) image: [usize; 3],
     pub(super) behind_softmax: bool,
+    /// What keeps the stimuli of a group unlike each other.
+    pub(super) penalty: Option<Penalty>,
 }
 
-/// The layers that objectives look at, by name.
-fn layers<'a>(model: &Model, tasks: &'a [Task]) -> Result<BTreeMap<&'a str, NodeId>, MaximizeError> {
-    let terms = tasks.iter().flat_map(|task| &task.objective.terms);
-    let layer = |term: &'a super::Term| {
-        let name = term.unit.layer.as_str();
+/// The layers of these names.
+fn layers<'a>(
+    model: &Model,
+    names: impl Iterator<Item = &'a String>,
+) -> Result<BTreeMap<&'a str, NodeId>, MaximizeError> {
+    let layer = |name: &'a String| {
         let id = model.network.find(name).ok_or_else(|| MaximizeError::Layer(name.to_owned()))?;
-        Ok((name, id))
+        Ok((name.as_str(), id))
     };
-    terms.map(layer).collect()
+    names.map(layer).collect()
 }
 
 impl<'a> Passes<'a> {
@@ -48,10 +53,18 @@ impl<'a> Passes<'a> {
         engine: &'a dyn Engine,
         model: &'a Model,
         tasks: &'a [Task],
-        settings: &Settings,
+        settings: &'a Settings,
     ) -> Result<Self, MaximizeError> {
         let network = &model.network;
-        let (layers, ids): (Vec<&str>, Vec<NodeId>) = layers(model, tasks)?.into_iter().unzip();
+        let terms = tasks.iter().flat_map(|task| &task.objective.terms);
+        let mut layers_by_name = layers(model, terms.map(|term| &term.unit.layer))?;
+        let aimed_at: Vec<NodeId> = layers_by_name.values().copied().collect();
+        layers_by_name.extend(layers(model, settings.diversity.iter().map(|diversity| &diversity.layer))?);
+        let (layers, ids): (Vec<&str>, Vec<NodeId>) = layers_by_name.into_iter().unzip();
+        let penalty = settings.diversity.as_ref().and_then(|diversity| {
+            let target = layers.iter().position(|&name| name == diversity.layer)?;
+            Some(Penalty { target, weight: f64::from(diversity.weight) })
+        });
         let below = network.below(&ids);
         let [height, width] = settings.size;
         let image = [network.input_shape()[0], height, width];
@@ -71,7 +84,11 @@ impl<'a> Passes<'a> {
             layers,
             targets: ids.iter().map(|id| shapes[id].clone()).collect(),
             image,
-            behind_softmax: below.iter().any(|&id| matches!(network.node(id).op, Op::Softmax { .. })),
+            penalty,
+            behind_softmax: network
+                .below(&aimed_at)
+                .iter()
+                .any(|&id| matches!(network.node(id).op, Op::Softmax { .. })),
         })
     }
 
@@ -85,6 +102,34 @@ impl<'a> Passes<'a> {
     /// The objective of a task, aimed at the plan's targets.
     pub(super) fn aims(&self, task: &Task) -> Aims {
         Aims::new(&task.objective, |layer| self.layers.iter().position(|&name| name == layer))
+    }
+
+    /// Aims at what images of clients are like: runs every image that these objectives of tasks compare with.
+    pub(super) fn refer(&mut self, searches: &mut [Search], tasks: &[Task]) -> Result<(), MaximizeError> {
+        let mut pictures: BTreeMap<String, Tensor> = BTreeMap::new();
+        for search in searches.iter_mut() {
+            let mut own = BTreeSet::new();
+            for image in search.aims.images() {
+                let picture = tasks[search.task].pictures.find(image)?;
+                let name = picture.known().sha256;
+                pictures.insert(name.clone(), picture.pixels(self.engine.device(), self.engine.dtype())?);
+                own.insert(name);
+            }
+            search.passes += own.len() as u32;
+        }
+        if pictures.is_empty() {
+            return Ok(());
+        }
+        let pixels: Vec<&Tensor> = pictures.values().collect();
+        let outputs = self.forward(&Tensor::stack(&pixels, 0)?, Forward::Original)?;
+        let values = |image: &ImageSource, target: usize| {
+            let row = pictures.keys().position(|sha256| matches!(image, ImageSource::Known(k) if k.sha256 == *sha256));
+            outputs[target].get(row.unwrap_or_default())?.copy()
+        };
+        for search in searches {
+            search.aims.refer(values)?;
+        }
+        Ok(())
     }
 
     /// These objectives, one per image of a batch, at work on the targets' outputs.

@@ -4,11 +4,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::animation::Animation;
+use super::diversity::Diversity;
 use super::gate_schedule::{GateKind, GateRequest};
 use super::halving::SearchRequest;
+use super::located::{Gallery, layer_at};
 use super::objective::{Objective, ObjectiveDocument};
 use super::optimizer::{OptimizerKind, OptimizerRequest};
 use super::parameterization::{ParameterizationKind, ParameterizationRequest};
+use super::picture::Pictures;
 use super::preset::Preset;
 use super::regularizer::Regularizer;
 use super::run::Task;
@@ -82,6 +85,9 @@ pub struct Request {
     /// An animated PNG of the run, beside the stimulus; none unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub animation: Option<Animation>,
+    /// Several stimuli for every objective, kept unlike each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diversity: Option<Diversity>,
     /// Seed of everything random, from 0 to 2^53 - 1; 0 unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 9_007_199_254_740_991_u64)]
@@ -91,19 +97,28 @@ pub struct Request {
 /// What a request means for a model: objectives that exist there, and settings with every default filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Resolved {
-    /// One stimulus each; at least one.
+    /// One stimulus each; at least one. With diversity every objective stands here as often as it has stimuli.
     pub objectives: Vec<Objective>,
     /// Settings of all of them.
     pub settings: Settings,
     /// Seed of everything random.
     pub seed: u64,
+    /// The images that objectives and settings name by their digests.
+    #[serde(skip)]
+    pub pictures: Pictures,
 }
 
 impl Resolved {
     /// One task per objective, in their order.
     pub fn tasks(&self) -> Vec<Task> {
-        let task =
-            |(stream, objective): (u64, &Objective)| Task { objective: objective.clone(), seed: self.seed, stream };
+        let copies = self.settings.copies() as u64;
+        let task = |(stream, objective): (u64, &Objective)| Task {
+            objective: objective.clone(),
+            seed: self.seed,
+            stream,
+            group: stream / copies,
+            pictures: self.pictures.clone(),
+        };
         (0..).zip(&self.objectives).map(task).collect()
     }
 }
@@ -157,6 +172,7 @@ impl Request {
             certificates: None,
             alpha: None,
             animation: None,
+            diversity: None,
             seed: None,
         }
     }
@@ -173,7 +189,7 @@ impl Request {
     }
 
     fn resolve_with_defaults(&self, model: &Model, limits: &Limits) -> Result<Resolved, Invalid> {
-        let objectives = self.objectives(limits)?;
+        let mut objectives = self.objectives(limits)?;
         let count = |field: &str, value: u32, most: u32| match (1..=most).contains(&value) {
             true => Ok(value),
             false => Err(Invalid::new(field, value, format!("a whole number from 1 to {most}"))),
@@ -214,19 +230,31 @@ impl Request {
             let expected = "a penalty: only where the pixels themselves are changed can the image be blurred";
             return Err(Invalid::new(format!("regularizers[{i}]"), regularizers[i], expected));
         }
-        let start = self.start.unwrap_or(match parameterization.kind {
+        let mut start = self.start.clone().unwrap_or(match parameterization.kind {
             ParameterizationKind::Maco => Start::Uniform,
             _ => Start::default(),
         });
-        if let (ParameterizationKind::Maco, Start::Grey { .. }) = (parameterization.kind, start) {
+        if let (ParameterizationKind::Maco, Start::Grey { .. }) = (parameterization.kind, &start) {
             return Err(Invalid::new("start", "grey", "another start: images of maco have a fixed contrast"));
         }
         start.check().map_err(|e| e.within("start"))?;
+        if let (false, Some(leash)) = (parameterization.kind == ParameterizationKind::Pixel, start.leash()) {
+            return Err(Invalid::new("start.leash", leash, "nothing, unless the parameterization is pixel"));
+        }
         let seed = self.seed.unwrap_or(0);
         if seed > LARGEST_SEED {
             return Err(Invalid::new("seed", seed, format!("a whole number from 0 to {LARGEST_SEED}")));
         }
-        self.locate(model, &objectives, &input)?;
+        let mut gallery = Gallery::new([input[0], input[1], input[2]]);
+        self.locate(model, &mut objectives, &input, &mut gallery)?;
+        if let Start::Image { image, .. } = &mut start {
+            gallery.read(image).map_err(|e| e.within("start.image"))?;
+        }
+        let diversity = self.diversity(model, objectives.len(), &input, limits)?;
+        if diversity.is_some() && search.is_some() {
+            let expected = "no search beside it: its candidates never see each other";
+            return Err(Invalid::new("diversity", "diversity beside a search", expected));
+        }
         let size = [input[1], input[2]];
         let certificates = self.certificates.unwrap_or(false);
         let alpha = self.alpha.unwrap_or(false);
@@ -247,8 +275,11 @@ impl Request {
             certificates,
             alpha,
             animation,
+            diversity,
         };
-        Ok(Resolved { objectives, settings, seed })
+        let copies = settings.copies();
+        let objectives = objectives.into_iter().flat_map(|objective| std::iter::repeat_n(objective, copies)).collect();
+        Ok(Resolved { objectives, settings, seed, pictures: gallery.pictures })
     }
 
     fn objectives(&self, limits: &Limits) -> Result<Vec<Objective>, Invalid> {
@@ -266,6 +297,29 @@ impl Request {
         }
     }
 
+    fn diversity(
+        &self,
+        model: &Model,
+        objectives: usize,
+        input: &Shape,
+        limits: &Limits,
+    ) -> Result<Option<Diversity>, Invalid> {
+        let Some(diversity) = self.diversity.clone() else { return Ok(None) };
+        layer_at(model, &diversity.layer, input).map_err(|e| e.within("diversity"))?;
+        let most = limits.objectives / objectives;
+        if diversity.copies < 2 || diversity.copies > most {
+            let expected = match most {
+                0 | 1 => format!("fewer objectives beside it: {} stimuli in all", limits.objectives),
+                most => format!("a whole number from 2 to {most}: {} stimuli in all", limits.objectives),
+            };
+            return Err(Invalid::new("diversity.copies", diversity.copies, expected));
+        }
+        if !(diversity.weight >= 0.0 && diversity.weight.is_finite()) {
+            return Err(Invalid::new("diversity.weight", diversity.weight, "a finite number, 0 or more"));
+        }
+        Ok(Some(diversity))
+    }
+
     /// Input `[C,H,W]` that the stimuli of this request have.
     fn input(&self, model: &Model, limits: &Limits) -> Result<Shape, Invalid> {
         let own = model.network.input_shape();
@@ -277,35 +331,5 @@ impl Request {
             }
         }
         Ok(Shape::from([own[0], height, width]))
-    }
-
-    fn locate(&self, model: &Model, objectives: &[Objective], input: &Shape) -> Result<(), Invalid> {
-        for (i, objective) in objectives.iter().enumerate() {
-            let objective_field = match self.objective {
-                Some(_) => "objective".to_owned(),
-                None => format!("objectives[{i}]"),
-            };
-            for (j, term) in objective.terms.iter().enumerate() {
-                let field = match objective.terms.len() {
-                    1 => objective_field.clone(),
-                    _ => format!("{objective_field}.sum[{j}]"),
-                };
-                let network = &model.network;
-                let Some(target) = network.find(&term.unit.layer) else {
-                    let unknown = term.unit.locate(network, |id| network.node(id).shape.clone());
-                    return unknown.map(|_| ()).map_err(|e| e.within(&field));
-                };
-                let shapes = network.shapes_at(input, &network.below(&[target])).map_err(|why| {
-                    let own = network.input_shape();
-                    Invalid::new(
-                        "size",
-                        format!("[{}, {}]", input[1], input[2]),
-                        format!("[{}, {}]: {why}", own[1], own[2]),
-                    )
-                })?;
-                term.unit.locate(network, |id| shapes[&id].clone()).map_err(|e| e.within(&field))?;
-            }
-        }
-        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use super::contest::contest;
 use super::objective::Objective;
 use super::outcome::{Observer, Outcome};
 use super::passes::Passes;
+use super::picture::Pictures;
 use super::settings::Settings;
 use crate::engine::{Engine, EngineError};
 use crate::network::Model;
@@ -19,6 +20,10 @@ pub struct Task {
     pub seed: u64,
     /// Tells stimuli of one seed apart: the stimulus' index in its request.
     pub stream: u64,
+    /// Tasks with one number are kept unlike each other, where the settings ask for diversity.
+    pub group: u64,
+    /// The images that its objective and the settings name.
+    pub pictures: Pictures,
 }
 
 /// Why no stimulus could be found.
@@ -27,6 +32,10 @@ pub enum MaximizeError {
     /// An objective's layer does not exist in the model; [`Request::resolve`](super::Request::resolve) finds this first.
     #[error("the model has no layer {0}")]
     Layer(String),
+    /// An image that an objective or the start names is not there; [`Request::resolve`](super::Request::resolve) reads
+    /// them.
+    #[error("there is no image {0}")]
+    Picture(String),
     /// The model's input has neither one (grey) nor three (RGB) channels, so that there is no image to show.
     #[error("images have 1 or 3 channels, but the model's input has {0}")]
     Channels(usize),
@@ -49,8 +58,8 @@ impl From<candle_core::Error> for MaximizeError {
 
 /// Finds a stimulus for every task, all in one batch; `None` stands for those that the observer dropped.
 ///
-/// Each result is the same as if the task had run alone: its random numbers come from its own seed and stream, and no
-/// image looks at its neighbours. Blocks until done.
+/// Each result is the same as if the task (with diversity: its group) had run alone: its random numbers come from its own
+/// seed and stream, and no image looks at other neighbours. Blocks until done.
 ///
 /// # Errors
 /// When the network cannot run; then nothing was found.

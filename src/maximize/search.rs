@@ -13,6 +13,8 @@ use super::scoring::Aims;
 pub(super) struct Search {
     /// Index of its task.
     pub(super) task: usize,
+    /// Searches with one number are kept unlike each other.
+    pub(super) group: u64,
     pub(super) aims: Aims,
     pub(super) rng: ChaCha8Rng,
     /// The best score so far, if any was finite.
@@ -46,6 +48,7 @@ impl Search {
         rng.set_stream(task.stream ^ u64::from(restart) << 32);
         Self {
             task: index,
+            group: task.group,
             aims,
             rng,
             best: None,

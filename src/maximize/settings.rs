@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::animation::Animation;
+use super::diversity::Diversity;
 use super::gate_schedule::GateSchedule;
 use super::halving::Halving;
 use super::optimizer::Optimizer;
@@ -56,9 +57,18 @@ pub struct Settings {
     /// An animated PNG of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub animation: Option<Animation>,
+    /// Several stimuli for every objective, kept unlike each other; null when there is one for each.
+    #[serde(default)]
+    #[schema(required)]
+    pub diversity: Option<Diversity>,
 }
 
 impl Settings {
+    /// Number of stimuli for every objective.
+    pub fn copies(&self) -> usize {
+        self.diversity.as_ref().map_or(1, |diversity| diversity.copies.max(1))
+    }
+
     /// The gates that images may follow.
     pub(super) fn gates(&self) -> impl Iterator<Item = &GateSchedule> {
         let arms = self.search.iter().flat_map(|search| &search.arms);

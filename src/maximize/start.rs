@@ -1,16 +1,19 @@
 //! Where a run starts.
 
-use candle_core::{DType, Device, Result as TensorResult, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::AdditionalProperties;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::picture::Pictures;
+use super::run::MaximizeError;
 use crate::Invalid;
+use crate::network::ImageSource;
 
 /// The image before the first step.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", from = "Document")]
 pub enum Start {
     /// Middle grey plus normal noise.
@@ -20,6 +23,15 @@ pub enum Start {
     },
     /// Every value drawn evenly from the whole range; with `maco` every phase.
     Uniform,
+    /// An image of the client: what the objective sees in it grows (accentuation).
+    Image {
+        /// The image.
+        image: ImageSource,
+        /// Standard deviation of normal noise that is added, in pixel values of range [0, 1].
+        noise: f32,
+        /// Greatest root-mean-square distance of the pixel values, of range [0, 1], from this start.
+        leash: Option<f32>,
+    },
 }
 
 /// The image before the first step.
@@ -36,6 +48,21 @@ enum Document {
     /// Every value drawn evenly from the whole range; with `maco` every phase.
     // With braces, because only then unknown fields are refused.
     Uniform {},
+    /// An image of the client: what the objective sees in it grows (accentuation).
+    Image {
+        /// The image.
+        image: ImageSource,
+        /// Standard deviation of normal noise that is added, in pixel values of range [0, 1]; 0 unless given.
+        #[serde(default)]
+        #[schema(minimum = 0, maximum = 1)]
+        noise: f32,
+        /// How far the stimulus may go from this start: the greatest root-mean-square distance of their pixel values, of
+        /// range [0, 1], before rounding to 8 bits. Behind every step `x` is replaced by
+        /// `start + (x - start) * min(1, leash / distance)`. No limit unless given.
+        #[serde(default)]
+        #[schema(minimum = 0, maximum = 1)]
+        leash: Option<f32>,
+    },
 }
 
 impl From<Document> for Start {
@@ -43,6 +70,7 @@ impl From<Document> for Start {
         match document {
             Document::Grey { noise } => Self::Grey { noise },
             Document::Uniform {} => Self::Uniform,
+            Document::Image { image, noise, leash } => Self::Image { image, noise, leash },
         }
     }
 }
@@ -75,33 +103,56 @@ impl Default for Start {
 }
 
 impl Start {
-    /// Checks the range of the noise.
+    /// Checks the ranges of its numbers.
     ///
     /// # Errors
-    /// When it lies outside [0, 1].
+    /// When the noise or the leash lies outside [0, 1].
     pub fn check(&self) -> Result<(), Invalid> {
+        let unit = |field: &str, value: f32| match (0.0..=1.0).contains(&value) {
+            true => Ok(()),
+            false => Err(Invalid::new(field, value, "a number from 0 to 1")),
+        };
         match self {
-            Self::Grey { noise } if !(0.0..=1.0).contains(noise) => {
-                Err(Invalid::new("noise", noise, "a number from 0 to 1"))
+            Self::Grey { noise } => unit("noise", *noise),
+            Self::Uniform => Ok(()),
+            Self::Image { noise, leash, .. } => {
+                unit("noise", *noise)?;
+                leash.map_or(Ok(()), |leash| unit("leash", leash))
             }
-            _ => Ok(()),
+        }
+    }
+
+    /// How far images may go from this start, if that is limited.
+    pub(super) fn leash(&self) -> Option<f32> {
+        match self {
+            Self::Image { leash, .. } => *leash,
+            _ => None,
         }
     }
 
     /// Draws the image: pixels `[C,H,W]` in [0, 1].
     pub(super) fn draw(
-        self,
+        &self,
         rng: &mut impl Rng,
         shape: [usize; 3],
+        pictures: &Pictures,
         device: &Device,
         dtype: DType,
-    ) -> TensorResult<Tensor> {
+    ) -> Result<Tensor, MaximizeError> {
         let count = shape.iter().product();
         let values: Vec<f32> = match self {
             Self::Uniform => (0..count).map(|_| rng.random()).collect(),
             Self::Grey { noise } => (0..count).map(|_| (0.5 + noise * normal(rng)).clamp(0.0, 1.0)).collect(),
+            Self::Image { image, noise, .. } => {
+                let pixels = pictures.find(image)?.pixels(device, dtype)?;
+                if *noise == 0.0 {
+                    return Ok(pixels);
+                }
+                let pixels = pixels.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+                pixels.into_iter().map(|p| (p + noise * normal(rng)).clamp(0.0, 1.0)).collect()
+            }
         };
-        Tensor::from_vec(values, &shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+        Ok(Tensor::from_vec(values, &shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
     }
 }
 

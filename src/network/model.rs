@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use super::calibration::Calibration;
+use super::class_names;
 use super::colour::ColourMatrix;
-use super::graph::Network;
+use super::graph::{Network, NodeId};
+use super::op::Op;
 use super::preprocessing::Preprocessing;
 use super::spectrum::Spectrum;
 use super::unit::{Selection, Unit};
+use crate::Invalid;
 
 /// A network with frozen weights and its preprocessing, known by an id and a digest.
 #[derive(Debug, Clone)]
@@ -40,11 +43,42 @@ pub struct Statistics {
 impl Model {
     /// Name of the class whose logit (or probability) the unit is, when the model's classes are known.
     pub fn class_of(&self, unit: &Unit) -> Option<&str> {
-        let id = self.network.find(&unit.layer)?;
-        let is_output = self.network.outputs().contains(&id) && self.network.node(id).shape.len() == 1;
         match &unit.selection {
-            Selection::Channel { channel, .. } if is_output => self.classes.get(*channel).map(String::as_str),
+            Selection::Channel { channel, .. } if self.names_classes(&unit.layer) => {
+                self.classes.get(*channel).map(String::as_str)
+            }
             _ => None,
         }
+    }
+
+    /// The unit with the class that it names, if it names one, by its index.
+    ///
+    /// # Errors
+    /// When the layer has no classes, or no class or several have this name. Tells the names that are near, or the
+    /// indices.
+    pub fn named(&self, unit: &Unit) -> Result<Unit, Invalid> {
+        let Selection::Class { name, reduction } = &unit.selection else { return Ok(unit.clone()) };
+        if !self.names_classes(&unit.layer) {
+            let layers = self.network.layers().map(|layer| layer.name).filter(|name| self.names_classes(name));
+            let layers: Vec<&str> = layers.collect();
+            let expected = match layers.as_slice() {
+                [] => "an index: the names of this model's classes are not known".to_owned(),
+                layers => format!("an index: only {} has names of classes", layers.join(", ")),
+            };
+            return Err(Invalid::new("class", name, expected));
+        }
+        let channel = class_names::find(&self.classes, name)?;
+        Ok(Unit { layer: unit.layer.clone(), selection: Selection::Channel { channel, reduction: *reduction } })
+    }
+
+    /// Whether a layer has one channel per named class: it is an output `[K]`, or a softmax over it is.
+    fn names_classes(&self, layer: &str) -> bool {
+        let Some(id) = self.network.find(layer) else { return false };
+        let is_output = |id: NodeId| self.network.outputs().contains(&id);
+        let node = self.network.node(id);
+        let behind = self.network.outputs().iter().map(|&output| self.network.node(output));
+        let below_softmax =
+            behind.filter(|output| matches!(output.op, Op::Softmax { .. })).any(|softmax| softmax.inputs.contains(&id));
+        node.shape[..] == [self.classes.len()] && (is_output(id) || below_softmax)
     }
 }

@@ -231,7 +231,8 @@ fn draw(seed: u64, model: &Model, layer: &str, reduce: &str, count: usize) -> Re
         if !matches!(unit.selection, Selection::Channel { .. }) {
             return Err(Invalid::new("layers", format!("{layer}@{reduce}"), "mean, center, max or topF behind the @"));
         }
-        unit.locate(network, |id| network.node(id).shape.clone()).map_err(|error| error.within("layers"))?;
+        let found = network.layer(&unit.layer).and_then(|id| unit.check(&network.node(id).shape));
+        found.map_err(|error| error.within("layers"))?;
         Ok(unit)
     };
     // Also finds out whether the layer is there.

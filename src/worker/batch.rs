@@ -13,19 +13,32 @@ pub(super) struct Slot {
     pub(super) stimulus: usize,
 }
 
-/// Splits the stimuli of jobs, given by their objectives, into batches of at most `most`: all stimuli of a batch look at
-/// the same layers, so that none pays for a part of the network that only another one needs. The oldest job's first
-/// stimulus runs first.
-pub(super) fn batches(jobs: &[&[Objective]], most: usize) -> Vec<Vec<Slot>> {
-    let mut groups: BTreeMap<BTreeSet<&str>, Vec<Slot>> = BTreeMap::new();
-    for (job, objectives) in jobs.iter().enumerate() {
-        for (stimulus, objective) in objectives.iter().enumerate() {
-            let layers = objective.terms.iter().map(|term| term.unit.layer.as_str()).collect();
-            groups.entry(layers).or_default().push(Slot { job, stimulus });
+/// Splits the stimuli of jobs, given by their objectives and by how many of these follow each other in a group, into
+/// batches of at most `most`. All stimuli of a batch look at the same layers, so that none pays for a part of the network
+/// that only another one needs. A group is never split; one that is larger than a batch runs alone, at its own size. The
+/// oldest job's first stimulus runs first.
+pub(super) fn batches(jobs: &[(Vec<Objective>, usize)], most: usize) -> Vec<Vec<Slot>> {
+    let mut alike: BTreeMap<BTreeSet<&str>, Vec<Vec<Slot>>> = BTreeMap::new();
+    for (job, (objectives, copies)) in jobs.iter().enumerate() {
+        let slots: Vec<usize> = (0..objectives.len()).collect();
+        for group in slots.chunks((*copies).max(1)) {
+            let terms = group.iter().flat_map(|&stimulus| &objectives[stimulus].terms);
+            let layers = terms.map(|term| term.unit.layer.as_str()).collect();
+            let group = group.iter().map(|&stimulus| Slot { job, stimulus }).collect();
+            alike.entry(layers).or_default().push(group);
         }
     }
-    let mut batches: Vec<Vec<Slot>> =
-        groups.values().flat_map(|group| group.chunks(most.max(1)).map(<[Slot]>::to_vec)).collect();
+    let mut batches: Vec<Vec<Slot>> = Vec::new();
+    for groups in alike.into_values() {
+        let mut batch = Vec::new();
+        for group in groups {
+            if !batch.is_empty() && batch.len() + group.len() > most {
+                batches.push(std::mem::take(&mut batch));
+            }
+            batch.extend(group);
+        }
+        batches.push(batch);
+    }
     batches.sort_by_key(|batch| batch.first().map(|slot| (slot.job, slot.stimulus)));
     batches
 }
@@ -36,8 +49,8 @@ mod tests {
 
     use super::*;
 
-    fn objectives(texts: &[&str]) -> Vec<Objective> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn objectives(texts: &[&str]) -> (Vec<Objective>, usize) {
+        (texts.iter().map(|text| text.parse().unwrap()).collect(), 1)
     }
 
     fn named(batches: &[Vec<Slot>]) -> Vec<Vec<(usize, usize)>> {
@@ -47,21 +60,34 @@ mod tests {
     #[test]
     fn stimuli_on_one_layer_share_a_batch_across_jobs() {
         let (a, b) = (objectives(&["x:0", "x:1"]), objectives(&["x:7"]));
-        assert_eq!(named(&batches(&[&a, &b], 8)), [[(0, 0), (0, 1), (1, 0)]]);
+        assert_eq!(named(&batches(&[a, b], 8)), [[(0, 0), (0, 1), (1, 0)]]);
     }
 
     #[test]
     fn a_batch_looks_at_one_set_of_layers_and_the_oldest_stimulus_runs_first() {
         let (a, b) = (objectives(&["y:0", "x:1"]), objectives(&["y:7", "x:3"]));
-        assert_eq!(named(&batches(&[&a, &b], 8)), [[(0, 0), (1, 0)], [(0, 1), (1, 1)]]);
+        assert_eq!(named(&batches(&[a, b], 8)), [[(0, 0), (1, 0)], [(0, 1), (1, 1)]]);
     }
 
     #[test]
     fn no_batch_is_larger_than_allowed_and_no_stimulus_is_lost() {
         let job = objectives(&["x:0"; 7]);
-        let batches = batches(&[&job], 3);
+        let batches = batches(&[job], 3);
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 1]);
         let all: Vec<usize> = batches.concat().iter().map(|slot| slot.stimulus).collect();
         assert_eq!(all, [0, 1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_group_is_never_split() {
+        let group = |texts: &[&str], copies: usize| (objectives(texts).0, copies);
+        let sizes = |jobs: &[(Vec<Objective>, usize)], most: usize| -> Vec<usize> {
+            batches(jobs, most).iter().map(Vec::len).collect()
+        };
+        let jobs = [group(&["x:0", "x:0", "x:1", "x:1"], 2), group(&["x:7"; 3], 3)];
+        assert_eq!(sizes(&jobs, 3), [2, 2, 3]);
+        assert_eq!(sizes(&jobs, 4), [4, 3]);
+        assert_eq!(sizes(&jobs, 7), [7]);
+        assert_eq!(sizes(&[group(&["x:0"; 5], 5), objectives(&["x:1"])], 2), [5, 1], "larger than a batch");
     }
 }

@@ -16,7 +16,7 @@ use super::observer::Watch;
 use super::settle::{End, settle};
 use super::sources::LoadModel;
 use crate::jobs::{Claim, JobProblem, ProblemCode, Store};
-use crate::maximize::{MaximizeError, Objective, Outcome, Task};
+use crate::maximize::{MaximizeError, Objective, Outcome, Pictures, Task};
 use crate::network::Model;
 
 /// How long a step may go on after its job was to end, before the job ends without it. The device is not used again
@@ -47,6 +47,8 @@ struct Run<'a> {
 
 struct Running {
     job: Arc<Claimed>,
+    /// The images that the job brought.
+    pictures: Pictures,
     outcomes: Vec<Option<Outcome>>,
     settled: bool,
 }
@@ -57,14 +59,18 @@ impl Bench {
         let running = |claim: Claim| Running {
             outcomes: vec![None; claim.job.objectives.len()],
             job: Arc::new(Claimed::new(claim, self.time_limit, self.stop.clone())),
+            pictures: Pictures::default(),
             settled: false,
         };
         let mut run = Run { bench: self, jobs: claims.into_iter().map(running).collect() };
         let Some(model) = run.load().await else { return };
-        let objectives: Vec<Vec<Objective>> =
-            run.jobs.iter().map(|running| running.job.claim.job.objectives.clone()).collect();
-        let objectives: Vec<&[Objective]> = objectives.iter().map(Vec::as_slice).collect();
-        for batch in batches(&objectives, self.max_batch) {
+        run.load_pictures().await;
+        let jobs = run.jobs.iter().map(|running| {
+            let job = &running.job.claim.job;
+            (job.objectives.clone(), job.settings.copies())
+        });
+        let jobs: Vec<(Vec<Objective>, usize)> = jobs.collect();
+        for batch in batches(&jobs, self.max_batch) {
             run.batch(&model, batch).await;
         }
         for job in 0..run.jobs.len() {
@@ -96,6 +102,21 @@ impl Run<'_> {
             self.end(job, End::Failed(JobProblem::new(ProblemCode::Model, &problem))).await;
         }
         None
+    }
+
+    /// Reads the images that the jobs brought; a job whose images cannot be read fails.
+    async fn load_pictures(&mut self) {
+        for job in 0..self.jobs.len() {
+            let id = self.jobs[job].job.claim.job.id;
+            match self.bench.store.pictures(id).await {
+                Ok(pictures) => self.jobs[job].pictures = pictures,
+                Err(error) => {
+                    tracing::error!(job.id = %id, %error, "the images of a job cannot be read");
+                    let problem = JobProblem::new(ProblemCode::Internal, "the job's images cannot be read");
+                    self.end(job, End::Failed(problem)).await;
+                }
+            }
+        }
     }
 
     /// Runs a batch; should it fail with several jobs in it, runs each of them again alone.
@@ -134,9 +155,13 @@ impl Run<'_> {
         let Some(first) = batch.first() else { return Some(Ok(Vec::new())) };
         metrics::batch(batch.len());
         let task = |slot: &Slot| {
-            let job = &self.jobs[slot.job].job.claim.job;
+            let running = &self.jobs[slot.job];
+            let job = &running.job.claim.job;
             let objective = job.objectives[slot.stimulus].clone();
-            Task { objective, seed: job.seed, stream: slot.stimulus as u64 }
+            // Groups of one job have numbers of their own: no job has this many stimuli.
+            let group = ((slot.job as u64) << 32) + (slot.stimulus / job.settings.copies()) as u64;
+            let pictures = running.pictures.clone();
+            Task { objective, seed: job.seed, stream: slot.stimulus as u64, group, pictures }
         };
         let watched = batch.iter().map(|slot| (Arc::clone(&self.jobs[slot.job].job), slot.stimulus));
         let order = Order {
@@ -272,7 +297,7 @@ fn problem(error: &BatchError) -> JobProblem {
             let text = error.to_string();
             JobProblem::new(ProblemCode::Engine, text.lines().next().unwrap_or("the engine failed"))
         }
-        BatchError::Maximize(MaximizeError::Png(_) | MaximizeError::Animation(_))
+        BatchError::Maximize(MaximizeError::Png(_) | MaximizeError::Animation(_) | MaximizeError::Picture(_))
         | BatchError::Panic(_)
         | BatchError::Gone => {
             JobProblem::new(ProblemCode::Internal, "a fault of the service ended the run; its log says more")

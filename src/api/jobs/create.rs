@@ -1,5 +1,7 @@
 //! `POST /v1/jobs`: asks for stimuli.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -7,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::document::{self, JobDocument};
 use super::include::Include;
-use crate::api::body::Body;
+use super::submission::{Form, Submission};
 use crate::api::loader::LoadError;
 use crate::api::parameters::InQuery;
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
@@ -18,13 +20,16 @@ use crate::maximize::Request;
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-declare_problems!(Refused: InvalidParameter, MalformedJson, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
+declare_problems!(Refused: InvalidParameter, MalformedJson, MalformedForm, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
                   InvalidRequest, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable);
 
 /// Ask for stimuli
 ///
 /// The job is safe once this is answered: it runs also when the client hangs up or the server is restarted. A model that
 /// is not there yet is fetched first.
+///
+/// Images of the client, for caricatures, inversions and starts, are PNGs or JPEGs in base64 inside the JSON, or parts of a
+/// form: one part `request` with the JSON, and further parts that the JSON names as `part:NAME`.
 #[utoipa::path(
     post, path = "/v1/jobs", operation_id = "createJob", tag = "jobs",
     params(
@@ -37,7 +42,8 @@ declare_problems!(Refused: InvalidParameter, MalformedJson, RequestTimeout, Body
             description = "Chosen by the client, such as a UUID: a repeated request with the same key makes no second \
                            job but gets the first one's answer."),
     ),
-    request_body(content = Request, examples(
+    request_body(content(
+        (Request = "application/json", examples(
         ("shortest" = (summary = "One class of a classifier", value = json!({
             "model": "fashion-resnet8", "objective": "logits:8"
         }))),
@@ -56,6 +62,17 @@ declare_problems!(Refused: InvalidParameter, MalformedJson, RequestTimeout, Body
             "score_every": 8,
             "seed": 7
         }))),
+        ("by-name" = (summary = "A class by its name, four stimuli that differ", value = json!({
+            "model": "fashion-resnet8", "objective": "logits:Sneaker",
+            "diversity": {"layer": "layer2/Relu_1", "copies": 4, "weight": 0.5}, "steps": 32
+        }))),
+        ("inversion" = (summary = "An image that a layer cannot tell from this one", value = json!({
+            "model": "fashion-resnet8", "steps": 32,
+            "objective": {"layer": "layer1/Relu_1", "inversion": {"image": "data:image/png;base64,\
+iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNgOMDw3wEABUQCAA/1fi8AAAAASUVORK5CYII="}}
+        }))),
+        )),
+        (inline(Form) = "multipart/form-data"),
     )),
     responses(
         (status = 200, description = "The job; it has ended (with `Prefer: wait`), or was asked for before (with \
@@ -76,7 +93,7 @@ pub(super) async fn create(
     State(api): State<Api>,
     mut query: InQuery,
     headers: HeaderMap,
-    Body(request): Body<Request>,
+    Submission(request): Submission,
 ) -> Answer<Response> {
     let include = Include::take(&mut query)?;
     query.end(&["include"])?;
@@ -84,8 +101,7 @@ pub(super) async fn create(
     let wait = prefer::wait(&headers).map(|wait| wait.min(api.config().max_wait));
 
     let model = api.models().load(&request.model).await.map_err(LoadError::in_body)?;
-    let resolved = request.resolve(&model, &api.config().limits());
-    let resolved = resolved.map_err(|error| Problem::invalid(Kind::InvalidRequest, error))?;
+    let resolved = api.resolve(request, Arc::clone(&model)).await?;
     let new = NewJob { model: model.id.clone(), model_digest: model.digest.clone(), resolved, idempotency };
     let (job, replayed) = match api.store().submit(new).await.map_err(refused)? {
         Submitted::Created(job) => (job, false),

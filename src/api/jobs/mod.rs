@@ -7,9 +7,11 @@ mod delete;
 mod document;
 mod events;
 mod get;
+mod image;
 mod include;
 mod list;
 mod stimulus;
+mod submission;
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -25,6 +27,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(cancel::cancel))
         .routes(routes!(stimulus::stimulus))
         .routes(routes!(animation::animation))
+        .routes(routes!(image::image))
         .routes(routes!(events::events))
 }
 

@@ -39,7 +39,7 @@ enum EncodingDocument {
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 #[expect(dead_code, reason = "only describes an answer")]
-struct Image(Vec<u8>);
+pub(super) struct Image(Vec<u8>);
 
 /// An image inside JSON.
 #[derive(Debug, Serialize, ToSchema)]

@@ -126,8 +126,9 @@ pub(super) fn in_path(model: &Model, path: &InPath) -> Answer<(Unit, usize)> {
     let channel = path.number("u", LARGEST)?;
     let selection = Selection::Channel { channel, reduction: Reduction::Mean };
     let unit = Unit { layer: path.text("layer").to_owned(), selection };
-    match unit.locate(&model.network, |id| model.network.node(id).shape.clone()) {
-        Ok(_) => Ok((unit, channel)),
+    let found = model.network.layer(&unit.layer).and_then(|id| unit.check(&model.network.node(id).shape));
+    match found {
+        Ok(()) => Ok((unit, channel)),
         Err(error) if error.field == "layer" => Err(Problem::invalid(Kind::UnknownLayer, error)),
         Err(error) => Err(Problem::invalid(Kind::UnknownUnit, Invalid { field: "u".into(), ..error })),
     }

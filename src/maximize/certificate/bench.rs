@@ -5,7 +5,8 @@ use candle_core::{DType, Device, Tensor};
 use crate::engine::{Forward, Gate};
 use crate::maximize::passes::Passes;
 use crate::maximize::run::{MaximizeError, Task};
-use crate::maximize::scoring::{Aims, Scoring};
+use crate::maximize::scoring::Scoring;
+use crate::maximize::search::Search;
 
 /// Passes of the original network, for some stimuli at a time. Images are values `[C,H,W]` in [0, 1], in main memory:
 /// beside a pass they cost nothing.
@@ -26,14 +27,19 @@ pub(super) struct Climb {
 }
 
 impl<'b, 'a> Bench<'b, 'a> {
-    pub(super) fn new<'t>(
+    /// For the stimuli of the tasks at these `places`.
+    pub(super) fn new(
         passes: &'b mut Passes<'a>,
-        tasks: impl Iterator<Item = &'t Task>,
+        tasks: &[Task],
+        places: &[usize],
         wanted: &'b mut dyn FnMut() -> bool,
     ) -> Result<Self, MaximizeError> {
-        let aims: Vec<Aims> = tasks.map(|task| passes.aims(task)).collect();
-        let scoring = passes.scoring(&aims.iter().collect::<Vec<_>>())?;
-        Ok(Self { passes, scoring, wanted, count: 0 })
+        let searches = places.iter().map(|&place| Search::new(place, &tasks[place], 0, passes.aims(&tasks[place])));
+        let mut searches: Vec<Search> = searches.collect();
+        passes.refer(&mut searches, tasks)?;
+        let count = searches.iter().map(|search| search.passes).max().unwrap_or(0);
+        let scoring = passes.scoring(&searches.iter().map(|search| &search.aims).collect::<Vec<_>>())?;
+        Ok(Self { passes, scoring, wanted, count })
     }
 
     /// Whether anybody still waits for the certificates.

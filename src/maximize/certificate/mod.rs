@@ -46,7 +46,7 @@ pub(super) fn certify(
         found.iter().map(|outcome| Levels::read(&outcome.png, channels).map(|levels| levels.values_by_channel()));
     let images = images.collect::<Result<Vec<_>, _>>()?;
     let size = [passes.image[1], passes.image[2]];
-    let mut bench = Bench::new(passes, indices.iter().map(|&i| &tasks[i]), wanted)?;
+    let mut bench = Bench::new(passes, tasks, &indices, wanted)?;
     let Some((gains, robust, first)) = measure(&mut bench, &images, size)? else {
         outcomes.iter_mut().for_each(|outcome| *outcome = None);
         return Ok(());

@@ -23,6 +23,8 @@ pub use self::document::{Parameterization, ParameterizationKind, Parameterizatio
 pub use self::measure::SpectrumError;
 use self::mixing::Mixing;
 use self::spectral::{Spectral, frequencies};
+use super::picture::Pictures;
+use super::run::MaximizeError;
 use super::start::{Start, normal};
 use crate::network::{ColourMatrix, Spectrum};
 
@@ -100,20 +102,28 @@ impl Painter {
     }
 
     /// Draws the parameters of one image before the first step.
-    pub(super) fn draw(&self, start: Start, rng: &mut impl Rng) -> Result<Tensor> {
+    ///
+    /// # Errors
+    /// When the start is an image that is not among `pictures`.
+    pub(super) fn draw(
+        &self,
+        start: &Start,
+        pictures: &Pictures,
+        rng: &mut impl Rng,
+    ) -> std::result::Result<Tensor, MaximizeError> {
         let [channels, height, width] = self.image;
         let half = width / 2 + 1;
         match (&self.way, start) {
             (Way::Fourier(..), Start::Grey { noise }) => {
                 let values = (0..2 * channels * height * half).map(|_| noise * normal(rng)).collect();
-                self.tensor(values, [2 * channels, height, half])
+                Ok(self.tensor(values, [2 * channels, height, half])?)
             }
             (Way::Maco(..), Start::Uniform) => {
                 let phase = |_| std::f32::consts::PI * (2.0 * rng.random::<f32>() - 1.0);
                 let values = (0..channels * height * half).map(phase).collect();
-                self.tensor(values, [channels, height, half])
+                Ok(self.tensor(values, [channels, height, half])?)
             }
-            (_, start) => self.encode(&start.draw(rng, self.image, &self.device, self.dtype)?),
+            (_, start) => Ok(self.encode(&start.draw(rng, self.image, pictures, &self.device, self.dtype)?)?),
         }
     }
 

@@ -218,7 +218,8 @@ fn whatever_the_phases_are_magnitudes_stay_as_they_are() {
         let painter = painter(1, [3, height, width]);
         let natural = magnitude::natural(size, 1.0);
         for seed in 0..3 {
-            let phases = painter.draw(Start::Uniform, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
+            let phases =
+                painter.draw(&Start::Uniform, &Pictures::default(), &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
             let pixels = painter.decode(&phases.unsqueeze(0).unwrap()).unwrap();
             let found = magnitudes(&painter, &pixels);
             let scale = found[1] / natural[1];
@@ -241,7 +242,11 @@ fn maco_has_the_contrast_that_is_asked_for_whatever_the_size_is() {
         let json = format!(r#"{{"kind": "maco", "contrast": {contrast}, "colour": "none"}}"#);
         let image = [2, size[0], size[1]];
         let painter = Painter::new(&parameterization(&json, 2), None, image, &Device::Cpu, DType::F64).unwrap();
-        let phases = painter.draw(Start::Uniform, &mut ChaCha8Rng::seed_from_u64(3)).unwrap().unsqueeze(0).unwrap();
+        let phases = painter
+            .draw(&Start::Uniform, &Pictures::default(), &mut ChaCha8Rng::seed_from_u64(3))
+            .unwrap()
+            .unsqueeze(0)
+            .unwrap();
         let planes = painter.spectral().synthesize(&circle::coefficients(&phases).unwrap()).unwrap();
         let planes = values(&planes);
         let deviation = (planes.iter().map(|x| x * x).sum::<f64>() / planes.len() as f64).sqrt();
@@ -253,7 +258,13 @@ fn maco_has_the_contrast_that_is_asked_for_whatever_the_size_is() {
 fn fourier_starts_near_grey_and_maco_with_full_contrast() {
     let spread = |way: usize, start: Start| {
         let painter = painter(way, [3, 32, 32]);
-        let drawn = |seed| painter.draw(start, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap().unsqueeze(0).unwrap();
+        let drawn = |seed| {
+            painter
+                .draw(&start, &Pictures::default(), &mut ChaCha8Rng::seed_from_u64(seed))
+                .unwrap()
+                .unsqueeze(0)
+                .unwrap()
+        };
         assert_ne!(values(&drawn(1)), values(&drawn(2)));
         let pixels = values(&painter.decode(&drawn(1)).unwrap());
         (pixels.iter().map(|p| (p - 0.5).powi(2)).sum::<f64>() / pixels.len() as f64).sqrt()

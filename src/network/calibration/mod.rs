@@ -108,7 +108,7 @@ impl Calibration {
                 }
             }
             Selection::Energy => Ok(layer.energy),
-            Selection::Neuron { .. } | Selection::Direction { .. } => Err(Unmeasured::Selection),
+            _ => Err(Unmeasured::Selection),
         }
     }
 

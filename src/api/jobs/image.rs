@@ -1,0 +1,56 @@
+//! `GET /v1/jobs/{id}/images/{sha256}`: an image that the client brought, as it was used.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::stimulus::{FOREVER, Image};
+use crate::api::parameters::{InPath, InQuery, refused};
+use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::{Api, etag};
+
+declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownImage);
+
+/// Get an image that came with a job
+///
+/// The image of an objective or a start, as it was fitted to the stimuli: with it anybody can compute the score again.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}/images/{sha256}", operation_id = "getImage", tag = "jobs",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The job."),
+        ("sha256" = String, Path, pattern = "^[0-9a-f]{64}$", description = "SHA-256 of the image's PNG."),
+        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+    ),
+    responses(
+        (status = 200, description = "The image.", body = Image, content_type = "image/png", headers(
+            ("ETag" = String, description = "Changes exactly with the bytes."),
+            ("Cache-Control" = String, description = "The answer may be kept for good."),
+        )),
+        (status = 304, description = "The client has it."),
+        Refused,
+    ),
+)]
+pub(super) async fn image(
+    State(api): State<Api>,
+    path: InPath,
+    query: InQuery,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    query.end(&[])?;
+    let id = path.job()?;
+    let sha256 = path.text("sha256");
+    if sha256.len() != 64 || !sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err(refused("sha256", sha256, "64 lower-case hexadecimal digits"));
+    }
+    api.job(id).await?;
+    let png = api.store().image(id, sha256).await.map_err(Problem::internal)?;
+    let png = png.ok_or_else(|| Problem::new(Kind::UnknownImage, format!("job {id} brought no image {sha256}")))?;
+    let tag = format!("\"{sha256}\"");
+    let known = etag::is_known(&headers, &tag);
+    let tag = HeaderValue::from_str(&tag).map_err(Problem::internal)?;
+    let cache = [(header::ETAG, tag), (header::CACHE_CONTROL, FOREVER)];
+    match known {
+        true => Ok((StatusCode::NOT_MODIFIED, cache).into_response()),
+        false => Ok((cache, [(header::CONTENT_TYPE, HeaderValue::from_static("image/png"))], png).into_response()),
+    }
+}

@@ -1,0 +1,52 @@
+//! Images that clients bring with their jobs: rows beside the job's, written in the same commit, gone with it.
+
+use sqlx::{Row, Sqlite, Transaction};
+use uuid::Uuid;
+
+use super::error::StoreError;
+use super::row;
+use super::store::Store;
+use crate::maximize::{Picture, Pictures};
+
+/// Writes the images of a job whose row has been written.
+pub(super) async fn insert(
+    tx: &mut Transaction<'static, Sqlite>,
+    job: Uuid,
+    pictures: &Pictures,
+) -> Result<(), StoreError> {
+    for (sha256, picture) in pictures.iter() {
+        let insert = sqlx::query("INSERT INTO images (job, sha256, png) VALUES (?, ?, ?)");
+        insert.bind(row::key(job)).bind(sha256).bind(picture.png()).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+impl Store {
+    /// The images that a job brought; none when it brought none, or there is no such job.
+    ///
+    /// # Errors
+    /// When the database fails or an image is damaged.
+    pub async fn pictures(&self, job: Uuid) -> Result<Pictures, StoreError> {
+        let select = sqlx::query("SELECT sha256, png FROM images WHERE job = ?");
+        let mut pictures = Pictures::default();
+        for row in select.bind(row::key(job)).fetch_all(self.readers()).await? {
+            let (sha256, png) = (row.try_get::<&str, _>("sha256")?, row.try_get::<&[u8], _>("png")?);
+            let damaged = |why: &str| StoreError::Damaged { id: job, why: format!("image {sha256} {why}") };
+            let picture = Picture::from_png(png).map_err(|error| damaged(&error.to_string()))?;
+            if picture.known().sha256 != sha256 {
+                return Err(damaged("has other bytes"));
+            }
+            pictures.add(picture);
+        }
+        Ok(pictures)
+    }
+
+    /// The PNG of the image with this SHA-256 that a job brought.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn image(&self, job: Uuid, sha256: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let select = sqlx::query_scalar("SELECT png FROM images WHERE job = ? AND sha256 = ?");
+        Ok(select.bind(row::key(job)).bind(sha256).fetch_optional(self.readers()).await?)
+    }
+}

@@ -1,0 +1,109 @@
+//! Classes by their names.
+
+use crate::Invalid;
+
+/// Index of the class with this name; upper and lower case count alike.
+///
+/// # Errors
+/// Names the field `class`, and tells names that are near, or the indices of all classes that have the name.
+pub(super) fn find(classes: &[String], wanted: &str) -> Result<usize, Invalid> {
+    let lowered = wanted.to_lowercase();
+    let found: Vec<usize> =
+        classes.iter().enumerate().filter(|(_, name)| name.to_lowercase() == lowered).map(|(i, _)| i).collect();
+    match found.as_slice() {
+        [index] => Ok(*index),
+        [] => Err(Invalid::new("class", wanted, expected(classes, &lowered))),
+        several => {
+            let indices: Vec<String> = several.iter().map(usize::to_string).collect();
+            Err(Invalid::new("class", wanted, format!("an index: classes {} have this name", indices.join(" and "))))
+        }
+    }
+}
+
+/// Names shown of those that are near.
+const SHOWN: usize = 5;
+/// Longest name that is compared letter by letter, in characters.
+const LONGEST: usize = 64;
+
+/// A phrase that helps to find the class that was meant.
+fn expected(classes: &[String], wanted: &str) -> String {
+    let short = wanted.chars().nth(LONGEST).is_none();
+    let mut near: Vec<(usize, &str)> = classes
+        .iter()
+        .filter_map(|name| {
+            let lowered = name.to_lowercase();
+            let part = !wanted.is_empty() && lowered.contains(wanted);
+            let whole = !lowered.is_empty() && wanted.contains(&lowered);
+            let distance = if short { distance(wanted, &lowered) } else { usize::MAX };
+            match (part || whole, distance <= wanted.chars().count() / 3) {
+                (true, _) => Some((0, name.as_str())),
+                (false, true) => Some((distance, name.as_str())),
+                (false, false) => None,
+            }
+        })
+        .collect();
+    near.sort_by_key(|(distance, _)| *distance);
+    let shown: Vec<&str> = near.into_iter().take(SHOWN).map(|(_, name)| name).collect();
+    match (shown.is_empty(), classes.first()) {
+        (false, _) => format!("one of the model's {} classes, such as {}", classes.len(), shown.join(", ")),
+        (true, Some(first)) => format!("one of the model's {} classes, such as {first}", classes.len()),
+        (true, None) => "an index: this model's classes have no names".into(),
+    }
+}
+
+/// Fewest letters to insert, remove or replace between two words (Levenshtein 1966).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, &y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn classes() -> Vec<String> {
+        ["tench", "Great White Shark", "banana", "missile", "bandana", "Missile"].map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn a_class_is_found_in_upper_and_lower_case() {
+        for (name, index) in [("banana", 2), ("BANANA", 2), ("great white shark", 1)] {
+            assert_eq!(find(&classes(), name), Ok(index));
+        }
+    }
+
+    #[test]
+    fn a_name_that_several_classes_have_is_answered_with_their_indices() {
+        let error = find(&classes(), "missile").unwrap_err();
+        assert_eq!((error.field.as_str(), error.value.as_str()), ("class", "missile"));
+        assert!(error.expected.contains("3 and 5"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_no_class_has_is_answered_with_those_that_are_near() {
+        for (name, near) in [("shark", "Great White Shark"), ("bananna", "banana, bandana"), ("xyz", "tench")] {
+            let error = find(&classes(), name).unwrap_err();
+            assert!(error.expected.ends_with(&format!("such as {near}")), "{error}");
+        }
+        let long = "x".repeat(100_000);
+        assert!(find(&classes(), &long).unwrap_err().to_string().len() < 500);
+        assert!(find(&[], "banana").unwrap_err().expected.contains("no names"));
+    }
+
+    #[test]
+    fn distances_of_words() {
+        for (a, b, expected) in [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("flaw", "lawn", 2)] {
+            assert_eq!((distance(a, b), distance(b, a)), (expected, expected), "{a} {b}");
+        }
+    }
+}

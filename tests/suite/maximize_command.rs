@@ -1,0 +1,112 @@
+//! `proxygrad maximize` with images and groups, as its users see it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use image::{ImageBuffer, Luma};
+use serde_json::Value;
+
+fn run(data: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_proxygrad"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PROXYGRAD_")) {
+        command.env_remove(name);
+    }
+    let fixed = ["maximize", "--json", "--model", "fashion-resnet8", "--steps", "3", "--data-dir"];
+    command.args(fixed).arg(data).args(arguments).output().unwrap()
+}
+
+fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn images_come_from_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (photo, other, output) =
+        (path(folder.path(), "p.png"), path(folder.path(), "o.png"), path(folder.path(), "x.png"));
+    let picture = |k: u32| ImageBuffer::from_fn(40, 28, |x, y| Luma([((x * k + y) % 256) as u8]));
+    picture(5).save(&photo).unwrap();
+    picture(3).save(&other).unwrap();
+    let json =
+        r#"{"sum": ["logits:Bag", {"layer": "layer1/Relu_1", "caricature": {"image": "part:b"}, "weight": 0.5}]}"#;
+    let named = format!("b={other}");
+    let arguments = [
+        "--unit",
+        "layer1/Relu_1@inversion",
+        "--unit",
+        json,
+        "--image",
+        &photo,
+        "--image",
+        &named,
+        "--output",
+        &output,
+        "--start",
+        "image",
+        "--start-image",
+        &photo,
+        "--leash",
+        "0.1",
+    ];
+    let done = run(folder.path(), &arguments);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let result: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let inverted = &result["stimuli"][0]["objective"]["inversion"]["image"]["sha256"];
+    assert_eq!(*inverted, result["settings"]["start"]["image"]["sha256"], "{result}");
+    assert_eq!(result["stimuli"][1]["objective"]["sum"][0], "logits:8");
+    assert_ne!(result["stimuli"][1]["objective"]["sum"][1]["caricature"]["image"]["sha256"], *inverted);
+    assert_eq!(result["stimuli"][0]["score"], 0.0, "it starts from what it inverts");
+    assert!(folder.path().join("x-1.png").exists());
+}
+
+#[test]
+fn a_unit_may_have_several_stimuli() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = path(folder.path(), "x.png");
+    let arguments = [
+        "--unit",
+        "logits:Sneaker",
+        "--output",
+        &output,
+        "--diversity-layer",
+        "layer1/Relu_1",
+        "--diversity-copies",
+        "2",
+    ];
+    let done = run(folder.path(), &arguments);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let result: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(result["settings"]["diversity"]["weight"], 1.0);
+    assert_ne!(
+        std::fs::read(path(folder.path(), "x-0.png")).unwrap(),
+        std::fs::read(path(folder.path(), "x-1.png")).unwrap()
+    );
+}
+
+#[test]
+fn what_is_wrong_is_told_by_the_flag() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = path(folder.path(), "x.txt");
+    std::fs::write(&text, "hello").unwrap();
+    let output = path(folder.path(), "x.png");
+    for (arguments, parts) in [
+        (vec!["--unit", "logits:Sneeker"], vec!["--unit", "Sneeker", "Sneaker"]),
+        (vec!["--unit", "logits@caricature"], vec!["--image", "part:image"]),
+        (vec!["--unit", "logits@inversion", "--image", &text], vec!["--image", "5 bytes", "PNG or JPEG"]),
+        (vec!["--unit", "logits:1", "--image", &text], vec!["--image", "part:image"]),
+        (vec!["--unit", "logits:1", "--image", "/nowhere.png"], vec!["/nowhere.png"]),
+        (vec!["--unit", "logits:1", "--start", "image"], vec!["--start-image"]),
+        (vec!["--unit", "logits:1", "--leash", "0.1"], vec!["--leash", "--start"]),
+        (vec!["--unit", "{\"layer\": \"logits\", \"chanel\": 1}"], vec!["--unit", "chanel"]),
+        (vec!["--unit", "logits:1", "--diversity-copies", "2"], vec!["--diversity-layer"]),
+        (
+            vec!["--unit", "logits:1", "--diversity-copies", "1", "--diversity-layer", "logits"],
+            vec!["--diversity-copies"],
+        ),
+    ] {
+        let refused = run(folder.path(), &[&arguments[..], &["--output", &output]].concat());
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success(), "{arguments:?}");
+        assert!(parts.iter().all(|part| told.contains(part)), "{arguments:?}: {told}");
+    }
+}
