@@ -181,7 +181,7 @@ mod tests {
             padding: Padding { top: padding, left: padding, bottom: padding, right: padding },
             ..Window::new([kernel; 2])
         };
-        let weight = Array::new(&[1, 1, kernel, kernel], vec![1.0; kernel * kernel]).unwrap();
+        let weight = Array::new([1, 1, kernel, kernel], vec![1.0; kernel * kernel]).unwrap();
         Op::Conv(Conv { weight, bias: None, window, groups: 1 })
     }
 
@@ -203,7 +203,7 @@ mod tests {
         // Taps at -2, 0 and 2: 4 * 8 + 5 pixels, less what lies outside.
         assert_eq!(field(&network, "b", [4, 0]), [7..28, 0..12]);
         let flat = network.push("flat", Op::Reshape(vec![Axis::Infer]), &[b]).unwrap();
-        let weight = Array::new(&[2, 64], vec![1.0; 128]).unwrap();
+        let weight = Array::new([2, 64], vec![1.0; 128]).unwrap();
         let dense = network.push("dense", Op::Dense { weight, bias: None }, &[flat]).unwrap();
         assert_eq!(network.receptive_field(dense, None).unwrap(), [0..32, 0..32]);
     }
