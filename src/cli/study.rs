@@ -1,8 +1,9 @@
 //! `proxygrad study`: compares settings on the same units, starts and passes.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -12,7 +13,8 @@ use proxygrad::config::{CpuOptions, Places};
 use proxygrad::engine;
 use proxygrad::network::{Model, catalog};
 use proxygrad::study::{
-    Design, Folder, Manner, Plan, Progress, Summary, Toys, Variant, Variants, View, exhibit, perform, report, summary,
+    Design, Folder, Manner, Plan, Progress, StudyError, Summary, Toys, Variant, Variants, View, exhibit, perform,
+    report, summary,
 };
 
 /// `proxygrad study`
@@ -175,7 +177,10 @@ impl Study {
 
     fn summary(&self, folder: &Folder) -> anyhow::Result<Summary> {
         let arms = folder.plan()?.map(|plan| plan.arms).unwrap_or_default();
-        Ok(summary(folder, Some(&self.view(&arms)))?)
+        summary(folder, Some(&self.view(&arms))).map_err(|error| match error {
+            StudyError::Invalid(invalid) => as_flag(&invalid).into(),
+            error => error.into(),
+        })
     }
 
     /// The usual view, but for what was given.
@@ -197,14 +202,14 @@ impl Study {
         let engine = engine::open(&self.device, &self.cpu.settings(&self.places.data_dir))?;
         let manner = Manner { batch: self.batch as usize, images: (!self.keep_images).then_some(self.images) };
         let loaded: Vec<Arc<Model>> = design.models.iter().map(|(model, _)| Arc::clone(model)).collect();
-        let bar = bar(plan.runs());
+        let mut shown = Shown::new(plan.runs());
         // Found wrong now, not when everything has run.
         self.view(&plan.arms).check(&plan.arms).map_err(|invalid| as_flag(&invalid))?;
-        let mut watch = |progress: Progress<'_>| show(&bar, &progress);
+        let mut watch = |progress: Progress<'_>| shown.show(&progress);
         perform(folder, &plan, &loaded, engine.as_ref(), &manner, &mut watch)?;
         let summary = self.summary(folder)?;
         exhibit(folder, &plan, &loaded, engine.as_ref(), &summary, &mut watch)?;
-        bar.finish_and_clear();
+        shown.bar.finish_and_clear();
         Ok(summary)
     }
 
@@ -273,22 +278,34 @@ fn as_flag(invalid: &Invalid) -> Invalid {
     }
 }
 
-fn bar(runs: usize) -> ProgressBar {
-    let bar = ProgressBar::new(runs as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({elapsed} so far, {eta} left)") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_secs(1));
-    bar
+/// Shows how far a study is: a bar on a terminal, elsewhere a line a minute.
+struct Shown {
+    bar: ProgressBar,
+    terminal: bool,
+    told: Instant,
 }
 
-/// Shows how far the study is; where nobody watches, a line a minute does.
-fn show(bar: &ProgressBar, progress: &Progress<'_>) -> bool {
-    bar.set_position(progress.done as u64);
-    if bar.message() != progress.now {
-        bar.set_message(progress.now.to_owned());
+impl Shown {
+    fn new(runs: usize) -> Self {
+        let bar = ProgressBar::new(runs as u64);
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({elapsed} so far, {eta} left)") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_secs(1));
+        Self { bar, terminal: std::io::stderr().is_terminal(), told: Instant::now() }
     }
-    true
+
+    fn show(&mut self, progress: &Progress<'_>) -> bool {
+        self.bar.set_position(progress.done as u64);
+        if self.bar.message() != progress.now {
+            self.bar.set_message(progress.now.to_owned());
+        }
+        if !self.terminal && self.told.elapsed() > Duration::from_secs(60) {
+            self.told = Instant::now();
+            eprintln!("{:.0} of {} runs; {}", progress.done, progress.total, progress.now);
+        }
+        true
+    }
 }
 
 /// The overall tables in short.

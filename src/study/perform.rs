@@ -173,8 +173,9 @@ pub(super) fn make(
 ) -> Result<Option<Vec<(Outcome, u32)>>, StudyError> {
     let objectives = units.iter().map(|(unit, _)| unit.parse()).collect::<Result<Vec<Objective>, Invalid>>()?;
     let resolved = request_for(&model.id, &settings.request, objectives, 0)?.resolve(model, &limits())?;
-    let tasks: Vec<Task> =
-        resolved.tasks().into_iter().zip(units).map(|(task, &(_, seed))| Task { seed, stream: 0, ..task }).collect();
+    // Each as if it were the only one of its request.
+    let alone = |(group, (task, &(_, seed)))| Task { seed, stream: 0, group, ..task };
+    let tasks: Vec<Task> = (0..).zip(resolved.tasks().into_iter().zip(units)).map(alone).collect();
     watcher.steps = resolved.settings.steps;
     let outcomes = maximize(engine, model, &tasks, &resolved.settings, watcher);
     let outcomes = outcomes.map_err(|source| StudyError::Run { what: watcher.what.to_owned(), source })?;

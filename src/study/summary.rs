@@ -40,11 +40,11 @@ impl View {
         Self { against, focus, rivals, tie: 1e-3, resamples: 2000 }
     }
 
-    /// All arms but these two; the reference where nothing else is left.
+    /// All arms but these two; the reference where nothing else is left; nothing where the two are one.
     pub fn rivals_of(arms: &[Variant], against: &str, focus: &str) -> Vec<String> {
         let others = arms.iter().map(|arm| arm.name.clone()).filter(|name| name != focus && name != against);
         let others: Vec<String> = others.collect();
-        if others.is_empty() { vec![against.to_owned()] } else { others }
+        if others.is_empty() && focus != against { vec![against.to_owned()] } else { others }
     }
 
     /// Whether two scores count as the same.
@@ -154,6 +154,9 @@ pub struct ArmSummary {
     pub passes: Option<f64>,
     /// Mean seconds of a run.
     pub seconds: Option<f64>,
+    /// Where the runs are searches: which gate won how many of them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub won_by: BTreeMap<String, usize>,
     /// Median over live units' runs of the best score so far, as a share of the best of any arm from the same start, at
     /// evenly spread points of the run.
     pub course: Vec<f64>,
@@ -309,6 +312,7 @@ fn section(plan: &Plan, layer: Option<String>, units: &[&UnitScores], view: &Vie
     let live: Vec<bool> = units.iter().map(|unit| woken(unit) == unit.arms[against].runs.len()).collect();
     let dead = units.iter().filter(|unit| woken(unit) == 0).count();
     let scores = |arm: usize| units.iter().map(|unit| unit.arms[arm].score).collect::<Vec<f64>>();
+    let rivals = if rivals.is_empty() { vec![against] } else { rivals };
     let best_rival: Vec<f64> = units
         .iter()
         .map(|unit| rivals.iter().map(|&arm| unit.arms[arm].score).fold(f64::NEG_INFINITY, f64::max))
@@ -363,6 +367,10 @@ fn arm_summary(name: &str, arm: usize, against: usize, units: &[&UnitScores], li
     let shares: Vec<Vec<f64>> = live_starts.iter().filter_map(|(unit, start)| course(unit, arm, *start)).collect();
     let at = |i: usize| median(&shares.iter().filter_map(|share| share.get(i).copied()).collect::<Vec<f64>>());
     let scores: Vec<f64> = units.iter().map(|unit| unit.arms[arm].score).collect();
+    let mut won_by = BTreeMap::new();
+    for run in runs.iter().filter(|run| !run.won_by.is_empty()) {
+        *won_by.entry(run.won_by.clone()).or_default() += 1;
+    }
     ArmSummary {
         arm: name.to_owned(),
         runs: runs.len(),
@@ -377,6 +385,7 @@ fn arm_summary(name: &str, arm: usize, against: usize, units: &[&UnitScores], li
         share_to_reference: median(&passing),
         passes: mean(&over(|run| run.passes.into())),
         seconds: mean(&over(|run| run.seconds.into())),
+        won_by,
         course: (0..COURSE).map_while(at).collect(),
     }
 }

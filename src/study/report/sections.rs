@@ -47,6 +47,9 @@ pub(super) fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, index:
             writeln!(html, "<h3>On the way</h3>\n<figure><figcaption>{caption}</figcaption>{plot}{legend}</figure>");
     }
     html += &win_matrix(all);
+    for arm in &all.arms {
+        html += &winners(found, &arm.arm);
+    }
     let layers: String = found
         .sections
         .iter()
@@ -135,6 +138,24 @@ fn win_matrix(all: &Section) -> String {
     };
     let caption = "Share of units on which the arm of the row beats the arm of the column; a tie counts half";
     table(caption, &heads, all.arms.iter().enumerate().map(row).collect())
+}
+
+/// Which gates won in the searches of an arm, layer by layer; nothing when its runs are no searches.
+fn winners(found: &Table, arm: &str) -> String {
+    let of = |section: &Section| section.arms.iter().find(|summary| summary.arm == arm).map(|arm| arm.won_by.clone());
+    let by_section: Vec<_> = found.sections.iter().map(|section| of(section).unwrap_or_default()).collect();
+    let Some(all) = by_section.first().filter(|all| !all.is_empty()) else { return String::new() };
+    let names = found.sections.iter().map(|section| section.layer.as_deref().unwrap_or("all layers"));
+    let heads: Vec<&str> = std::iter::once("gate").chain(names).collect();
+    let row = |gate: &String| {
+        let cells = by_section.iter().map(|won| {
+            let runs = won.values().sum::<usize>().max(1) as f64;
+            let share = won.get(gate).copied().unwrap_or(0) as f64 / runs;
+            Cell::text(percent(share)).bar(share)
+        });
+        std::iter::once(Cell::head(gate)).chain(cells).collect()
+    };
+    table(&format!("Gates that won in the runs of {arm}"), &heads, all.keys().map(row).collect())
 }
 
 /// The first units of each layer, and those on which the arm in focus loses most.
