@@ -49,7 +49,7 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub steps: Option<u32>,
-    /// From a gradient to the next image; `l2-ascent` unless given.
+    /// From a gradient to the next image; `momentum` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerRequest>,
     /// What the optimizer changes; `pixel` unless given.
@@ -208,7 +208,7 @@ impl Request {
             None => None,
         };
         let input = self.input(model, limits)?;
-        let optimizer = self.optimizer.clone().unwrap_or(OptimizerKind::L2Ascent.into());
+        let optimizer = self.optimizer.clone().unwrap_or(OptimizerKind::Momentum.into());
         let parameterization = self.parameterization.clone().unwrap_or_default();
         let parameterization = parameterization.resolve(model).map_err(|e| e.within("parameterization"))?;
         let image = [input[0], input[1], input[2]];

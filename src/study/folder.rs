@@ -114,7 +114,7 @@ impl Folder {
     /// Writes a file whole or not at all.
     pub(super) fn write(&self, name: &str, contents: &[u8]) -> Result<(), StudyError> {
         let path = self.file(name);
-        let unfinished = path.with_added_extension("part");
+        let unfinished = self.file(&format!("{name}.part"));
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(StudyError::file(parent))?;
         }

@@ -284,7 +284,9 @@ fn units<'a>(
     rows: impl Iterator<Item = &'a Row>,
     order: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Vec<UnitScores> {
-    let mut found: HashMap<(&str, &str), BTreeMap<u32, HashMap<&str, &Row>>> = HashMap::new();
+    /// By start, the row of each arm.
+    type Starts<'a> = BTreeMap<u32, HashMap<&'a str, &'a Row>>;
+    let mut found: HashMap<(&str, &str), Starts<'_>> = HashMap::new();
     for row in rows {
         let starts = found.entry((&row.key.layer, &row.key.unit)).or_default();
         starts.entry(row.key.repeat).or_default().insert(&row.key.arm, row);

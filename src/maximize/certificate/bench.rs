@@ -14,8 +14,10 @@ pub(super) struct Bench<'b, 'a> {
     passes: &'b mut Passes<'a>,
     scoring: Scoring,
     wanted: &'b mut dyn FnMut() -> bool,
-    /// Passes of each image so far.
-    pub(super) count: u32,
+    /// Passes of each image that it took to know what its objective is.
+    before: Vec<u32>,
+    /// Passes of all images since.
+    count: u32,
 }
 
 /// Scores and where they rise.
@@ -37,9 +39,14 @@ impl<'b, 'a> Bench<'b, 'a> {
         let searches = places.iter().map(|&place| Search::new(place, &tasks[place], 0, passes.aims(&tasks[place])));
         let mut searches: Vec<Search> = searches.collect();
         passes.refer(&mut searches, tasks)?;
-        let count = searches.iter().map(|search| search.passes).max().unwrap_or(0);
+        let before = searches.iter().map(|search| search.passes).collect();
         let scoring = passes.scoring(&searches.iter().map(|search| &search.aims).collect::<Vec<_>>())?;
-        Ok(Self { passes, scoring, wanted, count })
+        Ok(Self { passes, scoring, wanted, before, count: 0 })
+    }
+
+    /// Passes of each image so far.
+    pub(super) fn passes(&self) -> Vec<u32> {
+        self.before.iter().map(|before| before + self.count).collect()
     }
 
     /// Whether anybody still waits for the certificates.

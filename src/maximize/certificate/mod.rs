@@ -51,10 +51,10 @@ pub(super) fn certify(
         outcomes.iter_mut().for_each(|outcome| *outcome = None);
         return Ok(());
     };
-    let count = bench.count;
+    let passes = bench.passes();
     let measured = gains.into_iter().zip(robust).zip(first.gradients).zip(&images);
-    for (((&i, outcome), (((gain_50, robust), gradient), image)), score) in
-        indices.iter().zip(found).zip(measured).zip(first.scores)
+    for ((((&i, outcome), (((gain_50, robust), gradient), image)), score), passes) in
+        indices.iter().zip(found).zip(measured).zip(first.scores).zip(passes)
     {
         let [high_frequency_share, high_frequency_share_grey] = spectrum::high_frequency_shares(image, size)?;
         let natural = natural::maximum(model, &tasks[i].objective, size);
@@ -67,18 +67,21 @@ pub(super) fn certify(
             natural_maximum: natural.ok(),
             percent_of_natural: natural.ok().and_then(|natural| natural::percent(outcome.findings.score, natural)),
             natural_missing: natural.err(),
-            passes: count,
+            passes,
         });
     }
     Ok(())
 }
+
+/// What was measured of every image.
+type Measured = (Vec<Gain>, Vec<Robust>, bench::Climb);
 
 /// What needs passes; nothing when it is no longer wanted.
 fn measure(
     bench: &mut Bench<'_, '_>,
     images: &[Vec<f64>],
     size: [usize; 2],
-) -> Result<Option<(Vec<Gain>, Vec<Robust>, bench::Climb)>, MaximizeError> {
+) -> Result<Option<Measured>, MaximizeError> {
     let first = bench.climb(images)?;
     let Some(gains) = gain::gains(bench, images, &first)? else { return Ok(None) };
     let Some(robust) = robust::robust(bench, images, &first.scores, size)? else { return Ok(None) };
