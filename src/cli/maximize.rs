@@ -112,7 +112,7 @@ struct Method {
     #[arg(long, value_name = "N")]
     steps: Option<u32>,
 
-    /// From a gradient to the next image; l2-ascent unless a preset says otherwise.
+    /// From a gradient to the next image; momentum unless a preset says otherwise.
     #[arg(long, value_name = "KIND")]
     optimizer: Option<OptimizerKind>,
 
@@ -348,7 +348,7 @@ impl Method {
     fn optimizer(&self) -> Option<OptimizerRequest> {
         let of_preset = self.preset.and_then(Preset::optimizer);
         let kind = self.optimizer.or(of_preset.as_ref().map(|optimizer| optimizer.kind));
-        let kind = kind.unwrap_or(OptimizerKind::L2Ascent);
+        let kind = kind.unwrap_or(OptimizerKind::Momentum);
         let of_preset = of_preset.filter(|optimizer| optimizer.kind == kind);
         let optimizer = OptimizerRequest {
             kind,
