@@ -189,7 +189,7 @@ impl GateSchedule {
     /// Default width of the logistic step in units of the pre-activations.
     pub const TEMPERATURE: f32 = 1.0;
     /// Default width of the logistic step in units of each activation's scale.
-    pub const RELATIVE_TEMPERATURE: f32 = 0.4;
+    pub const RELATIVE_TEMPERATURE: f32 = 0.6;
     /// Default share of the steps over which a slope fades, and of plain steps at the end.
     pub const COURSE: (f32, f32) = (0.6, 0.1);
     /// The same for a temperature.
