@@ -309,12 +309,21 @@ pub(super) fn planned_request(
     request.entry("steps").or_insert(steps.into());
     let resolve = |request: &Fields| resolved(model, request, units).map_err(|error| error.within(place));
     let mut settings = resolve(&request)?;
-    // A step of the true proxy without views costs three passes, of all others two.
     if !own_steps && kind(&settings) == Some("true-proxy") && has_no_views(&settings) {
-        request.insert("steps".to_owned(), (steps * 2 / 3).max(1).into());
+        let share = |name: &str| settings.pointer(name).and_then(Value::as_f64).unwrap_or(0.0);
+        let fewer = true_proxy_steps(steps, share("/gate/anneal"), share("/gate/polish"));
+        request.insert("steps".to_owned(), fewer.into());
         settings = resolve(&request)?;
     }
     Ok((request, settings))
+}
+
+/// Steps of the true proxy without views that spend the passes of `steps` other ones: until its slope has faded or it
+/// polishes, a step costs three passes, of all others two.
+fn true_proxy_steps(steps: u32, anneal: f64, polish: f64) -> u32 {
+    let plain_from = if anneal > 0.0 { anneal.min(1.0 - polish) } else { 1.0 - polish };
+    let passes = |steps: u32| 2 * steps + (f64::from(steps) * plain_from).ceil() as u32;
+    (1..=steps).rev().find(|&fewer| passes(fewer) <= 2 * steps).unwrap_or(1)
 }
 
 fn kind(settings: &Value) -> Option<&str> {

@@ -84,11 +84,11 @@ pub(super) fn courses(section: &Section) -> Option<String> {
     const BOTTOM: f64 = 240.0;
     const WIDTH: f64 = 620.0;
     section.arms.iter().find(|arm| arm.course.len() == COURSE)?;
-    let x = Scale { from: [0.0, (COURSE - 1) as f64], to: [LEFT, WIDTH - 12.0] };
+    let x = Scale { from: [0.0, (COURSE - 1) as f64], to: [LEFT, WIDTH - 24.0] };
     let y = Scale { from: [0.0, 1.0], to: [BOTTOM, 8.0] };
     let mut drawing = Drawing::new(WIDTH, BOTTOM + 36.0);
     for share in [0.0, 0.25, 0.5, 0.75, 1.0] {
-        drawing.line("grid", [LEFT, y.at(share)], [WIDTH - 12.0, y.at(share)]);
+        drawing.line("grid", [LEFT, y.at(share)], [WIDTH - 24.0, y.at(share)]);
         drawing.label("end", [LEFT - 6.0, y.at(share) + 4.0], &format!("{share}"));
         let along = share * (COURSE - 1) as f64;
         drawing.label("middle", [x.at(along), BOTTOM + 16.0], &format!("{:.0} %", 100.0 * share));
