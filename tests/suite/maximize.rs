@@ -219,7 +219,7 @@ fn a_preset_shows_in_the_settings_and_gives_way_to_the_request() {
 
 #[test]
 fn settings_that_were_stored_before_there_were_decay_and_regularizers_are_read() {
-    let settings = resolve(&toy(), r#"{"model": "test", "objective": "relu:0"}"#).settings;
+    let settings = resolve(&toy(), r#"{"model": "test", "objective": "relu:0", "optimizer": "l2-ascent"}"#).settings;
     let mut stored = serde_json::to_value(&settings).unwrap();
     assert!(stored["optimizer"].as_object_mut().unwrap().remove("decay").is_some());
     assert!(stored.as_object_mut().unwrap().remove("regularizers").is_some());
