@@ -348,7 +348,9 @@ impl Method {
     fn optimizer(&self) -> Option<OptimizerRequest> {
         let of_preset = self.preset.and_then(Preset::optimizer);
         let kind = self.optimizer.or(of_preset.as_ref().map(|optimizer| optimizer.kind));
-        let kind = kind.unwrap_or(OptimizerKind::Momentum);
+        let changed = self.parameterization().map(|parameterization| parameterization.kind);
+        let changed = changed.or(self.preset.and_then(Preset::parameterization)).unwrap_or_default();
+        let kind = kind.unwrap_or(OptimizerKind::of(changed));
         let of_preset = of_preset.filter(|optimizer| optimizer.kind == kind);
         let optimizer = OptimizerRequest {
             kind,

@@ -30,6 +30,17 @@ pub enum OptimizerKind {
     Nadam,
 }
 
+impl OptimizerKind {
+    /// The rule that reaches most within some hundred steps.
+    pub fn of(changed: ParameterizationKind) -> Self {
+        match changed {
+            ParameterizationKind::Pixel => Self::Momentum,
+            ParameterizationKind::Fourier => Self::Adam,
+            ParameterizationKind::Maco => Self::L2Ascent,
+        }
+    }
+}
+
 /// How the step size changes over a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -172,7 +183,7 @@ impl Rates {
     fn of(changed: ParameterizationKind) -> Self {
         match changed {
             ParameterizationKind::Pixel => Self { step: 0.005, momentum: 0.06, adam: 0.02 },
-            ParameterizationKind::Fourier => Self { step: 0.02, momentum: 0.1, adam: 0.1 },
+            ParameterizationKind::Fourier => Self { step: 0.02, momentum: 0.03, adam: 0.1 },
             ParameterizationKind::Maco => Self { step: 0.05, momentum: 0.1, adam: 0.3 },
         }
     }

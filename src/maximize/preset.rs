@@ -25,9 +25,9 @@ pub enum Preset {
     /// As the paper on ProxyGrad (Linse, Barth, Martinetz, arXiv:2410.16958): the gate `decoupled` with a fixed slope of
     /// 0.3, ascent along the normalized gradient from uniform noise, no random views.
     ProxygradPaper,
-    /// A sixth of the usual number of steps, by `momentum`.
+    /// A sixth of the usual number of steps.
     Fast,
-    /// The highest maximum: a search over gates within twice the usual number of steps, by `momentum`.
+    /// The highest maximum: the gate `auto` within twice the usual number of steps.
     Best,
 }
 
@@ -80,17 +80,8 @@ impl Preset {
                 start: Some(Start::Uniform),
                 ..Choice::default()
             },
-            Self::Fast => Choice {
-                steps: Some(40),
-                optimizer: optimizer(OptimizerKind::Momentum, None, Decay::Cosine),
-                ..Choice::default()
-            },
-            Self::Best => Choice {
-                gate: Some(GateKind::Auto.into()),
-                steps: Some(512),
-                optimizer: optimizer(OptimizerKind::Momentum, None, Decay::Cosine),
-                ..Choice::default()
-            },
+            Self::Fast => Choice { steps: Some(40), ..Choice::default() },
+            Self::Best => Choice { gate: Some(GateKind::Auto.into()), steps: Some(512), ..Choice::default() },
         }
     }
 

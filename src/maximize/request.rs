@@ -49,7 +49,7 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub steps: Option<u32>,
-    /// From a gradient to the next image; `momentum` unless given.
+    /// From a gradient to the next image; unless given `momentum` for pixels, `adam` for `fourier`, `l2-ascent` for `maco`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerRequest>,
     /// What the optimizer changes; `pixel` unless given.
@@ -208,9 +208,9 @@ impl Request {
             None => None,
         };
         let input = self.input(model, limits)?;
-        let optimizer = self.optimizer.clone().unwrap_or(OptimizerKind::Momentum.into());
         let parameterization = self.parameterization.clone().unwrap_or_default();
         let parameterization = parameterization.resolve(model).map_err(|e| e.within("parameterization"))?;
+        let optimizer = self.optimizer.clone().unwrap_or(OptimizerKind::of(parameterization.kind).into());
         let image = [input[0], input[1], input[2]];
         let optimizer = optimizer.resolve(image, parameterization.kind).map_err(|e| e.within("optimizer"))?;
         let transforms = self.transforms.clone().unwrap_or_default();
