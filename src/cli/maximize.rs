@@ -350,7 +350,7 @@ impl Method {
         let kind = self.optimizer.or(of_preset.as_ref().map(|optimizer| optimizer.kind));
         let changed = self.parameterization().map(|parameterization| parameterization.kind);
         let changed = changed.or(self.preset.and_then(Preset::parameterization)).unwrap_or_default();
-        let kind = kind.unwrap_or(OptimizerKind::of(changed));
+        let kind = kind.unwrap_or(OptimizerKind::of(changed, !self.transforms.is_empty()));
         let of_preset = of_preset.filter(|optimizer| optimizer.kind == kind);
         let optimizer = OptimizerRequest {
             kind,

@@ -31,9 +31,11 @@ pub enum OptimizerKind {
 }
 
 impl OptimizerKind {
-    /// The rule that reaches most within some hundred steps.
-    pub fn of(changed: ParameterizationKind) -> Self {
+    /// The rule that reaches most within some hundred steps, for what is changed and whether each step sees another view.
+    /// Momentum makes pixels noisy where gradients come from random views.
+    pub fn of(changed: ParameterizationKind, views: bool) -> Self {
         match changed {
+            ParameterizationKind::Pixel if views => Self::L2Ascent,
             ParameterizationKind::Pixel => Self::Momentum,
             ParameterizationKind::Fourier => Self::Adam,
             ParameterizationKind::Maco => Self::L2Ascent,

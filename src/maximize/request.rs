@@ -49,7 +49,8 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub steps: Option<u32>,
-    /// From a gradient to the next image; unless given `momentum` for pixels, `adam` for `fourier`, `l2-ascent` for `maco`.
+    /// From a gradient to the next image; unless given `adam` for `fourier`, `l2-ascent` for `maco`, and for
+    /// pixels `momentum` without transforms and `l2-ascent` with them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerRequest>,
     /// What the optimizer changes; `pixel` unless given.
@@ -210,7 +211,8 @@ impl Request {
         let input = self.input(model, limits)?;
         let parameterization = self.parameterization.clone().unwrap_or_default();
         let parameterization = parameterization.resolve(model).map_err(|e| e.within("parameterization"))?;
-        let optimizer = self.optimizer.clone().unwrap_or(OptimizerKind::of(parameterization.kind).into());
+        let views = self.transforms.as_ref().is_some_and(|transforms| !transforms.is_empty());
+        let optimizer = self.optimizer.clone().unwrap_or(OptimizerKind::of(parameterization.kind, views).into());
         let image = [input[0], input[1], input[2]];
         let optimizer = optimizer.resolve(image, parameterization.kind).map_err(|e| e.within("optimizer"))?;
         let transforms = self.transforms.clone().unwrap_or_default();
