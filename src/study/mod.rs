@@ -1,7 +1,7 @@
 //! Studies: the same units, starts and passes under several settings, and what the difference comes to.
 //!
-//! A [`Plan`] says what runs, and is complete before anything does. [`perform`] runs it in a [`Folder`], where a stopped
-//! study goes on; [`report`] makes tables and a page of what is there.
+//! A [`Plan`] says what runs, and is complete before anything does. [`perform()`] runs it in a [`Folder`], where a stopped
+//! study goes on; [`report()`] makes tables and a page of what is there.
 
 mod error;
 mod folder;
