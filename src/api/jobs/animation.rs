@@ -1,14 +1,15 @@
 //! `GET /v1/jobs/{id}/stimuli/{n}/animation`: how a stimulus came to be.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use utoipa::ToSchema;
 
 use super::stimulus::{FOREVER, LARGEST, find};
+use crate::api::Api;
+use crate::api::etag::Tagged;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
-use crate::api::{Api, etag};
 
 /// An animated PNG, 8 bit, grey or RGB.
 #[derive(ToSchema)]
@@ -51,15 +52,12 @@ pub(super) async fn animation(
         let detail = format!("stimulus {n} of job {id} has no animation; ask for one with `animation` in the request");
         return Err(Problem::new(Kind::UnknownStimulus, detail));
     };
-    let tag = format!("\"{}\"", animation.sha256);
-    let known = etag::is_known(&headers, &tag);
-    let tag = HeaderValue::from_str(&tag).map_err(Problem::internal)?;
-    let cache = [(header::ETAG, tag), (header::CACHE_CONTROL, FOREVER)];
-    if known {
-        return Ok((StatusCode::NOT_MODIFIED, cache).into_response());
+    let tagged = Tagged::new(&headers, &animation.sha256, FOREVER)?;
+    if let Some(known) = tagged.if_known() {
+        return Ok(known);
     }
     let bytes = api.store().animation(id, n).await.map_err(Problem::internal)?;
     // Between the two looks somebody may have deleted the job.
     let bytes = bytes.ok_or_else(|| Problem::new(Kind::UnknownJob, format!("there is no job {id}")))?;
-    Ok((cache, [(header::CONTENT_TYPE, HeaderValue::from_static("image/apng"))], bytes).into_response())
+    Ok(tagged.with_bytes("image/apng", bytes))
 }

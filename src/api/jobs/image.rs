@@ -1,13 +1,14 @@
 //! `GET /v1/jobs/{id}/images/{sha256}`: an image that the client brought, as it was used.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 
 use super::stimulus::{FOREVER, Image};
+use crate::api::Api;
+use crate::api::etag::Tagged;
 use crate::api::parameters::{InPath, InQuery, refused};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
-use crate::api::{Api, etag};
 
 declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownImage);
 
@@ -45,12 +46,5 @@ pub(super) async fn image(
     api.job(id).await?;
     let png = api.store().image(id, sha256).await.map_err(Problem::internal)?;
     let png = png.ok_or_else(|| Problem::new(Kind::UnknownImage, format!("job {id} brought no image {sha256}")))?;
-    let tag = format!("\"{sha256}\"");
-    let known = etag::is_known(&headers, &tag);
-    let tag = HeaderValue::from_str(&tag).map_err(Problem::internal)?;
-    let cache = [(header::ETAG, tag), (header::CACHE_CONTROL, FOREVER)];
-    match known {
-        true => Ok((StatusCode::NOT_MODIFIED, cache).into_response()),
-        false => Ok((cache, [(header::CONTENT_TYPE, HeaderValue::from_static("image/png"))], png).into_response()),
-    }
+    Ok(Tagged::new(&headers, sha256, FOREVER)?.with_bytes("image/png", png))
 }

@@ -2,16 +2,17 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
 use base64::Engine;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::api::Api;
+use crate::api::etag::Tagged;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
-use crate::api::{Api, etag};
 use crate::jobs::Stimulus;
 
 /// Largest number of a stimulus that a path may have.
@@ -90,26 +91,21 @@ pub(super) async fn stimulus(
     query.end(&["encoding"])?;
     let (id, n) = (path.job()?, path.number("n", LARGEST)?);
     let sha256 = find(&api, id, n).await?.sha256;
-    let tag = match encoding {
-        Encoding::Binary => format!("\"{sha256}\""),
-        Encoding::Base64 => format!("\"{sha256}-base64\""),
-    };
-    let known = etag::is_known(&headers, &tag);
-    let tag = HeaderValue::from_str(&tag).map_err(Problem::internal)?;
-    let cache = [(header::ETAG, tag), (header::CACHE_CONTROL, FOREVER)];
-    if known {
-        return Ok((StatusCode::NOT_MODIFIED, cache).into_response());
+    let tagged = match encoding {
+        Encoding::Binary => Tagged::new(&headers, &sha256, FOREVER),
+        Encoding::Base64 => Tagged::new(&headers, &format!("{sha256}-base64"), FOREVER),
+    }?;
+    if let Some(known) = tagged.if_known() {
+        return Ok(known);
     }
     let png = api.store().png(id, n).await.map_err(Problem::internal)?;
     // Between the two looks somebody may have deleted the job.
     let png = png.ok_or_else(|| Problem::new(Kind::UnknownJob, format!("there is no job {id}")))?;
     Ok(match encoding {
-        Encoding::Binary => {
-            (cache, [(header::CONTENT_TYPE, HeaderValue::from_static("image/png"))], png).into_response()
-        }
+        Encoding::Binary => tagged.with_bytes("image/png", png),
         Encoding::Base64 => {
             let base64 = base64::prelude::BASE64_STANDARD.encode(png);
-            (cache, Json(EncodedStimulus { media_type: "image/png", base64, sha256 })).into_response()
+            tagged.with(Json(EncodedStimulus { media_type: "image/png", base64, sha256 }))
         }
     })
 }

@@ -1,16 +1,17 @@
 //! `GET /v1/models/{id}/layers/{layer}/units/{u}/patches/{n}`: what a unit looked at in a natural image.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::unit;
+use crate::api::Api;
+use crate::api::etag::Tagged;
 use crate::api::loader::LoadError;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
-use crate::api::{Api, etag};
 use crate::network::calibration::cut;
 
 /// Largest number of a patch that a path may have.
@@ -76,12 +77,6 @@ pub(super) async fn patch(
     let png = png.await?.map_err(Problem::internal)?;
     // Between the two looks somebody may have calibrated the model anew, or removed it.
     let png = png.ok_or_else(|| missing(format!("the image of patch {n} is not there any more")))?;
-    let tag = format!("\"{}\"", hex::encode(Sha256::digest(&png)));
-    let known = etag::is_known(&headers, &tag);
-    let tag = HeaderValue::from_str(&tag).map_err(Problem::internal)?;
-    let cache = [(header::ETAG, tag), (header::CACHE_CONTROL, ASK_AGAIN)];
-    match known {
-        true => Ok((StatusCode::NOT_MODIFIED, cache).into_response()),
-        false => Ok((cache, [(header::CONTENT_TYPE, HeaderValue::from_static("image/png"))], png).into_response()),
-    }
+    let tag = hex::encode(Sha256::digest(&png));
+    Ok(Tagged::new(&headers, &tag, ASK_AGAIN)?.with_bytes("image/png", png))
 }
