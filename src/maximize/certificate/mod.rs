@@ -14,6 +14,7 @@ pub use document::{Certificates, Gain, NaturalMissing, Robust, Stationarity};
 use self::bench::Bench;
 use super::levels::Levels;
 use super::outcome::{Observer, Outcome};
+use super::parameterization::fft::Ffts;
 use super::passes::Passes;
 use super::run::{MaximizeError, Task};
 use super::settings::Settings;
@@ -51,12 +52,12 @@ pub(super) fn certify(
         outcomes.iter_mut().for_each(|outcome| *outcome = None);
         return Ok(());
     };
-    let passes = bench.passes();
+    let (passes, ffts) = (bench.passes(), Ffts::new(size));
     let measured = gains.into_iter().zip(robust).zip(first.gradients).zip(&images);
     for ((((&i, outcome), (((gain_50, robust), gradient), image)), score), passes) in
         indices.iter().zip(found).zip(measured).zip(first.scores).zip(passes)
     {
-        let [high_frequency_share, high_frequency_share_grey] = spectrum::high_frequency_shares(image, size)?;
+        let [high_frequency_share, high_frequency_share_grey] = spectrum::high_frequency_shares(image, size, &ffts);
         let natural = natural::maximum(model, &tasks[i].objective, size);
         outcome.findings.certificates = Some(Certificates {
             stationarity: stationarity::stationarity(image, &gradient, score),

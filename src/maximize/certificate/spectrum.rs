@@ -2,12 +2,8 @@
 
 use std::f64::consts::PI;
 
-use candle_core::{Result, bail};
-use realfft::RealFftPlanner;
-use rustfft::FftPlanner;
-use rustfft::num_complex::Complex;
-
 use super::document::finite;
+use crate::maximize::parameterization::fft::{Ffts, Number};
 
 /// Frequencies above this one are high: a quarter of the sampling rate, in cycles a pixel.
 const HIGH: f64 = 0.25;
@@ -33,22 +29,26 @@ const NOTHING: f64 = 1e-15;
 
 /// Shares of the energy at high frequencies, of the colour channels together and of the brightness, for an image
 /// `[C,H,W]` of 1 or 3 channels in [0, 1]; nothing for an image of one colour.
-pub(super) fn high_frequency_shares(pixels: &[f64], [height, width]: [usize; 2]) -> Result<[Option<f32>; 2]> {
+pub(super) fn high_frequency_shares(
+    pixels: &[f64],
+    size @ [height, width]: [usize; 2],
+    ffts: &Ffts,
+) -> [Option<f32>; 2] {
     let planes: Vec<&[f64]> = pixels.chunks_exact((height * width).max(1)).collect();
     let mut colours = Energy::default();
     for plane in &planes {
-        let energy = energy(plane, [height, width])?;
+        let energy = energy(plane, size, ffts);
         colours = Energy { all: colours.all + energy.all, high: colours.high + energy.high };
     }
     let grey = match planes.as_slice() {
         [red, green, blue] => {
             let mix = |((r, g), b): ((&f64, &f64), &f64)| r * BRIGHTNESS[0] + g * BRIGHTNESS[1] + b * BRIGHTNESS[2];
             let brightness: Vec<f64> = red.iter().zip(*green).zip(*blue).map(mix).collect();
-            energy(&brightness, [height, width])?
+            energy(&brightness, size, ffts)
         }
         _ => colours,
     };
-    Ok([colours.share(), grey.share()])
+    [colours.share(), grey.share()]
 }
 
 /// A window that no pixel vanishes under, however small the image: Hann's, sampled between its zeros.
@@ -58,33 +58,20 @@ fn hann(length: usize) -> Vec<f64> {
 
 /// Energy of one plane under the window, its weighted mean subtracted, so that the window spreads no mean over other
 /// frequencies.
-fn energy(plane: &[f64], [height, width]: [usize; 2]) -> Result<Energy> {
+fn energy(plane: &[f64], [height, width]: [usize; 2], ffts: &Ffts) -> Energy {
     let (rows, columns) = (hann(height), hann(width));
     let weights: Vec<f64> = rows.iter().flat_map(|row| columns.iter().map(move |column| row * column)).collect();
     let sum: f64 = plane.iter().zip(&weights).map(|(p, w)| p * w).sum();
     let mean = sum / weights.iter().sum::<f64>();
-    let mut windowed: Vec<f64> = plane.iter().zip(&weights).map(|(p, w)| (p - mean) * w).collect();
-
-    let transform = RealFftPlanner::<f64>::new().plan_fft_forward(width);
+    let windowed: Vec<f64> = plane.iter().zip(&weights).map(|(p, w)| (p - mean) * w).collect();
+    let spectrum = f64::fft(ffts).analyze(&windowed);
     let bins = width / 2 + 1;
-    let mut spectrum = vec![Complex::default(); height * bins];
-    for (row, spectrum) in windowed.chunks_exact_mut(width).zip(spectrum.chunks_exact_mut(bins)) {
-        if let Err(error) = transform.process(row, spectrum) {
-            bail!("the spectrum of a row of {width} pixels: {error}");
-        }
-    }
-    let transform = FftPlanner::<f64>::new().plan_fft_forward(height);
-    let mut column = vec![Complex::default(); height];
     let mut energy = Energy::default();
     for x in 0..bins {
-        for (y, value) in column.iter_mut().enumerate() {
-            *value = spectrum[y * bins + x];
-        }
-        transform.process(&mut column);
         // A real image has the other half of the columns mirrored.
         let twice = if x == 0 || 2 * x == width { 1.0 } else { 2.0 };
         let along = x as f64 / width as f64;
-        for (y, value) in column.iter().enumerate().skip(usize::from(x == 0)) {
+        for (y, value) in spectrum.iter().skip(x).step_by(bins).enumerate().skip(usize::from(x == 0)) {
             let down = y.min(height - y) as f64 / height as f64;
             let power = twice * value.norm_sqr() / weights.len() as f64;
             energy.all += power;
@@ -93,7 +80,7 @@ fn energy(plane: &[f64], [height, width]: [usize; 2]) -> Result<Energy> {
             }
         }
     }
-    Ok(energy)
+    energy
 }
 
 #[cfg(test)]
@@ -105,7 +92,7 @@ mod tests {
 
     fn image(size @ [height, width]: [usize; 2], f: impl Fn(f64, f64) -> f64) -> [Option<f32>; 2] {
         let pixels: Vec<f64> = (0..height * width).map(|i| f((i / width) as f64, (i % width) as f64)).collect();
-        high_frequency_shares(&pixels, size).unwrap()
+        high_frequency_shares(&pixels, size, &Ffts::new(size))
     }
 
     #[test]
@@ -149,7 +136,7 @@ mod tests {
         // Red and green wave slowly; a fast checkerboard in both cancels out in the brightness.
         let plane = |scale: f64| (0..1024).map(move |i| 0.5 + 0.2 * wave(i) + scale * check(i));
         let pixels: Vec<f64> = plane(0.3).chain(plane(-0.3 * 0.2126 / 0.7152)).chain((0..1024).map(|_| 0.5)).collect();
-        let [colours, grey] = high_frequency_shares(&pixels, size).unwrap();
+        let [colours, grey] = high_frequency_shares(&pixels, size, &Ffts::new(size));
         assert!(colours.unwrap() > 0.1 && grey.unwrap() < 1e-3, "{colours:?} and {grey:?}");
     }
 
@@ -165,7 +152,7 @@ mod tests {
             let mean = (0..plane.len()).map(|i| plane[i] * weight(i)).sum::<f64>() / total;
             // Parseval: sums of squares agree.
             let expected: f64 = (0..plane.len()).map(|i| ((plane[i] - mean) * weight(i)).powi(2)).sum();
-            let found = energy(plane, [height, width]).unwrap();
+            let found = energy(plane, [height, width], &Ffts::new([height, width]));
             prop_assert!((found.all - expected).abs() < 1e-12, "{} and {expected}", found.all);
             prop_assert!(found.high <= found.all);
         }

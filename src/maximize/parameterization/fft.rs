@@ -11,7 +11,7 @@ use rustfft::FftPlanner;
 use super::super::host::Real;
 
 /// Elements with the functions that the maps need.
-pub(super) trait Number: Real + FftNum {
+pub(in crate::maximize) trait Number: Real + FftNum {
     fn exp(self) -> Self;
     fn sin_cos(self) -> (Self, Self);
     /// The transform of this type.
@@ -48,20 +48,20 @@ impl Number for f64 {
 
 /// The transforms of one size of planes.
 #[derive(Debug)]
-pub(super) struct Ffts {
+pub(in crate::maximize) struct Ffts {
     single: Fft<f32>,
     double: Fft<f64>,
 }
 
 impl Ffts {
-    pub(super) fn new(size: [usize; 2]) -> Self {
+    pub(in crate::maximize) fn new(size: [usize; 2]) -> Self {
         Self { single: Fft::new(size), double: Fft::new(size) }
     }
 }
 
 /// Between a plane of `height * width` pixels and its half spectrum of `height * (width / 2 + 1)` coefficients; row 0
 /// and column 0 hold frequency 0, as in numpy's `rfft2`. Nothing is divided by the number of pixels, either way.
-pub(super) struct Fft<T> {
+pub(in crate::maximize) struct Fft<T> {
     size: [usize; 2],
     rows: Arc<dyn RealToComplex<T>>,
     rows_back: Arc<dyn ComplexToReal<T>>,
@@ -108,7 +108,7 @@ impl<T: FftNum> Fft<T> {
     }
 
     /// The half spectrum of a plane: `sum of x(r, c) e^(-2 pi i (k r / H + l c / W))`.
-    pub(super) fn analyze(&self, plane: &[T]) -> Vec<Complex<T>> {
+    pub(in crate::maximize) fn analyze(&self, plane: &[T]) -> Vec<Complex<T>> {
         let ([height, width], half) = (self.size, self.half());
         let mut spectrum = vec![Complex::zero(); height * half];
         let mut scratch = self.rows.make_scratch_vec();

@@ -7,7 +7,7 @@ mod circle;
 mod colour;
 mod dft;
 mod document;
-mod fft;
+pub(super) mod fft;
 mod magnitude;
 mod measure;
 mod mixing;
