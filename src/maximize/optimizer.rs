@@ -21,7 +21,7 @@ pub enum OptimizerKind {
     /// power iteration from the longest row; 0 where the gradient is.
     SpectralAscent,
     /// Steepest ascent in the L3 norm, `d = sign(g) * sqrt|g|`, with heavy-ball momentum 0.8: every step has the root mean
-    /// square `lr`, spent on pixels that can still move.
+    /// square `lr` over the pixels that the units see, spent on those that can still move.
     Momentum,
     /// Adam (Kingma & Ba, arXiv:1412.6980, algorithm 1) with beta 0.9 and 0.999, epsilon 1e-8, ascending.
     Adam,
@@ -62,7 +62,7 @@ pub struct Optimizer {
     pub kind: OptimizerKind,
     /// Step size in what the parameterization changes (pixel values of range [0, 1], coefficients, radians): the length of
     /// a step over the whole image (`l2-ascent`), the largest singular value of a step (`spectral-ascent`), its root mean
-    /// square (`momentum`), or the size of a step of each value (`adam`, `nadam`).
+    /// square over what the units see (`momentum`), or the size of a step of each value (`adam`, `nadam`).
     pub lr: f32,
     /// How the step size changes over the run.
     #[serde(default)]
@@ -174,7 +174,7 @@ struct Rates {
     /// singular value of a gradient without structure is about `sqrt(rows) + sqrt(columns)` times the size of its values;
     /// those of networks have structure, and twice that.
     step: f64,
-    /// Root mean square of the first step of `momentum`.
+    /// Root mean square of the first step of `momentum` over the values with a gradient.
     momentum: f32,
     /// Step size of `adam` and `nadam`.
     adam: f32,
@@ -184,7 +184,7 @@ impl Rates {
     /// Those that reach high maxima within some hundred steps.
     fn of(changed: ParameterizationKind) -> Self {
         match changed {
-            ParameterizationKind::Pixel => Self { step: 0.005, momentum: 0.06, adam: 0.02 },
+            ParameterizationKind::Pixel => Self { step: 0.005, momentum: 0.08, adam: 0.02 },
             ParameterizationKind::Fourier => Self { step: 0.02, momentum: 0.03, adam: 0.1 },
             ParameterizationKind::Maco => Self { step: 0.05, momentum: 0.1, adam: 0.3 },
         }

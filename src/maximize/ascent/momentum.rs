@@ -4,6 +4,8 @@
 //! inequality): it counts a few strong pixels less, and many weak ones more, than the gradient. The velocity is
 //! `v = 0.8 v + d / rms(d)` (Polyak 1964), the step `lr * v / rms(v)`. Where pixels lie at an end of their range and would
 //! leave it, both `g` and `v` count as 0 before their sizes are taken, so that the step is spent on pixels that can move.
+//! Root mean squares are taken over the values whose gradient is not 0: a unit that sees a tenth of the image moves what it
+//! sees as far as one that sees all of it.
 
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
@@ -30,8 +32,9 @@ impl Momentum {
         Ok(())
     }
 
-    /// A step of root mean square 1 as tensor operations, along gradients that are scaled to a largest value of 1. Images
-    /// that are not `usable` `[N, ...]` keep their velocity; what is given for them is of no use.
+    /// A step of root mean square 1 over the values with a gradient, as tensor operations, along gradients that are scaled
+    /// to a largest value of 1. Images that are not `usable` `[N, ...]` keep their velocity; what is given for them is of
+    /// no use.
     pub(super) fn update(
         &mut self,
         parameters: &Tensor,
@@ -39,6 +42,7 @@ impl Momentum {
         usable: &Tensor,
         range: Range,
     ) -> Result<Tensor> {
+        let seen = gradients.ne(0.0)?.to_dtype(gradients.dtype())?.flatten_from(1)?.mean(1)?.sqrt()?;
         let gradients = inside(parameters, gradients, range)?;
         let direction = (gradients.sign()? * gradients.abs()?.sqrt()?)?;
         let (direction, some) = unit(&direction)?;
@@ -46,6 +50,7 @@ impl Momentum {
         let velocity = (self.0.affine(KEPT, 0.0)? + direction)?;
         self.0 = moves.where_cond(&velocity, &self.0)?;
         let (step, _) = unit(&inside(parameters, &self.0, range)?)?;
+        let step = step.broadcast_mul(&per_image(&seen, parameters)?)?;
         moves.where_cond(&step, &step.zeros_like()?)
     }
 }
@@ -91,7 +96,9 @@ impl Ascent {
         // One value per image, from one per piece, added up in a fixed order.
         let sums =
             |pieces: Vec<f64>| pieces.chunks(count.max(1)).map(|pieces| pieces.iter().sum()).collect::<Vec<f64>>();
-        let (moves, squares) = host::read(gradients, |gradients: &[T]| {
+        let (seen, moves, squares) = host::read(gradients, |gradients: &[T]| {
+            let seen = |g: &[T]| g.iter().filter(|g| **g != T::zero()).count() as f64;
+            let seen = sums(gradients.par_chunks(size).map(seen).collect());
             // The squares of `d` are the absolute values of `g`.
             let along = |(x, g): (&[T], &[T])| {
                 x.iter().zip(g).filter(|(x, g)| pushes(**x, **g, range)).map(|(_, g)| g.to_f64().abs()).sum()
@@ -120,12 +127,12 @@ impl Ascent {
                 square
             });
             let squares = sums(squares.collect());
-            (moves, squares)
+            (seen, moves, squares)
         })?;
         next.par_chunks_mut(size).zip(moved.par_chunks(size)).enumerate().for_each(|(piece, (x, velocity))| {
             let image = piece / count;
             if moves[image] && squares[image] > 0.0 {
-                let factor = T::from_f64(lr * (values / squares[image]).sqrt());
+                let factor = T::from_f64(lr * (seen[image] / squares[image]).sqrt());
                 for (x, &v) in x.iter_mut().zip(velocity) {
                     if pushes(*x, v, range) {
                         *x = range.bound(*x + v * factor);

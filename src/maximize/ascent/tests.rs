@@ -105,6 +105,24 @@ fn a_step_of_l2_ascent_has_its_length_however_faint_the_gradient_is() {
     }
 }
 
+#[test]
+fn a_step_of_momentum_is_as_long_for_every_value_with_a_gradient_however_few_there_are() {
+    let start = Tensor::full(0.5f32, IMAGES, &Device::Cpu).unwrap();
+    let gradient = |i: usize| if i % 12 < 12 / (1 + i / 12) { (i as f32).cos() } else { 0.0 };
+    let gradients = Tensor::from_vec((0..48).map(gradient).collect::<Vec<_>>(), IMAGES, &Device::Cpu).unwrap();
+    for loops in [true, false] {
+        let mut ascent = ascent(OptimizerKind::Momentum, &start, Range::Pixels);
+        let next = match loops {
+            true => ascent.loop_step::<f32>(&start, &gradients).unwrap(),
+            false => ascent.tensor_step(&start, &gradients).unwrap(),
+        };
+        let squares = values(&(next - &start).unwrap().sqr().unwrap().flatten_from(1).unwrap().sum(1).unwrap());
+        for (square, seen) in squares.into_iter().zip([12.0f32, 6.0, 4.0, 3.0]) {
+            assert!(((square / seen).sqrt() - 0.05).abs() < 1e-6, "{square} over {seen} values");
+        }
+    }
+}
+
 /// Singular values 5, 3 and 1: `U diag(5, 3, 1) V^T` of four rows and three columns.
 fn known_singular_values(scale: f32) -> Tensor {
     let (u, v) = ([[0.5f32, 0.5, 0.5], [0.5, -0.5, 0.5], [0.5, 0.5, -0.5], [0.5, -0.5, -0.5]], [1.0f32, 2.0, 2.0]);
