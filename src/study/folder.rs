@@ -151,7 +151,7 @@ pub(super) fn image_path(key: &RunKey) -> String {
 
 /// A name as every file system takes it: other characters than letters, digits, `.`, `_` and `-` become `=` and their
 /// bytes in hexadecimal.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     let mut plain = String::new();
     for (i, byte) in name.bytes().enumerate() {
         match byte {

@@ -4,8 +4,8 @@ use std::io::Cursor;
 use std::path::Path;
 
 use base64::Engine;
-use image::imageops::{FilterType, resize};
-use image::{DynamicImage, ImageFormat};
+use image::imageops::{FilterType, replace, resize};
+use image::{DynamicImage, ImageFormat, RgbImage};
 
 use super::html::{Cell, number, table, text};
 use crate::study::folder::{Folder, image_path};
@@ -46,21 +46,47 @@ fn cell(folder: &Folder, run: &Row, best: bool) -> Cell {
     Cell::html(format!("{image}<br>{score}{alive}"))
 }
 
+/// The images of a unit's first start side by side, arm by arm, as a PNG; white where there is none. `None` when there is no
+/// image at all.
+pub(super) fn strip(folder: &Folder, unit: &UnitScores) -> Option<Vec<u8>> {
+    const GAP: u32 = 2;
+    let runs = unit.arms.iter().filter_map(|arm| arm.runs.first());
+    let images: Vec<Option<RgbImage>> =
+        runs.map(|run| Some(small(&folder.file(&image_path(&run.key)))?.to_rgb8())).collect();
+    let height = images.iter().flatten().map(RgbImage::height).max()?;
+    let width = images.iter().flatten().map(RgbImage::width).max()?;
+    let mut strip = RgbImage::from_pixel((width + GAP) * images.len() as u32 - GAP, height, image::Rgb([255; 3]));
+    for (column, image) in images.iter().enumerate() {
+        if let Some(image) = image {
+            replace(&mut strip, image, i64::from(width + GAP) * column as i64, 0);
+        }
+    }
+    encoded(&strip.into())
+}
+
 /// A PNG no larger than [`LARGEST`] of the image at this path; `None` when there is none that can be read.
 fn thumbnail(path: &Path) -> Option<Vec<u8>> {
+    encoded(&small(path)?)
+}
+
+/// The image at this path, made no larger than [`LARGEST`].
+fn small(path: &Path) -> Option<DynamicImage> {
     let bytes = std::fs::read(path).ok()?;
     let image = image::load_from_memory_with_format(&bytes, ImageFormat::Png).ok()?;
     let longest = image.width().max(image.height());
     if longest <= LARGEST {
-        return Some(bytes);
+        return Some(image);
     }
     let side = |side: u32| (side * LARGEST).div_ceil(longest);
     let (width, height) = (side(image.width()), side(image.height()));
-    let smaller: DynamicImage = match image {
+    Some(match image {
         DynamicImage::ImageLuma8(grey) => resize(&grey, width, height, FilterType::Triangle).into(),
         image => resize(&image.to_rgb8(), width, height, FilterType::Triangle).into(),
-    };
+    })
+}
+
+fn encoded(image: &DynamicImage) -> Option<Vec<u8>> {
     let mut png = Cursor::new(Vec::new());
-    smaller.write_to(&mut png, ImageFormat::Png).ok()?;
+    image.write_to(&mut png, ImageFormat::Png).ok()?;
     Some(png.into_inner())
 }

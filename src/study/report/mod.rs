@@ -1,8 +1,10 @@
-//! The files that tell what a study found: `summary.csv`, `summary.json`, and `report.html`, one page that needs nothing
-//! beside it.
+//! The files that tell what a study found: `summary.csv`, `summary.json`; `report.html`, one page that needs nothing beside
+//! it; `report.md` with its `figures`.
 
+mod exhibits;
 mod gallery;
 mod html;
+mod markdown;
 mod page;
 mod plots;
 mod sections;
@@ -25,7 +27,7 @@ pub fn summary(folder: &Folder, view: Option<&View>) -> Result<Summary, StudyErr
     Ok(summarize(&plan, &folder.rows()?, &toys, view.unwrap_or(&usual))?)
 }
 
-/// Writes the summary and the page into the folder.
+/// Writes the summary, the page and the Markdown with its figures into the folder.
 ///
 /// # Errors
 /// When the folder holds no study or cannot be written.
@@ -33,6 +35,7 @@ pub fn report(folder: &Folder, summary: &Summary) -> Result<(), StudyError> {
     let plan = planned(folder)?;
     folder.write("summary.csv", summary.to_csv().as_bytes())?;
     folder.write("summary.json", pretty(summary, &folder.file("summary.json"))?.as_bytes())?;
+    markdown::write(folder, &plan, summary)?;
     folder.write("report.html", page::page(folder, &plan, summary).as_bytes())
 }
 

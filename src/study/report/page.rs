@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::html::{Cell, details, number, percent, table, text};
-use super::sections;
+use super::{sections, svg};
 use crate::study::folder::Folder;
 use crate::study::plan::Plan;
 use crate::study::summary::{Contest, Summary};
@@ -22,8 +22,9 @@ pub(super) fn page(folder: &Folder, plan: &Plan, summary: &Summary) -> String {
     let mut html = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n",
-        title = text(&title)
+         <title>{title}</title>\n<style>\n{colours}{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n",
+        title = text(&title),
+        colours = svg::STYLE
     );
     html += &asked(plan, summary);
     if !summary.tables.is_empty() {

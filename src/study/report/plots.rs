@@ -13,7 +13,7 @@ pub(super) fn colour(arm: usize) -> String {
 
 /// The ratios to the reference, unit by unit: for every other arm a row of dots with a box from the lower to the upper
 /// quartile. Only live units with positive scores have one.
-pub(super) fn ratios(table: &Table, section: &Section, against: usize) -> Option<String> {
+pub(super) fn ratios(table: &Table, section: &Section, against: usize) -> Option<Drawing> {
     const LEFT: f64 = 110.0;
     const WIDTH: f64 = 470.0;
     const ROW: f64 = 24.0;
@@ -59,7 +59,8 @@ pub(super) fn ratios(table: &Table, section: &Section, against: usize) -> Option
         ));
     }
     let reference = &section.arms[against].arm;
-    Some(drawing.html(&format!("Ratios of scores to {reference}: {}.", said.join("; "))))
+    drawing.says = format!("Ratios of scores to {reference}: {}.", said.join("; "));
+    Some(drawing)
 }
 
 /// The ratio of a live unit's scores.
@@ -78,15 +79,22 @@ fn ticks(reach: f64) -> impl Iterator<Item = f64> {
     fine.iter().copied().filter(move |tick| tick.log2().abs() <= reach)
 }
 
+/// What [`courses`] shows.
+pub(super) const COURSES: &str =
+    "Best score so far, as a share of the best of any arm from the same start; medians over live units' runs";
+
 /// How scores rise over a run: medians over the live units' runs, as shares of the best score of any arm.
-pub(super) fn courses(section: &Section) -> Option<String> {
+pub(super) fn courses(section: &Section) -> Option<Drawing> {
     const LEFT: f64 = 44.0;
     const BOTTOM: f64 = 240.0;
     const WIDTH: f64 = 620.0;
+    // The arms with their colours, in rows below.
+    const KEY: f64 = 18.0;
+    const KEYS: usize = 4;
     section.arms.iter().find(|arm| arm.course.len() == COURSE)?;
     let x = Scale { from: [0.0, (COURSE - 1) as f64], to: [LEFT, WIDTH - 24.0] };
     let y = Scale { from: [0.0, 1.0], to: [BOTTOM, 8.0] };
-    let mut drawing = Drawing::new(WIDTH, BOTTOM + 36.0);
+    let mut drawing = Drawing::new(WIDTH, BOTTOM + 40.0 + KEY * section.arms.len().div_ceil(KEYS) as f64);
     for share in [0.0, 0.25, 0.5, 0.75, 1.0] {
         drawing.line("grid", [LEFT, y.at(share)], [WIDTH - 24.0, y.at(share)]);
         drawing.label("end", [LEFT - 6.0, y.at(share) + 4.0], &format!("{share}"));
@@ -98,7 +106,11 @@ pub(super) fn courses(section: &Section) -> Option<String> {
     for (arm, summary) in section.arms.iter().enumerate() {
         let points: Vec<[f64; 2]> =
             summary.course.iter().enumerate().map(|(i, &share)| [x.at(i as f64), y.at(share)]).collect();
-        drawing.path(&format!("{} course", colour(arm)), &points);
+        let class = format!("{} course", colour(arm));
+        drawing.path(&class, &points);
+        let key = [LEFT + (arm % KEYS) as f64 * 140.0, BOTTOM + 50.0 + KEY * (arm / KEYS) as f64];
+        drawing.path(&class, &[[key[0], key[1] - 4.0], [key[0] + 20.0, key[1] - 4.0]]);
+        drawing.label("start", [key[0] + 26.0, key[1]], &summary.arm);
         let at = |i: usize| summary.course.get(i).copied().unwrap_or(0.0);
         said.push(format!(
             "{} at a quarter {:.2}, half {:.2}, end {:.2}",
@@ -108,18 +120,6 @@ pub(super) fn courses(section: &Section) -> Option<String> {
             at(COURSE - 1)
         ));
     }
-    Some(drawing.html(&format!("Best score so far as a share of the best of any arm: {}.", said.join("; "))))
-}
-
-/// The arms with their colours.
-pub(super) fn legend(section: &Section) -> String {
-    let entry = |(i, arm): (usize, &crate::study::summary::ArmSummary)| {
-        format!(
-            "<li><span class=\"key {}\" aria-hidden=\"true\"></span>{}</li>",
-            colour(i),
-            super::html::text(&arm.arm)
-        )
-    };
-    let entries: String = section.arms.iter().enumerate().map(entry).collect();
-    format!("<ul class=\"legend\">{entries}</ul>\n")
+    drawing.says = format!("Best score so far as a share of the best of any arm: {}.", said.join("; "));
+    Some(drawing)
 }

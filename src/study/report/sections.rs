@@ -1,16 +1,13 @@
 //! The comparison for one model under one method.
 
-use std::collections::HashMap;
 use std::fmt::Write;
 
+use super::exhibits::Exhibits;
 use super::html::{Cell, details, number, optional, percent, probability, table, text};
 use super::{gallery, plots};
 use crate::study::folder::Folder;
 use crate::study::plan::Plan;
-use crate::study::summary::{ArmSummary, Contest, Section, Summary, Table, UnitScores};
-
-/// Units of each layer whose images are shown.
-const SHOWN: usize = 2;
+use crate::study::summary::{ArmSummary, Contest, Section, Summary, Table};
 
 /// Everything about one model under one method.
 pub(super) fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, index: usize, found: &Table) -> String {
@@ -35,16 +32,14 @@ pub(super) fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, index:
         if let Some(plot) = plots::ratios(found, section, against) {
             let name = section.layer.as_deref().unwrap_or("all layers");
             let caption = format!("{name}: score as a multiple of {}'s, {} live units", view.against, section.live);
-            let _ = writeln!(html, "<figure><figcaption>{}</figcaption>{plot}</figure>", text(&caption));
+            let _ = writeln!(html, "<figure><figcaption>{}</figcaption>{}</figure>", text(&caption), plot.html());
         }
     }
     html += "</div>\n";
     if let Some(plot) = plots::courses(all) {
-        let caption =
-            "Best score so far, as a share of the best of any arm from the same start; medians over live units' runs";
-        let legend = plots::legend(all);
-        let _ =
-            writeln!(html, "<h3>On the way</h3>\n<figure><figcaption>{caption}</figcaption>{plot}{legend}</figure>");
+        let caption = text(plots::COURSES);
+        let plot = plot.html();
+        let _ = writeln!(html, "<h3>On the way</h3>\n<figure><figcaption>{caption}</figcaption>{plot}</figure>");
     }
     html += &win_matrix(all);
     for arm in &all.arms {
@@ -160,35 +155,15 @@ fn winners(found: &Table, arm: &str) -> String {
 
 /// The first units of each layer, and those on which the arm in focus loses most.
 fn images(folder: &Folder, plan: &Plan, summary: &Summary, found: &Table, arms: &[&str]) -> String {
-    let view = &summary.view;
-    let model = plan.models.iter().find(|model| model.id == found.model);
-    let layers = model.into_iter().flat_map(|model| &model.layers);
-    let classes: HashMap<&str, &str> =
-        layers.flat_map(|layer| layer.units.iter().zip(&layer.classes)).map(|(a, b)| (&**a, &**b)).collect();
-    let remark = |unit: &UnitScores| classes.get(&*unit.unit).map(|class| format!("({class})")).unwrap_or_default();
-    let mut shown: HashMap<&str, usize> = HashMap::new();
-    let first = found.units.iter().filter(|unit| {
-        let shown = shown.entry(&unit.layer).or_default();
-        *shown += 1;
-        *shown <= SHOWN
-    });
-    let first: Vec<(&UnitScores, String)> = first.map(|unit| (unit, remark(unit))).collect();
+    let focus = &summary.view.focus;
+    let Exhibits { first, losses } = Exhibits::of(plan, summary, found);
     let caption = "The units drawn first, with their first start: score below the image, the best of a row in bold";
     let mut html = format!("<h3>Images</h3>\n{}", gallery::grid(folder, caption, &first, arms));
-    let losses: Vec<(&UnitScores, String)> = found
-        .losses(&plan.arms, view)
-        .into_iter()
-        .map(|(unit, ratio)| {
-            let share = ratio.map(|ratio| format!(" at {} of the best arm's mean score", percent(ratio)));
-            (unit, format!("{}{}", remark(unit), share.unwrap_or_default()))
-        })
-        .collect();
-    let _ = writeln!(html, "<h3>Where {} loses most</h3>", text(&view.focus));
+    let _ = writeln!(html, "<h3>Where {} loses most</h3>", text(focus));
     if losses.is_empty() {
         let _ = writeln!(html, "<p>On no unit does another arm score higher.</p>");
     } else {
-        let caption =
-            format!("The units on which another arm is ahead of {} by most, with their first start", view.focus);
+        let caption = format!("The units on which another arm is ahead of {focus} by most, with their first start");
         html += &gallery::grid(folder, &caption, &losses, arms);
     }
     html

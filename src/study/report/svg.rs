@@ -1,19 +1,24 @@
-//! Drawings: a few shapes of SVG, with classes that the page's style colours.
+//! Drawings: a few shapes of SVG, with classes that a style colours.
 
 use std::fmt::Write;
 
 use super::html::text;
+
+/// The style of drawings: colours, light and dark.
+pub(super) const STYLE: &str = include_str!("drawing.css");
 
 /// A drawing of a size in pixels, origin at the upper left.
 pub(super) struct Drawing {
     width: f64,
     height: f64,
     shapes: String,
+    /// What is to be seen, for those who cannot see it.
+    pub(super) says: String,
 }
 
 impl Drawing {
     pub(super) fn new(width: f64, height: f64) -> Self {
-        Self { width, height, shapes: String::new() }
+        Self { width, height, shapes: String::new(), says: String::new() }
     }
 
     pub(super) fn line(&mut self, class: &str, [x, y]: [f64; 2], [to_x, to_y]: [f64; 2]) {
@@ -45,12 +50,23 @@ impl Drawing {
         let _ = write!(self.shapes, r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{label}</text>"#);
     }
 
-    /// The drawing as HTML; `says` tells what is to be seen to those who cannot see it.
-    pub(super) fn html(self, says: &str) -> String {
-        let Self { width, height, shapes } = self;
+    /// The drawing as a part of a page that has its style.
+    pub(super) fn html(&self) -> String {
+        self.svg("", "")
+    }
+
+    /// The drawing as a file.
+    pub(super) fn file(&self) -> String {
+        let ground = format!("<style>{STYLE}</style><rect class=\"ground\" width=\"100%\" height=\"100%\"/>");
+        self.svg(" xmlns=\"http://www.w3.org/2000/svg\"", &ground)
+    }
+
+    fn svg(&self, attributes: &str, ground: &str) -> String {
+        let Self { width, height, shapes, says } = self;
         let says = text(says);
         format!(
-            r#"<svg role="img" aria-label="{says}" viewBox="0 0 {width:.0} {height:.0}" width="{width:.0}" height="{height:.0}">{shapes}</svg>"#
+            "<svg{attributes} role=\"img\" aria-label=\"{says}\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
+             height=\"{height:.0}\">{ground}{shapes}</svg>"
         )
     }
 }
@@ -86,7 +102,8 @@ mod tests {
         let mut drawing = Drawing::new(10.0, 20.0);
         drawing.label("end", [1.0, 2.0], "a < b");
         drawing.dot("c0", [1.0, 2.0], "\"x\"");
-        let html = drawing.html("so & so");
+        drawing.says = "so & so".into();
+        let html = drawing.html();
         assert!(html.contains("aria-label=\"so &amp; so\"") && html.contains("a &lt; b</text>"), "{html}");
     }
 }

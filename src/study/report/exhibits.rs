@@ -1,0 +1,39 @@
+//! The units whose images are shown.
+
+use std::collections::HashMap;
+
+use super::html::percent;
+use crate::study::plan::Plan;
+use crate::study::summary::{Summary, Table, UnitScores};
+
+/// Units of each layer whose images are shown.
+const SHOWN: usize = 2;
+
+/// The units of a comparison whose images are shown, each with a remark.
+pub(super) struct Exhibits<'a> {
+    /// The first ones drawn of each layer.
+    pub(super) first: Vec<(&'a UnitScores, String)>,
+    /// Those on which the arm in focus loses most.
+    pub(super) losses: Vec<(&'a UnitScores, String)>,
+}
+
+impl<'a> Exhibits<'a> {
+    pub(super) fn of(plan: &Plan, summary: &Summary, found: &'a Table) -> Self {
+        let model = plan.models.iter().find(|model| model.id == found.model);
+        let layers = model.into_iter().flat_map(|model| &model.layers);
+        let classes: HashMap<&str, &str> =
+            layers.flat_map(|layer| layer.units.iter().zip(&layer.classes)).map(|(a, b)| (&**a, &**b)).collect();
+        let remark = |unit: &UnitScores| classes.get(&*unit.unit).map(|class| format!("({class})")).unwrap_or_default();
+        let mut shown: HashMap<&str, usize> = HashMap::new();
+        let first = found.units.iter().filter(|unit| {
+            let shown = shown.entry(&unit.layer).or_default();
+            *shown += 1;
+            *shown <= SHOWN
+        });
+        let losses = found.losses(&plan.arms, &summary.view).into_iter().map(|(unit, ratio)| {
+            let share = ratio.map(|ratio| format!(" at {} of the best arm's mean score", percent(ratio)));
+            (unit, format!("{}{}", remark(unit), share.unwrap_or_default()))
+        });
+        Self { first: first.map(|unit| (unit, remark(unit))).collect(), losses: losses.collect() }
+    }
+}

@@ -1,0 +1,225 @@
+//! The report as Markdown, with its plots and images as files beside it: for a place that shows Markdown.
+
+use std::fmt::Write;
+
+use super::exhibits::Exhibits;
+use super::html::{number, optional, percent, probability};
+use super::sections::ratio;
+use super::{gallery, plots};
+use crate::study::error::StudyError;
+use crate::study::folder::{Folder, plain};
+use crate::study::plan::Plan;
+use crate::study::summary::{ArmSummary, Contest, Section, Summary, Table, UnitScores};
+
+/// Writes `report.md` and the folder `figures` beside it.
+pub(super) fn write(folder: &Folder, plan: &Plan, summary: &Summary) -> Result<(), StudyError> {
+    let mut text = asked(plan, summary);
+    for found in &summary.tables {
+        text += &comparison(folder, plan, summary, found)?;
+    }
+    text += &toys(summary);
+    folder.write("report.md", text.as_bytes())
+}
+
+/// What the plan asks for, and how much of it is done.
+fn asked(plan: &Plan, summary: &Summary) -> String {
+    let mut text = String::from("# A study\n\n");
+    if !plan.models.is_empty() {
+        let units: usize = plan.models.iter().flat_map(|model| &model.layers).map(|layer| layer.units.len()).sum();
+        let _ = writeln!(
+            text,
+            "{units} units drawn by seed {} before anything ran, {} starts each, {} steps of two passes; {} of {} runs are done, \
+             {} of them do not count yet because another arm has not run from that start. Every score is the original \
+             network's on the delivered 8-bit image. *Dead*: the score does not rise above its start by a thousandth. \
+             *Ratio*: median of the live units' scores over the reference's, with a 95 % bootstrap interval. Scores within a \
+             thousandth tie. *p*: Wilcoxon's signed-rank test over live units.\n",
+            plan.seed,
+            plan.repeats,
+            plan.steps,
+            summary.made,
+            plan.runs(),
+            summary.left_out
+        );
+    }
+    text
+}
+
+/// Everything about one model under one method.
+fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Table) -> Result<String, StudyError> {
+    let view = &summary.view;
+    let Some(all) = found.sections.first() else { return Ok(String::new()) };
+    let starts = found.units.iter().flat_map(|unit| &unit.arms).map(|arm| arm.runs.len()).max().unwrap_or(0);
+    let mut text = format!("## {}, {}\n\n", cell(&found.model), cell(&found.method));
+    let _ = writeln!(
+        text,
+        "{} units with up to {starts} starts: under `{}` {} are live, {} mixed, {} dead.\n",
+        all.units, view.against, all.live, all.mixed, all.dead
+    );
+    text += &arms(all, &view.against);
+    text += &focus(found, summary);
+    let figures = format!("figures/{}-{}", plain(&found.model), plain(&found.method));
+    let against = plan.arms.iter().position(|arm| arm.name == view.against).unwrap_or(0);
+    let plots = [
+        (
+            "ratios",
+            format!("Scores as multiples of `{}`'s, unit by unit", view.against),
+            plots::ratios(found, all, against),
+        ),
+        ("courses", plots::COURSES.to_owned(), plots::courses(all)),
+    ];
+    for (name, caption, plot) in plots {
+        let Some(plot) = plot else { continue };
+        let path = format!("{figures}/{name}.svg");
+        folder.write(&path, plot.file().as_bytes())?;
+        let _ = writeln!(text, "{caption}:\n\n![{}]({})\n", cell(&plot.says), link(&path));
+    }
+    let Exhibits { first, losses } = Exhibits::of(plan, summary, found);
+    let names: Vec<String> = plan.arms.iter().map(|arm| format!("`{}`", arm.name)).collect();
+    let _ = writeln!(text, "The units drawn first, from left to right {}:\n", names.join(", "));
+    text += &gallery_table(folder, &figures, &first)?;
+    let _ = writeln!(text, "Where `{}` loses most:\n", view.focus);
+    match losses.as_slice() {
+        [] => text += "On no unit does another arm score higher.\n\n",
+        losses => text += &gallery_table(folder, &figures, losses)?,
+    }
+    Ok(text)
+}
+
+/// The arms over some units.
+fn arms(section: &Section, against: &str) -> String {
+    let heads = ["arm", "dead runs", "rescued", "ratio", "least", "wins / ties / losses", "p", "passes", "seconds"];
+    let row = |arm: &ArmSummary| {
+        let other = |text: String| if arm.arm == against { "–".to_owned() } else { text };
+        vec![
+            format!("`{}`", arm.arm),
+            format!("{} of {}", arm.dead, arm.runs),
+            other(format!("{} of {}", arm.rescued[0], arm.rescued[1])),
+            other(ratio(&arm.contest)),
+            other(optional(arm.contest.low_ratios.map(|low| low[0]), number)),
+            other(outcomes(&arm.contest)),
+            other(optional(arm.contest.p_live, probability)),
+            optional(arm.passes, number),
+            optional(arm.seconds, number),
+        ]
+    };
+    table(&heads, section.arms.iter().map(row))
+}
+
+/// The arm in focus, layer by layer.
+fn focus(found: &Table, summary: &Summary) -> String {
+    let view = &summary.view;
+    let rivals: Vec<String> = view.rivals.iter().map(|arm| format!("`{arm}`")).collect();
+    let heads = [
+        "layer".to_owned(),
+        "units (live)".to_owned(),
+        format!("`{}` against `{}`", view.focus, view.against),
+        "ratio".to_owned(),
+        format!("`{}` against the best of {}", view.focus, rivals.join(", ")),
+        "ratio".to_owned(),
+    ];
+    let won = |contest: &Contest, units: usize| {
+        let share = contest.wins as f64 / units.max(1) as f64;
+        format!("{} ({} won)", outcomes(contest), percent(share))
+    };
+    let row = |section: &Section| {
+        vec![
+            section.layer.as_ref().map_or_else(|| "all".to_owned(), |layer| format!("`{layer}`")),
+            format!("{} ({})", section.units, section.live),
+            won(&section.focus_against, section.units),
+            ratio(&section.focus_against),
+            won(&section.focus, section.units),
+            ratio(&section.focus),
+        ]
+    };
+    table(&heads, found.sections.iter().map(row))
+}
+
+fn outcomes(contest: &Contest) -> String {
+    format!("{} / {} / {}", contest.wins, contest.ties, contest.losses)
+}
+
+/// Units down, each with the scores of its first start and their images side by side.
+fn gallery_table(folder: &Folder, figures: &str, units: &[(&UnitScores, String)]) -> Result<String, StudyError> {
+    let mut rows = Vec::with_capacity(units.len());
+    for (unit, remark) in units {
+        let runs: Vec<_> = unit.arms.iter().filter_map(|arm| arm.runs.first()).collect();
+        let best = runs.iter().map(|run| run.score).fold(f32::NEG_INFINITY, f32::max);
+        let scores = runs.iter().map(|run| match number(run.score.into()) {
+            score if !run.alive => format!("{score} (dead)"),
+            score if run.score == best => format!("**{score}**"),
+            score => score,
+        });
+        let scores: Vec<String> = scores.collect();
+        let image = match gallery::strip(folder, unit) {
+            Some(png) => {
+                let path = format!("{figures}/{}.png", plain(&unit.unit));
+                folder.write(&path, &png)?;
+                format!("![{}]({})", cell(&format!("{} under every arm", unit.unit)), link(&path))
+            }
+            None => "no image kept".to_owned(),
+        };
+        rows.push(vec![format!("`{}` {}", unit.unit, cell(remark)), scores.join(" · "), image]);
+    }
+    Ok(table(&["unit", "scores", "images"], rows.into_iter()))
+}
+
+/// Which share of the starts reaches the best value of each toy function.
+fn toys(summary: &Summary) -> String {
+    if summary.toys.is_empty() {
+        return String::new();
+    }
+    let row = |toy: &crate::study::toy::ToySummary| {
+        vec![
+            cell(&toy.toy),
+            format!("`{}`", toy.arm),
+            percent(toy.reached),
+            number(toy.mean_share),
+            percent(toy.dead),
+            number(toy.passes),
+        ]
+    };
+    let reached = format!("starts that reach {} of the best value", percent(crate::study::toy::REACHED.into()));
+    let heads =
+        ["function", "arm", &*reached, "mean share of the best value", "starts that stay at 0 or below", "passes"];
+    format!("## Toy functions\n\n{}", table(&heads, summary.toys.iter().map(row)))
+}
+
+fn table<S: AsRef<str>>(heads: &[S], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let line = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(heads.iter().map(AsRef::as_ref).collect());
+    text += &line(vec!["---"; heads.len()]);
+    for row in rows {
+        text += &line(row.iter().map(String::as_str).collect());
+    }
+    text + "\n"
+}
+
+/// A text that stays one cell of one row, and what it says.
+fn cell(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if c.is_control() => escaped.push(' '),
+            '|' | '\\' | '[' | ']' | '<' | '*' | '_' | '`' => escaped.extend(['\\', c]),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// A path as the target of a link.
+fn link(path: &str) -> String {
+    path.replace('=', "%3D")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_what_they_are_in_a_table() {
+        assert_eq!(cell("a|b\n[c](d) <e> `f`"), "a\\|b \\[c\\](d) \\<e> \\`f\\`");
+        let table = table(&["a", "b"], [vec!["1".to_owned(), "2".to_owned()]].into_iter());
+        assert_eq!(table, "| a | b |\n| --- | --- |\n| 1 | 2 |\n\n");
+    }
+}
