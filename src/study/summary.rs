@@ -4,9 +4,13 @@
 //! starts of one unit do not count as if they were independent. Only starts that have been run under every arm count.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::error::StudyError;
+use super::folder::pretty;
 use super::plan::Plan;
 use super::row::{COURSE, Row};
 use super::statistics::{mean, median, median_interval, quantile, signed_rank};
@@ -163,7 +167,8 @@ pub struct ArmSummary {
 }
 
 /// One arm against another on the same units.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
+#[schema(as = StudyContest)]
 pub struct Contest {
     /// Units on which it scores higher.
     pub wins: usize,
@@ -429,6 +434,14 @@ fn contest(a: &[f64], b: &[f64], live: &[bool], view: &View) -> Contest {
 }
 
 impl Summary {
+    /// Everything but the single runs as JSON, `summary.json`.
+    ///
+    /// # Errors
+    /// When a number cannot be written.
+    pub fn to_json(&self) -> Result<String, StudyError> {
+        pretty(self, Path::new("summary.json"))
+    }
+
     /// The arms of every section as a table, `summary.csv`.
     pub fn to_csv(&self) -> String {
         let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.6}"));

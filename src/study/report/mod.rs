@@ -9,7 +9,7 @@ mod sections;
 mod svg;
 
 use super::error::StudyError;
-use super::folder::{Folder, pretty};
+use super::folder::Folder;
 use super::summary::{Summary, View, summarize};
 use super::toy;
 use crate::Invalid;
@@ -30,10 +30,18 @@ pub fn summary(folder: &Folder, view: Option<&View>) -> Result<Summary, StudyErr
 /// # Errors
 /// When the folder holds no study or cannot be written.
 pub fn report(folder: &Folder, summary: &Summary) -> Result<(), StudyError> {
-    let plan = planned(folder)?;
+    let html = page(folder, summary)?;
     folder.write("summary.csv", summary.to_csv().as_bytes())?;
-    folder.write("summary.json", pretty(summary, &folder.file("summary.json"))?.as_bytes())?;
-    folder.write("report.html", page::page(folder, &plan, summary).as_bytes())
+    folder.write("summary.json", summary.to_json()?.as_bytes())?;
+    folder.write("report.html", html.as_bytes())
+}
+
+/// The page of what the folder has, without writing it.
+///
+/// # Errors
+/// When the folder holds no study.
+pub fn page(folder: &Folder, summary: &Summary) -> Result<String, StudyError> {
+    Ok(page::page(folder, &planned(folder)?, summary))
 }
 
 fn planned(folder: &Folder) -> Result<super::plan::Plan, StudyError> {
