@@ -15,7 +15,10 @@ mod page;
 mod row;
 mod stimuli;
 mod store;
+mod studies;
+mod study;
 mod submit;
+mod table;
 
 pub use claim::{Claim, Lease};
 pub use error::{StoreError, SubmitError};
@@ -25,4 +28,6 @@ pub use job::{Idempotency, Job, JobProblem, JobState, NewJob, ProblemCode, Progr
 pub use metrics::describe_metrics;
 pub use page::{Cursor, JobFilter, Page};
 pub use store::{Deleted, Store, StoreConfig};
+pub use studies::StudyClaim;
+pub use study::{NewStudy, Study, StudyProgress};
 pub use submit::Submitted;

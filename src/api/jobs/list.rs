@@ -51,6 +51,6 @@ pub(super) async fn list(State(api): State<Api>, mut query: InQuery) -> Answer<J
 
     let limit = u32::try_from(limit).map_err(Problem::internal)?;
     let page = api.store().list(&filter, cursor, limit).await.map_err(Problem::internal)?;
-    let jobs = page.jobs.into_iter().map(JobSummary::from).collect();
+    let jobs = page.items.into_iter().map(JobSummary::from).collect();
     Ok(Json(JobPage { jobs, next: page.next.map(|cursor| cursor.to_string()) }))
 }
