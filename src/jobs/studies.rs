@@ -106,8 +106,9 @@ impl Store {
                     }
                     Err(error) => {
                         let problem = JobProblem::new(ProblemCode::Internal, "the stored study is damaged");
-                        let update =
-                            sqlx::query("UPDATE studies SET state = 'failed', finished_at = ?, problem = ? WHERE id = ?");
+                        let update = sqlx::query(
+                            "UPDATE studies SET state = 'failed', finished_at = ?, problem = ? WHERE id = ?",
+                        );
                         let update = update.bind(now).bind(row::json(&problem)?).bind(row::key(id));
                         update.execute(&mut *write.tx).await?;
                         let _turn = write.commit().await?;

@@ -1,5 +1,6 @@
 //! The plan of a study: everything that is decided before anything runs.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng};
@@ -9,6 +10,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
+use super::error::StudyError;
+use super::folder::pretty;
 use super::toy::{self, Toys};
 use super::variant::{Fields, Variant, laid_over};
 use crate::Invalid;
@@ -38,7 +41,7 @@ pub struct Design {
     pub arms: Vec<Variant>,
     /// How images are made: each gets a table of its own.
     pub methods: Vec<Variant>,
-    /// Name of the device that everything runs on.
+    /// Name of the device that everything runs on, or of several, separated by a comma and a blank, each of which may.
     pub device: String,
     /// The study of toy functions, if any.
     pub toys: Option<Toys>,
@@ -224,6 +227,29 @@ impl Plan {
     /// What an arm means for a model under a method.
     pub fn settings_of(&self, model: &str, method: &str, arm: &str) -> Option<&PlannedSettings> {
         self.settings.iter().find(|s| (s.model.as_str(), s.method.as_str(), s.arm.as_str()) == (model, method, arm))
+    }
+
+    /// The plan as JSON, as it stands in `plan.json`.
+    ///
+    /// # Errors
+    /// When a number cannot be written.
+    pub fn to_json(&self) -> Result<String, StudyError> {
+        pretty(self, Path::new("plan.json"))
+    }
+
+    /// Whether this program on this device gives what the plan stands for.
+    ///
+    /// # Errors
+    /// Says what is different.
+    pub fn fits(&self, device: &str) -> Result<(), String> {
+        let program = env!("CARGO_PKG_VERSION");
+        if self.program != program {
+            return Err(format!("the study was planned by version {} of the program; this is {program}", self.program));
+        }
+        match self.device.split(", ").any(|planned| planned == device) {
+            true => Ok(()),
+            false => Err(format!("the study was planned for {}; this device is {device}", self.device)),
+        }
     }
 
     /// Number of stimuli that the plan asks for, toys not counted.

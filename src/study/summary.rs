@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::error::StudyError;
 use super::folder::pretty;
@@ -167,8 +166,7 @@ pub struct ArmSummary {
 }
 
 /// One arm against another on the same units.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
-#[schema(as = StudyContest)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Contest {
     /// Units on which it scores higher.
     pub wins: usize,
