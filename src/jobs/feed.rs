@@ -292,6 +292,7 @@ impl Ring {
                 self.progress = None;
                 self.closed = state.is_terminal();
             }
+            Event::Study(_) if self.progress.as_ref() == Some(&event) => return false,
             Event::Progress { .. } | Event::Study(_) => self.progress = Some(event.clone()),
         }
         if self.events.len() == RING {

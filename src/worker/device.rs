@@ -56,7 +56,7 @@ impl Status {
 /// What a device does next.
 enum Next {
     /// These jobs; the study that is going on waits.
-    Jobs(Vec<Claim>, Option<Ongoing>),
+    Jobs(Vec<Claim>, Option<Box<Ongoing>>),
     /// A piece of this study.
     Study(Box<Ongoing>),
     Nothing,
@@ -67,7 +67,7 @@ impl Device {
     pub(super) async fn work(mut self) {
         let mut arrivals = self.store.arrivals();
         let mut wait = FIRST_WAIT;
-        let mut study: Option<Ongoing> = None;
+        let mut study: Option<Box<Ongoing>> = None;
         while !self.cancel.is_cancelled() {
             // Marked before the look at the queue: what comes after the look is a change.
             arrivals.mark_unchanged();
@@ -84,7 +84,7 @@ impl Device {
             match next {
                 Next::Jobs(claims, None) => self.run(claims).await,
                 Next::Jobs(claims, Some(ongoing)) => study = self.run_before(claims, ongoing).await,
-                Next::Study(ongoing) => study = self.further(*ongoing).await,
+                Next::Study(ongoing) => study = self.further(ongoing).await,
                 Next::Nothing => {
                     self.status.set(DeviceState::Idle, 0);
                     tokio::select! {
@@ -96,18 +96,18 @@ impl Device {
             }
         }
         if let Some(ongoing) = study {
-            self.bench().lay_down(ongoing).await;
+            self.bench().lay_down(*ongoing).await;
         }
         self.status.set(DeviceState::Stopped, 0);
     }
 
     /// What to run next: jobs if any wait, else the study that is going on, else one that waits. After a failure the study
     /// is given back.
-    async fn next(&mut self, study: Option<Ongoing>) -> Result<Next, Option<Ongoing>> {
+    async fn next(&mut self, study: Option<Box<Ongoing>>) -> Result<Next, Option<Box<Ongoing>>> {
         let Ok(claims) = self.claim().await else { return Err(study) };
         match study {
             study if !claims.is_empty() => Ok(Next::Jobs(claims, study)),
-            Some(ongoing) => Ok(Next::Study(Box::new(ongoing))),
+            Some(ongoing) => Ok(Next::Study(ongoing)),
             None => match self.store.claim_study().await {
                 Ok(Some(claim)) => Ok(Next::Study(Box::new(Ongoing::new(claim)))),
                 Ok(None) => Ok(Next::Nothing),
@@ -144,12 +144,12 @@ impl Device {
     }
 
     /// Runs jobs while a study waits; nothing of the study when somebody stops it meanwhile.
-    async fn run_before(&self, claims: Vec<Claim>, ongoing: Ongoing) -> Option<Ongoing> {
+    async fn run_before(&self, claims: Vec<Claim>, ongoing: Box<Ongoing>) -> Option<Box<Ongoing>> {
         let mut run = pin!(self.run(claims));
         tokio::select! {
             () = &mut run => Some(ongoing),
             () = ongoing.canceled() => {
-                self.bench().lay_down(ongoing).await;
+                self.bench().lay_down(*ongoing).await;
                 run.await;
                 None
             }
@@ -173,13 +173,13 @@ impl Device {
     }
 
     /// Does the next piece of a study; nothing when it has ended.
-    async fn further(&self, ongoing: Ongoing) -> Option<Ongoing> {
+    async fn further(&self, ongoing: Box<Ongoing>) -> Option<Box<Ongoing>> {
         let lease = ongoing.lease();
         self.status.set(DeviceState::Busy, 0);
         metrics::busy(&self.name, true);
         let bench = self.bench();
         // A task of its own, for the same reason.
-        let further = tokio::spawn(async move { bench.further(ongoing).await }).await;
+        let further = tokio::spawn(async move { bench.further(*ongoing).await.map(Box::new) }).await;
         metrics::busy(&self.name, false);
         match further {
             Ok(ongoing) => ongoing,
