@@ -199,6 +199,7 @@ async fn every_bad_study_is_told_what_is_wrong() {
         ("a base with an unknown field", with("base", json!({"colour": "red"})), 422, "base.colour"),
         ("a base with a model", with("base", json!({"model": "x"})), 422, "base.model"),
         ("a base that does not fit", with("base", json!({"size": [0, 28]})), 422, "base.size[0]"),
+        ("an image", with("base", json!({"start": {"kind": "image", "image": "aGVsbG8="}})), 422, "base.start.kind"),
         ("diversity", with("base", json!({"diversity": {"layer": "logits", "copies": 2}})), 422, "base.diversity"),
         ("images as text", with("images", json!("all")), 422, "images"),
     ] {

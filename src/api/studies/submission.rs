@@ -3,10 +3,11 @@
 use axum::extract::FromRequest;
 use serde_json::Value;
 
+use crate::Invalid;
 use crate::api::body::{Body, MediaType};
 use crate::api::problem::{Kind, Problem};
 use crate::api::{Api, json_error};
-use crate::maximize::Request;
+use crate::maximize::{Request, Start};
 use crate::study::{Fields, StudyRequest, VariantChoice};
 
 /// A request for a study whose parts are parts of requests.
@@ -39,9 +40,13 @@ fn check(place: &str, fields: &Fields) -> Result<(), Problem> {
     let mut document = fields.clone();
     document.insert("model".into(), Value::String(String::new()));
     let text = serde_json::to_vec(&document).map_err(Problem::internal)?;
-    let read = json_error::parse::<Request>(&text);
-    read.map(drop).map_err(|problem| match problem.errors() {
-        [error, ..] => Problem::invalid(Kind::InvalidRequest, error.clone().within(place)),
-        [] => problem,
-    })
+    let invalid = |error: Invalid| Problem::invalid(Kind::InvalidRequest, error.within(place));
+    match json_error::parse::<Request>(&text) {
+        // Every arm under every method would keep one.
+        Ok(request) if matches!(request.start, Some(Start::Image { .. })) => {
+            Err(invalid(Invalid::new("start.kind", "image", "another start: a study brings no images")))
+        }
+        Ok(_) => Ok(()),
+        Err(problem) => Err(problem.errors().first().cloned().map_or(problem, invalid)),
+    }
 }
