@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`api`] | HTTP: routes, documents, problem details, OpenAPI |
 //! | [`worker`] | the pool: devices, batching, progress, cancellation |
-//! | [`jobs`] | what must not be lost: job states, the store, stimuli |
+//! | [`jobs`] | what must not be lost: jobs and studies, their states, the store, stimuli |
 //! | [`study`] | compares settings on the same units, starts and passes: plans, runs, statistics, reports |
 //! | [`maximize`] | activation maximization: objective, transforms, optimizer, gate schedule, the loop |
 //! | [`calibrate`] | what a folder of natural images does to the units of a model |

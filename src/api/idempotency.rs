@@ -1,12 +1,12 @@
-//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a repeated submission makes no second job.
+//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a repeated submission makes no second job or study.
 
 use axum::http::HeaderMap;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::parameters::refused;
 use super::problem::Problem;
 use crate::jobs::Idempotency;
-use crate::maximize::Request;
 
 const NAME: &str = "Idempotency-Key";
 /// Longest key in characters.
@@ -18,7 +18,7 @@ const LONGEST: usize = 255;
 ///
 /// # Errors
 /// When the key is not 1 to 255 printable ASCII characters, or there are several.
-pub(super) fn read(headers: &HeaderMap, request: &Request) -> Result<Option<Idempotency>, Problem> {
+pub(super) fn read(headers: &HeaderMap, request: &impl Serialize) -> Result<Option<Idempotency>, Problem> {
     let mut lines = headers.get_all(NAME).into_iter();
     let Some(line) = lines.next() else { return Ok(None) };
     if lines.next().is_some() {
@@ -41,10 +41,11 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+    use crate::maximize::Request;
 
     fn key(lines: &[&[u8]], body: &str) -> Result<Option<Idempotency>, Problem> {
         let value = |line: &&[u8]| (NAME.parse().unwrap(), HeaderValue::from_bytes(line).unwrap());
-        read(&lines.iter().map(value).collect(), &serde_json::from_str(body).unwrap())
+        read(&lines.iter().map(value).collect(), &serde_json::from_str::<Request>(body).unwrap())
     }
 
     const BODY: &str = r#"{"model": "m", "objective": "logits:1", "steps": 4}"#;

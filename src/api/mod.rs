@@ -3,8 +3,10 @@
 //! [`router`] holds every call. A handler parses and checks, asks the job store or the models, and answers; it never runs
 //! a network itself. Every error is a [`problem`] document.
 
+mod accepted;
 mod body;
 mod etag;
+mod events;
 mod explain;
 mod failure;
 mod health;
@@ -20,6 +22,7 @@ mod parameters;
 mod prefer;
 pub mod problem;
 mod server;
+mod studies;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,14 +39,16 @@ use uuid::Uuid;
 
 pub use server::{Bounds, Server};
 
+use crate::Invalid;
 use crate::config::Config;
-use crate::jobs::{Job, Store};
+use crate::jobs::{Job, Store, Study};
 use crate::maximize::{Limits, Request, Resolved};
 use crate::network::Model;
 use crate::network::catalog::Models;
 use crate::worker::Pool;
 use loader::Loader;
 use problem::{Kind, Problem};
+use studies::Summaries;
 
 /// What handlers work with. Clones share it.
 #[derive(Clone)]
@@ -56,6 +61,7 @@ struct Parts {
     pool: Arc<Pool>,
     metrics: PrometheusHandle,
     ending: CancellationToken,
+    summaries: Summaries,
     /// Requests whose images are read at a time: an image takes a second and some hundred megabytes at worst.
     reading: Semaphore,
 }
@@ -78,8 +84,8 @@ impl Api {
     ) -> Result<Self, BuildError> {
         let models = Loader::new(models, config.model_timeout);
         let metrics = metrics::recorder()?;
-        let reading = Semaphore::new(READING);
-        Ok(Self(Arc::new(Parts { config, store, models, pool, metrics, ending, reading })))
+        let (summaries, reading) = (Summaries::default(), Semaphore::new(READING));
+        Ok(Self(Arc::new(Parts { config, store, models, pool, metrics, ending, summaries, reading })))
     }
 
     fn config(&self) -> &Config {
@@ -109,14 +115,21 @@ impl Api {
     /// What the request means for its model.
     async fn resolve(&self, request: Request, model: Arc<Model>) -> Result<Resolved, Problem> {
         let limits = self.config().limits();
-        let resolved = if request.has_images() {
-            let _turn = self.0.reading.acquire().await.map_err(Problem::internal)?;
-            let read = tokio::task::spawn_blocking(move || request.resolve(&model, &limits));
-            read.await.map_err(Problem::internal)?
+        if request.has_images() {
+            self.at_leisure(move || request.resolve(&model, &limits)).await
         } else {
-            request.resolve(&model, &limits)
-        };
-        resolved.map_err(|error| Problem::invalid(Kind::InvalidRequest, error))
+            request.resolve(&model, &limits).map_err(|error| Problem::invalid(Kind::InvalidRequest, error))
+        }
+    }
+
+    /// What may take a while, away from the tasks that answer, and not too much of it at a time.
+    async fn at_leisure<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Invalid> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let _turn = self.0.reading.acquire().await.map_err(Problem::internal)?;
+        let done = tokio::task::spawn_blocking(work).await.map_err(Problem::internal)?;
+        done.map_err(|error| Problem::invalid(Kind::InvalidRequest, error))
     }
 
     /// The job with this id.
@@ -125,13 +138,27 @@ impl Api {
         job.ok_or_else(|| Problem::new(Kind::UnknownJob, format!("there is no job {id}")))
     }
 
+    /// The study with this id.
+    async fn study(&self, id: Uuid) -> Result<Study, Problem> {
+        let study = self.store().study(id).await.map_err(Problem::internal)?;
+        study.ok_or_else(|| studies::unknown(id))
+    }
+
     /// The job when it has ended, when the time is over, or when the server shuts down.
     async fn wait(&self, job: Job, limit: Duration) -> Result<Job, Problem> {
         let ended = self.store().wait(job.id, limit);
-        let ended = self.0.ending.run_until_cancelled(ended).await;
-        match ended {
+        match self.ending().run_until_cancelled(ended).await {
             Some(ended) => Ok(ended.map_err(Problem::internal)?.unwrap_or(job)),
             None => self.job(job.id).await,
+        }
+    }
+
+    /// The study, likewise.
+    async fn wait_for_study(&self, study: Study, limit: Duration) -> Result<Study, Problem> {
+        let ended = self.store().wait_for_study(study.id, limit);
+        match self.ending().run_until_cancelled(ended).await {
+            Some(ended) => Ok(ended.map_err(Problem::internal)?.unwrap_or(study)),
+            None => self.study(study.id).await,
         }
     }
 }
@@ -140,6 +167,7 @@ impl Api {
 fn calls() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(openapi::frame())
         .merge(jobs::router())
+        .merge(studies::router())
         .merge(models::router())
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))

@@ -23,6 +23,7 @@ const PATH: &str = "/openapi.json";
     ),
     tags(
         (name = "jobs", description = "Requests for stimuli, from submission to result."),
+        (name = "studies", description = "Requests that compare settings on the same units, starts and passes."),
         (name = "models", description = "What can be looked into."),
         (name = "operation", description = "Probes and metrics."),
         (name = "about", description = "Documentation."),
@@ -50,6 +51,9 @@ pub(super) fn render(document: &utoipa::openapi::OpenApi, limits: &Limits) -> Re
     set("/properties/size/items", "minimum", json!(1));
     set("/properties/size/items", "maximum", json!(limits.side));
     set("/properties/objectives", "maxItems", json!(limits.objectives));
+    if let Some(Value::Object(schema)) = document.pointer_mut("/components/schemas/StudyRequest/properties/steps") {
+        schema.insert("maximum".into(), json!(limits.steps));
+    }
     let copies = "/components/schemas/Diversity/properties/copies";
     if let Some(Value::Object(schema)) = document.pointer_mut(copies) {
         schema.insert("maximum".into(), json!(limits.objectives));

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::problem::{Kind, Problem};
 use crate::Invalid;
+use crate::jobs::{Cursor, JobState};
 
 /// A parameter that cannot be used.
 pub(super) fn refused(name: &str, value: impl ToString, expected: impl Into<String>) -> Problem {
@@ -35,10 +36,20 @@ impl InPath {
 
     /// The parameter `id` of a job.
     pub fn job(&self) -> Result<Uuid, Problem> {
+        self.id("a job")
+    }
+
+    /// The parameter `id` of a study.
+    pub fn study(&self) -> Result<Uuid, Problem> {
+        self.id("a study")
+    }
+
+    fn id(&self, what: &str) -> Result<Uuid, Problem> {
         let text = self.text("id");
         // Only the usual form, with hyphens: one job, one URL.
         let id = Some(text).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
-        id.ok_or_else(|| refused("id", text, "the id of a job, such as 0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a"))
+        let expected = || format!("the id of {what}, such as 0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a");
+        id.ok_or_else(|| refused("id", text, expected()))
     }
 
     /// A whole number from 0 to `most`.
@@ -46,6 +57,11 @@ impl InPath {
         whole_number(name, self.text(name), 0, most)
     }
 }
+
+/// Most jobs or studies on a page.
+const MOST_ON_PAGE: usize = 100;
+/// Jobs or studies on a page unless asked for.
+const ON_PAGE: usize = 20;
 
 /// The parameters of the query.
 pub(super) struct InQuery(Vec<(String, String)>);
@@ -83,6 +99,19 @@ impl InQuery {
         let found = choices.iter().find(|(word, _)| *word == text);
         let words = || choices.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
         found.map(|&(_, choice)| Some(choice)).ok_or_else(|| refused(name, &text, one_of(words())))
+    }
+
+    /// Takes the `state` of jobs or studies out.
+    pub fn take_state(&mut self) -> Result<Option<JobState>, Problem> {
+        self.take_choice("state", &JobState::ALL.map(|state| (state.as_str(), state)))
+    }
+
+    /// Takes out which page of a list is asked for: `cursor` and `limit`.
+    pub fn take_page(&mut self) -> Result<(Option<Cursor>, u32), Problem> {
+        let cursor = self.take("cursor")?.map(|text| text.parse()).transpose();
+        let cursor = cursor.map_err(|error| Problem::invalid(Kind::InvalidParameter, error))?;
+        let limit = self.take_number("limit", 1, MOST_ON_PAGE)?.unwrap_or(ON_PAGE);
+        Ok((cursor, u32::try_from(limit).map_err(Problem::internal)?))
     }
 
     /// Refuses what was not taken out: a misspelt parameter must not go unnoticed.

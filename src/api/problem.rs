@@ -26,6 +26,8 @@ pub enum Kind {
     NotFound,
     /// No such job.
     UnknownJob,
+    /// No such study.
+    UnknownStudy,
     /// No such stimulus.
     UnknownStimulus,
     /// No such image.
@@ -44,6 +46,10 @@ pub enum Kind {
     RequestTimeout,
     /// The job has not ended.
     JobNotFinished,
+    /// The study has not ended.
+    StudyNotFinished,
+    /// The study has no runs yet.
+    NoRunsYet,
     /// The body is too large.
     BodyTooLarge,
     /// The body is not declared as JSON.
@@ -76,12 +82,13 @@ struct Entry {
 
 impl Kind {
     /// Every kind, by status.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::InvalidParameter,
         Self::MalformedJson,
         Self::MalformedForm,
         Self::NotFound,
         Self::UnknownJob,
+        Self::UnknownStudy,
         Self::UnknownStimulus,
         Self::UnknownImage,
         Self::UnknownModel,
@@ -91,6 +98,8 @@ impl Kind {
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::JobNotFinished,
+        Self::StudyNotFinished,
+        Self::NoRunsYet,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
         Self::InvalidRequest,
@@ -135,6 +144,12 @@ impl Kind {
                 "unknown-job",
                 "There is no such job",
                 "No job has this id: it was never accepted, or it was deleted.",
+            ),
+            Self::UnknownStudy => (
+                StatusCode::NOT_FOUND,
+                "unknown-study",
+                "There is no such study",
+                "No study has this id: it was never accepted, or it was deleted.",
             ),
             Self::UnknownStimulus => (
                 StatusCode::NOT_FOUND,
@@ -193,6 +208,18 @@ impl Kind {
                 "The job has not ended",
                 "Only a job that has ended can be deleted. Cancel it first, or wait.",
             ),
+            Self::StudyNotFinished => (
+                StatusCode::CONFLICT,
+                "study-not-finished",
+                "The study has not ended",
+                "Only a study that has ended can be deleted. Cancel it first, or wait.",
+            ),
+            Self::NoRunsYet => (
+                StatusCode::CONFLICT,
+                "no-runs-yet",
+                "The study has no runs yet",
+                "There is nothing to show of this study: none of its runs is done. `detail` says where it stands.",
+            ),
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
@@ -236,7 +263,7 @@ impl Kind {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "queue-full",
                 "The queue is full",
-                "As many jobs wait as this server accepts. Send the request again after the time in Retry-After.",
+                "As many jobs, or studies, wait as this server accepts. Send the request again after the time in Retry-After.",
             ),
             Self::ModelUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,

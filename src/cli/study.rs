@@ -13,8 +13,8 @@ use proxygrad::config::{CpuOptions, Places};
 use proxygrad::engine;
 use proxygrad::network::{Model, catalog};
 use proxygrad::study::{
-    Design, Folder, Manner, Plan, Progress, StudyError, Summary, Toys, Variant, Variants, View, exhibit, perform,
-    report, summary,
+    DEFAULTS, Design, Folder, Manner, Plan, Progress, StudyError, Summary, Toys, Variant, Variants, View, exhibit,
+    perform, report, summary,
 };
 
 /// `proxygrad study`
@@ -39,7 +39,7 @@ pub struct Study {
     batch: u32,
 
     /// Units of each layer whose images are kept, of the first start.
-    #[arg(long, value_name = "N", default_value = "3")]
+    #[arg(long, value_name = "N", default_value_t = DEFAULTS.images)]
     images: usize,
 
     /// Keep the images of all runs.
@@ -74,23 +74,24 @@ struct Units {
     layers: Vec<String>,
 
     /// Units drawn from each layer.
-    #[arg(long, value_name = "N", default_value = "25")]
+    #[arg(long, value_name = "N", default_value_t = DEFAULTS.units)]
     units_per_layer: usize,
 
     /// Class logits drawn from each model.
-    #[arg(long, value_name = "N", default_value = "25")]
+    #[arg(long, value_name = "N", default_value_t = DEFAULTS.units)]
     logits: usize,
 
     /// How the positions of a channel become one number: mean, center, max or topFRACTION.
-    #[arg(long, value_name = "HOW", default_value = "mean")]
+    #[arg(long, value_name = "HOW", default_value = DEFAULTS.reduce)]
     reduce: String,
 
     /// Seed of the choice of units and of the starts.
-    #[arg(long, value_name = "SEED", default_value = "1", value_parser = clap::value_parser!(u64).range(..1 << 52))]
+    #[arg(long, value_name = "SEED", default_value_t = DEFAULTS.seed, value_parser = clap::value_parser!(u64).range(..1 << 52))]
     seed: u64,
 
     /// Starts of each unit.
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = DEFAULTS.seeds)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     seeds: u32,
 }
 
@@ -101,16 +102,17 @@ struct Compared {
     /// Arms: plain, redirect, decoupled, slope:P (fixed), anneal:P, soft, soft+polish, identity, true-proxy,
     /// true-proxy:P (fixed), auto, preset:NAME, or arms of the plan file.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    #[arg(default_value = "plain,redirect,slope:0.1,soft+polish,anneal:0.3,identity,true-proxy")]
+    #[arg(default_value = DEFAULTS.arms)]
     arms: Vec<String>,
 
     /// How images are made; each method has its own tables: pixel, fourier, maco, transforms and preset:NAME, joined by
     /// +, or methods of the plan file.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "pixel")]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = DEFAULTS.methods)]
     methods: Vec<String>,
 
     /// Steps of an arm whose step costs two passes; dearer arms get fewer, so that all spend the same passes.
-    #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = DEFAULTS.steps)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: u32,
 
     /// TOML or JSON file with arms and methods of one's own, as parts of a request: [[arms]] and [[methods]], each with
@@ -269,12 +271,13 @@ impl Units {
 
 /// A plan's fields as the flags that they came from.
 fn as_flag(invalid: &Invalid) -> Invalid {
-    let name = |c: char| c.is_ascii_lowercase() || c == '_';
-    match invalid.field.split(['[', '.']).next() {
-        Some(field) if !field.is_empty() && field.chars().all(name) => {
-            Invalid { field: format!("--{}", field.replace('_', "-")), ..invalid.clone() }
-        }
-        _ => invalid.clone(),
+    let of_model = |field: &&str| field.starts_with("models[") && field.contains("].layers[");
+    let field = Some(&*invalid.field).filter(|field| !of_model(field)).unwrap_or("layers");
+    let end = field.find(['[', '.']).unwrap_or(field.len());
+    let (name, rest) = field.split_at(end);
+    match !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+        true => Invalid { field: format!("--{}{rest}", name.replace('_', "-")), ..invalid.clone() },
+        false => invalid.clone(),
     }
 }
 

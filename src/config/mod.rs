@@ -19,6 +19,7 @@ pub use file::{ConfigError, with_file};
 use crate::engine::{CpuSettings, Instructions};
 use crate::maximize::Limits;
 use crate::network::catalog::{ModelsConfig, PackageIndex};
+use crate::study::Bounds;
 
 /// Every setting of `proxygrad serve`.
 #[derive(Debug, Clone, clap::Args)]
@@ -65,17 +66,17 @@ pub struct Config {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024), help_heading = "Jobs")]
     pub max_batch: usize,
 
-    /// Most jobs that wait; a further one is refused with 503 until there is room: 1 to 1000000.
+    /// Most jobs that wait, and as many studies; a further one is refused with 503 until there is room: 1 to 1000000.
     #[arg(long, env = "PROXYGRAD_QUEUE_LIMIT", value_name = "N", default_value = "1000")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Jobs")]
     pub queue_limit: u32,
 
-    /// Longest time that a job may run: 1s to 7d.
+    /// Longest time that a job, or a batch of a study, may run: 1s to 7d.
     #[arg(long, env = "PROXYGRAD_JOB_TIME_LIMIT", value_name = "TIME", default_value = "10m")]
     #[arg(value_parser = quantity::duration(1, 7 * 86_400), help_heading = "Jobs")]
     pub job_time_limit: Duration,
 
-    /// Most steps of a job: 1 to 1000000.
+    /// Most steps of a job or of a run of a study: 1 to 1000000.
     #[arg(long, env = "PROXYGRAD_MAX_STEPS", value_name = "N", default_value_t = Limits::default().steps)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Jobs")]
     pub max_steps: u32,
@@ -89,6 +90,11 @@ pub struct Config {
     #[arg(long, env = "PROXYGRAD_MAX_OBJECTIVES", value_name = "N", default_value_t = Limits::default().objectives)]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024), help_heading = "Jobs")]
     pub max_objectives: usize,
+
+    /// Most runs of a study: 1 to 1000000.
+    #[arg(long, env = "PROXYGRAD_MAX_STUDY_RUNS", value_name = "N", default_value = "10000")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000), help_heading = "Jobs")]
+    pub max_study_runs: usize,
 
     /// How the CPU computes.
     #[command(flatten)]
@@ -214,6 +220,11 @@ impl Config {
         let matches = command.get_matches_from(["defaults"]);
         // The defaults of the struct satisfy the struct's own parsers, so neither call can end the process.
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// The largest studies that are accepted.
+    pub fn bounds(&self) -> Bounds {
+        Bounds { request: self.limits(), runs: self.max_study_runs }
     }
 
     /// The largest requests that are accepted.

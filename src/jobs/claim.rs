@@ -12,6 +12,7 @@ use super::job::{Job, JobProblem, JobState, ProblemCode};
 use super::metrics;
 use super::row::{self, columns};
 use super::store::{Store, Write};
+use super::table::Table;
 
 /// A running job that its claimer, and nobody else, may end.
 #[derive(Debug)]
@@ -24,16 +25,17 @@ pub struct Claim {
     pub canceled: CancellationToken,
 }
 
-/// The right to end one run of one job. It is void once the job was requeued or has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// The right to end one run of one job or study. It is void once that was requeued or has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// The job.
-    pub job: Uuid,
+    /// The job or study.
+    pub id: Uuid,
+    pub(super) table: Table,
     pub(super) number: i64,
 }
 
 impl Store {
-    /// Says when a job joins the queue: mark it unchanged, look for work, then wait for a change, and no job is missed.
+    /// Says when a job or study joins the queue: mark it unchanged, look for work, then wait for a change, and no job is missed.
     pub fn arrivals(&self) -> watch::Receiver<()> {
         self.inner.arrivals.subscribe()
     }
@@ -91,7 +93,7 @@ impl Store {
         for (id, error) in damaged {
             tracing::error!(job.id = %id, job.state = "failed", %error, "job cannot be read");
             self.tell_state(id, JobState::Failed);
-            metrics::ended(JobState::Failed, None);
+            metrics::ended(Table::Jobs, JobState::Failed, None);
         }
         if started.is_empty() {
             return Ok(None);
@@ -109,11 +111,11 @@ impl Store {
         self.running().insert(job.id, canceled.clone());
         self.inner.feed.publish(job.id, Event::State { state: JobState::Running });
         let queued_ms = row::milliseconds(job.created_at, job.started_at);
-        metrics::started(queued_ms);
+        metrics::started(Table::Jobs, queued_ms);
         tracing::info!(
             job.id = %job.id, job.state = "running", job.attempts, model = job.model, queued_ms, "job started"
         );
-        Claim { lease: Lease { job: job.id, number }, job, canceled }
+        Claim { lease: Lease { id: job.id, table: Table::Jobs, number }, job, canceled }
     }
 }
 

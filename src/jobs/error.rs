@@ -31,9 +31,9 @@ pub enum StoreError {
     #[error("stimuli: {0}")]
     Objects(#[from] object_store::Error),
     /// What is stored is not what was written.
-    #[error("job {id}: stored data is damaged: {why}")]
+    #[error("{id}: stored data is damaged: {why}")]
     Damaged {
-        /// The job.
+        /// The job or study.
         id: Uuid,
         /// What does not fit.
         why: String,
@@ -49,13 +49,13 @@ pub enum StoreError {
     CutShort(String),
 }
 
-/// Why a job was not accepted.
+/// Why a job or study was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// As many jobs wait as may.
-    #[error("the queue is full: {limit} jobs are waiting")]
+    /// As many jobs, or studies, wait as may.
+    #[error("the queue is full: {limit} are waiting")]
     QueueFull {
-        /// Most jobs that may wait.
+        /// Most that may wait.
         limit: u64,
     },
     /// The idempotency key was used for another request.

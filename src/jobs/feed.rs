@@ -1,6 +1,6 @@
-//! What happens to jobs while they run, for whoever watches: events in memory.
+//! What happens to jobs and studies while they run, for whoever watches: events in memory.
 //!
-//! Every job has a channel while it is watched or running: a ring of its latest events with increasing ids. Readers pull
+//! Every job, and every study just so, has a channel while it is watched or running: a ring of its latest events with increasing ids. Readers pull
 //! from the ring at their own pace; one who is too slow, or comes late, is told how many events it missed. A channel goes
 //! some time after its job has ended, so memory is bounded by the jobs that live.
 
@@ -17,17 +17,18 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::job::{JobState, Progress};
+use super::study::StudyProgress;
 
 /// Events that a job's channel remembers.
 const RING: usize = 256;
 /// How long a channel outlives its job's terminal state.
 const RETENTION: Duration = Duration::from_secs(60);
 
-/// Something that happened to a job.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+/// Something that happened to a job or a study.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Event {
-    /// The job went into another state.
+    /// It went into another state.
     State {
         /// The new state.
         state: JobState,
@@ -43,6 +44,8 @@ pub enum Event {
         /// The objective's value on this stimulus as it is; null in JSON when not finite.
         score: f32,
     },
+    /// A study has come further.
+    Study(StudyProgress),
 }
 
 impl Event {
@@ -50,13 +53,13 @@ impl Event {
     pub fn name(&self) -> &'static str {
         match self {
             Self::State { .. } => "state",
-            Self::Progress { .. } => "progress",
+            Self::Progress { .. } | Self::Study(_) => "progress",
         }
     }
 }
 
-/// What a watcher of a job reads.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What a watcher of a job or a study reads.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Update {
     /// An event.
     Event {
@@ -103,7 +106,8 @@ struct Ring {
     events: VecDeque<(u64, Event)>,
     /// The latest state stays known when progress pushes it out of the ring.
     state: Option<(u64, JobState)>,
-    progress: Option<Progress>,
+    /// The latest event that told how far it is, while it stays in its state.
+    progress: Option<Event>,
     closed: bool,
 }
 
@@ -128,9 +132,9 @@ impl Feed {
     pub fn publish(&self, job: Uuid, event: Event) {
         let channel = {
             let mut channels = self.channels();
-            match (channels.by_job.get(&job), event) {
+            match (channels.by_job.get(&job), &event) {
                 (Some(channel), _) => Arc::clone(channel),
-                (None, Event::Progress { .. }) => return,
+                (None, Event::Progress { .. } | Event::Study(_)) => return,
                 (None, Event::State { .. }) if channels.closed => return,
                 (None, Event::State { .. }) => {
                     let channel = Arc::new(Channel::new());
@@ -146,8 +150,24 @@ impl Feed {
 
     /// How far a running job is, as far as it has told.
     pub fn progress(&self, job: Uuid) -> Option<Progress> {
+        match self.latest(job)? {
+            Event::Progress { step, steps, .. } => Some(Progress { step, steps }),
+            Event::State { .. } | Event::Study(_) => None,
+        }
+    }
+
+    /// How far a running study is, as far as it has told.
+    pub fn study_progress(&self, study: Uuid) -> Option<StudyProgress> {
+        match self.latest(study)? {
+            Event::Study(progress) => Some(progress),
+            Event::State { .. } | Event::Progress { .. } => None,
+        }
+    }
+
+    fn latest(&self, job: Uuid) -> Option<Event> {
         let channel = self.channels().by_job.get(&job).cloned()?;
-        lock(&channel.ring).progress
+        let ring = lock(&channel.ring);
+        ring.progress.clone()
     }
 
     /// Number of jobs with a channel in memory.
@@ -265,14 +285,15 @@ impl Ring {
         if self.closed {
             return false;
         }
-        match event {
-            Event::State { state } if self.state.is_some_and(|(_, known)| known == state) => return false,
-            Event::State { state } => {
+        match &event {
+            Event::State { state } if self.state.is_some_and(|(_, known)| known == *state) => return false,
+            &Event::State { state } => {
                 self.state = Some((self.next, state));
                 self.progress = None;
                 self.closed = state.is_terminal();
             }
-            Event::Progress { step, steps, .. } => self.progress = Some(Progress { step, steps }),
+            Event::Study(_) if self.progress.as_ref() == Some(&event) => return false,
+            Event::Progress { .. } | Event::Study(_) => self.progress = Some(event.clone()),
         }
         if self.events.len() == RING {
             self.events.pop_front();
@@ -287,7 +308,7 @@ impl Ring {
         let pinned = self.state.map(|(id, state)| (id, Event::State { state })).filter(|(id, _)| *id >= from);
         let oldest = self.events.front().map_or(self.next, |(id, _)| *id);
         let offset = usize::try_from(from.saturating_sub(oldest)).unwrap_or(usize::MAX);
-        let in_ring = self.events.get(offset).copied();
+        let in_ring = self.events.get(offset).cloned();
         match (pinned, in_ring) {
             (Some(pinned), Some(in_ring)) => Some(if pinned.0 < in_ring.0 { pinned } else { in_ring }),
             (pinned, in_ring) => pinned.or(in_ring),

@@ -18,6 +18,7 @@ use super::job::{JobProblem, JobState, ProblemCode, Stimulus, StoredAnimation};
 use super::metrics;
 use super::row;
 use super::store::{Store, Write};
+use super::table::{Table, note, query};
 use crate::maximize::Outcome;
 
 /// Runs of a job that may be interrupted; the last of them fails it.
@@ -25,7 +26,7 @@ pub const MOST_ATTEMPTS: u32 = 3;
 
 /// What is stored of a job's end.
 #[derive(Default)]
-struct End {
+pub(super) struct End {
     stimuli: Option<String>,
     problem: Option<JobProblem>,
     step: u32,
@@ -64,7 +65,7 @@ impl Store {
     /// # Errors
     /// When the database fails; the job is still running then.
     pub async fn fail(&self, lease: Lease, problem: JobProblem) -> Result<bool, StoreError> {
-        let end = End { problem: Some(problem), step: self.step(lease.job), stimuli: None };
+        let end = End { problem: Some(problem), step: self.step(lease.id), stimuli: None };
         self.end(lease, JobState::Failed, end).await
     }
 
@@ -73,7 +74,7 @@ impl Store {
     /// # Errors
     /// When the database fails; the job is still running then.
     pub async fn canceled(&self, lease: Lease) -> Result<bool, StoreError> {
-        let end = End { step: self.step(lease.job), ..End::default() };
+        let end = End { step: self.step(lease.id), ..End::default() };
         self.end(lease, JobState::Canceled, end).await
     }
 
@@ -95,14 +96,14 @@ impl Store {
         self.give_back(leases, true).await
     }
 
-    async fn end(&self, lease: Lease, state: JobState, end: End) -> Result<bool, StoreError> {
+    pub(super) async fn end(&self, lease: Lease, state: JobState, end: End) -> Result<bool, StoreError> {
         self.detached(move |store| async move {
             let mut write = store.write().await?;
             let ended = write.end(lease, state, &end).await?;
             let _turn = write.commit().await?;
             match &ended {
-                Some(ended) => store.tell_end(lease.job, state, &end, ended),
-                None => tracing::debug!(job.id = %lease.job, job.state = %state, "end of a void run ignored"),
+                Some(ended) => store.tell_end(lease, state, &end, ended),
+                None => note!(debug, lease.table, lease.id, state, "end of a void run ignored"),
             }
             Ok(ended.is_some())
         })
@@ -115,24 +116,28 @@ impl Store {
             let mut write = store.write().await?;
             let mut told = Vec::new();
             for lease in leases {
-                let end = End { step: store.step(lease.job), ..End::default() };
-                let select = sqlx::query(
-                    "SELECT cancel_requested, attempts FROM jobs WHERE id = ? AND lease = ? AND state = 'running'",
+                let end = End { step: store.step(lease.id), ..End::default() };
+                let select = query!(
+                    lease.table,
+                    "SELECT cancel_requested, attempts FROM ",
+                    " WHERE id = ? AND lease = ? AND state = 'running'"
                 );
-                let select = select.bind(row::key(lease.job)).bind(lease.number);
+                let select = select.bind(row::key(lease.id)).bind(lease.number);
                 let Some(found) = select.fetch_optional(&mut *write.tx).await? else { continue };
                 if found.try_get("cancel_requested")? {
                     let ended = write.end(lease, JobState::Canceled, &end).await?;
                     told.push((lease, JobState::Canceled, end, ended));
                 } else if counts && found.try_get::<u32, _>("attempts")? >= MOST_ATTEMPTS {
-                    let end = End { problem: Some(interrupted()), ..end };
+                    let end = End { problem: Some(interrupted(lease.table)), ..end };
                     let ended = write.end(lease, JobState::Failed, &end).await?;
                     told.push((lease, JobState::Failed, end, ended));
                 } else {
-                    let update = sqlx::query(
-                        "UPDATE jobs SET state = 'queued', started_at = NULL, attempts = attempts - ? WHERE id = ?",
+                    let update = query!(
+                        lease.table,
+                        "UPDATE ",
+                        " SET state = 'queued', started_at = NULL, attempts = MAX(attempts - ?, 0) WHERE id = ?"
                     );
-                    let update = update.bind(if counts { 0 } else { 1 }).bind(row::key(lease.job));
+                    let update = update.bind(if counts { 0 } else { 1 }).bind(row::key(lease.id));
                     update.execute(&mut *write.tx).await?;
                     told.push((lease, JobState::Queued, end, None));
                 }
@@ -140,8 +145,8 @@ impl Store {
             let _turn = write.commit().await?;
             for (lease, state, end, ended) in told {
                 match ended {
-                    Some(ended) => store.tell_end(lease.job, state, &end, &ended),
-                    None => store.tell_requeued(lease.job),
+                    Some(ended) => store.tell_end(lease, state, &end, &ended),
+                    None => store.tell_requeued(lease),
                 }
             }
             Ok(())
@@ -151,30 +156,36 @@ impl Store {
 
     /// Ends or requeues what was running when the last process ended.
     pub(super) async fn recover(&self) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let now = row::now();
-        let cancel = sqlx::query(
-            "UPDATE jobs SET state = 'canceled', finished_at = ? WHERE state = 'running' AND cancel_requested = 1",
-        );
-        let canceled = cancel.bind(now).execute(&mut *write.tx).await?.rows_affected();
-        let fail = sqlx::query(
-            "UPDATE jobs SET state = 'failed', finished_at = ?, problem = ? WHERE state = 'running' AND attempts >= ?",
-        );
-        let fail = fail.bind(now).bind(row::json(&interrupted())?).bind(MOST_ATTEMPTS);
-        let failed = fail.execute(&mut *write.tx).await?.rows_affected();
-        let requeue = sqlx::query("UPDATE jobs SET state = 'queued', started_at = NULL WHERE state = 'running'");
-        let requeued = requeue.execute(&mut *write.tx).await?.rows_affected();
-        drop(write.commit().await?);
-        metrics::recovered(canceled, failed, requeued);
-        if canceled + failed + requeued > 0 {
-            tracing::warn!(requeued, failed, canceled, "jobs of an interrupted process found");
+        for table in [Table::Jobs, Table::Studies] {
+            let mut write = self.write().await?;
+            let now = row::now();
+            let cancel = query!(
+                table,
+                "UPDATE ",
+                " SET state = 'canceled', finished_at = ? WHERE state = 'running' AND cancel_requested = 1"
+            );
+            let canceled = cancel.bind(now).execute(&mut *write.tx).await?.rows_affected();
+            let fail = query!(
+                table,
+                "UPDATE ",
+                " SET state = 'failed', finished_at = ?, problem = ? WHERE state = 'running' AND attempts >= ?"
+            );
+            let fail = fail.bind(now).bind(row::json(&interrupted(table))?).bind(MOST_ATTEMPTS);
+            let failed = fail.execute(&mut *write.tx).await?.rows_affected();
+            let requeue = query!(table, "UPDATE ", " SET state = 'queued', started_at = NULL WHERE state = 'running'");
+            let requeued = requeue.execute(&mut *write.tx).await?.rows_affected();
+            drop(write.commit().await?);
+            metrics::recovered(table, canceled, failed, requeued);
+            if canceled + failed + requeued > 0 {
+                tracing::warn!(kind = %table, requeued, failed, canceled, "work of an interrupted process found");
+            }
         }
         Ok(())
     }
 
-    /// Ends the run of a job, if this process has one.
-    pub(super) fn stop_run(&self, job: Uuid) {
-        if let Some(canceled) = self.running().get(&job) {
+    /// Ends the run of a job or study, if this process has one.
+    pub(super) fn stop_run(&self, id: Uuid) {
+        if let Some(canceled) = self.running().get(&id) {
             canceled.cancel();
         }
     }
@@ -188,36 +199,36 @@ impl Store {
         self.inner.feed.progress(job).map_or(0, |progress| progress.step)
     }
 
-    /// Tells watchers, log and metrics that a job has ended.
-    fn tell_end(&self, job: Uuid, state: JobState, end: &End, ended: &Ended) {
-        self.tell_state(job, state);
+    /// Tells watchers, log and metrics that a job or study has ended.
+    fn tell_end(&self, Lease { id, table, .. }: Lease, state: JobState, end: &End, ended: &Ended) {
+        self.tell_state(id, state);
         let run_ms = ended.started_at.map(|from| row::milliseconds(from, ended.finished_at));
-        metrics::ended(state, run_ms);
+        metrics::ended(table, state, run_ms);
         let model = &ended.model;
         match &end.problem {
-            Some(JobProblem { code, detail }) => tracing::warn!(
-                job.id = %job, job.state = %state, model, duration_ms = run_ms, code = code.as_str(), detail,
-                "job failed"
-            ),
-            None => tracing::info!(job.id = %job, job.state = %state, model, duration_ms = run_ms, "job ended"),
+            Some(JobProblem { code, detail }) => {
+                let code = code.as_str();
+                note!(warn, table, id, state, "failed", model, duration_ms = run_ms, code, detail);
+            }
+            None => note!(info, table, id, state, "ended", model, duration_ms = run_ms),
         }
     }
 
-    fn tell_requeued(&self, job: Uuid) {
-        self.tell_state(job, JobState::Queued);
-        metrics::requeued();
+    fn tell_requeued(&self, Lease { id, table, .. }: Lease) {
+        self.tell_state(id, JobState::Queued);
+        metrics::requeued(table);
         self.inner.arrivals.send_replace(());
-        tracing::info!(job.id = %job, job.state = "queued", "job requeued");
+        note!(info, table, id, JobState::Queued, "requeued");
     }
 
-    /// Tells watchers the state of a job that runs no more.
-    pub(super) fn tell_state(&self, job: Uuid, state: JobState) {
-        self.running().remove(&job);
-        self.inner.feed.publish(job, Event::State { state });
+    /// Tells watchers the state of a job or study that runs no more.
+    pub(super) fn tell_state(&self, id: Uuid, state: JobState) {
+        self.running().remove(&id);
+        self.inner.feed.publish(id, Event::State { state });
     }
 }
 
-/// What log and metrics want to know of a job that ended.
+/// What log and metrics want to know of a job or study that ended.
 struct Ended {
     model: String,
     started_at: Option<OffsetDateTime>,
@@ -228,20 +239,30 @@ impl Write<'_> {
     /// Ends the run under this lease; nothing when the lease is void.
     async fn end(&mut self, lease: Lease, state: JobState, end: &End) -> Result<Option<Ended>, StoreError> {
         let now = row::now();
-        let update = sqlx::query(
-            "UPDATE jobs SET state = ?, finished_at = ?, step = ?, stimuli = ?, problem = ? \
-             WHERE id = ? AND lease = ? AND state = 'running' RETURNING model, started_at",
-        );
         let problem = end.problem.as_ref().map(row::json).transpose()?;
-        let update = update.bind(state.as_str()).bind(now).bind(end.step).bind(&end.stimuli).bind(problem);
-        let update = update.bind(row::key(lease.job)).bind(lease.number);
+        let update = match lease.table {
+            Table::Jobs => sqlx::query(
+                "UPDATE jobs SET state = ?, finished_at = ?, problem = ?, step = ?, stimuli = ? \
+                 WHERE id = ? AND lease = ? AND state = 'running' RETURNING model, started_at",
+            ),
+            Table::Studies => sqlx::query(
+                "UPDATE studies SET state = ?, finished_at = ?, problem = ? \
+                 WHERE id = ? AND lease = ? AND state = 'running' RETURNING models AS model, started_at",
+            ),
+        };
+        let update = update.bind(state.as_str()).bind(now).bind(problem);
+        let update = match lease.table {
+            Table::Jobs => update.bind(end.step).bind(&end.stimuli),
+            Table::Studies => update,
+        };
+        let update = update.bind(row::key(lease.id)).bind(lease.number);
         let Some(ended) = update.fetch_optional(&mut *self.tx).await? else { return Ok(None) };
         let started_at = ended.try_get::<Option<i64>, _>("started_at")?.and_then(|ms| row::time(ms).ok());
         Ok(Some(Ended { model: ended.try_get("model")?, started_at, finished_at: row::time(now).ok() }))
     }
 }
 
-fn interrupted() -> JobProblem {
-    let detail = format!("the service or its device went down {MOST_ATTEMPTS} times while this job ran");
+fn interrupted(table: Table) -> JobProblem {
+    let detail = format!("the service or its device went down {MOST_ATTEMPTS} times while this {table} ran");
     JobProblem::new(ProblemCode::Interrupted, detail)
 }

@@ -1,4 +1,4 @@
-//! What jobs tell the metrics.
+//! What jobs and studies tell the metrics.
 
 use std::time::Duration;
 
@@ -7,32 +7,68 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use super::error::StoreError;
 use super::job::JobState;
 use super::store::Store;
+use super::table::Table;
 
-const ACCEPTED: &str = "proxygrad_jobs_accepted_total";
-const ENDED: &str = "proxygrad_jobs_total";
-const REQUEUED: &str = "proxygrad_jobs_requeued_total";
-const QUEUE_SECONDS: &str = "proxygrad_job_queue_seconds";
-const RUN_SECONDS: &str = "proxygrad_job_run_seconds";
-const JOBS: &str = "proxygrad_queue_jobs";
+/// What the metrics of a kind of work are called.
+struct Names {
+    accepted: &'static str,
+    ended: &'static str,
+    requeued: &'static str,
+    queue_seconds: &'static str,
+    run_seconds: &'static str,
+    stored: &'static str,
+}
 
-/// Tells the metrics recorder what the metrics of jobs mean.
+const fn names(table: Table) -> Names {
+    match table {
+        Table::Jobs => Names {
+            accepted: "proxygrad_jobs_accepted_total",
+            ended: "proxygrad_jobs_total",
+            requeued: "proxygrad_jobs_requeued_total",
+            queue_seconds: "proxygrad_job_queue_seconds",
+            run_seconds: "proxygrad_job_run_seconds",
+            stored: "proxygrad_queue_jobs",
+        },
+        Table::Studies => Names {
+            accepted: "proxygrad_studies_accepted_total",
+            ended: "proxygrad_studies_total",
+            requeued: "proxygrad_studies_requeued_total",
+            queue_seconds: "proxygrad_study_queue_seconds",
+            run_seconds: "proxygrad_study_run_seconds",
+            stored: "proxygrad_queue_studies",
+        },
+    }
+}
+
+/// Tells the metrics recorder what the metrics of jobs and studies mean.
 pub fn describe_metrics() {
-    describe_counter!(ACCEPTED, "Jobs accepted");
-    describe_counter!(ENDED, "Jobs that reached a terminal state, by state");
-    describe_counter!(REQUEUED, "Runs that ended without a result and went back into the queue");
-    describe_histogram!(QUEUE_SECONDS, metrics::Unit::Seconds, "Time from a job's submission to the start of a run");
-    describe_histogram!(RUN_SECONDS, metrics::Unit::Seconds, "Time from the start of a job's last run to its end");
-    describe_gauge!(JOBS, "Jobs stored, by state");
+    let jobs = names(Table::Jobs);
+    describe_counter!(jobs.accepted, "Jobs accepted");
+    describe_counter!(jobs.ended, "Jobs that reached a terminal state, by state");
+    describe_counter!(jobs.requeued, "Runs that ended without a result and went back into the queue");
+    let seconds = metrics::Unit::Seconds;
+    describe_histogram!(jobs.queue_seconds, seconds, "Time from a job's submission to the start of a run");
+    describe_histogram!(jobs.run_seconds, seconds, "Time from the start of a job's last run to its end");
+    describe_gauge!(jobs.stored, "Jobs stored, by state");
+    let studies = names(Table::Studies);
+    describe_counter!(studies.accepted, "Studies accepted");
+    describe_counter!(studies.ended, "Studies that reached a terminal state, by state");
+    describe_counter!(studies.requeued, "Studies that were stopped before their end and went back into the queue");
+    describe_histogram!(studies.queue_seconds, seconds, "Time from a study's submission to its start");
+    describe_histogram!(studies.run_seconds, seconds, "Time from a study's last start to its end");
+    describe_gauge!(studies.stored, "Studies stored, by state");
 }
 
 impl Store {
-    /// Sets the gauges of jobs by state; to be called before metrics are read.
+    /// Sets the gauges of jobs and studies by state; to be called before metrics are read.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn measure(&self) -> Result<(), StoreError> {
-        for (state, jobs) in self.counts().await? {
-            gauge!(JOBS, "state" => state.as_str()).set(jobs as f64);
+        for table in [Table::Jobs, Table::Studies] {
+            for (state, stored) in self.count(table).await? {
+                gauge!(names(table).stored, "state" => state.as_str()).set(stored as f64);
+            }
         }
         Ok(())
     }
@@ -42,27 +78,28 @@ fn seconds(milliseconds: u64) -> f64 {
     Duration::from_millis(milliseconds).as_secs_f64()
 }
 
-pub(super) fn accepted() {
-    counter!(ACCEPTED).increment(1);
+pub(super) fn accepted(table: Table) {
+    counter!(names(table).accepted).increment(1);
 }
 
-pub(super) fn started(queued_ms: u64) {
-    histogram!(QUEUE_SECONDS).record(seconds(queued_ms));
+pub(super) fn started(table: Table, queued_ms: u64) {
+    histogram!(names(table).queue_seconds).record(seconds(queued_ms));
 }
 
-pub(super) fn ended(state: JobState, run_ms: Option<u64>) {
-    counter!(ENDED, "state" => state.as_str()).increment(1);
+pub(super) fn ended(table: Table, state: JobState, run_ms: Option<u64>) {
+    counter!(names(table).ended, "state" => state.as_str()).increment(1);
     if let Some(run_ms) = run_ms {
-        histogram!(RUN_SECONDS, "state" => state.as_str()).record(seconds(run_ms));
+        histogram!(names(table).run_seconds, "state" => state.as_str()).record(seconds(run_ms));
     }
 }
 
-pub(super) fn requeued() {
-    counter!(REQUEUED).increment(1);
+pub(super) fn requeued(table: Table) {
+    counter!(names(table).requeued).increment(1);
 }
 
-pub(super) fn recovered(canceled: u64, failed: u64, requeued: u64) {
-    counter!(ENDED, "state" => JobState::Canceled.as_str()).increment(canceled);
-    counter!(ENDED, "state" => JobState::Failed.as_str()).increment(failed);
-    counter!(REQUEUED).increment(requeued);
+pub(super) fn recovered(table: Table, canceled: u64, failed: u64, requeued: u64) {
+    let names = names(table);
+    counter!(names.ended, "state" => JobState::Canceled.as_str()).increment(canceled);
+    counter!(names.ended, "state" => JobState::Failed.as_str()).increment(failed);
+    counter!(names.requeued).increment(requeued);
 }

@@ -1,8 +1,10 @@
-//! What must not be lost: jobs, their states, and the stimuli they found.
+//! What must not be lost: jobs and studies, their states, and what they found.
 //!
 //! A job is a row of a SQLite database from its submission until somebody deletes it. Each change of its state is one
 //! commit; a terminal state never changes again. Running is a lease: a process that dies leaves its jobs `running`, and
 //! the next [`Store::open`] puts them back into the queue. PNGs lie in an object store beside the database.
+//!
+//! A study is a row, too, through the same states; its runs lie in a folder, and a study that was cut short goes on there.
 
 mod claim;
 mod error;
@@ -15,7 +17,10 @@ mod page;
 mod row;
 mod stimuli;
 mod store;
+mod studies;
+mod study;
 mod submit;
+mod table;
 
 pub use claim::{Claim, Lease};
 pub use error::{StoreError, SubmitError};
@@ -25,4 +30,6 @@ pub use job::{Idempotency, Job, JobProblem, JobState, NewJob, ProblemCode, Progr
 pub use metrics::describe_metrics;
 pub use page::{Cursor, JobFilter, Page};
 pub use store::{Deleted, Store, StoreConfig};
+pub use studies::StudyClaim;
+pub use study::{NewStudy, Study, StudyProgress};
 pub use submit::Submitted;

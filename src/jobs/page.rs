@@ -1,4 +1,4 @@
-//! Lists of jobs, page by page.
+//! Lists of jobs and studies, page by page.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ pub struct JobFilter {
     pub model: Option<String>,
 }
 
-/// Where the next page starts: behind a job. Written as text that a client hands back unread.
+/// Where the next page starts: behind a job or study. Written as text that a client hands back unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(pub(super) Uuid);
 
@@ -36,11 +36,11 @@ impl FromStr for Cursor {
     }
 }
 
-/// Some jobs of a list.
+/// Some jobs, or studies, of a list.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Page {
+pub struct Page<T = Job> {
     /// Newest first.
-    pub jobs: Vec<Job>,
+    pub items: Vec<T>,
     /// Where the next page starts; nothing on the last page.
     pub next: Option<Cursor>,
 }

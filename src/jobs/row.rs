@@ -1,5 +1,6 @@
-//! Jobs as rows of the database.
+//! Jobs and studies as rows of the database.
 
+use serde::de::DeserializeOwned;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
@@ -7,6 +8,7 @@ use uuid::Uuid;
 
 use super::error::StoreError;
 use super::job::{Job, JobState, Progress};
+use super::study::{Study, StudyProgress};
 use crate::maximize::Resolved;
 
 /// The columns that make a [`Job`], for `SELECT`.
@@ -17,6 +19,14 @@ macro_rules! columns {
     };
 }
 pub(super) use columns;
+
+/// The columns that make a [`Study`], for `SELECT`.
+macro_rules! study_columns {
+    () => {
+        "id, state, models, total, done, images, created_at, started_at, finished_at, cancel_requested, problem"
+    };
+}
+pub(super) use study_columns;
 
 /// The time now, to the millisecond, as it is stored.
 pub(super) fn now() -> i64 {
@@ -48,44 +58,70 @@ pub(super) fn id(row: &SqliteRow) -> Result<Uuid, StoreError> {
 /// Reads a job from its row.
 pub(super) fn job(row: &SqliteRow) -> Result<Job, StoreError> {
     let id = id(row)?;
-    let damaged = |column: &str, why: &dyn std::fmt::Display| {
-        let why = format!("{column}: {why}");
-        StoreError::Damaged { id, why }
-    };
-    let state = row.try_get::<&str, _>("state")?.parse::<JobState>().map_err(|e| damaged("state", &e))?;
-    let request: &str = row.try_get("request")?;
-    let Resolved { objectives, settings, seed, .. } =
-        serde_json::from_str(request).map_err(|e| damaged("request", &e))?;
-    let stimuli = match row.try_get::<Option<&str>, _>("stimuli")? {
-        Some(json) => serde_json::from_str(json).map_err(|e| damaged("stimuli", &e))?,
-        None => Vec::new(),
-    };
-    let problem = match row.try_get::<Option<&str>, _>("problem")? {
-        Some(json) => Some(serde_json::from_str(json).map_err(|e| damaged("problem", &e))?),
-        None => None,
-    };
-    let moment = |column: &str| -> Result<Option<OffsetDateTime>, StoreError> {
-        let milliseconds: Option<i64> = row.try_get(column)?;
-        milliseconds.map(time).transpose().map_err(|e| damaged(column, &e))
-    };
+    let Resolved { objectives, settings, seed, .. } = document(row, "request")?;
     let progress = Progress { step: row.try_get("step")?, ..Progress::none(objectives.len(), &settings) };
     Ok(Job {
         id,
-        state,
+        state: state(row)?,
         model: row.try_get("model")?,
         model_digest: row.try_get("model_digest")?,
-        created_at: moment("created_at")?.ok_or_else(|| damaged("created_at", &"is missing"))?,
-        started_at: moment("started_at")?,
-        finished_at: moment("finished_at")?,
+        created_at: created_at(row)?,
+        started_at: moment(row, "started_at")?,
+        finished_at: moment(row, "finished_at")?,
         attempts: row.try_get("attempts")?,
         cancel_requested: row.try_get("cancel_requested")?,
         objectives,
         settings,
         seed,
         progress,
-        stimuli,
-        problem,
+        stimuli: document::<Option<_>>(row, "stimuli")?.unwrap_or_default(),
+        problem: document(row, "problem")?,
     })
+}
+
+/// Reads a study from its row.
+pub(super) fn study(row: &SqliteRow) -> Result<Study, StoreError> {
+    let count = |column: &str| row.try_get::<i64, _>(column).map(|count| usize::try_from(count).unwrap_or(0));
+    Ok(Study {
+        id: id(row)?,
+        state: state(row)?,
+        models: document(row, "models")?,
+        created_at: created_at(row)?,
+        started_at: moment(row, "started_at")?,
+        finished_at: moment(row, "finished_at")?,
+        cancel_requested: row.try_get("cancel_requested")?,
+        images: count("images")?,
+        progress: StudyProgress { done: count("done")? as f64, total: count("total")?, now: None },
+        problem: document(row, "problem")?,
+    })
+}
+
+/// What is wrong with a column of a row.
+fn damaged(row: &SqliteRow, column: &str, why: impl std::fmt::Display) -> StoreError {
+    match id(row) {
+        Ok(id) => StoreError::Damaged { id, why: format!("{column}: {why}") },
+        Err(error) => error,
+    }
+}
+
+/// The state of a row that has its id, too.
+pub(super) fn state(row: &SqliteRow) -> Result<JobState, StoreError> {
+    row.try_get::<&str, _>("state")?.parse().map_err(|error| damaged(row, "state", error))
+}
+
+/// Reads a column that holds JSON; NULL counts as `null`.
+pub(super) fn document<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, StoreError> {
+    let json: Option<&str> = row.try_get(column)?;
+    serde_json::from_str(json.unwrap_or("null")).map_err(|error| damaged(row, column, error))
+}
+
+fn moment(row: &SqliteRow, column: &str) -> Result<Option<OffsetDateTime>, StoreError> {
+    let milliseconds: Option<i64> = row.try_get(column)?;
+    milliseconds.map(time).transpose().map_err(|error| damaged(row, column, error))
+}
+
+fn created_at(row: &SqliteRow) -> Result<OffsetDateTime, StoreError> {
+    moment(row, "created_at")?.ok_or_else(|| damaged(row, "created_at", "is missing"))
 }
 
 /// A document as the text of a column.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, QueryBuilder, Row, Sqlite, SqlitePool, Transaction};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -20,13 +20,15 @@ use super::job::{Job, JobState};
 use super::page::{Cursor, JobFilter, Page};
 use super::row::{self, columns};
 use super::stimuli::Stimuli;
+use super::table::{Table, query};
 
 /// Where jobs are kept, and how many may wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Folder of the database (`jobs.sqlite3`) and the PNGs (`stimuli/`); created when missing. One process at a time.
+    /// Folder of the database (`jobs.sqlite3`), the PNGs (`stimuli/`) and the studies (`studies/`); created when missing.
+    /// One process at a time.
     pub data_dir: PathBuf,
-    /// Most jobs that may be queued; more are refused.
+    /// Most jobs that may be queued, and as many studies; more are refused.
     pub queue_limit: u64,
     /// How long a call waits for other writers of the database before it gives up.
     pub busy_timeout: Duration,
@@ -59,22 +61,24 @@ pub(super) struct Inner {
     /// Held from before a transaction begins until its news is in the feed: the feed tells states in commit order.
     turn: tokio::sync::Mutex<()>,
     pub(super) stimuli: Stimuli,
+    /// Folder of the studies' folders.
+    pub(super) studies: PathBuf,
     pub(super) feed: Feed,
-    /// Changes when a job joins the queue.
+    /// Changes when a job or study joins the queue.
     pub(super) arrivals: watch::Sender<()>,
-    /// Ends the runs of running jobs.
+    /// Ends the runs of running jobs and studies.
     pub(super) running: Mutex<HashMap<Uuid, CancellationToken>>,
     lock: Mutex<Option<File>>,
 }
 
-/// What became of a job that was to be deleted.
+/// What became of a job or study that was to be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
-    /// It is forgotten, its PNGs and its idempotency key with it.
+    /// It is forgotten, its files and its idempotency key with it.
     Gone,
     /// It has not ended; cancel it first.
     NotFinished(JobState),
-    /// There is no such job.
+    /// There is none.
     Unknown,
 }
 
@@ -99,8 +103,10 @@ impl Store {
     /// # Errors
     /// When the directory cannot be used, another process has it, or the database is damaged or of a later version.
     pub async fn open(config: &StoreConfig) -> Result<Self, StoreError> {
-        let folder = config.data_dir.join("stimuli");
-        std::fs::create_dir_all(&folder).map_err(|source| StoreError::Directory { path: folder.clone(), source })?;
+        let [folder, studies] = ["stimuli", "studies"].map(|name| config.data_dir.join(name));
+        for folder in [&folder, &studies] {
+            std::fs::create_dir_all(folder).map_err(|source| StoreError::Directory { path: folder.clone(), source })?;
+        }
         let lock = lock(&config.data_dir)?;
         let options = SqliteConnectOptions::new()
             .filename(config.data_dir.join("jobs.sqlite3"))
@@ -128,6 +134,7 @@ impl Store {
             writer,
             turn: tokio::sync::Mutex::default(),
             stimuli,
+            studies,
             feed: Feed::default(),
             arrivals: watch::Sender::new(()),
             running: Mutex::default(),
@@ -136,6 +143,7 @@ impl Store {
         let store = Self { inner: Arc::new(inner) };
         store.recover().await?;
         store.remove_leftovers().await?;
+        store.remove_stray_studies().await?;
         Ok(store)
     }
 
@@ -170,7 +178,6 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn list(&self, filter: &JobFilter, cursor: Option<Cursor>, limit: u32) -> Result<Page, StoreError> {
-        let limit = limit.max(1);
         let mut select = QueryBuilder::<Sqlite>::new(concat!("SELECT ", columns!(), " FROM jobs WHERE TRUE"));
         if let Some(state) = filter.state {
             select.push(" AND state = ").push_bind(state.as_str());
@@ -178,6 +185,18 @@ impl Store {
         if let Some(model) = &filter.model {
             select.push(" AND model = ").push_bind(model.clone());
         }
+        self.page(select, cursor, limit, |row| Ok(self.live(row::job(row)?))).await
+    }
+
+    /// The rows that `select` finds, newest first, behind the cursor.
+    pub(super) async fn page<T>(
+        &self,
+        mut select: QueryBuilder<Sqlite>,
+        cursor: Option<Cursor>,
+        limit: u32,
+        read: impl Fn(&SqliteRow) -> Result<T, StoreError>,
+    ) -> Result<Page<T>, StoreError> {
+        let limit = limit.max(1);
         if let Some(Cursor(before)) = cursor {
             select.push(" AND id < ").push_bind(row::key(before));
         }
@@ -189,14 +208,14 @@ impl Store {
             Some(last) if more => Some(Cursor(row::id(last)?)),
             _ => None,
         };
-        let read = |row| match row::job(row) {
-            Ok(job) => Some(self.live(job)),
+        let read = |row| match read(row) {
+            Ok(item) => Some(item),
             Err(error) => {
-                tracing::error!(%error, "a job is left out of a list");
+                tracing::error!(%error, "a damaged row is left out of a list");
                 None
             }
         };
-        Ok(Page { jobs: shown.iter().filter_map(read).collect(), next })
+        Ok(Page { items: shown.iter().filter_map(read).collect(), next })
     }
 
     /// The PNG of stimulus `n` of a job that succeeded.
@@ -227,11 +246,15 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn counts(&self) -> Result<HashMap<JobState, u64>, StoreError> {
+        self.count(Table::Jobs).await
+    }
+
+    pub(super) async fn count(&self, table: Table) -> Result<HashMap<JobState, u64>, StoreError> {
         let mut counts: HashMap<_, _> = JobState::ALL.into_iter().map(|state| (state, 0)).collect();
-        let select = sqlx::query("SELECT state, COUNT(*) AS jobs FROM jobs GROUP BY state");
+        let select = query!(table, "SELECT state, COUNT(*) AS stored FROM ", " GROUP BY state");
         for row in select.fetch_all(&self.inner.readers).await? {
             if let Ok(state) = row.try_get::<&str, _>("state")?.parse() {
-                counts.insert(state, row.try_get("jobs")?);
+                counts.insert(state, row.try_get("stored")?);
             }
         }
         Ok(counts)
@@ -243,8 +266,24 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn subscribe(&self, id: Uuid, after: Option<u64>) -> Result<Option<Subscription>, StoreError> {
+        self.follow(Table::Jobs, id, after).await
+    }
+
+    pub(super) async fn follow(
+        &self,
+        table: Table,
+        id: Uuid,
+        after: Option<u64>,
+    ) -> Result<Option<Subscription>, StoreError> {
         let attached = self.inner.feed.attach(id);
-        Ok(self.get(id).await?.map(|job| attached.subscribe(job.state, after)))
+        Ok(self.state(table, id).await?.map(|state| attached.subscribe(state, after)))
+    }
+
+    /// Where a job or study stands; nothing when there is none.
+    pub(super) async fn state(&self, table: Table, id: Uuid) -> Result<Option<JobState>, StoreError> {
+        let select = query!(table, "SELECT id, state FROM ", " WHERE id = ?");
+        let row = select.bind(row::key(id)).fetch_optional(&self.inner.readers).await?;
+        row.map(|row| row::state(&row)).transpose()
     }
 
     /// The job as it is when it has ended, or after `limit`, whichever is first.
@@ -252,11 +291,17 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn wait(&self, id: Uuid, limit: Duration) -> Result<Option<Job>, StoreError> {
-        let Some(mut events) = self.subscribe(id, None).await? else { return Ok(None) };
-        let ended = async { while events.next().await.is_some() {} };
-        // Either way the job's row says how it stands.
-        let _ = tokio::time::timeout(limit, ended).await;
+        self.ends_within(Table::Jobs, id, limit).await?;
         self.get(id).await
+    }
+
+    /// Returns when a job or study has ended, or after `limit`; its row says which.
+    pub(super) async fn ends_within(&self, table: Table, id: Uuid, limit: Duration) -> Result<(), StoreError> {
+        if let Some(mut events) = self.follow(table, id, None).await? {
+            let ended = async { while events.next().await.is_some() {} };
+            let _ = tokio::time::timeout(limit, ended).await;
+        }
+        Ok(())
     }
 
     /// Connections that only read.

@@ -1,25 +1,27 @@
-//! Clients' changes: submit, cancel, delete.
+//! Clients' changes: submit, cancel, delete. What does not depend on the kind of work serves studies as well.
 
 use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::error::{StoreError, SubmitError};
 use super::images;
-use super::job::{Job, JobState, NewJob};
+use super::job::{Idempotency, Job, JobState, NewJob};
 use super::metrics;
 use super::row::{self, columns};
-use super::store::{Deleted, Store};
+use super::store::{Deleted, Store, Write};
+use super::table::{Table, note, query};
 
-/// An accepted job.
+/// An accepted job, or study.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Submitted {
+pub enum Submitted<T = Job> {
     /// It is new.
-    Created(Job),
-    /// The same request was submitted before under the same idempotency key; this is its job, as it stands now.
-    Replayed(Job),
+    Created(T),
+    /// The same request was submitted before under the same idempotency key; this is what came of it, as it stands now.
+    Replayed(T),
 }
 
 impl Submitted {
@@ -28,6 +30,30 @@ impl Submitted {
         match self {
             Self::Created(job) | Self::Replayed(job) => job,
         }
+    }
+}
+
+impl Write<'_> {
+    /// The row that this key and this request made before.
+    pub(super) async fn replayed(
+        &mut self,
+        table: Table,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Option<SqliteRow>, SubmitError> {
+        let Some(Idempotency { key, fingerprint }) = idempotency else { return Ok(None) };
+        let select = query!(table, "SELECT * FROM ", " WHERE idempotency_key = ?");
+        match select.bind(key).fetch_optional(&mut *self.tx).await? {
+            Some(row) if row.try_get::<&str, _>("fingerprint")? == fingerprint => Ok(Some(row)),
+            Some(_) => Err(SubmitError::KeyReused),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether fewer wait than may.
+    pub(super) async fn room(&mut self, table: Table, limit: u64) -> Result<(), SubmitError> {
+        let select = query!(table, "SELECT COUNT(*) AS queued FROM ", " WHERE state = 'queued'");
+        let queued: i64 = select.fetch_one(&mut *self.tx).await?.try_get("queued")?;
+        if u64::try_from(queued).unwrap_or(0) < limit { Ok(()) } else { Err(SubmitError::QueueFull { limit }) }
     }
 }
 
@@ -41,25 +67,11 @@ impl Store {
     }
 
     async fn submit_now(&self, new: NewJob) -> Result<Submitted, SubmitError> {
-        let limit = self.inner.config.queue_limit;
         let mut write = self.write().await?;
-        if let Some(idempotency) = &new.idempotency {
-            let select =
-                sqlx::query(concat!("SELECT fingerprint, ", columns!(), " FROM jobs WHERE idempotency_key = ?"));
-            if let Some(row) = select.bind(&idempotency.key).fetch_optional(&mut *write.tx).await? {
-                let same = row.try_get::<&str, _>("fingerprint")? == idempotency.fingerprint;
-                return if same {
-                    Ok(Submitted::Replayed(self.live(row::job(&row)?)))
-                } else {
-                    Err(SubmitError::KeyReused)
-                };
-            }
+        if let Some(known) = write.replayed(Table::Jobs, new.idempotency.as_ref()).await? {
+            return Ok(Submitted::Replayed(self.live(row::job(&known)?)));
         }
-        let select = sqlx::query_scalar("SELECT COUNT(*) FROM jobs WHERE state = 'queued'");
-        let queued: i64 = select.fetch_one(&mut *write.tx).await?;
-        if u64::try_from(queued).unwrap_or(0) >= limit {
-            return Err(SubmitError::QueueFull { limit });
-        }
+        write.room(Table::Jobs, self.inner.config.queue_limit).await?;
         let batch_key = batch_key(&new)?;
         let request = row::json(&new.resolved)?;
         let NewJob { model, model_digest, resolved, idempotency } = new;
@@ -86,7 +98,7 @@ impl Store {
         let job = row::job(&select.bind(row::key(id)).fetch_one(&mut *write.tx).await?)?;
         let _turn = write.commit().await?;
         self.inner.arrivals.send_replace(());
-        metrics::accepted();
+        metrics::accepted(Table::Jobs);
         tracing::info!(job.id = %id, job.state = "queued", job.stimuli = resolved.objectives.len(), model, "job accepted");
         Ok(Submitted::Created(job))
     }
@@ -97,31 +109,34 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn cancel(&self, id: Uuid) -> Result<Option<Job>, StoreError> {
-        self.detached(|store| async move { store.cancel_now(id).await }).await
+        self.detached(move |store| async move { store.ask_to_stop(Table::Jobs, id).await }).await?;
+        self.get(id).await
     }
 
-    async fn cancel_now(&self, id: Uuid) -> Result<Option<Job>, StoreError> {
+    /// Cancels what is queued, and asks what is running to stop.
+    pub(super) async fn ask_to_stop(&self, table: Table, id: Uuid) -> Result<(), StoreError> {
         let key = row::key(id);
         let mut write = self.write().await?;
-        let at_once = sqlx::query(
-            "UPDATE jobs SET state = 'canceled', cancel_requested = 1, finished_at = ? \
-             WHERE id = ? AND state = 'queued'",
+        let at_once = query!(
+            table,
+            "UPDATE ",
+            " SET state = 'canceled', cancel_requested = 1, finished_at = ? WHERE id = ? AND state = 'queued'"
         );
         let ended = at_once.bind(row::now()).bind(key.clone()).execute(&mut *write.tx).await?.rows_affected() > 0;
-        let soon = sqlx::query("UPDATE jobs SET cancel_requested = 1 WHERE id = ? AND state = 'running'");
+        let soon = query!(table, "UPDATE ", " SET cancel_requested = 1 WHERE id = ? AND state = 'running'");
         let asked = soon.bind(key).execute(&mut *write.tx).await?.rows_affected() > 0;
         let turn = write.commit().await?;
         if ended {
             self.tell_state(id, JobState::Canceled);
-            metrics::ended(JobState::Canceled, None);
-            tracing::info!(job.id = %id, job.state = "canceled", "job ended");
+            metrics::ended(table, JobState::Canceled, None);
+            note!(info, table, id, JobState::Canceled, "ended");
         }
         if asked {
             self.stop_run(id);
-            tracing::info!(job.id = %id, job.state = "running", "job asked to stop");
+            note!(info, table, id, JobState::Running, "asked to stop");
         }
         drop(turn);
-        self.get(id).await
+        Ok(())
     }
 
     /// Forgets a job that has ended, with its PNGs.
@@ -129,28 +144,40 @@ impl Store {
     /// # Errors
     /// When the database fails. PNGs that cannot be removed are tried again when the store is next opened.
     pub async fn delete(&self, id: Uuid) -> Result<Deleted, StoreError> {
-        self.detached(|store| async move { store.delete_now(id).await }).await
+        self.detached(move |store| async move {
+            let deleted = store.forget(Table::Jobs, id).await?;
+            if deleted == Deleted::Gone
+                && let Err(error) = store.remove_leftover(id).await
+            {
+                tracing::warn!(job.id = %id, %error, "PNGs of a deleted job stay until the next start");
+            }
+            Ok(deleted)
+        })
+        .await
     }
 
-    async fn delete_now(&self, id: Uuid) -> Result<Deleted, StoreError> {
+    /// Deletes the row of a job or study that has ended; its files are still there.
+    pub(super) async fn forget(&self, table: Table, id: Uuid) -> Result<Deleted, StoreError> {
         let key = row::key(id);
         let mut write = self.write().await?;
-        let select = sqlx::query_scalar("SELECT state FROM jobs WHERE id = ?");
-        let state: Option<String> = select.bind(key.clone()).fetch_optional(&mut *write.tx).await?;
-        match state.map(|state| state.parse::<JobState>()) {
-            None => return Ok(Deleted::Unknown),
-            Some(Ok(state)) if !state.is_terminal() => return Ok(Deleted::NotFinished(state)),
-            Some(_) => {}
+        let select = query!(table, "SELECT state FROM ", " WHERE id = ?");
+        let Some(found) = select.bind(key.clone()).fetch_optional(&mut *write.tx).await? else {
+            return Ok(Deleted::Unknown);
+        };
+        let state = found.try_get::<&str, _>("state")?.parse::<JobState>();
+        if let Ok(state) = state
+            && !state.is_terminal()
+        {
+            return Ok(Deleted::NotFinished(state));
         }
         // The row goes first: a job that can be seen has its PNGs. A note stays until they are gone.
-        sqlx::query("INSERT INTO leftovers (id) VALUES (?)").bind(key.clone()).execute(&mut *write.tx).await?;
-        sqlx::query("DELETE FROM jobs WHERE id = ?").bind(key).execute(&mut *write.tx).await?;
+        if table == Table::Jobs {
+            sqlx::query("INSERT INTO leftovers (id) VALUES (?)").bind(key.clone()).execute(&mut *write.tx).await?;
+        }
+        query!(table, "DELETE FROM ", " WHERE id = ?").bind(key).execute(&mut *write.tx).await?;
         drop(write.commit().await?);
         self.inner.feed.forget(id);
-        tracing::info!(job.id = %id, "job deleted");
-        if let Err(error) = self.remove_leftover(id).await {
-            tracing::warn!(job.id = %id, %error, "PNGs of a deleted job stay until the next start");
-        }
+        note!(info, table, id, "deleted", "deleted");
         Ok(Deleted::Gone)
     }
 

@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 /// Deserializes `T` from a string (through [`FromStr`]) or from an object (through `Full`).
 ///
 /// Unlike an untagged enum it keeps the error of the form that was used.
-pub(super) fn string_or_object<'de, D, T, Full>(deserializer: D, expected: &'static str) -> Result<T, D::Error>
+pub(crate) fn string_or_object<'de, D, T, Full>(deserializer: D, expected: &'static str) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: FromStr<Err: fmt::Display> + TryFrom<Full, Error: fmt::Display>,

@@ -38,6 +38,7 @@ mod view;
 pub use animation::Animation;
 pub use certificate::{Certificates, Gain, NaturalMissing, Robust, Stationarity};
 pub use diversity::Diversity;
+pub(crate) use document::string_or_object;
 pub use gate_schedule::{GateKind, GateRequest, GateSchedule};
 pub use halving::{Halving, SearchRequest};
 pub use objective::{Objective, ObjectiveDocument, Term};

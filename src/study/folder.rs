@@ -58,14 +58,10 @@ impl Folder {
     /// When a line is not a run, or a run stands there twice.
     pub fn rows(&self) -> Result<Vec<Row>, StudyError> {
         let path = self.file("runs.csv");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(StudyError::file(&path)(error)),
-        };
+        let Some(text) = self.table()? else { return Ok(Vec::new()) };
         let mut rows = Vec::new();
         let mut seen: HashSet<RunKey> = HashSet::new();
-        for (i, line) in whole_lines(&text).lines().enumerate() {
+        for (i, line) in text.lines().enumerate() {
             let broken = |why: String| StudyError::broken(&path, format!("line {}: {why}", i + 1));
             if i == 0 {
                 if line != table::line(HEAD).trim_end() {
@@ -80,6 +76,22 @@ impl Folder {
             rows.push(row);
         }
         Ok(rows)
+    }
+
+    /// The table of the runs so far as it stands there, without a line that is not finished; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn table(&self) -> Result<Option<String>, StudyError> {
+        let path = self.file("runs.csv");
+        match fs::read(&path) {
+            Ok(mut bytes) => {
+                bytes.truncate(whole_lines(&bytes));
+                String::from_utf8(bytes).map(Some).map_err(|error| StudyError::broken(&path, error))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StudyError::file(&path)(error)),
+        }
     }
 
     /// Begins or continues the study of `plan`.
@@ -97,13 +109,12 @@ impl Folder {
         match self.plan()? {
             Some(here) if here == *plan => {}
             Some(here) => return Err(self.differs(&here, plan)),
-            None => self.write("plan.json", pretty(plan, &self.file("plan.json"))?.as_bytes())?,
+            None => self.write("plan.json", plan.to_json()?.as_bytes())?,
         }
         let rows = self.rows()?;
         let path = self.file("runs.csv");
         let mut runs = OpenOptions::new().create(true).append(true).open(&path).map_err(StudyError::file(&path))?;
-        let whole = fs::read(&path).map(|text| text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
-        let whole = whole.map_err(StudyError::file(&path))?;
+        let whole = fs::read(&path).map(|text| whole_lines(&text)).map_err(StudyError::file(&path))?;
         runs.set_len(whole as u64).map_err(StudyError::file(&path))?;
         if whole == 0 {
             runs.write_all(table::line(HEAD).as_bytes()).map_err(StudyError::file(&path))?;
@@ -163,9 +174,9 @@ pub(super) fn plain(name: &str) -> String {
     plain
 }
 
-/// The part of a text up to its last line feed.
-fn whole_lines(text: &str) -> &str {
-    text.rfind('\n').map_or("", |end| &text[..=end])
+/// The length of a text up to its last line feed.
+fn whole_lines(text: &[u8]) -> usize {
+    text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1)
 }
 
 /// A document as JSON for people.

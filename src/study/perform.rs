@@ -1,4 +1,4 @@
-//! Runs what a plan asks for and the folder does not have yet.
+//! Runs what a plan asks for and the folder does not have yet, one batch after another.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use super::error::StudyError;
 use super::folder::{Folder, Open, image_path};
-use super::plan::{Plan, PlannedLayer, PlannedModel, PlannedSettings, limits, request_for};
+use super::plan::{Bounds, Plan, PlannedLayer, PlannedModel, PlannedSettings, request_for};
 use super::row::{Row, RunKey};
-use super::summary::Summary;
+use super::summary::{Summary, Table};
 use super::toy;
 use super::variant::Variant;
 use crate::Invalid;
@@ -54,9 +54,6 @@ struct Batch<'a> {
 
 /// Runs everything that is missing; gives whether the study is complete.
 ///
-/// The runs are ordered by start, model, method, units and arm, so that a study that was stopped compares all arms on
-/// the same units. A stopped study goes on where it stopped.
-///
 /// # Errors
 /// When the folder holds another study, or a run fails.
 pub fn perform(
@@ -67,27 +64,138 @@ pub fn perform(
     manner: &Manner,
     watch: &mut Watch<'_>,
 ) -> Result<bool, StudyError> {
-    let mut open = folder.open(plan)?;
-    if let Some(toys) = &plan.toys
-        && !toy::perform(folder, toys, &plan.base, plan.seed, engine, watch)?
-    {
-        return Ok(false);
-    }
-    let mut done: HashSet<RunKey> = open.rows.iter().map(|row| row.key.clone()).collect();
-    for batch in batches(plan, manner.batch.max(1)) {
-        let missing: Vec<usize> = batch.units.clone().filter(|&unit| !done.contains(&batch.key(unit))).collect();
-        if missing.is_empty() {
-            continue;
+    let mut performance = Performance::open(folder, plan.clone(), *manner)?;
+    loop {
+        match performance.advance(models, engine, watch)? {
+            Turn::Ran => {}
+            Turn::Stopped => return Ok(false),
+            Turn::Complete => return Ok(true),
         }
-        let model = models.iter().find(|model| model.id == batch.model.id && model.digest == batch.model.digest);
-        let model = model.ok_or_else(|| Invalid::new("models", &batch.model.id, "the model that was planned with"))?;
-        let Some(rows) = run(&mut open, plan, &batch, &missing, model, engine, manner, watch)? else {
-            return Ok(false);
-        };
-        done.extend(rows.iter().map(|row| row.key.clone()));
-        open.add(rows)?;
     }
-    Ok(true)
+}
+
+/// A study that is being run: nobody else works in its folder as long as this lives.
+///
+/// The runs are ordered by start, model, method, units and arm, so that a study that was stopped compares all arms on
+/// the same units. A stopped study goes on where it stopped.
+#[derive(Debug)]
+pub struct Performance {
+    open: Open,
+    plan: Plan,
+    manner: Manner,
+    done: HashSet<RunKey>,
+    /// The batches before this one are done.
+    next: usize,
+}
+
+/// What became of a further piece of a study.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It was run; there may be more.
+    Ran,
+    /// The watch stopped it; it runs again.
+    Stopped,
+    /// Nothing was left to run.
+    Complete,
+}
+
+impl Performance {
+    /// Begins or continues the study of a plan in a folder.
+    ///
+    /// # Errors
+    /// When the folder holds another study, somebody else works there, or it cannot be written.
+    pub fn open(folder: &Folder, plan: Plan, manner: Manner) -> Result<Self, StudyError> {
+        let open = folder.open(&plan)?;
+        let done = open.rows.iter().map(|row| row.key.clone()).collect();
+        Ok(Self { open, plan, manner, done, next: 0 })
+    }
+
+    /// What is run.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Number of runs done.
+    pub fn runs(&self) -> usize {
+        self.open.rows.len()
+    }
+
+    /// Runs the next batch of which something is missing; the toys, if there are any, before all batches.
+    ///
+    /// # Errors
+    /// When a run fails or cannot be stored; the batch is missing then.
+    pub fn advance(
+        &mut self,
+        models: &[Arc<Model>],
+        engine: &dyn Engine,
+        watch: &mut Watch<'_>,
+    ) -> Result<Turn, StudyError> {
+        let Self { open, plan, manner, done, next } = self;
+        if let Some(toys) = &plan.toys
+            && !toy::perform(&open.folder, toys, &plan.base, plan.seed, engine, watch)?
+        {
+            return Ok(Turn::Stopped);
+        }
+        for batch in batches(plan, manner.batch.max(1)).into_iter().skip(*next) {
+            let missing: Vec<usize> = batch.units.clone().filter(|&unit| !done.contains(&batch.key(unit))).collect();
+            if missing.is_empty() {
+                *next += 1;
+                continue;
+            }
+            let model = models.iter().find(|model| model.id == batch.model.id && model.digest == batch.model.digest);
+            let model =
+                model.ok_or_else(|| Invalid::new("models", &batch.model.id, "the model that was planned with"))?;
+            let Some(rows) = run(open, plan, &batch, &missing, model, engine, manner, watch)? else {
+                return Ok(Turn::Stopped);
+            };
+            let keys: Vec<RunKey> = rows.iter().map(|row| row.key.clone()).collect();
+            open.add(rows)?;
+            done.extend(keys);
+            *next += 1;
+            return Ok(Turn::Ran);
+        }
+        Ok(Turn::Complete)
+    }
+
+    /// Makes again, from its first start, one run that the report shows and whose image is not there; a seed gives the
+    /// same image twice.
+    ///
+    /// # Errors
+    /// When the run fails, or gives another score than before.
+    pub fn exhibit(
+        &self,
+        models: &[Arc<Model>],
+        engine: &dyn Engine,
+        summary: &Summary,
+        watch: &mut Watch<'_>,
+    ) -> Result<Turn, StudyError> {
+        let Some((table, run, model)) = self.unseen(summary, models) else { return Ok(Turn::Complete) };
+        let what = format!("{} {} {}, {} for its image", model.id, run.key.unit, table.method, run.key.arm);
+        let settings = self.plan.settings_of(&model.id, &table.method, &run.key.arm);
+        let settings = settings.ok_or_else(|| Invalid::new("settings", &what, "an entry for every arm"))?;
+        let (done, total) = (self.runs(), self.plan.runs());
+        let mut watcher = Watcher { done, total, ..Watcher::new(watch, &what) };
+        let made = make(model, settings, &[(&run.key.unit, run.seed)], engine, &mut watcher)?;
+        let Some((outcome, _)) = made.as_ref().and_then(|made| made.first()) else { return Ok(Turn::Stopped) };
+        // A device that computes otherwise than the one of the runs would show images of other scores.
+        if (outcome.findings.score - run.score).abs() > 1e-3 * run.score.abs() {
+            let why = format!("{what}: scores {} now, {} in the table", outcome.findings.score, run.score);
+            return Err(StudyError::broken(&self.open.folder.file("runs.csv"), why));
+        }
+        self.open.folder.write(&image_path(&run.key), &outcome.png)?;
+        Ok(Turn::Ran)
+    }
+
+    /// The first run that the report shows and whose image is not there, among those of these models.
+    fn unseen<'a>(&self, summary: &'a Summary, models: &'a [Arc<Model>]) -> Option<(&'a Table, &'a Row, &'a Model)> {
+        summary.tables.iter().find_map(|table| {
+            let model = models.iter().find(|model| model.id == table.model)?;
+            let units = table.losses(&self.plan.arms, &summary.view).into_iter();
+            let mut runs = units.flat_map(|(unit, _)| &unit.arms).filter_map(|arm| arm.runs.first());
+            let run = runs.find(|run| !self.open.folder.file(&image_path(&run.key)).exists())?;
+            Some((table, run, &**model))
+        })
+    }
 }
 
 /// All batches of a plan, in the order in which they run.
@@ -172,7 +280,8 @@ pub(super) fn make(
     watcher: &mut Watcher<'_, '_>,
 ) -> Result<Option<Vec<(Outcome, u32)>>, StudyError> {
     let objectives = units.iter().map(|(unit, _)| unit.parse()).collect::<Result<Vec<Objective>, Invalid>>()?;
-    let resolved = request_for(&model.id, &settings.request, objectives, 0)?.resolve(model, &limits())?;
+    let resolved =
+        request_for(&model.id, &settings.request, objectives, 0)?.resolve(model, &Bounds::default().request)?;
     // Each as if it were the only one of its request.
     let alone = |(group, (task, &(_, seed)))| Task { seed, stream: 0, group, ..task };
     let tasks: Vec<Task> = (0..).zip(resolved.tasks().into_iter().zip(units)).map(alone).collect();
@@ -196,31 +305,15 @@ pub fn exhibit(
     summary: &Summary,
     watch: &mut Watch<'_>,
 ) -> Result<bool, StudyError> {
-    let _open = folder.open(plan)?;
-    for table in &summary.tables {
-        let Some(model) = models.iter().find(|model| model.id == table.model) else { continue };
-        for (unit, _) in table.losses(&plan.arms, &summary.view) {
-            for run in unit.arms.iter().filter_map(|arm| arm.runs.first()) {
-                let path = image_path(&run.key);
-                if folder.file(&path).exists() {
-                    continue;
-                }
-                let what = format!("{} {} {}, {} for its image", model.id, run.key.unit, table.method, run.key.arm);
-                let settings = plan.settings_of(&model.id, &table.method, &run.key.arm);
-                let settings = settings.ok_or_else(|| Invalid::new("settings", &what, "an entry for every arm"))?;
-                let mut watcher = Watcher::new(watch, &what);
-                let made = make(model, settings, &[(&run.key.unit, run.seed)], engine, &mut watcher)?;
-                let Some((outcome, _)) = made.as_ref().and_then(|made| made.first()) else { return Ok(false) };
-                // A device that computes otherwise than the one of the runs would show images of other scores.
-                if (outcome.findings.score - run.score).abs() > 1e-3 * run.score.abs() {
-                    let why = format!("{what}: scores {} now, {} in the table", outcome.findings.score, run.score);
-                    return Err(StudyError::broken(&folder.file("runs.csv"), why));
-                }
-                folder.write(&path, &outcome.png)?;
-            }
+    let manner = Manner { batch: 1, images: None };
+    let performance = Performance::open(folder, plan.clone(), manner)?;
+    loop {
+        match performance.exhibit(models, engine, summary, watch)? {
+            Turn::Ran => {}
+            Turn::Stopped => return Ok(false),
+            Turn::Complete => return Ok(true),
         }
     }
-    Ok(true)
 }
 
 /// Passes on how far a batch is, and drops it when it is to stop.

@@ -1,5 +1,6 @@
 //! The plan of a study: everything that is decided before anything runs.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng};
@@ -7,7 +8,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
+use super::error::StudyError;
+use super::folder::pretty;
 use super::toy::{self, Toys};
 use super::variant::{Fields, Variant, laid_over};
 use crate::Invalid;
@@ -37,10 +41,26 @@ pub struct Design {
     pub arms: Vec<Variant>,
     /// How images are made: each gets a table of its own.
     pub methods: Vec<Variant>,
-    /// Name of the device that everything runs on.
+    /// Name of the device that everything runs on, or of several, separated by a comma and a blank, each of which may.
     pub device: String,
     /// The study of toy functions, if any.
     pub toys: Option<Toys>,
+}
+
+/// How large a study may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The largest requests; how many objectives they have does not count here.
+    pub request: Limits,
+    /// Most runs of a plan.
+    pub runs: usize,
+}
+
+impl Default for Bounds {
+    /// A study of one's own: it may ask for more than a service allows.
+    fn default() -> Self {
+        Self { request: Limits { steps: 1_000_000, side: 8192, objectives: 1 << 20 }, runs: usize::MAX }
+    }
 }
 
 /// The plan of a study. Two equal plans give equal scores.
@@ -73,7 +93,7 @@ pub struct Plan {
 }
 
 /// A model of a plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedModel {
     /// Its id.
@@ -85,7 +105,7 @@ pub struct PlannedModel {
 }
 
 /// A layer of a plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedLayer {
     /// Its name.
@@ -125,6 +145,14 @@ impl Plan {
     /// # Errors
     /// Names what does not exist or does not fit.
     pub fn new(design: &Design) -> Result<Self, Invalid> {
+        Self::within(design, &Bounds::default())
+    }
+
+    /// The same for a study that may be no larger than this.
+    ///
+    /// # Errors
+    /// Names what does not exist, does not fit or is too large.
+    pub fn within(design: &Design, bounds: &Bounds) -> Result<Self, Invalid> {
         let Design { seed, repeats, steps, ref device, .. } = *design;
         let least = |field: &str, value: u64, least: u64| match value >= least {
             true => Ok(()),
@@ -132,9 +160,19 @@ impl Plan {
         };
         if !design.models.is_empty() {
             least("seeds", repeats.into(), 1)?;
-            least("units_per_layer", (design.units_per_layer + design.logits) as u64, 1)?;
+            least("units_per_layer", design.units_per_layer.saturating_add(design.logits) as u64, 1)?;
         }
+        check_reduce(&design.reduce)?;
         least("steps", steps.into(), 1)?;
+        let fits = |runs: usize| match runs <= bounds.runs {
+            true => Ok(()),
+            false => {
+                let expected = format!("at most {}: units times starts, methods and arms", bounds.runs);
+                Err(Invalid::new("runs", runs, expected))
+            }
+        };
+        // At least so many, and these are compared with each other below.
+        fits(design.methods.len().saturating_mul(design.arms.len()))?;
         for (field, variants) in [("arms", &design.arms), ("methods", &design.methods)] {
             if variants.is_empty() {
                 return Err(Invalid::new(field, "nothing", "at least one name"));
@@ -147,17 +185,21 @@ impl Plan {
         }
         let mut models = Vec::with_capacity(design.models.len());
         let mut settings = Vec::new();
-        for (model, layers) in &design.models {
+        for (i, (model, layers)) in design.models.iter().enumerate() {
+            let place = format!("models[{i}]");
             if models.iter().any(|planned: &PlannedModel| planned.id == model.id) {
-                return Err(Invalid::new("models", &model.id, "each model once"));
+                return Err(Invalid::new(place, &model.id, "each model once"));
             }
-            let layers = planned_layers(design, model, layers)?;
-            for method in &design.methods {
-                for arm in &design.arms {
-                    settings.push(planned_settings(design, model, &layers, method, arm)?);
+            let layers = planned_layers(design, model, layers).map_err(|error| error.within(&place))?;
+            models.push(PlannedModel { id: model.id.clone(), digest: model.digest.clone(), layers });
+        }
+        fits(count_runs(&models, repeats, &design.methods, &design.arms))?;
+        for ((model, _), planned) in design.models.iter().zip(&models) {
+            for method in 0..design.methods.len() {
+                for arm in 0..design.arms.len() {
+                    settings.push(planned_settings(design, &bounds.request, model, planned, method, arm)?);
                 }
             }
-            models.push(PlannedModel { id: model.id.clone(), digest: model.digest.clone(), layers });
         }
         if let Some(toys) = &design.toys {
             toy::check(toys, &design.base)?;
@@ -187,10 +229,47 @@ impl Plan {
         self.settings.iter().find(|s| (s.model.as_str(), s.method.as_str(), s.arm.as_str()) == (model, method, arm))
     }
 
+    /// The plan as JSON, as it stands in `plan.json`.
+    ///
+    /// # Errors
+    /// When a number cannot be written.
+    pub fn to_json(&self) -> Result<String, StudyError> {
+        pretty(self, Path::new("plan.json"))
+    }
+
+    /// Whether this program on this device gives what the plan stands for.
+    ///
+    /// # Errors
+    /// Says what is different.
+    pub fn fits(&self, device: &str) -> Result<(), String> {
+        let program = env!("CARGO_PKG_VERSION");
+        if self.program != program {
+            return Err(format!("the study was planned by version {} of the program; this is {program}", self.program));
+        }
+        match self.device.split(", ").any(|planned| planned == device) {
+            true => Ok(()),
+            false => Err(format!("the study was planned for {}; this device is {device}", self.device)),
+        }
+    }
+
     /// Number of stimuli that the plan asks for, toys not counted.
     pub fn runs(&self) -> usize {
-        let units: usize = self.models.iter().flat_map(|model| &model.layers).map(|layer| layer.units.len()).sum();
-        units * self.repeats as usize * self.methods.len() * self.arms.len()
+        count_runs(&self.models, self.repeats, &self.methods, &self.arms)
+    }
+}
+
+fn count_runs(models: &[PlannedModel], repeats: u32, methods: &[Variant], arms: &[Variant]) -> usize {
+    let units: usize = models.iter().flat_map(|model| &model.layers).map(|layer| layer.units.len()).sum();
+    [repeats as usize, methods.len(), arms.len()].into_iter().fold(units, usize::saturating_mul)
+}
+
+/// Checks that this is a way to make one number of the positions of a channel.
+fn check_reduce(reduce: &str) -> Result<(), Invalid> {
+    let unit: Option<Unit> = if reduce.is_empty() { None } else { format!("x:0@{reduce}").parse().ok() };
+    match unit.map(|unit| unit.selection) {
+        Some(Selection::Channel { .. }) => Ok(()),
+        None if reduce.is_empty() => Ok(()),
+        _ => Err(Invalid::new("reduce", reduce, "mean, center, max or topF, such as top0.25")),
     }
 }
 
@@ -206,12 +285,13 @@ fn planned_layers(design: &Design, model: &Model, layers: &[String]) -> Result<V
     let wanted = named.iter().filter(|_| design.units_per_layer > 0).map(|name| (name.clone(), design.units_per_layer));
     let wanted = wanted.collect::<Vec<_>>().into_iter();
     let output = logits.filter(|_| design.logits > 0).map(|id| (network.node(id).name.clone(), design.logits));
-    for (layer, count) in wanted.chain(output) {
+    for (i, (layer, count)) in wanted.chain(output).enumerate() {
         let (name, reduce) = layer.split_once('@').unwrap_or((&layer, &design.reduce));
+        let place = |error| Invalid { field: format!("layers[{i}]"), ..error };
         if planned.iter().any(|earlier| earlier.name == name) {
-            return Err(Invalid::new("layers", name, "each layer once; the logits have a number of their own"));
+            return Err(place(Invalid::new("", name, "each layer once; the logits have a number of their own")));
         }
-        planned.push(draw(design.seed, model, name, reduce, count)?);
+        planned.push(draw(design.seed, model, name, reduce, count).map_err(place)?);
     }
     Ok(planned)
 }
@@ -226,13 +306,11 @@ fn draw(seed: u64, model: &Model, layer: &str, reduce: &str, count: usize) -> Re
             (false, _) | (true, "mean" | "") => format!("{layer}:{channel}"),
             (true, reduce) => format!("{layer}:{channel}@{reduce}"),
         };
-        let unit: Unit =
-            text.parse().map_err(|_| Invalid::new("layers", layer, "NAME, or NAME@center and the like"))?;
+        let unit: Unit = text.parse().map_err(|_| Invalid::new("", layer, "NAME, or NAME@center and the like"))?;
         if !matches!(unit.selection, Selection::Channel { .. }) {
-            return Err(Invalid::new("layers", format!("{layer}@{reduce}"), "mean, center, max or topF behind the @"));
+            return Err(Invalid::new("", format!("{layer}@{reduce}"), "mean, center, max or topF behind the @"));
         }
-        let found = network.layer(&unit.layer).and_then(|id| unit.check(&network.node(id).shape));
-        found.map_err(|error| error.within("layers"))?;
+        network.layer(&unit.layer).and_then(|id| unit.check(&network.node(id).shape))?;
         Ok(unit)
     };
     // Also finds out whether the layer is there.
@@ -274,20 +352,38 @@ fn spread(network: &Network, logits: Option<NodeId>) -> Vec<NodeId> {
     (0..chosen).map(|i| activations[(2 * i + 1) * activations.len() / (2 * chosen)]).collect()
 }
 
-/// Resolves an arm against a model under a method, for one unit of each layer.
+/// Resolves an arm against a model under a method, each given by its index, for one unit of each layer.
 fn planned_settings(
     design: &Design,
+    limits: &Limits,
     model: &Model,
-    layers: &[PlannedLayer],
-    method: &Variant,
-    arm: &Variant,
+    planned: &PlannedModel,
+    method: usize,
+    arm: usize,
 ) -> Result<PlannedSettings, Invalid> {
-    let request = laid_over(&[&design.base, &method.request, &arm.request]);
-    let place = format!("{} under {}", arm.name, method.name);
-    let units: Vec<String> = layers.iter().filter_map(|layer| layer.units.first().cloned()).collect();
-    let (request, settings) = planned_request(model, request, design.steps, &units, &place)?;
-    let (model, method, arm) = (model.id.clone(), method.name.clone(), arm.name.clone());
-    Ok(PlannedSettings { model, method, arm, request, settings })
+    let parts = (&design.methods[method], &design.arms[arm]);
+    let request = laid_over(&[&design.base, &parts.0.request, &parts.1.request]);
+    let units: Vec<String> = planned.layers.iter().filter_map(|layer| layer.units.first().cloned()).collect();
+    let resolved = planned_request(model, request, design.steps, &units, limits);
+    let (request, settings) = resolved.map_err(|error| origin(design, method, arm, error))?;
+    let (method, arm) = (parts.0.name.clone(), parts.1.name.clone());
+    Ok(PlannedSettings { model: model.id.clone(), method, arm, request, settings })
+}
+
+/// The error of a request, named where its field was given: by the arm, the method, the base or the design itself.
+fn origin(design: &Design, method: usize, arm: usize, error: Invalid) -> Invalid {
+    let field = error.field.split(['.', '[']).next().unwrap_or_default();
+    if design.arms[arm].request.contains_key(field) {
+        error.within(&format!("arms[{arm}].request"))
+    } else if design.methods[method].request.contains_key(field) {
+        error.within(&format!("methods[{method}].request"))
+    } else if design.base.contains_key(field) {
+        error.within("base")
+    } else if field == "steps" {
+        error
+    } else {
+        error.within(&format!("arms[{arm}].request"))
+    }
 }
 
 /// The request with its steps, unless it has its own: `steps` where a step costs two passes, else fewer, so that all
@@ -297,17 +393,17 @@ pub(super) fn planned_request(
     mut request: Fields,
     steps: u32,
     units: &[String],
-    place: &str,
+    limits: &Limits,
 ) -> Result<(Fields, Value), Invalid> {
-    for field in ["model", "objective", "objectives", "seed"] {
-        if request.contains_key(field) {
-            let expected = "request fields other than model, objective, objectives and seed";
-            return Err(Invalid::new(place, field, expected));
+    // The plan itself says most of these; and a run has one stimulus, of which one image is kept.
+    for field in ["model", "objective", "objectives", "seed", "diversity", "animation"] {
+        if let Some(value) = request.get(field) {
+            return Err(Invalid::new(field, value, "nothing: no part of a study's requests has this field"));
         }
     }
     let own_steps = request.contains_key("steps");
     request.entry("steps").or_insert(steps.into());
-    let resolve = |request: &Fields| resolved(model, request, units).map_err(|error| error.within(place));
+    let resolve = |request: &Fields| resolved(model, request, units, limits);
     let mut settings = resolve(&request)?;
     if !own_steps && kind(&settings) == Some("true-proxy") && has_no_views(&settings) {
         let share = |name: &str| settings.pointer(name).and_then(Value::as_f64).unwrap_or(0.0);
@@ -334,15 +430,11 @@ fn has_no_views(settings: &Value) -> bool {
     settings.get("transforms").and_then(Value::as_array).is_none_or(Vec::is_empty)
 }
 
-fn resolved(model: &Model, request: &Fields, units: &[String]) -> Result<Value, Invalid> {
+fn resolved(model: &Model, request: &Fields, units: &[String], limits: &Limits) -> Result<Value, Invalid> {
+    let limits = Limits { objectives: units.len(), ..*limits };
     let objectives = units.iter().map(|unit| unit.parse()).collect::<Result<Vec<Objective>, Invalid>>()?;
-    let settings: Settings = request_for(&model.id, request, objectives, 0)?.resolve(model, &limits())?.settings;
+    let settings: Settings = request_for(&model.id, request, objectives, 0)?.resolve(model, &limits)?.settings;
     serde_json::to_value(&settings).map_err(|error| Invalid::new("settings", error, "settings that JSON can hold"))
-}
-
-/// A study is a user's own: it may ask for more than a service allows.
-pub(super) fn limits() -> Limits {
-    Limits { steps: 1_000_000, side: 8192, objectives: 1 << 20 }
 }
 
 /// The request of these fields for objectives.
@@ -354,9 +446,12 @@ pub(super) fn request_for(
 ) -> Result<Request, Invalid> {
     let mut fields = fields.clone();
     fields.insert("model".to_owned(), model.into());
-    let mut request: Request = serde_json::from_value(Value::Object(fields.clone())).map_err(|error| {
-        fields.remove("model");
-        Invalid::new("request", Value::Object(fields), format!("a request: {error}"))
+    let read = serde_path_to_error::deserialize(Value::Object(fields.clone()));
+    let mut request: Request = read.map_err(|error| {
+        let path = error.path().to_string();
+        let value = path.split('.').next().and_then(|field| fields.remove(field));
+        let field = if path == "." { "request" } else { &path };
+        Invalid::new(field, value.unwrap_or_default(), format!("a request: {}", error.inner()))
     })?;
     request.objectives = Some(objectives);
     request.seed = Some(seed);

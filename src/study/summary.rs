@@ -4,9 +4,12 @@
 //! starts of one unit do not count as if they were independent. Only starts that have been run under every arm count.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use serde::Serialize;
 
+use super::error::StudyError;
+use super::folder::pretty;
 use super::plan::Plan;
 use super::row::{COURSE, Row};
 use super::statistics::{mean, median, median_interval, quantile, signed_rank};
@@ -429,6 +432,14 @@ fn contest(a: &[f64], b: &[f64], live: &[bool], view: &View) -> Contest {
 }
 
 impl Summary {
+    /// Everything but the single runs as JSON, `summary.json`.
+    ///
+    /// # Errors
+    /// When a number cannot be written.
+    pub fn to_json(&self) -> Result<String, StudyError> {
+        pretty(self, Path::new("summary.json"))
+    }
+
     /// The arms of every section as a table, `summary.csv`.
     pub fn to_csv(&self) -> String {
         let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.6}"));

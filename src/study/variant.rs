@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use crate::Invalid;
 
@@ -13,12 +14,15 @@ use crate::Invalid;
 pub type Fields = Map<String, Value>;
 
 /// A named part of a request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = StudyVariant)]
 #[serde(deny_unknown_fields)]
 pub struct Variant {
     /// Name in tables and files.
+    #[schema(examples("slope:0.1"))]
     pub name: String,
-    /// The fields of [`Request`](crate::maximize::Request) that it sets.
+    /// The fields of a request that it sets.
+    #[schema(value_type = Object)]
     pub request: Fields,
 }
 

@@ -1,35 +1,23 @@
 //! A job on a device: what is known of its run, shared by the task that reports and the thread that runs it.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::verdict::Trial;
 use crate::jobs::{Claim, Event, Store};
 use crate::maximize::Point;
 
-/// Least time between two progress events of a job.
-const BETWEEN_EVENTS: Duration = Duration::from_millis(100);
-
-/// Why a run ends before its last step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Somebody asked for it.
-    Canceled,
-    /// It ran too long.
-    TimeLimit,
-    /// The pool stops; the job runs again later.
-    Stopped,
-}
+/// Least time between two progress events of a job or study.
+pub(super) const BETWEEN_EVENTS: Duration = Duration::from_millis(100);
 
 /// A claimed job and its run.
 #[derive(Debug)]
 pub(super) struct Claimed {
     pub(super) claim: Claim,
-    deadline: Instant,
-    stop: CancellationToken,
-    /// Set once: what ended the run stays what ended it.
-    verdict: OnceLock<(Verdict, Instant)>,
+    /// What may end the run early.
+    pub(super) trial: Trial,
     progress: Mutex<Vec<Told>>,
 }
 
@@ -44,46 +32,8 @@ struct Told {
 impl Claimed {
     pub(super) fn new(claim: Claim, time_limit: Duration, stop: CancellationToken) -> Self {
         let stimuli = claim.job.objectives.len();
-        let now = Instant::now();
-        Self {
-            // A limit beyond what a clock can count is a limit of a century.
-            deadline: now.checked_add(time_limit).unwrap_or(now + Duration::from_secs(3_000_000_000)),
-            claim,
-            stop,
-            verdict: OnceLock::new(),
-            progress: Mutex::new(vec![Told::default(); stimuli]),
-        }
-    }
-
-    /// Whether the run must end now, and why.
-    pub(super) fn verdict(&self) -> Option<Verdict> {
-        if let Some((verdict, _)) = self.verdict.get() {
-            return Some(*verdict);
-        }
-        let verdict = if self.claim.canceled.is_cancelled() {
-            Verdict::Canceled
-        } else if self.stop.is_cancelled() {
-            Verdict::Stopped
-        } else if Instant::now() >= self.deadline {
-            Verdict::TimeLimit
-        } else {
-            return None;
-        };
-        Some(self.verdict.get_or_init(|| (verdict, Instant::now())).0)
-    }
-
-    /// Whether a verdict stands for longer than `patience`: the step that it waits for does not end.
-    pub(super) fn overdue(&self, patience: Duration) -> bool {
-        self.verdict().is_some() && self.verdict.get().is_some_and(|(_, since)| since.elapsed() >= patience)
-    }
-
-    /// Waits until there is a verdict.
-    pub(super) async fn verdict_falls(&self) {
-        tokio::select! {
-            () = self.claim.canceled.cancelled() => {}
-            () = self.stop.cancelled() => {}
-            () = tokio::time::sleep_until(self.deadline.into()) => {}
-        }
+        let trial = Trial::new(claim.canceled.clone(), stop, time_limit);
+        Self { claim, trial, progress: Mutex::new(vec![Told::default(); stimuli]) }
     }
 
     /// A stimulus starts from the beginning.

@@ -1,5 +1,6 @@
-//! One device: claims jobs and runs them, one claim after another.
+//! One device: claims jobs and studies and runs them, one claim after another.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::metrics;
 use super::pool::{DeviceState, PoolConfig};
 use super::run::Bench;
 use super::sources::Sources;
+use super::study::Ongoing;
 use crate::jobs::{Claim, Lease, Store};
 
 /// How often the queue is looked at when nothing was heard of it.
@@ -51,35 +53,70 @@ impl Status {
     }
 }
 
+/// What a device does next.
+enum Next {
+    /// These jobs; the study that is going on waits.
+    Jobs(Vec<Claim>, Option<Box<Ongoing>>),
+    /// A piece of this study.
+    Study(Box<Ongoing>),
+    Nothing,
+}
+
 impl Device {
-    /// Runs jobs until no more are to be claimed.
+    /// Runs jobs and studies until no more are to be claimed.
     pub(super) async fn work(mut self) {
         let mut arrivals = self.store.arrivals();
         let mut wait = FIRST_WAIT;
+        let mut study: Option<Box<Ongoing>> = None;
         while !self.cancel.is_cancelled() {
-            // Marked before the look at the queue: a job that comes after the look is a change.
+            // Marked before the look at the queue: what comes after the look is a change.
             arrivals.mark_unchanged();
-            let claims = match self.claim().await {
-                Ok(claims) => claims,
-                Err(()) => {
+            let next = match self.next(study.take()).await {
+                Ok(next) => next,
+                Err(kept) => {
+                    study = kept;
                     self.pause(wait).await;
                     wait = (wait * 2).min(LONGEST_WAIT);
                     continue;
                 }
             };
             wait = FIRST_WAIT;
-            if claims.is_empty() {
-                self.status.set(DeviceState::Idle, 0);
-                tokio::select! {
-                    () = self.cancel.cancelled() => {}
-                    _ = arrivals.changed() => {}
-                    () = tokio::time::sleep(POLL) => {}
+            match next {
+                Next::Jobs(claims, None) => self.run(claims).await,
+                Next::Jobs(claims, Some(ongoing)) => study = self.run_before(claims, ongoing).await,
+                Next::Study(ongoing) => study = self.further(ongoing).await,
+                Next::Nothing => {
+                    self.status.set(DeviceState::Idle, 0);
+                    tokio::select! {
+                        () = self.cancel.cancelled() => {}
+                        _ = arrivals.changed() => {}
+                        () = tokio::time::sleep(POLL) => {}
+                    }
                 }
-            } else {
-                self.run(claims).await;
             }
         }
+        if let Some(ongoing) = study {
+            self.bench().lay_down(*ongoing).await;
+        }
         self.status.set(DeviceState::Stopped, 0);
+    }
+
+    /// What to run next: jobs if any wait, else the study that is going on, else one that waits. After a failure the study
+    /// is given back.
+    async fn next(&mut self, study: Option<Box<Ongoing>>) -> Result<Next, Option<Box<Ongoing>>> {
+        let Ok(claims) = self.claim().await else { return Err(study) };
+        match study {
+            study if !claims.is_empty() => Ok(Next::Jobs(claims, study)),
+            Some(ongoing) => Ok(Next::Study(ongoing)),
+            None => match self.store.claim_study().await {
+                Ok(Some(claim)) => Ok(Next::Study(Box::new(Ongoing::new(claim)))),
+                Ok(None) => Ok(Next::Nothing),
+                Err(error) => {
+                    tracing::error!(device = self.name, %error, "no study could be claimed");
+                    Err(None)
+                }
+            },
+        }
     }
 
     /// Claims jobs, once the engine is open.
@@ -106,19 +143,24 @@ impl Device {
         })
     }
 
+    /// Runs jobs while a study waits; nothing of the study when somebody stops it meanwhile.
+    async fn run_before(&self, claims: Vec<Claim>, ongoing: Box<Ongoing>) -> Option<Box<Ongoing>> {
+        let mut run = pin!(self.run(claims));
+        tokio::select! {
+            () = &mut run => Some(ongoing),
+            () = ongoing.canceled() => {
+                self.bench().lay_down(*ongoing).await;
+                run.await;
+                None
+            }
+        }
+    }
+
     async fn run(&self, claims: Vec<Claim>) {
         let leases: Vec<Lease> = claims.iter().map(|claim| claim.lease).collect();
         self.status.set(DeviceState::Busy, claims.len());
         metrics::busy(&self.name, true);
-        let bench = Bench {
-            device: self.name.clone(),
-            lane: Arc::clone(&self.lane),
-            store: self.store.clone(),
-            load: Arc::clone(&self.sources.model),
-            max_batch: self.config.max_batch,
-            time_limit: self.config.job_time_limit,
-            stop: self.stop.clone(),
-        };
+        let bench = self.bench();
         // A task of its own: should this code panic, the device lives on and no job stays running.
         if let Err(error) = tokio::spawn(async move { bench.run(claims).await }).await {
             tracing::error!(device = self.name, %error, "a run broke down");
@@ -128,6 +170,39 @@ impl Device {
         }
         metrics::busy(&self.name, false);
         self.status.set(DeviceState::Idle, 0);
+    }
+
+    /// Does the next piece of a study; nothing when it has ended.
+    async fn further(&self, ongoing: Box<Ongoing>) -> Option<Box<Ongoing>> {
+        let lease = ongoing.lease();
+        self.status.set(DeviceState::Busy, 0);
+        metrics::busy(&self.name, true);
+        let bench = self.bench();
+        // A task of its own, for the same reason.
+        let further = tokio::spawn(async move { bench.further(*ongoing).await.map(Box::new) }).await;
+        metrics::busy(&self.name, false);
+        match further {
+            Ok(ongoing) => ongoing,
+            Err(error) => {
+                tracing::error!(device = self.name, study.id = %lease.id, %error, "a batch of a study broke down");
+                if let Err(error) = self.store.interrupted(&[lease]).await {
+                    tracing::error!(study.id = %lease.id, %error, "a study stays running until the next start");
+                }
+                None
+            }
+        }
+    }
+
+    fn bench(&self) -> Bench {
+        Bench {
+            device: self.name.clone(),
+            lane: Arc::clone(&self.lane),
+            store: self.store.clone(),
+            load: Arc::clone(&self.sources.model),
+            max_batch: self.config.max_batch,
+            time_limit: self.config.job_time_limit,
+            stop: self.stop.clone(),
+        }
     }
 
     async fn pause(&self, wait: Duration) {

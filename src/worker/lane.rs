@@ -2,30 +2,23 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread;
 
 use tokio::sync::oneshot;
 
-use super::observer::Watch;
 use super::sources::OpenEngine;
 use crate::engine::{Engine, EngineError};
-use crate::maximize::{MaximizeError, Outcome, Settings, Task, maximize};
-use crate::network::Model;
-
-/// What a device's thread is asked to run.
-pub(super) struct Order {
-    pub(super) model: Arc<Model>,
-    pub(super) tasks: Vec<Task>,
-    pub(super) settings: Settings,
-    pub(super) watch: Watch,
-}
+use crate::maximize::{MaximizeError, Outcome};
+use crate::study::StudyError;
 
 /// Why a batch gave nothing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BatchError {
     #[error(transparent)]
     Maximize(#[from] MaximizeError),
+    #[error(transparent)]
+    Study(#[from] StudyError),
     #[error("panicked: {0}")]
     Panic(String),
     #[error("the device's thread is gone")]
@@ -37,7 +30,18 @@ pub(super) type BatchResult = Result<Vec<Option<Outcome>>, BatchError>;
 
 enum Message {
     Open(oneshot::Sender<Result<(), EngineError>>),
-    Run(Box<Order>, oneshot::Sender<BatchResult>),
+    Run(Work),
+}
+
+/// What a device's thread is asked to run: with the engine, or with why there is none.
+type Work = Box<dyn FnOnce(Result<&dyn Engine, EngineError>) -> Done + Send>;
+
+/// Work that was done.
+struct Done {
+    /// Whether the engine may be unusable now.
+    breaks: bool,
+    /// Hands the result to whoever waits for it.
+    reply: Box<dyn FnOnce()>,
 }
 
 /// Hands work to a device's thread, which ends when this is dropped.
@@ -63,10 +67,28 @@ impl Lane {
         opened
     }
 
-    /// Runs a batch.
-    pub(super) fn run(&self, order: Order) -> oneshot::Receiver<BatchResult> {
+    /// Whether the engine is open, or could be opened again.
+    pub(super) async fn works(&self) -> bool {
+        matches!(self.open().await, Ok(Ok(())))
+    }
+
+    /// Runs something on the engine. What panics there is dropped, and the engine with it.
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Engine) -> Result<T, BatchError> + Send + 'static,
+    ) -> oneshot::Receiver<Result<T, BatchError>> {
         let (reply, result) = oneshot::channel();
-        let _ = self.messages.send(Message::Run(Box::new(order), reply));
+        let work = move |engine: Result<&dyn Engine, EngineError>| {
+            let result = match engine {
+                Ok(engine) => catch_unwind(AssertUnwindSafe(|| work(engine)))
+                    .unwrap_or_else(|panic| Err(BatchError::Panic(message(&*panic)))),
+                Err(error) => Err(MaximizeError::from(error).into()),
+            };
+            let breaks = result.as_ref().is_err_and(breaks_engine);
+            // Nobody may wait for a reply any more; that is fine.
+            Done { breaks, reply: Box::new(move || drop(reply.send(result))) }
+        };
+        let _ = self.messages.send(Message::Run(Box::new(work)));
         result
     }
 }
@@ -74,22 +96,19 @@ impl Lane {
 fn serve(device: &str, open: &OpenEngine, inbox: mpsc::Receiver<Message>) {
     let mut engine: Option<Box<dyn Engine>> = None;
     for message in inbox {
-        // Nobody may wait for a reply any more; that is fine.
         match message {
             Message::Open(reply) => {
+                // Nobody may wait for a reply any more; that is fine.
                 let _ = reply.send(ready(&mut engine, device, open).map(drop));
             }
-            Message::Run(order, reply) => {
-                let result = match ready(&mut engine, device, open) {
-                    Ok(engine) => run(engine, *order),
-                    Err(error) => Err(MaximizeError::from(error).into()),
-                };
-                if result.as_ref().is_err_and(breaks_engine) {
+            Message::Run(work) => {
+                let Done { breaks, reply } = work(ready(&mut engine, device, open));
+                if breaks {
                     // Whatever state it is in, the next batch gets a new one.
                     let broken = engine.take();
                     let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
                 }
-                let _ = reply.send(result);
+                reply();
             }
         }
     }
@@ -109,21 +128,13 @@ fn ready<'a>(
     Ok(&**engine.insert(opened))
 }
 
-fn run(engine: &dyn Engine, order: Order) -> BatchResult {
-    let Order { model, tasks, settings, mut watch } = order;
-    // What a panic leaves half done is dropped here, and the engine with it.
-    let run = AssertUnwindSafe(|| maximize(engine, &model, &tasks, &settings, &mut watch));
-    match catch_unwind(run) {
-        Ok(result) => Ok(result?),
-        Err(panic) => Err(BatchError::Panic(message(&*panic))),
-    }
-}
-
 /// Whether the engine may be unusable after this error.
 fn breaks_engine(error: &BatchError) -> bool {
     match error {
-        BatchError::Maximize(MaximizeError::Engine(error)) => !matches!(error, EngineError::Size { .. }),
-        BatchError::Maximize(_) => false,
+        BatchError::Maximize(error) | BatchError::Study(StudyError::Run { source: error, .. }) => {
+            matches!(error, MaximizeError::Engine(error) if !matches!(error, EngineError::Size { .. }))
+        }
+        BatchError::Study(_) => false,
         BatchError::Panic(_) | BatchError::Gone => true,
     }
 }

@@ -5,13 +5,15 @@ use metrics::{Counter, counter, describe_counter, describe_gauge, describe_histo
 const BATCH_STIMULI: &str = "proxygrad_batch_stimuli";
 const STEPS: &str = "proxygrad_steps_total";
 const BUSY: &str = "proxygrad_device_busy";
+const STUDY_RUNS: &str = "proxygrad_study_runs_total";
 const FAILURES: &str = "proxygrad_engine_failures_total";
 
 /// Tells the metrics recorder what the metrics of the pool mean.
 pub fn describe_metrics() {
     describe_histogram!(BATCH_STIMULI, "Stimuli that ran in one batch");
     describe_counter!(STEPS, "Steps done, counted per stimulus");
-    describe_gauge!(BUSY, "Whether a device runs jobs (1) or not (0)");
+    describe_counter!(STUDY_RUNS, "Runs of studies that are done");
+    describe_gauge!(BUSY, "Whether a device runs jobs or a study (1) or not (0)");
     describe_counter!(FAILURES, "Batches that an engine failed to run");
 }
 
@@ -21,6 +23,10 @@ pub(super) fn batch(stimuli: usize) {
 
 pub(super) fn steps() -> Counter {
     counter!(STEPS)
+}
+
+pub(super) fn study_runs(runs: usize) {
+    counter!(STUDY_RUNS).increment(runs as u64);
 }
 
 pub(super) fn busy(device: &str, busy: bool) {

@@ -45,11 +45,11 @@ impl Observer for Watch {
             watched.job.stepped(&self.store, watched.stimulus, watched.asked);
         }
         watched.asked += 1;
-        watched.job.verdict().is_none()
+        watched.job.trial.verdict().is_none()
     }
 
     fn wants(&mut self, stimulus: usize) -> bool {
-        self.stimuli[stimulus].job.verdict().is_none()
+        self.stimuli[stimulus].job.trial.verdict().is_none()
     }
 
     fn scored(&mut self, stimulus: usize, point: Point) {

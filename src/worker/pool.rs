@@ -24,7 +24,7 @@ pub struct PoolConfig {
     pub devices: Vec<String>,
     /// Most stimuli in one batch.
     pub max_batch: usize,
-    /// Longest time a job may run, from its claim on.
+    /// Longest time a job may run, from its claim on, and a batch of a study.
     pub job_time_limit: Duration,
 }
 
@@ -51,7 +51,7 @@ pub struct DeviceStatus {
     pub device: String,
     /// What it does.
     pub state: DeviceState,
-    /// How many jobs it runs.
+    /// How many jobs it runs; none while it runs a study.
     pub jobs: usize,
 }
 
@@ -59,13 +59,13 @@ pub struct DeviceStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceState {
-    /// It waits for jobs.
+    /// It waits for jobs and studies.
     Idle,
-    /// It runs jobs.
+    /// It runs jobs or a study.
     Busy,
     /// Its engine could not be opened again after a failure; that is tried from time to time.
     Unavailable,
-    /// It takes no more jobs.
+    /// It takes no more.
     Stopped,
 }
 
@@ -111,7 +111,7 @@ impl Pool {
     }
 
     /// Stops claiming, lets running batches finish within `grace`, and otherwise stops them within one step and puts
-    /// their jobs back into the queue, as if they had never started.
+    /// their jobs back into the queue, as if they had never started. Studies go back between two batches.
     pub async fn shutdown(&self, grace: Duration) {
         self.cancel.cancel();
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {

@@ -1,6 +1,5 @@
 //! Runs the jobs of one claim to their ends.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,23 +8,21 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Slot, batches};
-use super::claimed::{Claimed, Verdict};
-use super::lane::{BatchError, BatchResult, Lane, Order};
+use super::claimed::Claimed;
+use super::lane::{BatchError, BatchResult, Lane};
 use super::metrics;
 use super::observer::Watch;
-use super::settle::{End, settle};
+use super::settle::{End, Ended, settle};
 use super::sources::LoadModel;
+use super::verdict::Verdict;
+use crate::engine::Engine;
 use crate::jobs::{Claim, JobProblem, ProblemCode, Store};
-use crate::maximize::{MaximizeError, Objective, Outcome, Pictures, Task};
+use crate::maximize::{MaximizeError, Objective, Outcome, Pictures, Task, maximize};
 use crate::network::Model;
+use crate::study::StudyError;
 
-/// How long a step may go on after its job was to end, before the job ends without it. The device is not used again
-/// until the step is over.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The same when the pool stops: nothing is waiting for the device then.
-const LAST_PATIENCE: Duration = Duration::from_secs(2);
-/// How often that is looked at.
-const TICK: Duration = Duration::from_millis(200);
+/// How often it is looked at whether a step goes on for too long after its run was to end.
+pub(super) const TICK: Duration = Duration::from_millis(200);
 
 /// What a run needs of its device and its pool.
 pub(super) struct Bench {
@@ -87,19 +84,14 @@ impl Run<'_> {
             Some(first) => (first.job.claim.job.model.clone(), first.job.claim.job.model_digest.clone()),
             None => return None,
         };
-        let loaded = load(&self.bench.load, id.clone());
-        let loaded = self.unless_all_end(loaded).await?;
-        let problem = match loaded {
-            Ok(Ok(model)) if model.digest == digest => return Some(model),
-            Ok(Ok(model)) => format!(
-                "model {id} is no longer the one this job was submitted for: its digest is {}, not {digest}",
-                model.digest
-            ),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("loading model {id} broke down"),
-        };
-        for job in 0..self.jobs.len() {
-            self.end(job, End::Failed(JobProblem::new(ProblemCode::Model, &problem))).await;
+        let loaded = load(&self.bench.load, id, digest);
+        match self.unless_all_end(loaded).await? {
+            Ok(model) => return Some(model),
+            Err(problem) => {
+                for job in 0..self.jobs.len() {
+                    self.end(job, End::Failed(problem.clone())).await;
+                }
+            }
         }
         None
     }
@@ -147,7 +139,7 @@ impl Run<'_> {
 
     /// Whether the device's engine is open, or could be opened again.
     async fn device_works(&self) -> bool {
-        matches!(self.bench.lane.open().await, Ok(Ok(())))
+        self.bench.lane.works().await
     }
 
     /// Runs a batch on the device; nothing when the pool stops and the device does not.
@@ -164,13 +156,11 @@ impl Run<'_> {
             Task { objective, seed: job.seed, stream: slot.stimulus as u64, group, pictures }
         };
         let watched = batch.iter().map(|slot| (Arc::clone(&self.jobs[slot.job].job), slot.stimulus));
-        let order = Order {
-            model: Arc::clone(model),
-            tasks: batch.iter().map(task).collect(),
-            settings: self.jobs[first.job].job.claim.job.settings.clone(),
-            watch: Watch::new(self.bench.store.clone(), watched),
-        };
-        let mut result = self.bench.lane.run(order);
+        let (model, tasks) = (Arc::clone(model), batch.iter().map(task).collect::<Vec<Task>>());
+        let settings = self.jobs[first.job].job.claim.job.settings.clone();
+        let mut watch = Watch::new(self.bench.store.clone(), watched);
+        let run = move |engine: &dyn Engine| Ok(maximize(engine, &model, &tasks, &settings, &mut watch)?);
+        let mut result = self.bench.lane.run(run);
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
@@ -225,7 +215,7 @@ impl Run<'_> {
             if waiting.is_empty() {
                 return None;
             }
-            let falls = waiting.iter().map(|job| Box::pin(job.verdict_falls()));
+            let falls = waiting.iter().map(|job| Box::pin(job.trial.verdict_falls()));
             tokio::select! {
                 done = &mut work => return Some(done),
                 _ = select_all(falls) => {}
@@ -237,7 +227,7 @@ impl Run<'_> {
     /// Ends every job that has a verdict.
     async fn settle_verdicts(&mut self) {
         for job in 0..self.jobs.len() {
-            if let Some(verdict) = self.jobs[job].job.verdict() {
+            if let Some(verdict) = self.jobs[job].job.trial.verdict() {
                 self.end(job, self.sentence(verdict)).await;
             }
         }
@@ -245,10 +235,10 @@ impl Run<'_> {
 
     /// Ends every job whose last step does not end.
     async fn settle_overdue(&mut self) {
-        let patience = if self.bench.stop.is_cancelled() { LAST_PATIENCE } else { PATIENCE };
         for job in 0..self.jobs.len() {
-            if self.jobs[job].job.overdue(patience)
-                && let Some(verdict) = self.jobs[job].job.verdict()
+            let trial = &self.jobs[job].job.trial;
+            if trial.overdue()
+                && let Some(verdict) = trial.verdict()
             {
                 self.end(job, self.sentence(verdict)).await;
             }
@@ -259,10 +249,7 @@ impl Run<'_> {
         match verdict {
             Verdict::Canceled => End::Canceled,
             Verdict::Stopped => End::Requeued,
-            Verdict::TimeLimit => {
-                let limit = self.bench.time_limit.as_secs_f64();
-                End::Failed(JobProblem::new(ProblemCode::TimeLimit, format!("the job ran longer than {limit} s")))
-            }
+            Verdict::TimeLimit => End::Failed(too_long("the job", self.bench.time_limit)),
         }
     }
 
@@ -271,36 +258,49 @@ impl Run<'_> {
         let running = &mut self.jobs[job];
         if !std::mem::replace(&mut running.settled, true) {
             running.outcomes = Vec::new();
-            settle(&self.bench.store, &running.job, end, &self.bench.stop).await;
+            settle(&self.bench.store, Ended::Job(&running.job.claim), end, &self.bench.stop).await;
         }
     }
 }
 
-/// Loads a model on a thread of its own: a download that nobody waits for any more keeps nothing from ending.
-fn load(load: &LoadModel, id: String) -> oneshot::Receiver<Result<Arc<Model>, Box<dyn Error + Send + Sync>>> {
+/// Loads the model that was asked for, by its id and digest, on a thread of its own: a download that nobody waits for any
+/// more keeps nothing from ending.
+pub(super) async fn load(load: &LoadModel, id: String, digest: String) -> Result<Arc<Model>, JobProblem> {
     let (reply, loaded) = oneshot::channel();
-    let load = Arc::clone(load);
+    let (load, name) = (Arc::clone(load), id.clone());
     let thread = std::thread::Builder::new().name("load-model".into());
     // Should there be no thread, the reply is dropped, and the receiver says so.
-    let _ = thread.spawn(move || reply.send(load(&id)).map_err(drop));
-    loaded
+    let _ = thread.spawn(move || reply.send(load(&name)).map_err(drop));
+    let why = match loaded.await {
+        Ok(Ok(model)) if model.digest == digest => return Ok(model),
+        Ok(Ok(model)) => {
+            format!("model {id} is no longer the one that was asked for: its digest is {}, not {digest}", model.digest)
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("loading model {id} broke down"),
+    };
+    Err(JobProblem::new(ProblemCode::Model, why))
 }
 
-/// What a failed batch means for its job.
-fn problem(error: &BatchError) -> JobProblem {
+/// What a failed batch means for its job or study.
+pub(super) fn problem(error: &BatchError) -> JobProblem {
+    let fault = || JobProblem::new(ProblemCode::Internal, "a fault of the service ended the run; its log says more");
+    let error = match error {
+        BatchError::Maximize(error) | BatchError::Study(StudyError::Run { source: error, .. }) => error,
+        BatchError::Study(_) | BatchError::Panic(_) | BatchError::Gone => return fault(),
+    };
     match error {
-        BatchError::Maximize(error @ (MaximizeError::Layer(_) | MaximizeError::Channels(_))) => {
-            JobProblem::new(ProblemCode::Model, error.to_string())
-        }
+        MaximizeError::Layer(_) | MaximizeError::Channels(_) => JobProblem::new(ProblemCode::Model, error.to_string()),
         // Below its first line the tensor library may tell a backtrace.
-        BatchError::Maximize(MaximizeError::Engine(error)) => {
+        MaximizeError::Engine(error) => {
             let text = error.to_string();
             JobProblem::new(ProblemCode::Engine, text.lines().next().unwrap_or("the engine failed"))
         }
-        BatchError::Maximize(MaximizeError::Png(_) | MaximizeError::Animation(_) | MaximizeError::Picture(_))
-        | BatchError::Panic(_)
-        | BatchError::Gone => {
-            JobProblem::new(ProblemCode::Internal, "a fault of the service ended the run; its log says more")
-        }
+        MaximizeError::Png(_) | MaximizeError::Animation(_) | MaximizeError::Picture(_) => fault(),
     }
+}
+
+/// How a run ends that ran too long.
+pub(super) fn too_long(what: &str, limit: Duration) -> JobProblem {
+    JobProblem::new(ProblemCode::TimeLimit, format!("{what} ran longer than {} s", limit.as_secs_f64()))
 }

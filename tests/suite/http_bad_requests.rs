@@ -335,7 +335,8 @@ async fn every_bad_request_is_told_what_is_wrong_and_the_server_goes_on() {
     server.state(job["id"].as_str().unwrap(), "succeeded").await;
 }
 
-fn expect(what: &str, answer: &crate::http_service::Answer, status: u16, field: &str) {
+/// Checks that an answer is this problem.
+pub fn expect(what: &str, answer: &crate::http_service::Answer, status: u16, field: &str) {
     let problem = answer.json();
     assert_eq!(answer.status, status, "{what}: {problem}");
     assert!(!problem["detail"].as_str().unwrap().is_empty(), "{what}: {problem}");

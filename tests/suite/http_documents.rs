@@ -45,10 +45,12 @@ fn collect(value: &Value, references: &mut BTreeSet<String>) {
 async fn the_examples_in_the_openapi_document_work() {
     let server = Server::start().await;
     let document = server.get("/openapi.json").await.json();
-    let body = &document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"];
-    for (name, example) in body["examples"].as_object().unwrap() {
-        let answer = server.post("/v1/jobs", &example["value"]).await;
-        assert_eq!(answer.status, 202, "{name}: {answer:?}");
+    for path in ["/v1/jobs", "/v1/studies"] {
+        let body = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"];
+        for (name, example) in body["examples"].as_object().unwrap() {
+            let answer = server.post(path, &example["value"]).await;
+            assert_eq!(answer.status, 202, "{name}: {answer:?}");
+        }
     }
 }
 
@@ -112,6 +114,7 @@ async fn probes_and_metrics_answer() {
         "proxygrad_http_requests_total{method=\"GET\",path=\"unmatched\",status=\"404\"}",
         "proxygrad_http_request_duration_seconds_bucket{method=\"POST\",path=\"/v1/jobs\",le=",
         "proxygrad_queue_jobs{state=\"succeeded\"}",
+        "proxygrad_queue_studies{state=\"queued\"}",
     ] {
         assert!(metrics.text().contains(line), "{line} is missing in\n{}", metrics.text());
     }
@@ -166,7 +169,7 @@ async fn every_kind_of_problem_is_explained_at_its_type() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_be_got_can_be_looked_at_without_the_body() {
     let server = Server::start().await;
-    for path in ["/livez", "/readyz", "/v1/jobs", "/v1/models", "/openapi.json", "/docs/", "/metrics"] {
+    for path in ["/livez", "/readyz", "/v1/jobs", "/v1/studies", "/v1/models", "/openapi.json", "/docs/", "/metrics"] {
         let (head, get) = (server.send(server.request(Method::HEAD, path)).await, server.get(path).await);
         assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
         assert_eq!(head.headers["content-type"], get.headers["content-type"], "{path}");

@@ -10,20 +10,25 @@ use crate::http_service::{DEADLINE, Server, endless, patient, quick};
 
 /// An event as a client reads it.
 #[derive(Debug, Clone, PartialEq)]
-struct Event {
-    name: String,
-    id: Option<u64>,
-    data: Value,
+pub struct Event {
+    pub name: String,
+    pub id: Option<u64>,
+    pub data: Value,
 }
 
 /// A stream of events that is being read.
-struct Events {
+pub struct Events {
     text: String,
     chunks: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
 }
 
 async fn watch(server: &Server, id: &str, last: Option<&str>) -> Result<Events, u16> {
-    let mut request = server.request(Method::GET, &format!("/v1/jobs/{id}/events"));
+    watch_at(server, &format!("/v1/jobs/{id}/events"), last).await
+}
+
+/// The events at a path, or the status that is answered instead.
+pub async fn watch_at(server: &Server, path: &str, last: Option<&str>) -> Result<Events, u16> {
+    let mut request = server.request(Method::GET, path);
     if let Some(last) = last {
         request = request.header("Last-Event-ID", last);
     }
@@ -54,7 +59,7 @@ impl Events {
         }
     }
 
-    async fn all(mut self) -> Vec<Event> {
+    pub async fn all(mut self) -> Vec<Event> {
         let mut all = Vec::new();
         while let Some(event) = self.next().await {
             all.push(event);

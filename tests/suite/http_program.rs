@@ -30,13 +30,13 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A server process; killed when dropped.
-struct Process {
+pub struct Process {
     child: Child,
-    base: String,
+    pub base: String,
 }
 
 impl Process {
-    fn start(data_dir: &Path, arguments: &[&str]) -> Self {
+    pub fn start(data_dir: &Path, arguments: &[&str]) -> Self {
         let mut command = program();
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--log", "error", "--data-dir"])
@@ -52,7 +52,7 @@ impl Process {
     }
 
     /// `kill -9`, or what the system has for it.
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -95,25 +95,35 @@ impl Server {
         answer.json()
     }
 
-    /// The job once `reached` says so.
-    pub async fn until(&self, id: &str, reached: impl Fn(&Value) -> bool) -> Value {
+    /// The document at a path once `reached` says so.
+    pub async fn until_at(&self, path: &str, reached: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
         loop {
-            let job = self.get(&format!("/v1/jobs/{id}")).await.json();
-            if reached(&job) {
-                return job;
+            let found = self.get(path).await.json();
+            if reached(&found) {
+                return found;
             }
-            assert!(start.elapsed() < DEADLINE, "not reached: {job}");
+            assert!(start.elapsed() < DEADLINE, "not reached: {found}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
+    /// The job or study at a path once it is in this state.
+    pub async fn state_at(&self, path: &str, state: &str) -> Value {
+        let over = |found: &Value| matches!(found["state"].as_str(), Some("succeeded" | "failed" | "canceled"));
+        let found = self.until_at(path, |found| found["state"] == state || over(found)).await;
+        assert_eq!(found["state"], state, "{found}");
+        found
+    }
+
+    /// The job once `reached` says so.
+    pub async fn until(&self, id: &str, reached: impl Fn(&Value) -> bool) -> Value {
+        self.until_at(&format!("/v1/jobs/{id}"), reached).await
+    }
+
     /// The job once it is in this state.
     pub async fn state(&self, id: &str, state: &str) -> Value {
-        let over = |job: &Value| matches!(job["state"].as_str(), Some("succeeded" | "failed" | "canceled"));
-        let job = self.until(id, |job| job["state"] == state || over(job)).await;
-        assert_eq!(job["state"], state, "{job}");
-        job
+        self.state_at(&format!("/v1/jobs/{id}"), state).await
     }
 
     fn check(&self, method: &Method, path: &str, answer: &Answer) {

@@ -280,7 +280,7 @@ async fn pages_show_every_job_once_newest_first_whatever_is_submitted_meanwhile(
     let mut cursor = None;
     loop {
         let page = store.list(&JobFilter::default(), cursor, 3).await.unwrap();
-        seen.extend(page.jobs.iter().map(|job| job.id));
+        seen.extend(page.items.iter().map(|job| job.id));
         submit(&store, small(0)).await;
         let Some(next) = page.next else { break };
         // As a client hands it back.
@@ -304,7 +304,7 @@ async fn lists_can_be_narrowed_to_a_state_and_a_model() {
         let filter = JobFilter { state, model: model.map(Into::into) };
         let page = store.list(&filter, None, 10).await.unwrap();
         assert!(page.next.is_none());
-        page.jobs.iter().map(|job| job.id).collect::<Vec<_>>()
+        page.items.iter().map(|job| job.id).collect::<Vec<_>>()
     };
     assert_eq!(list(None, None).await, [canceled, other, tiny]);
     assert_eq!(list(Some(JobState::Queued), None).await, [other, tiny]);

@@ -162,7 +162,7 @@ async fn a_damaged_row_stops_neither_the_queue_nor_lists() {
     intruder.close().await.unwrap();
     assert_eq!(claim_one(&store).await.job.id, fine);
     let list = store.list(&Default::default(), None, 10).await.unwrap();
-    assert_eq!(list.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [fine]);
+    assert_eq!(list.items.iter().map(|job| job.id).collect::<Vec<_>>(), [fine]);
     let error = store.get(damaged).await.unwrap_err();
     assert!(error.to_string().contains(&damaged.to_string()), "{error}");
     assert_eq!(store.counts().await.unwrap()[&JobState::Failed], 1);

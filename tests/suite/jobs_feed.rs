@@ -22,6 +22,7 @@ async fn rest(mut events: Subscription) -> Vec<String> {
         seen.push(match update {
             Update::Event { event: Event::State { state }, .. } => state.to_string(),
             Update::Event { event: Event::Progress { step, .. }, .. } => step.to_string(),
+            Update::Event { event: Event::Study(progress), .. } => progress.done.to_string(),
             Update::Skipped { events } => format!("skipped {events}"),
         });
     }

@@ -2,23 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 
 use super::document::{self, JobDocument};
 use super::include::Include;
 use super::submission::{Form, Submission};
 use crate::api::loader::LoadError;
 use crate::api::parameters::InQuery;
-use crate::api::problem::{Answer, Kind, Problem, declare_problems};
-use crate::api::{Api, idempotency, prefer};
-use crate::jobs::{Job, NewJob, SubmitError, Submitted};
+use crate::api::problem::{Answer, declare_problems};
+use crate::api::{Api, accepted, idempotency};
+use crate::jobs::NewJob;
 use crate::maximize::Request;
-
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 declare_problems!(Refused: InvalidParameter, MalformedJson, MalformedForm, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
                   InvalidRequest, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable);
@@ -98,46 +94,17 @@ pub(super) async fn create(
     let include = Include::take(&mut query)?;
     query.end(&["include"])?;
     let idempotency = idempotency::read(&headers, &request)?;
-    let wait = prefer::wait(&headers).map(|wait| wait.min(api.config().max_wait));
+    let wait = accepted::granted(&api, &headers);
 
     let model = api.models().load(&request.model).await.map_err(LoadError::in_body)?;
     let resolved = api.resolve(request, Arc::clone(&model)).await?;
     let new = NewJob { model: model.id.clone(), model_digest: model.digest.clone(), resolved, idempotency };
-    let (job, replayed) = match api.store().submit(new).await.map_err(refused)? {
-        Submitted::Created(job) => (job, false),
-        Submitted::Replayed(job) => (job, true),
-    };
+    let (job, replayed) = accepted::taken(api.store().submit(new).await)?;
 
     let job = match wait {
         Some(wait) if !job.state.is_terminal() => api.wait(job, wait).await?,
         _ => job,
     };
-    let status = if job.state.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let location = location(&job)?;
-    let mut response = (status, Json(include.show(job, &api).await?)).into_response();
-    let answer = response.headers_mut();
-    answer.insert(header::LOCATION, location);
-    if let Some(wait) = wait {
-        let applied = HeaderValue::from_str(&format!("wait={}", wait.as_secs())).map_err(Problem::internal)?;
-        answer.insert(PREFERENCE_APPLIED, applied);
-    }
-    if replayed {
-        answer.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
-    }
-    Ok(response)
-}
-
-fn location(job: &Job) -> Result<HeaderValue, Problem> {
-    HeaderValue::from_str(&document::path(job.id)).map_err(Problem::internal)
-}
-
-/// Seconds after which a full queue has probably moved.
-const QUEUE_MOVES: u32 = 5;
-
-fn refused(error: SubmitError) -> Problem {
-    match error {
-        SubmitError::QueueFull { .. } => Problem::new(Kind::QueueFull, error.to_string()).retry_after(QUEUE_MOVES),
-        SubmitError::KeyReused => Problem::new(Kind::IdempotencyKeyReused, error.to_string()),
-        SubmitError::Store(error) => Problem::internal(error),
-    }
+    let (ended, location) = (job.state.is_terminal(), document::path(job.id));
+    accepted::answer(ended, include.show(job, &api).await?, &location, wait, replayed)
 }

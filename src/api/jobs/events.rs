@@ -1,53 +1,14 @@
-//! `GET /v1/jobs/{id}/events`: what happens to a job, as server-sent events (WHATWG HTML, section 9.2).
-
-use std::convert::Infallible;
-use std::time::Duration;
+//! `GET /v1/jobs/{id}/events`: what happens to a job.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::sse::{Event as Line, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
-use futures_util::{Stream, StreamExt, stream};
-use serde::Serialize;
-use utoipa::ToSchema;
+use axum::http::HeaderMap;
+use axum::response::Response;
 
 use super::document::JobSummary;
-use crate::api::Api;
+use crate::api::events::EventDocument;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
-use crate::jobs::{Subscription, Update};
-
-/// Time without events after which a comment shows that the connection lives.
-const SILENCE: Duration = Duration::from_secs(15);
-
-/// A server-sent event.
-#[derive(Serialize, ToSchema)]
-#[schema(as = JobEvent)]
-struct EventDocument {
-    /// What `data` holds.
-    event: EventName,
-    /// What to send as `Last-Event-ID` to go on behind this event.
-    #[schema(nullable = false, pattern = "^[0-9]+$")]
-    id: Option<String>,
-    /// A JSON object.
-    #[schema(content_media_type = "application/json")]
-    data: String,
-}
-
-/// Kinds of events.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[expect(dead_code, reason = "only describes an answer")]
-enum EventName {
-    /// The job, as in a list.
-    Job,
-    /// The job went into another state.
-    State,
-    /// A step was scored.
-    Progress,
-    /// Events that came before the next one are gone.
-    Skipped,
-}
+use crate::api::{Api, events as watching};
 
 declare_problems!(Refused: InvalidParameter, UnknownJob);
 
@@ -78,43 +39,10 @@ pub(super) async fn events(
 ) -> Answer<Response> {
     query.end(&[])?;
     let id = path.job()?;
-    // An id that was not given out here says nothing: the watcher starts anew, as if it had none.
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let last = watching::last(&headers);
     let subscribed = api.store().subscribe(id, last).await.map_err(Problem::internal)?;
-    let mut subscription = subscribed.ok_or_else(|| Problem::new(Kind::UnknownJob, format!("there is no job {id}")))?;
+    let subscription = subscribed.ok_or_else(|| Problem::new(Kind::UnknownJob, format!("there is no job {id}")))?;
     let job = api.job(id).await?;
-
-    let first = match (last, job.state.is_terminal()) {
-        (None, _) => Some(line("job", &JobSummary::from(job))?),
-        (Some(_), false) => None,
-        // The events of a job that has ended are all there: this does not wait.
-        (Some(_), true) => match subscription.next().await {
-            Some(update) => Some(show(update)?),
-            None => return Ok(StatusCode::NO_CONTENT.into_response()),
-        },
-    };
-    let stop = api.ending().clone();
-    let following = follow(subscription).take_until(async move { stop.cancelled().await });
-    let lines = stream::iter(first).chain(following).map(Ok::<_, Infallible>);
-    Ok(Sse::new(lines).keep_alive(KeepAlive::new().interval(SILENCE)).into_response())
-}
-
-fn follow(subscription: Subscription) -> impl Stream<Item = Line> {
-    subscription.into_stream().filter_map(|update| async move { show(update).ok() })
-}
-
-/// An update as it goes over the wire.
-fn show(update: Update) -> Result<Line, Problem> {
-    #[derive(Serialize)]
-    struct Skipped {
-        events: u64,
-    }
-    match update {
-        Update::Event { id, event } => Ok(line(event.name(), &event)?.id(id.to_string())),
-        Update::Skipped { events } => line("skipped", &Skipped { events }),
-    }
-}
-
-fn line(name: &str, data: &impl Serialize) -> Result<Line, Problem> {
-    Line::default().event(name).json_data(data).map_err(Problem::internal)
+    let ended = job.state.is_terminal();
+    watching::answer(&api, subscription, last, ended, ("job", &JobSummary::from(job))).await
 }

@@ -8,13 +8,8 @@ use utoipa::ToSchema;
 use super::document::JobSummary;
 use crate::api::Api;
 use crate::api::parameters::InQuery;
-use crate::api::problem::{Answer, Kind, Problem, declare_problems};
-use crate::jobs::{Cursor, JobFilter, JobState};
-
-/// Most jobs on a page.
-const MOST: usize = 100;
-/// Jobs on a page unless asked for.
-const DEFAULT: usize = 20;
+use crate::api::problem::{Answer, Problem, declare_problems};
+use crate::jobs::{JobFilter, JobState};
 
 /// A page of jobs.
 #[derive(Debug, Serialize, ToSchema)]
@@ -42,15 +37,11 @@ declare_problems!(Refused: InvalidParameter);
     responses((status = 200, description = "A page of jobs.", body = JobPage), Refused),
 )]
 pub(super) async fn list(State(api): State<Api>, mut query: InQuery) -> Answer<Json<JobPage>> {
-    let states = JobState::ALL.map(|state| (state.as_str(), state));
-    let filter = JobFilter { state: query.take_choice("state", &states)?, model: query.take("model")? };
-    let cursor = query.take("cursor")?.map(|text| text.parse::<Cursor>()).transpose();
-    let cursor = cursor.map_err(|error| Problem::invalid(Kind::InvalidParameter, error))?;
-    let limit = query.take_number("limit", 1, MOST)?.unwrap_or(DEFAULT);
+    let filter = JobFilter { state: query.take_state()?, model: query.take("model")? };
+    let (cursor, limit) = query.take_page()?;
     query.end(&["state", "model", "cursor", "limit"])?;
 
-    let limit = u32::try_from(limit).map_err(Problem::internal)?;
     let page = api.store().list(&filter, cursor, limit).await.map_err(Problem::internal)?;
-    let jobs = page.jobs.into_iter().map(JobSummary::from).collect();
+    let jobs = page.items.into_iter().map(JobSummary::from).collect();
     Ok(Json(JobPage { jobs, next: page.next.map(|cursor| cursor.to_string()) }))
 }

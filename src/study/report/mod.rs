@@ -11,7 +11,7 @@ mod sections;
 mod svg;
 
 use super::error::StudyError;
-use super::folder::{Folder, pretty};
+use super::folder::Folder;
 use super::summary::{Summary, View, summarize};
 use super::toy;
 use crate::Invalid;
@@ -34,9 +34,17 @@ pub fn summary(folder: &Folder, view: Option<&View>) -> Result<Summary, StudyErr
 pub fn report(folder: &Folder, summary: &Summary) -> Result<(), StudyError> {
     let plan = planned(folder)?;
     folder.write("summary.csv", summary.to_csv().as_bytes())?;
-    folder.write("summary.json", pretty(summary, &folder.file("summary.json"))?.as_bytes())?;
+    folder.write("summary.json", summary.to_json()?.as_bytes())?;
     markdown::write(folder, &plan, summary)?;
     folder.write("report.html", page::page(folder, &plan, summary).as_bytes())
+}
+
+/// The page of what the folder has, without writing it.
+///
+/// # Errors
+/// When the folder holds no study.
+pub fn page(folder: &Folder, summary: &Summary) -> Result<String, StudyError> {
+    Ok(page::page(folder, &planned(folder)?, summary))
 }
 
 fn planned(folder: &Folder) -> Result<super::plan::Plan, StudyError> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error::StudyError;
 use super::folder::Folder;
 use super::perform::{Progress, Watch, Watcher, make};
-use super::plan::{PlannedSettings, planned_request};
+use super::plan::{Bounds, PlannedSettings, planned_request};
 use super::table;
 use super::variant::{Fields, Variant, laid_over};
 use crate::Invalid;
@@ -93,8 +93,9 @@ pub(super) fn check(toys: &Toys, base: &Fields) -> Result<(), Invalid> {
 
 fn settings(toys: &Toys, base: &Fields, arm: &Variant, kind: Kind, toy: &Toy) -> Result<PlannedSettings, Invalid> {
     let request = laid_over(&[&kind.request(), base, &arm.request]);
-    let place = format!("{} for toys", arm.name);
-    let (request, settings) = planned_request(&toy.model, request, toys.steps, &[format!("{OUTPUT}:0")], &place)?;
+    let limits = Bounds::default().request;
+    let planned = planned_request(&toy.model, request, toys.steps, &[format!("{OUTPUT}:0")], &limits);
+    let (request, settings) = planned.map_err(|error| error.within(&format!("{} for toys", arm.name)))?;
     let (model, method, arm) = (toy.model.id.clone(), String::new(), arm.name.clone());
     Ok(PlannedSettings { model, method, arm, request, settings })
 }

@@ -1,0 +1,99 @@
+//! What happens to a job or a study, as server-sent events (WHATWG HTML, section 9.2).
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event as Line, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt, stream};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Api;
+use super::problem::{Answer, Problem};
+use crate::jobs::{Subscription, Update};
+
+/// Time without events after which a comment shows that the connection lives.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// A server-sent event.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Event)]
+pub(super) struct EventDocument {
+    /// What `data` holds.
+    event: EventName,
+    /// What to send as `Last-Event-ID` to go on behind this event.
+    #[schema(nullable = false, pattern = "^[0-9]+$")]
+    id: Option<String>,
+    /// A JSON object.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
+/// Kinds of events.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes an answer")]
+enum EventName {
+    /// The job, as in a list.
+    Job,
+    /// The study, as in a list.
+    Study,
+    /// It went into another state.
+    State,
+    /// It has come further.
+    Progress,
+    /// Events that came before the next one are gone.
+    Skipped,
+}
+
+/// The last event that a client got. An id that was not given out here says nothing: the watcher starts anew, as if it had
+/// none.
+pub(super) fn last(headers: &HeaderMap) -> Option<u64> {
+    headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+/// The events behind `last`; for a new watcher behind what is watched itself, given with its name. Nothing when it has
+/// ended and the client knows.
+pub(super) async fn answer(
+    api: &Api,
+    mut subscription: Subscription,
+    last: Option<u64>,
+    ended: bool,
+    (name, watched): (&str, &impl Serialize),
+) -> Answer<Response> {
+    let first = match (last, ended) {
+        (None, _) => Some(line(name, watched)?),
+        (Some(_), false) => None,
+        // The events of what has ended are all there: this does not wait.
+        (Some(_), true) => match subscription.next().await {
+            Some(update) => Some(show(update)?),
+            None => return Ok(StatusCode::NO_CONTENT.into_response()),
+        },
+    };
+    let stop = api.ending().clone();
+    let following = follow(subscription).take_until(async move { stop.cancelled().await });
+    let lines = stream::iter(first).chain(following).map(Ok::<_, Infallible>);
+    Ok(Sse::new(lines).keep_alive(KeepAlive::new().interval(SILENCE)).into_response())
+}
+
+fn follow(subscription: Subscription) -> impl Stream<Item = Line> {
+    subscription.into_stream().filter_map(|update| async move { show(update).ok() })
+}
+
+/// An update as it goes over the wire.
+fn show(update: Update) -> Result<Line, Problem> {
+    #[derive(Serialize)]
+    struct Skipped {
+        events: u64,
+    }
+    match update {
+        Update::Event { id, event } => Ok(line(event.name(), &event)?.id(id.to_string())),
+        Update::Skipped { events } => line("skipped", &Skipped { events }),
+    }
+}
+
+fn line(name: &str, data: &impl Serialize) -> Result<Line, Problem> {
+    Line::default().event(name).json_data(data).map_err(Problem::internal)
+}

@@ -1,0 +1,38 @@
+//! `POST /v1/studies/{id}/cancel`: stops a study.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use super::document::StudyDocument;
+use super::unknown;
+use crate::api::Api;
+use crate::api::parameters::{InPath, InQuery};
+use crate::api::problem::{Answer, Problem, declare_problems};
+
+declare_problems!(Refused: InvalidParameter, UnknownStudy);
+
+/// Stop a study
+///
+/// A queued study is canceled at once, a running one within one step. The runs that are done stay, and can be looked at. A
+/// study that has ended stays as it is.
+#[utoipa::path(
+    post, path = "/v1/studies/{id}/cancel", operation_id = "cancelStudy", tag = "studies",
+    params(("id" = uuid::Uuid, Path, description = "The study.")),
+    responses(
+        (status = 200, description = "The study; it has ended.", body = StudyDocument),
+        (status = 202, description = "The study; it will stop within one step.", body = StudyDocument),
+        Refused,
+    ),
+)]
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    path: InPath,
+    query: InQuery,
+) -> Answer<(StatusCode, Json<StudyDocument>)> {
+    query.end(&[])?;
+    let id = path.study()?;
+    let study = api.store().cancel_study(id).await.map_err(Problem::internal)?.ok_or_else(|| unknown(id))?;
+    let status = if study.state.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(StudyDocument::of(&api, study).await?)))
+}

@@ -1,0 +1,112 @@
+//! `POST /v1/studies`: asks for a study.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+use super::document::{self, StudyDocument};
+use super::submission::Submission;
+use crate::Invalid;
+use crate::api::loader::LoadError;
+use crate::api::parameters::InQuery;
+use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::{Api, accepted, idempotency};
+use crate::jobs::NewStudy;
+use crate::study::{ModelChoice, Plan, StudyRequest};
+
+declare_problems!(Refused: InvalidParameter, MalformedJson, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
+                  InvalidRequest, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable);
+
+/// Ask for a study
+///
+/// The same units, starts and passes under several settings. Units are drawn and every setting is resolved before this is
+/// answered; then the study is safe: it runs also when the client hangs up or the server is restarted, and goes on where
+/// it stopped. Jobs come first: a study runs on a device while no job waits, batch by batch. A model that is not there yet
+/// is fetched first.
+#[utoipa::path(
+    post, path = "/v1/studies", operation_id = "createStudy", tag = "studies",
+    params(
+        ("Prefer" = Option<String>, Header,
+            description = "`wait=N` answers when the study has ended, or after N seconds (at most 60, unless configured \
+                           otherwise)."),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+            pattern = "^[!-~]([ -~]{0,253}[!-~])?$",
+            description = "Chosen by the client, such as a UUID: a repeated request with the same key makes no second \
+                           study but gets the first one's answer."),
+    ),
+    request_body(content = StudyRequest, content_type = "application/json", examples(
+        ("shortest" = (summary = "The usual arms on the units of a classifier", value = json!({
+            "models": ["fashion-resnet8"]
+        }))),
+        ("everything" = (summary = "Everything chosen, with arms of one's own", value = json!({
+            "models": [{"id": "fashion-resnet8", "layers": ["layer2/Relu", "layer3/Relu@center"]}],
+            "units_per_layer": 3, "logits": 2, "reduce": "mean", "seed": 11, "seeds": 2, "steps": 32,
+            "arms": ["plain", "slope:0.1",
+                     {"name": "steep", "request": {"gate": {"kind": "decoupled", "slope": 0.5, "anneal": 0.6}}}],
+            "methods": ["pixel", {"name": "shaken", "request": {"transforms": ["jitter:2"]}}],
+            "base": {"size": [28, 28]},
+            "images": 1
+        }))),
+    )),
+    responses(
+        (status = 200, description = "The study; it has ended (with `Prefer: wait`), or was asked for before (with \
+                                      `Idempotency-Key`).", body = StudyDocument, headers(
+            ("Location" = String, description = "Path of the study."),
+            ("Preference-Applied" = Option<String>, description = "The wait that was granted: `wait=N`."),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` when the study was asked for before."),
+        )),
+        (status = 202, description = "The study; it was accepted and has not ended.", body = StudyDocument, headers(
+            ("Location" = String, description = "Path of the study."),
+            ("Preference-Applied" = Option<String>, description = "The wait that was granted: `wait=N`."),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` when the study was asked for before."),
+        )),
+        Refused,
+    ),
+)]
+pub(super) async fn create(
+    State(api): State<Api>,
+    query: InQuery,
+    headers: HeaderMap,
+    Submission(request): Submission,
+) -> Answer<Response> {
+    query.end(&[])?;
+    let idempotency = idempotency::read(&headers, &request)?;
+    let wait = accepted::granted(&api, &headers);
+
+    let plan = plan(&api, &request).await?;
+    let new = NewStudy { plan, images: request.images, idempotency };
+    let (study, replayed) = accepted::taken(api.store().submit_study(new).await)?;
+
+    let study = match wait {
+        Some(wait) if !study.state.is_terminal() => api.wait_for_study(study, wait).await?,
+        _ => study,
+    };
+    let (ended, location) = (study.state.is_terminal(), document::path(study.id));
+    accepted::answer(ended, StudyDocument::of(&api, study).await?, &location, wait, replayed)
+}
+
+/// What the request means for its models.
+async fn plan(api: &Api, request: &StudyRequest) -> Answer<Plan> {
+    let mut devices = api.config().devices.clone();
+    devices.sort();
+    devices.dedup();
+    let design = request.design(&devices.join(", "));
+    let mut design = design.map_err(|error| Problem::invalid(Kind::InvalidRequest, error))?;
+    for (i, choice) in request.models.iter().enumerate() {
+        let model = api.models().load(choice.id()).await.map_err(|error| match error {
+            LoadError::Unknown(error) => LoadError::Unknown(Invalid { field: place(i, choice), ..error }),
+            error => error,
+        });
+        design.models.push((model.map_err(LoadError::in_body)?, choice.layers().to_vec()));
+    }
+    let bounds = api.config().bounds();
+    api.at_leisure(move || Plan::within(&design, &bounds)).await
+}
+
+/// Where the request names the id of a model.
+fn place(i: usize, choice: &ModelChoice) -> String {
+    match choice {
+        ModelChoice::Id(_) => format!("models[{i}]"),
+        ModelChoice::Layers(_) => format!("models[{i}].id"),
+    }
+}

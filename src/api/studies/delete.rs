@@ -1,0 +1,33 @@
+//! `DELETE /v1/studies/{id}`: forgets a study that has ended.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use super::unknown;
+use crate::api::Api;
+use crate::api::parameters::{InPath, InQuery};
+use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::jobs::Deleted;
+
+declare_problems!(Refused: InvalidParameter, UnknownStudy, StudyNotFinished);
+
+/// Forget a study
+///
+/// Its runs, its images and its idempotency key go with it. Only for studies that have ended.
+#[utoipa::path(
+    delete, path = "/v1/studies/{id}", operation_id = "deleteStudy", tag = "studies",
+    params(("id" = uuid::Uuid, Path, description = "The study.")),
+    responses((status = 204, description = "The study is forgotten."), Refused),
+)]
+pub(super) async fn delete(State(api): State<Api>, path: InPath, query: InQuery) -> Answer<StatusCode> {
+    query.end(&[])?;
+    let id = path.study()?;
+    match api.store().delete_study(id).await.map_err(Problem::internal)? {
+        Deleted::Gone => Ok(StatusCode::NO_CONTENT),
+        Deleted::Unknown => Err(unknown(id)),
+        Deleted::NotFinished(state) => {
+            let detail = format!("study {id} is {state}; cancel it first, or wait until it has ended");
+            Err(Problem::new(Kind::StudyNotFinished, detail))
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `GET /v1/studies/{id}/events`: what happens to a study.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+use super::document::StudyInList;
+use super::unknown;
+use crate::api::events::EventDocument;
+use crate::api::parameters::{InPath, InQuery};
+use crate::api::problem::{Answer, Problem, declare_problems};
+use crate::api::{Api, events as watching};
+
+declare_problems!(Refused: InvalidParameter, UnknownStudy);
+
+/// Watch a study
+///
+/// Server-sent events. A new watcher first gets `study`, the study as in a list; then, as they happen, `state`
+/// (`{"state": "running"}`) and `progress` (`{"done": 12.5, "total": 96, "now": "fashion-resnet8 logits pixel, plain, start
+/// 1"}`), starting with those that are still remembered. `skipped` (`{"events": 40}`) stands in the place of events that
+/// are not. The stream ends after the state in which the study ends. A watcher that comes back with `Last-Event-ID` goes on
+/// behind that event; when nothing can follow, the answer is 204, which tells an `EventSource` to stop.
+#[utoipa::path(
+    get, path = "/v1/studies/{id}/events", operation_id = "watchStudy", tag = "studies",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The study."),
+        ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event that the client got."),
+    ),
+    responses(
+        (status = 200, description = "The events.", content_type = "text/event-stream", body = EventDocument),
+        (status = 204, description = "The study has ended, and the client knows."),
+        Refused,
+    ),
+)]
+pub(super) async fn events(
+    State(api): State<Api>,
+    path: InPath,
+    query: InQuery,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    query.end(&[])?;
+    let id = path.study()?;
+    let last = watching::last(&headers);
+    let subscribed = api.store().subscribe_study(id, last).await.map_err(Problem::internal)?;
+    let subscription = subscribed.ok_or_else(|| unknown(id))?;
+    let study = api.study(id).await?;
+    let ended = study.state.is_terminal();
+    watching::answer(&api, subscription, last, ended, ("study", &StudyInList::from(study))).await
+}

@@ -1,0 +1,244 @@
+//! `GET /v1/studies/{id}/report`, `runs.csv`, `summary.csv`, `summary.json`, `plan.json`: what a study's folder holds.
+//!
+//! Of a study that has not come to its end, they tell what there is.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use super::unknown;
+use crate::api::Api;
+use crate::api::etag::Tagged;
+use crate::api::parameters::{InPath, InQuery};
+use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::jobs::{JobState, Study};
+use crate::study::{StudyError, page};
+
+/// What never changes any more.
+const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+/// What may be another thing the next time.
+const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// A file of a study that is complete, and what it is made of until then.
+#[derive(Clone, Copy)]
+enum File {
+    Report,
+    Runs,
+    SummaryCsv,
+    SummaryJson,
+}
+
+impl File {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Report => "report.html",
+            Self::Runs => "runs.csv",
+            Self::SummaryCsv => "summary.csv",
+            Self::SummaryJson => "summary.json",
+        }
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Report => "text/html; charset=utf-8",
+            Self::Runs | Self::SummaryCsv => "text/csv; charset=utf-8; header=present",
+            Self::SummaryJson => "application/json",
+        }
+    }
+}
+
+/// Comma-separated values (RFC 4180) with a header line.
+#[derive(ToSchema)]
+#[schema(value_type = String)]
+#[expect(dead_code, reason = "only describes an answer")]
+struct Csv(String);
+
+/// A page that needs nothing beside it.
+#[derive(ToSchema)]
+#[schema(value_type = String)]
+#[expect(dead_code, reason = "only describes an answer")]
+struct Html(String);
+
+declare_problems!(Refused: InvalidParameter, UnknownStudy, NoRunsYet);
+declare_problems!(PlanRefused: InvalidParameter, UnknownStudy);
+
+/// Get the report
+///
+/// One page with tables, plots and images, for people. While the study runs, it shows the runs that are done.
+#[utoipa::path(
+    get, path = "/v1/studies/{id}/report", operation_id = "getStudyReport", tag = "studies",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The study."),
+        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+    ),
+    responses(
+        (status = 200, description = "The page.", body = Html, content_type = "text/html", headers(
+            ("ETag" = String, description = "Changes exactly with the bytes."),
+            ("Cache-Control" = String, description = "Once the study has succeeded the answer may be kept for good."),
+        )),
+        (status = 304, description = "The client has it."),
+        Refused,
+    ),
+)]
+pub(super) async fn report(
+    State(api): State<Api>,
+    path: InPath,
+    query: InQuery,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    file(&api, &path, query, &headers, File::Report).await
+}
+
+/// Get all runs
+///
+/// One line for each run that is done: its unit, start, arm and seed, its scores, and the course that it took. A run can be
+/// repeated as a job: the request is in `plan.json`.
+#[utoipa::path(
+    get, path = "/v1/studies/{id}/runs.csv", operation_id = "getStudyRuns", tag = "studies",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The study."),
+        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+    ),
+    responses(
+        (status = 200, description = "The table.", body = Csv, content_type = "text/csv", headers(
+            ("ETag" = String, description = "Changes exactly with the bytes."),
+            ("Cache-Control" = String, description = "Once the study has succeeded the answer may be kept for good."),
+        )),
+        (status = 304, description = "The client has it."),
+        Refused,
+    ),
+)]
+pub(super) async fn runs(State(api): State<Api>, path: InPath, query: InQuery, headers: HeaderMap) -> Answer<Response> {
+    file(&api, &path, query, &headers, File::Runs).await
+}
+
+/// Get the summary as a table
+///
+/// One line per model, method, layer and arm.
+#[utoipa::path(
+    get, path = "/v1/studies/{id}/summary.csv", operation_id = "getStudySummaryTable", tag = "studies",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The study."),
+        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+    ),
+    responses(
+        (status = 200, description = "The table.", body = Csv, content_type = "text/csv", headers(
+            ("ETag" = String, description = "Changes exactly with the bytes."),
+            ("Cache-Control" = String, description = "Once the study has succeeded the answer may be kept for good."),
+        )),
+        (status = 304, description = "The client has it."),
+        Refused,
+    ),
+)]
+pub(super) async fn summary_csv(
+    State(api): State<Api>,
+    path: InPath,
+    query: InQuery,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    file(&api, &path, query, &headers, File::SummaryCsv).await
+}
+
+/// Get the summary
+///
+/// Everything that the report is made of, but for the single runs.
+#[utoipa::path(
+    get, path = "/v1/studies/{id}/summary.json", operation_id = "getStudySummary", tag = "studies",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The study."),
+        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+    ),
+    responses(
+        (status = 200, description = "The summary.", body = Object, content_type = "application/json", headers(
+            ("ETag" = String, description = "Changes exactly with the bytes."),
+            ("Cache-Control" = String, description = "Once the study has succeeded the answer may be kept for good."),
+        )),
+        (status = 304, description = "The client has it."),
+        Refused,
+    ),
+)]
+pub(super) async fn summary_json(
+    State(api): State<Api>,
+    path: InPath,
+    query: InQuery,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    file(&api, &path, query, &headers, File::SummaryJson).await
+}
+
+/// Get the plan
+///
+/// Everything that decides what is run: the units, the arms, and the request that each arm means for each model, defaults
+/// filled in. It never changes.
+#[utoipa::path(
+    get, path = "/v1/studies/{id}/plan.json", operation_id = "getStudyPlan", tag = "studies",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The study."),
+        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+    ),
+    responses(
+        (status = 200, description = "The plan.", body = Object, content_type = "application/json", headers(
+            ("ETag" = String, description = "Changes exactly with the bytes."),
+            ("Cache-Control" = String, description = "The answer may be kept for good."),
+        )),
+        (status = 304, description = "The client has it."),
+        PlanRefused,
+    ),
+)]
+pub(super) async fn plan(State(api): State<Api>, path: InPath, query: InQuery, headers: HeaderMap) -> Answer<Response> {
+    query.end(&[])?;
+    let id = path.study()?;
+    let plan = api.store().plan(id).await.map_err(Problem::internal)?.ok_or_else(|| unknown(id))?;
+    let text = plan.to_json().map_err(Problem::internal)?;
+    tagged(&headers, FOREVER, "application/json", text.into())
+}
+
+/// A file of the study in the path.
+async fn file(api: &Api, path: &InPath, query: InQuery, headers: &HeaderMap, file: File) -> Answer<Response> {
+    query.end(&[])?;
+    let study = api.study(path.study()?).await?;
+    let (control, bytes) = match study.state {
+        JobState::Succeeded => (FOREVER, written(api, &study, file).await?),
+        _ => (ASK_AGAIN, so_far(api, &study, file).await?),
+    };
+    tagged(headers, control, file.media_type(), bytes)
+}
+
+/// The file as it was written when the study came to its end.
+async fn written(api: &Api, study: &Study, file: File) -> Answer<Vec<u8>> {
+    let path = api.store().study_folder(study.id).file(file.name());
+    match tokio::fs::read(&path).await {
+        Ok(bytes) => Ok(bytes),
+        Err(error) => {
+            // Between the two looks somebody may have deleted the study.
+            api.study(study.id).await?;
+            Err(Problem::internal(error))
+        }
+    }
+}
+
+/// The file that the runs so far would make.
+async fn so_far(api: &Api, study: &Study, file: File) -> Answer<Vec<u8>> {
+    let summary = api.summary(study.id).await?.ok_or_else(|| {
+        let detail = format!("study {} is {}, and none of its runs is done", study.id, study.state);
+        Problem::new(Kind::NoRunsYet, detail)
+    })?;
+    let folder = api.store().study_folder(study.id);
+    let make = move || -> Result<String, StudyError> {
+        match file {
+            File::Report => page(&folder, &summary),
+            File::Runs => Ok(folder.table()?.unwrap_or_default()),
+            File::SummaryCsv => Ok(summary.to_csv()),
+            File::SummaryJson => summary.to_json(),
+        }
+    };
+    let made = tokio::task::spawn_blocking(make).await.map_err(Problem::internal)?;
+    made.map(String::into_bytes).map_err(Problem::internal)
+}
+
+fn tagged(headers: &HeaderMap, control: HeaderValue, media_type: &'static str, bytes: Vec<u8>) -> Answer<Response> {
+    let tag = hex::encode(Sha256::digest(&bytes));
+    Ok(Tagged::new(headers, &tag, control)?.with_bytes(media_type, bytes))
+}

@@ -1,0 +1,47 @@
+//! `GET /v1/studies`: studies, newest first, page by page.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::document::StudyInList;
+use crate::api::Api;
+use crate::api::parameters::InQuery;
+use crate::api::problem::{Answer, Problem, declare_problems};
+use crate::jobs::JobState;
+
+/// A page of studies.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StudyPage {
+    /// Newest first.
+    studies: Vec<StudyInList>,
+    /// Value of `cursor` for the next page; null on the last one.
+    #[schema(required)]
+    next: Option<String>,
+}
+
+declare_problems!(Refused: InvalidParameter);
+
+/// List studies
+///
+/// Newest first. Following `next` shows every study that existed at the first page and was not deleted meanwhile once.
+#[utoipa::path(
+    get, path = "/v1/studies", operation_id = "listStudies", tag = "studies",
+    params(
+        ("state" = Option<JobState>, Query, description = "Only studies in this state."),
+        ("cursor" = Option<String>, Query, pattern = "^[0-9a-f]{32}$", description = "`next` of the page before."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100,
+            description = "Most studies on the page; 20 unless given."),
+    ),
+    responses((status = 200, description = "A page of studies.", body = StudyPage), Refused),
+)]
+pub(super) async fn list(State(api): State<Api>, mut query: InQuery) -> Answer<Json<StudyPage>> {
+    let state = query.take_state()?;
+    let (cursor, limit) = query.take_page()?;
+    query.end(&["state", "cursor", "limit"])?;
+
+    let page = api.store().studies(state, cursor, limit).await.map_err(Problem::internal)?;
+    let studies = page.items.into_iter().map(StudyInList::from).collect();
+    Ok(Json(StudyPage { studies, next: page.next.map(|cursor| cursor.to_string()) }))
+}

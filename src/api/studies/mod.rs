@@ -1,0 +1,38 @@
+//! Calls about studies.
+
+mod cancel;
+mod create;
+mod delete;
+mod document;
+mod events;
+mod files;
+mod get;
+mod list;
+mod submission;
+mod summaries;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::Api;
+use super::problem::{Kind, Problem};
+pub(super) use summaries::Summaries;
+
+pub(super) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(create::create, list::list))
+        .routes(routes!(get::get, delete::delete))
+        .routes(routes!(cancel::cancel))
+        .routes(routes!(events::events))
+        .routes(routes!(files::report))
+        .routes(routes!(files::runs))
+        .routes(routes!(files::summary_csv))
+        .routes(routes!(files::summary_json))
+        .routes(routes!(files::plan))
+}
+
+/// The answer to who asks for a study that does not exist.
+pub(super) fn unknown(id: Uuid) -> Problem {
+    Problem::new(Kind::UnknownStudy, format!("there is no study {id}"))
+}

@@ -1,0 +1,292 @@
+//! Studies in the store: a row each, and a folder with the runs.
+//!
+//! The row comes first and goes first: a folder without a row is what a deletion left, and goes when the store is next
+//! opened.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::{QueryBuilder, Row, Sqlite};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::claim::Lease;
+use super::error::{StoreError, SubmitError};
+use super::feed::{Event, Subscription};
+use super::job::{JobProblem, JobState, ProblemCode};
+use super::metrics;
+use super::page::{Cursor, Page};
+use super::row::{self, study_columns};
+use super::store::{Deleted, Store};
+use super::study::{NewStudy, Study, StudyProgress};
+use super::submit::Submitted;
+use super::table::Table;
+use crate::study::{Folder, Plan};
+
+/// A running study that its claimer, and nobody else, may end.
+#[derive(Debug)]
+pub struct StudyClaim {
+    /// The study as it was claimed.
+    pub study: Study,
+    /// What is run.
+    pub plan: Plan,
+    /// What its end must be reported under.
+    pub lease: Lease,
+    /// Canceled when somebody asks the study to stop.
+    pub canceled: CancellationToken,
+}
+
+impl Store {
+    /// Accepts a study: when this returns, the study is on the disk.
+    ///
+    /// # Errors
+    /// When as many studies wait as may, the idempotency key belongs to another request, or the database fails.
+    pub async fn submit_study(&self, new: NewStudy) -> Result<Submitted<Study>, SubmitError> {
+        self.detached(|store| async move { store.submit_study_now(new).await }).await
+    }
+
+    async fn submit_study_now(&self, new: NewStudy) -> Result<Submitted<Study>, SubmitError> {
+        let NewStudy { plan, images, idempotency } = new;
+        let mut write = self.write().await?;
+        if let Some(known) = write.replayed(Table::Studies, idempotency.as_ref()).await? {
+            return Ok(Submitted::Replayed(self.live_study(row::study(&known)?)));
+        }
+        write.room(Table::Studies, self.inner.config.queue_limit).await?;
+        let models: Vec<&str> = plan.models.iter().map(|model| model.id.as_str()).collect();
+        let (key, fingerprint) = idempotency.map(|i| (i.key, i.fingerprint)).unzip();
+        let id = Uuid::now_v7();
+        let insert = "INSERT INTO studies (id, state, models, plan, images, total, created_at, idempotency_key, \
+                      fingerprint) VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?)";
+        sqlx::query(insert)
+            .bind(row::key(id))
+            .bind(row::json(&models)?)
+            .bind(row::json(&plan)?)
+            .bind(i64::try_from(images).unwrap_or(i64::MAX))
+            .bind(i64::try_from(plan.runs()).unwrap_or(i64::MAX))
+            .bind(row::now())
+            .bind(key)
+            .bind(fingerprint)
+            .execute(&mut *write.tx)
+            .await?;
+        let select = sqlx::query(concat!("SELECT ", study_columns!(), " FROM studies WHERE id = ?"));
+        let study = row::study(&select.bind(row::key(id)).fetch_one(&mut *write.tx).await?)?;
+        let _turn = write.commit().await?;
+        self.inner.arrivals.send_replace(());
+        metrics::accepted(Table::Studies);
+        tracing::info!(study.id = %id, study.state = "queued", study.runs = plan.runs(), ?models, "study accepted");
+        Ok(Submitted::Created(study))
+    }
+
+    /// Takes the oldest queued study; nothing when none is queued.
+    ///
+    /// # Errors
+    /// When the database fails; nothing is claimed then.
+    pub async fn claim_study(&self) -> Result<Option<StudyClaim>, StoreError> {
+        self.detached(|store| async move {
+            loop {
+                let mut write = store.write().await?;
+                let select = sqlx::query(concat!(
+                    "SELECT ",
+                    study_columns!(),
+                    ", plan, lease FROM studies WHERE state = 'queued' ORDER BY id LIMIT 1"
+                ));
+                let Some(found) = select.fetch_optional(&mut *write.tx).await? else { return Ok(None) };
+                let (id, now) = (row::id(&found)?, row::now());
+                let read = row::study(&found).and_then(|study| Ok((study, row::document::<Plan>(&found, "plan")?)));
+                match read {
+                    Ok((study, plan)) => {
+                        let update = sqlx::query(
+                            "UPDATE studies SET state = 'running', started_at = ?, attempts = attempts + 1, \
+                             lease = lease + 1 WHERE id = ?",
+                        );
+                        update.bind(now).bind(row::key(id)).execute(&mut *write.tx).await?;
+                        let _turn = write.commit().await?;
+                        let lease = Lease { id, table: Table::Studies, number: found.try_get::<i64, _>("lease")? + 1 };
+                        return Ok(Some(store.study_started(study, plan, lease, now)));
+                    }
+                    Err(error) => {
+                        let problem = JobProblem::new(ProblemCode::Internal, "the stored study is damaged");
+                        let update = sqlx::query(
+                            "UPDATE studies SET state = 'failed', finished_at = ?, problem = ? WHERE id = ?",
+                        );
+                        let update = update.bind(now).bind(row::json(&problem)?).bind(row::key(id));
+                        update.execute(&mut *write.tx).await?;
+                        let _turn = write.commit().await?;
+                        tracing::error!(study.id = %id, study.state = "failed", %error, "study cannot be read");
+                        store.tell_state(id, JobState::Failed);
+                        metrics::ended(Table::Studies, JobState::Failed, None);
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    fn study_started(&self, mut study: Study, plan: Plan, lease: Lease, now: i64) -> StudyClaim {
+        study.state = JobState::Running;
+        study.started_at = row::time(now).ok();
+        let canceled = CancellationToken::new();
+        self.running().insert(study.id, canceled.clone());
+        self.inner.feed.publish(study.id, Event::State { state: JobState::Running });
+        let queued_ms = row::milliseconds(study.created_at, study.started_at);
+        metrics::started(Table::Studies, queued_ms);
+        tracing::info!(
+            study.id = %study.id, study.state = "running", study.done = study.progress.done, queued_ms, "study started"
+        );
+        StudyClaim { study, plan, lease, canceled }
+    }
+
+    /// Notes that so many runs are done. A study that comes further has not been interrupted too often, however often
+    /// that was before. Ignored when the lease is void.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn study_advanced(&self, lease: Lease, done: usize) -> Result<(), StoreError> {
+        self.detached(move |store| async move {
+            let mut write = store.write().await?;
+            let update = sqlx::query(
+                "UPDATE studies SET done = ?, attempts = 0 WHERE id = ? AND lease = ? AND state = 'running'",
+            );
+            let update = update.bind(i64::try_from(done).unwrap_or(i64::MAX));
+            update.bind(row::key(lease.id)).bind(lease.number).execute(&mut *write.tx).await?;
+            write.commit().await.map(drop)
+        })
+        .await
+    }
+
+    /// Ends a study whose runs are all done. Whether that counted; `false` when the lease is void.
+    ///
+    /// # Errors
+    /// When the database fails; the study is still running then.
+    pub async fn study_succeeded(&self, lease: Lease) -> Result<bool, StoreError> {
+        self.end(lease, JobState::Succeeded, Default::default()).await
+    }
+
+    /// The study with this id; while it runs, with the progress it told last.
+    ///
+    /// # Errors
+    /// When the database fails or the study's row is damaged.
+    pub async fn study(&self, id: Uuid) -> Result<Option<Study>, StoreError> {
+        let select = sqlx::query(concat!("SELECT ", study_columns!(), " FROM studies WHERE id = ?"));
+        let row = select.bind(row::key(id)).fetch_optional(self.readers()).await?;
+        row.map(|row| Ok(self.live_study(row::study(&row)?))).transpose()
+    }
+
+    /// What a study runs.
+    ///
+    /// # Errors
+    /// When the database fails or the plan is damaged.
+    pub async fn plan(&self, id: Uuid) -> Result<Option<Plan>, StoreError> {
+        let select = sqlx::query("SELECT id, plan FROM studies WHERE id = ?");
+        let row = select.bind(row::key(id)).fetch_optional(self.readers()).await?;
+        row.map(|row| row::document(&row, "plan")).transpose()
+    }
+
+    /// The folder with a study's runs; it is there once one has been made.
+    pub fn study_folder(&self, id: Uuid) -> Folder {
+        Folder::new(self.inner.studies.join(id.to_string()))
+    }
+
+    /// A page of studies, newest first, as [`Store::list`] gives pages of jobs.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn studies(
+        &self,
+        state: Option<JobState>,
+        cursor: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Study>, StoreError> {
+        let mut select = QueryBuilder::<Sqlite>::new(concat!("SELECT ", study_columns!(), " FROM studies WHERE TRUE"));
+        if let Some(state) = state {
+            select.push(" AND state = ").push_bind(state.as_str());
+        }
+        self.page(select, cursor, limit, |row| Ok(self.live_study(row::study(row)?))).await
+    }
+
+    /// Asks a study to stop, as [`Store::cancel`] does with a job. Returns the study as it stands then.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn cancel_study(&self, id: Uuid) -> Result<Option<Study>, StoreError> {
+        self.detached(move |store| async move { store.ask_to_stop(Table::Studies, id).await }).await?;
+        self.study(id).await
+    }
+
+    /// Forgets a study that has ended, with its folder.
+    ///
+    /// # Errors
+    /// When the database fails. A folder that cannot be removed is tried again when the store is next opened.
+    pub async fn delete_study(&self, id: Uuid) -> Result<Deleted, StoreError> {
+        self.detached(move |store| async move {
+            let deleted = store.forget(Table::Studies, id).await?;
+            if deleted == Deleted::Gone {
+                let folder = store.inner.studies.join(id.to_string());
+                let removed = tokio::task::spawn_blocking(move || remove(&folder)).await;
+                let removed = removed.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+                if let Err(error) = removed {
+                    tracing::warn!(study.id = %id, %error, "the folder of a deleted study stays until the next start");
+                }
+            }
+            Ok(deleted)
+        })
+        .await
+    }
+
+    /// Removes the folders of deleted studies that an earlier process left.
+    pub(super) async fn remove_stray_studies(&self) -> Result<(), StoreError> {
+        let folder = &self.inner.studies;
+        let unreadable = |source| StoreError::Directory { path: folder.clone(), source };
+        for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+            let name = entry.map_err(unreadable)?.file_name();
+            // What was not made here is left alone.
+            let Some(id) = name.to_str().and_then(|name| Uuid::try_parse(name).ok()) else { continue };
+            if self.state(Table::Studies, id).await?.is_none()
+                && let Err(error) = remove(&folder.join(&name))
+            {
+                tracing::warn!(study.id = %id, %error, "the folder of a deleted study stays until the next start");
+            }
+        }
+        Ok(())
+    }
+
+    /// The events of a study behind event `after`, as [`Store::subscribe`] gives those of a job.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn subscribe_study(&self, id: Uuid, after: Option<u64>) -> Result<Option<Subscription>, StoreError> {
+        self.follow(Table::Studies, id, after).await
+    }
+
+    /// The study as it is when it has ended, or after `limit`, whichever is first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn wait_for_study(&self, id: Uuid, limit: Duration) -> Result<Option<Study>, StoreError> {
+        self.ends_within(Table::Studies, id, limit).await?;
+        self.study(id).await
+    }
+
+    /// The study with the progress it told last.
+    fn live_study(&self, mut study: Study) -> Study {
+        if study.state == JobState::Running
+            && let Some(progress) = self.inner.feed.study_progress(study.id)
+        {
+            study.progress = progress;
+        }
+        study
+    }
+
+    /// Tells the watchers of a study how far it is.
+    pub fn tell_study(&self, id: Uuid, progress: StudyProgress) {
+        self.inner.feed.publish(id, Event::Study(progress));
+    }
+}
+
+/// Removes a folder; fine when there is none.
+fn remove(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
