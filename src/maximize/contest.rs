@@ -46,11 +46,18 @@ pub(super) fn contest(
         contest.run(passes, rung, observer)?;
         contest.choose(passes, left as usize, observer)?;
     }
-    contest.run(passes, steps - halving.rungs.iter().sum::<u32>(), observer)?;
+    let mut done = halving.rungs.iter().sum::<u32>();
+    if let (Some(gate), Some(before)) = (&halving.rescue, halving.before_rescue(steps)) {
+        contest.run(passes, before - done, observer)?;
+        done = before;
+        let way = Way { gate, restart: 0, steps: steps - done };
+        contest.rescue(passes, tasks, settings, way, observer)?;
+    }
+    contest.run(passes, steps - done, observer)?;
     contest.finish(passes, observer)
 }
 
-impl Contest<'_> {
+impl<'a> Contest<'a> {
     /// So many steps of every candidate.
     fn run(&mut self, passes: &mut Passes<'_>, steps: u32, observer: &mut dyn Observer) -> Result<(), MaximizeError> {
         for candidate in &mut self.candidates {
@@ -89,9 +96,44 @@ impl Contest<'_> {
             standing.sort_by(|a, b| b.0.total_cmp(&a.0));
             standing.truncate(left);
         }
+        self.keep(passes, observer, |search, place| standings[search.task].iter().any(|&(_, stays)| stays == place))
+    }
+
+    /// Lets the stimuli that never rose above their start begin anew, another way.
+    fn rescue(
+        &mut self,
+        passes: &mut Passes<'_>,
+        tasks: &[Task],
+        settings: &'a Settings,
+        way: Way<'a>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), MaximizeError> {
+        let mut asleep = vec![false; tasks.len()];
+        for candidate in &mut self.candidates {
+            candidate.arm.look(passes, candidate.done, observer)?;
+            for search in &candidate.arm.searches {
+                asleep[search.task] = search.asleep();
+            }
+        }
+        if !asleep.contains(&true) {
+            return Ok(());
+        }
+        self.keep(passes, observer, |search, _| !asleep[search.task])?;
+        let mut arm = Arm::new(passes, tasks, settings, way)?;
+        arm.keep(passes, &asleep, observer)?;
+        self.candidates.push(Candidate { arm, way, done: 0 });
+        Ok(())
+    }
+
+    /// Goes on with the searches that stay, by their candidate's place; of the others it reports what they reached.
+    fn keep(
+        &mut self,
+        passes: &Passes<'_>,
+        observer: &mut dyn Observer,
+        stays: impl Fn(&Search, usize) -> bool,
+    ) -> Result<(), MaximizeError> {
         for (place, candidate) in self.candidates.iter_mut().enumerate() {
-            let stays = |search: &Search| standings[search.task].iter().any(|&(_, stays)| stays == place);
-            let wanted: Vec<bool> = candidate.arm.searches.iter().map(stays).collect();
+            let wanted: Vec<bool> = candidate.arm.searches.iter().map(|search| stays(search, place)).collect();
             for (search, _) in candidate.arm.searches.iter().zip(&wanted).filter(|(_, wanted)| !**wanted) {
                 let score = search.best.map(|best| best.score);
                 let report = candidate.way.findings(candidate.done, search.passes, score, false);

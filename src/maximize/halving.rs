@@ -23,6 +23,10 @@ pub struct Halving {
     /// Steps that every candidate left does before the next choice.
     #[schema(max_items = 8)]
     pub rungs: Vec<u32>,
+    /// The gate of stimuli that by half of the winner's steps never rose above their start: with the other half they begin
+    /// anew, from their first start. `auto` takes `redirect`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<GateSchedule>,
 }
 
 /// A search as written in a request; what is left out is filled in.
@@ -64,7 +68,11 @@ impl SearchRequest {
         if !(1..=MOST as u32).contains(&restarts) {
             return Err(Invalid::new("restarts", restarts, format!("a whole number from 1 to {MOST}")));
         }
-        let mut halving = Halving { arms, restarts, rungs: Vec::new() };
+        let rescue = match &self.arms {
+            None if gate.kind == GateKind::Auto => Some(GateRequest::from(GateKind::Redirect).resolve()?),
+            _ => None,
+        };
+        let mut halving = Halving { arms, restarts, rungs: Vec::new(), rescue };
         halving.rungs = match &self.rungs {
             Some(rungs) => rungs.clone(),
             None => halving.default_rungs(steps),
@@ -109,6 +117,13 @@ impl Halving {
         let own: u64 = self.rungs.iter().copied().map(u64::from).sum();
         let horizon = u64::from(steps).checked_sub(spent_on_others)?;
         (horizon > own).then_some(horizon as u32)
+    }
+
+    /// Steps that the winner does before a rescue, where it does so many in all; nothing without a rescue, or with too few
+    /// steps for one.
+    pub(super) fn before_rescue(&self, horizon: u32) -> Option<u32> {
+        let before = (horizon / 2).max(self.rungs.iter().sum());
+        (self.rescue.is_some() && 0 < before && before < horizon).then_some(before)
     }
 
     fn check(&self, steps: u32) -> Result<(), Invalid> {

@@ -72,6 +72,12 @@ impl Search {
         self.trajectory.push(point);
     }
 
+    /// Whether no score so far was higher than the first one.
+    pub(super) fn asleep(&self) -> bool {
+        let first = self.trajectory.first().map(|point| point.score);
+        !self.best.zip(first).is_some_and(|(best, first)| best.score > first)
+    }
+
     pub(super) fn outcome(&self, ending: &Ending<'_>) -> Result<Outcome, MaximizeError> {
         let warnings = [
             (Warning::DeadUnit, !ending.moved),

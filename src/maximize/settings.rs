@@ -71,7 +71,7 @@ impl Settings {
 
     /// The gates that images may follow.
     pub(super) fn gates(&self) -> impl Iterator<Item = &GateSchedule> {
-        let arms = self.search.iter().flat_map(|search| &search.arms);
+        let arms = self.search.iter().flat_map(|search| search.arms.iter().chain(&search.rescue));
         arms.chain(self.search.is_none().then_some(&self.gate))
     }
 }

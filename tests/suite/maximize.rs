@@ -13,14 +13,14 @@ pub fn engine() -> Cpu {
     Cpu::new(&CpuSettings::default()).unwrap()
 }
 
-fn model(network: Network, preprocessing: Preprocessing) -> Model {
+pub fn model(network: Network, preprocessing: Preprocessing) -> Model {
     let (network, classes, statistics) = (Arc::new(network), Vec::new(), Statistics::default());
     let (id, digest, calibration) = ("test".into(), String::new(), None);
     Model { id, digest, network, preprocessing, classes, statistics, calibration }
 }
 
 /// Grey pixels shown to the network as values from -1 to 1.
-fn symmetric() -> Preprocessing {
+pub fn symmetric() -> Preprocessing {
     Preprocessing { channels: ChannelOrder::Grey, range: 1.0, mean: vec![0.5], std: vec![0.5] }
 }
 

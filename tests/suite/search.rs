@@ -1,8 +1,9 @@
 //! Several gates and starts that compete for the steps of one run.
 
-use proxygrad::maximize::{GateKind, Limits, Request, Unobserved, maximize};
+use proxygrad::maximize::{GateKind, GateRequest, Halving, Limits, Request, Unobserved, maximize};
+use proxygrad::network::{Activation, Array, Network, Op};
 
-use crate::maximize::{colour_classifier, engine, resolve, run, toy};
+use crate::maximize::{colour_classifier, engine, model, resolve, run, symmetric, toy};
 
 /// A search on a model's `objectives` (JSON) with these further fields.
 fn request(objectives: &str, more: &str) -> String {
@@ -73,6 +74,40 @@ fn another_start_can_win() {
     for (alone, several) in alone.iter().zip(&several) {
         let (alone, several) = (alone.findings.score, several.findings.score);
         assert!(several >= alone - 0.02 * alone.abs(), "the best of six starts, {several}, is worse than one, {alone}");
+    }
+}
+
+/// What `auto` falls back to, behind a gate that wakes only one of two stimuli.
+#[test]
+fn a_stimulus_that_sleeps_half_of_its_run_begins_anew_with_the_rescue() {
+    // relu(x - 0.5) of values near 0: no plain gradient.
+    let mut network = Network::new(1, 6, 6);
+    let shift = Op::Affine { scale: Array::vector(vec![1.0]), shift: Array::vector(vec![-0.5]) };
+    let shift = network.push("shift", shift, &[Network::INPUT]).unwrap();
+    network.push("relu", Op::Activation(Activation::Relu), &[shift]).unwrap();
+    let model = model(network, symmetric());
+    for transforms in ["[]", r#"["flip"]"#] {
+        let optimizer = r#"{"kind": "l2-ascent", "lr": 1.0}"#;
+        let more = format!(r#""gate": "auto", "steps": 40, "optimizer": {optimizer}, "transforms": {transforms}"#);
+        let resolved = resolve(&model, &request(r#"["relu:0", "shift:0", "relu:0@center"]"#, &more));
+        let search = resolved.settings.search.clone().unwrap();
+        assert_eq!(search.rescue.as_ref().map(|gate| gate.kind), Some(GateKind::Redirect), "of auto");
+        let mut settings = resolved.settings.clone();
+        settings.search = Some(Halving { arms: vec![GateRequest::from(GateKind::Plain).resolve().unwrap()], ..search });
+        let together = maximize(&engine(), &model, &resolved.tasks(), &settings, &mut Unobserved).unwrap();
+        for (i, expected) in [true, false, true].into_iter().enumerate() {
+            let found = &together[i].as_ref().unwrap().findings;
+            let arms: Vec<_> = found.arms.iter().map(|arm| (arm.gate.kind, arm.steps, arm.won)).collect();
+            let (plain, rescue) = (GateKind::Plain, GateKind::Redirect);
+            let rescued = [(plain, 20, false), (rescue, 20, true)];
+            assert_eq!(arms, if expected { rescued.to_vec() } else { vec![(plain, 40, true)] }, "stimulus {i}");
+            assert!(found.score > found.initial_score + 0.1, "{i}: {}", found.score);
+            assert_eq!(found.passes, found.arms.iter().map(|arm| arm.passes).sum::<u32>());
+            let steps: Vec<u32> = found.trajectory.iter().map(|point| point.step).collect();
+            assert!(steps.windows(2).all(|pair| pair[0] < pair[1]) && steps.last() == Some(&40), "{steps:?}");
+            let alone = maximize(&engine(), &model, &resolved.tasks()[i..=i], &settings, &mut Unobserved).unwrap();
+            assert_eq!(alone[0], together[i], "stimulus {i}");
+        }
     }
 }
 
