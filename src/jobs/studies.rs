@@ -240,11 +240,17 @@ impl Store {
         for entry in std::fs::read_dir(folder).map_err(unreadable)? {
             let name = entry.map_err(unreadable)?.file_name();
             // What was not made here is left alone.
-            let Some(id) = name.to_str().and_then(|name| Uuid::try_parse(name).ok()) else { continue };
-            if self.state(Table::Studies, id).await?.is_none()
-                && let Err(error) = remove(&folder.join(&name))
-            {
-                tracing::warn!(study.id = %id, %error, "the folder of a deleted study stays until the next start");
+            let id = name.to_str().and_then(|name| Uuid::try_parse(name).ok().filter(|id| id.to_string() == name));
+            let Some(id) = id else { continue };
+            if self.state(Table::Studies, id).await?.is_none() {
+                match remove(&folder.join(&name)) {
+                    Ok(()) => {
+                        tracing::warn!(study.id = %id, "removed the folder of a study that is not in the database")
+                    }
+                    Err(error) => {
+                        tracing::warn!(study.id = %id, %error, "the folder of a deleted study stays until the next start");
+                    }
+                }
             }
         }
         Ok(())

@@ -129,7 +129,12 @@ impl Folder {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(StudyError::file(parent))?;
         }
-        fs::write(&unfinished, contents).map_err(StudyError::file(&unfinished))?;
+        let whole = File::create(&unfinished).and_then(|mut file| {
+            file.write_all(contents)?;
+            // On the disk before it has its name: what is there is whole, also when the power is cut.
+            file.sync_all()
+        });
+        whole.map_err(StudyError::file(&unfinished))?;
         fs::rename(&unfinished, &path).map_err(StudyError::file(&path))
     }
 
@@ -147,7 +152,8 @@ impl Open {
     pub(super) fn add(&mut self, rows: Vec<Row>) -> Result<(), StudyError> {
         let path = self.folder.file("runs.csv");
         let lines: String = rows.iter().map(Row::to_line).collect();
-        self.runs.write_all(lines.as_bytes()).map_err(StudyError::file(&path))?;
+        let written = self.runs.write_all(lines.as_bytes()).and_then(|()| self.runs.sync_data());
+        written.map_err(StudyError::file(&path))?;
         self.rows.extend(rows);
         Ok(())
     }

@@ -47,6 +47,11 @@ pub struct Design {
     pub toys: Option<Toys>,
 }
 
+/// Most arms: every one is compared with every other.
+pub const MOST_ARMS: usize = 64;
+/// Most methods.
+pub const MOST_METHODS: usize = 32;
+
 /// How large a study may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
@@ -171,11 +176,12 @@ impl Plan {
                 Err(Invalid::new("runs", runs, expected))
             }
         };
-        // At least so many, and these are compared with each other below.
-        fits(design.methods.len().saturating_mul(design.arms.len()))?;
-        for (field, variants) in [("arms", &design.arms), ("methods", &design.methods)] {
+        for (field, variants, most) in [("arms", &design.arms, MOST_ARMS), ("methods", &design.methods, MOST_METHODS)] {
             if variants.is_empty() {
                 return Err(Invalid::new(field, "nothing", "at least one name"));
+            }
+            if variants.len() > most {
+                return Err(Invalid::new(field, format!("{} of them", variants.len()), format!("at most {most}")));
             }
             for (i, variant) in variants.iter().enumerate() {
                 if variants[..i].iter().any(|earlier| earlier.name == variant.name) {
@@ -395,8 +401,8 @@ pub(super) fn planned_request(
     units: &[String],
     limits: &Limits,
 ) -> Result<(Fields, Value), Invalid> {
-    // The plan itself says most of these; and a run has one stimulus, of which one image is kept.
-    for field in ["model", "objective", "objectives", "seed", "diversity", "animation"] {
+    // The plan itself says most of these; and a run has one stimulus, of which its scores and one image are kept.
+    for field in ["model", "objective", "objectives", "seed", "diversity", "animation", "certificates"] {
         if let Some(value) = request.get(field) {
             return Err(Invalid::new(field, value, "nothing: no part of a study's requests has this field"));
         }

@@ -88,12 +88,12 @@ pub struct StudyRequest {
     /// `anneal:P`, `soft`, `soft+polish`, `identity`, `true-proxy`, `true-proxy:P`, `auto`, `preset:NAME`. Unless given
     /// `plain`, `redirect`, `slope:0.1`, `soft+polish`, `anneal:0.3`, `identity` and `true-proxy`.
     #[serde(default = "arms")]
-    #[schema(min_items = 1)]
+    #[schema(min_items = 1, max_items = 64)]
     pub arms: Vec<VariantChoice>,
     /// How images are made; each method has its own tables. Names: `pixel`, `fourier`, `maco`, `transforms` and
     /// `preset:NAME`, joined by `+`. `pixel` unless given.
     #[serde(default = "methods")]
-    #[schema(min_items = 1)]
+    #[schema(min_items = 1, max_items = 32)]
     pub methods: Vec<VariantChoice>,
     /// Fields of every run's request.
     #[serde(default)]

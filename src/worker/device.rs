@@ -74,7 +74,10 @@ impl Device {
             let next = match self.next(study.take()).await {
                 Ok(next) => next,
                 Err(kept) => {
-                    study = kept;
+                    // Another device may go on with it, and whoever cancels it need not wait for this one.
+                    if let Some(ongoing) = kept {
+                        self.bench().lay_down(*ongoing).await;
+                    }
                     self.pause(wait).await;
                     wait = (wait * 2).min(LONGEST_WAIT);
                     continue;

@@ -11,7 +11,7 @@ const FAILURES: &str = "proxygrad_engine_failures_total";
 /// Tells the metrics recorder what the metrics of the pool mean.
 pub fn describe_metrics() {
     describe_histogram!(BATCH_STIMULI, "Stimuli that ran in one batch");
-    describe_counter!(STEPS, "Steps done, counted per stimulus");
+    describe_counter!(STEPS, "Steps of jobs, counted per stimulus");
     describe_counter!(STUDY_RUNS, "Runs of studies that are done");
     describe_gauge!(BUSY, "Whether a device runs jobs or a study (1) or not (0)");
     describe_counter!(FAILURES, "Batches that an engine failed to run");

@@ -202,7 +202,10 @@ impl StudyDocument {
         // Between two looks somebody may delete the study.
         let plan = api.store().plan(study.id).await.map_err(Problem::internal)?;
         let plan = plan.ok_or_else(|| unknown(study.id))?;
-        let summary = api.summary(study.id).await?;
+        let summary = match study.progress.done >= 1.0 {
+            true => api.summary(study.id).await?,
+            false => None,
+        };
         Ok(Self {
             id: study.id,
             state: study.state,

@@ -225,7 +225,7 @@ async fn so_far(api: &Api, study: &Study, file: File) -> Answer<Vec<u8>> {
         let detail = format!("study {} is {}, and none of its runs is done", study.id, study.state);
         Problem::new(Kind::NoRunsYet, detail)
     })?;
-    let folder = api.store().study_folder(study.id);
+    let (id, folder) = (study.id, api.store().study_folder(study.id));
     let make = move || -> Result<String, StudyError> {
         match file {
             File::Report => page(&folder, &summary),
@@ -235,7 +235,15 @@ async fn so_far(api: &Api, study: &Study, file: File) -> Answer<Vec<u8>> {
         }
     };
     let made = tokio::task::spawn_blocking(make).await.map_err(Problem::internal)?;
-    made.map(String::into_bytes).map_err(Problem::internal)
+    match made {
+        Ok(text) if !text.is_empty() => Ok(text.into_bytes()),
+        // Between the two looks somebody may have deleted the study.
+        Ok(_) => Err(unknown(id)),
+        Err(error) => {
+            api.study(id).await?;
+            Err(Problem::internal(error))
+        }
+    }
 }
 
 fn tagged(headers: &HeaderMap, control: HeaderValue, media_type: &'static str, bytes: Vec<u8>) -> Answer<Response> {

@@ -35,12 +35,19 @@ impl FromRequest<Api> for Submission {
     }
 }
 
+/// Longest part of a request in bytes of JSON: a plan has one for every arm under every method.
+const LONGEST_PART: usize = 16 * 1024;
+
 /// Checks that these are fields of a request, in themselves: what they mean for a model is seen later.
 fn check(place: &str, fields: &Fields) -> Result<(), Problem> {
     let mut document = fields.clone();
     document.insert("model".into(), Value::String(String::new()));
     let text = serde_json::to_vec(&document).map_err(Problem::internal)?;
     let invalid = |error: Invalid| Problem::invalid(Kind::InvalidRequest, error.within(place));
+    if text.len() > LONGEST_PART {
+        let error = Invalid::new(place, format!("{} bytes of JSON", text.len()), format!("at most {LONGEST_PART}"));
+        return Err(Problem::invalid(Kind::InvalidRequest, error));
+    }
     match json_error::parse::<Request>(&text) {
         // Every arm under every method would keep one.
         Ok(request) if matches!(request.start, Some(Start::Image { .. })) => {

@@ -27,7 +27,7 @@ impl Api {
     /// What the runs of a study come to so far; nothing when none is done.
     pub(super) async fn summary(&self, study: Uuid) -> Answer<Option<Arc<Summary>>> {
         let folder = self.store().study_folder(study);
-        // One is computed at a time; who asks for the same one meanwhile gets it, too.
+        // One is asked for at a time; who asks for the same one meanwhile gets it, too.
         let mut kept = self.0.summaries.0.lock().await;
         let known = kept.iter().find(|kept| kept.study == study).map(|kept| (kept.length, Arc::clone(&kept.summary)));
         let made = tokio::task::spawn_blocking(move || -> Result<_, StudyError> {

@@ -52,17 +52,21 @@ fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Table) ->
     let mut text = format!("## {}, {}\n\n", cell(&found.model), cell(&found.method));
     let _ = writeln!(
         text,
-        "{} units with up to {starts} starts: under `{}` {} are live, {} mixed, {} dead.\n",
-        all.units, view.against, all.live, all.mixed, all.dead
+        "{} units with up to {starts} starts: under {} {} are live, {} mixed, {} dead.\n",
+        all.units,
+        code(&view.against),
+        all.live,
+        all.mixed,
+        all.dead
     );
     text += &arms(all, &view.against);
     text += &focus(found, summary);
-    let figures = format!("figures/{}-{}", plain(&found.model), plain(&found.method));
+    let figures = format!("figures/{}/{}", plain(&found.model), plain(&found.method));
     let against = plan.arms.iter().position(|arm| arm.name == view.against).unwrap_or(0);
     let plots = [
         (
             "ratios",
-            format!("Scores as multiples of `{}`'s, unit by unit", view.against),
+            format!("Scores as multiples of those of {}, unit by unit", code(&view.against)),
             plots::ratios(found, all, against),
         ),
         ("courses", plots::COURSES.to_owned(), plots::courses(all)),
@@ -74,10 +78,10 @@ fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Table) ->
         let _ = writeln!(text, "{caption}:\n\n![{}]({})\n", cell(&plot.says), link(&path));
     }
     let Exhibits { first, losses } = Exhibits::of(plan, summary, found);
-    let names: Vec<String> = plan.arms.iter().map(|arm| format!("`{}`", arm.name)).collect();
+    let names: Vec<String> = plan.arms.iter().map(|arm| code(&arm.name)).collect();
     let _ = writeln!(text, "The units drawn first, from left to right {}:\n", names.join(", "));
     text += &gallery_table(folder, &figures, &first)?;
-    let _ = writeln!(text, "Where `{}` loses most:\n", view.focus);
+    let _ = writeln!(text, "Where {} loses most:\n", code(&view.focus));
     match losses.as_slice() {
         [] => text += "On no unit does another arm score higher.\n\n",
         losses => text += &gallery_table(folder, &figures, losses)?,
@@ -91,7 +95,7 @@ fn arms(section: &Section, against: &str) -> String {
     let row = |arm: &ArmSummary| {
         let other = |text: String| if arm.arm == against { "–".to_owned() } else { text };
         vec![
-            format!("`{}`", arm.arm),
+            code(&arm.arm),
             format!("{} of {}", arm.dead, arm.runs),
             other(format!("{} of {}", arm.rescued[0], arm.rescued[1])),
             other(ratio(&arm.contest)),
@@ -108,13 +112,13 @@ fn arms(section: &Section, against: &str) -> String {
 /// The arm in focus, layer by layer.
 fn focus(found: &Table, summary: &Summary) -> String {
     let view = &summary.view;
-    let rivals: Vec<String> = view.rivals.iter().map(|arm| format!("`{arm}`")).collect();
+    let rivals: Vec<String> = view.rivals.iter().map(|arm| code(arm)).collect();
     let heads = [
         "layer".to_owned(),
         "units (live)".to_owned(),
-        format!("`{}` against `{}`", view.focus, view.against),
+        format!("{} against {}", code(&view.focus), code(&view.against)),
         "ratio".to_owned(),
-        format!("`{}` against the best of {}", view.focus, rivals.join(", ")),
+        format!("{} against the best of {}", code(&view.focus), rivals.join(", ")),
         "ratio".to_owned(),
     ];
     let won = |contest: &Contest, units: usize| {
@@ -123,7 +127,7 @@ fn focus(found: &Table, summary: &Summary) -> String {
     };
     let row = |section: &Section| {
         vec![
-            section.layer.as_ref().map_or_else(|| "all".to_owned(), |layer| format!("`{layer}`")),
+            section.layer.as_ref().map_or_else(|| "all".to_owned(), |layer| code(layer)),
             format!("{} ({})", section.units, section.live),
             won(&section.focus_against, section.units),
             ratio(&section.focus_against),
@@ -158,7 +162,7 @@ fn gallery_table(folder: &Folder, figures: &str, units: &[(&UnitScores, String)]
             }
             None => "no image kept".to_owned(),
         };
-        rows.push(vec![format!("`{}` {}", unit.unit, cell(remark)), scores.join(" · "), image]);
+        rows.push(vec![format!("{} {}", code(&unit.unit), cell(remark)), scores.join(" · "), image]);
     }
     Ok(table(&["unit", "scores", "images"], rows.into_iter()))
 }
@@ -171,7 +175,7 @@ fn toys(summary: &Summary) -> String {
     let row = |toy: &crate::study::toy::ToySummary| {
         vec![
             cell(&toy.toy),
-            format!("`{}`", toy.arm),
+            code(&toy.arm),
             percent(toy.reached),
             number(toy.mean_share),
             percent(toy.dead),
@@ -207,6 +211,12 @@ fn cell(text: &str) -> String {
     escaped
 }
 
+/// A name as code, in a cell or not: `|` ends a cell also there, and a run of backticks the code.
+fn code(name: &str) -> String {
+    let name: String = name.chars().map(|c| if c.is_control() || c == '`' { '\'' } else { c }).collect();
+    format!("`{}`", name.replace('|', "\\|"))
+}
+
 /// A path as the target of a link.
 fn link(path: &str) -> String {
     path.replace('=', "%3D")
@@ -219,6 +229,7 @@ mod tests {
     #[test]
     fn names_stay_what_they_are_in_a_table() {
         assert_eq!(cell("a|b\n[c](d) <e> `f`"), "a\\|b \\[c\\](d) \\<e> \\`f\\`");
+        assert_eq!(code("a|b`\nc"), "`a\\|b''c`");
         let table = table(&["a", "b"], [vec!["1".to_owned(), "2".to_owned()]].into_iter());
         assert_eq!(table, "| a | b |\n| --- | --- |\n| 1 | 2 |\n\n");
     }
