@@ -257,6 +257,19 @@ fn the_report_is_one_page_with_all_arms_and_the_failures() {
     let failures: usize = found.tables.iter().map(|table| table.losses(&plan.arms, &view).len()).sum();
     assert!(images >= (2 * 3 + failures) * ARMS.len(), "{images} images");
 
+    let markdown = std::fs::read_to_string(folder.file("report.md")).unwrap();
+    assert!(markdown.contains("Where `true-proxy` loses most") && markdown.contains("| `<slope> & \"0.1\"` |"));
+    let figures: Vec<&str> =
+        markdown.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(a, _)| a).collect();
+    assert_eq!(figures.iter().filter(|path| path.ends_with(".svg")).count(), 2 * 2, "plots of both methods");
+    let strips: Vec<&str> = figures.into_iter().filter(|path| path.ends_with(".png")).collect();
+    assert!(strips.len() >= 2 * 3 + failures, "{} rows of images", strips.len());
+    for path in strips {
+        let strip = image::open(folder.file(&path.replace("%3D", "="))).unwrap();
+        // Four images of 28 pixels, and a gap of 2 between them.
+        assert_eq!((strip.width(), strip.height()), (4 * 28 + 3 * 2, 28), "{path}");
+    }
+
     let csv = std::fs::read_to_string(folder.file("summary.csv")).unwrap();
     assert_eq!(csv.lines().count(), 1 + 2 * 4 * 4, "methods, sections, arms");
     let json: Value = serde_json::from_slice(&std::fs::read(folder.file("summary.json")).unwrap()).unwrap();

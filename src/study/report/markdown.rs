@@ -28,13 +28,13 @@ fn asked(plan: &Plan, summary: &Summary) -> String {
         let units: usize = plan.models.iter().flat_map(|model| &model.layers).map(|layer| layer.units.len()).sum();
         let _ = writeln!(
             text,
-            "{units} units drawn by seed {} before anything ran, {} starts each, {} steps of two passes; {} of {} runs are done, \
+            "{units} units drawn by seed {} before anything ran, {} each, {} steps of two passes; {} of {} runs are done, \
              {} of them do not count yet because another arm has not run from that start. Every score is the original \
              network's on the delivered 8-bit image. *Dead*: the score does not rise above its start by a thousandth. \
              *Ratio*: median of the live units' scores over the reference's, with a 95 % bootstrap interval. Scores within a \
              thousandth tie. *p*: Wilcoxon's signed-rank test over live units.\n",
             plan.seed,
-            plan.repeats,
+            starts(plan.repeats as usize),
             plan.steps,
             summary.made,
             plan.runs(),
@@ -48,12 +48,13 @@ fn asked(plan: &Plan, summary: &Summary) -> String {
 fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Table) -> Result<String, StudyError> {
     let view = &summary.view;
     let Some(all) = found.sections.first() else { return Ok(String::new()) };
-    let starts = found.units.iter().flat_map(|unit| &unit.arms).map(|arm| arm.runs.len()).max().unwrap_or(0);
+    let most = found.units.iter().flat_map(|unit| &unit.arms).map(|arm| arm.runs.len()).max().unwrap_or(0);
     let mut text = format!("## {}, {}\n\n", cell(&found.model), cell(&found.method));
     let _ = writeln!(
         text,
-        "{} units with up to {starts} starts: under {} {} are live, {} mixed, {} dead.\n",
+        "{} units with up to {}: under {} {} are live, {} mixed, {} dead.\n",
         all.units,
+        starts(most),
         code(&view.against),
         all.live,
         all.mixed,
@@ -136,6 +137,10 @@ fn focus(found: &Table, summary: &Summary) -> String {
         ]
     };
     table(&heads, found.sections.iter().map(row))
+}
+
+fn starts(count: usize) -> String {
+    format!("{count} start{}", if count == 1 { "" } else { "s" })
 }
 
 fn outcomes(contest: &Contest) -> String {
