@@ -6,6 +6,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::problem::{Answer, Problem};
 
+/// For what never changes any more.
+pub(super) const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+
 /// A representation that a client may keep: how it is told apart, and whether the client has it.
 pub(super) struct Tagged {
     headers: [(HeaderName, HeaderValue); 2],

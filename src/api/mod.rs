@@ -135,7 +135,7 @@ impl Api {
     /// The job with this id.
     async fn job(&self, id: Uuid) -> Result<Job, Problem> {
         let job = self.store().get(id).await.map_err(Problem::internal)?;
-        job.ok_or_else(|| Problem::new(Kind::UnknownJob, format!("there is no job {id}")))
+        job.ok_or_else(|| jobs::unknown(id))
     }
 
     /// The study with this id.

@@ -258,6 +258,11 @@ impl Plan {
         }
     }
 
+    /// Number of units, of all models.
+    pub fn units(&self) -> usize {
+        count_units(&self.models)
+    }
+
     /// Number of stimuli that the plan asks for, toys not counted.
     pub fn runs(&self) -> usize {
         count_runs(&self.models, self.repeats, &self.methods, &self.arms)
@@ -265,8 +270,11 @@ impl Plan {
 }
 
 fn count_runs(models: &[PlannedModel], repeats: u32, methods: &[Variant], arms: &[Variant]) -> usize {
-    let units: usize = models.iter().flat_map(|model| &model.layers).map(|layer| layer.units.len()).sum();
-    [repeats as usize, methods.len(), arms.len()].into_iter().fold(units, usize::saturating_mul)
+    [repeats as usize, methods.len(), arms.len()].into_iter().fold(count_units(models), usize::saturating_mul)
+}
+
+fn count_units(models: &[PlannedModel]) -> usize {
+    models.iter().flat_map(|model| &model.layers).map(|layer| layer.units.len()).sum()
 }
 
 /// Checks that this is a way to make one number of the positions of a channel.

@@ -5,9 +5,10 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use utoipa::ToSchema;
 
-use super::stimulus::{FOREVER, LARGEST, find};
+use super::stimulus::{LARGEST, find};
+use super::unknown;
 use crate::api::Api;
-use crate::api::etag::Tagged;
+use crate::api::etag::{FOREVER, Tagged};
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
 
@@ -58,6 +59,6 @@ pub(super) async fn animation(
     }
     let bytes = api.store().animation(id, n).await.map_err(Problem::internal)?;
     // Between the two looks somebody may have deleted the job.
-    let bytes = bytes.ok_or_else(|| Problem::new(Kind::UnknownJob, format!("there is no job {id}")))?;
+    let bytes = bytes.ok_or_else(|| unknown(id))?;
     Ok(tagged.with_bytes("image/apng", bytes))
 }

@@ -5,9 +5,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::document::JobDocument;
+use super::unknown;
 use crate::api::Api;
 use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::problem::{Answer, Problem, declare_problems};
 
 declare_problems!(Refused: InvalidParameter, UnknownJob);
 
@@ -31,7 +32,7 @@ pub(super) async fn cancel(
     query.end(&[])?;
     let id = path.job()?;
     let job = api.store().cancel(id).await.map_err(Problem::internal)?;
-    let job = job.ok_or_else(|| Problem::new(Kind::UnknownJob, format!("there is no job {id}")))?;
+    let job = job.ok_or_else(|| unknown(id))?;
     let status = if job.state.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(JobDocument::new(job))))
 }

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 
+use super::unknown;
 use crate::api::Api;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
@@ -23,7 +24,7 @@ pub(super) async fn delete(State(api): State<Api>, path: InPath, query: InQuery)
     let id = path.job()?;
     match api.store().delete(id).await.map_err(Problem::internal)? {
         Deleted::Gone => Ok(StatusCode::NO_CONTENT),
-        Deleted::Unknown => Err(Problem::new(Kind::UnknownJob, format!("there is no job {id}"))),
+        Deleted::Unknown => Err(unknown(id)),
         Deleted::NotFinished(state) => {
             let detail = format!("job {id} is {state}; cancel it first, or wait until it has ended");
             Err(Problem::new(Kind::JobNotFinished, detail))

@@ -5,9 +5,10 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::document::JobSummary;
+use super::unknown;
 use crate::api::events::EventDocument;
 use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::problem::{Answer, Problem, declare_problems};
 use crate::api::{Api, events as watching};
 
 declare_problems!(Refused: InvalidParameter, UnknownJob);
@@ -41,7 +42,7 @@ pub(super) async fn events(
     let id = path.job()?;
     let last = watching::last(&headers);
     let subscribed = api.store().subscribe(id, last).await.map_err(Problem::internal)?;
-    let subscription = subscribed.ok_or_else(|| Problem::new(Kind::UnknownJob, format!("there is no job {id}")))?;
+    let subscription = subscribed.ok_or_else(|| unknown(id))?;
     let job = api.job(id).await?;
     let ended = job.state.is_terminal();
     watching::answer(&api, subscription, last, ended, ("job", &JobSummary::from(job))).await

@@ -4,9 +4,9 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use super::stimulus::{FOREVER, Image};
+use super::stimulus::Image;
 use crate::api::Api;
-use crate::api::etag::Tagged;
+use crate::api::etag::{FOREVER, Tagged};
 use crate::api::parameters::{InPath, InQuery, refused};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
 

@@ -17,8 +17,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::Api;
+use super::problem::{Kind, Problem};
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -38,4 +40,9 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 enum IncludeDocument {
     /// The images.
     Png,
+}
+
+/// The answer to who asks for a job that does not exist.
+pub(super) fn unknown(id: Uuid) -> Problem {
+    Problem::new(Kind::UnknownJob, format!("there is no job {id}"))
 }

@@ -2,23 +2,22 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use base64::Engine;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::unknown;
 use crate::api::Api;
-use crate::api::etag::Tagged;
+use crate::api::etag::{FOREVER, Tagged};
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
 use crate::jobs::Stimulus;
 
 /// Largest number of a stimulus that a path may have.
 pub(super) const LARGEST: usize = 65_535;
-/// A stimulus never changes.
-pub(super) const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
 /// Forms in which the image is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,7 +99,7 @@ pub(super) async fn stimulus(
     }
     let png = api.store().png(id, n).await.map_err(Problem::internal)?;
     // Between the two looks somebody may have deleted the job.
-    let png = png.ok_or_else(|| Problem::new(Kind::UnknownJob, format!("there is no job {id}")))?;
+    let png = png.ok_or_else(|| unknown(id))?;
     Ok(match encoding {
         Encoding::Binary => tagged.with_bytes("image/png", png),
         Encoding::Base64 => {

@@ -10,14 +10,12 @@ use utoipa::ToSchema;
 
 use super::unknown;
 use crate::api::Api;
-use crate::api::etag::Tagged;
+use crate::api::etag::{FOREVER, Tagged};
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
 use crate::jobs::{JobState, Study};
 use crate::study::{StudyError, page};
 
-/// What never changes any more.
-const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 /// What may be another thing the next time.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
 

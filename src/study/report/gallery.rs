@@ -7,7 +7,7 @@ use base64::Engine;
 use image::imageops::{FilterType, replace, resize};
 use image::{DynamicImage, ImageFormat, RgbImage};
 
-use super::html::{Cell, number, table, text};
+use super::html::{Cell, link, number, table, text};
 use crate::study::folder::{Folder, image_path};
 use crate::study::row::Row;
 use crate::study::summary::UnitScores;
@@ -37,7 +37,7 @@ fn cell(folder: &Folder, run: &Row, best: bool) -> Cell {
         Some(png) => {
             let data = base64::engine::general_purpose::STANDARD.encode(png);
             // The link leads to the full image as long as the page lies in its folder.
-            let link = text(&path.replace('=', "%3D"));
+            let link = text(&link(&path));
             format!("<a href=\"{link}\"><img src=\"data:image/png;base64,{data}\" alt=\"{alt}\"></a>")
         }
         None => "<span class=\"none\">no image kept</span>".to_owned(),

@@ -83,6 +83,11 @@ pub(super) fn details(summary: &str, html: &str) -> String {
     format!("<details><summary>{}</summary>\n{html}</details>\n", text(summary))
 }
 
+/// A path of the folder as the target of a link.
+pub(super) fn link(path: &str) -> String {
+    path.replace('=', "%3D")
+}
+
 /// A number with about four digits.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {

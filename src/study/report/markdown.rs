@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::exhibits::Exhibits;
-use super::html::{number, optional, percent, probability};
+use super::html::{link, number, optional, percent, probability};
 use super::sections::ratio;
 use super::{gallery, plots};
 use crate::study::error::StudyError;
@@ -25,14 +25,14 @@ pub(super) fn write(folder: &Folder, plan: &Plan, summary: &Summary) -> Result<(
 fn asked(plan: &Plan, summary: &Summary) -> String {
     let mut text = String::from("# A study\n\n");
     if !plan.models.is_empty() {
-        let units: usize = plan.models.iter().flat_map(|model| &model.layers).map(|layer| layer.units.len()).sum();
         let _ = writeln!(
             text,
-            "{units} units drawn by seed {} before anything ran, {} each, {} steps of two passes; {} of {} runs are done, \
+            "{} units drawn by seed {} before anything ran, {} each, {} steps of two passes; {} of {} runs are done, \
              {} of them do not count yet because another arm has not run from that start. Every score is the original \
              network's on the delivered 8-bit image. *Dead*: the score does not rise above its start by a thousandth. \
              *Ratio*: median of the live units' scores over the reference's, with a 95 % bootstrap interval. Scores within a \
              thousandth tie. *p*: Wilcoxon's signed-rank test over live units.\n",
+            plan.units(),
             plan.seed,
             starts(plan.repeats as usize),
             plan.steps,
@@ -220,11 +220,6 @@ fn cell(text: &str) -> String {
 fn code(name: &str) -> String {
     let name: String = name.chars().map(|c| if c.is_control() || c == '`' { '\'' } else { c }).collect();
     format!("`{}`", name.replace('|', "\\|"))
-}
-
-/// A path as the target of a link.
-fn link(path: &str) -> String {
-    path.replace('=', "%3D")
 }
 
 #[cfg(test)]

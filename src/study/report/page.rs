@@ -44,7 +44,7 @@ fn asked(plan: &Plan, summary: &Summary) -> String {
     let mut html = String::from("<p>");
     let arms: Vec<String> = plan.arms.iter().map(|arm| format!("<code>{}</code>", text(&arm.name))).collect();
     if !plan.models.is_empty() {
-        let units: usize = plan.models.iter().flat_map(|model| &model.layers).map(|layer| layer.units.len()).sum();
+        let units = plan.units();
         let methods: Vec<String> = plan.methods.iter().map(|m| format!("<code>{}</code>", text(&m.name))).collect();
         let _ = write!(
             html,
