@@ -2,8 +2,8 @@
 #![expect(unsafe_code, reason = "rows of maps")]
 
 use super::finish::{Finish, Knees};
-use super::map::Map;
-use super::simd::{Job, Simd};
+use super::map::{Map, Sides};
+use super::simd::{ABOVE, BELOW, Job, Simd};
 use super::{Ahead, Back, GROUP, Kernel, Needs, Site};
 use crate::engine::{Forward, Gate};
 use crate::network::{Activation, Shape};
@@ -153,15 +153,16 @@ pub(super) fn is_alive(map: Map) -> bool {
     })
 }
 
-/// [`Gate::Redirect`] on a complete gradient `to` behind an activation with these knees and this output, in place.
-pub(super) fn redirect(site: &Site<'_>, knees: Knees, output: Map, to: Map) {
-    let inside = |y: f32| y > knees.low && y < knees.high;
-    let plain = |y: f32| if inside(y) { 1.0 } else { knees.leak };
-    // SAFETY: both maps have the same shape, and nobody writes before all members have looked.
-    let value = |map: &Map, pixel: usize, channel: usize| unsafe { *map.at(pixel).add(channel) };
+/// [`Gate::Redirect`] on a complete gradient `to` behind an activation with this slope outside its knees, in place.
+pub(super) fn redirect(site: &Site<'_>, leak: f32, sides: Sides, to: Map) {
+    let plain = |side: u8| if side == 0 { 1.0 } else { leak };
+    // SAFETY: there is a side for every value of the map.
+    let side = |pixel: usize, channel: usize| unsafe { *sides.at(pixel).add(channel) };
+    // SAFETY: the place lies in the map, and nobody writes before all members have looked.
+    let value = |pixel: usize, channel: usize| unsafe { *to.at(pixel).add(channel) };
     let dead: [bool; GROUP] = std::array::from_fn(|image| {
         let places = (0..to.size()).flat_map(|p| (0..to.channels).map(move |c| (image * to.size() + p, c)));
-        image < to.images && places.into_iter().all(|(p, c)| plain(value(&output, p, c)) * value(&to, p, c) == 0.0)
+        image < to.images && places.into_iter().all(|(p, c)| plain(side(p, c)) * value(p, c) == 0.0)
     });
     // Everybody has looked.
     site.member.each(0, |_| ());
@@ -170,10 +171,10 @@ pub(super) fn redirect(site: &Site<'_>, knees: Knees, output: Map, to: Map) {
         let dead = dead[row / to.height];
         for pixel in row * to.width..(row + 1) * to.width {
             for channel in 0..to.channels {
-                let (y, g) = (value(&output, pixel, channel), value(&to, pixel, channel));
-                let outwards = (y <= knees.low && g < 0.0) || (y >= knees.high && g > 0.0);
+                let (side, g) = (side(pixel, channel), value(pixel, channel));
+                let outwards = (side == BELOW && g < 0.0) || (side == ABOVE && g > 0.0);
                 let factor = match dead {
-                    false => plain(y),
+                    false => plain(side),
                     true if outwards => 0.0,
                     true => 1.0,
                 };

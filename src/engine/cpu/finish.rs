@@ -1,7 +1,7 @@
 //! What happens to a kernel's sums on their way to memory: everything elementwise that follows it in the network.
 #![expect(unsafe_code, reason = "loads and stores through maps")]
 
-use super::map::Map;
+use super::map::{Map, Sides};
 use super::simd::{Simd, logistic};
 
 /// A piecewise linear activation: slope 1 between two knees, `leak` outside. ReLU, Leaky ReLU and clips.
@@ -9,7 +9,6 @@ use super::simd::{Simd, logistic};
 pub(super) struct Knees {
     pub(super) low: f32,
     pub(super) high: f32,
-    /// At least 0, so that the output tells on which side of a knee the input was.
     pub(super) leak: f32,
 }
 
@@ -18,8 +17,8 @@ pub(super) struct Knees {
 pub(super) enum Gated<'a> {
     /// 1 everywhere.
     Open,
-    /// 1 where the activation's output lies between the knees, `outside` elsewhere.
-    Knees { output: Map, low: f32, high: f32, outside: f32 },
+    /// 1 where the pre-activation lay between the knees, `outside` elsewhere.
+    Knees { sides: Sides, outside: f32 },
     /// Logistic steps at the knees of the pre-activation, from `leak` to 1.
     /// Their inverse temperature is `times` one number per channel.
     Soft { input: Map, low: f32, high: f32, leak: f32, inverse_scales: &'a [f32], times: f32 },
@@ -36,18 +35,20 @@ pub(super) struct Finish<'a> {
     /// Where the pre-activations are kept.
     pub(super) record: Option<Map>,
     pub(super) knees: Option<Knees>,
+    /// Where it is kept on which sides of the knees the pre-activations lay.
+    pub(super) sides: Option<Sides>,
     pub(super) gate: Gated<'a>,
 }
 
 impl<'a> Finish<'a> {
     /// Stores the sums as they are.
     pub(super) fn plain(to: Map) -> Self {
-        Self { to, bias: None, add: None, record: None, knees: None, gate: Gated::Open }
+        Self { to, bias: None, add: None, record: None, knees: None, sides: None, gate: Gated::Open }
     }
 
     /// Whether sums are only stored.
     pub(super) fn is_plain(&self) -> bool {
-        let Self { bias, add, record, knees, gate, .. } = self;
+        let Self { bias, add, record, knees, gate, to: _, sides: _ } = self;
         bias.is_none() && add.is_none() && record.is_none() && knees.is_none() && matches!(gate, Gated::Open)
     }
 
@@ -60,7 +61,8 @@ impl<'a> Finish<'a> {
         let slice = |map: Map| unsafe { map.slice(first, channels) };
         let gate = match self.gate {
             Gated::Open => Gated::Open,
-            Gated::Knees { output, low, high, outside } => Gated::Knees { output: slice(output), low, high, outside },
+            // SAFETY: there is a byte for every channel.
+            Gated::Knees { sides, outside } => Gated::Knees { sides: unsafe { sides.slice(first) }, outside },
             Gated::Soft { input, low, high, leak, inverse_scales, times } => {
                 let inverse_scales = &inverse_scales[first..first + channels];
                 Gated::Soft { input: slice(input), low, high, leak, inverse_scales, times }
@@ -72,6 +74,8 @@ impl<'a> Finish<'a> {
             add: self.add.map(slice),
             record: self.record.map(slice),
             knees: self.knees,
+            // SAFETY: as above.
+            sides: self.sides.map(|sides| unsafe { sides.slice(first) }),
             gate,
         }
     }
@@ -91,8 +95,10 @@ impl<'a> Finish<'a> {
                 if let Some(add) = &self.add {
                     S::prefetch(at(add));
                 }
-                if let Gated::Knees { output: map, .. } | Gated::Soft { input: map, .. } = &self.gate {
-                    S::prefetch(at(map));
+                match &self.gate {
+                    Gated::Open => {}
+                    Gated::Knees { sides, .. } => S::prefetch(sides.data.wrapping_add(pixel * sides.pixel + c).cast()),
+                    Gated::Soft { input, .. } => S::prefetch(at(input)),
                 }
             }
             c += 16;
@@ -153,17 +159,19 @@ impl<'a> Finish<'a> {
                 if WHOLE { S::store(to, value) } else { S::store_some(to, value, count) }
             }
             if let Some(Knees { low, high, leak }) = self.knees {
+                if let Some(sides) = &self.sides {
+                    let reached = if high == f32::INFINITY { f32::NAN } else { high };
+                    S::mark(sides.at(pixel).add(channel), value, S::splat(low), S::splat(reached), count);
+                }
                 // The value stands second: what is not a number stays so.
                 let inside = S::min(S::splat(high), S::max(S::splat(low), value));
                 value = if leak == 0.0 { inside } else { S::mul_add(S::splat(leak), S::sub(value, inside), inside) };
             }
             match &self.gate {
                 Gated::Open => value,
-                Gated::Knees { output, low, high, outside } => {
-                    let y = load::<S, WHOLE>(output.at(pixel).add(channel), count);
+                Gated::Knees { sides, outside } => {
                     let gated = S::mul(value, S::splat(*outside));
-                    let above = S::where_greater(y, S::splat(*low), value, gated);
-                    if *high == f32::INFINITY { above } else { S::where_greater(S::splat(*high), y, above, gated) }
+                    S::where_marked(sides.at(pixel).add(channel).cast_const(), gated, value)
                 }
                 Gated::Soft { input, low, high, leak, inverse_scales, times } => {
                     let z = load::<S, WHOLE>(input.at(pixel).add(channel), count);

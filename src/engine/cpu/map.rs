@@ -145,3 +145,44 @@ impl Map {
         Self { data: unsafe { self.data.add(first) }, channels, ..*self }
     }
 }
+
+/// On which side of its activation's knees each value of a batch of maps lay: a byte per value in the order of a [`Map`],
+/// see [`Simd::mark`](super::simd::Simd::mark). All that the backward pass of a piecewise linear activation looks at.
+///
+/// A pointer like [`Map`], with the same duties; [`Sides::SPARE`] bytes behind the last are readable.
+#[derive(Clone, Copy)]
+pub(super) struct Sides {
+    pub(super) data: *mut u8,
+    /// Bytes between two neighbouring pixels.
+    pub(super) pixel: usize,
+}
+
+// SAFETY: as for maps.
+unsafe impl Send for Sides {}
+// SAFETY: as for maps.
+unsafe impl Sync for Sides {}
+
+impl Sides {
+    /// Bytes behind the last that a whole vector may read.
+    pub(super) const SPARE: usize = 16;
+
+    /// The bytes of a pixel, counted over all images.
+    ///
+    /// # Safety
+    /// The pixel lies in the maps.
+    #[inline(always)]
+    pub(super) unsafe fn at(&self, index: usize) -> *mut u8 {
+        // SAFETY: the caller's.
+        unsafe { self.data.add(index * self.pixel) }
+    }
+
+    /// From some channel on.
+    ///
+    /// # Safety
+    /// `first` is at most the number of channels.
+    #[inline(always)]
+    pub(super) unsafe fn slice(&self, first: usize) -> Self {
+        // SAFETY: the channel lies in the pixel.
+        Self { data: unsafe { self.data.add(first) }, ..*self }
+    }
+}

@@ -9,8 +9,8 @@ use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use super::activation::{is_alive, redirect};
 use super::elementwise::{Copied, for_each_vector};
 use super::finish::{Finish, Gated, Knees};
-use super::map::{Buffer, Map, Shared};
-use super::program::{Place, Program, Sink, Task};
+use super::map::{Buffer, Map, Shared, Sides};
+use super::program::{Memory, Place, Program, Sink, Task, Value, pixel};
 use super::simd::Instructions;
 use super::team::{Member, Threads};
 use super::{Ahead, Back, GROUP, Site};
@@ -25,6 +25,8 @@ pub(super) struct CpuPlan {
     outline: Outline,
     program: Program,
     groups: Vec<Group>,
+    /// See [`Memory::Passing`].
+    passing: Buffer,
     /// Images that each group has memory for.
     capacity: usize,
     /// One for each thread.
@@ -36,8 +38,9 @@ pub(super) struct CpuPlan {
 
 /// Memory of up to [`GROUP`] images.
 struct Group {
-    values: Buffer,
-    /// Pre-activations at the places of their activations; only the soft gate looks at them.
+    /// See [`Memory::Kept`].
+    kept: Buffer,
+    /// Pre-activations; only the soft gate looks at them.
     records: Option<Buffer>,
 }
 
@@ -48,10 +51,11 @@ struct Last {
     recorded: bool,
 }
 
-/// Pointers into a group, for all threads of a pass.
+/// Pointers into the memory of a group, for all threads of a pass.
 #[derive(Clone, Copy)]
 struct Base {
-    values: *mut f32,
+    kept: *mut f32,
+    passing: *mut f32,
     records: Option<*mut f32>,
     capacity: usize,
     images: usize,
@@ -64,14 +68,31 @@ unsafe impl Sync for Base {}
 
 impl Base {
     fn map(&self, place: Place, shape: &Shape) -> Map {
-        self.map_in(self.values, place, shape)
+        let memory = match place.memory {
+            Memory::Kept => self.kept,
+            Memory::Passing => self.passing,
+        };
+        self.map_in(memory, place, shape)
     }
 
-    fn map_in(&self, base: *mut f32, place: Place, shape: &Shape) -> Map {
+    fn map_in(&self, memory: *mut f32, place: Place, shape: &Shape) -> Map {
         let [channels, height, width] = shape.feature_map().unwrap_or([shape.elements(), 1, 1]);
         // SAFETY: places of the program lie in the memory that was allocated for `capacity` images.
-        let data = unsafe { base.add(place.offset * self.capacity + place.first) };
+        let data = unsafe { memory.add(place.offset * self.capacity + place.first) };
         Map { data, images: self.images, height, width, channels, pixel: place.pixel }
+    }
+
+    /// Which sides of its activation's knees a value lay on.
+    fn sides(&self, value: &Value) -> Sides {
+        // SAFETY: the program has a byte for every value of `capacity` images there.
+        let data = unsafe { self.kept.add(value.sides * self.capacity).cast::<u8>().add(value.place.first) };
+        Sides { data, pixel: value.place.pixel }
+    }
+
+    /// The pre-activations that a value comes from, when they are recorded.
+    fn record(&self, value: &Value) -> Option<Map> {
+        let place = Place { offset: value.record, ..value.place };
+        self.records.map(|records| self.map_in(records, place, &value.shape))
     }
 }
 
@@ -86,6 +107,7 @@ impl CpuPlan {
             outline,
             program,
             groups: Vec::new(),
+            passing: Buffer::new(0),
             capacity: 0,
             scratch,
             shared: Buffer::new(0),
@@ -110,16 +132,18 @@ impl CpuPlan {
                 (1..=capacity).map(|images| kernel.shared(images, sizes, self.threads.count())).max()
             });
             self.shared = Buffer::new(shared.max().unwrap_or(0));
+            self.passing = Buffer::new(self.program.passing * capacity);
         }
         while self.groups.len() < batch.div_ceil(self.capacity.max(1)) {
-            let values = Buffer::new(self.program.length * self.capacity);
-            self.groups.push(Group { values, records: None });
+            let kept = Buffer::new(self.program.kept * self.capacity);
+            self.groups.push(Group { kept, records: None });
         }
     }
 
     /// The groups of a batch.
     fn bases(&mut self, batch: usize, record: bool) -> Vec<Base> {
-        let (capacity, length) = (self.capacity, self.program.length);
+        let (capacity, length) = (self.capacity, self.program.records);
+        let passing = self.passing.values_mut().as_mut_ptr();
         let groups = self.groups.iter_mut().enumerate().take(batch.div_ceil(capacity.max(1)));
         let base = |(g, group): (usize, &mut Group)| {
             let records = record.then(|| {
@@ -127,8 +151,8 @@ impl CpuPlan {
                 records.values_mut().as_mut_ptr()
             });
             let first = g * capacity;
-            let values = group.values.values_mut().as_mut_ptr();
-            Base { values, records, capacity, images: capacity.min(batch - first), first }
+            let kept = group.kept.values_mut().as_mut_ptr();
+            Base { kept, passing, records, capacity, images: capacity.min(batch - first), first }
         };
         groups.map(base).collect()
     }
@@ -175,20 +199,22 @@ impl Program {
         let Some(kernel) = &step.kernel else { return };
         let map = |value: usize| base.map(self.values[value].place, &self.values[value].shape);
         let inputs: Vec<Map> = step.inputs.iter().map(|&input| map(input)).collect();
-        let (place, shape) = (self.values[s + 1].place, &self.values[s + 1].shape);
+        let value = &self.values[s + 1];
         let knees = step.knees.map(|knees| match forward {
             Forward::Original => knees,
             Forward::Proxy { slope } => Knees { leak: knees.leak.max(slope), ..knees },
         });
-        let record = base.records.filter(|_| knees.is_some()).map(|records| base.map_in(records, place, shape));
-        let finish = Finish { add: step.residual.map(map), knees, record, ..Finish::plain(base.map(place, shape)) };
+        // A value without knees although its step has some depends on no image.
+        let record = value.knees.and_then(|_| base.record(value));
+        let sides = value.knees.map(|_| base.sides(value));
+        let finish = Finish { add: step.residual.map(map), knees, record, sides, ..Finish::plain(map(s + 1)) };
         kernel.forward(site, &Ahead { inputs: &inputs, memory: self.memory(s, base), forward }, &finish);
     }
 
     /// What a step's kernel remembers.
     fn memory(&self, s: usize, base: &Base) -> Option<*mut f32> {
         // SAFETY: the place lies in the group's memory.
-        self.steps[s].memory.map(|offset| unsafe { base.values.add(offset * base.capacity) })
+        self.steps[s].memory.map(|offset| unsafe { base.kept.add(offset * base.capacity) })
     }
 
     fn backward(&self, task: &Task, site: &Site<'_>, base: &Base, seeds: &[&[f32]], gate: Gate) {
@@ -203,11 +229,10 @@ impl Program {
         let parts = if value.parts.is_empty() { own.as_slice() } else { value.parts.as_slice() };
         let part = |part: usize| {
             let part = &self.values[part];
-            let output = base.map(part.place, &part.shape);
+            let (first, channels) = (part.place.first - value.place.first, pixel(&part.shape));
             // SAFETY: a part's channels lie in the whole's.
-            let to =
-                unsafe { base.map(sink.to, &value.shape).slice(part.place.first - value.place.first, output.channels) };
-            (output, to)
+            let to = unsafe { base.map(sink.to, &value.shape).slice(first, channels) };
+            (base.sides(part), to)
         };
         // Hardly a layer is dead: the plain gate first, and again without one if it was.
         if !matches!(task, Task::Seed { .. }) && sink.add != Some(sink.to) {
@@ -220,8 +245,8 @@ impl Program {
         }
         self.contribute(task, site, base, seeds, [gate; 2]);
         for &p in parts {
-            let (output, to) = part(p);
-            redirect(site, knees, output, to);
+            let (sides, to) = part(p);
+            redirect(site, knees.leak, sides, to);
         }
     }
 
@@ -289,19 +314,17 @@ impl Program {
     fn gate(&self, sink: &Sink, base: &Base, gate: Gate) -> Gated<'_> {
         let value = &self.values[sink.value];
         let Some(Knees { low, high, leak }) = value.knees.filter(|_| sink.complete) else { return Gated::Open };
-        let at = |outside| Gated::Knees { output: base.map(value.place, &value.shape), low, high, outside };
+        let at = |outside| Gated::Knees { sides: base.sides(value), outside };
         match gate {
             Gate::Plain => at(leak),
             Gate::Proxy { slope } => at(leak.max(slope)),
-            Gate::Soft { temperature } if temperature > 0.0 => match base.records {
-                Some(records) => {
-                    let input = base.map_in(records, value.place, &value.shape);
+            Gate::Soft { temperature } => match base.record(value) {
+                Some(input) if temperature > 0.0 => {
                     let (inverse_scales, times) = (&value.inverse_scales[..], 1.0 / temperature);
                     Gated::Soft { input, low, high, leak, inverse_scales, times }
                 }
-                None => at(leak),
+                _ => at(leak),
             },
-            Gate::Soft { .. } => at(leak),
             Gate::Redirect | Gate::Identity => Gated::Open,
         }
     }
@@ -402,6 +425,7 @@ impl Plan for CpuPlan {
         dims.extend_from_slice(&self.outline.input);
         Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
     }
+
     fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>) {
         self.program.set_scales(scales);
     }

@@ -4,14 +4,20 @@
 //! steps have values. Parts of a concatenation are computed in their places in it.
 //!
 //! Backward, the gradient of a value is complete when everyone who reads the value has contributed. The last one to do so
-//! also applies the gate of the value's activation, which the value's own sign and size decide, so that a gate costs no
-//! pass over memory. A contribution that is the reader's own gradient is not copied but referred to.
+//! also applies the gate of the value's activation, which the forward pass has left a byte per value for ([`Sides`]), so
+//! that a gate costs no pass over memory. A contribution that is the reader's own gradient is not copied but referred to.
+//!
+//! What the way back looks at is kept for every image. Values and gradients pass: their memory serves one group of images
+//! after the other.
+//!
+//! [`Sides`]: super::map::Sides
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use super::activation::knees;
 use super::finish::Knees;
+use super::map::Sides;
 use super::memory::{Interval, place};
 use super::methods::Methods;
 use super::shelf::Kernels;
@@ -30,8 +36,12 @@ pub(super) struct Program {
     pub(super) targets: Vec<usize>,
     /// Where the image's gradient ends up, when there is one.
     pub(super) gradient: Option<Place>,
-    /// Values of an image in memory.
-    pub(super) length: usize,
+    /// Values of an image in [`Memory::Kept`].
+    pub(super) kept: usize,
+    /// Values of an image in [`Memory::Passing`].
+    pub(super) passing: usize,
+    /// Values of an image's pre-activations.
+    pub(super) records: usize,
 }
 
 /// One step forward.
@@ -43,7 +53,7 @@ pub(super) struct Step {
     pub(super) residual: Option<usize>,
     /// The activation behind the sum.
     pub(super) knees: Option<Knees>,
-    /// Where the kernel keeps what it remembers.
+    /// Where the kernel keeps what it remembers, in [`Memory::Kept`].
     pub(super) memory: Option<usize>,
     /// The node that the kernel is made for.
     node: NodeId,
@@ -57,6 +67,10 @@ pub(super) struct Value {
     pub(super) place: Place,
     /// The activation that the value comes from, when it was fused.
     pub(super) knees: Option<Knees>,
+    /// Where the [`Sides`](super::map::Sides) of that activation lie in [`Memory::Kept`], when there is one.
+    pub(super) sides: usize,
+    /// Where its pre-activations lie among the recorded, when there is one.
+    pub(super) record: usize,
     /// The values that were computed in their places in this one.
     pub(super) parts: Vec<usize>,
     /// The activation's node.
@@ -65,9 +79,19 @@ pub(super) struct Value {
     pub(super) inverse_scales: Vec<f32>,
 }
 
+/// Which memory a map lies in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Memory {
+    /// Each group's own, from its way forward to its way back.
+    Kept,
+    /// One for all groups, which take turns.
+    Passing,
+}
+
 /// Where a map lies: `offset` counts whole images, `first` and `pixel` channels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Place {
+    pub(super) memory: Memory,
     pub(super) offset: usize,
     pub(super) first: usize,
     pub(super) pixel: usize,
@@ -123,20 +147,35 @@ impl Program {
         fold(&mut steps, &mut drafts);
         let mut intervals = Intervals::new(&steps, &drafts);
         let Backward { tasks, gradient } = Backward::new(&steps, &drafts, &targets, &mut intervals);
-        let (offsets, length) = place(&intervals.list);
+        let Placed { places, kept, passing } = intervals.place();
+        let mut records = 0;
+        let records_of = drafts.iter().map(|draft| {
+            let start = records;
+            if draft.knees.is_some() && draft.within.is_none() {
+                records += draft.shape.elements();
+            }
+            start
+        });
+        let records_of: Vec<usize> = records_of.collect();
         let values = drafts.iter().enumerate().map(|(v, draft)| {
             let (root, first) = draft.within.unwrap_or((v, 0));
-            let place = Place { offset: offsets[root], first, pixel: pixel(&drafts[root].shape) };
+            let (memory, offset) = places[root];
+            let place = Place { memory, offset, first, pixel: pixel(&drafts[root].shape) };
+            let sides = intervals.sides[root].map_or(0, |interval| places[interval].1);
             let parts = drafts.iter().enumerate().filter(|(_, part)| part.within.is_some_and(|(whole, _)| whole == v));
             let parts = parts.map(|(part, _)| part).collect();
             let inverse_scales = vec![1.0; if draft.knees.is_some() { pixel(&draft.shape) } else { 0 }];
-            Value { shape: draft.shape.clone(), place, knees: draft.knees, parts, node: draft.node, inverse_scales }
+            let (shape, knees, node, record) = (draft.shape.clone(), draft.knees, draft.node, records_of[root]);
+            Value { shape, place, knees, sides, record, parts, node, inverse_scales }
         });
         let values = values.collect();
         for (s, step) in steps.iter_mut().enumerate() {
-            step.memory = intervals.memories[s].map(|interval| offsets[interval]);
+            step.memory = intervals.memories[s].map(|interval| places[interval].1);
         }
-        let settle = |place: Place| Place { offset: offsets[place.offset], ..place };
+        let settle = |place: Place| {
+            let (memory, offset) = places[place.offset];
+            Place { memory, offset, ..place }
+        };
         let settle_sink = |sink: Sink| Sink { to: settle(sink.to), add: sink.add.map(settle), ..sink };
         let tasks = tasks.into_iter().map(|task| match task {
             Task::Seed { target, sink } => Task::Seed { target, sink: settle_sink(sink) },
@@ -145,7 +184,8 @@ impl Program {
             }
             Task::Pass { gradient, sink } => Task::Pass { gradient: settle(gradient), sink: settle_sink(sink) },
         });
-        Ok(Self { tasks: tasks.collect(), steps, values, targets, gradient: gradient.map(settle), length })
+        let (tasks, gradient) = (tasks.collect(), gradient.map(settle));
+        Ok(Self { tasks, steps, values, targets, gradient, kept, passing, records })
     }
 
     /// What [`Plan::set_scales`](crate::engine::Plan::set_scales) says.
@@ -314,6 +354,8 @@ struct Intervals {
     list: Vec<Interval>,
     /// For each step that of its memory.
     memories: Vec<Option<usize>>,
+    /// For each value that of its sides, when it has any of its own.
+    sides: Vec<Option<usize>>,
     /// Time of the first task.
     turn: usize,
 }
@@ -331,12 +373,9 @@ impl Intervals {
             })
             .collect();
         list[0].end = Interval::FOREVER;
-        for (v, draft) in drafts.iter().enumerate() {
+        for v in 0..drafts.len() {
             let interval = &mut list[root(v)];
             interval.start = interval.start.min(v);
-            if draft.knees.is_some() {
-                interval.end = Interval::FOREVER;
-            }
         }
         let mut memories = Vec::new();
         for (s, step) in steps.iter().enumerate() {
@@ -357,7 +396,33 @@ impl Intervals {
                 list.push(Interval { length, start: s + 1, end: Interval::FOREVER });
             }
         }
-        Self { list, memories, turn }
+        let mut sides = Vec::new();
+        for (v, draft) in drafts.iter().enumerate() {
+            let has = draft.knees.is_some() && draft.within.is_none();
+            sides.push(has.then_some(list.len()));
+            if has {
+                let length = (draft.shape.elements() + Sides::SPARE).div_ceil(size_of::<f32>());
+                list.push(Interval { length, start: list[v].start, end: Interval::FOREVER });
+            }
+        }
+        Self { list, memories, sides, turn }
+    }
+
+    /// Which memory each interval lies in, and where.
+    fn place(&self) -> Placed {
+        let passes = |interval: &Interval| interval.end < self.turn || interval.start >= self.turn;
+        let mut places = vec![(Memory::Kept, 0); self.list.len()];
+        let [kept, passing] = [Memory::Kept, Memory::Passing].map(|which| {
+            let is_in = |&i: &usize| passes(&self.list[i]) == (which == Memory::Passing);
+            let chosen: Vec<usize> = (0..self.list.len()).filter(is_in).collect();
+            let intervals: Vec<Interval> = chosen.iter().map(|&i| self.list[i]).collect();
+            let (offsets, length) = place(&intervals);
+            for (i, offset) in chosen.into_iter().zip(offsets) {
+                places[i] = (which, offset);
+            }
+            length
+        });
+        Placed { places, kept, passing }
     }
 
     fn add(&mut self, length: usize, task: usize) -> usize {
@@ -370,6 +435,15 @@ impl Intervals {
         let interval = &mut self.list[interval];
         interval.end = interval.end.max(self.turn + task);
     }
+}
+
+/// What [`Intervals::place`] finds.
+struct Placed {
+    /// For each interval.
+    places: Vec<(Memory, usize)>,
+    /// As in [`Program`].
+    kept: usize,
+    passing: usize,
 }
 
 /// The tasks, with intervals in place of offsets.
@@ -431,7 +505,8 @@ impl Builder<'_> {
             Some(Partial { place, own: true }) => place,
             _ => {
                 let shape = &self.drafts[value].shape;
-                Place { offset: self.intervals.add(shape.elements(), task), first: 0, pixel: pixel(shape) }
+                let offset = self.intervals.add(shape.elements(), task);
+                Place { memory: Memory::Kept, offset, first: 0, pixel: pixel(shape) }
             }
         };
         for place in [Some(to), add.map(|partial| partial.place)].into_iter().flatten() {
@@ -486,7 +561,7 @@ impl Backward {
         let gradient = builder.partials[0].map(|partial| partial.place);
         let tasks = builder.tasks;
         if let Some(gradient) = gradient {
-            intervals.list[gradient.offset].end = Interval::FOREVER;
+            intervals.touch(gradient.offset, tasks.len());
         }
         Self { tasks, gradient }
     }

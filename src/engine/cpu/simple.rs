@@ -54,8 +54,11 @@ impl<T: Simple> Kernel for Plain<T> {
                     Some(add) => sink.copy_from_slice(add.image(image)),
                     None => sink.fill(0.0),
                 }
-                let inputs = images(view.inputs, image);
-                self.0.backward(input, &inputs, view.output.image(image), view.gradient.image(image), sink);
+                // What is not looked at may no longer be there.
+                let needs = self.0.needs();
+                let inputs = if needs.inputs { images(view.inputs, image) } else { vec![&[][..]; view.inputs.len()] };
+                let output = if needs.output { view.output.image(image) } else { &[] };
+                self.0.backward(input, &inputs, output, view.gradient.image(image), sink);
                 let pixels = [image * to.size(), (image + 1) * to.size()];
                 site.instructions.run(Pixels { finish: &Finish { add: None, ..*finish }, f: Copied(to), pixels });
             }

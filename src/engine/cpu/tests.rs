@@ -7,8 +7,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::conv::{Conv, Method};
 use super::finish::{Finish, Gated, Knees};
-use super::map::{Buffer, Map, Shared};
-use super::simd::{Instructions, Job, Simd, exp, logistic};
+use super::map::{Buffer, Map, Shared, Sides};
+use super::simd::{ABOVE, BELOW, Instructions, Job, Simd, exp, logistic};
 use super::team::Threads;
 use super::{Ahead, Back, Kernel, Layout, Site};
 use crate::engine::{Forward, Gate};
@@ -133,23 +133,31 @@ fn check(seed: u64, winograd: bool, set: Instructions) {
     let mut other = Maps::random(rng, images, outside, 0);
     let mut gradient = Maps::random(rng, images, outside, 3);
     let mut sum = Maps::random(rng, images, inside, 2);
-    let mut layer = Maps::random(rng, images, inside, 0);
+    let sides_length = images * input.elements();
+    let mut sides: Vec<u8> = (0..sides_length).map(|_| [0, 0, BELOW, ABOVE][rng.random_range(0..4)]).collect();
+    sides.resize(sides_length + Sides::SPARE, BELOW);
     let layout = Layout { lanes: set.lanes(), threads: 2 };
     let places = |shape: [usize; 3]| (shape[0], shape[1], shape[2]);
     for &method in Method::all(&conv) {
         let kernel = Conv::new(&conv, &input, &output, layout, [method, method]);
         let sizes = [[input[1], input[2]], size];
         let (mut y, mut dx) = (Maps::new(images, outside, 7), Maps::new(images, inside, 1));
+        let mut found_sides = vec![u8::MAX; images * output.elements()];
         // Forward: bias, a second summand, and an activation.
         let knees = Knees { low: -0.5, high: 0.75, leak: 0.25 };
         let (x_map, other_map, to) = (x.map(), other.map(), y.map());
+        let y_sides = Some(Sides { data: found_sides.as_mut_ptr(), pixel: output[0] });
         run(&kernel, sizes, images, set, |site| {
             let ahead = Ahead { inputs: &[x_map], memory: None, forward: Forward::Original };
-            kernel.forward(site, &ahead, &Finish { add: Some(other_map), knees: Some(knees), ..Finish::plain(to) });
+            kernel.forward(
+                site,
+                &ahead,
+                &Finish { add: Some(other_map), knees: Some(knees), sides: y_sides, ..Finish::plain(to) },
+            );
         });
         // Backward: a sum so far, and a gate.
-        let (gradient_map, sum_map, layer_map, to) = (gradient.map(), sum.map(), layer.map(), dx.map());
-        let gate = Gated::Knees { output: layer_map, low: -0.25, high: 0.5, outside: 0.125 };
+        let (gradient_map, sum_map, to) = (gradient.map(), sum.map(), dx.map());
+        let gate = Gated::Knees { sides: Sides { data: sides.as_mut_ptr(), pixel: input[0] }, outside: 0.125 };
         run(&kernel, sizes, images, set, |site| {
             let (inputs, gate_) = (&[x_map], Gate::Plain);
             let back = Back { inputs, output: gradient_map, memory: None, gradient: gradient_map, gate: gate_ };
@@ -173,12 +181,19 @@ fn check(seed: u64, winograd: bool, set: Instructions) {
                 let z = value + f64::from(conv.bias.as_ref().unwrap().data()[c]) + other.at(n, c, h, w);
                 let inside = z.clamp(-0.5, 0.75);
                 compare(y.at(n, c, h, w), inside + 0.25 * (z - inside), scale, "output");
+                let side = match y.at(n, c, h, w) {
+                    value if value <= -0.5 => BELOW,
+                    value if value >= 0.75 => ABOVE,
+                    _ => 0,
+                };
+                let at = ((n * height + h) * width + w) * channels + c;
+                assert_eq!(found_sides[at], side, "{set:?}, {method:?}: side of {z}; {conv:?} on {input}, seed {seed}");
             }
-            let (_, height, width) = places(inside);
+            let (inner, height, width) = places(inside);
             for (i, value) in expected_dx.iter().enumerate() {
                 let (c, h, w) = (i / (height * width), i / width % height, i % width);
-                let at = layer.at(n, c, h, w);
-                let factor = if at > -0.25 && at < 0.5 { 1.0 } else { 0.125 };
+                let side = sides[((n * height + h) * width + w) * inner + c];
+                let factor = if side == 0 { 1.0 } else { 0.125 };
                 compare(dx.at(n, c, h, w), (value + sum.at(n, c, h, w)) * factor, scale, "gradient");
             }
             // What lies between the pixels of a slice is not touched.
@@ -203,6 +218,57 @@ fn minimal_filtering_is_convolution() {
     for set in SETS.into_iter().filter(|set| set.available()) {
         for seed in 100..130 {
             check(seed, true, set);
+        }
+    }
+}
+
+#[test]
+fn a_byte_tells_on_which_side_of_the_knees_a_value_lies() {
+    /// Marks the first values, and picks by the marks.
+    struct Marked<'a> {
+        values: &'a [f32; 16],
+        knees: [f32; 2],
+        count: usize,
+        marks: &'a mut [u8; 32],
+    }
+    impl Job for Marked<'_> {
+        type Output = [f32; 16];
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self) -> [f32; 16] {
+            let mut picked = [0.0; 16];
+            let [low, high] = self.knees;
+            // SAFETY: the set was checked; sixteen values and thirty-two bytes are there.
+            unsafe {
+                let (x, marks) = (S::load(self.values.as_ptr()), self.marks.as_mut_ptr());
+                S::mark(marks, x, S::splat(low), S::splat(high), self.count);
+                S::store(picked.as_mut_ptr(), S::where_marked(marks, S::splat(1.0), S::splat(2.0)));
+            }
+            picked
+        }
+    }
+    let odd =
+        [0.0, -0.0, 1.0, 6.0, 6.5, -3.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 5.999_999, f32::MIN_POSITIVE];
+    for set in SETS.into_iter().filter(|set| set.available()) {
+        for knees in [[0.0, 6.0], [0.0, f32::NAN], [-3.0, 1.0]] {
+            for turn in 0..odd.len() {
+                let values: [f32; 16] = std::array::from_fn(|i| odd[(i + turn) % odd.len()]);
+                for count in 1..=16 {
+                    let mut marks = [u8::MAX; 32];
+                    // SAFETY: the set is available.
+                    let picked = unsafe { set.run(Marked { values: &values, knees, count, marks: &mut marks }) };
+                    for i in 0..count.min(set.lanes()) {
+                        let expected = match values[i] {
+                            x if x >= knees[1] => ABOVE,
+                            x if x > knees[0] => 0,
+                            _ => BELOW,
+                        };
+                        assert_eq!(marks[i], expected, "{set:?}: {} between {knees:?}", values[i]);
+                        assert_eq!(picked[i], if expected == 0 { 2.0 } else { 1.0 }, "{set:?}: {}", values[i]);
+                    }
+                    let beyond = &marks[count.min(set.lanes())..];
+                    assert!(beyond.iter().all(|&mark| mark == u8::MAX), "{set:?}: more than {count} bytes");
+                }
+            }
         }
     }
 }
