@@ -1,8 +1,10 @@
 //! Depthwise convolution: one filter per channel, all channels of a pixel side by side.
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
+use std::mem::MaybeUninit;
+
 use super::Site;
-use super::finish::Finish;
+use super::finish::{Block, Finish};
 use super::map::{Buffer, Map};
 use super::simd::{Job, Simd};
 use super::taps::{Phase, Read};
@@ -10,6 +12,9 @@ use crate::network::{Conv, Window};
 
 /// Neighbouring pixels computed together.
 const TOGETHER: usize = 6;
+
+/// Most sums computed together: those of [`TOGETHER`] pixels in two vectors of 16.
+const SUMS: usize = TOGETHER * 2 * 16;
 
 /// One direction of a depthwise convolution, or of an average pool (`weights` is then absent and every tap counts with
 /// the share of its pool's window).
@@ -106,17 +111,18 @@ impl Job for Row<'_> {
         unsafe {
             for x in (0..whole.start).chain(whole.end..width) {
                 phase.reads([self.row, x], size, &mut reads);
-                self.pixels::<S, 1>(x, &reads, 0);
+                self.pixels::<S, 1, 4>(x, &reads, 0);
             }
             phase.reads([self.row, whole.start], size, &mut reads);
             let mut x = whole.start;
             while x < whole.end {
                 let shift = (x - whole.start) * phase.stride[1];
                 x += match whole.end - x {
-                    TOGETHER.. => self.pixels::<S, TOGETHER>(x, &reads, shift),
-                    3.. => self.pixels::<S, 3>(x, &reads, shift),
-                    2 => self.pixels::<S, 2>(x, &reads, shift),
-                    _ => self.pixels::<S, 1>(x, &reads, shift),
+                    TOGETHER.. if S::ROWS < TOGETHER => self.pixels::<S, TOGETHER, 1>(x, &reads, shift),
+                    TOGETHER.. => self.pixels::<S, TOGETHER, 2>(x, &reads, shift),
+                    3.. => self.pixels::<S, 3, 4>(x, &reads, shift),
+                    2 => self.pixels::<S, 2, 4>(x, &reads, shift),
+                    _ => self.pixels::<S, 1, 4>(x, &reads, shift),
                 };
             }
         }
@@ -125,63 +131,115 @@ impl Job for Row<'_> {
 
 impl Row<'_> {
     /// Computes `COUNT` neighbouring pixels of the grid, from column `x`, and gives `COUNT`; the first reads what `reads`
-    /// says, `shift` pixels further.
+    /// says, `shift` pixels further. `VECTORS` of channels are computed together: one chain of multiply-adds alone would
+    /// wait for itself.
     ///
     /// # Safety
     /// As [`Simd`]; all that is read lies on the map.
     #[inline(always)]
-    unsafe fn pixels<S: Simd, const COUNT: usize>(&self, x: usize, reads: &[Read], shift: usize) -> usize {
-        let Self { depthwise, phase, source, finish, .. } = *self;
-        let to = &finish.to;
-        let y = phase.start[0] + self.row * phase.step[0];
-        let pixel = (self.image * to.height + y) * to.width + phase.start[1] + x * phase.step[1];
-        let stride = phase.stride[1];
+    unsafe fn pixels<S: Simd, const COUNT: usize, const VECTORS: usize>(
+        &self,
+        x: usize,
+        reads: &[Read],
+        shift: usize,
+    ) -> usize {
+        let channels = self.finish.to.channels;
         let mut c = 0;
-        while c < to.channels {
-            let count = (to.channels - c).min(S::LANES);
-            // SAFETY: the caller's; channels behind the last are not read from the source.
-            unsafe {
-                let image = source.at(self.image * source.size() + shift).add(c).cast_const();
-                let mut sums = [S::splat(0.0); COUNT];
-                match &depthwise.filters {
-                    Filters::PerChannel { weights, pixel } => {
-                        let weights = weights.values().as_ptr().add(c);
-                        for read in reads {
-                            let from = image.add(read.pixel * source.pixel);
-                            let weight = S::load(weights.add(read.tap * pixel));
-                            for (i, sum) in sums.iter_mut().enumerate() {
-                                let value = S::load_up_to(from.add(i * stride * source.pixel), count);
-                                *sum = S::mul_add(value, weight, *sum);
-                            }
-                        }
-                    }
-                    Filters::PerPixel { shares, of_source } => {
-                        for read in reads {
-                            let from = image.add(read.pixel * source.pixel);
-                            for (i, sum) in sums.iter_mut().enumerate() {
-                                let share = if *of_source { shares[read.pixel + shift + i * stride] } else { 1.0 };
-                                let value = S::load_up_to(from.add(i * stride * source.pixel), count);
-                                *sum = S::mul_add(value, S::splat(share), *sum);
-                            }
-                        }
-                    }
-                }
-                for i in COUNT..2 * COUNT {
-                    finish.prefetch::<S>(pixel + i * phase.step[1], c, count);
-                }
-                for (i, &sum) in sums.iter().enumerate() {
-                    let pixel = pixel + i * phase.step[1];
-                    let sum = match &depthwise.filters {
-                        Filters::PerPixel { shares, of_source: false } => {
-                            S::mul(sum, S::splat(shares[pixel % to.size()]))
-                        }
-                        _ => sum,
-                    };
-                    finish.vector::<S>(pixel, c, sum, count);
-                }
+        // SAFETY: the caller's; channels behind the last are not read from the source.
+        unsafe {
+            while c + VECTORS * S::LANES <= channels {
+                S::call(Sums::<'_, COUNT, VECTORS, true> { row: self, x, reads, shift, channel: c });
+                c += VECTORS * S::LANES;
             }
-            c += S::LANES;
+            while c + S::LANES <= channels {
+                S::call(Sums::<'_, COUNT, 1, true> { row: self, x, reads, shift, channel: c });
+                c += S::LANES;
+            }
+            if c < channels {
+                S::call(Sums::<'_, COUNT, 1, false> { row: self, x, reads, shift, channel: c });
+            }
         }
         COUNT
+    }
+}
+
+/// `COUNT` neighbouring pixels in `VECTORS` of channels, all of which count when they are `WHOLE`.
+struct Sums<'a, const COUNT: usize, const VECTORS: usize, const WHOLE: bool> {
+    row: &'a Row<'a>,
+    x: usize,
+    reads: &'a [Read],
+    shift: usize,
+    channel: usize,
+}
+
+impl<const COUNT: usize, const VECTORS: usize, const WHOLE: bool> Job for Sums<'_, COUNT, VECTORS, WHOLE> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { row, x, reads, shift, channel } = self;
+        let Row { depthwise, phase, source, finish, .. } = *row;
+        let to = &finish.to;
+        let y = phase.start[0] + row.row * phase.step[0];
+        let pixel = (row.image * to.height + y) * to.width + phase.start[1] + x * phase.step[1];
+        let (stride, apart) = (phase.stride[1] * source.pixel, phase.step[1]);
+        let left = to.channels - channel;
+        let channels = if WHOLE { VECTORS * S::LANES } else { left };
+        let load = |from: *const f32| {
+            // SAFETY: the caller's; of a part of a vector only the channels that count are read.
+            unsafe { if WHOLE { S::load(from) } else { S::load_some(from, left) } }
+        };
+        // SAFETY: the caller's.
+        unsafe {
+            for i in COUNT..2 * COUNT {
+                finish.prefetch::<S>(pixel + i * apart, channel, channels);
+            }
+            let image = source.at(row.image * source.size() + shift).add(channel).cast_const();
+            let mut sums = [[S::splat(0.0); VECTORS]; COUNT];
+            match &depthwise.filters {
+                Filters::PerChannel { weights, pixel } => {
+                    let weights = weights.values().as_ptr().add(channel);
+                    for read in reads {
+                        let from = image.add(read.pixel * source.pixel);
+                        let weights = weights.add(read.tap * pixel);
+                        for v in 0..VECTORS {
+                            let weight = S::load(weights.add(v * S::LANES));
+                            for (i, sum) in sums.iter_mut().enumerate() {
+                                let value = load(from.add(i * stride + v * S::LANES));
+                                sum[v] = S::mul_add(value, weight, sum[v]);
+                            }
+                        }
+                    }
+                }
+                Filters::PerPixel { shares, of_source } => {
+                    for read in reads {
+                        let from = image.add(read.pixel * source.pixel);
+                        for (i, sum) in sums.iter_mut().enumerate() {
+                            let at = read.pixel + shift + i * phase.stride[1];
+                            let share = S::splat(if *of_source { shares[at] } else { 1.0 });
+                            for (v, sum) in sum.iter_mut().enumerate() {
+                                *sum = S::mul_add(load(from.add(i * stride + v * S::LANES)), share, *sum);
+                            }
+                        }
+                    }
+                    if !of_source {
+                        for (i, sum) in sums.iter_mut().enumerate() {
+                            let share = S::splat(shares[(pixel + i * apart) % to.size()]);
+                            sum.iter_mut().for_each(|sum| *sum = S::mul(*sum, share));
+                        }
+                    }
+                }
+            }
+            let mut line = MaybeUninit::<[f32; SUMS]>::uninit();
+            let line = line.as_mut_ptr().cast::<f32>();
+            let step = VECTORS * S::LANES;
+            for (i, sum) in sums.iter().enumerate() {
+                for (v, &sum) in sum.iter().enumerate() {
+                    S::store(line.add(i * step + v * S::LANES), sum);
+                }
+            }
+            let block = Block { pixel, apart, pixels: COUNT, channel, channels };
+            finish.block::<S>(block, line, step);
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! then every pixel's window is a few runs of consecutive values there.
 #![expect(unsafe_code, reason = "register tiles over raw rows")]
 
-use super::finish::Finish;
+use super::finish::{Block as Finished, Finish};
 use super::map::Map;
 use super::simd::{Job, Simd};
 use super::taps::Phase;
@@ -291,15 +291,21 @@ impl Job for Piece<'_> {
                             self.finish.prefetch::<S>(self.pixel(to), part.to[0] + panel.first, panel.columns);
                         }
                         product::<S>([right - left, panel.vectors], &part.runs, row, step, weights, sums);
-                        for x in left..right {
-                            let row = sums.add((x - left) * panel.vectors * S::LANES);
-                            if part.scattered {
-                                self.scatter::<S>(y, x, panel.first, row, panel.columns);
-                            } else {
-                                let to = [phase.start[0] + y * phase.step[0], phase.start[1] + x * phase.step[1]];
-                                let channel = part.to[0] + panel.first;
-                                self.finish.row::<S>(self.pixel(to), channel, row, panel.columns);
+                        let step = panel.vectors * S::LANES;
+                        if part.scattered {
+                            for x in left..right {
+                                self.scatter::<S>(y, x, panel.first, sums.add((x - left) * step), panel.columns);
                             }
+                        } else {
+                            let to = [phase.start[0] + y * phase.step[0], phase.start[1] + left * phase.step[1]];
+                            let block = Finished {
+                                pixel: self.pixel(to),
+                                apart: phase.step[1],
+                                pixels: right - left,
+                                channel: part.to[0] + panel.first,
+                                channels: panel.columns,
+                            };
+                            self.finish.block::<S>(block, sums, step);
                         }
                     }
                 }

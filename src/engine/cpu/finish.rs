@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "loads and stores through maps")]
 
 use super::map::{Map, Sides};
-use super::simd::{Simd, logistic};
+use super::simd::{Job, Simd, logistic};
 
 /// A piecewise linear activation: slope 1 between two knees, `leak` outside. ReLU, Leaky ReLU and clips.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,6 +38,33 @@ pub(super) struct Finish<'a> {
     /// Where it is kept on which sides of the knees the pre-activations lay.
     pub(super) sides: Option<Sides>,
     pub(super) gate: Gated<'a>,
+}
+
+/// Pixels and channels that are finished together.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    /// The first pixel.
+    pub(super) pixel: usize,
+    /// Pixels from one to the next.
+    pub(super) apart: usize,
+    pub(super) pixels: usize,
+    /// The first channel.
+    pub(super) channel: usize,
+    pub(super) channels: usize,
+}
+
+/// What a [`Finish`] does, as a set that the compiler knows.
+mod parts {
+    pub(super) const NONE: u32 = 0;
+    pub(super) const BIAS: u32 = 1;
+    pub(super) const ADD: u32 = 2;
+    pub(super) const RECORD: u32 = 4;
+    /// Knees that are flat outside, with sides.
+    pub(super) const CLIP: u32 = 8;
+    pub(super) const KNEES: u32 = 16;
+    pub(super) const SOFT: u32 = 32;
+    /// Anything, to be looked up.
+    pub(super) const ANY: u32 = 64;
 }
 
 impl<'a> Finish<'a> {
@@ -105,6 +132,60 @@ impl<'a> Finish<'a> {
         }
     }
 
+    /// Takes in the sums of a block: `step` values of `sums` for each pixel.
+    ///
+    /// # Safety
+    /// As [`Simd`]; the block lies in the maps, and the sums of each pixel are readable up to a whole number of vectors.
+    #[inline(always)]
+    pub(super) unsafe fn block<S: Simd>(&self, block: Block, sums: *const f32, step: usize) {
+        use parts::*;
+        macro_rules! dispatch {
+            ($($kind:expr,)*) => {
+                match self.parts() {
+                    // SAFETY: the caller's; the parts are those that were found.
+                    $(kind if kind == const { $kind } => unsafe {
+                        S::call(Rows::<'_, { $kind }> { finish: self, block, sums, step });
+                    })*
+                    // SAFETY: the caller's.
+                    _ => unsafe { S::call(Rows::<'_, ANY> { finish: self, block, sums, step }) },
+                }
+            };
+        }
+        dispatch!(
+            NONE,
+            BIAS,
+            BIAS | ADD,
+            BIAS | CLIP,
+            BIAS | ADD | CLIP,
+            BIAS | CLIP | RECORD,
+            BIAS | ADD | CLIP | RECORD,
+            ADD,
+            KNEES,
+            ADD | KNEES,
+            SOFT,
+            ADD | SOFT,
+        );
+    }
+
+    fn parts(&self) -> u32 {
+        let knees = match (self.knees, self.sides) {
+            (None, _) => parts::NONE,
+            (Some(Knees { leak: 0.0, .. }), Some(_)) => parts::CLIP,
+            _ => parts::ANY,
+        };
+        let gate = match self.gate {
+            Gated::Open => parts::NONE,
+            Gated::Knees { .. } => parts::KNEES,
+            Gated::Soft { .. } => parts::SOFT,
+        };
+        let or_none = |part: u32, there: bool| if there { part } else { parts::NONE };
+        knees
+            | gate
+            | or_none(parts::BIAS, self.bias.is_some())
+            | or_none(parts::ADD, self.add.is_some())
+            | or_none(parts::RECORD, self.record.is_some())
+    }
+
     /// Takes in the sums of `count` channels, from `channel`, of one pixel.
     ///
     /// # Safety
@@ -126,20 +207,35 @@ impl<'a> Finish<'a> {
     /// As [`Simd`]; pixel and channels lie in the maps.
     #[inline(always)]
     pub(super) unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, sums: S::V, count: usize) {
-        // SAFETY: all maps have this pixel and these channels; partial vectors are loaded and stored as such.
+        // SAFETY: the caller's.
         unsafe {
             if count >= S::LANES {
-                let value = self.value::<S, true>(pixel, channel, sums, count);
-                S::store(self.to.at(pixel).add(channel), value);
+                self.put::<S, { parts::ANY }, true>(pixel, channel, sums, count);
             } else {
-                let value = self.value::<S, false>(pixel, channel, sums, count);
-                S::store_some(self.to.at(pixel).add(channel), value, count);
+                self.put::<S, { parts::ANY }, false>(pixel, channel, sums, count);
             }
         }
     }
 
+    /// [`Finish::vector`] of a finish with these parts, for a whole vector or a part of one.
     #[inline(always)]
-    unsafe fn value<S: Simd, const WHOLE: bool>(
+    unsafe fn put<S: Simd, const PARTS: u32, const WHOLE: bool>(
+        &self,
+        pixel: usize,
+        channel: usize,
+        sums: S::V,
+        count: usize,
+    ) {
+        // SAFETY: all maps have this pixel and these channels; partial vectors are loaded and stored as such.
+        unsafe {
+            let value = self.value::<S, PARTS, WHOLE>(pixel, channel, sums, count);
+            let to = self.to.at(pixel).add(channel);
+            if WHOLE { S::store(to, value) } else { S::store_some(to, value, count) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn value<S: Simd, const PARTS: u32, const WHOLE: bool>(
         &self,
         pixel: usize,
         channel: usize,
@@ -148,45 +244,99 @@ impl<'a> Finish<'a> {
     ) -> S::V {
         // SAFETY: the caller's.
         unsafe {
-            if let Some(bias) = self.bias {
+            if let Some(bias) = known::<PARTS, _>(parts::BIAS, self.bias) {
                 value = S::add(value, load::<S, WHOLE>(bias.as_ptr().add(channel), count));
             }
-            if let Some(add) = &self.add {
+            if let Some(add) = known::<PARTS, _>(parts::ADD, self.add) {
                 value = S::add(value, load::<S, WHOLE>(add.at(pixel).add(channel), count));
             }
-            if let Some(record) = &self.record {
+            if let Some(record) = known::<PARTS, _>(parts::RECORD, self.record) {
                 let to = record.at(pixel).add(channel);
                 if WHOLE { S::store(to, value) } else { S::store_some(to, value, count) }
             }
-            if let Some(Knees { low, high, leak }) = self.knees {
-                if let Some(sides) = &self.sides {
+            if let Some(Knees { low, high, leak }) = known::<PARTS, _>(parts::CLIP, self.knees) {
+                if let Some(sides) = known::<PARTS, _>(parts::CLIP, self.sides) {
                     let reached = if high == f32::INFINITY { f32::NAN } else { high };
                     S::mark(sides.at(pixel).add(channel), value, S::splat(low), S::splat(reached), count);
                 }
                 // The value stands second: what is not a number stays so.
                 let inside = S::min(S::splat(high), S::max(S::splat(low), value));
-                value = if leak == 0.0 { inside } else { S::mul_add(S::splat(leak), S::sub(value, inside), inside) };
+                value = match PARTS != parts::ANY || leak == 0.0 {
+                    true => inside,
+                    false => S::mul_add(S::splat(leak), S::sub(value, inside), inside),
+                };
             }
-            match &self.gate {
-                Gated::Open => value,
-                Gated::Knees { sides, outside } => {
-                    let gated = S::mul(value, S::splat(*outside));
+            match self.gate {
+                Gated::Knees { sides, outside } if PARTS & (parts::KNEES | parts::ANY) != 0 => {
+                    let gated = S::mul(value, S::splat(outside));
                     S::where_marked(sides.at(pixel).add(channel).cast_const(), gated, value)
                 }
-                Gated::Soft { input, low, high, leak, inverse_scales, times } => {
+                Gated::Soft { input, low, high, leak, inverse_scales, times }
+                    if PARTS & (parts::SOFT | parts::ANY) != 0 =>
+                {
                     let z = load::<S, WHOLE>(input.at(pixel).add(channel), count);
                     let scale = load::<S, WHOLE>(inverse_scales.as_ptr().add(channel), count);
-                    let scale = S::mul(scale, S::splat(*times));
+                    let scale = S::mul(scale, S::splat(times));
                     let mut step = S::splat(1.0);
-                    if *low > f32::NEG_INFINITY {
-                        step = logistic::<S>(S::mul(S::sub(z, S::splat(*low)), scale));
+                    if low > f32::NEG_INFINITY {
+                        step = logistic::<S>(S::mul(S::sub(z, S::splat(low)), scale));
                     }
-                    if *high < f32::INFINITY {
-                        step = S::mul(step, logistic::<S>(S::mul(S::sub(S::splat(*high), z), scale)));
+                    if high < f32::INFINITY {
+                        step = S::mul(step, logistic::<S>(S::mul(S::sub(S::splat(high), z), scale)));
                     }
-                    S::mul(value, S::mul_add(S::sub(S::splat(1.0), S::splat(*leak)), step, S::splat(*leak)))
+                    S::mul(value, S::mul_add(S::sub(S::splat(1.0), S::splat(leak)), step, S::splat(leak)))
+                }
+                _ => value,
+            }
+        }
+    }
+}
+
+/// A part of a finish, which is there when `PARTS` says so.
+///
+/// # Safety
+/// `PARTS` are those of the finish, or [`parts::ANY`].
+#[inline(always)]
+unsafe fn known<const PARTS: u32, T>(which: u32, part: Option<T>) -> Option<T> {
+    if PARTS == parts::ANY {
+        return part;
+    }
+    // SAFETY: the caller's.
+    (PARTS & which != 0).then(|| unsafe { part.unwrap_unchecked() })
+}
+
+/// The sums of a [`Block`] under a finish of these parts.
+struct Rows<'a, const PARTS: u32> {
+    finish: &'a Finish<'a>,
+    block: Block,
+    sums: *const f32,
+    step: usize,
+}
+
+impl<const PARTS: u32> Job for Rows<'_, PARTS> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // A copy, which stays in registers while memory is written.
+        let finish = *self.finish;
+        let Self { block, sums, step, .. } = self;
+        let mut c = 0;
+        while c < block.channels {
+            let (channel, count) = (block.channel + c, block.channels - c);
+            for i in 0..block.pixels {
+                let pixel = block.pixel + i * block.apart;
+                // SAFETY: the caller's, see `Finish::block`.
+                unsafe {
+                    let sums = S::load(sums.add(i * step + c));
+                    if count >= S::LANES {
+                        finish.put::<S, PARTS, true>(pixel, channel, sums, count);
+                    } else {
+                        finish.put::<S, PARTS, false>(pixel, channel, sums, count);
+                    }
                 }
             }
+            c += S::LANES;
         }
     }
 }
@@ -196,7 +346,7 @@ impl<'a> Finish<'a> {
 /// # Safety
 /// As [`Simd`].
 #[inline(always)]
-unsafe fn load<S: Simd, const WHOLE: bool>(from: *const f32, count: usize) -> S::V {
+pub(super) unsafe fn load<S: Simd, const WHOLE: bool>(from: *const f32, count: usize) -> S::V {
     // SAFETY: the caller's.
     unsafe { if WHOLE { S::load(from) } else { S::load_some(from, count) } }
 }

@@ -1,7 +1,7 @@
 //! Products of every pixel with one matrix: 1x1 convolutions and dense layers.
 #![expect(unsafe_code, reason = "register tiles over raw rows")]
 
-use super::finish::Finish;
+use super::finish::{Block, Finish};
 use super::map::Map;
 use super::simd::{Job, Simd};
 use super::tile::{Panels, Run, SUMS, cut, product};
@@ -120,10 +120,9 @@ impl Job for Piece<'_> {
                         self.finish.prefetch::<S>(first + r, panel.first, panel.columns);
                     }
                     product::<S>([count, panel.vectors], runs, from, self.source.pixel, to, self.sums);
-                    for r in 0..count {
-                        let sums = self.sums.add(r * panel.vectors * S::LANES);
-                        self.finish.row::<S>(first + r, panel.first, sums, panel.columns);
-                    }
+                    let (channel, channels) = (panel.first, panel.columns);
+                    let block = Block { pixel: first, apart: 1, pixels: count, channel, channels };
+                    self.finish.block::<S>(block, self.sums, panel.vectors * S::LANES);
                 }
             }
         }

@@ -1,13 +1,17 @@
 //! Max pooling.
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
-use super::elementwise::load;
-use super::finish::Finish;
+use std::mem::MaybeUninit;
+
+use super::finish::{Block, Finish, load};
 use super::map::Map;
 use super::simd::{Job, Simd};
-use super::taps::Phase;
+use super::taps::{Phase, Read};
 use super::{Ahead, Back, Kernel, Site};
 use crate::network::{Shape, Window};
+
+/// Channels of a pixel that are computed before they are finished: whole vectors of any kind.
+const TOGETHER: usize = 256;
 
 /// Max pooling; remembers which tap won.
 pub(super) struct MaxPool {
@@ -84,22 +88,109 @@ impl Job for Forward<'_> {
             }
             let shift = if whole.contains(&x) { (x - whole.start) * phase.stride[1] } else { 0 };
             let pixel = (image * to.height + row) * to.width + x;
-            let mut c = 0;
-            while c < to.channels {
-                let count = (to.channels - c).min(S::LANES);
-                // SAFETY: what is read lies on the map, channels behind the last are neither read nor written.
-                unsafe {
-                    let (mut largest, mut winner) = (S::splat(f32::NEG_INFINITY), S::splat(-1.0));
-                    for read in &reads {
-                        let value = load::<S>(&source, image * source.size() + read.pixel + shift, c, count);
-                        winner = S::where_greater(value, largest, S::splat(read.tap as f32), winner);
-                        largest = S::where_greater(value, largest, value, largest);
-                    }
-                    finish.vector::<S>(pixel, c, largest, count);
-                    S::store_some(winners.at(pixel).add(c), winner, count);
-                }
+            // SAFETY: what is read lies on the map.
+            unsafe {
+                let from = source.at(image * source.size() + shift).cast_const();
+                let to = winners.at(pixel);
+                let find = Largest { reads: &reads, from, apart: source.pixel, to };
+                finish_pixel::<S>(finish, pixel, find);
+            }
+        }
+    }
+}
+
+/// What a pixel of a pool's sink is, vector by vector.
+trait Pooled {
+    /// The vector of the channels from `channel`, of which `count` count when it is not `WHOLE`.
+    ///
+    /// # Safety
+    /// As [`Simd`]; the channels lie in the maps.
+    unsafe fn vector<S: Simd, const WHOLE: bool>(&self, channel: usize, count: usize) -> S::V;
+}
+
+/// Computes all channels of a pixel.
+///
+/// # Safety
+/// As [`Simd`]; the pixel lies in the maps of `finish` and `pooled`.
+#[inline(always)]
+unsafe fn finish_pixel<S: Simd>(finish: &Finish<'_>, pixel: usize, pooled: impl Pooled) {
+    let mut line = MaybeUninit::<[f32; TOGETHER]>::uninit();
+    let line = line.as_mut_ptr().cast::<f32>();
+    let mut channel = 0;
+    while channel < finish.to.channels {
+        let channels = (finish.to.channels - channel).min(TOGETHER);
+        let mut c = 0;
+        // SAFETY: channels behind the last are neither read nor written; the line holds whole vectors.
+        unsafe {
+            while c + S::LANES <= channels {
+                S::store(line.add(c), pooled.vector::<S, true>(channel + c, S::LANES));
                 c += S::LANES;
             }
+            if c < channels {
+                S::store(line.add(c), pooled.vector::<S, false>(channel + c, channels - c));
+            }
+            finish.block::<S>(Block { pixel, apart: 1, pixels: 1, channel, channels }, line, TOGETHER);
+        }
+        channel += channels;
+    }
+}
+
+/// The largest value of a window; its tap is kept.
+struct Largest<'a> {
+    reads: &'a [Read],
+    from: *const f32,
+    /// Values between two neighbouring pixels there.
+    apart: usize,
+    /// Where the tap is kept.
+    to: *mut f32,
+}
+
+impl Pooled for Largest<'_> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd, const WHOLE: bool>(&self, channel: usize, count: usize) -> S::V {
+        // SAFETY: the caller's.
+        unsafe {
+            let (mut largest, mut winner) = (S::splat(f32::NEG_INFINITY), S::splat(-1.0));
+            for read in self.reads {
+                let value = load::<S, WHOLE>(self.from.add(read.pixel * self.apart + channel), count);
+                winner = S::where_greater(value, largest, S::splat(read.tap as f32), winner);
+                largest = S::where_greater(value, largest, value, largest);
+            }
+            let to = self.to.add(channel);
+            if WHOLE {
+                S::store(to, winner)
+            } else {
+                S::store_some(to, winner, count)
+            }
+            largest
+        }
+    }
+}
+
+/// The gradients of the windows that a pixel won.
+struct Won<'a> {
+    reads: &'a [Read],
+    gradient: *const f32,
+    /// Values between two neighbouring pixels there.
+    apart: usize,
+    winners: *const f32,
+    /// The same for the winners.
+    winners_apart: usize,
+}
+
+impl Pooled for Won<'_> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd, const WHOLE: bool>(&self, channel: usize, count: usize) -> S::V {
+        // SAFETY: the caller's.
+        unsafe {
+            let zero = S::splat(0.0);
+            let mut sum = zero;
+            for read in self.reads {
+                let winner = load::<S, WHOLE>(self.winners.add(read.pixel * self.winners_apart + channel), count);
+                let part = load::<S, WHOLE>(self.gradient.add(read.pixel * self.apart + channel), count);
+                sum = S::add(sum, S::where_equal(winner, S::splat(read.tap as f32), part, zero));
+            }
+            sum
         }
     }
 }
@@ -130,23 +221,19 @@ impl Job for Backward<'_> {
             let shift = if whole.contains(&x) { (x - whole.start) * phase.stride[1] } else { 0 };
             let y = phase.start[0] + row * phase.step[0];
             let pixel = (image * to.height + y) * to.width + phase.start[1] + x * phase.step[1];
-            let mut c = 0;
-            while c < to.channels {
-                let count = (to.channels - c).min(S::LANES);
-                // SAFETY: what is read lies on the map, channels behind the last are neither read nor written.
-                unsafe {
-                    let zero = S::splat(0.0);
-                    let mut sum = zero;
-                    finish.prefetch::<S>(pixel + 2 * phase.step[1], c, count);
-                    for read in &reads {
-                        let from = image * gradient.size() + read.pixel + shift;
-                        let winner = load::<S>(&winners, from, c, count);
-                        let part = load::<S>(&gradient, from, c, count);
-                        sum = S::add(sum, S::where_equal(winner, S::splat(read.tap as f32), part, zero));
-                    }
-                    finish.vector::<S>(pixel, c, sum, count);
-                }
-                c += S::LANES;
+            // SAFETY: what is read lies on the maps.
+            unsafe {
+                finish.prefetch::<S>(pixel + 2 * phase.step[1], 0, to.channels);
+                let first = image * gradient.size() + shift;
+                let (gradient_at, winners_at) = (gradient.at(first).cast_const(), winners.at(first).cast_const());
+                let won = Won {
+                    reads: &reads,
+                    gradient: gradient_at,
+                    apart: gradient.pixel,
+                    winners: winners_at,
+                    winners_apart: winners.pixel,
+                };
+                finish_pixel::<S>(finish, pixel, won);
             }
         }
     }

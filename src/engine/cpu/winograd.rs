@@ -5,9 +5,11 @@
 //! pair per output where direct convolution needs 9. Both directions are this; the backward one turns the kernel round.
 #![expect(unsafe_code, reason = "vector code over raw tiles")]
 
+use std::mem::MaybeUninit;
+
 use super::Site;
 use super::direct::Filters;
-use super::finish::Finish;
+use super::finish::{Block, Finish};
 use super::map::Map;
 use super::simd::{Job, Simd};
 use super::tile::{Panel, Panels, Run, cut, product};
@@ -56,6 +58,9 @@ impl Size {
 
 /// Values between two elements' matrices, so that they do not fall into the same lines of the cache.
 const SKEW: usize = 16;
+
+/// Most values of a vector.
+const LANES: usize = 16;
 
 /// Bytes of weights that are worth more to share out than tiles.
 const HEAVY: usize = 8 << 20;
@@ -385,14 +390,16 @@ unsafe fn finish_tiles<S: Simd, F: Filtering<SIDE, OUT>, const SIDE: usize, cons
                     }
                 }
                 let channel = panel.first + v * S::LANES;
-                let count = panel.columns - v * S::LANES;
+                let channels = (panel.columns - v * S::LANES).min(S::LANES);
                 for (i, row) in half.into_iter().enumerate().take(to.height - y) {
-                    let pixel = (image * to.height + y + i) * to.width + x;
+                    let mut line = MaybeUninit::<[[f32; LANES]; OUT]>::uninit();
+                    let line = line.as_mut_ptr().cast::<f32>();
                     for (j, value) in F::output::<S>(row).into_iter().enumerate() {
-                        if x + j < to.width {
-                            piece.finish.vector::<S>(pixel + j, channel, value, count);
-                        }
+                        S::store(line.add(j * LANES), value);
                     }
+                    let pixel = (image * to.height + y + i) * to.width + x;
+                    let block = Block { pixel, apart: 1, pixels: OUT.min(to.width - x), channel, channels };
+                    piece.finish.block::<S>(block, line, LANES);
                 }
             }
         }
