@@ -409,7 +409,8 @@ impl Plan for CpuPlan {
         threads.run(|member| {
             let (scratch, shared) = (scratch[member.index()].pointer(), shared.pointer());
             let site = Site { member, instructions: *instructions, scratch, shared };
-            for base in &bases {
+            // The group that went forward last has left most in the cache.
+            for base in bases.iter().rev() {
                 for task in &program.tasks {
                     program.backward(task, &site, base, &seeds, gate);
                 }

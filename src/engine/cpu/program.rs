@@ -9,8 +9,6 @@
 //!
 //! What the way back looks at is kept for every image. Values and gradients pass: their memory serves one group of images
 //! after the other.
-//!
-//! [`Sides`]: super::map::Sides
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -67,7 +65,7 @@ pub(super) struct Value {
     pub(super) place: Place,
     /// The activation that the value comes from, when it was fused.
     pub(super) knees: Option<Knees>,
-    /// Where the [`Sides`](super::map::Sides) of that activation lie in [`Memory::Kept`], when there is one.
+    /// Where the [`Sides`] of that activation lie in [`Memory::Kept`], when there is one.
     pub(super) sides: usize,
     /// Where its pre-activations lie among the recorded, when there is one.
     pub(super) record: usize,
