@@ -4,7 +4,7 @@
 use std::mem::MaybeUninit;
 
 use super::Site;
-use super::finish::{Block, Finish};
+use super::finish::{Block, Finish, load};
 use super::map::{Buffer, Map};
 use super::simd::{Job, Simd};
 use super::taps::{Phase, Read};
@@ -185,10 +185,6 @@ impl<const COUNT: usize, const VECTORS: usize, const WHOLE: bool> Job for Sums<'
         let (stride, apart) = (phase.stride[1] * source.pixel, phase.step[1]);
         let left = to.channels - channel;
         let channels = if WHOLE { VECTORS * S::LANES } else { left };
-        let load = |from: *const f32| {
-            // SAFETY: the caller's; of a part of a vector only the channels that count are read.
-            unsafe { if WHOLE { S::load(from) } else { S::load_some(from, left) } }
-        };
         // SAFETY: the caller's.
         unsafe {
             for i in COUNT..2 * COUNT {
@@ -205,7 +201,7 @@ impl<const COUNT: usize, const VECTORS: usize, const WHOLE: bool> Job for Sums<'
                         for v in 0..VECTORS {
                             let weight = S::load(weights.add(v * S::LANES));
                             for (i, sum) in sums.iter_mut().enumerate() {
-                                let value = load(from.add(i * stride + v * S::LANES));
+                                let value = load::<S, WHOLE>(from.add(i * stride + v * S::LANES), left);
                                 sum[v] = S::mul_add(value, weight, sum[v]);
                             }
                         }
@@ -218,7 +214,8 @@ impl<const COUNT: usize, const VECTORS: usize, const WHOLE: bool> Job for Sums<'
                             let at = read.pixel + shift + i * phase.stride[1];
                             let share = S::splat(if *of_source { shares[at] } else { 1.0 });
                             for (v, sum) in sum.iter_mut().enumerate() {
-                                *sum = S::mul_add(load(from.add(i * stride + v * S::LANES)), share, *sum);
+                                let value = load::<S, WHOLE>(from.add(i * stride + v * S::LANES), left);
+                                *sum = S::mul_add(value, share, *sum);
                             }
                         }
                     }
