@@ -7,6 +7,8 @@
 
 #[path = "../benches/networks/mod.rs"]
 mod networks;
+#[path = "../benches/networks/steps.rs"]
+mod steps;
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -43,6 +45,9 @@ struct Arguments {
     /// File that keeps measured convolution methods; nothing is measured when left out.
     #[arg(long)]
     tuning: Option<PathBuf>,
+    /// Tells at the end how long each step took.
+    #[arg(long)]
+    steps: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -78,6 +83,7 @@ fn main() -> anyhow::Result<()> {
         threads: NonZeroUsize::new(arguments.threads),
         instructions: arguments.instructions,
         tuning: arguments.tuning.clone(),
+        timed: arguments.steps,
     };
     let engine = proxygrad::engine::open("cpu", &settings)?;
     let (network, batch) = (networks::build(&arguments.network)?, arguments.batch as usize);
@@ -90,6 +96,8 @@ fn main() -> anyhow::Result<()> {
     for _ in 0..WARM_UP {
         step(&mut ascent, &mut images)?;
     }
+    ascent.plan.take_times();
+    let mut iterations = 0;
     println!("ready");
     for line in std::io::stdin().lines() {
         let count: usize = line?.trim().parse()?;
@@ -99,6 +107,10 @@ fn main() -> anyhow::Result<()> {
         }
         println!("{:.6}", started.elapsed().as_secs_f64());
         std::io::stdout().flush()?;
+        iterations += count;
+    }
+    if arguments.steps {
+        steps::tell(&network, &ascent.plan.take_times(), iterations, batch)?;
     }
     if let Some(peak) = peak_memory() {
         eprintln!("peak: {peak}");

@@ -14,7 +14,7 @@ const CHANNEL: usize = 42;
 
 /// A network planned up to one layer, and the unit that is maximized there: a logit, or the mean of a channel.
 pub struct Ascent {
-    plan: Box<dyn Plan>,
+    pub plan: Box<dyn Plan>,
     /// Gradient of the unit's value by the layer's output, for each image.
     pub seed: Tensor,
     gate: Gate,

@@ -169,6 +169,7 @@ impl CpuOptions {
                 InstructionSet::Portable => Some(Instructions::Portable),
             },
             tuning: self.autotune.then(|| data_dir.join("tuning.json")),
+            timed: false,
         }
     }
 }

@@ -13,6 +13,7 @@ mod reference;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -58,6 +59,24 @@ pub trait Plan: Send {
     /// Sets what the temperature of [`Gate::Soft`] is multiplied with at each activation; 1 where nothing, or no finite
     /// number greater than 0, is given. It holds until it is set again.
     fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>);
+
+    /// How long each step of the passes took since the last call, where the engine was asked to measure it
+    /// ([`CpuSettings::timed`]); else nothing.
+    fn take_times(&mut self) -> Vec<StepTime> {
+        Vec::new()
+    }
+}
+
+/// Time that one step of a [`Plan`]'s passes took, all images and all passes together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepTime {
+    /// The node that the step computes; its activation and residual sum may be computed with it. The network's input for
+    /// everything that belongs to no node: images in, outputs and gradients out.
+    pub node: NodeId,
+    /// Whether it was a step of the way back.
+    pub backward: bool,
+    /// From its start until all threads were done.
+    pub time: Duration,
 }
 
 /// The scale of an activation for [`Plan::set_scales`].

@@ -8,6 +8,7 @@
 mod activation;
 mod average;
 mod binary;
+mod clock;
 mod concat;
 mod conv;
 mod dense;
@@ -75,6 +76,8 @@ pub struct CpuSettings {
     /// Where measurements of convolution methods are kept. Without it nothing is measured, and the methods follow from
     /// the layers' shapes alone.
     pub tuning: Option<PathBuf>,
+    /// Whether plans measure how long their steps take, see [`Plan::take_times`].
+    pub timed: bool,
 }
 
 /// The CPU engine, in f32.
@@ -84,6 +87,7 @@ pub struct Cpu {
     instructions: Instructions,
     shelf: Arc<Shelf>,
     tuner: Option<Arc<Tuner>>,
+    timed: bool,
 }
 
 impl Cpu {
@@ -100,7 +104,7 @@ impl Cpu {
         let available = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = Threads::new(settings.threads.map_or_else(available, NonZeroUsize::get))?;
         let tuner = settings.tuning.as_ref().map(|path| Arc::new(Tuner::new(path.clone())));
-        Ok(Self { threads: Arc::new(threads), instructions, shelf: Arc::default(), tuner })
+        Ok(Self { threads: Arc::new(threads), instructions, shelf: Arc::default(), tuner, timed: settings.timed })
     }
 
     fn layout(&self) -> Layout {
@@ -124,7 +128,7 @@ impl Engine for Cpu {
             tuner.tune(&mut methods, network, &outline, &self.threads, self.instructions);
         }
         let program = Program::new(network, &outline, self.layout(), &methods, &self.shelf.of(network))?;
-        Ok(Box::new(CpuPlan::new(Arc::clone(&self.threads), self.instructions, outline, program)))
+        Ok(Box::new(CpuPlan::new(Arc::clone(&self.threads), self.instructions, outline, program, self.timed)))
     }
 }
 

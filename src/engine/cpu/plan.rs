@@ -7,6 +7,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use super::activation::{is_alive, redirect};
+use super::clock::Clock;
 use super::elementwise::{Copied, for_each_vector};
 use super::finish::{Finish, Gated, Knees};
 use super::map::{Buffer, Map, Shared, Sides};
@@ -15,8 +16,8 @@ use super::simd::Instructions;
 use super::team::{Member, Threads};
 use super::{Ahead, Back, GROUP, Site};
 use crate::engine::outline::Outline;
-use crate::engine::{EngineError, Forward, Gate, Plan};
-use crate::network::{NodeId, Shape};
+use crate::engine::{EngineError, Forward, Gate, Plan, StepTime};
+use crate::network::{Network, NodeId, Shape};
 
 /// A network prepared for some targets and one input size.
 pub(super) struct CpuPlan {
@@ -34,6 +35,7 @@ pub(super) struct CpuPlan {
     shared: Buffer,
     /// The last forward pass, when there was one.
     last: Option<Last>,
+    clock: Option<Clock>,
 }
 
 /// Memory of up to [`GROUP`] images.
@@ -97,7 +99,13 @@ impl Base {
 }
 
 impl CpuPlan {
-    pub(super) fn new(threads: Arc<Threads>, instructions: Instructions, outline: Outline, program: Program) -> Self {
+    pub(super) fn new(
+        threads: Arc<Threads>,
+        instructions: Instructions,
+        outline: Outline,
+        program: Program,
+        timed: bool,
+    ) -> Self {
         let kernels = || program.steps.iter().filter_map(|step| step.kernel.as_ref());
         let scratch = kernels().map(|kernel| kernel.scratch()).max().unwrap_or(0);
         let scratch = (0..threads.count()).map(|_| Buffer::new(scratch)).collect();
@@ -112,6 +120,7 @@ impl CpuPlan {
             scratch,
             shared: Buffer::new(0),
             last: None,
+            clock: timed.then(Clock::default),
         }
     }
 
@@ -167,25 +176,29 @@ impl CpuPlan {
         let (bases, scratch) = (self.bases(batch, record), self.scratch());
         let shared = Shared::of(&mut self.shared);
         let outputs: Vec<Shared> = outputs.iter_mut().map(|output| Shared(output.as_mut_ptr())).collect();
-        let Self { threads, program, instructions, .. } = self;
+        let Self { threads, program, instructions, clock, .. } = self;
         threads.run(|member| {
             let (scratch, shared) = (scratch[member.index()].pointer(), shared.pointer());
             let site = Site { member, instructions: *instructions, scratch, shared };
+            let mut laps = Clock::laps(clock.as_ref(), member, false);
             for base in &bases {
                 if let Some(images) = images {
                     let image = &program.values[0];
                     let size = image.shape.elements();
                     let part = &images[base.first * size..(base.first + base.images) * size];
                     load(member, part.as_ptr(), base.map(image.place, &image.shape));
+                    laps.lap(Network::INPUT);
                 }
-                for s in 0..program.steps.len() {
+                for (s, step) in program.steps.iter().enumerate() {
                     program.forward(s, &site, base, forward);
+                    laps.lap(step.node);
                 }
                 for (&target, &output) in program.targets.iter().zip(&outputs) {
                     let value = &program.values[target];
                     // SAFETY: the output holds the values of the whole batch.
                     let to = unsafe { output.pointer().add(base.first * value.shape.elements()) };
                     store(member, base.map(value.place, &value.shape), to);
+                    laps.lap(Network::INPUT);
                 }
             }
         });
@@ -209,6 +222,14 @@ impl Program {
         let sides = value.knees.map(|_| base.sides(value));
         let finish = Finish { add: step.residual.map(map), knees, record, sides, ..Finish::plain(map(s + 1)) };
         kernel.forward(site, &Ahead { inputs: &inputs, memory: self.memory(s, base), forward }, &finish);
+    }
+
+    /// The node whose step a task belongs to.
+    fn node_of(&self, task: &Task) -> NodeId {
+        match task {
+            Task::Kernel { step, .. } => self.steps[*step].node,
+            Task::Seed { sink, .. } | Task::Pass { sink, .. } => self.values[sink.value].node,
+        }
     }
 
     /// What a step's kernel remembers.
@@ -405,19 +426,22 @@ impl Plan for CpuPlan {
         let mut data = vec![0.0; last.batch * size];
         let (bases, scratch) = (self.bases(last.batch, soft), self.scratch());
         let (to, shared) = (Shared(data.as_mut_ptr()), Shared::of(&mut self.shared));
-        let Self { threads, program, instructions, outline, .. } = self;
+        let Self { threads, program, instructions, outline, clock, .. } = self;
         threads.run(|member| {
             let (scratch, shared) = (scratch[member.index()].pointer(), shared.pointer());
             let site = Site { member, instructions: *instructions, scratch, shared };
+            let mut laps = Clock::laps(clock.as_ref(), member, true);
             // The group that went forward last has left most in the cache.
             for base in bases.iter().rev() {
                 for task in &program.tasks {
                     program.backward(task, &site, base, &seeds, gate);
+                    laps.lap(program.node_of(task));
                 }
                 if let Some(gradient) = program.gradient {
                     // SAFETY: the gradient holds the values of the whole batch.
                     let to = unsafe { to.pointer().add(base.first * size) };
                     store(member, base.map(gradient, &outline.input), to);
+                    laps.lap(Network::INPUT);
                 }
             }
         });
@@ -429,5 +453,9 @@ impl Plan for CpuPlan {
 
     fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>) {
         self.program.set_scales(scales);
+    }
+
+    fn take_times(&mut self) -> Vec<StepTime> {
+        self.clock.as_mut().map(Clock::take).unwrap_or_default()
     }
 }

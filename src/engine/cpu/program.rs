@@ -54,7 +54,7 @@ pub(super) struct Step {
     /// Where the kernel keeps what it remembers, in [`Memory::Kept`].
     pub(super) memory: Option<usize>,
     /// The node that the kernel is made for.
-    node: NodeId,
+    pub(super) node: NodeId,
     /// What the temperature of a soft gate is multiplied with, where the kernel is an activation's.
     pub(super) scale: f32,
 }
@@ -71,8 +71,8 @@ pub(super) struct Value {
     pub(super) record: usize,
     /// The values that were computed in their places in this one.
     pub(super) parts: Vec<usize>,
-    /// The activation's node.
-    node: NodeId,
+    /// The last node of the step, the activation's when there is one.
+    pub(super) node: NodeId,
     /// What the inverse temperature of a soft gate is multiplied with: one number per channel of the activation.
     pub(super) inverse_scales: Vec<f32>,
 }
