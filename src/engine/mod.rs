@@ -70,8 +70,8 @@ pub trait Plan: Send {
 /// Time that one step of a [`Plan`]'s passes took, all images and all passes together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepTime {
-    /// The node that the step computes; its activation and residual sum may be computed with it. The network's input for
-    /// everything that belongs to no node: images in, outputs and gradients out.
+    /// The node that the step computes; its activation and residual sum may be computed with it. Of steps that are walked
+    /// together, the last. The network's input for all that belongs to no node: images in, outputs and gradients out.
     pub node: NodeId,
     /// Whether it was a step of the way back.
     pub backward: bool,

@@ -2,8 +2,9 @@
 #![expect(unsafe_code, reason = "rows of maps")]
 
 use super::finish::{Finish, Knees};
-use super::map::{Map, Sides};
-use super::simd::{ABOVE, BELOW, Job, Simd};
+use super::map::Map;
+use super::sides::{Side, Sides};
+use super::simd::{Job, Simd};
 use super::{Ahead, Back, GROUP, Kernel, Needs, Site};
 use crate::engine::{Forward, Gate};
 use crate::network::{Activation, Shape};
@@ -155,9 +156,9 @@ pub(super) fn is_alive(map: Map) -> bool {
 
 /// [`Gate::Redirect`] on a complete gradient `to` behind an activation with this slope outside its knees, in place.
 pub(super) fn redirect(site: &Site<'_>, leak: f32, sides: Sides, to: Map) {
-    let plain = |side: u8| if side == 0 { 1.0 } else { leak };
+    let plain = |side: Side| if side == Side::Between { 1.0 } else { leak };
     // SAFETY: there is a side for every value of the map.
-    let side = |pixel: usize, channel: usize| unsafe { *sides.at(pixel).add(channel) };
+    let side = |pixel: usize, channel: usize| unsafe { sides.side(pixel, channel) };
     // SAFETY: the place lies in the map, and nobody writes before all members have looked.
     let value = |pixel: usize, channel: usize| unsafe { *to.at(pixel).add(channel) };
     let dead: [bool; GROUP] = std::array::from_fn(|image| {
@@ -172,7 +173,7 @@ pub(super) fn redirect(site: &Site<'_>, leak: f32, sides: Sides, to: Map) {
         for pixel in row * to.width..(row + 1) * to.width {
             for channel in 0..to.channels {
                 let (side, g) = (side(pixel, channel), value(pixel, channel));
-                let outwards = (side == BELOW && g < 0.0) || (side == ABOVE && g > 0.0);
+                let outwards = (side == Side::Below && g < 0.0) || (side == Side::Above && g > 0.0);
                 let factor = match dead {
                     false => plain(side),
                     true if outwards => 0.0,

@@ -6,7 +6,7 @@ use super::elementwise::{VectorMap, for_each_vector, load};
 use super::finish::Finish;
 use super::map::Map;
 use super::simd::Simd;
-use super::{Ahead, Back, Kernel, Site};
+use super::{Ahead, Back, Banded, Heading, Kernel, Site};
 use crate::network::{Shape, Window};
 
 /// Average pooling.
@@ -29,6 +29,13 @@ impl AveragePool {
 }
 
 impl Kernel for AveragePool {
+    fn bands(&self, heading: Heading) -> Option<&dyn Banded> {
+        Some(match heading {
+            Heading::Forward => &self.forward,
+            Heading::Backward => &self.backward,
+        })
+    }
+
     fn forward(&self, site: &Site<'_>, view: &Ahead<'_>, finish: &Finish<'_>) {
         self.forward.run(site, view.inputs[0], finish);
     }

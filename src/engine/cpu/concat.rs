@@ -3,6 +3,7 @@
 
 use super::elementwise::{Copied, for_each_vector};
 use super::finish::Finish;
+use super::sides::OCTET;
 use super::{Ahead, Back, Kernel, Site};
 use crate::network::Shape;
 
@@ -25,7 +26,12 @@ impl JoinedChannels {
 
 impl Kernel for JoinedChannels {
     fn joins_channels(&self) -> Option<&[usize]> {
-        Some(&self.first)
+        self.finishes().then_some(&self.first)
+    }
+
+    /// Sides of an activation share bytes.
+    fn finishes(&self) -> bool {
+        self.first.iter().all(|first| first.is_multiple_of(OCTET))
     }
 
     fn forward(&self, site: &Site<'_>, view: &Ahead<'_>, finish: &Finish<'_>) {

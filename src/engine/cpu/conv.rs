@@ -4,8 +4,9 @@ use super::depthwise::{self, Depthwise};
 use super::direct::{Direct, Filters};
 use super::finish::Finish;
 use super::pointwise::Pointwise;
+use super::sides::OCTET;
 use super::winograd::{self, Size, Winograd};
-use super::{Ahead, Back, Kernel, Layout, Site};
+use super::{Ahead, Back, Banded, Heading, Kernel, Layout, Site};
 use crate::network::{self, Array, Shape};
 
 /// A convolution, forward and backward.
@@ -13,6 +14,8 @@ pub(super) struct Conv {
     forward: Direction,
     backward: Direction,
     bias: Option<Array>,
+    /// Whether every group's channels begin a byte of sides.
+    octets: bool,
 }
 
 /// How one direction is computed.
@@ -47,11 +50,10 @@ impl Method {
         if Self::all(conv).len() == 1 {
             return Self::Direct;
         }
-        // Few channels do not pay for the transforms; small maps leave most of a large tile unused.
+        // Few channels do not pay for the transforms.
         match conv.in_channels().min(conv.out_channels()) {
             0..8 => Self::Direct,
-            _ if size.into_iter().min() < Some(12) => Self::Winograd(Size::Two),
-            _ => Self::Winograd(Size::Four),
+            _ => Self::Winograd(Size::fewest_products(size)),
         }
     }
 }
@@ -90,7 +92,8 @@ impl Conv {
             };
             (forward, backward)
         };
-        Self { forward, backward, bias: conv.bias.clone() }
+        let octets = conv.groups == 1 || depthwise::fits(conv) || filters.outputs.is_multiple_of(OCTET);
+        Self { forward, backward, bias: conv.bias.clone(), octets }
     }
 }
 
@@ -110,6 +113,15 @@ impl Direction {
         }
     }
 
+    fn bands(&self) -> Option<&dyn Banded> {
+        match self {
+            Self::Pointwise(pointwise) => Some(pointwise),
+            Self::Depthwise(depthwise) => Some(depthwise),
+            Self::Direct(direct) => Some(direct),
+            Self::Winograd(_) => None,
+        }
+    }
+
     fn scratch(&self) -> usize {
         match self {
             Self::Pointwise(_) => Pointwise::scratch(),
@@ -125,6 +137,11 @@ impl Direction {
 }
 
 impl Kernel for Conv {
+    /// Sides of an activation share bytes, which two groups must not.
+    fn finishes(&self) -> bool {
+        self.octets
+    }
+
     fn scratch(&self) -> usize {
         self.forward.scratch().max(self.backward.scratch())
     }
@@ -133,9 +150,19 @@ impl Kernel for Conv {
         self.forward.shared(images, outside, threads).max(self.backward.shared(images, inside, threads))
     }
 
+    fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_ref().map(Array::data)
+    }
+
+    fn bands(&self, heading: Heading) -> Option<&dyn Banded> {
+        match heading {
+            Heading::Forward => self.forward.bands(),
+            Heading::Backward => self.backward.bands(),
+        }
+    }
+
     fn forward(&self, site: &Site<'_>, view: &Ahead<'_>, finish: &Finish<'_>) {
-        let bias = self.bias.as_ref().map(Array::data);
-        self.forward.run(site, view.inputs[0], &Finish { bias, ..*finish });
+        self.forward.run(site, view.inputs[0], finish);
     }
 
     fn backward(&self, site: &Site<'_>, _: usize, view: &Back<'_>, finish: &Finish<'_>) {
@@ -169,9 +196,12 @@ impl Kernel for Dense {
         Pointwise::scratch()
     }
 
+    fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_ref().map(Array::data)
+    }
+
     fn forward(&self, site: &Site<'_>, view: &Ahead<'_>, finish: &Finish<'_>) {
-        let bias = self.bias.as_ref().map(Array::data);
-        self.forward.run(site, view.inputs[0], &Finish { bias, ..*finish });
+        self.forward.run(site, view.inputs[0], finish);
     }
 
     fn backward(&self, site: &Site<'_>, _: usize, view: &Back<'_>, finish: &Finish<'_>) {

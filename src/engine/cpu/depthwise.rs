@@ -2,12 +2,14 @@
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
-use super::Site;
+use super::bands::{Band, row_by_row};
 use super::finish::{Block, Finish, load};
 use super::map::{Buffer, Map};
 use super::simd::{Job, Simd};
 use super::taps::{Phase, Read};
+use super::{Banded, Site};
 use crate::network::{Conv, Window};
 
 /// Neighbouring pixels computed together.
@@ -62,17 +64,27 @@ impl Depthwise {
     pub(super) fn run(&self, site: &Site<'_>, source: Map, finish: &Finish<'_>) {
         assert_eq!(source.channels, finish.to.channels);
         assert_eq!(source.images, finish.to.images);
-        let rows = finish.to.height;
-        site.member.each(source.images * rows, |piece| {
-            let (image, y) = (piece / rows, piece % rows);
-            // All phases of a row together: they write neighbouring pixels.
-            for (phase, row) in self.phases.iter().filter_map(|phase| Some((phase, phase.row_at(y)?))) {
-                let job = Row { depthwise: self, phase, image, row, source, finish };
-                // SAFETY: the instructions are available; the phase's grid lies in the destination; no two pieces write
-                // the same row of it.
-                unsafe { site.instructions.run(job) };
-            }
-        });
+        row_by_row(self, site, source, None, finish);
+    }
+
+    /// One row of the destination; nobody else computes it at the same time.
+    fn row(&self, site: &Site<'_>, image: usize, y: usize, source: Map, finish: &Finish<'_>) {
+        // All phases of a row together: they write neighbouring pixels.
+        for (phase, row) in self.phases.iter().filter_map(|phase| Some((phase, phase.row_at(y)?))) {
+            let job = Row { depthwise: self, phase, image, row, source, finish };
+            // SAFETY: the instructions are available; the phase's grid lies in the destination.
+            unsafe { site.instructions.run(job) };
+        }
+    }
+}
+
+impl Banded for Depthwise {
+    fn reach(&self, rows: &Range<usize>) -> Range<isize> {
+        Phase::reach(&self.phases, rows)
+    }
+
+    fn band(&self, site: &Site<'_>, band: &Band, source: Map, _: Option<*mut f32>, finish: &Finish<'_>) {
+        band.rows.clone().for_each(|y| self.row(site, band.image, y, source, finish));
     }
 }
 
@@ -190,13 +202,14 @@ impl<const COUNT: usize, const VECTORS: usize, const WHOLE: bool> Job for Sums<'
             for i in COUNT..2 * COUNT {
                 finish.prefetch::<S>(pixel + i * apart, channel, channels);
             }
-            let image = source.at(row.image * source.size() + shift).add(channel).cast_const();
+            // Only formed, where only some rows are in memory.
+            let image = source.at(row.image * source.size() + shift).wrapping_add(channel).cast_const();
             let mut sums = [[S::splat(0.0); VECTORS]; COUNT];
             match &depthwise.filters {
                 Filters::PerChannel { weights, pixel } => {
                     let weights = weights.values().as_ptr().add(channel);
                     for read in reads {
-                        let from = image.add(read.pixel * source.pixel);
+                        let from = image.wrapping_add(read.pixel * source.pixel);
                         let weights = weights.add(read.tap * pixel);
                         for v in 0..VECTORS {
                             let weight = S::load(weights.add(v * S::LANES));
@@ -209,7 +222,7 @@ impl<const COUNT: usize, const VECTORS: usize, const WHOLE: bool> Job for Sums<'
                 }
                 Filters::PerPixel { shares, of_source } => {
                     for read in reads {
-                        let from = image.add(read.pixel * source.pixel);
+                        let from = image.wrapping_add(read.pixel * source.pixel);
                         for (i, sum) in sums.iter_mut().enumerate() {
                             let at = read.pixel + shift + i * phase.stride[1];
                             let share = S::splat(if *of_source { shares[at] } else { 1.0 });
@@ -235,8 +248,8 @@ impl<const COUNT: usize, const VECTORS: usize, const WHOLE: bool> Job for Sums<'
                     S::store(line.add(i * step + v * S::LANES), sum);
                 }
             }
-            let block = Block { pixel, apart, pixels: COUNT, channel, channels };
-            finish.block::<S>(block, line, step);
+            let block = Block { apart, ..Block::row(pixel, COUNT, channel, channels) };
+            finish.block::<S>(block, line, [0, step]);
         }
     }
 }

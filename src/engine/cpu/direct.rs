@@ -4,12 +4,15 @@
 //! then every pixel's window is a few runs of consecutive values there.
 #![expect(unsafe_code, reason = "register tiles over raw rows")]
 
+use std::ops::Range;
+
+use super::bands::Band;
 use super::finish::{Block as Finished, Finish};
 use super::map::Map;
 use super::simd::{Job, Simd};
 use super::taps::Phase;
 use super::tile::{Panels, Run, SUMS, cut, product};
-use super::{L2, Layout, Site};
+use super::{Banded, L2, Layout, Site};
 use crate::network;
 
 /// One direction of a convolution: from a source map to a destination map.
@@ -37,6 +40,8 @@ struct Part {
     span: [[isize; 2]; 2],
     /// Whether the columns of a sum are the channels of a whole `step[0] x step[1]` square of pixels.
     scattered: bool,
+    /// Most rows of the grid in one block.
+    most_rows: usize,
 }
 
 struct Block {
@@ -113,8 +118,13 @@ impl Direct {
         let rows = if lanes == 16 { 14 } else { 6 };
         let blocks = parts.iter().enumerate().flat_map(|(i, part)| part.blocks(i, threads, parts.len(), rows));
         let blocks: Vec<Block> = blocks.collect();
-        let copied = |block: &Block| parts[block.part].copied_length(block.rows[1] - block.rows[0]);
-        let scratch = SUMS + blocks.iter().map(copied).max().unwrap_or(0);
+        let mut parts = parts;
+        for block in &blocks {
+            let most = &mut parts[block.part].most_rows;
+            *most = (*most).max(block.rows[1] - block.rows[0]);
+        }
+        let copied = |part: &Part| part.copied_length(part.most_rows);
+        let scratch = SUMS + parts.iter().map(copied).max().unwrap_or(0);
         Self { parts, blocks, source, destination, scratch }
     }
 
@@ -137,6 +147,37 @@ impl Direct {
     }
 }
 
+impl Banded for Direct {
+    fn reach(&self, rows: &Range<usize>) -> Range<isize> {
+        let reach = |part: &Part| Phase::reach(std::slice::from_ref(&part.phase), rows);
+        let union = |a: Range<isize>, b: Range<isize>| a.start.min(b.start)..a.end.max(b.end);
+        self.parts.iter().map(reach).filter(|rows| !rows.is_empty()).reduce(union).unwrap_or(0..0)
+    }
+
+    /// A square of pixels reaches into the rows below.
+    fn closes(&self) -> bool {
+        self.parts.iter().any(|part| part.scattered)
+    }
+
+    fn band(&self, site: &Site<'_>, band: &Band, source: Map, _: Option<*mut f32>, finish: &Finish<'_>) {
+        assert_eq!([source.height, source.width], self.source);
+        assert_eq!([finish.to.height, finish.to.width], self.destination);
+        for (i, part) in self.parts.iter().enumerate() {
+            let mut rows = part.phase.rows_in(&band.rows);
+            while !rows.is_empty() {
+                let most = rows.end.min(rows.start + part.most_rows);
+                let block = Block { part: i, rows: [rows.start, most], panels: [0, part.weights.panels().len()] };
+                let image = band.image;
+                let piece = Piece { part, block: &block, image, source, finish, scratch: site.scratch };
+                // SAFETY: the instructions are available; the part was planned for maps of these sizes, and the scratch
+                // memory, this thread's own, for so many rows; nobody else writes this band.
+                unsafe { site.instructions.run(piece) };
+                rows.start = most;
+            }
+        }
+    }
+}
+
 impl Part {
     fn new(
         phase: Phase,
@@ -155,7 +196,7 @@ impl Part {
             span[i][0] >= 0 && last as isize + span[i][1] < source[i] as isize
         });
         let copied = phase.taps.len() > 1 || (phase.taps.len() == 1 && !inside);
-        let mut part = Self { phase, weights, from, to, runs: Vec::new(), copied, span, scattered };
+        let mut part = Self { phase, weights, from, to, runs: Vec::new(), copied, span, scattered, most_rows: 1 };
         let (channels, row) = (from[1], part.copied_row());
         let offset = |tap: &super::taps::Tap| {
             if !copied {
@@ -290,7 +331,7 @@ impl Job for Piece<'_> {
                             let to = [phase.start[0] + y * phase.step[0], phase.start[1] + x * phase.step[1]];
                             self.finish.prefetch::<S>(self.pixel(to), part.to[0] + panel.first, panel.columns);
                         }
-                        product::<S>([right - left, panel.vectors], &part.runs, row, step, weights, sums);
+                        product::<S>([right - left, panel.vectors], &part.runs, row, step, weights, sums, false);
                         let step = panel.vectors * S::LANES;
                         if part.scattered {
                             for x in left..right {
@@ -298,14 +339,9 @@ impl Job for Piece<'_> {
                             }
                         } else {
                             let to = [phase.start[0] + y * phase.step[0], phase.start[1] + left * phase.step[1]];
-                            let block = Finished {
-                                pixel: self.pixel(to),
-                                apart: phase.step[1],
-                                pixels: right - left,
-                                channel: part.to[0] + panel.first,
-                                channels: panel.columns,
-                            };
-                            self.finish.block::<S>(block, sums, step);
+                            let (channel, channels) = (part.to[0] + panel.first, panel.columns);
+                            let row = Finished::row(self.pixel(to), right - left, channel, channels);
+                            self.finish.block::<S>(Finished { apart: phase.step[1], ..row }, sums, [0, step]);
                         }
                     }
                 }

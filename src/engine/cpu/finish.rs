@@ -1,7 +1,8 @@
 //! What happens to a kernel's sums on their way to memory: everything elementwise that follows it in the network.
 #![expect(unsafe_code, reason = "loads and stores through maps")]
 
-use super::map::{Map, Sides};
+use super::map::Map;
+use super::sides::Sides;
 use super::simd::{Job, Simd, logistic};
 
 /// A piecewise linear activation: slope 1 between two knees, `leak` outside. ReLU, Leaky ReLU and clips.
@@ -40,14 +41,18 @@ pub(super) struct Finish<'a> {
     pub(super) gate: Gated<'a>,
 }
 
-/// Pixels and channels that are finished together.
+/// Rows of pixels and channels that are finished together.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     /// The first pixel.
     pub(super) pixel: usize,
+    pub(super) rows: usize,
+    /// Pixels from one row to the next.
+    pub(super) below: usize,
+    /// Pixels of a row.
+    pub(super) pixels: usize,
     /// Pixels from one to the next.
     pub(super) apart: usize,
-    pub(super) pixels: usize,
     /// The first channel.
     pub(super) channel: usize,
     pub(super) channels: usize,
@@ -65,6 +70,14 @@ mod parts {
     pub(super) const SOFT: u32 = 32;
     /// Anything, to be looked up.
     pub(super) const ANY: u32 = 64;
+}
+
+impl Block {
+    /// One row of neighbouring pixels.
+    #[inline(always)]
+    pub(super) fn row(pixel: usize, pixels: usize, channel: usize, channels: usize) -> Self {
+        Self { pixel, rows: 1, below: 0, pixels, apart: 1, channel, channels }
+    }
 }
 
 impl<'a> Finish<'a> {
@@ -88,8 +101,7 @@ impl<'a> Finish<'a> {
         let slice = |map: Map| unsafe { map.slice(first, channels) };
         let gate = match self.gate {
             Gated::Open => Gated::Open,
-            // SAFETY: there is a byte for every channel.
-            Gated::Knees { sides, outside } => Gated::Knees { sides: unsafe { sides.slice(first) }, outside },
+            Gated::Knees { sides, outside } => Gated::Knees { sides: sides.slice(first), outside },
             Gated::Soft { input, low, high, leak, inverse_scales, times } => {
                 let inverse_scales = &inverse_scales[first..first + channels];
                 Gated::Soft { input: slice(input), low, high, leak, inverse_scales, times }
@@ -101,8 +113,7 @@ impl<'a> Finish<'a> {
             add: self.add.map(slice),
             record: self.record.map(slice),
             knees: self.knees,
-            // SAFETY: as above.
-            sides: self.sides.map(|sides| unsafe { sides.slice(first) }),
+            sides: self.sides.map(|sides| sides.slice(first)),
             gate,
         }
     }
@@ -124,7 +135,7 @@ impl<'a> Finish<'a> {
                 }
                 match &self.gate {
                     Gated::Open => {}
-                    Gated::Knees { sides, .. } => S::prefetch(sides.data.wrapping_add(pixel * sides.pixel + c).cast()),
+                    Gated::Knees { sides, .. } => sides.prefetch::<S>(pixel, c),
                     Gated::Soft { input, .. } => S::prefetch(at(input)),
                 }
             }
@@ -132,22 +143,22 @@ impl<'a> Finish<'a> {
         }
     }
 
-    /// Takes in the sums of a block: `step` values of `sums` for each pixel.
+    /// Takes in the sums of a block: `row` values of `sums` for each row of it, `step` values for each pixel.
     ///
     /// # Safety
     /// As [`Simd`]; the block lies in the maps, and the sums of each pixel are readable up to a whole number of vectors.
     #[inline(always)]
-    pub(super) unsafe fn block<S: Simd>(&self, block: Block, sums: *const f32, step: usize) {
+    pub(super) unsafe fn block<S: Simd>(&self, block: Block, sums: *const f32, [row, step]: [usize; 2]) {
         use parts::*;
         macro_rules! dispatch {
             ($($kind:expr,)*) => {
-                match self.parts() {
+                match self.parts(block.channel) {
                     // SAFETY: the caller's; the parts are those that were found.
                     $(kind if kind == const { $kind } => unsafe {
-                        S::call(Rows::<'_, { $kind }> { finish: self, block, sums, step });
+                        S::call(Rows::<'_, { $kind }> { finish: self, block, sums, row, step });
                     })*
                     // SAFETY: the caller's.
-                    _ => unsafe { S::call(Rows::<'_, ANY> { finish: self, block, sums, step }) },
+                    _ => unsafe { S::call(Rows::<'_, ANY> { finish: self, block, sums, row, step }) },
                 }
             };
         }
@@ -167,7 +178,7 @@ impl<'a> Finish<'a> {
         );
     }
 
-    fn parts(&self) -> u32 {
+    fn parts(&self, channel: usize) -> u32 {
         let knees = match (self.knees, self.sides) {
             (None, _) => parts::NONE,
             (Some(Knees { leak: 0.0, .. }), Some(_)) => parts::CLIP,
@@ -175,7 +186,8 @@ impl<'a> Finish<'a> {
         };
         let gate = match self.gate {
             Gated::Open => parts::NONE,
-            Gated::Knees { .. } => parts::KNEES,
+            Gated::Knees { sides, .. } if sides.is_aligned(channel) => parts::KNEES,
+            Gated::Knees { .. } => parts::ANY,
             Gated::Soft { .. } => parts::SOFT,
         };
         let or_none = |part: u32, there: bool| if there { part } else { parts::NONE };
@@ -256,8 +268,7 @@ impl<'a> Finish<'a> {
             }
             if let Some(Knees { low, high, leak }) = known::<PARTS, _>(parts::CLIP, self.knees) {
                 if let Some(sides) = known::<PARTS, _>(parts::CLIP, self.sides) {
-                    let reached = if high == f32::INFINITY { f32::NAN } else { high };
-                    S::mark(sides.at(pixel).add(channel), value, S::splat(low), S::splat(reached), count);
+                    sides.mark::<S>(pixel, channel, value, &Knees { low, high, leak }, count);
                 }
                 // The value stands second: what is not a number stays so.
                 let inside = S::min(S::splat(high), S::max(S::splat(low), value));
@@ -269,7 +280,10 @@ impl<'a> Finish<'a> {
             match self.gate {
                 Gated::Knees { sides, outside } if PARTS & (parts::KNEES | parts::ANY) != 0 => {
                     let gated = S::mul(value, S::splat(outside));
-                    S::where_marked(sides.at(pixel).add(channel).cast_const(), gated, value)
+                    match PARTS {
+                        parts::ANY => sides.choose::<S>(pixel, channel, gated, value),
+                        _ => sides.choose_aligned::<S>(pixel, channel, gated, value),
+                    }
                 }
                 Gated::Soft { input, low, high, leak, inverse_scales, times }
                     if PARTS & (parts::SOFT | parts::ANY) != 0 =>
@@ -310,6 +324,7 @@ struct Rows<'a, const PARTS: u32> {
     finish: &'a Finish<'a>,
     block: Block,
     sums: *const f32,
+    row: usize,
     step: usize,
 }
 
@@ -320,19 +335,21 @@ impl<const PARTS: u32> Job for Rows<'_, PARTS> {
     unsafe fn run<S: Simd>(self) {
         // A copy, which stays in registers while memory is written.
         let finish = *self.finish;
-        let Self { block, sums, step, .. } = self;
+        let Self { block, sums, row, step, .. } = self;
         let mut c = 0;
         while c < block.channels {
             let (channel, count) = (block.channel + c, block.channels - c);
-            for i in 0..block.pixels {
-                let pixel = block.pixel + i * block.apart;
-                // SAFETY: the caller's, see `Finish::block`.
-                unsafe {
-                    let sums = S::load(sums.add(i * step + c));
-                    if count >= S::LANES {
-                        finish.put::<S, PARTS, true>(pixel, channel, sums, count);
-                    } else {
-                        finish.put::<S, PARTS, false>(pixel, channel, sums, count);
+            for y in 0..block.rows {
+                for x in 0..block.pixels {
+                    let pixel = block.pixel + y * block.below + x * block.apart;
+                    // SAFETY: the caller's, see `Finish::block`.
+                    unsafe {
+                        let sums = S::load(sums.add(y * row + x * step + c));
+                        if count >= S::LANES {
+                            finish.put::<S, PARTS, true>(pixel, channel, sums, count);
+                        } else {
+                            finish.put::<S, PARTS, false>(pixel, channel, sums, count);
+                        }
                     }
                 }
             }

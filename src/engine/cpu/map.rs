@@ -67,6 +67,8 @@ impl Shared {
 /// A batch of maps `[N,H,W,C]` somewhere in a buffer; a slice of the channels of wider maps, when `pixel > channels`.
 /// What is not a feature map is a map of one pixel.
 ///
+/// A thread's map may have only some rows in memory: `data` then lies where the first pixel would, and is only formed.
+///
 /// A `Map` is a pointer: whoever makes one answers for its buffer to live as long as the pass, and for the threads of the
 /// pass to write disjoint pieces and to meet before they read.
 #[derive(Clone, Copy)]
@@ -100,12 +102,9 @@ impl Map {
 
     /// The values of a pixel, counted over all images.
     ///
-    /// # Safety
-    /// `index < self.pixels()`.
     #[inline(always)]
-    pub(super) unsafe fn at(&self, index: usize) -> *mut f32 {
-        // SAFETY: the pixel lies in the map.
-        unsafe { self.data.add(index * self.pixel) }
+    pub(super) fn at(&self, index: usize) -> *mut f32 {
+        self.data.wrapping_add(index * self.pixel)
     }
 
     /// Whether pixels touch.
@@ -143,46 +142,5 @@ impl Map {
     pub(super) unsafe fn slice(&self, first: usize, channels: usize) -> Self {
         // SAFETY: the first channel lies in the map.
         Self { data: unsafe { self.data.add(first) }, channels, ..*self }
-    }
-}
-
-/// On which side of its activation's knees each value of a batch of maps lay: a byte per value in the order of a [`Map`],
-/// see [`Simd::mark`](super::simd::Simd::mark). All that the backward pass of a piecewise linear activation looks at.
-///
-/// A pointer like [`Map`], with the same duties; [`Sides::SPARE`] bytes behind the last are readable.
-#[derive(Clone, Copy)]
-pub(super) struct Sides {
-    pub(super) data: *mut u8,
-    /// Bytes between two neighbouring pixels.
-    pub(super) pixel: usize,
-}
-
-// SAFETY: as for maps.
-unsafe impl Send for Sides {}
-// SAFETY: as for maps.
-unsafe impl Sync for Sides {}
-
-impl Sides {
-    /// Bytes behind the last that a whole vector may read.
-    pub(super) const SPARE: usize = 16;
-
-    /// The bytes of a pixel, counted over all images.
-    ///
-    /// # Safety
-    /// The pixel lies in the maps.
-    #[inline(always)]
-    pub(super) unsafe fn at(&self, index: usize) -> *mut u8 {
-        // SAFETY: the caller's.
-        unsafe { self.data.add(index * self.pixel) }
-    }
-
-    /// From some channel on.
-    ///
-    /// # Safety
-    /// `first` is at most the number of channels.
-    #[inline(always)]
-    pub(super) unsafe fn slice(&self, first: usize) -> Self {
-        // SAFETY: the channel lies in the pixel.
-        Self { data: unsafe { self.data.add(first) }, ..*self }
     }
 }

@@ -7,7 +7,9 @@
 
 mod activation;
 mod average;
+mod bands;
 mod binary;
+mod chains;
 mod clock;
 mod concat;
 mod conv;
@@ -27,6 +29,7 @@ mod pool;
 mod program;
 mod reduce;
 mod shelf;
+mod sides;
 mod simd;
 mod simple;
 mod taps;
@@ -36,14 +39,18 @@ mod tune;
 mod winograd;
 
 #[cfg(test)]
+mod chain_tests;
+#[cfg(test)]
 mod tests;
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
+use self::bands::{Band, Limits};
 use self::conv::Method;
 use self::finish::Finish;
 use self::map::Map;
@@ -88,6 +95,7 @@ pub struct Cpu {
     shelf: Arc<Shelf>,
     tuner: Option<Arc<Tuner>>,
     timed: bool,
+    limits: Limits,
 }
 
 impl Cpu {
@@ -104,7 +112,14 @@ impl Cpu {
         let available = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = Threads::new(settings.threads.map_or_else(available, NonZeroUsize::get))?;
         let tuner = settings.tuning.as_ref().map(|path| Arc::new(Tuner::new(path.clone())));
-        Ok(Self { threads: Arc::new(threads), instructions, shelf: Arc::default(), tuner, timed: settings.timed })
+        Ok(Self {
+            threads: Arc::new(threads),
+            instructions,
+            shelf: Arc::default(),
+            tuner,
+            timed: settings.timed,
+            limits: Limits::default(),
+        })
     }
 
     fn layout(&self) -> Layout {
@@ -127,7 +142,8 @@ impl Engine for Cpu {
         if let Some(tuner) = &self.tuner {
             tuner.tune(&mut methods, network, &outline, &self.threads, self.instructions);
         }
-        let program = Program::new(network, &outline, self.layout(), &methods, &self.shelf.of(network))?;
+        let kernels = self.shelf.of(network);
+        let program = Program::new(network, &outline, self.layout(), &methods, &kernels, self.limits)?;
         Ok(Box::new(CpuPlan::new(Arc::clone(&self.threads), self.instructions, outline, program, self.timed)))
     }
 }
@@ -174,6 +190,28 @@ struct Needs {
     output: bool,
 }
 
+/// One of the two passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heading {
+    Forward,
+    Backward,
+}
+
+/// A pass of a kernel that one thread can compute for some rows of an image.
+trait Banded: Sync {
+    /// Rows of the source that some rows of the destination are computed from; they may lie outside the map.
+    fn reach(&self, rows: &Range<usize>) -> Range<isize>;
+
+    /// Whether no step may follow in the same band: rows are not computed twice, or not in their own band alone.
+    fn closes(&self) -> bool {
+        false
+    }
+
+    /// Fills a band of `finish.to`. Of the source, the rows that [`Banded::reach`] names are there. `memory` is that of the
+    /// kernel.
+    fn band(&self, site: &Site<'_>, band: &Band, source: Map, memory: Option<*mut f32>, finish: &Finish<'_>);
+}
+
 /// One operation with its weights laid out for this machine. All threads of a pass call it together.
 trait Kernel: Send + Sync {
     /// Fills `finish.to`.
@@ -181,6 +219,16 @@ trait Kernel: Send + Sync {
 
     /// Fills `finish.to` with the gradient with respect to input `input`.
     fn backward(&self, site: &Site<'_>, input: usize, view: &Back<'_>, finish: &Finish<'_>);
+
+    /// What is added to every channel of the forward pass's sums; part of the [`Finish`] that is handed to it.
+    fn bias(&self) -> Option<&[f32]> {
+        None
+    }
+
+    /// The pass as one that can be computed band by band, where the kernel has one input.
+    fn bands(&self, _heading: Heading) -> Option<&dyn Banded> {
+        None
+    }
 
     /// Whether the forward pass follows all of a [`Finish`], and both passes maps that are slices of wider ones.
     fn finishes(&self) -> bool {

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use super::activation::{is_alive, redirect};
+use super::bands::{Chain, Stage};
 use super::clock::Clock;
 use super::elementwise::{Copied, for_each_vector};
 use super::finish::{Finish, Gated, Knees};
-use super::map::{Buffer, Map, Shared, Sides};
+use super::map::{Buffer, Map, Shared};
 use super::program::{Memory, Place, Program, Sink, Task, Value, pixel};
+use super::sides::Sides;
 use super::simd::Instructions;
 use super::team::{Member, Threads};
-use super::{Ahead, Back, GROUP, Site};
+use super::{Ahead, Back, GROUP, Heading, Site};
 use crate::engine::outline::Outline;
 use crate::engine::{EngineError, Forward, Gate, Plan, StepTime};
 use crate::network::{Network, NodeId, Shape};
@@ -30,7 +32,7 @@ pub(super) struct CpuPlan {
     passing: Buffer,
     /// Images that each group has memory for.
     capacity: usize,
-    /// One for each thread.
+    /// One for each thread, see [`Program::scratch`].
     scratch: Vec<Buffer>,
     shared: Buffer,
     /// The last forward pass, when there was one.
@@ -85,10 +87,10 @@ impl Base {
     }
 
     /// Which sides of its activation's knees a value lay on.
-    fn sides(&self, value: &Value) -> Sides {
-        // SAFETY: the program has a byte for every value of `capacity` images there.
-        let data = unsafe { self.kept.add(value.sides * self.capacity).cast::<u8>().add(value.place.first) };
-        Sides { data, pixel: value.place.pixel }
+    fn sides(&self, value: &Value, knees: &Knees) -> Sides {
+        // SAFETY: the program has room for the sides of `capacity` images there.
+        let data = unsafe { self.kept.add(value.sides * self.capacity).cast::<u8>() };
+        Sides::new(data, value.place.pixel, knees).slice(value.place.first)
     }
 
     /// The pre-activations that a value comes from, when they are recorded.
@@ -106,9 +108,7 @@ impl CpuPlan {
         program: Program,
         timed: bool,
     ) -> Self {
-        let kernels = || program.steps.iter().filter_map(|step| step.kernel.as_ref());
-        let scratch = kernels().map(|kernel| kernel.scratch()).max().unwrap_or(0);
-        let scratch = (0..threads.count()).map(|_| Buffer::new(scratch)).collect();
+        let scratch = (0..threads.count()).map(|_| Buffer::new(program.scratch.iter().sum())).collect();
         Self {
             threads,
             instructions,
@@ -189,9 +189,9 @@ impl CpuPlan {
                     load(member, part.as_ptr(), base.map(image.place, &image.shape));
                     laps.lap(Network::INPUT);
                 }
-                for (s, step) in program.steps.iter().enumerate() {
-                    program.forward(s, &site, base, forward);
-                    laps.lap(step.node);
+                for chain in &program.ahead {
+                    program.walk(chain, &site, base, forward);
+                    laps.lap(program.steps[chain.range.end - 1].node);
                 }
                 for (&target, &output) in program.targets.iter().zip(&outputs) {
                     let value = &program.values[target];
@@ -207,11 +207,74 @@ impl CpuPlan {
 }
 
 impl Program {
+    /// Steps that are walked together.
+    fn walk(&self, chain: &Chain, site: &Site<'_>, base: &Base, forward: Forward) {
+        let Some(bands) = &chain.bands else {
+            return chain.range.clone().for_each(|s| self.forward(s, site, base, forward));
+        };
+        let stage = |s: usize| {
+            let pass = self.steps[s].kernel.as_ref()?.bands(Heading::Forward)?;
+            Some(Stage { pass, memory: self.memory(s, base), finish: self.finish(s, base, forward) })
+        };
+        let stages: Vec<Stage<'_>> = chain.range.clone().filter_map(stage).collect();
+        let source = self.map(self.steps[chain.range.start].inputs[0], base);
+        bands.walk(site, source, &stages, self.buffers(site), false);
+    }
+
+    /// Tasks that are walked together.
+    fn walk_back(&self, chain: &Chain, site: &Site<'_>, base: &Base, seeds: &[&[f32]], gate: Gate) {
+        let tasks = &self.tasks[chain.range.clone()];
+        let one_by_one = || tasks.iter().for_each(|task| self.backward(task, site, base, seeds, gate));
+        let (Some(bands), Some(Task::Kernel { gradient, step, .. })) = (&chain.bands, tasks.first()) else {
+            return one_by_one();
+        };
+        let looks = gate == Gate::Redirect;
+        let last = tasks.last().map(Task::sink);
+        if looks && last.is_some_and(|sink| sink.add == Some(sink.to)) {
+            return one_by_one();
+        }
+        if looks {
+            site.member.each(1, |_| bands.forget());
+        }
+        let stage = |task: &Task| {
+            let Task::Kernel { step, sink, .. } = task else { return None };
+            let pass = self.steps[*step].kernel.as_ref()?.bands(Heading::Backward)?;
+            let finish = self.sink(sink, base, if looks { Gate::Plain } else { gate });
+            Some(Stage { pass, memory: self.memory(*step, base), finish })
+        };
+        let stages: Vec<Stage<'_>> = tasks.iter().filter_map(stage).collect();
+        let source = base.map(*gradient, &self.values[step + 1].shape);
+        bands.walk(site, source, &stages, self.buffers(site), looks);
+        // Hardly a layer is dead: the plain gate first, and again step by step if one was.
+        let alive = |sink: &Sink| self.parts(sink, base).into_iter().all(|(_, to)| is_alive(to));
+        if looks && !(bands.were_alive(base.images) && last.is_none_or(alive)) {
+            // Everybody has looked.
+            site.member.each(0, |_| ());
+            one_by_one();
+        }
+    }
+
+    /// This thread's memory for the maps of a chain.
+    fn buffers(&self, site: &Site<'_>) -> *mut f32 {
+        // SAFETY: the plan's scratch memory has room for both.
+        unsafe { site.scratch.add(self.scratch[0]) }
+    }
+
+    fn map(&self, value: usize, base: &Base) -> Map {
+        base.map(self.values[value].place, &self.values[value].shape)
+    }
+
     fn forward(&self, s: usize, site: &Site<'_>, base: &Base, forward: Forward) {
         let step = &self.steps[s];
         let Some(kernel) = &step.kernel else { return };
-        let map = |value: usize| base.map(self.values[value].place, &self.values[value].shape);
-        let inputs: Vec<Map> = step.inputs.iter().map(|&input| map(input)).collect();
+        let inputs: Vec<Map> = step.inputs.iter().map(|&input| self.map(input, base)).collect();
+        let ahead = Ahead { inputs: &inputs, memory: self.memory(s, base), forward };
+        kernel.forward(site, &ahead, &self.finish(s, base, forward));
+    }
+
+    /// What happens to a step's sums.
+    fn finish(&self, s: usize, base: &Base, forward: Forward) -> Finish<'_> {
+        let step = &self.steps[s];
         let value = &self.values[s + 1];
         let knees = step.knees.map(|knees| match forward {
             Forward::Original => knees,
@@ -219,9 +282,10 @@ impl Program {
         });
         // A value without knees although its step has some depends on no image.
         let record = value.knees.and_then(|_| base.record(value));
-        let sides = value.knees.map(|_| base.sides(value));
-        let finish = Finish { add: step.residual.map(map), knees, record, sides, ..Finish::plain(map(s + 1)) };
-        kernel.forward(site, &Ahead { inputs: &inputs, memory: self.memory(s, base), forward }, &finish);
+        let sides = value.knees.map(|knees| base.sides(value, &knees));
+        let bias = step.kernel.as_ref().and_then(|kernel| kernel.bias());
+        let add = step.residual.map(|residual| self.map(residual, base));
+        Finish { bias, add, knees, record, sides, ..Finish::plain(self.map(s + 1, base)) }
     }
 
     /// The node whose step a task belongs to.
@@ -239,47 +303,49 @@ impl Program {
     }
 
     fn backward(&self, task: &Task, site: &Site<'_>, base: &Base, seeds: &[&[f32]], gate: Gate) {
-        let (Task::Seed { sink, .. } | Task::Kernel { sink, .. } | Task::Pass { sink, .. }) = task;
+        let sink = task.sink();
         let value = &self.values[sink.value];
         let knees = value.knees.filter(|_| sink.complete && gate == Gate::Redirect);
         let Some(knees) = knees else {
             return self.contribute(task, site, base, seeds, [gate; 2]);
         };
-        let own = [sink.value];
-        // Each of several activations that were joined decides for itself.
-        let parts = if value.parts.is_empty() { own.as_slice() } else { value.parts.as_slice() };
-        let part = |part: usize| {
-            let part = &self.values[part];
-            let (first, channels) = (part.place.first - value.place.first, pixel(&part.shape));
-            // SAFETY: a part's channels lie in the whole's.
-            let to = unsafe { base.map(sink.to, &value.shape).slice(first, channels) };
-            (base.sides(part), to)
-        };
+        let parts = self.parts(sink, base);
         // Hardly a layer is dead: the plain gate first, and again without one if it was.
         if !matches!(task, Task::Seed { .. }) && sink.add != Some(sink.to) {
             self.contribute(task, site, base, seeds, [gate, Gate::Plain]);
-            if parts.iter().all(|&p| is_alive(part(p).1)) {
+            if parts.iter().all(|&(_, to)| is_alive(to)) {
                 return;
             }
             // Everybody has looked.
             site.member.each(0, |_| ());
         }
         self.contribute(task, site, base, seeds, [gate; 2]);
-        for &p in parts {
-            let (sides, to) = part(p);
+        for (sides, to) in parts {
             redirect(site, knees.leak, sides, to);
         }
     }
 
+    /// Sides and gradients of the activations of a sink: each of several that were joined decides for itself.
+    fn parts(&self, sink: &Sink, base: &Base) -> Vec<(Sides, Map)> {
+        let value = &self.values[sink.value];
+        let own = [sink.value];
+        let parts = if value.parts.is_empty() { own.as_slice() } else { value.parts.as_slice() };
+        let part = |&part: &usize| {
+            let part = &self.values[part];
+            let sides = base.sides(part, part.knees.as_ref()?);
+            let (first, channels) = (part.place.first - value.place.first, pixel(&part.shape));
+            // SAFETY: a part's channels lie in the whole's.
+            let to = unsafe { base.map(sink.to, &value.shape).slice(first, channels) };
+            Some((sides, to))
+        };
+        parts.iter().filter_map(part).collect()
+    }
+
     /// One contribution under two gates: that of activations that stand on their own, and that of the sink.
     fn contribute(&self, task: &Task, site: &Site<'_>, base: &Base, seeds: &[&[f32]], [gate, fused]: [Gate; 2]) {
-        let (Task::Seed { sink, .. } | Task::Kernel { sink, .. } | Task::Pass { sink, .. }) = task;
+        let sink = task.sink();
         let value = &self.values[sink.value];
-        let finish = Finish {
-            add: sink.add.map(|add| base.map(add, &value.shape)),
-            gate: self.gate(sink, base, fused),
-            ..Finish::plain(base.map(sink.to, &value.shape))
-        };
+        let finish = self.sink(sink, base, fused);
         match task {
             Task::Seed { target, .. } => {
                 let size = value.shape.elements();
@@ -288,11 +354,10 @@ impl Program {
             }
             Task::Kernel { step, input, gradient, .. } => {
                 let Some(kernel) = &self.steps[*step].kernel else { return };
-                let map = |value: usize| base.map(self.values[value].place, &self.values[value].shape);
-                let inputs: Vec<Map> = self.steps[*step].inputs.iter().map(|&input| map(input)).collect();
+                let inputs: Vec<Map> = self.steps[*step].inputs.iter().map(|&input| self.map(input, base)).collect();
                 let back = Back {
                     inputs: &inputs,
-                    output: map(step + 1),
+                    output: self.map(step + 1, base),
                     memory: self.memory(*step, base),
                     gradient: base.map(*gradient, &self.values[step + 1].shape),
                     gate: gate.at_scale(self.steps[*step].scale),
@@ -305,6 +370,13 @@ impl Program {
                 unsafe { for_each_vector(site, &finish, Copied(from)) };
             }
         }
+    }
+
+    /// What happens to a contribution.
+    fn sink(&self, sink: &Sink, base: &Base, gate: Gate) -> Finish<'_> {
+        let shape = &self.values[sink.value].shape;
+        let add = sink.add.map(|add| base.map(add, shape));
+        Finish { add, gate: self.gate(sink, base, gate), ..Finish::plain(base.map(sink.to, shape)) }
     }
 
     /// Brings a seed into memory order, adds what is there already, and gates the sum.
@@ -334,8 +406,9 @@ impl Program {
     /// The gate of a complete gradient.
     fn gate(&self, sink: &Sink, base: &Base, gate: Gate) -> Gated<'_> {
         let value = &self.values[sink.value];
-        let Some(Knees { low, high, leak }) = value.knees.filter(|_| sink.complete) else { return Gated::Open };
-        let at = |outside| Gated::Knees { sides: base.sides(value), outside };
+        let Some(knees) = value.knees.filter(|_| sink.complete) else { return Gated::Open };
+        let Knees { low, high, leak } = knees;
+        let at = |outside| Gated::Knees { sides: base.sides(value, &knees), outside };
         match gate {
             Gate::Plain => at(leak),
             Gate::Proxy { slope } => at(leak.max(slope)),
@@ -433,9 +506,9 @@ impl Plan for CpuPlan {
             let mut laps = Clock::laps(clock.as_ref(), member, true);
             // The group that went forward last has left most in the cache.
             for base in bases.iter().rev() {
-                for task in &program.tasks {
-                    program.backward(task, &site, base, &seeds, gate);
-                    laps.lap(program.node_of(task));
+                for chain in &program.back {
+                    program.walk_back(chain, &site, base, &seeds, gate);
+                    laps.lap(program.node_of(&program.tasks[chain.range.end - 1]));
                 }
                 if let Some(gradient) = program.gradient {
                     // SAFETY: the gradient holds the values of the whole batch.

@@ -1,11 +1,14 @@
 //! Products of every pixel with one matrix: 1x1 convolutions and dense layers.
 #![expect(unsafe_code, reason = "register tiles over raw rows")]
 
+use std::ops::Range;
+
+use super::bands::Band;
 use super::finish::{Block, Finish};
 use super::map::Map;
 use super::simd::{Job, Simd};
 use super::tile::{Panels, Run, SUMS, cut, product};
-use super::{L2, Site};
+use super::{Banded, L2, Site};
 
 /// One in how many channels is few.
 const FEW: usize = 8;
@@ -66,6 +69,24 @@ impl Pointwise {
     }
 }
 
+impl Banded for Pointwise {
+    fn reach(&self, rows: &Range<usize>) -> Range<isize> {
+        rows.start as isize..rows.end as isize
+    }
+
+    fn band(&self, site: &Site<'_>, band: &Band, source: Map, _: Option<*mut f32>, finish: &Finish<'_>) {
+        assert_eq!(source.channels, self.weights.rows());
+        assert_eq!([source.height, source.width], [finish.to.height, finish.to.width]);
+        let rows = [band.rows.start, band.rows.end].map(|row| (band.image * source.height + row) * source.width);
+        let panels = [0, self.weights.panels().len()];
+        let (weights, runs) = (&self.weights, &[self.run][..]);
+        let job = Piece { weights, runs, rows, panels, source, finish, sums: site.scratch };
+        // SAFETY: the instructions are available; rows and panels lie in the maps; nobody else writes this band; the
+        // scratch memory is this thread's own.
+        unsafe { site.instructions.run(job) };
+    }
+}
+
 /// The channels of a map that are not zero everywhere, when they are few.
 fn channels_in_use(map: &Map) -> Option<Vec<Run>> {
     let mut used = vec![false; map.channels];
@@ -119,10 +140,9 @@ impl Job for Piece<'_> {
                     for r in 0..count {
                         self.finish.prefetch::<S>(first + r, panel.first, panel.columns);
                     }
-                    product::<S>([count, panel.vectors], runs, from, self.source.pixel, to, self.sums);
-                    let (channel, channels) = (panel.first, panel.columns);
-                    let block = Block { pixel: first, apart: 1, pixels: count, channel, channels };
-                    self.finish.block::<S>(block, self.sums, panel.vectors * S::LANES);
+                    product::<S>([count, panel.vectors], runs, from, self.source.pixel, to, self.sums, false);
+                    let block = Block::row(first, count, panel.first, panel.columns);
+                    self.finish.block::<S>(block, self.sums, [0, panel.vectors * S::LANES]);
                 }
             }
         }

@@ -2,12 +2,14 @@
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
+use super::bands::{Band, row_by_row};
 use super::finish::{Block, Finish, load};
 use super::map::Map;
 use super::simd::{Job, Simd};
 use super::taps::{Phase, Read};
-use super::{Ahead, Back, Kernel, Site};
+use super::{Banded, Heading, Kernel, Site};
 use crate::network::{Shape, Window};
 
 /// Channels of a pixel that are computed before they are finished: whole vectors of any kind.
@@ -15,17 +17,23 @@ const TOGETHER: usize = 256;
 
 /// Max pooling; remembers which tap won.
 pub(super) struct MaxPool {
-    forward: Phase,
-    backward: Vec<Phase>,
+    forward: Ahead,
+    backward: Back,
     /// Values of the winners: one tap number for every value of the output.
     memory: usize,
 }
 
+/// The forward pass: the largest value of each window.
+struct Ahead(Phase);
+
+/// The backward pass: each value adds the gradients of the windows that it won.
+struct Back(Vec<Phase>);
+
 impl MaxPool {
     pub(super) fn new(window: &Window, input: &Shape, output: &Shape) -> Self {
         Self {
-            forward: Phase::forward(window, [output[1], output[2]]),
-            backward: Phase::backward(window, [input[1], input[2]]),
+            forward: Ahead(Phase::forward(window, [output[1], output[2]])),
+            backward: Back(Phase::backward(window, [input[1], input[2]])),
             memory: output.elements(),
         }
     }
@@ -36,30 +44,59 @@ impl Kernel for MaxPool {
         self.memory
     }
 
-    fn forward(&self, site: &Site<'_>, view: &Ahead<'_>, finish: &Finish<'_>) {
-        let (source, rows) = (view.inputs[0], self.forward.grid[0]);
-        let Some(winners) = view.memory else { return };
-        let winners = Map { data: winners, pixel: finish.to.channels, ..finish.to };
-        site.member.each(source.images * rows, |piece| {
-            let (image, row) = (piece / rows, piece % rows);
-            // SAFETY: the instructions are available; no two pieces write the same row.
-            unsafe { site.instructions.run(Forward { phase: &self.forward, image, row, source, winners, finish }) };
-        });
+    fn bands(&self, heading: Heading) -> Option<&dyn Banded> {
+        Some(match heading {
+            Heading::Forward => &self.forward,
+            Heading::Backward => &self.backward,
+        })
     }
 
-    fn backward(&self, site: &Site<'_>, _: usize, view: &Back<'_>, finish: &Finish<'_>) {
-        let rows = finish.to.height;
-        let Some(winners) = view.memory else { return };
-        let (gradient, channels) = (view.gradient, finish.to.channels);
-        let winners = Map { data: winners, pixel: channels, ..gradient };
-        site.member.each(gradient.images * rows, |piece| {
-            let (image, y) = (piece / rows, piece % rows);
+    fn forward(&self, site: &Site<'_>, view: &super::Ahead<'_>, finish: &Finish<'_>) {
+        row_by_row(&self.forward, site, view.inputs[0], view.memory, finish);
+    }
+
+    fn backward(&self, site: &Site<'_>, _: usize, view: &super::Back<'_>, finish: &Finish<'_>) {
+        row_by_row(&self.backward, site, view.gradient, view.memory, finish);
+    }
+}
+
+impl Banded for Ahead {
+    fn reach(&self, rows: &Range<usize>) -> Range<isize> {
+        Phase::reach(std::slice::from_ref(&self.0), rows)
+    }
+
+    /// Of two threads that compute a row, both would write who won.
+    fn closes(&self) -> bool {
+        true
+    }
+
+    fn band(&self, site: &Site<'_>, band: &Band, source: Map, memory: Option<*mut f32>, finish: &Finish<'_>) {
+        let (phase, image) = (&self.0, band.image);
+        let Some(winners) = memory else { return };
+        let winners = Map { data: winners, pixel: finish.to.channels, ..finish.to };
+        for row in band.rows.clone() {
+            // SAFETY: the instructions are available; nobody else writes the row.
+            unsafe { site.instructions.run(Forward { phase, image, row, source, winners, finish }) };
+        }
+    }
+}
+
+impl Banded for Back {
+    fn reach(&self, rows: &Range<usize>) -> Range<isize> {
+        Phase::reach(&self.0, rows)
+    }
+
+    fn band(&self, site: &Site<'_>, band: &Band, gradient: Map, memory: Option<*mut f32>, finish: &Finish<'_>) {
+        let image = band.image;
+        let Some(winners) = memory else { return };
+        let winners = Map { data: winners, pixel: finish.to.channels, ..gradient };
+        for y in band.rows.clone() {
             // All phases of a row together: they write neighbouring pixels.
-            for (phase, row) in self.backward.iter().filter_map(|phase| Some((phase, phase.row_at(y)?))) {
-                // SAFETY: the instructions are available; no two pieces write the same row.
+            for (phase, row) in self.0.iter().filter_map(|phase| Some((phase, phase.row_at(y)?))) {
+                // SAFETY: the instructions are available; nobody else writes the row.
                 unsafe { site.instructions.run(Backward { phase, image, row, gradient, winners, finish }) };
             }
-        });
+        }
     }
 }
 
@@ -129,7 +166,7 @@ unsafe fn finish_pixel<S: Simd>(finish: &Finish<'_>, pixel: usize, pooled: impl 
             if c < channels {
                 S::store(line.add(c), pooled.vector::<S, false>(channel + c, channels - c));
             }
-            finish.block::<S>(Block { pixel, apart: 1, pixels: 1, channel, channels }, line, TOGETHER);
+            finish.block::<S>(Block::row(pixel, 1, channel, channels), line, [0, TOGETHER]);
         }
         channel += channels;
     }
@@ -138,6 +175,7 @@ unsafe fn finish_pixel<S: Simd>(finish: &Finish<'_>, pixel: usize, pooled: impl 
 /// The largest value of a window; its tap is kept.
 struct Largest<'a> {
     reads: &'a [Read],
+    /// Only formed, where only some rows are in memory.
     from: *const f32,
     /// Values between two neighbouring pixels there.
     apart: usize,
@@ -152,7 +190,7 @@ impl Pooled for Largest<'_> {
         unsafe {
             let (mut largest, mut winner) = (S::splat(f32::NEG_INFINITY), S::splat(-1.0));
             for read in self.reads {
-                let value = load::<S, WHOLE>(self.from.add(read.pixel * self.apart + channel), count);
+                let value = load::<S, WHOLE>(self.from.wrapping_add(read.pixel * self.apart + channel), count);
                 winner = S::where_greater(value, largest, S::splat(read.tap as f32), winner);
                 largest = S::where_greater(value, largest, value, largest);
             }
@@ -170,6 +208,7 @@ impl Pooled for Largest<'_> {
 /// The gradients of the windows that a pixel won.
 struct Won<'a> {
     reads: &'a [Read],
+    /// As above.
     gradient: *const f32,
     /// Values between two neighbouring pixels there.
     apart: usize,
@@ -187,7 +226,7 @@ impl Pooled for Won<'_> {
             let mut sum = zero;
             for read in self.reads {
                 let winner = load::<S, WHOLE>(self.winners.add(read.pixel * self.winners_apart + channel), count);
-                let part = load::<S, WHOLE>(self.gradient.add(read.pixel * self.apart + channel), count);
+                let part = load::<S, WHOLE>(self.gradient.wrapping_add(read.pixel * self.apart + channel), count);
                 sum = S::add(sum, S::where_equal(winner, S::splat(read.tap as f32), part, zero));
             }
             sum

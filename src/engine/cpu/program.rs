@@ -4,7 +4,7 @@
 //! steps have values. Parts of a concatenation are computed in their places in it.
 //!
 //! Backward, the gradient of a value is complete when everyone who reads the value has contributed. The last one to do so
-//! also applies the gate of the value's activation, which the forward pass has left a byte per value for ([`Sides`]), so
+//! also applies the gate of the value's activation, which the forward pass has left a bit or two per value for ([`Sides`]), so
 //! that a gate costs no pass over memory. A contribution that is the reader's own gradient is not copied but referred to.
 //!
 //! What the way back looks at is kept for every image. Values and gradients pass: their memory serves one group of images
@@ -14,11 +14,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use super::activation::knees;
+use super::bands::{Bands, Chain, LINE, Limits};
+use super::chains;
 use super::finish::Knees;
-use super::map::Sides;
 use super::memory::{Interval, place};
 use super::methods::Methods;
 use super::shelf::Kernels;
+use super::sides::Sides;
 use super::{Kernel, Layout, kernel};
 use crate::engine::outline::Outline;
 use crate::engine::{EngineError, scale_of};
@@ -30,6 +32,10 @@ pub(super) struct Program {
     /// The image is the first.
     pub(super) values: Vec<Value>,
     pub(super) tasks: Vec<Task>,
+    /// The steps, by what is walked together.
+    pub(super) ahead: Vec<Chain>,
+    /// The tasks, by what is walked together.
+    pub(super) back: Vec<Chain>,
     /// Values of the targets.
     pub(super) targets: Vec<usize>,
     /// Where the image's gradient ends up, when there is one.
@@ -38,6 +44,8 @@ pub(super) struct Program {
     pub(super) kept: usize,
     /// Values of an image in [`Memory::Passing`].
     pub(super) passing: usize,
+    /// Values that every thread needs for itself: for a kernel, and behind them for the maps of a chain.
+    pub(super) scratch: [usize; 2],
     /// Values of an image's pre-activations.
     pub(super) records: usize,
 }
@@ -105,6 +113,14 @@ pub(super) enum Task {
     Pass { gradient: Place, sink: Sink },
 }
 
+impl Task {
+    /// Where the contribution goes.
+    pub(super) fn sink(&self) -> &Sink {
+        let (Self::Seed { sink, .. } | Self::Kernel { sink, .. } | Self::Pass { sink, .. }) = self;
+        sink
+    }
+}
+
 /// Where a contribution goes.
 #[derive(Clone, Copy)]
 pub(super) struct Sink {
@@ -123,14 +139,14 @@ pub(super) fn pixel(shape: &Shape) -> usize {
 }
 
 /// A value on its way to its place.
-struct Draft {
+pub(super) struct Draft {
     node: NodeId,
-    shape: Shape,
+    pub(super) shape: Shape,
     knees: Option<Knees>,
     depends: bool,
     is_target: bool,
     /// The value it is a part of, and its first channel there.
-    within: Option<(usize, usize)>,
+    pub(super) within: Option<(usize, usize)>,
 }
 
 impl Program {
@@ -140,11 +156,15 @@ impl Program {
         layout: Layout,
         methods: &Methods,
         kernels: &Kernels,
+        limits: Limits,
     ) -> Result<Self, EngineError> {
         let (mut steps, mut drafts, targets) = fuse(network, outline, layout, methods, kernels)?;
         fold(&mut steps, &mut drafts);
         let mut intervals = Intervals::new(&steps, &drafts);
         let Backward { tasks, gradient } = Backward::new(&steps, &drafts, &targets, &mut intervals);
+        let ahead = chains::forward(&steps, &drafts, &targets, limits);
+        let back = chains::backward(&steps, &drafts, &tasks, limits);
+        intervals.merge(&ahead, &back);
         let Placed { places, kept, passing } = intervals.place();
         let mut records = 0;
         let records_of = drafts.iter().map(|draft| {
@@ -166,7 +186,7 @@ impl Program {
             let (shape, knees, node, record) = (draft.shape.clone(), draft.knees, draft.node, records_of[root]);
             Value { shape, place, knees, sides, record, parts, node, inverse_scales }
         });
-        let values = values.collect();
+        let values: Vec<Value> = values.collect();
         for (s, step) in steps.iter_mut().enumerate() {
             step.memory = intervals.memories[s].map(|interval| places[interval].1);
         }
@@ -182,8 +202,12 @@ impl Program {
             }
             Task::Pass { gradient, sink } => Task::Pass { gradient: settle(gradient), sink: settle_sink(sink) },
         });
-        let (tasks, gradient) = (tasks.collect(), gradient.map(settle));
-        Ok(Self { tasks, steps, values, targets, gradient, kept, passing, records })
+        let (tasks, gradient): (Vec<Task>, _) = (tasks.collect(), gradient.map(settle));
+        let kernels = || steps.iter().filter_map(|step| step.kernel.as_ref());
+        let own = kernels().map(|kernel| kernel.scratch()).max().unwrap_or(0).next_multiple_of(LINE);
+        let bands = ahead.iter().chain(&back).filter_map(|chain| chain.bands.as_ref());
+        let scratch = [own, bands.map(Bands::scratch).max().unwrap_or(0)];
+        Ok(Self { tasks, steps, values, ahead, back, targets, gradient, kept, passing, scratch, records })
     }
 
     /// What [`Plan::set_scales`](crate::engine::Plan::set_scales) says.
@@ -396,14 +420,36 @@ impl Intervals {
         }
         let mut sides = Vec::new();
         for (v, draft) in drafts.iter().enumerate() {
-            let has = draft.knees.is_some() && draft.within.is_none();
-            sides.push(has.then_some(list.len()));
-            if has {
-                let length = (draft.shape.elements() + Sides::SPARE).div_ceil(size_of::<f32>());
+            let knees = draft.knees.filter(|_| draft.within.is_none());
+            sides.push(knees.is_some().then_some(list.len()));
+            if let Some(knees) = knees {
+                let pixels = draft.shape.elements() / pixel(&draft.shape).max(1);
+                let bytes = pixels * Sides::bytes(pixel(&draft.shape), &knees) + Sides::SPARE;
+                let length = bytes.div_ceil(size_of::<f32>());
                 list.push(Interval { length, start: list[v].start, end: Interval::FOREVER });
             }
         }
         Self { list, memories, sides, turn }
+    }
+
+    /// Makes the steps of a chain one time of use.
+    fn merge(&mut self, ahead: &[Chain], back: &[Chain]) {
+        let times = |chain: &Chain, zero: usize| zero + chain.range.start..zero + chain.range.end;
+        let all = ahead.iter().map(|chain| times(chain, 1)).chain(back.iter().map(|chain| times(chain, self.turn)));
+        for time in all.collect::<Vec<_>>() {
+            for interval in &mut self.list {
+                if time.contains(&interval.start) {
+                    interval.start = time.start;
+                }
+                if time.contains(&interval.end) {
+                    interval.end = time.end - 1;
+                }
+            }
+        }
+        // Values between the steps of a chain have no place but in it.
+        for chain in ahead {
+            (chain.range.start + 1..chain.range.end).for_each(|value| self.list[value].length = 0);
+        }
     }
 
     /// Which memory each interval lies in, and where.

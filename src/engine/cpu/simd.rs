@@ -63,11 +63,6 @@ impl Instructions {
     }
 }
 
-/// A value at or below the lower knee, or not a number; see [`Simd::mark`].
-pub(super) const BELOW: u8 = 1;
-/// A value at or above the upper knee; see [`Simd::mark`].
-pub(super) const ABOVE: u8 = 2;
-
 /// Work written for any vector instructions.
 pub(super) trait Job {
     /// What comes out.
@@ -127,11 +122,12 @@ pub(super) unsafe trait Simd: Copy + 'static {
     unsafe fn where_greater(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// `yes` where `a == b`, else `no`.
     unsafe fn where_equal(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
-    /// Writes a byte for each of the first `count` values, `low < high`: [`ABOVE`] where `x >= high`, else [`BELOW`] unless
-    /// `x > low`, else 0. A `high` that is not a number is never reached.
-    unsafe fn mark(to: *mut u8, x: Self::V, low: Self::V, high: Self::V, count: usize);
-    /// `yes` where the byte is not 0, else `no`. Reads [`Simd::LANES`] bytes.
-    unsafe fn where_marked(from: *const u8, yes: Self::V, no: Self::V) -> Self::V;
+    /// A bit for each value, the first one's lowest: set unless `a > b`.
+    unsafe fn unless_greater(a: Self::V, b: Self::V) -> u32;
+    /// A bit for each value, the first one's lowest: set where `a >= b`.
+    unsafe fn where_at_least(a: Self::V, b: Self::V) -> u32;
+    /// `yes` where the value's bit at `from` is set, else `no`. Reads up to four bytes.
+    unsafe fn where_set(from: *const u8, yes: Self::V, no: Self::V) -> Self::V;
     /// 2 to the power of `n`, whole numbers from -126 to 127.
     unsafe fn exp2(n: Self::V) -> Self::V;
     /// Asks for the cache line at `at`, which may lie anywhere.
@@ -256,21 +252,19 @@ unsafe impl Simd for Portable {
         std::array::from_fn(|i| if a[i] == b[i] { yes[i] } else { no[i] })
     }
     #[inline(always)]
-    unsafe fn mark(to: *mut u8, x: Self::V, low: Self::V, high: Self::V, count: usize) {
-        for i in 0..count.min(8) {
-            let mark = match x[i] {
-                x if x >= high[i] => ABOVE,
-                x if x > low[i] => 0,
-                _ => BELOW,
-            };
-            // SAFETY: `count` bytes are writable.
-            unsafe { *to.add(i) = mark };
-        }
+    unsafe fn unless_greater(a: Self::V, b: Self::V) -> u32 {
+        let is_greater = |i: usize| a[i] > b[i];
+        (0..8).fold(0, |bits, i| bits | u32::from(!is_greater(i)) << i)
     }
     #[inline(always)]
-    unsafe fn where_marked(from: *const u8, yes: Self::V, no: Self::V) -> Self::V {
-        // SAFETY: eight bytes are readable.
-        std::array::from_fn(|i| if unsafe { *from.add(i) } != 0 { yes[i] } else { no[i] })
+    unsafe fn where_at_least(a: Self::V, b: Self::V) -> u32 {
+        (0..8).fold(0, |bits, i| bits | u32::from(a[i] >= b[i]) << i)
+    }
+    #[inline(always)]
+    unsafe fn where_set(from: *const u8, yes: Self::V, no: Self::V) -> Self::V {
+        // SAFETY: a byte is readable.
+        let bits = unsafe { *from };
+        std::array::from_fn(|i| if bits >> i & 1 == 1 { yes[i] } else { no[i] })
     }
     #[inline(always)]
     unsafe fn exp2(n: Self::V) -> Self::V {
@@ -291,7 +285,7 @@ mod x86 {
 
     use std::arch::x86_64::*;
 
-    use super::{ABOVE, BELOW, Job, Simd};
+    use super::{Job, Simd};
 
     /// Runs a job compiled for AVX-512.
     #[inline(never)]
@@ -349,27 +343,19 @@ mod x86 {
             };
         }
         #[inline(always)]
-        unsafe fn mark(to: *mut u8, x: Self::V, low: Self::V, high: Self::V, count: usize) {
-            // SAFETY: as above; no more than `count` bytes are written.
-            unsafe {
-                let below = _mm512_cmp_ps_mask::<_CMP_NGT_UQ>(x, low);
-                let above = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(x, high);
-                let marks = _mm512_maskz_set1_epi32(below, BELOW.into());
-                let marks = _mm512_mask_mov_epi32(marks, above, _mm512_set1_epi32(ABOVE.into()));
-                if count >= 16 {
-                    _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(marks));
-                } else {
-                    _mm512_mask_cvtepi32_storeu_epi8(to.cast(), first(count), marks);
-                }
-            }
+        unsafe fn unless_greater(a: Self::V, b: Self::V) -> u32 {
+            // SAFETY: as above.
+            unsafe { _mm512_cmp_ps_mask::<_CMP_NGT_UQ>(a, b) }.into()
         }
         #[inline(always)]
-        unsafe fn where_marked(from: *const u8, yes: Self::V, no: Self::V) -> Self::V {
-            // SAFETY: sixteen bytes are readable.
-            unsafe {
-                let marks = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()));
-                _mm512_mask_blend_ps(_mm512_test_epi32_mask(marks, marks), no, yes)
-            }
+        unsafe fn where_at_least(a: Self::V, b: Self::V) -> u32 {
+            // SAFETY: as above.
+            unsafe { _mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b) }.into()
+        }
+        #[inline(always)]
+        unsafe fn where_set(from: *const u8, yes: Self::V, no: Self::V) -> Self::V {
+            // SAFETY: two bytes are readable.
+            unsafe { _mm512_mask_blend_ps(from.cast::<__mmask16>().read_unaligned(), no, yes) }
         }
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self::V {
@@ -443,29 +429,23 @@ mod x86 {
             };
         }
         #[inline(always)]
-        unsafe fn mark(to: *mut u8, x: Self::V, low: Self::V, high: Self::V, count: usize) {
-            // SAFETY: as above; no more than `count` bytes are written.
-            unsafe {
-                let below = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_NGT_UQ>(x, low));
-                let above = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GE_OQ>(x, high));
-                let below = _mm256_and_si256(below, _mm256_set1_epi32(BELOW.into()));
-                let marks = _mm256_blendv_epi8(below, _mm256_set1_epi32(ABOVE.into()), above);
-                let words = _mm_packs_epi32(_mm256_castsi256_si128(marks), _mm256_extracti128_si256::<1>(marks));
-                let bytes = _mm_cvtsi128_si64(_mm_packus_epi16(words, words)).to_le_bytes();
-                if count >= 8 {
-                    to.cast::<[u8; 8]>().write_unaligned(bytes);
-                } else {
-                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count);
-                }
-            }
+        unsafe fn unless_greater(a: Self::V, b: Self::V) -> u32 {
+            // SAFETY: as above.
+            unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NGT_UQ>(a, b)) as u32 }
         }
         #[inline(always)]
-        unsafe fn where_marked(from: *const u8, yes: Self::V, no: Self::V) -> Self::V {
-            // SAFETY: eight bytes are readable.
+        unsafe fn where_at_least(a: Self::V, b: Self::V) -> u32 {
+            // SAFETY: as above.
+            unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a, b)) as u32 }
+        }
+        #[inline(always)]
+        unsafe fn where_set(from: *const u8, yes: Self::V, no: Self::V) -> Self::V {
+            // SAFETY: four bytes are readable.
             unsafe {
-                let marks = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()));
-                let marked = _mm256_cmpgt_epi32(marks, _mm256_setzero_si256());
-                _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(marked))
+                let bits = _mm256_set1_epi32(from.cast::<i32>().read_unaligned());
+                let own = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+                let is_set = _mm256_cmpeq_epi32(_mm256_and_si256(bits, own), own);
+                _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(is_set))
             }
         }
         #[inline(always)]

@@ -4,6 +4,8 @@
 //! into `stride x stride` phases (every `stride`-th row and column); in each, an input pixel reads the output's gradient
 //! at a fixed set of offsets. Both are a [`Phase`]: a grid of pixels that read at offsets from scaled positions.
 
+use std::ops::Range;
+
 use crate::network::Window;
 
 /// A grid of destination pixels that read the same taps.
@@ -110,6 +112,25 @@ impl Phase {
         let distance = y.checked_sub(self.start[0])?;
         (distance.is_multiple_of(self.step[0]) && distance / self.step[0] < self.grid[0])
             .then_some(distance / self.step[0])
+    }
+
+    /// The rows of the grid that lie in some rows of the destination.
+    pub(super) fn rows_in(&self, rows: &Range<usize>) -> Range<usize> {
+        let before = |row: usize| row.saturating_sub(self.start[0]).div_ceil(self.step[0]).min(self.grid[0]);
+        before(rows.start)..before(rows.end)
+    }
+
+    /// The rows of the source that some rows of the destination read; they may lie outside the map.
+    pub(super) fn reach(phases: &[Self], rows: &Range<usize>) -> Range<isize> {
+        let reach = |phase: &Self| {
+            let grid = phase.rows_in(rows);
+            let offsets = || phase.taps.iter().map(|tap| tap.offset[0]);
+            let at = |row: usize| (row * phase.stride[0]) as isize;
+            let (first, last) = (offsets().min()?, offsets().max()?);
+            (!grid.is_empty()).then(|| at(grid.start) + first..at(grid.end - 1) + last + 1)
+        };
+        let union = |a: Range<isize>, b: Range<isize>| a.start.min(b.start)..a.end.max(b.end);
+        phases.iter().filter_map(reach).reduce(union).unwrap_or(0..0)
     }
 
     /// What a pixel of the grid reads from a map of height and width `size`.

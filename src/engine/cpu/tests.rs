@@ -7,8 +7,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::conv::{Conv, Method};
 use super::finish::{Finish, Gated, Knees};
-use super::map::{Buffer, Map, Shared, Sides};
-use super::simd::{ABOVE, BELOW, Instructions, Job, Simd, exp, logistic};
+use super::map::{Buffer, Map, Shared};
+use super::sides::{Side, Sides};
+use super::simd::{Instructions, Job, Simd, exp, logistic};
 use super::team::Threads;
 use super::{Ahead, Back, Kernel, Layout, Site};
 use crate::engine::{Forward, Gate};
@@ -133,31 +134,33 @@ fn check(seed: u64, winograd: bool, set: Instructions) {
     let mut other = Maps::random(rng, images, outside, 0);
     let mut gradient = Maps::random(rng, images, outside, 3);
     let mut sum = Maps::random(rng, images, inside, 2);
-    let sides_length = images * input.elements();
-    let mut sides: Vec<u8> = (0..sides_length).map(|_| [0, 0, BELOW, ABOVE][rng.random_range(0..4)]).collect();
-    sides.resize(sides_length + Sides::SPARE, BELOW);
+    let knees = Knees { low: -0.5, high: 0.75, leak: 0.25 };
+    // Behind the channels of another value, so that vectors begin anywhere in a byte.
+    let (skipped, bytes) = (rng.random_range(0..=8), |channels, images: usize, size: [usize; 2]| {
+        images * size[0] * size[1] * Sides::bytes(channels, &knees) + Sides::SPARE
+    });
+    let mut given: Vec<u8> =
+        (0..bytes(skipped + input[0], images, [input[1], input[2]])).map(|_| rng.random()).collect();
+    let given = Sides::new(given.as_mut_ptr(), skipped + input[0], &knees).slice(skipped);
     let layout = Layout { lanes: set.lanes(), threads: 2 };
     let places = |shape: [usize; 3]| (shape[0], shape[1], shape[2]);
     for &method in Method::all(&conv) {
         let kernel = Conv::new(&conv, &input, &output, layout, [method, method]);
         let sizes = [[input[1], input[2]], size];
         let (mut y, mut dx) = (Maps::new(images, outside, 7), Maps::new(images, inside, 1));
-        let mut found_sides = vec![u8::MAX; images * output.elements()];
+        let mut found = vec![u8::MAX; bytes(output[0], images, size)];
+        let found = Sides::new(found.as_mut_ptr(), output[0], &knees);
         // Forward: bias, a second summand, and an activation.
-        let knees = Knees { low: -0.5, high: 0.75, leak: 0.25 };
         let (x_map, other_map, to) = (x.map(), other.map(), y.map());
-        let y_sides = Some(Sides { data: found_sides.as_mut_ptr(), pixel: output[0] });
+        let sides = kernel.finishes().then_some(found);
         run(&kernel, sizes, images, set, |site| {
             let ahead = Ahead { inputs: &[x_map], memory: None, forward: Forward::Original };
-            kernel.forward(
-                site,
-                &ahead,
-                &Finish { add: Some(other_map), knees: Some(knees), sides: y_sides, ..Finish::plain(to) },
-            );
+            let (bias, add) = (kernel.bias(), Some(other_map));
+            kernel.forward(site, &ahead, &Finish { bias, add, knees: Some(knees), sides, ..Finish::plain(to) });
         });
         // Backward: a sum so far, and a gate.
         let (gradient_map, sum_map, to) = (gradient.map(), sum.map(), dx.map());
-        let gate = Gated::Knees { sides: Sides { data: sides.as_mut_ptr(), pixel: input[0] }, outside: 0.125 };
+        let gate = Gated::Knees { sides: given, outside: 0.125 };
         run(&kernel, sizes, images, set, |site| {
             let (inputs, gate_) = (&[x_map], Gate::Plain);
             let back = Back { inputs, output: gradient_map, memory: None, gradient: gradient_map, gate: gate_ };
@@ -175,30 +178,33 @@ fn check(seed: u64, winograd: bool, set: Instructions) {
                 assert!(near, "{set:?}, {method:?}, {what}: {found}, not {expected}; {conv:?} on {input}, seed {seed}");
             };
             let scale = expected.iter().chain(&expected_dx).fold(1f64, |m, v| m.max(v.abs()));
-            let (channels, height, width) = places(outside);
+            let (_, height, width) = places(outside);
             for (i, value) in expected.iter().enumerate() {
                 let (c, h, w) = (i / (height * width), i / width % height, i % width);
                 let z = value + f64::from(conv.bias.as_ref().unwrap().data()[c]) + other.at(n, c, h, w);
                 let inside = z.clamp(-0.5, 0.75);
                 compare(y.at(n, c, h, w), inside + 0.25 * (z - inside), scale, "output");
                 let side = match y.at(n, c, h, w) {
-                    value if value <= -0.5 => BELOW,
-                    value if value >= 0.75 => ABOVE,
-                    _ => 0,
+                    value if value <= -0.5 => Side::Below,
+                    value if value >= 0.75 => Side::Above,
+                    _ => Side::Between,
                 };
-                let at = ((n * height + h) * width + w) * channels + c;
-                assert_eq!(found_sides[at], side, "{set:?}, {method:?}: side of {z}; {conv:?} on {input}, seed {seed}");
+                // SAFETY: the value lies in the map, which is complete.
+                let found = unsafe { found.side((n * height + h) * width + w, c) };
+                let right = sides.is_none() || found == side;
+                assert!(right, "{set:?}, {method:?}: {z} is {found:?}; {conv:?} on {input}, seed {seed}");
             }
-            let (inner, height, width) = places(inside);
+            let (_, height, width) = places(inside);
             for (i, value) in expected_dx.iter().enumerate() {
                 let (c, h, w) = (i / (height * width), i / width % height, i % width);
-                let side = sides[((n * height + h) * width + w) * inner + c];
-                let factor = if side == 0 { 1.0 } else { 0.125 };
+                // SAFETY: the value lies in the map.
+                let side = unsafe { given.side((n * height + h) * width + w, c) };
+                let factor = if side == Side::Between { 1.0 } else { 0.125 };
                 compare(dx.at(n, c, h, w), (value + sum.at(n, c, h, w)) * factor, scale, "gradient");
             }
             // What lies between the pixels of a slice is not touched.
             let beyond =
-                y.buffer.values().chunks_exact(y.pixel).all(|pixel| pixel[channels..].iter().all(|&v| v == 0.0));
+                y.buffer.values().chunks_exact(y.pixel).all(|pixel| pixel[outside[0]..].iter().all(|&v| v == 0.0));
             assert!(beyond, "{set:?}, {method:?}: wrote beyond its channels; {conv:?} on {input}, seed {seed}");
         }
     }
@@ -223,25 +229,24 @@ fn minimal_filtering_is_convolution() {
 }
 
 #[test]
-fn a_byte_tells_on_which_side_of_the_knees_a_value_lies() {
-    /// Marks the first values, and picks by the marks.
-    struct Marked<'a> {
+fn bits_tell_on_which_side_of_the_knees_a_value_lies() {
+    /// Keeps the sides of the first values, and picks by them.
+    struct Kept<'a> {
         values: &'a [f32; 16],
-        knees: [f32; 2],
+        knees: Knees,
+        sides: Sides,
         count: usize,
-        marks: &'a mut [u8; 32],
     }
-    impl Job for Marked<'_> {
+    impl Job for Kept<'_> {
         type Output = [f32; 16];
         #[inline(always)]
         unsafe fn run<S: Simd>(self) -> [f32; 16] {
+            let Self { values, knees, sides, count } = self;
             let mut picked = [0.0; 16];
-            let [low, high] = self.knees;
-            // SAFETY: the set was checked; sixteen values and thirty-two bytes are there.
+            // SAFETY: the set was checked; sixteen values are there, and all sides of a pixel.
             unsafe {
-                let (x, marks) = (S::load(self.values.as_ptr()), self.marks.as_mut_ptr());
-                S::mark(marks, x, S::splat(low), S::splat(high), self.count);
-                S::store(picked.as_mut_ptr(), S::where_marked(marks, S::splat(1.0), S::splat(2.0)));
+                sides.mark::<S>(1, 8, S::load(values.as_ptr()), &knees, count);
+                S::store(picked.as_mut_ptr(), sides.choose::<S>(1, 8, S::splat(1.0), S::splat(2.0)));
             }
             picked
         }
@@ -249,24 +254,33 @@ fn a_byte_tells_on_which_side_of_the_knees_a_value_lies() {
     let odd =
         [0.0, -0.0, 1.0, 6.0, 6.5, -3.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 5.999_999, f32::MIN_POSITIVE];
     for set in SETS.into_iter().filter(|set| set.available()) {
-        for knees in [[0.0, 6.0], [0.0, f32::NAN], [-3.0, 1.0]] {
+        for [low, high] in [[0.0, 6.0], [0.0, f32::INFINITY], [-3.0, 1.0]] {
             for turn in 0..odd.len() {
                 let values: [f32; 16] = std::array::from_fn(|i| odd[(i + turn) % odd.len()]);
                 for count in 1..=16 {
-                    let mut marks = [u8::MAX; 32];
+                    let knees = Knees { low, high, leak: 0.0 };
+                    // Two pixels of 24 channels, and something behind them.
+                    let mut bytes = [0xa5; 24];
+                    let sides = Sides::new(bytes.as_mut_ptr(), 24, &knees);
                     // SAFETY: the set is available.
-                    let picked = unsafe { set.run(Marked { values: &values, knees, count, marks: &mut marks }) };
+                    let picked = unsafe { set.run(Kept { values: &values, knees, sides, count }) };
                     for i in 0..count.min(set.lanes()) {
                         let expected = match values[i] {
-                            x if x >= knees[1] => ABOVE,
-                            x if x > knees[0] => 0,
-                            _ => BELOW,
+                            x if high < f32::INFINITY && x >= high => Side::Above,
+                            x if x > low => Side::Between,
+                            _ => Side::Below,
                         };
-                        assert_eq!(marks[i], expected, "{set:?}: {} between {knees:?}", values[i]);
-                        assert_eq!(picked[i], if expected == 0 { 2.0 } else { 1.0 }, "{set:?}: {}", values[i]);
+                        // SAFETY: the second pixel has 24 channels.
+                        let found = unsafe { sides.side(1, 8 + i) };
+                        assert_eq!(found, expected, "{set:?}: {} between {low} and {high}", values[i]);
+                        let expected = if expected == Side::Between { 2.0 } else { 1.0 };
+                        assert_eq!(picked[i], expected, "{set:?}: {}", values[i]);
                     }
-                    let beyond = &marks[count.min(set.lanes())..];
-                    assert!(beyond.iter().all(|&mark| mark == u8::MAX), "{set:?}: more than {count} bytes");
+                    let written = count.min(set.lanes()).div_ceil(8);
+                    let planes = if high < f32::INFINITY { 2 } else { 1 };
+                    let own = |i: usize| (0..planes).any(|p| (0..written).any(|b| i == 3 * planes + 3 * p + 1 + b));
+                    let beyond = bytes.iter().enumerate().filter(|(i, _)| !own(*i));
+                    assert!(beyond.into_iter().all(|(_, &byte)| byte == 0xa5), "{set:?}: more than {count} bits");
                 }
             }
         }

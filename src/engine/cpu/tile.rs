@@ -86,8 +86,9 @@ impl Panels {
     }
 }
 
-/// `sums[r, c] = sum over k of a[r][k] * b[k, c]`, k running over `runs` in order: one chain of multiply-adds for every
-/// sum, so that it does not depend on how rows are cut into tiles.
+/// `sums[r, c] = sum over k of a[r][k] * b[k, c]`, k running over `runs` in order, added to the sums so far when they go
+/// `on`: one chain of multiply-adds for every sum, so that it depends neither on how rows are cut into tiles nor on where a
+/// sum is left and taken up again.
 ///
 /// `a[r]` starts at `a + r * step`; `b` is `[K, vectors * lanes]`; `sums` is `[rows, vectors * lanes]`.
 ///
@@ -101,14 +102,15 @@ pub(super) unsafe fn product<S: Simd>(
     step: usize,
     b: *const f32,
     sums: *mut f32,
+    on: bool,
 ) {
     macro_rules! dispatch {
         ($($count:literal)*) => {
             match (rows, vectors) {
                 // SAFETY: the caller's.
-                $(($count, 1) => unsafe { S::call(Tile::<'_, $count, 1> { runs, a, step, b, sums }) },)*
+                $(($count, 1) => unsafe { S::call(Tile::<'_, $count, 1> { runs, a, step, b, sums, on }) },)*
                 // SAFETY: the caller's.
-                $(($count, 2) => unsafe { S::call(Tile::<'_, $count, 2> { runs, a, step, b, sums }) },)*
+                $(($count, 2) => unsafe { S::call(Tile::<'_, $count, 2> { runs, a, step, b, sums, on }) },)*
                 _ => debug_assert!(false, "a tile of {rows} x {vectors}"),
             }
         };
@@ -126,6 +128,7 @@ struct Tile<'a, const ROWS: usize, const VECTORS: usize> {
     step: usize,
     b: *const f32,
     sums: *mut f32,
+    on: bool,
 }
 
 impl<const ROWS: usize, const VECTORS: usize> Job for Tile<'_, ROWS, VECTORS> {
@@ -135,8 +138,15 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tile<'_, ROWS, VECTORS> {
     unsafe fn run<S: Simd>(self) {
         // SAFETY: all accesses are those that `product` documents.
         unsafe {
-            let Self { runs, a, step, mut b, sums } = self;
+            let Self { runs, a, step, mut b, sums, on } = self;
             let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
+            if on {
+                for (r, total) in totals.iter_mut().enumerate() {
+                    for (v, total) in total.iter_mut().enumerate() {
+                        *total = S::load(sums.add((r * VECTORS + v) * S::LANES));
+                    }
+                }
+            }
             for run in runs {
                 let mut a = a.offset(run.offset);
                 b = b.add(run.skipped * VECTORS * S::LANES);

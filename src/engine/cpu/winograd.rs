@@ -25,6 +25,13 @@ pub(super) enum Size {
 }
 
 impl Size {
+    /// The one that needs the fewest products for a map of this height and width: small maps may leave most of a large tile
+    /// unused.
+    pub(super) fn fewest_products(size: [usize; 2]) -> Self {
+        let products = |of: Self| size.map(|side| side.div_ceil(of.output())).iter().product::<usize>() * of.elements();
+        if products(Self::Four) < products(Self::Two) { Self::Four } else { Self::Two }
+    }
+
     /// Side of an output tile.
     fn output(self) -> usize {
         match self {
@@ -36,6 +43,11 @@ impl Size {
     /// Side of an input tile.
     fn input(self) -> usize {
         self.output() + 2
+    }
+
+    /// Values of an input tile.
+    fn elements(self) -> usize {
+        self.input() * self.input()
     }
 
     /// The kernel's transform `G`, `[input side, 3]`.
@@ -62,24 +74,45 @@ const SKEW: usize = 16;
 /// Most values of a vector.
 const LANES: usize = 16;
 
-/// Bytes of weights that are worth more to share out than tiles.
-const HEAVY: usize = 8 << 20;
+/// Bytes of transformed weights from which on they are transformed anew at every use: reading them takes longer.
+const HEAVY: usize = 2 << 20;
+
+/// Input channels whose weights are transformed together.
+const DEPTH: usize = 64;
+
+/// Most tiles that use weights that were transformed for them.
+const SHARING: usize = 64;
 
 /// One direction of a convolution.
 pub(super) struct Winograd {
     size: Size,
-    /// One matrix `[inputs, outputs]` per element of a tile, one below the other.
-    weights: Panels,
-    /// Elements of a tile.
-    elements: usize,
+    weights: Weights,
     inputs: usize,
-    /// Values of a tile's transformed pixel: `inputs`, rounded up to vectors.
+    /// `inputs`, rounded up to vectors.
     pixel: usize,
     /// Zeros before the map, vertically and horizontally.
     padding: [usize; 2],
-    /// Most tiles of a block: rows of one product, so that all weights and transformed tiles stay in the cache.
-    tiles: usize,
     lanes: usize,
+}
+
+/// The kernels, in panels of output channels.
+enum Weights {
+    /// One matrix `[inputs, outputs]` per element of a tile, one below the other.
+    Transformed(Panels),
+    /// `[inputs, 9, outputs]`, as they are.
+    Plain(Panels),
+}
+
+/// Where the transformed tiles lie: `[blocks of channels, elements, tiles, channels]`.
+#[derive(Clone, Copy)]
+struct Tiles {
+    data: *mut f32,
+    /// Channels of a block.
+    depth: usize,
+    /// Values from a block to the next.
+    block: usize,
+    /// Values from an element to the next.
+    element: usize,
 }
 
 /// Whether a convolution is of the kind that this module computes.
@@ -110,29 +143,15 @@ impl Winograd {
         lanes: usize,
         weight: impl Fn(usize, usize, usize) -> f32,
     ) -> Self {
-        let (side, transform) = (size.input(), size.kernel_transform());
-        // Transformed kernels `[elements, inputs, outputs]`.
-        let mut transformed = vec![0f32; side * side * inputs * outputs];
-        for c in 0..inputs {
-            for o in 0..outputs {
-                let kernel: [f64; 9] = std::array::from_fn(|tap| f64::from(weight(o, c, tap)));
-                for (i, row) in transform.iter().enumerate() {
-                    let half: [f64; 3] = std::array::from_fn(|x| (0..3).map(|y| row[y] * kernel[y * 3 + x]).sum());
-                    for (j, column) in transform.iter().enumerate() {
-                        let value: f64 = (0..3).map(|x| half[x] * column[x]).sum();
-                        transformed[((i * side + j) * inputs + c) * outputs + o] = value as f32;
-                    }
-                }
-            }
-        }
-        let elements = side * side;
-        let weights = Panels::new(elements * inputs, outputs, lanes, |k, line| {
-            line.copy_from_slice(&transformed[k * outputs..(k + 1) * outputs]);
-        });
-        let tiles = if lanes == 16 { 14 } else { 12 };
         let pixel = inputs.div_ceil(lanes) * lanes;
-
-        Self { size, weights, elements, inputs, pixel, padding, tiles, lanes }
+        let weights = if size.elements() * inputs * outputs * size_of::<f32>() >= HEAVY {
+            Weights::Plain(Panels::new(9 * inputs, outputs, lanes, |k, line| {
+                line.iter_mut().enumerate().for_each(|(o, value)| *value = weight(o, k / 9, k % 9));
+            }))
+        } else {
+            Weights::Transformed(transformed(size, [inputs, outputs], lanes, weight))
+        };
+        Self { size, weights, inputs, pixel, padding, lanes }
     }
 
     /// Tiles of one image of a map.
@@ -140,25 +159,57 @@ impl Winograd {
         [map.height.div_ceil(self.size.output()), map.width.div_ceil(self.size.output())]
     }
 
+    /// Most tiles of a block: rows of two products, or all that share weights.
+    fn tiles(&self) -> usize {
+        match self.weights {
+            Weights::Transformed(_) if self.lanes == 16 => 14,
+            Weights::Transformed(_) => 12,
+            Weights::Plain(_) => SHARING,
+        }
+    }
+
     /// Whether so few tiles are there that threads share the panels of weights instead.
     fn shares_panels(&self, tiles: usize, threads: usize) -> bool {
-        let blocks = tiles.div_ceil(self.tiles);
-        threads > 1 && blocks < threads * if self.weights.bytes() > HEAVY { 4 } else { 1 }
+        let few = threads > 1 && tiles.div_ceil(self.tiles()) < threads;
+        few || matches!(self.weights, Weights::Plain(_))
     }
 
     fn sums(&self) -> usize {
-        self.elements * (self.tiles * 2 * self.lanes + SKEW)
+        self.size.elements() * self.sums_of_element()
+    }
+
+    #[inline(always)]
+    fn sums_of_element(&self) -> usize {
+        self.tiles() * 2 * self.lanes + SKEW
     }
 
     /// Values that every thread needs for itself.
     pub(super) fn scratch(&self) -> usize {
-        self.sums() + self.elements * (self.tiles * self.pixel + SKEW)
+        let own = match self.weights {
+            Weights::Transformed(_) => self.tiles() * self.pixel,
+            Weights::Plain(_) => DEPTH * 2 * self.lanes,
+        };
+        self.sums() + self.size.elements() * (own + SKEW)
+    }
+
+    /// Where so many transformed tiles lie in memory.
+    fn layout(&self, data: *mut f32, tiles: usize) -> Tiles {
+        let depth = match self.weights {
+            Weights::Transformed(_) => self.pixel,
+            Weights::Plain(_) => DEPTH,
+        };
+        let element = tiles * depth + SKEW;
+        Tiles { data, depth, block: self.size.elements() * element, element }
     }
 
     /// Values that the threads share, for `images` destination maps of height and width `size`.
     pub(super) fn shared(&self, images: usize, size: [usize; 2], threads: usize) -> usize {
         let tiles = images * size.iter().map(|side| side.div_ceil(self.size.output())).product::<usize>();
-        if self.shares_panels(tiles, threads) { self.elements * (tiles * self.pixel + SKEW) } else { 0 }
+        if !self.shares_panels(tiles, threads) {
+            return 0;
+        }
+        let layout = self.layout(std::ptr::null_mut(), tiles);
+        self.pixel.div_ceil(layout.depth) * layout.block
     }
 
     /// Computes `finish` from `source`.
@@ -167,59 +218,70 @@ impl Winograd {
         assert_eq!(source.images, finish.to.images);
         let grid = self.grid(&finish.to);
         let tiles = source.images * grid[0] * grid[1];
-        let job = |transformed, stride, sums, tiles, panels| Piece {
-            winograd: self,
-            source,
-            finish,
-            grid,
-            transformed,
-            stride,
-            sums,
-            tiles,
-            panels,
-            channels: [0, self.pixel],
+        let (Weights::Transformed(weights) | Weights::Plain(weights)) = &self.weights;
+        let panels = weights.panels().len();
+        let job = |to: Tiles, tiles, panels| {
+            let (channels, sums) = ([0, self.pixel], site.scratch);
+            Piece { winograd: self, source, finish, grid, to, first: 0, sums, tiles, panels, channels }
         };
-        let panels = self.weights.panels().len();
+        let blocks = tiles.div_ceil(self.tiles());
         if !self.shares_panels(tiles, site.member.count()) {
-            let blocks = tiles.div_ceil(self.tiles);
             site.member.each(blocks, |block| {
                 let tiles = [tiles * block / blocks, tiles * (block + 1) / blocks];
-                let stride = (tiles[1] - tiles[0]) * self.pixel + SKEW;
                 // SAFETY: the instructions are available; no two blocks write the same pixels; the scratch memory is
-                // this thread's own and has room for `self.tiles` tiles behind the sums.
+                // this thread's own and has room for `self.tiles()` tiles behind the sums.
                 unsafe {
-                    let transformed = site.scratch.add(self.sums());
-                    site.instructions.run(Transform(job(transformed, stride, site.scratch, tiles, [0, panels])));
-                    site.instructions.run(Multiply(job(transformed, stride, site.scratch, tiles, [0, panels])));
+                    let to = self.layout(site.scratch.add(self.sums()), tiles[1] - tiles[0]);
+                    let piece = Piece { first: tiles[0], ..job(to, tiles, [0, panels]) };
+                    site.instructions.run(Transform(piece));
+                    site.instructions.run(Multiply(piece));
                 }
             });
             return;
         }
-        let stride = tiles * self.pixel + SKEW;
+        let to = self.layout(site.shared, tiles);
         let vectors = self.pixel / self.lanes;
         let shares = vectors.min(2 * site.member.count());
         site.member.each(tiles * shares, |piece| {
             let (tile, share) = (piece / shares, piece % shares);
             let channels = [vectors * share / shares * self.lanes, vectors * (share + 1) / shares * self.lanes];
-            let piece = job(site.shared, stride, site.scratch, [tile, tile + 1], [0, 0]);
             // SAFETY: as above; the shared memory has room for all tiles, and no two pieces write the same.
-            unsafe {
-                let transformed = site.shared.add(tile * self.pixel);
-                site.instructions.run(Transform(Piece { channels, transformed, ..piece }));
-            }
+            unsafe { site.instructions.run(Transform(Piece { channels, ..job(to, [tile, tile + 1], [0, 0]) })) };
         });
-        let blocks = tiles.div_ceil(self.tiles);
         site.member.each(panels * blocks, |piece| {
             let (panel, block) = (piece / blocks, piece % blocks);
             let tiles = [tiles * block / blocks, tiles * (block + 1) / blocks];
             // SAFETY: as above; the shared memory was filled before and is only read.
-            unsafe {
-                let transformed = site.shared.add(tiles[0] * self.pixel);
-                let piece = job(transformed, stride, site.scratch, tiles, [panel, panel + 1]);
-                site.instructions.run(Multiply(piece));
-            }
+            unsafe { site.instructions.run(Multiply(job(to, tiles, [panel, panel + 1]))) };
         });
     }
+}
+
+/// Transformed kernels, one matrix per element.
+fn transformed(
+    size: Size,
+    [inputs, outputs]: [usize; 2],
+    lanes: usize,
+    weight: impl Fn(usize, usize, usize) -> f32,
+) -> Panels {
+    let (side, transform) = (size.input(), size.kernel_transform());
+    // `[elements, inputs, outputs]`
+    let mut transformed = vec![0f32; size.elements() * inputs * outputs];
+    for c in 0..inputs {
+        for o in 0..outputs {
+            let kernel: [f64; 9] = std::array::from_fn(|tap| f64::from(weight(o, c, tap)));
+            for (i, row) in transform.iter().enumerate() {
+                let half: [f64; 3] = std::array::from_fn(|x| (0..3).map(|y| row[y] * kernel[y * 3 + x]).sum());
+                for (j, column) in transform.iter().enumerate() {
+                    let value: f64 = (0..3).map(|x| half[x] * column[x]).sum();
+                    transformed[((i * side + j) * inputs + c) * outputs + o] = value as f32;
+                }
+            }
+        }
+    }
+    Panels::new(size.elements() * inputs, outputs, lanes, |k, line| {
+        line.copy_from_slice(&transformed[k * outputs..(k + 1) * outputs]);
+    })
 }
 
 /// Some tiles, and the panels of output channels to compute for them.
@@ -229,9 +291,10 @@ struct Piece<'a> {
     source: Map,
     finish: &'a Finish<'a>,
     grid: [usize; 2],
-    /// Transformed input `[elements, tiles, pixel]`, `stride` values from element to element.
-    transformed: *mut f32,
-    stride: usize,
+    /// The transformed tiles.
+    to: Tiles,
+    /// The tile that is the first there.
+    first: usize,
     sums: *mut f32,
     tiles: [usize; 2],
     panels: [usize; 2],
@@ -293,9 +356,10 @@ unsafe fn transform_tiles<S: Simd, F: Filtering<SIDE, OUT>, const SIDE: usize, c
                 .data
                 .wrapping_add(image * source.size() * source.pixel)
                 .wrapping_offset(top * row as isize + left * source.pixel as isize);
-            let to = piece.transformed.add((tile - piece.tiles[0]) * winograd.pixel);
             let mut c = piece.channels[0];
             while c < piece.channels[1] {
+                let Tiles { data, depth, block, element } = piece.to;
+                let to = data.add(c / depth * block + (tile - piece.first) * depth + c % depth);
                 let count = (winograd.inputs - c).min(S::LANES);
                 let mut half = [[S::splat(0.0); SIDE]; SIDE];
                 for j in 0..SIDE {
@@ -317,7 +381,7 @@ unsafe fn transform_tiles<S: Simd, F: Filtering<SIDE, OUT>, const SIDE: usize, c
                 }
                 for (i, row) in half.into_iter().enumerate() {
                     for (j, value) in F::input::<S>(row).into_iter().enumerate() {
-                        S::store(to.add((i * SIDE + j) * piece.stride + c), value);
+                        S::store(to.add((i * SIDE + j) * element), value);
                     }
                 }
                 c += S::LANES;
@@ -335,28 +399,121 @@ impl Job for Multiply<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let piece = &self.0;
-        let winograd = piece.winograd;
-        let count = piece.tiles[1] - piece.tiles[0];
-        let run = [Run { offset: 0, count: winograd.inputs, skipped: 0 }];
-        for p in piece.panels[0]..piece.panels[1] {
-            let panel = &winograd.weights.panels()[p];
-            let vectors = panel.vectors;
-            // SAFETY: all tiles and elements lie in the buffers that `Winograd::run` gave.
+        // SAFETY: the caller's.
+        unsafe {
+            match piece.winograd.size {
+                Size::Two => multiply::<S, Two, 4, 2>(piece),
+                Size::Four => multiply::<S, Four, 6, 4>(piece),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn multiply<S: Simd, F: Filtering<SIDE, OUT>, const SIDE: usize, const OUT: usize>(piece: &Piece<'_>) {
+    let winograd = piece.winograd;
+    let elements = SIDE * SIDE;
+    for p in piece.panels[0]..piece.panels[1] {
+        // SAFETY: all tiles and elements lie in the buffers that `Winograd::run` gave.
+        unsafe {
+            let panel = match &winograd.weights {
+                Weights::Transformed(weights) => {
+                    let panel = &weights.panels()[p];
+                    let matrix = winograd.inputs * panel.vectors * S::LANES;
+                    for e in 0..elements {
+                        let weights = weights.weights(panel).add(e * matrix);
+                        add_products::<S>(piece, panel, e, [0, winograd.inputs], weights);
+                    }
+                    panel
+                }
+                Weights::Plain(weights) => {
+                    let panel = &weights.panels()[p];
+                    let width = panel.vectors * S::LANES;
+                    let (to, matrix) = (piece.sums.add(winograd.sums()), DEPTH * width + SKEW);
+                    let mut first = 0;
+                    while first < winograd.inputs {
+                        let channels = (winograd.inputs - first).min(DEPTH);
+                        let from = weights.weights(panel).add(9 * first * width);
+                        transform_kernels::<S, F, SIDE, OUT>([channels, panel.vectors], from, to, matrix);
+                        let next = from.wrapping_add(9 * channels * width);
+                        for e in 0..elements {
+                            // A share of the weights that are needed next.
+                            let lines = 9 * DEPTH * width / LANES;
+                            for line in lines * e / elements..lines * (e + 1) / elements {
+                                S::prefetch(next.wrapping_add(line * LANES));
+                            }
+                            add_products::<S>(piece, panel, e, [first, channels], to.add(e * matrix));
+                        }
+                        first += channels;
+                    }
+                    panel
+                }
+            };
+            finish_tiles::<S, F, SIDE, OUT>(piece, panel);
+        }
+    }
+}
+
+/// Adds to the sums of one element what some channels, a first and how many, give with these weights.
+///
+/// # Safety
+/// As [`Simd`]; the channels lie in one block of the transformed tiles.
+#[inline(always)]
+unsafe fn add_products<S: Simd>(
+    piece: &Piece<'_>,
+    panel: &Panel,
+    element: usize,
+    [first, channels]: [usize; 2],
+    weights: *const f32,
+) {
+    let tiles = piece.tiles[1] - piece.tiles[0];
+    let run = [Run { offset: 0, count: channels, skipped: 0 }];
+    let Tiles { data, depth, block, element: apart } = piece.to;
+    // SAFETY: the caller's.
+    unsafe {
+        let from = data.add(first / depth * block + element * apart + (piece.tiles[0] - piece.first) * depth);
+        let to = piece.sums.add(element * piece.winograd.sums_of_element());
+        for (row, last) in cut(tiles, S::ROWS) {
+            let to = to.add(row * panel.vectors * S::LANES);
+            let shape = [last - row, panel.vectors];
+            product::<S>(shape, &run, from.add(row * depth), depth, weights, to, first > 0);
+        }
+    }
+}
+
+/// Transforms the kernels `[channels, 9, vectors * lanes]` to matrices `[channels, vectors * lanes]`, `matrix` values from
+/// one to the next.
+///
+/// # Safety
+/// As [`Simd`]; all of them lie in memory.
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "columns are scattered over the rows of a kernel")]
+unsafe fn transform_kernels<S: Simd, F: Filtering<SIDE, OUT>, const SIDE: usize, const OUT: usize>(
+    [channels, vectors]: [usize; 2],
+    from: *const f32,
+    to: *mut f32,
+    matrix: usize,
+) {
+    for c in 0..channels {
+        for v in 0..vectors {
+            // SAFETY: the caller's.
             unsafe {
-                for e in 0..winograd.elements {
-                    let weights = winograd.weights.weights(panel).add(e * winograd.inputs * vectors * S::LANES);
-                    let from = piece.transformed.add(e * piece.stride);
-                    let to = piece.sums.add(e * (winograd.tiles * 2 * S::LANES + SKEW));
-                    for (first, last) in cut(count, S::ROWS) {
-                        let from = from.add(first * winograd.pixel);
-                        let to = to.add(first * vectors * S::LANES);
-                        let shape = [last - first, vectors];
-                        product::<S>(shape, &run, from, winograd.pixel, weights, to);
+                let from = from.add((c * 9 * vectors + v) * S::LANES);
+                let to = to.add((c * vectors + v) * S::LANES);
+                let mut half = [[S::splat(0.0); 3]; SIDE];
+                for x in 0..3 {
+                    let mut column = [S::splat(0.0); 3];
+                    for (y, value) in column.iter_mut().enumerate() {
+                        *value = S::load(from.add((y * 3 + x) * vectors * S::LANES));
+                    }
+                    for (i, value) in F::kernel::<S>(column).into_iter().enumerate() {
+                        half[i][x] = value;
                     }
                 }
-                match winograd.size {
-                    Size::Two => finish_tiles::<S, Two, 4, 2>(piece, panel),
-                    Size::Four => finish_tiles::<S, Four, 6, 4>(piece, panel),
+                for (i, row) in half.into_iter().enumerate() {
+                    for (j, value) in F::kernel::<S>(row).into_iter().enumerate() {
+                        S::store(to.add((i * SIDE + j) * matrix), value);
+                    }
                 }
             }
         }
@@ -371,10 +528,12 @@ unsafe fn finish_tiles<S: Simd, F: Filtering<SIDE, OUT>, const SIDE: usize, cons
 ) {
     let winograd = piece.winograd;
     let to = &piece.finish.to;
-    let stride = winograd.tiles * 2 * S::LANES + SKEW;
+    let stride = winograd.sums_of_element();
     let vectors = panel.vectors;
     for tile in piece.tiles[0]..piece.tiles[1] {
         let [image, y, x] = piece.place(tile);
+        let mut square = MaybeUninit::<[[[f32; 2 * LANES]; OUT]; OUT]>::uninit();
+        let square = square.as_mut_ptr().cast::<f32>();
         for v in 0..vectors {
             // SAFETY: sums of all elements of this tile were computed; pixels outside the map are skipped.
             unsafe {
@@ -389,19 +548,19 @@ unsafe fn finish_tiles<S: Simd, F: Filtering<SIDE, OUT>, const SIDE: usize, cons
                         half[i][j] = value;
                     }
                 }
-                let channel = panel.first + v * S::LANES;
-                let channels = (panel.columns - v * S::LANES).min(S::LANES);
-                for (i, row) in half.into_iter().enumerate().take(to.height - y) {
-                    let mut line = MaybeUninit::<[[f32; LANES]; OUT]>::uninit();
-                    let line = line.as_mut_ptr().cast::<f32>();
+                for (i, row) in half.into_iter().enumerate() {
                     for (j, value) in F::output::<S>(row).into_iter().enumerate() {
-                        S::store(line.add(j * LANES), value);
+                        S::store(square.add((i * OUT + j) * 2 * LANES + v * S::LANES), value);
                     }
-                    let pixel = (image * to.height + y + i) * to.width + x;
-                    let block = Block { pixel, apart: 1, pixels: OUT.min(to.width - x), channel, channels };
-                    piece.finish.block::<S>(block, line, LANES);
                 }
             }
+        }
+        let (rows, pixels) = (OUT.min(to.height - y), OUT.min(to.width - x));
+        let row = Block::row((image * to.height + y) * to.width + x, pixels, panel.first, panel.columns);
+        // SAFETY: the block lies in the map; all of the square that is read was written.
+        unsafe {
+            let block = Block { rows, below: to.width, ..row };
+            piece.finish.block::<S>(block, square, [OUT * 2 * LANES, 2 * LANES]);
         }
     }
 }
@@ -413,6 +572,12 @@ trait Filtering<const SIDE: usize, const OUT: usize> {
     /// # Safety
     /// As [`Simd`].
     unsafe fn input<S: Simd>(tile: [S::V; SIDE]) -> [S::V; SIDE];
+
+    /// `G g`
+    ///
+    /// # Safety
+    /// As [`Simd`].
+    unsafe fn kernel<S: Simd>(taps: [S::V; 3]) -> [S::V; SIDE];
 
     /// `A^T m`
     ///
@@ -432,6 +597,15 @@ impl Filtering<4, 2> for Two {
     unsafe fn input<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 4] {
         // SAFETY: the caller's.
         unsafe { [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(b, d)] }
+    }
+
+    #[inline(always)]
+    unsafe fn kernel<S: Simd>([a, b, c]: [S::V; 3]) -> [S::V; 4] {
+        // SAFETY: the caller's.
+        unsafe {
+            let (even, odd) = (S::mul(S::splat(0.5), S::add(a, c)), S::mul(S::splat(0.5), b));
+            [a, S::add(even, odd), S::sub(even, odd), c]
+        }
     }
 
     #[inline(always)]
@@ -455,6 +629,23 @@ impl Filtering<6, 4> for Four {
                 times::<S>(2.0, odd_far, even_far),
                 times::<S>(-2.0, odd_far, even_far),
                 times::<S>(4.0, b, times::<S>(-5.0, d, f)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn kernel<S: Simd>([a, b, c]: [S::V; 3]) -> [S::V; 6] {
+        // SAFETY: the caller's.
+        unsafe {
+            let near = [S::mul(S::splat(-1.0 / 6.0), S::add(a, c)), S::mul(S::splat(1.0 / 6.0), b)];
+            let far = [times::<S>(1.0 / 24.0, a, S::mul(S::splat(1.0 / 6.0), c)), S::mul(S::splat(1.0 / 12.0), b)];
+            [
+                S::mul(S::splat(0.25), a),
+                S::sub(near[0], near[1]),
+                S::add(near[0], near[1]),
+                S::add(far[0], far[1]),
+                S::sub(far[0], far[1]),
+                c,
             ]
         }
     }
