@@ -1,6 +1,8 @@
 //! Activations that stand on their own, and the gate that looks at a whole layer before it decides.
 #![expect(unsafe_code, reason = "rows of maps")]
 
+use std::ops::Range;
+
 use super::finish::{Finish, Knees};
 use super::map::Map;
 use super::sides::{Side, Sides};
@@ -146,11 +148,18 @@ impl Job for Line<'_> {
 /// Whether every image of a map has a value other than zero. All members find the same; the map must not be written before
 /// they meet again.
 pub(super) fn is_alive(map: Map) -> bool {
-    (0..map.images).all(|image| {
-        (image * map.size()..(image + 1) * map.size()).any(|pixel| {
-            // SAFETY: the pixel lies in the map, which is complete.
-            unsafe { std::slice::from_raw_parts(map.at(pixel), map.channels) }.iter().any(|&value| value != 0.0)
-        })
+    // SAFETY: the pixels lie in the map, which is complete.
+    (0..map.images).all(|image| unsafe { !is_zero(map, image * map.size()..(image + 1) * map.size()) })
+}
+
+/// Whether some pixels of a map, counted over all images, are zero in all channels.
+///
+/// # Safety
+/// The pixels are in memory, and nobody writes them meanwhile.
+pub(super) unsafe fn is_zero(map: Map, mut pixels: Range<usize>) -> bool {
+    pixels.all(|pixel| {
+        // SAFETY: the caller's.
+        unsafe { std::slice::from_raw_parts(map.at(pixel), map.channels) }.iter().all(|&value| value == 0.0)
     })
 }
 

@@ -10,8 +10,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::activation::is_zero;
 use super::finish::Finish;
 use super::map::Map;
+use super::memory::LINE;
 use super::{Banded, GROUP, Heading, Kernel, L2, Site};
 
 /// What is walked band by band.
@@ -80,7 +82,7 @@ pub(super) struct Stage<'a> {
     pub(super) pass: &'a dyn Banded,
     /// As for [`super::Ahead`].
     pub(super) memory: Option<*mut f32>,
-    /// The destination is not looked at but for the last stage's.
+    /// Only the shape of the destination counts, but for the last stage's.
     pub(super) finish: Finish<'a>,
 }
 
@@ -185,11 +187,9 @@ impl Bands {
                         stage.pass.band(site, &Band { image, rows: once }, source, stage.memory, &finish);
                     }
                     if looks && !self.alive[i][image].load(Ordering::Relaxed) {
-                        let mut pixels =
-                            (image * to.height + fresh.start) * to.width..(image * to.height + fresh.end) * to.width;
+                        let [first, last] = [fresh.start, fresh.end].map(|row| (image * to.height + row) * to.width);
                         // SAFETY: these rows were just computed, by this thread.
-                        let values = |pixel| unsafe { std::slice::from_raw_parts(to.at(pixel), to.channels) };
-                        if pixels.any(|pixel| values(pixel).iter().any(|&value| value != 0.0)) {
+                        if !unsafe { is_zero(to, first..last) } {
                             self.alive[i][image].store(true, Ordering::Relaxed);
                         }
                     }
@@ -200,9 +200,6 @@ impl Bands {
         });
     }
 }
-
-/// Values of a cache line.
-pub(super) const LINE: usize = 16;
 
 /// Pieces of an image such that all threads get the same, or many.
 fn pieces_of_image(images: usize, threads: usize) -> usize {

@@ -4,19 +4,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::bands::{Bands, Chain, Limits, Link};
-use super::program::{Draft, Place, Step, Task, pixel};
+use super::program::{Draft, Place, Step, Task, pixel, reads};
 use super::{Heading, Kernel};
 
 /// Steps forward. A chain goes on where a large map is only read by the next step.
-pub(super) fn forward(steps: &[Step], drafts: &[Draft], targets: &[usize], limits: Limits) -> Vec<Chain> {
-    let reads = |value: usize| {
-        let all = steps.iter().flat_map(|step| step.inputs.iter().chain(&step.residual));
-        all.filter(|&&input| input == value).count()
-    };
+pub(super) fn forward(steps: &[Step], drafts: &[Draft], limits: Limits) -> Vec<Chain> {
     let follows = |s: usize| {
         let value = s;
         let next = steps[s].kernel.is_some() && steps[s].inputs == [value] && steps[s].residual != Some(value);
-        next && reads(value) == 1 && !targets.contains(&value) && is_large(drafts, value, limits)
+        next && reads(steps, value) == 1 && !drafts[value].is_target && is_large(drafts, value, limits)
     };
     let link = |s: usize| link(steps, s, &drafts[s + 1]);
     chains(steps.len(), follows, link, Heading::Forward, limits)

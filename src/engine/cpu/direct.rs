@@ -149,9 +149,7 @@ impl Direct {
 
 impl Banded for Direct {
     fn reach(&self, rows: &Range<usize>) -> Range<isize> {
-        let reach = |part: &Part| Phase::reach(std::slice::from_ref(&part.phase), rows);
-        let union = |a: Range<isize>, b: Range<isize>| a.start.min(b.start)..a.end.max(b.end);
-        self.parts.iter().map(reach).filter(|rows| !rows.is_empty()).reduce(union).unwrap_or(0..0)
+        Phase::reach(self.parts.iter().map(|part| &part.phase), rows)
     }
 
     /// A square of pixels reaches into the rows below.

@@ -15,7 +15,7 @@ impl Interval {
 }
 
 /// Values of a cache line: every place starts at one.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 /// Offsets such that intervals that overlap in time do not overlap in memory, and the length of it all.
 pub(super) fn place(intervals: &[Interval]) -> (Vec<usize>, usize) {

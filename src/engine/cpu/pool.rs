@@ -62,7 +62,7 @@ impl Kernel for MaxPool {
 
 impl Banded for Ahead {
     fn reach(&self, rows: &Range<usize>) -> Range<isize> {
-        Phase::reach(std::slice::from_ref(&self.0), rows)
+        Phase::reach([&self.0], rows)
     }
 
     /// Of two threads that compute a row, both would write who won.

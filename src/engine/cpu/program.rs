@@ -4,8 +4,9 @@
 //! steps have values. Parts of a concatenation are computed in their places in it.
 //!
 //! Backward, the gradient of a value is complete when everyone who reads the value has contributed. The last one to do so
-//! also applies the gate of the value's activation, which the forward pass has left a bit or two per value for ([`Sides`]), so
-//! that a gate costs no pass over memory. A contribution that is the reader's own gradient is not copied but referred to.
+//! also applies the gate of the value's activation, which the forward pass has left a bit or two per value for
+//! ([`Sides`]), so that a gate costs no pass over memory. A contribution that is the reader's own gradient is not copied
+//! but referred to.
 //!
 //! What the way back looks at is kept for every image. Values and gradients pass: their memory serves one group of images
 //! after the other.
@@ -14,10 +15,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use super::activation::knees;
-use super::bands::{Bands, Chain, LINE, Limits};
+use super::bands::{Bands, Chain, Limits};
 use super::chains;
 use super::finish::Knees;
-use super::memory::{Interval, place};
+use super::memory::{Interval, LINE, place};
 use super::methods::Methods;
 use super::shelf::Kernels;
 use super::sides::Sides;
@@ -144,7 +145,7 @@ pub(super) struct Draft {
     pub(super) shape: Shape,
     knees: Option<Knees>,
     depends: bool,
-    is_target: bool,
+    pub(super) is_target: bool,
     /// The value it is a part of, and its first channel there.
     pub(super) within: Option<(usize, usize)>,
 }
@@ -162,7 +163,7 @@ impl Program {
         fold(&mut steps, &mut drafts);
         let mut intervals = Intervals::new(&steps, &drafts);
         let Backward { tasks, gradient } = Backward::new(&steps, &drafts, &targets, &mut intervals);
-        let ahead = chains::forward(&steps, &drafts, &targets, limits);
+        let ahead = chains::forward(&steps, &drafts, limits);
         let back = chains::backward(&steps, &drafts, &tasks, limits);
         intervals.merge(&ahead, &back);
         let Placed { places, kept, passing } = intervals.place();
@@ -337,6 +338,12 @@ fn fuse(
     Ok((steps, drafts, outline.targets.iter().map(|&target| value_of[target]).collect()))
 }
 
+/// How often steps read a value.
+pub(super) fn reads(steps: &[Step], value: usize) -> usize {
+    let all = steps.iter().flat_map(|step| step.inputs.iter().chain(&step.residual));
+    all.filter(|&&input| input == value).count()
+}
+
 /// Lets the parts of concatenations be computed in place, where nobody else reads them.
 fn fold(steps: &mut [Step], drafts: &mut [Draft]) {
     for s in 0..steps.len() {
@@ -346,13 +353,9 @@ fn fold(steps: &mut [Step], drafts: &mut [Draft]) {
             continue;
         }
         let parts = steps[s].inputs.clone();
-        let reads = |value: usize| {
-            let all = steps.iter().flat_map(|step| step.inputs.iter().chain(&step.residual));
-            all.filter(|&&input| input == value).count()
-        };
         let fits = parts.iter().all(|&part| {
             part > 0
-                && reads(part) == 1
+                && reads(steps, part) == 1
                 && !drafts[part].is_target
                 && drafts[part].depends
                 && drafts[part].within.is_none()

@@ -121,7 +121,7 @@ impl Phase {
     }
 
     /// The rows of the source that some rows of the destination read; they may lie outside the map.
-    pub(super) fn reach(phases: &[Self], rows: &Range<usize>) -> Range<isize> {
+    pub(super) fn reach<'a>(phases: impl IntoIterator<Item = &'a Self>, rows: &Range<usize>) -> Range<isize> {
         let reach = |phase: &Self| {
             let grid = phase.rows_in(rows);
             let offsets = || phase.taps.iter().map(|tap| tap.offset[0]);
@@ -130,7 +130,7 @@ impl Phase {
             (!grid.is_empty()).then(|| at(grid.start) + first..at(grid.end - 1) + last + 1)
         };
         let union = |a: Range<isize>, b: Range<isize>| a.start.min(b.start)..a.end.max(b.end);
-        phases.iter().filter_map(reach).reduce(union).unwrap_or(0..0)
+        phases.into_iter().filter_map(reach).reduce(union).unwrap_or(0..0)
     }
 
     /// What a pixel of the grid reads from a map of height and width `size`.
