@@ -149,7 +149,9 @@ impl Direct {
 
 impl Banded for Direct {
     fn reach(&self, rows: &Range<usize>) -> Range<isize> {
-        Phase::reach(self.parts.iter().map(|part| &part.phase), rows)
+        // A square is computed with its first row; its other rows are as if they read the same.
+        let square = self.parts.iter().filter(|part| part.scattered).map(|part| part.phase.step[0]).max().unwrap_or(1);
+        Phase::reach(self.parts.iter().map(|part| &part.phase), &(rows.start / square * square..rows.end))
     }
 
     /// A square of pixels reaches into the rows below.

@@ -15,6 +15,9 @@ use crate::network::{Shape, Window};
 /// Channels of a pixel that are computed before they are finished: whole vectors of any kind.
 const TOGETHER: usize = 256;
 
+/// Values that are computed before they are finished.
+const LINE: usize = 4 * TOGETHER;
+
 /// Max pooling; remembers which tap won.
 pub(super) struct MaxPool {
     forward: Ahead,
@@ -118,83 +121,123 @@ impl Job for Forward<'_> {
         let Self { phase, image, row, source, winners, finish } = self;
         let (to, size) = (&finish.to, [source.height, source.width]);
         let whole = phase.whole(source.width);
-        let mut reads = Vec::with_capacity(phase.taps.len());
-        for x in 0..to.width {
+        let (mut reads, mut all) = (Vec::with_capacity(phase.taps.len()), Vec::with_capacity(phase.taps.len()));
+        let mut x = 0;
+        while x < to.width {
             if !whole.contains(&x) || x == whole.start {
                 phase.reads([row, x], size, &mut reads);
+                At::all(&reads, &source, &winners, &mut all);
             }
             let shift = if whole.contains(&x) { (x - whole.start) * phase.stride[1] } else { 0 };
+            let pixels = alike(x, to.width, &whole, to.channels);
             let pixel = (image * to.height + row) * to.width + x;
             // SAFETY: what is read lies on the map.
             unsafe {
                 let from = source.at(image * source.size() + shift).cast_const();
                 let to = winners.at(pixel);
-                let find = Largest { reads: &reads, from, apart: source.pixel, to };
-                finish_pixel::<S>(finish, pixel, find);
+                let steps = [phase.stride[1] * source.pixel, winners.pixel];
+                let find = Largest { reads: &all, from, to, steps };
+                finish_pixels::<S>(finish, pixel, pixels.len(), 1, find);
             }
+            x = pixels.end;
         }
     }
 }
 
-/// What a pixel of a pool's sink is, vector by vector.
+/// What the pixels of a pool's sink are, vector by vector.
 trait Pooled {
-    /// The vector of the channels from `channel`, of which `count` count when it is not `WHOLE`.
+    /// The vector of the channels from `channel`, of which `count` count when it is not `WHOLE`, of the `i`th pixel.
     ///
     /// # Safety
-    /// As [`Simd`]; the channels lie in the maps.
-    unsafe fn vector<S: Simd, const WHOLE: bool>(&self, channel: usize, count: usize) -> S::V;
+    /// As [`Simd`]; pixel and channels lie in the maps.
+    unsafe fn vector<S: Simd, const WHOLE: bool>(&self, i: usize, channel: usize, count: usize) -> S::V;
 }
 
-/// Computes all channels of a pixel.
+/// Columns of a grid that read alike, as far as their values fit the line: those whose taps all lie on the map, or one.
+fn alike(x: usize, width: usize, whole: &Range<usize>, channels: usize) -> Range<usize> {
+    let most = (LINE / channels.clamp(1, TOGETHER).next_multiple_of(16)).max(1);
+    let end = if whole.contains(&x) { whole.end.min(x + most) } else { x + 1 };
+    x..end.min(width)
+}
+
+/// Computes all channels of the pixels of a row, which are `apart`.
 ///
 /// # Safety
-/// As [`Simd`]; the pixel lies in the maps of `finish` and `pooled`.
+/// As [`Simd`]; the pixels lie in the maps of `finish` and `pooled`, and are no more than [`alike`] allows.
 #[inline(always)]
-unsafe fn finish_pixel<S: Simd>(finish: &Finish<'_>, pixel: usize, pooled: impl Pooled) {
-    let mut line = MaybeUninit::<[f32; TOGETHER]>::uninit();
+unsafe fn finish_pixels<S: Simd>(finish: &Finish<'_>, pixel: usize, pixels: usize, apart: usize, pooled: impl Pooled) {
+    let mut line = MaybeUninit::<[f32; LINE]>::uninit();
     let line = line.as_mut_ptr().cast::<f32>();
     let mut channel = 0;
     while channel < finish.to.channels {
         let channels = (finish.to.channels - channel).min(TOGETHER);
-        let mut c = 0;
-        // SAFETY: channels behind the last are neither read nor written; the line holds whole vectors.
+        let step = channels.next_multiple_of(16);
+        // SAFETY: channels behind the last are neither read nor written; the line holds whole vectors of all pixels.
         unsafe {
-            while c + S::LANES <= channels {
-                S::store(line.add(c), pooled.vector::<S, true>(channel + c, S::LANES));
-                c += S::LANES;
+            for i in 0..pixels {
+                let line = line.add(i * step);
+                let mut c = 0;
+                while c + S::LANES <= channels {
+                    S::store(line.add(c), pooled.vector::<S, true>(i, channel + c, S::LANES));
+                    c += S::LANES;
+                }
+                if c < channels {
+                    S::store(line.add(c), pooled.vector::<S, false>(i, channel + c, channels - c));
+                }
             }
-            if c < channels {
-                S::store(line.add(c), pooled.vector::<S, false>(channel + c, channels - c));
-            }
-            finish.block::<S>(Block::row(pixel, 1, channel, channels), line, [0, TOGETHER]);
+            let block = Block { apart, ..Block::row(pixel, pixels, channel, channels) };
+            finish.block::<S>(block, line, [0, step]);
         }
         channel += channels;
     }
 }
 
+/// What a pixel reads.
+struct At {
+    /// Index of the pixel's first value in its map.
+    source: usize,
+    /// The same in the map of the winners.
+    winners: usize,
+    /// Number of the tap, as the winners have it.
+    tap: f32,
+}
+
+impl At {
+    fn all(reads: &[Read], source: &Map, winners: &Map, all: &mut Vec<Self>) {
+        let at = |read: &Read| Self {
+            source: read.pixel * source.pixel,
+            winners: read.pixel * winners.pixel,
+            tap: read.tap as f32,
+        };
+        all.clear();
+        all.extend(reads.iter().map(at));
+    }
+}
+
 /// The largest value of a window; its tap is kept.
 struct Largest<'a> {
-    reads: &'a [Read],
+    reads: &'a [At],
     /// Only formed, where only some rows are in memory.
     from: *const f32,
-    /// Values between two neighbouring pixels there.
-    apart: usize,
     /// Where the tap is kept.
     to: *mut f32,
+    /// Values from one pixel to the next, in the source and where taps are kept.
+    steps: [usize; 2],
 }
 
 impl Pooled for Largest<'_> {
     #[inline(always)]
-    unsafe fn vector<S: Simd, const WHOLE: bool>(&self, channel: usize, count: usize) -> S::V {
+    unsafe fn vector<S: Simd, const WHOLE: bool>(&self, i: usize, channel: usize, count: usize) -> S::V {
+        let from = self.from.wrapping_add(i * self.steps[0] + channel);
         // SAFETY: the caller's.
         unsafe {
             let (mut largest, mut winner) = (S::splat(f32::NEG_INFINITY), S::splat(-1.0));
-            for read in self.reads {
-                let value = load::<S, WHOLE>(self.from.wrapping_add(read.pixel * self.apart + channel), count);
-                winner = S::where_greater(value, largest, S::splat(read.tap as f32), winner);
+            for at in self.reads {
+                let value = load::<S, WHOLE>(from.wrapping_add(at.source), count);
+                winner = S::where_greater(value, largest, S::splat(at.tap), winner);
                 largest = S::where_greater(value, largest, value, largest);
             }
-            let to = self.to.add(channel);
+            let to = self.to.add(i * self.steps[1] + channel);
             if WHOLE {
                 S::store(to, winner)
             } else {
@@ -207,27 +250,27 @@ impl Pooled for Largest<'_> {
 
 /// The gradients of the windows that a pixel won.
 struct Won<'a> {
-    reads: &'a [Read],
+    reads: &'a [At],
     /// As above.
     gradient: *const f32,
-    /// Values between two neighbouring pixels there.
-    apart: usize,
     winners: *const f32,
-    /// The same for the winners.
-    winners_apart: usize,
+    /// Values from what one pixel reads to what the next reads, of the gradient and the winners.
+    steps: [usize; 2],
 }
 
 impl Pooled for Won<'_> {
     #[inline(always)]
-    unsafe fn vector<S: Simd, const WHOLE: bool>(&self, channel: usize, count: usize) -> S::V {
+    unsafe fn vector<S: Simd, const WHOLE: bool>(&self, i: usize, channel: usize, count: usize) -> S::V {
+        let gradient = self.gradient.wrapping_add(i * self.steps[0] + channel);
+        let winners = self.winners.wrapping_add(i * self.steps[1] + channel);
         // SAFETY: the caller's.
         unsafe {
             let zero = S::splat(0.0);
             let mut sum = zero;
-            for read in self.reads {
-                let winner = load::<S, WHOLE>(self.winners.add(read.pixel * self.winners_apart + channel), count);
-                let part = load::<S, WHOLE>(self.gradient.wrapping_add(read.pixel * self.apart + channel), count);
-                sum = S::add(sum, S::where_equal(winner, S::splat(read.tap as f32), part, zero));
+            for at in self.reads {
+                let winner = load::<S, WHOLE>(winners.wrapping_add(at.winners), count);
+                let part = load::<S, WHOLE>(gradient.wrapping_add(at.source), count);
+                sum = S::add(sum, S::where_equal(winner, S::splat(at.tap), part, zero));
             }
             sum
         }
@@ -252,28 +295,26 @@ impl Job for Backward<'_> {
         let Self { phase, image, row, gradient, winners, finish } = self;
         let (to, size) = (&finish.to, [gradient.height, gradient.width]);
         let whole = phase.whole(gradient.width);
-        let mut reads = Vec::with_capacity(phase.taps.len());
-        for x in 0..phase.grid[1] {
+        let (mut reads, mut all) = (Vec::with_capacity(phase.taps.len()), Vec::with_capacity(phase.taps.len()));
+        let mut x = 0;
+        while x < phase.grid[1] {
             if !whole.contains(&x) || x == whole.start {
                 phase.reads([row, x], size, &mut reads);
+                At::all(&reads, &gradient, &winners, &mut all);
             }
             let shift = if whole.contains(&x) { (x - whole.start) * phase.stride[1] } else { 0 };
+            let pixels = alike(x, phase.grid[1], &whole, to.channels);
             let y = phase.start[0] + row * phase.step[0];
             let pixel = (image * to.height + y) * to.width + phase.start[1] + x * phase.step[1];
             // SAFETY: what is read lies on the maps.
             unsafe {
-                finish.prefetch::<S>(pixel + 2 * phase.step[1], 0, to.channels);
                 let first = image * gradient.size() + shift;
                 let (gradient_at, winners_at) = (gradient.at(first).cast_const(), winners.at(first).cast_const());
-                let won = Won {
-                    reads: &reads,
-                    gradient: gradient_at,
-                    apart: gradient.pixel,
-                    winners: winners_at,
-                    winners_apart: winners.pixel,
-                };
-                finish_pixel::<S>(finish, pixel, won);
+                let steps = [gradient.pixel, winners.pixel].map(|pixel| phase.stride[1] * pixel);
+                let won = Won { reads: &all, gradient: gradient_at, winners: winners_at, steps };
+                finish_pixels::<S>(finish, pixel, pixels.len(), phase.step[1], won);
             }
+            x = pixels.end;
         }
     }
 }
