@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use proxygrad::engine::{Engine, EngineError, Forward, Gate, Plan};
+use proxygrad::engine::{Engine, EngineError, Forward, Gate, Plan, Target};
 use proxygrad::maximize::{Limits, Request, Unobserved, maximize};
 use proxygrad::network::{Array, ChannelOrder, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape, Statistics};
 
@@ -37,8 +37,8 @@ impl Engine for Still {
         DType::F32
     }
 
-    fn plan(&self, network: &Arc<Network>, targets: &[NodeId], input: &Shape) -> Result<Box<dyn Plan>, EngineError> {
-        let shapes = targets.iter().map(|&target| &network.node(target).shape).chain([input]);
+    fn plan(&self, network: &Arc<Network>, targets: &[Target], input: &Shape) -> Result<Box<dyn Plan>, EngineError> {
+        let shapes = targets.iter().map(|target| &network.node(target.layer).shape).chain([input]);
         let noise = shapes.map(|shape| Tensor::randn(0f32, 1.0, &shape[..], &Device::Cpu)?.unsqueeze(0));
         let sample = noise.collect::<candle_core::Result<Vec<_>>>()?;
         Ok(Box::new(StillPlan { batch: sample.clone(), sample }))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use candle_core::{Device, Tensor};
-use proxygrad::engine::{Engine, Forward, Gate, Plan};
+use proxygrad::engine::{Engine, Forward, Gate, Plan, Target};
 use proxygrad::network::Network;
 
 use super::noise::Noise;
@@ -37,12 +37,13 @@ impl Ascent {
         let shape = network.shapes_at(&input, &network.below(&[target])).map_err(anyhow::Error::msg)?;
         let shape = &shape[&target];
         let positions = shape.elements() / shape.channels();
-        let first = CHANNEL % shape.channels() * positions;
+        let channel = CHANNEL % shape.channels();
+        let first = channel * positions;
         let mut seed = vec![0.0; shape.elements()];
         seed[first..][..positions].fill(1.0 / positions as f32);
         let dims = [&[batch], &shape[..]].concat();
         let seed = Tensor::from_vec(seed.repeat(batch), dims, &Device::Cpu)?;
-        let plan = engine.plan(network, &[target], &input)?;
+        let plan = engine.plan(network, &[Target::channels(target, [channel])], &input)?;
         Ok(Self { plan, seed, gate })
     }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use clap::Parser;
-use proxygrad::engine::{self, CpuSettings, Engine, Forward, Gate, Plan, Precision, Reference};
+use proxygrad::engine::{self, CpuSettings, Engine, Forward, Gate, Plan, Precision, Reference, Target};
 use proxygrad::network::Network;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -134,7 +134,7 @@ fn check(name: &str, engine: &dyn Engine, images: usize, limits: [f64; 3]) -> an
 }
 
 fn plan(network: &Arc<Network>, engine: &dyn Engine) -> anyhow::Result<Box<dyn Plan>> {
-    Ok(engine.plan(network, network.outputs(), network.input_shape())?)
+    Ok(engine.plan(network, &Target::whole(network.outputs()), network.input_shape())?)
 }
 
 /// Uniform numbers between -2 and 2, `[n, shape]`.

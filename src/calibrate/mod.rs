@@ -18,7 +18,7 @@ pub use folder::images_in;
 use self::photo::Photo;
 use self::record::LayerRun;
 use crate::Invalid;
-use crate::engine::{Engine, EngineError, Forward};
+use crate::engine::{Engine, EngineError, Forward, Target};
 use crate::network::calibration::{Calibration, CalibrationError};
 use crate::network::catalog::ModelError;
 use crate::network::{Model, Network, NodeId};
@@ -114,7 +114,7 @@ pub fn calibrate(
     }
     let ids = layers(network, &options.layers)?;
     let mut runs: Vec<LayerRun> = ids.iter().map(|&id| LayerRun::new(&network.node(id).shape, options.top)).collect();
-    let mut plan = engine.plan(network, &ids, network.input_shape())?;
+    let mut plan = engine.plan(network, &Target::whole(&ids), network.input_shape())?;
     let values: usize = ids.iter().map(|&id| network.node(id).shape.elements()).sum();
     let batch = (MOST_VALUES / values.max(1)).clamp(1, MOST_IMAGES);
     let size = [network.input_shape()[1], network.input_shape()[2]];

@@ -8,8 +8,10 @@ mod cpu;
 mod device;
 mod error;
 mod gate;
+mod narrow;
 mod outline;
 mod reference;
+mod target;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ pub use device::{device, open};
 pub use error::EngineError;
 pub use gate::{Forward, Gate};
 pub use reference::{Precision, Reference};
+pub use target::Target;
 
 use crate::network::{Network, NodeId, Shape};
 
@@ -36,21 +39,22 @@ pub trait Engine: Send + Sync {
     /// Prepares the part of `network` below `targets` for images `[N, C, H, W]` whose `[C,H,W]` is `input`.
     ///
     /// # Errors
-    /// When an operation cannot work at that input size, or the device runs out of memory.
-    fn plan(&self, network: &Arc<Network>, targets: &[NodeId], input: &Shape) -> Result<Box<dyn Plan>, EngineError>;
+    /// When an operation cannot work at that input size, a target has no such channel, or the device runs out of memory.
+    fn plan(&self, network: &Arc<Network>, targets: &[Target], input: &Shape) -> Result<Box<dyn Plan>, EngineError>;
 }
 
 /// A network prepared for one set of target layers and one input size. The batch may differ from call to call; the
 /// result for one image never depends on its neighbours in the batch.
 pub trait Plan: Send {
-    /// Outputs of the target layers for `images` `[N,C,H,W]`, in the order of the targets.
+    /// Outputs of the target layers for `images` `[N,C,H,W]`, in the order of the targets and with all channels, of which
+    /// only those that the target names are sure to be computed.
     ///
     /// # Errors
     /// When `images` has the wrong shape or the device fails.
     fn forward(&mut self, images: &Tensor, forward: Forward) -> Result<Vec<Tensor>, EngineError>;
 
     /// Gradient `[N,C,H,W]` with respect to the images of the last [`Plan::forward`], of the sum of
-    /// `seeds[i] * output[i]` over all targets and values. Activations use the backward rule of `gate`.
+    /// `seeds[i] * output[i]` over all targets and values. Seeds are 0 in channels that their target does not name. Activations use the backward rule of `gate`.
     ///
     /// # Errors
     /// When no forward came before, a seed has the wrong shape, or the device fails.

@@ -12,8 +12,8 @@ use super::scales::{IMAGES, scales};
 use super::scoring::{Aims, Scoring};
 use super::search::Search;
 use super::settings::Settings;
-use crate::engine::{Engine, EngineError, Forward, Gate, Plan};
-use crate::network::{ImageSource, Model, NodeId, Op, Shape};
+use crate::engine::{Engine, EngineError, Forward, Gate, Plan, Target};
+use crate::network::{ImageSource, Model, NodeId, Op, Selection, Shape};
 
 /// A model prepared for the layers that the objectives of some tasks look at.
 pub(super) struct Passes<'a> {
@@ -48,6 +48,16 @@ fn layers<'a>(
     names.map(layer).collect()
 }
 
+/// The channels of a layer that the objectives of some tasks look at; none are named where one looks at all.
+fn channels(tasks: &[Task], layer: &str) -> Option<BTreeSet<usize>> {
+    let units = tasks.iter().flat_map(|task| &task.objective.terms).map(|term| &term.unit);
+    let channel = |selection: &Selection| match *selection {
+        Selection::Channel { channel, .. } | Selection::Neuron { channel, .. } => Some(channel),
+        _ => None,
+    };
+    units.filter(|unit| unit.layer == layer).map(|unit| channel(&unit.selection)).collect()
+}
+
 impl<'a> Passes<'a> {
     pub(super) fn new(
         engine: &'a dyn Engine,
@@ -72,7 +82,12 @@ impl<'a> Passes<'a> {
         let pixels = Pixels::new(&model.preprocessing, engine.device(), engine.dtype())?;
         let relative = settings.gates().any(|gate| gate.relative == Some(true));
         let scales = relative.then(|| scales(engine, model, &ids, image, &pixels)).transpose()?;
-        let plan = engine.plan(network, &ids, &input)?;
+        let target = |(&layer, &name): (&NodeId, &&str)| {
+            let compared = settings.diversity.as_ref().is_some_and(|diversity| diversity.layer == name);
+            Target { layer, channels: if compared { None } else { channels(tasks, name) } }
+        };
+        let targets: Vec<Target> = ids.iter().zip(&layers).map(target).collect();
+        let plan = engine.plan(network, &targets, &input)?;
         let shapes = network.shapes_at(&input, &below).map_err(EngineError::Mismatch)?;
         Ok(Self {
             engine,

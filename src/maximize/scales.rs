@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::pixels::Pixels;
 use super::run::MaximizeError;
 use super::start::normal;
-use crate::engine::{Engine, Forward};
+use crate::engine::{Engine, Forward, Target};
 use crate::network::{Model, Network, NodeId, Op, Shape};
 
 /// Images that are looked at, one after the other.
@@ -41,7 +41,7 @@ pub(super) fn scales(
     let mut squares: BTreeMap<NodeId, (f64, usize)> = BTreeMap::new();
     let mut plan = match sources.is_empty() {
         true => None,
-        false => Some(engine.plan(network, &sources, &Shape::from(image))?),
+        false => Some(engine.plan(network, &Target::whole(&sources), &Shape::from(image))?),
     };
     for number in 0..IMAGES {
         let input = pixels.to_input(&noise(number, image, engine)?)?;

@@ -50,6 +50,15 @@ impl Array {
         self.data.is_empty()
     }
 
+    /// Some of the entries of the first axis, in the order given.
+    pub(crate) fn rows(&self, entries: &[usize]) -> Self {
+        let size: usize = self.shape[1..].iter().product();
+        let data: Vec<f32> =
+            entries.iter().flat_map(|&entry| &self.data[entry * size..(entry + 1) * size]).copied().collect();
+        let shape = [&[entries.len()], &self.shape[1..]].concat();
+        Self { shape, data: data.into() }
+    }
+
     /// The same values under another shape of equal size.
     ///
     /// # Errors

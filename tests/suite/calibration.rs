@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use proxygrad::calibrate::{CalibrateError, Options, calibrate, images_in, write};
-use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference};
+use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference, Target};
 use proxygrad::maximize::{Limits, NaturalMissing, Request, Unobserved, maximize};
 use proxygrad::network::Model;
 use proxygrad::network::calibration::{Calibration, cut};
@@ -64,7 +64,8 @@ fn a_calibration_holds_the_scores_of_its_images() {
     // The kept images are shown to another engine.
     let network = &model.network;
     let targets = ["layer1/Relu_1", "logits"].map(|layer| network.find(layer).unwrap());
-    let mut plan = Reference::new(Device::Cpu, DType::F64).plan(network, &targets, network.input_shape()).unwrap();
+    let mut plan =
+        Reference::new(Device::Cpu, DType::F64).plan(network, &Target::whole(&targets), network.input_shape()).unwrap();
     let kept = data.path().join("models").join(MODEL).join(Calibration::FOLDER);
     let (scale, shift) = model.preprocessing.affine()[0];
     let mut outputs = Vec::new();

@@ -117,7 +117,8 @@ fn the_gradient_is_the_true_one_of_the_delivered_image() {
     let x = pixels(outcome, 3);
     let network = &model.network;
     let logits = network.find("logits").unwrap();
-    let mut plan = Reference::new(Device::Cpu, DType::F64).plan(network, &[logits], network.input_shape()).unwrap();
+    let mut plan =
+        Reference::new(Device::Cpu, DType::F64).plan(network, &[logits.into()], network.input_shape()).unwrap();
     let input: Vec<f64> = (0..3).flat_map(|c| &x[(2 - c) * 154..][..154]).map(|p| (p - 0.5) / 0.25).collect();
     plan.forward(&Tensor::from_vec(input, (1, 3, 14, 11), &Device::Cpu).unwrap(), Forward::Original).unwrap();
     let mut seed = vec![0f64; 5];

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use candle_core::{DType, Device, Tensor};
 use image::{ImageBuffer, ImageFormat, Rgb, RgbImage};
-use proxygrad::engine::{Engine, Forward, Reference};
+use proxygrad::engine::{Engine, Forward, Reference, Target};
 use proxygrad::maximize::{Limits, Request, Unobserved, maximize};
 use proxygrad::network::Model;
 use serde_json::{Value, json};
@@ -39,7 +39,8 @@ fn values(model: &Model, layer: &str, image: &RgbImage) -> Vec<Vec<f64>> {
     }
     let network = &model.network;
     let target = [network.find(layer).unwrap()];
-    let mut plan = Reference::new(Device::Cpu, DType::F64).plan(network, &target, network.input_shape()).unwrap();
+    let mut plan =
+        Reference::new(Device::Cpu, DType::F64).plan(network, &Target::whole(&target), network.input_shape()).unwrap();
     let input = Tensor::from_vec(input, (1, 3, 12, 10), &Device::Cpu).unwrap();
     let output = plan.forward(&input, Forward::Original).unwrap()[0].get(0).unwrap();
     let channels = output.dim(0).unwrap();

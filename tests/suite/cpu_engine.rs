@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Gate, Instructions, Plan, Reference};
+use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Gate, Instructions, Plan, Reference, Target};
 use proxygrad::network::{Activation, Array, Binary, Conv, Network, Op, Padding, Window};
 
 use crate::networks::{classifier, rng, uniform};
@@ -55,7 +55,7 @@ fn plans(cpu: &Cpu, network: &Arc<Network>, targets: &[&str]) -> [Box<dyn Plan>;
     let targets: Vec<_> = targets.iter().map(|name| network.find(name).unwrap()).collect();
     let reference = Reference::new(Device::Cpu, DType::F64);
     let engines: [&dyn Engine; 2] = [cpu, &reference];
-    engines.map(|engine| engine.plan(network, &targets, network.input_shape()).unwrap())
+    engines.map(|engine| engine.plan(network, &Target::whole(&targets), network.input_shape()).unwrap())
 }
 
 /// Compares outputs and all gates on a batch.
@@ -233,7 +233,7 @@ fn results_do_not_depend_on_threads_or_batch() {
     let target = network.find("logits").unwrap();
     let results = |threads: usize, batch: usize| {
         let settings = CpuSettings { threads: NonZeroUsize::new(threads), ..CpuSettings::default() };
-        let mut plan = Cpu::new(&settings).unwrap().plan(&network, &[target], network.input_shape()).unwrap();
+        let mut plan = Cpu::new(&settings).unwrap().plan(&network, &[target.into()], network.input_shape()).unwrap();
         let images = images(&network, 7).narrow(0, 0, batch).unwrap();
         let outputs = plan.forward(&images, Forward::Original).unwrap();
         let gradient = plan.backward(&[outputs[0].ones_like().unwrap()], Gate::Proxy { slope: 0.3 }).unwrap();

@@ -13,7 +13,7 @@ fn gated(activation: Activation, z: &[&[f32]], g: &[&[f32]], gate: Gate) -> Vec<
     let target = network.push("target", Op::Activation(activation), &[Network::INPUT]).unwrap();
     let shape = network.input_shape().clone();
     let engine = Reference::new(Device::Cpu, DType::F32);
-    let mut plan = engine.plan(&Arc::new(network), &[target], &shape).unwrap();
+    let mut plan = engine.plan(&Arc::new(network), &[target.into()], &shape).unwrap();
     let tensor = |rows: &[&[f32]]| Tensor::from_slice(&rows.concat(), (batch, 1, 1, width), &Device::Cpu).unwrap();
     plan.forward(&tensor(z), Forward::Original).unwrap();
     let gradient = plan.backward(&[tensor(g)], gate).unwrap();
@@ -93,7 +93,7 @@ fn true_proxy_is_the_plain_gradient_of_the_leaky_copy() {
     let second = network.push("second", relu, &[moved]).unwrap();
     let shape = network.input_shape().clone();
     let engine = Reference::new(Device::Cpu, DType::F64);
-    let mut plan = engine.plan(&Arc::new(network), &[second], &shape).unwrap();
+    let mut plan = engine.plan(&Arc::new(network), &[second.into()], &shape).unwrap();
     let image = Tensor::new(&[-1f64], &Device::Cpu).unwrap().reshape((1, 1, 1, 1)).unwrap();
     let one = image.ones_like().unwrap();
     let slope = 0.5;

@@ -36,7 +36,7 @@ fn check(name: &str, network: Network, target: &str) {
     const BATCH: usize = 2;
     let shape = network.input_shape().clone();
     let target = network.find(target).unwrap();
-    let mut plan = reference().plan(&Arc::new(network), &[target], &shape).unwrap();
+    let mut plan = reference().plan(&Arc::new(network), &[target.into()], &shape).unwrap();
     let mut rng = rng(7);
     let x: Vec<f64> = uniform(&mut rng, BATCH * shape.elements()).into_iter().map(|v| 2.0 * f64::from(v)).collect();
     let output = plan.forward(&tensor(&x, BATCH, &shape), Forward::Original).unwrap().remove(0);
@@ -90,7 +90,7 @@ fn tensors_agree_with_the_definitions_for_every_activation_and_gate() {
     for activation in activations() {
         let mut network = Network::new(3, 1, per_channel);
         let target = network.push("target", Op::Activation(activation.clone()), &[Network::INPUT]).unwrap();
-        let mut plan = reference().plan(&Arc::new(network), &[target], &shape).unwrap();
+        let mut plan = reference().plan(&Arc::new(network), &[target.into()], &shape).unwrap();
         let images = tensor(&all, 1, &shape);
         let close = |what: &str, found: Vec<f64>, expected: &dyn Fn(f64, usize) -> f64| {
             for (i, found) in found.into_iter().enumerate() {

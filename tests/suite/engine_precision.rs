@@ -24,7 +24,7 @@ fn run(precision: Precision) -> [Tensor; 2] {
     let values = uniform(&mut rng(17), 3 * shape.elements());
     let images = Tensor::from_vec(values, (3, shape[0], shape[1], shape[2]), &Device::Cpu).unwrap();
     let engine = Reference::new(Device::Cpu, DType::F32).with_precision(precision);
-    let mut plan = engine.plan(&network, &[network.find("logits").unwrap()], &shape).unwrap();
+    let mut plan = engine.plan(&network, &[network.find("logits").unwrap().into()], &shape).unwrap();
     let logits = plan.forward(&images, Forward::Original).unwrap().remove(0);
     let gradient = plan.backward(&[logits.ones_like().unwrap()], Gate::Identity).unwrap();
     for tensor in [&logits, &gradient] {

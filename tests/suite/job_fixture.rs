@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
-use proxygrad::engine::{Engine, EngineError, Forward, Gate, Plan, Reference};
+use proxygrad::engine::{Engine, EngineError, Forward, Gate, Plan, Reference, Target};
 use proxygrad::jobs::{
     Claim, Idempotency, Job, JobState, NewJob, Store, StoreConfig, SubmitError, Submitted, Subscription, Update,
 };
@@ -214,7 +214,7 @@ impl Engine for Scripted {
         self.engine.dtype()
     }
 
-    fn plan(&self, network: &Arc<Network>, targets: &[NodeId], input: &Shape) -> Result<Box<dyn Plan>, EngineError> {
+    fn plan(&self, network: &Arc<Network>, targets: &[Target], input: &Shape) -> Result<Box<dyn Plan>, EngineError> {
         let plan = self.engine.plan(network, targets, input)?;
         Ok(Box::new(ScriptedPlan { plan, script: Arc::clone(&self.script) }))
     }

@@ -7,6 +7,7 @@ mod architectures;
 mod calibration;
 mod catalog;
 mod certificates;
+mod channels;
 mod client_images;
 mod cpu_engine;
 mod engine_gates;

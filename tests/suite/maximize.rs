@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference};
+use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference, Target};
 use proxygrad::maximize::{Limits, Observer, Outcome, Point, Request, Resolved, Unobserved, Warning, maximize};
 use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Preprocessing, Statistics};
 
@@ -95,7 +95,8 @@ fn the_score_is_that_of_the_delivered_png() {
     let outcomes = run(&model, request);
     let network = &model.network;
     let targets = ["logits", "relu"].map(|layer| network.find(layer).unwrap());
-    let mut plan = Reference::new(Device::Cpu, DType::F64).plan(network, &targets, network.input_shape()).unwrap();
+    let mut plan =
+        Reference::new(Device::Cpu, DType::F64).plan(network, &Target::whole(&targets), network.input_shape()).unwrap();
     for (i, outcome) in outcomes.iter().enumerate() {
         let png = image::load_from_memory(&outcome.png).unwrap().to_rgb8();
         assert_eq!(png.dimensions(), (10, 12), "width and height");

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference};
+use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference, Target};
 use proxygrad::network::onnx::{ImportOptions, Imported, import, import_with};
 use proxygrad::network::{NodeId, Shape};
 
@@ -50,7 +50,7 @@ fn compare(imported: &Imported, image: &Tensor, targets: &[(NodeId, &Tensor)]) -
     let mut faults = Vec::new();
     for (name, engine) in engines() {
         let outputs = engine
-            .plan(&network, &ids, &Shape::from(image_size(image)))
+            .plan(&network, &Target::whole(&ids), &Shape::from(image_size(image)))
             .and_then(|mut plan| plan.forward(image, Forward::Original));
         match outputs {
             Ok(outputs) => {
@@ -178,7 +178,7 @@ fn fashion_resnet8() {
         let position = imported.tensor_names.iter().position(|name| name.as_deref() == Some(tensor)).unwrap();
         let network = Arc::new(imported.network.clone());
         for (name, engine) in engines() {
-            let mut plan = engine.plan(&network, &[NodeId(position)], network.input_shape()).unwrap();
+            let mut plan = engine.plan(&network, &[NodeId(position).into()], network.input_shape()).unwrap();
             let found = plan.forward(&tensors["input"], Forward::Original).unwrap().remove(0);
             // Of the inner layers only every 16th channel is stored.
             let step = if tensor == "logits" { 1 } else { 16 };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use proxygrad::engine::{Engine, Forward, Reference};
+use proxygrad::engine::{Engine, Forward, Reference, Target};
 use proxygrad::network::catalog::{Models, ModelsConfig};
 
 fn floats(path: &Path) -> Option<Vec<f32>> {
@@ -26,7 +26,7 @@ fn pulled_models_compute_what_another_runtime_computes() {
         let shape = model.network.input_shape();
         let image = Tensor::from_vec(input, (1, shape[0], shape[1], shape[2]), &Device::Cpu).unwrap();
         let engine = Reference::new(Device::Cpu, DType::F32);
-        let mut plan = engine.plan(&model.network, model.network.outputs(), shape).unwrap();
+        let mut plan = engine.plan(&model.network, &Target::whole(model.network.outputs()), shape).unwrap();
         let found = plan.forward(&image, Forward::Original).unwrap().remove(0).flatten_all().unwrap();
         let found = found.to_vec1::<f32>().unwrap();
         assert_eq!(found.len(), expected.len());

@@ -33,7 +33,7 @@ fn gradients_reach_the_receptive_field_and_nothing_else() {
     for target in [stem, wide, pool, sum] {
         let [channels, height, width] = network.node(target).shape.feature_map().unwrap();
         let mut plan =
-            Reference::new(Device::Cpu, DType::F64).plan(&network, &[target], network.input_shape()).unwrap();
+            Reference::new(Device::Cpu, DType::F64).plan(&network, &[target.into()], network.input_shape()).unwrap();
         plan.forward(&image, Forward::Original).unwrap();
         for (y, x) in [(0, 0), (height / 2, width / 2), (height - 1, width - 1), (1, width - 2)] {
             let mut seed = vec![0f64; channels * height * width];

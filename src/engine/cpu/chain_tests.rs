@@ -92,12 +92,12 @@ fn plan(network: &Arc<Network>, target: NodeId, set: Instructions, threads: usiz
         CpuSettings { instructions: Some(set), threads: NonZeroUsize::new(threads), ..CpuSettings::default() };
     let mut cpu = Cpu::new(&settings).unwrap();
     cpu.limits = limits;
-    cpu.plan(network, &[target], network.input_shape()).unwrap()
+    cpu.plan(network, &[target.into()], network.input_shape()).unwrap()
 }
 
 /// Steps and tasks of each chain that is walked in bands.
 fn chains(network: &Network, target: NodeId, limits: Limits) -> Vec<usize> {
-    let outline = Outline::new(network, &[target], network.input_shape()).unwrap();
+    let outline = Outline::new(network, &[target.into()], network.input_shape()).unwrap();
     let methods = Methods::estimate(network, &outline);
     let layout = Layout { lanes: 8, threads: 2 };
     let program = Program::new(network, &outline, layout, &methods, &Kernels::default(), limits).unwrap();

@@ -63,8 +63,8 @@ use self::simple::Plain;
 use self::team::{Member, Threads};
 use self::tune::Tuner;
 use super::outline::Outline;
-use super::{Engine, EngineError, Forward, Gate, Plan};
-use crate::network::{Network, NodeId, Op, Reduce, Shape};
+use super::{Engine, EngineError, Forward, Gate, Plan, Target};
+use crate::network::{Network, Op, Reduce, Shape};
 
 /// Bytes of a common second-level cache, of which blocks of work take their part.
 const L2: usize = 1 << 20;
@@ -136,7 +136,7 @@ impl Engine for Cpu {
         DType::F32
     }
 
-    fn plan(&self, network: &Arc<Network>, targets: &[NodeId], input: &Shape) -> Result<Box<dyn Plan>, EngineError> {
+    fn plan(&self, network: &Arc<Network>, targets: &[Target], input: &Shape) -> Result<Box<dyn Plan>, EngineError> {
         let outline = Outline::new(network, targets, input)?;
         let mut methods = Methods::estimate(network, &outline);
         if let Some(tuner) = &self.tuner {

@@ -17,7 +17,7 @@ use super::sides::Sides;
 use super::simd::Instructions;
 use super::team::{Member, Threads};
 use super::{Ahead, Back, GROUP, Heading, Site};
-use crate::engine::outline::Outline;
+use crate::engine::outline::{Aimed, Outline};
 use crate::engine::{EngineError, Forward, Gate, Plan, StepTime};
 use crate::network::{Network, NodeId, Shape};
 
@@ -176,7 +176,7 @@ impl CpuPlan {
         let (bases, scratch) = (self.bases(batch, record), self.scratch());
         let shared = Shared::of(&mut self.shared);
         let outputs: Vec<Shared> = outputs.iter_mut().map(|output| Shared(output.as_mut_ptr())).collect();
-        let Self { threads, program, instructions, clock, .. } = self;
+        let Self { threads, program, instructions, outline, clock, .. } = self;
         threads.run(|member| {
             let (scratch, shared) = (scratch[member.index()].pointer(), shared.pointer());
             let site = Site { member, instructions: *instructions, scratch, shared };
@@ -186,18 +186,19 @@ impl CpuPlan {
                     let image = &program.values[0];
                     let size = image.shape.elements();
                     let part = &images[base.first * size..(base.first + base.images) * size];
-                    load(member, part.as_ptr(), base.map(image.place, &image.shape));
+                    let to = base.map(image.place, &image.shape);
+                    load(member, part.as_ptr(), Picked::all(to), to);
                     laps.lap(Network::INPUT);
                 }
                 for chain in &program.ahead {
                     program.walk(chain, &site, base, forward);
                     laps.lap(program.steps[chain.range.end - 1].node);
                 }
-                for (&target, &output) in program.targets.iter().zip(&outputs) {
-                    let value = &program.values[target];
+                for ((&value, target), &output) in program.targets.iter().zip(&outline.targets).zip(&outputs) {
+                    let value = &program.values[value];
                     // SAFETY: the output holds the values of the whole batch.
-                    let to = unsafe { output.pointer().add(base.first * value.shape.elements()) };
-                    store(member, base.map(value.place, &value.shape), to);
+                    let to = unsafe { output.pointer().add(base.first * target.shape.elements()) };
+                    store(member, base.map(value.place, &value.shape), Picked::of(target), to);
                     laps.lap(Network::INPUT);
                 }
             }
@@ -222,7 +223,7 @@ impl Program {
     }
 
     /// Tasks that are walked together.
-    fn walk_back(&self, chain: &Chain, site: &Site<'_>, base: &Base, seeds: &[&[f32]], gate: Gate) {
+    fn walk_back(&self, chain: &Chain, site: &Site<'_>, base: &Base, seeds: &[Seed<'_>], gate: Gate) {
         let tasks = &self.tasks[chain.range.clone()];
         let one_by_one = || tasks.iter().for_each(|task| self.backward(task, site, base, seeds, gate));
         let (Some(bands), Some(Task::Kernel { gradient, step, .. })) = (&chain.bands, tasks.first()) else {
@@ -302,7 +303,7 @@ impl Program {
         self.steps[s].memory.map(|offset| unsafe { base.kept.add(offset * base.capacity) })
     }
 
-    fn backward(&self, task: &Task, site: &Site<'_>, base: &Base, seeds: &[&[f32]], gate: Gate) {
+    fn backward(&self, task: &Task, site: &Site<'_>, base: &Base, seeds: &[Seed<'_>], gate: Gate) {
         let sink = task.sink();
         let value = &self.values[sink.value];
         let knees = value.knees.filter(|_| sink.complete && gate == Gate::Redirect);
@@ -342,15 +343,13 @@ impl Program {
     }
 
     /// One contribution under two gates: that of activations that stand on their own, and that of the sink.
-    fn contribute(&self, task: &Task, site: &Site<'_>, base: &Base, seeds: &[&[f32]], [gate, fused]: [Gate; 2]) {
+    fn contribute(&self, task: &Task, site: &Site<'_>, base: &Base, seeds: &[Seed<'_>], [gate, fused]: [Gate; 2]) {
         let sink = task.sink();
         let value = &self.values[sink.value];
         let finish = self.sink(sink, base, fused);
         match task {
             Task::Seed { target, .. } => {
-                let size = value.shape.elements();
-                let seed = &seeds[*target][base.first * size..(base.first + base.images) * size];
-                self.seed(site, seed, sink, base, &finish);
+                self.seed(site, seeds[*target].of(base), sink, base, &finish);
             }
             Task::Kernel { step, input, gradient, .. } => {
                 let Some(kernel) = &self.steps[*step].kernel else { return };
@@ -380,21 +379,23 @@ impl Program {
     }
 
     /// Brings a seed into memory order, adds what is there already, and gates the sum.
-    fn seed(&self, site: &Site<'_>, seed: &[f32], sink: &Sink, base: &Base, finish: &Finish<'_>) {
+    fn seed(&self, site: &Site<'_>, seed: Seed<'_>, sink: &Sink, base: &Base, finish: &Finish<'_>) {
         let member = site.member;
         let value = &self.values[sink.value];
         let to = finish.to;
         match sink.add {
             // A second target with the same value.
             Some(_) => member.each(1, |_| {
-                let [channels, size] = [to.channels, to.size()];
-                for (i, &x) in seed.iter().enumerate() {
-                    let (image, rest) = (i / (channels * size), i % (channels * size));
-                    // SAFETY: the position lies in the map, and this is the only piece.
-                    unsafe { *to.at(image * size + rest % size).add(rest / size) += x };
+                let size = to.size();
+                for (image, c) in (0..to.images).flat_map(|image| (0..to.channels).map(move |c| (image, c))) {
+                    let start = (image * seed.picked.channels + seed.picked.at(c)) * size;
+                    for (i, &x) in seed.values[start..start + size].iter().enumerate() {
+                        // SAFETY: the position lies in the map, and this is the only piece.
+                        unsafe { *to.at(image * size + i).add(c) += x };
+                    }
                 }
             }),
-            None => load(member, seed.as_ptr(), to),
+            None => load(member, seed.values.as_ptr(), seed.picked, to),
         }
         if sink.complete && value.knees.is_some() && !matches!(finish.gate, Gated::Open) {
             let whole = Finish { add: None, ..*finish };
@@ -424,13 +425,56 @@ impl Program {
     }
 }
 
+/// Where the channels of a map lie among those of a layer.
+#[derive(Clone, Copy)]
+struct Picked<'a> {
+    /// Channels of the layer.
+    channels: usize,
+    /// Those that the map holds; all of them where none are named.
+    kept: Option<&'a [usize]>,
+}
+
+impl<'a> Picked<'a> {
+    fn of(target: &'a Aimed) -> Self {
+        Self { channels: pixel(&target.shape), kept: target.kept.as_deref() }
+    }
+
+    fn all(map: Map) -> Self {
+        Self { channels: map.channels, kept: None }
+    }
+
+    fn at(&self, channel: usize) -> usize {
+        self.kept.map_or(channel, |kept| kept[channel])
+    }
+}
+
+/// The seeds of a target, row-major `[N,C,H,W]`.
+#[derive(Clone, Copy)]
+struct Seed<'a> {
+    values: &'a [f32],
+    /// Values of an image.
+    image: usize,
+    picked: Picked<'a>,
+}
+
+impl<'a> Seed<'a> {
+    fn new(values: &'a [f32], target: &'a Aimed) -> Self {
+        Self { values, image: target.shape.elements(), picked: Picked::of(target) }
+    }
+
+    /// Those of a group's images.
+    fn of(&self, base: &Base) -> Self {
+        Self { values: &self.values[base.first * self.image..(base.first + base.images) * self.image], ..*self }
+    }
+}
+
 /// Row-major values `[N,C,H,W]` into a map.
-fn load(member: &Member<'_>, from: *const f32, to: Map) {
+fn load(member: &Member<'_>, from: *const f32, picked: Picked<'_>, to: Map) {
     let from = Shared(from.cast_mut());
     member.each(to.images * to.height, |row| {
         let (image, y) = (row / to.height, row % to.height);
         for c in 0..to.channels {
-            let start = (image * to.channels + c) * to.size() + y * to.width;
+            let start = (image * picked.channels + picked.at(c)) * to.size() + y * to.width;
             for x in 0..to.width {
                 // SAFETY: the position lies in both; no two pieces write the same row.
                 unsafe { *to.at(row * to.width + x).add(c) = *from.pointer().add(start + x) };
@@ -440,11 +484,11 @@ fn load(member: &Member<'_>, from: *const f32, to: Map) {
 }
 
 /// A map to row-major values `[N,C,H,W]`.
-fn store(member: &Member<'_>, from: Map, to: *mut f32) {
+fn store(member: &Member<'_>, from: Map, picked: Picked<'_>, to: *mut f32) {
     member.each(from.images * from.height, |row| {
         let (image, y) = (row / from.height, row % from.height);
         for c in 0..from.channels {
-            let start = (image * from.channels + c) * from.size() + y * from.width;
+            let start = (image * picked.channels + picked.at(c)) * from.size() + y * from.width;
             for x in 0..from.width {
                 // SAFETY: the position lies in both; no two pieces write the same row.
                 unsafe { *to.add(start + x) = *from.at(row * from.width + x).add(c) };
@@ -472,7 +516,7 @@ impl Plan for CpuPlan {
         let batch = images.dims()[0];
         self.reserve(batch);
         let record = self.last.is_some_and(|last| last.recorded);
-        let shapes: Vec<Shape> = self.outline.target_shapes().cloned().collect();
+        let shapes: Vec<Shape> = self.outline.targets.iter().map(|target| target.shape.clone()).collect();
         let mut outputs: Vec<Vec<f32>> = shapes.iter().map(|shape| vec![0.0; batch * shape.elements()]).collect();
         with_values(images, |images| self.walk(batch, forward, record, Some(images), &mut outputs))?;
         let tensor = |(data, shape): (Vec<f32>, &Shape)| {
@@ -494,12 +538,13 @@ impl Plan for CpuPlan {
             self.walk(last.batch, last.forward, true, None, &mut []);
         }
         let seeds = seeds.iter().map(|seed| with_values(seed, <[f32]>::to_vec)).collect::<Result<Vec<_>, _>>()?;
-        let seeds: Vec<&[f32]> = seeds.iter().map(Vec::as_slice).collect();
         let size = self.outline.input.elements();
         let mut data = vec![0.0; last.batch * size];
         let (bases, scratch) = (self.bases(last.batch, soft), self.scratch());
         let (to, shared) = (Shared(data.as_mut_ptr()), Shared::of(&mut self.shared));
         let Self { threads, program, instructions, outline, clock, .. } = self;
+        let seeds: Vec<Seed<'_>> =
+            seeds.iter().zip(&outline.targets).map(|(values, target)| Seed::new(values, target)).collect();
         threads.run(|member| {
             let (scratch, shared) = (scratch[member.index()].pointer(), shared.pointer());
             let site = Site { member, instructions: *instructions, scratch, shared };
@@ -513,7 +558,8 @@ impl Plan for CpuPlan {
                 if let Some(gradient) = program.gradient {
                     // SAFETY: the gradient holds the values of the whole batch.
                     let to = unsafe { to.pointer().add(base.first * size) };
-                    store(member, base.map(gradient, &outline.input), to);
+                    let gradient = base.map(gradient, &outline.input);
+                    store(member, gradient, Picked::all(gradient), to);
                     laps.lap(Network::INPUT);
                 }
             }

@@ -248,7 +248,7 @@ fn fuse(
     kernels: &Kernels,
 ) -> Result<Fused, EngineError> {
     let nodes = &outline.nodes;
-    let op = |node: usize| &network.node(nodes[node].id).op;
+    let op = |node: usize| nodes[node].op(network);
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (n, node) in nodes.iter().enumerate() {
         for &input in &node.inputs {
@@ -257,7 +257,7 @@ fn fuse(
     }
     // The one node that reads another, when nobody else looks at it.
     let only_reader = |node: usize| match readers[node].as_slice() {
-        &[reader] if !outline.targets.contains(&node) => Some(reader),
+        &[reader] if !outline.is_target(node) => Some(reader),
         _ => None,
     };
     let mut absorbed = vec![false; nodes.len()];
@@ -272,13 +272,17 @@ fn fuse(
         let mut shapes: Vec<Shape> = inputs.iter().map(|&shape| shape.clone()).collect();
         shapes.push(nodes[n].shape.clone());
         let key = (nodes[n].id, shapes, chosen);
-        let known = kernels.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let is_shelved = nodes[n].narrowed.is_none();
+        let shelf = || kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = if is_shelved { shelf().get(&key).cloned() } else { None };
         let kernel = match known {
             Some(kernel) => kernel,
             None => {
                 let made = kernel(op(n), &inputs, &nodes[n].shape, layout, chosen).map_err(EngineError::Mismatch)?;
                 let Some(made) = made else { continue };
-                kernels.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&made));
+                if is_shelved {
+                    shelf().insert(key, Arc::clone(&made));
+                }
                 made
             }
         };
@@ -324,7 +328,7 @@ fn fuse(
         shape: nodes[node].shape.clone(),
         knees: knees.filter(|_| nodes[node].depends),
         depends: nodes[node].depends,
-        is_target: outline.targets.contains(&node),
+        is_target: outline.is_target(node),
         within: None,
     };
     let mut drafts = vec![draft(0, None)];
@@ -335,7 +339,7 @@ fn fuse(
         step.residual = residual.map(|node| value_of[node]);
         steps.push(step);
     }
-    Ok((steps, drafts, outline.targets.iter().map(|&target| value_of[target]).collect()))
+    Ok((steps, drafts, outline.targets.iter().map(|target| value_of[target.node]).collect()))
 }
 
 /// How often steps read a value.

@@ -22,8 +22,8 @@ use candle_core::{DType, Device, Result, Tensor};
 
 pub use precision::Precision;
 
-use super::outline::Outline;
-use super::{Engine, EngineError, Forward, Gate, Plan, scale_of};
+use super::outline::{Aimed, Outline};
+use super::{Engine, EngineError, Forward, Gate, Plan, Target, scale_of};
 use crate::network::{Network, NodeId, Op, Shape};
 
 /// The reference engine on one device.
@@ -76,13 +76,13 @@ impl Engine for Reference {
     fn plan(
         &self,
         network: &Arc<Network>,
-        targets: &[NodeId],
+        targets: &[Target],
         input: &Shape,
     ) -> std::result::Result<Box<dyn Plan>, EngineError> {
         let outline = Outline::new(network, targets, input)?;
         let mut steps = Vec::with_capacity(outline.nodes.len());
         for node in &outline.nodes {
-            let op = &network.node(node.id).op;
+            let op = node.op(network);
             let operation = self.operation(op, &outline.input_shapes(node), &node.shape)?;
             let constant = match op {
                 Op::Constant(array) => Some(self.tensor(array.data(), &batched(array.shape()))?),
@@ -90,7 +90,15 @@ impl Engine for Reference {
             };
             steps.push(Step { operation, constant, scale: 1.0 });
         }
-        Ok(Box::new(ReferencePlan { steps, outline, values: Vec::new() }))
+        let picks = outline.targets.iter().map(|target| {
+            let index = |kept: &Vec<usize>| {
+                let kept: Vec<u32> = kept.iter().map(|&channel| channel as u32).collect();
+                Tensor::new(kept, &self.device)
+            };
+            target.kept.as_ref().map(index).transpose()
+        });
+        let picks = picks.collect::<Result<Vec<_>>>()?;
+        Ok(Box::new(ReferencePlan { steps, outline, picks, values: Vec::new() }))
     }
 }
 
@@ -153,6 +161,8 @@ struct ReferencePlan {
     /// One per node of the outline.
     steps: Vec<Step>,
     outline: Outline,
+    /// The channels that each target's node holds, where it holds only some.
+    picks: Vec<Option<Tensor>>,
     /// Outputs of all steps in the last forward pass.
     values: Vec<Tensor>,
 }
@@ -170,15 +180,25 @@ impl Plan for ReferencePlan {
             });
         }
         self.values = values;
-        Ok(self.outline.targets.iter().map(|&i| self.values[i].clone()).collect())
+        let output = |(target, pick): (&Aimed, &Option<Tensor>)| {
+            let values = &self.values[target.node];
+            let Some(pick) = pick else { return Ok(values.clone()) };
+            let whole = [&[values.dims()[0]], &target.shape[..]].concat();
+            Ok(Tensor::zeros(whole, values.dtype(), values.device())?.index_add(pick, &values.contiguous()?, 1)?)
+        };
+        self.outline.targets.iter().zip(&self.picks).map(output).collect()
     }
 
     fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> std::result::Result<Tensor, EngineError> {
         let batch = self.values.first().map_or(0, |images| images.dims()[0]);
         self.outline.check_seeds(seeds, batch)?;
         let mut gradients: Vec<Option<Tensor>> = vec![None; self.steps.len()];
-        for (&target, seed) in self.outline.targets.iter().zip(seeds) {
-            accumulate(&mut gradients[target], seed.clone())?;
+        for ((target, pick), seed) in self.outline.targets.iter().zip(&self.picks).zip(seeds) {
+            let seed = match pick {
+                Some(pick) => seed.contiguous()?.index_select(pick, 1)?,
+                None => seed.clone(),
+            };
+            accumulate(&mut gradients[target.node], seed)?;
         }
         let nodes = &self.outline.nodes;
         for (i, (step, node)) in self.steps.iter().zip(nodes).enumerate().rev() {

@@ -164,7 +164,7 @@ fn symmetric(rng: &mut impl Rng) -> f32 {
 fn values(network: &Network, images: &[Vec<u8>], engine: &dyn Engine) -> Result<Vec<f32>, EngineError> {
     let output = network.find(OUTPUT).ok_or_else(|| EngineError::Mismatch("the toy has no output".into()))?;
     let input = network.input_shape();
-    let mut plan = engine.plan(&Arc::new(network.clone()), &[output], input)?;
+    let mut plan = engine.plan(&Arc::new(network.clone()), &[output.into()], input)?;
     let mut values = Vec::with_capacity(images.len());
     for images in images.chunks(4096) {
         let pixels: Vec<f32> = images.concat().into_iter().map(|level| f32::from(level) / 127.5 - 1.0).collect();
