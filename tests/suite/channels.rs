@@ -8,6 +8,7 @@ use proxygrad::network::{Activation, Array, Axis, Binary, Network, NodeId, Op, P
 
 use crate::networks::{array, conv, rng, same, uniform};
 use crate::operations;
+use crate::tensors::values;
 
 const GATES: [Gate; 5] =
     [Gate::Plain, Gate::Proxy { slope: 0.3 }, Gate::Redirect, Gate::Soft { temperature: 0.5 }, Gate::Identity];
@@ -22,10 +23,6 @@ fn random(seed: u64, dims: &[usize], channels: &[usize], dtype: DType) -> Tensor
         }
     }
     Tensor::from_vec(values, dims, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
-}
-
-fn values(tensor: &Tensor) -> Vec<f64> {
-    tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
 }
 
 /// The values of some channels, and whether all others are zero.

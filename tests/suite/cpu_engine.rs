@@ -10,6 +10,7 @@ use proxygrad::network::{Activation, Array, Binary, Conv, Network, Op, Padding, 
 
 use crate::networks::{classifier, rng, uniform};
 use crate::operations;
+use crate::tensors::values;
 
 const GATES: [Gate; 6] = [
     Gate::Plain,
@@ -37,10 +38,6 @@ fn images(network: &Network, batch: usize) -> Tensor {
     let mut dims = vec![batch];
     dims.extend_from_slice(network.input_shape());
     Tensor::from_vec(values, dims, &Device::Cpu).unwrap()
-}
-
-fn values(tensor: &Tensor) -> Vec<f64> {
-    tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
 }
 
 /// Largest difference, relative to the largest magnitude.

@@ -9,6 +9,7 @@ use rand::RngExt;
 
 use crate::networks::{classifier, rng, uniform};
 use crate::operations::{self, activations};
+use crate::tensors::values;
 
 const CPU: Device = Device::Cpu;
 
@@ -20,10 +21,6 @@ fn tensor(values: &[f64], batch: usize, shape: &Shape) -> Tensor {
     let mut dims = vec![batch];
     dims.extend_from_slice(shape);
     Tensor::from_slice(values, dims, &CPU).unwrap()
-}
-
-fn values(tensor: &Tensor) -> Vec<f64> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

@@ -39,5 +39,6 @@ mod pulled_models;
 mod receptive_field;
 mod search;
 mod study;
+mod tensors;
 mod worker;
 mod worker_studies;

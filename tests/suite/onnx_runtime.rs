@@ -8,6 +8,8 @@ use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference, Target};
 use proxygrad::network::onnx::{ImportOptions, Imported, import, import_with};
 use proxygrad::network::{NodeId, Shape};
 
+use crate::tensors::values;
+
 /// Largest difference that is allowed, relative to the largest magnitude.
 const TOLERANCE: f64 = 1e-4;
 
@@ -21,10 +23,6 @@ fn engines() -> [(&'static str, Box<dyn Engine>); 2] {
         ("reference", Box::new(Reference::new(Device::Cpu, DType::F32))),
         ("cpu", Box::new(Cpu::new(&CpuSettings::default()).unwrap())),
     ]
-}
-
-fn values(tensor: &Tensor) -> Vec<f64> {
-    tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
 }
 
 /// Why `found` is not `expected`.
