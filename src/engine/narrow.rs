@@ -7,11 +7,13 @@ use crate::network::{Activation, Axis, Conv, Network, Op, Shape};
 /// Leaves out all channels of a target but `kept`, down to the layer that makes channels of channels. Nothing happens
 /// where somebody else reads what is between, where channels are not told apart, or where most are kept anyway. Gives
 /// whether they were left out.
+///
+/// `targets` are those of all the plan, this one among them.
 pub(super) fn narrow(
     network: &Network,
     nodes: &mut [Outlined],
     target: usize,
-    others: &[usize],
+    targets: &[usize],
     kept: &[usize],
 ) -> bool {
     if kept.is_empty() || 2 * kept.len() > nodes[target].shape.channels() {
@@ -21,10 +23,13 @@ pub(super) fn narrow(
     let mut at = target;
     loop {
         let readers = nodes.iter().flat_map(|node| &node.inputs).filter(|&&input| input == at).count();
-        if readers != path.len().min(2) - 1 || others.contains(&at) {
+        let aims = targets.iter().filter(|&&other| other == at).count();
+        // The target is only looked at, once, and what is before it only read, by the one behind it.
+        if (aims, readers) != (if at == target { (1, 0) } else { (0, 1) }) {
             return false;
         }
-        match Passage::of(nodes[at].op(network), nodes[at].inputs.first().map(|&i| &nodes[i].shape), &nodes[at].shape) {
+        let input = nodes[at].inputs.first().map(|&input| &nodes[input].shape);
+        match Passage::of(nodes[at].op(network), input, &nodes[at].shape) {
             Passage::Closed => return false,
             Passage::Source => break,
             Passage::Open => at = nodes[at].inputs[0],

@@ -59,16 +59,15 @@ impl Outline {
         }
         let places: Vec<usize> = targets.iter().filter_map(|target| slot(&target.layer)).collect();
         let mut aimed = Vec::with_capacity(targets.len());
-        for (t, (&node, target)) in places.iter().zip(targets).enumerate() {
+        for (&node, target) in places.iter().zip(targets) {
             let (shape, mut kept) = (nodes[node].shape.clone(), None);
             if let Some(channels) = &target.channels {
                 if let Some(beyond) = channels.iter().find(|&&channel| channel >= shape.channels()) {
                     let why = format!("channel {beyond} of a layer with {} channels", shape.channels());
                     return Err(EngineError::Mismatch(why));
                 }
-                let others = [&places[..t], &places[t + 1..]].concat();
                 let channels: Vec<usize> = channels.iter().copied().collect();
-                kept = narrow(network, &mut nodes, node, &others, &channels).then_some(channels);
+                kept = narrow(network, &mut nodes, node, &places, &channels).then_some(channels);
             }
             aimed.push(Aimed { node, shape, kept });
         }

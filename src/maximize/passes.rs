@@ -82,11 +82,11 @@ impl<'a> Passes<'a> {
         let pixels = Pixels::new(&model.preprocessing, engine.device(), engine.dtype())?;
         let relative = settings.gates().any(|gate| gate.relative == Some(true));
         let scales = relative.then(|| scales(engine, model, &ids, image, &pixels)).transpose()?;
-        let target = |(&layer, &name): (&NodeId, &&str)| {
-            let compared = settings.diversity.as_ref().is_some_and(|diversity| diversity.layer == name);
-            Target { layer, channels: if compared { None } else { channels(tasks, name) } }
+        let target = |(t, (&layer, &name)): (usize, (&NodeId, &&str))| {
+            let is_compared = penalty.as_ref().is_some_and(|penalty| penalty.target == t);
+            Target { layer, channels: if is_compared { None } else { channels(tasks, name) } }
         };
-        let targets: Vec<Target> = ids.iter().zip(&layers).map(target).collect();
+        let targets: Vec<Target> = ids.iter().zip(&layers).enumerate().map(target).collect();
         let plan = engine.plan(network, &targets, &input)?;
         let shapes = network.shapes_at(&input, &below).map_err(EngineError::Mismatch)?;
         Ok(Self {

@@ -122,10 +122,12 @@ impl Job for Row<'_> {
         // SAFETY: groups of pixels only between the borders, where all read alike.
         unsafe {
             for x in (0..whole.start).chain(whole.end..width) {
-                phase.reads([self.row, x], size, &mut reads);
+                reads.clear();
+                reads.extend(phase.reads([self.row, x], size));
                 self.pixels::<S, 1, 4>(x, &reads, 0);
             }
-            phase.reads([self.row, whole.start], size, &mut reads);
+            reads.clear();
+            reads.extend(phase.reads([self.row, whole.start], size));
             let mut x = whole.start;
             while x < whole.end {
                 let shift = (x - whole.start) * phase.stride[1];

@@ -516,15 +516,15 @@ impl Plan for CpuPlan {
         let batch = images.dims()[0];
         self.reserve(batch);
         let record = self.last.is_some_and(|last| last.recorded);
-        let shapes: Vec<Shape> = self.outline.targets.iter().map(|target| target.shape.clone()).collect();
-        let mut outputs: Vec<Vec<f32>> = shapes.iter().map(|shape| vec![0.0; batch * shape.elements()]).collect();
+        let zeros = |target: &Aimed| vec![0.0; batch * target.shape.elements()];
+        let mut outputs: Vec<Vec<f32>> = self.outline.targets.iter().map(zeros).collect();
         with_values(images, |images| self.walk(batch, forward, record, Some(images), &mut outputs))?;
-        let tensor = |(data, shape): (Vec<f32>, &Shape)| {
+        let tensor = |(data, target): (Vec<f32>, &Aimed)| {
             let mut dims = vec![batch];
-            dims.extend_from_slice(shape);
+            dims.extend_from_slice(&target.shape);
             Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
         };
-        outputs.into_iter().zip(&shapes).map(tensor).collect()
+        outputs.into_iter().zip(&self.outline.targets).map(tensor).collect()
     }
 
     fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> Result<Tensor, EngineError> {

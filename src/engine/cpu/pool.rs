@@ -8,7 +8,7 @@ use super::bands::{Band, row_by_row};
 use super::finish::{Block, Finish, load};
 use super::map::Map;
 use super::simd::{Job, Simd};
-use super::taps::{Phase, Read};
+use super::taps::Phase;
 use super::{Banded, Heading, Kernel, Site};
 use crate::network::{Shape, Window};
 
@@ -119,14 +119,13 @@ impl Job for Forward<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self { phase, image, row, source, winners, finish } = self;
-        let (to, size) = (&finish.to, [source.height, source.width]);
+        let to = &finish.to;
         let whole = phase.whole(source.width);
-        let (mut reads, mut all) = (Vec::with_capacity(phase.taps.len()), Vec::with_capacity(phase.taps.len()));
+        let mut reads = Vec::with_capacity(phase.taps.len());
         let mut x = 0;
         while x < to.width {
             if !whole.contains(&x) || x == whole.start {
-                phase.reads([row, x], size, &mut reads);
-                At::all(&reads, &source, &winners, &mut all);
+                At::all(phase, [row, x], &source, &winners, &mut reads);
             }
             let shift = if whole.contains(&x) { (x - whole.start) * phase.stride[1] } else { 0 };
             let pixels = alike(x, to.width, &whole, to.channels);
@@ -136,7 +135,7 @@ impl Job for Forward<'_> {
                 let from = source.at(image * source.size() + shift).cast_const();
                 let to = winners.at(pixel);
                 let steps = [phase.stride[1] * source.pixel, winners.pixel];
-                let find = Largest { reads: &all, from, to, steps };
+                let find = Largest { reads: &reads, from, to, steps };
                 finish_pixels::<S>(finish, pixel, pixels.len(), 1, find);
             }
             x = pixels.end;
@@ -153,9 +152,14 @@ trait Pooled {
     unsafe fn vector<S: Simd, const WHOLE: bool>(&self, i: usize, channel: usize, count: usize) -> S::V;
 }
 
+/// Values of so many channels in whole vectors of any kind.
+fn padded(channels: usize) -> usize {
+    channels.next_multiple_of(16)
+}
+
 /// Columns of a grid that read alike, as far as their values fit the line: those whose taps all lie on the map, or one.
 fn alike(x: usize, width: usize, whole: &Range<usize>, channels: usize) -> Range<usize> {
-    let most = (LINE / channels.clamp(1, TOGETHER).next_multiple_of(16)).max(1);
+    let most = LINE / padded(channels.clamp(1, TOGETHER));
     let end = if whole.contains(&x) { whole.end.min(x + most) } else { x + 1 };
     x..end.min(width)
 }
@@ -171,7 +175,7 @@ unsafe fn finish_pixels<S: Simd>(finish: &Finish<'_>, pixel: usize, pixels: usiz
     let mut channel = 0;
     while channel < finish.to.channels {
         let channels = (finish.to.channels - channel).min(TOGETHER);
-        let step = channels.next_multiple_of(16);
+        let step = padded(channels);
         // SAFETY: channels behind the last are neither read nor written; the line holds whole vectors of all pixels.
         unsafe {
             for i in 0..pixels {
@@ -203,14 +207,14 @@ struct At {
 }
 
 impl At {
-    fn all(reads: &[Read], source: &Map, winners: &Map, all: &mut Vec<Self>) {
-        let at = |read: &Read| Self {
+    /// All that a pixel of the grid reads.
+    fn all(phase: &Phase, at: [usize; 2], source: &Map, winners: &Map, all: &mut Vec<Self>) {
+        all.clear();
+        all.extend(phase.reads(at, [source.height, source.width]).map(|read| Self {
             source: read.pixel * source.pixel,
             winners: read.pixel * winners.pixel,
             tap: read.tap as f32,
-        };
-        all.clear();
-        all.extend(reads.iter().map(at));
+        }));
     }
 }
 
@@ -293,14 +297,13 @@ impl Job for Backward<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self { phase, image, row, gradient, winners, finish } = self;
-        let (to, size) = (&finish.to, [gradient.height, gradient.width]);
+        let to = &finish.to;
         let whole = phase.whole(gradient.width);
-        let (mut reads, mut all) = (Vec::with_capacity(phase.taps.len()), Vec::with_capacity(phase.taps.len()));
+        let mut reads = Vec::with_capacity(phase.taps.len());
         let mut x = 0;
         while x < phase.grid[1] {
             if !whole.contains(&x) || x == whole.start {
-                phase.reads([row, x], size, &mut reads);
-                At::all(&reads, &gradient, &winners, &mut all);
+                At::all(phase, [row, x], &gradient, &winners, &mut reads);
             }
             let shift = if whole.contains(&x) { (x - whole.start) * phase.stride[1] } else { 0 };
             let pixels = alike(x, phase.grid[1], &whole, to.channels);
@@ -311,7 +314,7 @@ impl Job for Backward<'_> {
                 let first = image * gradient.size() + shift;
                 let (gradient_at, winners_at) = (gradient.at(first).cast_const(), winners.at(first).cast_const());
                 let steps = [gradient.pixel, winners.pixel].map(|pixel| phase.stride[1] * pixel);
-                let won = Won { reads: &all, gradient: gradient_at, winners: winners_at, steps };
+                let won = Won { reads: &reads, gradient: gradient_at, winners: winners_at, steps };
                 finish_pixels::<S>(finish, pixel, pixels.len(), phase.step[1], won);
             }
             x = pixels.end;

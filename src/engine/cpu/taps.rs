@@ -134,13 +134,12 @@ impl Phase {
     }
 
     /// What a pixel of the grid reads from a map of height and width `size`.
-    pub(super) fn reads(&self, [row, column]: [usize; 2], size: [usize; 2], reads: &mut Vec<Read>) {
-        reads.clear();
-        reads.extend(self.taps.iter().filter_map(|tap| {
+    pub(super) fn reads(&self, [row, column]: [usize; 2], size: [usize; 2]) -> impl Iterator<Item = Read> {
+        self.taps.iter().filter_map(move |tap| {
             let y = self.source(0, row, tap, size[0])?;
             let x = self.source(1, column, tap, size[1])?;
             Some(Read { pixel: y * size[1] + x, tap: tap.index })
-        }));
+        })
     }
 
     /// The columns of the grid whose taps all lie on a map of width `width`: they read the same, shifted by the stride.
