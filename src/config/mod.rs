@@ -135,7 +135,7 @@ pub struct CpuOptions {
     #[arg(help_heading = "CPU engine")]
     pub instructions: InstructionSet,
 
-    /// Measure at a model's first use which way of computing its 3x3 convolutions is the fastest, and keep the answers in
+    /// Measure at a model's first use which way of computing its convolutions is the fastest, and keep the answers in
     /// the data directory. Which way is taken shows in a result's last digits.
     #[arg(long, env = "PROXYGRAD_AUTOTUNE", value_name = "BOOL", default_value_t = false)]
     #[arg(help_heading = "CPU engine")]

@@ -249,7 +249,8 @@ fn measured_methods_compute_the_same_and_are_kept() {
     let settings = CpuSettings { tuning: Some(path.clone()), ..CpuSettings::default() };
     compare(&Cpu::new(&settings).unwrap(), "measured", residual(), &["logits"], 2);
     let kept = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(kept.matches("conv3x3").count(), 3, "20 to 20, 36 to 36 and 36 to 40 channels: {kept}");
+    assert_eq!(kept.matches("conv3x3").count(), 4, "20 to 20, 20 to 36, 36 to 36 and 36 to 40 channels: {kept}");
+    assert_eq!(kept.matches("conv7x7").count(), 1, "the stem: {kept}");
     compare(&Cpu::new(&settings).unwrap(), "read", residual(), &["logits"], 2);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
     std::fs::write(&path, "not json").unwrap();

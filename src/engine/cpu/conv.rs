@@ -26,7 +26,7 @@ enum Direction {
     Direct(Direct),
 }
 
-/// A way to compute a 3x3 convolution of stride 1.
+/// A way to compute a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub(super) enum Method {
     /// Multiply-adds as they are written.
@@ -37,24 +37,17 @@ pub(super) enum Method {
 
 impl Method {
     /// Those that a convolution can be computed by; all give the same values within f32's precision.
-    pub(super) fn all(conv: &network::Conv) -> &'static [Self] {
-        if winograd::fits(conv) && !depthwise::fits(conv) {
-            &[Self::Winograd(Size::Four), Self::Winograd(Size::Two), Self::Direct]
-        } else {
-            &[Self::Direct]
-        }
+    pub(super) fn all(conv: &network::Conv) -> Vec<Self> {
+        let sizes = if depthwise::fits(conv) { &[] } else { winograd::sizes(conv) };
+        sizes.iter().map(|&size| Self::Winograd(size)).chain([Self::Direct]).collect()
     }
 
-    /// The likely fastest without a measurement, for maps of height and width `size`.
-    pub(super) fn estimate(conv: &network::Conv, size: [usize; 2]) -> Self {
-        if Self::all(conv).len() == 1 {
+    /// The likely fastest without a measurement, for maps of these heights and widths before and behind the convolution.
+    pub(super) fn estimate(conv: &network::Conv, heading: Heading, [inside, outside]: [[usize; 2]; 2]) -> Self {
+        if depthwise::fits(conv) {
             return Self::Direct;
         }
-        // Few channels do not pay for the transforms.
-        match conv.in_channels().min(conv.out_channels()) {
-            0..8 => Self::Direct,
-            _ => Self::Winograd(Size::fewest_products(size)),
-        }
+        winograd::estimate(conv, heading, inside, outside).map_or(Self::Direct, Self::Winograd)
     }
 }
 
@@ -83,14 +76,17 @@ impl Conv {
             (Direction::Pointwise(forward), Direction::Pointwise(backward))
         } else {
             let forward = match ahead {
-                Method::Direct => Direction::Direct(Direct::forward(conv, inside, outside, layout)),
-                Method::Winograd(size) => Direction::Winograd(Winograd::forward(conv, size, lanes)),
+                Method::Direct => None,
+                Method::Winograd(size) => Winograd::forward(conv, size, layout).map(Direction::Winograd),
             };
             let backward = match back {
-                Method::Direct => Direction::Direct(Direct::backward(conv, inside, outside, layout)),
-                Method::Winograd(size) => Direction::Winograd(Winograd::backward(conv, size, lanes)),
+                Method::Direct => None,
+                Method::Winograd(size) => Winograd::backward(conv, size, layout).map(Direction::Winograd),
             };
-            (forward, backward)
+            let direct = || Direction::Direct(Direct::forward(conv, inside, outside, layout));
+            let forward = forward.unwrap_or_else(direct);
+            let direct = || Direction::Direct(Direct::backward(conv, inside, outside, layout));
+            (forward, backward.unwrap_or_else(direct))
         };
         let octets = conv.groups == 1 || depthwise::fits(conv) || filters.outputs.is_multiple_of(OCTET);
         Self { forward, backward, bias: conv.bias.clone(), octets }

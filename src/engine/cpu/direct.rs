@@ -10,8 +10,9 @@ use super::bands::Band;
 use super::finish::{Block as Finished, Finish};
 use super::map::Map;
 use super::simd::{Job, Simd};
+use super::square::Square;
 use super::taps::Phase;
-use super::tile::{Panels, Run, SUMS, cut, product};
+use super::tile::{Panels, Prefetch, Run, SUMS, Totals, cut, product};
 use super::{Banded, L2, Layout, Site};
 use crate::network;
 
@@ -51,7 +52,7 @@ struct Block {
 }
 
 /// Most channels for which the phases of a strided backward pass share one product: they fill a vector together.
-const SCATTERED: usize = 4;
+pub(super) const SCATTERED: usize = 4;
 
 impl Direct {
     /// The forward direction, from maps of height and width `inside` to maps of `outside`.
@@ -59,7 +60,7 @@ impl Direct {
         conv: &network::Conv,
         inside: [usize; 2],
         outside: [usize; 2],
-        Layout { lanes, threads }: Layout,
+        Layout { lanes, threads, .. }: Layout,
     ) -> Self {
         let filters = Filters::new(conv);
         let part = |group: usize| {
@@ -81,7 +82,7 @@ impl Direct {
         conv: &network::Conv,
         inside: [usize; 2],
         outside: [usize; 2],
-        Layout { lanes, threads }: Layout,
+        Layout { lanes, threads, .. }: Layout,
     ) -> Self {
         let filters = Filters::new(conv);
         let phases = || Phase::backward(&conv.window, inside);
@@ -331,11 +332,22 @@ impl Job for Piece<'_> {
                             let to = [phase.start[0] + y * phase.step[0], phase.start[1] + x * phase.step[1]];
                             self.finish.prefetch::<S>(self.pixel(to), part.to[0] + panel.first, panel.columns);
                         }
-                        product::<S>([right - left, panel.vectors], &part.runs, row, step, weights, sums, false);
+                        let next = Prefetch::of::<S>(weights, panel.vectors);
+                        product::<S>(
+                            [right - left, panel.vectors],
+                            &part.runs,
+                            row,
+                            step,
+                            weights,
+                            next,
+                            Totals { sums, on: false },
+                        );
                         let step = panel.vectors * S::LANES;
                         if part.scattered {
+                            let square = Square { step: phase.step, channels: part.to[1] };
                             for x in left..right {
-                                self.scatter::<S>(y, x, panel.first, sums.add((x - left) * step), panel.columns);
+                                let (image, sums) = (self.image, sums.add((x - left) * step));
+                                square.scatter::<S>(self.finish, image, [y, x], panel.first, sums, panel.columns);
                             }
                         } else {
                             let to = [phase.start[0] + y * phase.step[0], phase.start[1] + left * phase.step[1]];
@@ -356,42 +368,6 @@ impl Piece<'_> {
     fn pixel(&self, [y, x]: [usize; 2]) -> usize {
         let to = &self.finish.to;
         (self.image * to.height + y) * to.width + x
-    }
-
-    /// Hands on the sums of a square of pixels, of which some columns are given.
-    ///
-    /// # Safety
-    /// As [`Finish::row`].
-    #[inline(always)]
-    unsafe fn scatter<S: Simd>(&self, y: usize, x: usize, first: usize, sums: *const f32, columns: usize) {
-        let (phase, channels) = (&self.part.phase, self.part.to[1]);
-        let to = &self.finish.to;
-        let line = phase.step[1] * channels;
-        if self.finish.is_plain() && to.pixel == channels && columns == phase.step[0] * line && line <= S::LANES {
-            // Pixels of one row of the square touch in memory.
-            let count = (to.width - x * phase.step[1]).min(phase.step[1]) * channels;
-            for i in 0..phase.step[0].min(to.height - y * phase.step[0]) {
-                let pixel = self.pixel([y * phase.step[0] + i, x * phase.step[1]]);
-                // SAFETY: whole pixels of the map; the sums are followed by more memory of this thread.
-                unsafe { S::store_some(to.at(pixel), S::load(sums.add(i * line)), count) };
-            }
-            return;
-        }
-        let mut column = 0;
-        while column < columns {
-            let (square, channel) = ((first + column) / channels, (first + column) % channels);
-            let count = (channels - channel).min(columns - column);
-            let to = [y * phase.step[0] + square / phase.step[1], x * phase.step[1] + square % phase.step[1]];
-            if to[0] < self.finish.to.height && to[1] < self.finish.to.width {
-                let mut line = [0.0; 16];
-                // SAFETY: `count` is at most `SCATTERED`, `sums` has `columns` values.
-                unsafe {
-                    std::ptr::copy_nonoverlapping(sums.add(column), line.as_mut_ptr(), count);
-                    self.finish.row::<S>(self.pixel(to), self.part.to[0] + channel, line.as_ptr(), count);
-                }
-            }
-            column += count;
-        }
     }
 
     /// Copies the block's source rows behind the sums, with zeros where the window leaves the map.

@@ -118,18 +118,18 @@ impl<'a> Finish<'a> {
         }
     }
 
-    /// Asks for what [`Finish::row`] will read.
+    /// Asks for what [`Finish::row`] will read and write.
     ///
     /// # Safety
     /// As [`Simd`].
     #[inline(always)]
     pub(super) unsafe fn prefetch<S: Simd>(&self, pixel: usize, channel: usize, count: usize) {
-        let reads = self.add.is_some() || !matches!(self.gate, Gated::Open);
         let mut c = channel;
-        while reads && c < channel + count {
+        while c < channel + count {
             // SAFETY: only asked for, wherever it lies.
             unsafe {
                 let at = |map: &Map| map.data.wrapping_add(pixel * map.pixel + c).cast_const();
+                S::prefetch(at(&self.to));
                 if let Some(add) = &self.add {
                     S::prefetch(at(add));
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::Heading;
 use super::conv::Method;
 use crate::engine::outline::Outline;
 use crate::network::{Network, NodeId, Op};
@@ -15,8 +16,9 @@ impl Methods {
     pub(super) fn estimate(network: &Network, outline: &Outline) -> Self {
         let choice = |node: &crate::engine::outline::Outlined| {
             let Op::Conv(conv) = &network.node(node.id).op else { return None };
-            let size = [node.shape[1], node.shape[2]];
-            Some((node.id, [Method::estimate(conv, size); 2]))
+            let input = outline.input_shapes(node)[0];
+            let sizes = [[input[1], input[2]], [node.shape[1], node.shape[2]]];
+            Some((node.id, [Heading::Forward, Heading::Backward].map(|heading| Method::estimate(conv, heading, sizes))))
         };
         Self(outline.nodes.iter().filter_map(choice).collect())
     }

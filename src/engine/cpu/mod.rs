@@ -32,6 +32,7 @@ mod shelf;
 mod sides;
 mod simd;
 mod simple;
+mod square;
 mod taps;
 mod team;
 mod tile;
@@ -68,6 +69,9 @@ use crate::network::{Network, Op, Reduce, Shape};
 
 /// Bytes of a common second-level cache, of which blocks of work take their part.
 const L2: usize = 1 << 20;
+
+/// See [`Layout::heavy`].
+const HEAVY: usize = 2 << 20;
 
 /// Most images that run through the network together: enough for deep layers to use their weights more than once, few
 /// enough for the maps of early layers to stay in the cache.
@@ -123,7 +127,7 @@ impl Cpu {
     }
 
     fn layout(&self) -> Layout {
-        Layout { lanes: self.instructions.lanes(), threads: self.threads.count() }
+        Layout { lanes: self.instructions.lanes(), threads: self.threads.count(), heavy: HEAVY }
     }
 }
 
@@ -153,6 +157,8 @@ impl Engine for Cpu {
 struct Layout {
     lanes: usize,
     threads: usize,
+    /// Bytes of transformed weights from which on they are transformed anew at every use: reading them takes longer.
+    heavy: usize,
 }
 
 /// Where a kernel runs.

@@ -7,7 +7,7 @@ use super::bands::Band;
 use super::finish::{Block, Finish};
 use super::map::Map;
 use super::simd::{Job, Simd};
-use super::tile::{Panels, Run, SUMS, cut, product};
+use super::tile::{Panels, Prefetch, Run, SUMS, Totals, cut, product};
 use super::{Banded, L2, Site};
 
 /// One in how many channels is few.
@@ -140,7 +140,16 @@ impl Job for Piece<'_> {
                     for r in 0..count {
                         self.finish.prefetch::<S>(first + r, panel.first, panel.columns);
                     }
-                    product::<S>([count, panel.vectors], runs, from, self.source.pixel, to, self.sums, false);
+                    let next = Prefetch::of::<S>(to, panel.vectors);
+                    product::<S>(
+                        [count, panel.vectors],
+                        runs,
+                        from,
+                        self.source.pixel,
+                        to,
+                        next,
+                        Totals { sums: self.sums, on: false },
+                    );
                     let block = Block::row(first, count, panel.first, panel.columns);
                     self.finish.block::<S>(block, self.sums, [0, panel.vectors * S::LANES]);
                 }

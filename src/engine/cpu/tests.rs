@@ -72,7 +72,11 @@ fn random_conv(rng: &mut impl Rng, winograd: bool) -> (network::Conv, Shape) {
     let (mut groups, mut inputs, mut outputs) = (1, up_to(40), up_to(70));
     let mut window = Window::new([up_to(5), up_to(5)]);
     if winograd {
-        window.kernel = [3, 3];
+        window.stride = [up_to(2); 2];
+        // Two to four taps of each phase.
+        let mut side = || if window.stride[0] == 1 { up_to(3) + 1 } else { up_to(6) + 2 };
+        window.kernel = [side(); 2];
+        inputs = if up_to(2) == 1 { up_to(3) } else { inputs };
     } else {
         window.stride = [up_to(3), up_to(3)];
         window.dilation = [up_to(2), up_to(2)];
@@ -142,9 +146,11 @@ fn check(seed: u64, winograd: bool, set: Instructions) {
     let mut given: Vec<u8> =
         (0..bytes(skipped + input[0], images, [input[1], input[2]])).map(|_| rng.random()).collect();
     let given = Sides::new(given.as_mut_ptr(), skipped + input[0], &knees).slice(skipped);
-    let layout = Layout { lanes: set.lanes(), threads: 2 };
+    // Weights that are transformed at every use, or once.
+    let heavy = if rng.random() { 0 } else { usize::MAX };
+    let layout = Layout { lanes: set.lanes(), threads: 2, heavy };
     let places = |shape: [usize; 3]| (shape[0], shape[1], shape[2]);
-    for &method in Method::all(&conv) {
+    for method in Method::all(&conv) {
         let kernel = Conv::new(&conv, &input, &output, layout, [method, method]);
         let sizes = [[input[1], input[2]], size];
         let (mut y, mut dx) = (Maps::new(images, outside, 7), Maps::new(images, inside, 1));

@@ -4,8 +4,32 @@
 use super::map::Buffer;
 use super::simd::{Job, Simd};
 
-/// Values that weights are asked for ahead of their use.
-const AHEAD: usize = 1024;
+/// What a product asks for while it runs: some values further at every step of its sums.
+#[derive(Clone, Copy)]
+pub(super) struct Prefetch {
+    pub(super) from: *const f32,
+    pub(super) pace: usize,
+}
+
+/// Where the sums of a product go.
+#[derive(Clone, Copy)]
+pub(super) struct Totals {
+    /// `[rows, vectors * lanes]`.
+    pub(super) sums: *mut f32,
+    /// Whether the product is added to the sums so far.
+    pub(super) on: bool,
+}
+
+impl Prefetch {
+    /// Values that weights are asked for ahead of their use.
+    const DISTANCE: usize = 1024;
+
+    /// The rows of `vectors` vectors that follow weights `b` which are read in order.
+    #[inline(always)]
+    pub(super) fn of<S: Simd>(b: *const f32, vectors: usize) -> Self {
+        Self { from: b.wrapping_add(Self::DISTANCE), pace: vectors * S::LANES }
+    }
+}
 
 /// Most values of a tile's sums: 14 rows of two vectors of 16.
 pub(super) const SUMS: usize = 14 * 32;
@@ -101,16 +125,16 @@ pub(super) unsafe fn product<S: Simd>(
     a: *const f32,
     step: usize,
     b: *const f32,
-    sums: *mut f32,
-    on: bool,
+    prefetch: Prefetch,
+    to: Totals,
 ) {
     macro_rules! dispatch {
         ($($count:literal)*) => {
             match (rows, vectors) {
                 // SAFETY: the caller's.
-                $(($count, 1) => unsafe { S::call(Tile::<'_, $count, 1> { runs, a, step, b, sums, on }) },)*
+                $(($count, 1) => unsafe { S::call(Tile::<'_, $count, 1> { runs, a, step, b, prefetch, to }) },)*
                 // SAFETY: the caller's.
-                $(($count, 2) => unsafe { S::call(Tile::<'_, $count, 2> { runs, a, step, b, sums, on }) },)*
+                $(($count, 2) => unsafe { S::call(Tile::<'_, $count, 2> { runs, a, step, b, prefetch, to }) },)*
                 _ => debug_assert!(false, "a tile of {rows} x {vectors}"),
             }
         };
@@ -127,8 +151,8 @@ struct Tile<'a, const ROWS: usize, const VECTORS: usize> {
     a: *const f32,
     step: usize,
     b: *const f32,
-    sums: *mut f32,
-    on: bool,
+    prefetch: Prefetch,
+    to: Totals,
 }
 
 impl<const ROWS: usize, const VECTORS: usize> Job for Tile<'_, ROWS, VECTORS> {
@@ -138,7 +162,8 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tile<'_, ROWS, VECTORS> {
     unsafe fn run<S: Simd>(self) {
         // SAFETY: all accesses are those that `product` documents.
         unsafe {
-            let Self { runs, a, step, mut b, sums, on } = self;
+            let Self { runs, a, step, mut b, prefetch: Prefetch { from: mut next, pace }, to } = self;
+            let Totals { sums, on } = to;
             let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
             if on {
                 for (r, total) in totals.iter_mut().enumerate() {
@@ -150,11 +175,12 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tile<'_, ROWS, VECTORS> {
             for run in runs {
                 let mut a = a.offset(run.offset);
                 b = b.add(run.skipped * VECTORS * S::LANES);
+                next = next.wrapping_add(run.skipped * pace);
                 for _ in 0..run.count {
                     let mut weights = [S::splat(0.0); VECTORS];
                     for (v, weight) in weights.iter_mut().enumerate() {
                         *weight = S::load(b.add(v * S::LANES));
-                        S::prefetch(b.wrapping_add(AHEAD + v * S::LANES));
+                        S::prefetch(next.wrapping_add(v * S::LANES));
                     }
                     for (r, total) in totals.iter_mut().enumerate() {
                         let value = S::splat(*a.add(r * step));
@@ -164,6 +190,7 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tile<'_, ROWS, VECTORS> {
                     }
                     a = a.add(1);
                     b = b.add(VECTORS * S::LANES);
+                    next = next.wrapping_add(pace);
                 }
             }
             for (r, total) in totals.iter().enumerate() {

@@ -14,7 +14,7 @@ use super::map::{Buffer, Map, Shared};
 use super::methods::Methods;
 use super::simd::Instructions;
 use super::team::Threads;
-use super::{Ahead, Back, Kernel, Layout, Site};
+use super::{Ahead, Back, HEAVY, Kernel, Layout, Site};
 use crate::engine::outline::Outline;
 use crate::engine::{Forward, Gate};
 use crate::network::{self, Network, Op, Shape};
@@ -94,8 +94,10 @@ impl Tuner {
 /// What a measurement holds for.
 fn key(conv: &network::Conv, input: &Shape, instructions: Instructions, threads: usize) -> String {
     let padding = (conv.window.before(), conv.window.after());
+    let [height, width] = conv.window.kernel;
+    let [down, right] = conv.window.stride;
     format!(
-        "conv3x3 {input} to {} channels, padding {padding:?}, {instructions:?}, {threads} threads",
+        "conv{height}x{width} {input} to {} channels, stride {down}x{right}, padding {padding:?}, {instructions:?}, {threads} threads",
         conv.out_channels()
     )
 }
@@ -108,7 +110,7 @@ fn measure(
     threads: &Arc<Threads>,
     instructions: Instructions,
 ) -> [Method; 2] {
-    let layout = Layout { lanes: instructions.lanes(), threads: threads.count() };
+    let layout = Layout { lanes: instructions.lanes(), threads: threads.count(), heavy: HEAVY };
     let (mut from, mut to) = (Buffer::new(input.elements()), Buffer::new(output.elements()));
     let map = |buffer: &mut Buffer, shape: &Shape| {
         let data = buffer.values_mut().as_mut_ptr();
@@ -116,7 +118,7 @@ fn measure(
     };
     let (from, to) = (map(&mut from, input), map(&mut to, output));
     let mut best = [(f64::INFINITY, Method::Direct); 2];
-    for &method in Method::all(conv) {
+    for method in Method::all(conv) {
         let kernel = Conv::new(conv, input, output, layout, [method, method]);
         let sizes = [[input[1], input[2]], [output[1], output[2]]];
         let mut scratch: Vec<Buffer> = (0..threads.count()).map(|_| Buffer::new(kernel.scratch())).collect();
