@@ -8,6 +8,7 @@ use super::bands::{Band, row_by_row};
 use super::finish::{Block, Finish, load};
 use super::map::{Buffer, Map};
 use super::simd::{Job, Simd};
+use super::slide::{self, Slide};
 use super::taps::{Phase, Read};
 use super::{Banded, Site};
 use crate::network::{Conv, Window};
@@ -22,6 +23,8 @@ const SUMS: usize = TOGETHER * 2 * 16;
 /// the share of its pool's window).
 pub(super) struct Depthwise {
     phases: Vec<Phase>,
+    /// For each phase whose windows slide along its rows, how.
+    slides: Vec<Option<Slide>>,
     /// Filters `[taps, C]`, channels rounded up to vectors.
     filters: Filters,
 }
@@ -41,23 +44,28 @@ pub(super) fn fits(conv: &Conv) -> bool {
 
 impl Depthwise {
     pub(super) fn forward(conv: &Conv, outside: [usize; 2], lanes: usize) -> Self {
-        Self { phases: vec![Phase::forward(&conv.window, outside)], filters: Filters::new(conv, lanes) }
+        Self::new(vec![Phase::forward(&conv.window, outside)], Filters::new(conv, lanes))
     }
 
     pub(super) fn backward(conv: &Conv, inside: [usize; 2], lanes: usize) -> Self {
-        Self { phases: Phase::backward(&conv.window, inside), filters: Filters::new(conv, lanes) }
+        Self::new(Phase::backward(&conv.window, inside), Filters::new(conv, lanes))
     }
 
     /// The mean of windows; `shares` is one over the number of values that count, for each pixel of the pool's output.
     pub(super) fn average(window: &Window, outside: [usize; 2], shares: Vec<f32>) -> Self {
         let filters = Filters::PerPixel { shares, of_source: false };
-        Self { phases: vec![Phase::forward(window, outside)], filters }
+        Self::new(vec![Phase::forward(window, outside)], filters)
     }
 
     /// The backward direction of [`Depthwise::average`].
     pub(super) fn average_backward(window: &Window, inside: [usize; 2], shares: Vec<f32>) -> Self {
         let filters = Filters::PerPixel { shares, of_source: true };
-        Self { phases: Phase::backward(window, inside), filters }
+        Self::new(Phase::backward(window, inside), filters)
+    }
+
+    fn new(phases: Vec<Phase>, filters: Filters) -> Self {
+        let slide = |phase| if let Filters::PerChannel { .. } = filters { Slide::new(phase) } else { None };
+        Self { slides: phases.iter().map(slide).collect(), phases, filters }
     }
 
     /// Computes `finish` from `source`.
@@ -70,7 +78,15 @@ impl Depthwise {
     /// One row of the destination; nobody else computes it at the same time.
     fn row(&self, site: &Site<'_>, image: usize, y: usize, source: Map, finish: &Finish<'_>) {
         // All phases of a row together: they write neighbouring pixels.
-        for (phase, row) in self.phases.iter().filter_map(|phase| Some((phase, phase.row_at(y)?))) {
+        for (phase, slide) in self.phases.iter().zip(&self.slides) {
+            let Some(row) = phase.row_at(y) else { continue };
+            if let (Some(slide), Filters::PerChannel { weights, pixel }) = (slide, &self.filters) {
+                let (weights, pixel) = (weights.values(), *pixel);
+                let job = slide::Row { slide, phase, weights, pixel, image, row, source, finish };
+                // SAFETY: as below.
+                unsafe { site.instructions.run(job) };
+                continue;
+            }
             let job = Row { depthwise: self, phase, image, row, source, finish };
             // SAFETY: the instructions are available; the phase's grid lies in the destination.
             unsafe { site.instructions.run(job) };

@@ -32,6 +32,7 @@ mod shelf;
 mod sides;
 mod simd;
 mod simple;
+mod slide;
 mod square;
 mod taps;
 mod team;
