@@ -3,7 +3,7 @@
 
 use super::map::Map;
 use super::sides::Sides;
-use super::simd::{Job, Simd, logistic};
+use super::simd::{Job, Simd, exp, logistic};
 
 /// A piecewise linear activation: slope 1 between two knees, `leak` outside. ReLU, Leaky ReLU and clips.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -222,10 +222,34 @@ impl<'a> Finish<'a> {
         // SAFETY: the caller's.
         unsafe {
             if count >= S::LANES {
-                self.put::<S, { parts::ANY }, true>(pixel, channel, sums, count);
+                let steps = self.steps::<S, { parts::ANY }, true>(channel, count);
+                self.put::<S, { parts::ANY }, true>(pixel, channel, &steps, sums, count);
             } else {
-                self.put::<S, { parts::ANY }, false>(pixel, channel, sums, count);
+                let steps = self.steps::<S, { parts::ANY }, false>(channel, count);
+                self.put::<S, { parts::ANY }, false>(pixel, channel, &steps, sums, count);
             }
+        }
+    }
+
+    /// The steps of a soft gate in some channels; of no use under other gates.
+    #[inline(always)]
+    unsafe fn steps<S: Simd, const PARTS: u32, const WHOLE: bool>(&self, channel: usize, count: usize) -> Steps<S> {
+        // SAFETY: the caller's.
+        unsafe {
+            let zero = S::splat(0.0);
+            let Gated::Soft { low, high, inverse_scales, times, .. } = self.gate else { return Steps([zero; 3]) };
+            if PARTS & (parts::SOFT | parts::ANY) == 0 {
+                return Steps([zero; 3]);
+            }
+            let scale = load::<S, WHOLE>(inverse_scales.as_ptr().add(channel), count);
+            let scale = S::min(S::mul(scale, S::splat(times)), S::splat(SHARPEST));
+            if !(low > f32::NEG_INFINITY && high < f32::INFINITY) {
+                return Steps([scale, zero, zero]);
+            }
+            let half = S::mul(scale, S::splat(0.5 * (high - low)));
+            // What the exponential cuts off is 0.
+            let both = S::sub(exp::<S>(S::mul(S::splat(-2.0), half)), S::splat(2e-38));
+            Steps([scale, half, S::max(both, zero)])
         }
     }
 
@@ -235,12 +259,13 @@ impl<'a> Finish<'a> {
         &self,
         pixel: usize,
         channel: usize,
+        steps: &Steps<S>,
         sums: S::V,
         count: usize,
     ) {
         // SAFETY: all maps have this pixel and these channels; partial vectors are loaded and stored as such.
         unsafe {
-            let value = self.value::<S, PARTS, WHOLE>(pixel, channel, sums, count);
+            let value = self.value::<S, PARTS, WHOLE>(pixel, channel, steps, sums, count);
             let to = self.to.at(pixel).add(channel);
             if WHOLE { S::store(to, value) } else { S::store_some(to, value, count) }
         }
@@ -251,6 +276,7 @@ impl<'a> Finish<'a> {
         &self,
         pixel: usize,
         channel: usize,
+        &Steps([scale, half, both]): &Steps<S>,
         mut value: S::V,
         count: usize,
     ) -> S::V {
@@ -285,19 +311,21 @@ impl<'a> Finish<'a> {
                         _ => sides.choose_aligned::<S>(pixel, channel, gated, value),
                     }
                 }
-                Gated::Soft { input, low, high, leak, inverse_scales, times }
-                    if PARTS & (parts::SOFT | parts::ANY) != 0 =>
-                {
+                Gated::Soft { input, low, high, leak, .. } if PARTS & (parts::SOFT | parts::ANY) != 0 => {
                     let z = load::<S, WHOLE>(input.at(pixel).add(channel), count);
-                    let scale = load::<S, WHOLE>(inverse_scales.as_ptr().add(channel), count);
-                    let scale = S::mul(scale, S::splat(times));
-                    let mut step = S::splat(1.0);
-                    if low > f32::NEG_INFINITY {
-                        step = logistic::<S>(S::mul(S::sub(z, S::splat(low)), scale));
-                    }
-                    if high < f32::INFINITY {
-                        step = S::mul(step, logistic::<S>(S::mul(S::sub(S::splat(high), z), scale)));
-                    }
+                    let one = S::splat(1.0);
+                    let step = match (low > f32::NEG_INFINITY, high < f32::INFINITY) {
+                        (true, true) => {
+                            // With t = exp(|z - middle| * scale - half) both steps are t / ((1 + t) (t + exp(-2 half))).
+                            let off = S::mul(S::sub(z, S::splat(0.5 * (low + high))), scale);
+                            let off = S::max(off, S::sub(S::splat(0.0), off));
+                            let t = exp::<S>(S::sub(off, half));
+                            S::div(t, S::mul(S::add(one, t), S::add(t, both)))
+                        }
+                        (true, false) => logistic::<S>(S::mul(S::sub(z, S::splat(low)), scale)),
+                        (false, true) => logistic::<S>(S::mul(S::sub(S::splat(high), z), scale)),
+                        (false, false) => one,
+                    };
                     S::mul(value, S::mul_add(S::sub(S::splat(1.0), S::splat(leak)), step, S::splat(leak)))
                 }
                 _ => value,
@@ -305,6 +333,13 @@ impl<'a> Finish<'a> {
         }
     }
 }
+
+/// Largest inverse temperature of a step, so that its products stay finite.
+const SHARPEST: f32 = 1e30;
+
+/// What the steps of a soft gate are made of, in each channel of a vector: one over the width of a step, half the distance
+/// of two knees times that, and `exp(-2 *` the same`)`.
+struct Steps<S: Simd>([S::V; 3]);
 
 /// A part of a finish, which is there when `PARTS` says so.
 ///
@@ -339,6 +374,13 @@ impl<const PARTS: u32> Job for Rows<'_, PARTS> {
         let mut c = 0;
         while c < block.channels {
             let (channel, count) = (block.channel + c, block.channels - c);
+            // SAFETY: the caller's.
+            let steps = unsafe {
+                match count >= S::LANES {
+                    true => finish.steps::<S, PARTS, true>(channel, count),
+                    false => finish.steps::<S, PARTS, false>(channel, count),
+                }
+            };
             for y in 0..block.rows {
                 for x in 0..block.pixels {
                     let pixel = block.pixel + y * block.below + x * block.apart;
@@ -346,9 +388,9 @@ impl<const PARTS: u32> Job for Rows<'_, PARTS> {
                     unsafe {
                         let sums = S::load(sums.add(y * row + x * step + c));
                         if count >= S::LANES {
-                            finish.put::<S, PARTS, true>(pixel, channel, sums, count);
+                            finish.put::<S, PARTS, true>(pixel, channel, &steps, sums, count);
                         } else {
-                            finish.put::<S, PARTS, false>(pixel, channel, sums, count);
+                            finish.put::<S, PARTS, false>(pixel, channel, &steps, sums, count);
                         }
                     }
                 }

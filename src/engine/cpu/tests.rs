@@ -6,7 +6,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::conv::{Conv, Method};
-use super::finish::{Finish, Gated, Knees};
+use super::finish::{Block, Finish, Gated, Knees};
 use super::map::{Buffer, Map, Shared};
 use super::sides::{Side, Sides};
 use super::simd::{Instructions, Job, Simd, exp, logistic};
@@ -287,6 +287,47 @@ fn bits_tell_on_which_side_of_the_knees_a_value_lies() {
                     let own = |i: usize| (0..planes).any(|p| (0..written).any(|b| i == 3 * planes + 3 * p + 1 + b));
                     let beyond = bytes.iter().enumerate().filter(|(i, _)| !own(*i));
                     assert!(beyond.into_iter().all(|(_, &byte)| byte == 0xa5), "{set:?}: more than {count} bits");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn soft_gates_are_products_of_logistic_steps() {
+    /// Finishes some gradients.
+    struct Gate<'a>(&'a Finish<'a>, &'a [f32; 20]);
+    impl Job for Gate<'_> {
+        type Output = ();
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self) {
+            let Self(finish, gradient) = self;
+            // SAFETY: the set was checked; a pixel of 20 channels, and one of a block of them.
+            unsafe {
+                finish.row::<S>(0, 0, gradient.as_ptr(), 4);
+                finish.block::<S>(Block::row(0, 1, 4, 16), gradient[4..].as_ptr(), [0, 16]);
+            }
+        }
+    }
+    let step = |x: f64| 1.0 / (1.0 + (-x).exp());
+    for set in SETS.into_iter().filter(|set| set.available()) {
+        for [low, high] in [[0.0, 6.0], [-3.0, 3.0], [0.0, f32::INFINITY], [f32::NEG_INFINITY, 1.0]] {
+            for times in [1e-3, 0.7, 10.0, 30.0, 1e6, 1e38] {
+                let mut input: [f32; 20] = std::array::from_fn(|i| i as f32 * 0.9 - 7.9);
+                let (gradient, mut to) = (std::array::from_fn(|i| i as f32 - 5.5), [f32::NAN; 20]);
+                let scales: [f32; 20] = std::array::from_fn(|i| 1.0 + i as f32 / 8.0);
+                let map = |data: *mut f32| Map { data, images: 1, height: 1, width: 1, channels: 20, pixel: 20 };
+                let input_map = map(input.as_mut_ptr());
+                let gate = Gated::Soft { input: input_map, low, high, leak: 0.25, inverse_scales: &scales, times };
+                let finish = Finish { gate, ..Finish::plain(map(to.as_mut_ptr())) };
+                // SAFETY: the set is available.
+                unsafe { set.run(Gate(&finish, &gradient)) };
+                for i in 0..20 {
+                    let (z, scale) = (f64::from(input[i]), f64::from(scales[i]) * f64::from(times));
+                    let steps = step((z - f64::from(low)) * scale) * step((f64::from(high) - z) * scale);
+                    let expected = f64::from(gradient[i]) * (0.25 + 0.75 * steps);
+                    let near = (f64::from(to[i]) - expected).abs() <= 1e-6 * (1.0 + expected.abs());
+                    assert!(near, "{set:?}, {low} to {high}, {times}: {} at {z}, not {expected}", to[i]);
                 }
             }
         }
