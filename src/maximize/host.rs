@@ -6,19 +6,35 @@ use rayon::prelude::*;
 /// Elements that the loops are written for.
 pub(super) trait Real: WithDType {
     fn sqrt(self) -> Self;
+    fn abs(self) -> Self;
+    fn copysign(self, sign: Self) -> Self;
 }
 
-impl Real for f32 {
-    fn sqrt(self) -> Self {
-        self.sqrt()
-    }
-}
+macro_rules! real {
+    ($T:ty) => {
+        impl Real for $T {
+            #[inline]
+            fn sqrt(self) -> Self {
+                self.sqrt()
+            }
 
-impl Real for f64 {
-    fn sqrt(self) -> Self {
-        self.sqrt()
-    }
+            #[inline]
+            fn abs(self) -> Self {
+                self.abs()
+            }
+
+            #[inline]
+            fn copysign(self, sign: Self) -> Self {
+                self.copysign(sign)
+            }
+        }
+    };
 }
+real!(f32);
+real!(f64);
+
+/// Sums that vector units keep apart, to be added up in a fixed order.
+pub(super) const SUMS: usize = 8;
 
 /// Whether plain loops may work on tensors of this device and type.
 pub(super) fn suits(device: &Device, dtype: DType) -> bool {

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::tensors::per_image;
 use super::{Ascent, Range};
-use crate::maximize::host::{self, Real};
+use crate::maximize::host::{self, Real, SUMS};
 
 /// Share of the velocity that stays.
 const KEPT: f64 = 0.8;
@@ -73,9 +73,74 @@ fn unit(x: &Tensor) -> Result<(Tensor, Tensor)> {
     Ok((x.broadcast_div(&per_image(&rms, x)?)?, some))
 }
 
-/// One value as it counts: 0 where it would push a pixel out of its range.
-fn pushes<T: Real>(x: T, by: T, range: Range) -> bool {
-    range == Range::Free || !((x <= T::zero() && by < T::zero()) || (x >= T::one() && by > T::zero()))
+/// Values from which on a parameter cannot fall and cannot rise.
+#[derive(Clone, Copy)]
+struct Ends<T>([T; 2]);
+
+impl<T: Real> Ends<T> {
+    fn of(range: Range) -> Self {
+        Self(match range {
+            Range::Free => [f64::NEG_INFINITY, f64::INFINITY].map(T::from_f64),
+            Range::Pixels => [T::zero(), T::one()],
+        })
+    }
+
+    /// `by`, but 0 where it would push a parameter at `x` out of its range. Between bounds, not behind a question, which
+    /// processors would answer wrong half of the time.
+    #[inline]
+    fn inside(self, x: T, by: T) -> T {
+        let Self([least, most]) = self;
+        let low = if x <= least { T::zero() } else { T::from_f64(f64::NEG_INFINITY) };
+        let high = if x >= most { T::zero() } else { T::from_f64(f64::INFINITY) };
+        let by = if by > low { by } else { low };
+        if by < high { by } else { high }
+    }
+}
+
+/// What the values of a piece come to.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    /// How many have a gradient.
+    seen: f64,
+    /// Of the squares of a direction.
+    square: f64,
+}
+
+/// Sums over a piece. The squares of the direction that the gradient gives are its absolute values.
+fn weigh<T: Real>(x: &[T], g: &[T], ends: Ends<T>) -> Sums {
+    // No piece has so many values that they could not be counted.
+    let (mut seen, mut squares) = ([T::zero(); SUMS], [0f64; SUMS]);
+    let ((xs, last_x), (gs, last_g)) = (x.as_chunks::<SUMS>(), g.as_chunks::<SUMS>());
+    let mut add = |i: usize, x: T, g: T| {
+        seen[i] += if g == T::zero() { T::zero() } else { T::one() };
+        squares[i] += ends.inside(x, g).abs().to_f64();
+    };
+    for (x, g) in xs.iter().zip(gs) {
+        (0..SUMS).for_each(|i| add(i, x[i], g[i]));
+    }
+    last_x.iter().zip(last_g).enumerate().for_each(|(i, (&x, &g))| add(i, x, g));
+    Sums { seen: seen.iter().map(|seen| seen.to_f64()).sum(), square: squares.iter().sum() }
+}
+
+/// Takes the direction of a piece's gradient, times a factor, into its velocity, and gives the sum of the squares of what
+/// that moves.
+fn accelerate<T: Real>(velocity: &mut [T], x: &[T], g: &[T], factor: T, ends: Ends<T>) -> f64 {
+    let kept = T::from_f64(KEPT);
+    let mut squares = [0f64; SUMS];
+    let ((xs, last_x), (gs, last_g)) = (x.as_chunks::<SUMS>(), g.as_chunks::<SUMS>());
+    let (vs, last_v) = velocity.as_chunks_mut::<SUMS>();
+    let mut add = |i: usize, v: &mut T, x: T, g: T| {
+        let g = ends.inside(x, g);
+        *v = *v * kept + g.abs().sqrt().copysign(g) * factor;
+        let moved = ends.inside(x, *v).to_f64();
+        squares[i] += moved * moved;
+    };
+    for ((v, x), g) in vs.iter_mut().zip(xs).zip(gs) {
+        (0..SUMS).for_each(|i| add(i, &mut v[i], x[i], g[i]));
+    }
+    let last = last_v.iter_mut().zip(last_x).zip(last_g).enumerate();
+    last.for_each(|(i, ((v, &x), &g))| add(i, v, x, g));
+    squares.iter().sum()
 }
 
 impl Ascent {
@@ -88,55 +153,36 @@ impl Ascent {
         lr: f64,
         [count, size]: [usize; 2],
     ) -> Result<Tensor> {
-        let range = self.range;
+        let (range, ends) = (self.range, Ends::of(self.range));
         let Some(Momentum(velocity)) = &mut self.momentum else { return Ok(parameters.clone()) };
         let read = |tensor: &Tensor| host::read(tensor, <[T]>::to_vec);
         let (mut next, mut moved) = (read(parameters)?, read(velocity)?);
         let (values, size) = ((count * size) as f64, size.max(1));
-        // One value per image, from one per piece, added up in a fixed order.
-        let sums =
-            |pieces: Vec<f64>| pieces.chunks(count.max(1)).map(|pieces| pieces.iter().sum()).collect::<Vec<f64>>();
-        let (seen, moves, squares) = host::read(gradients, |gradients: &[T]| {
-            let seen = |g: &[T]| g.iter().filter(|g| **g != T::zero()).count() as f64;
-            let seen = sums(gradients.par_chunks(size).map(seen).collect());
-            // The squares of `d` are the absolute values of `g`.
-            let along = |(x, g): (&[T], &[T])| {
-                x.iter().zip(g).filter(|(x, g)| pushes(**x, **g, range)).map(|(_, g)| g.to_f64().abs()).sum()
-            };
-            let squares = sums(next.par_chunks(size).zip(gradients.par_chunks(size)).map(along).collect());
-            let moves: Vec<bool> =
-                squares.iter().zip(usable).map(|(&square, &usable)| usable && square > 0.0).collect();
+        let (sums, squares) = host::read(gradients, |gradients: &[T]| {
+            let pieces = next.par_chunks(size).zip(gradients.par_chunks(size));
+            let pieces: Vec<Sums> = pieces.map(|(x, g)| weigh(x, g, ends)).collect();
+            // Added up in a fixed order.
+            let add = |a: Sums, b: &Sums| Sums { seen: a.seen + b.seen, square: a.square + b.square };
+            let sums: Vec<Sums> =
+                pieces.chunks(count.max(1)).map(|pieces| pieces.iter().fold(Sums::default(), add)).collect();
             let pieces =
                 moved.par_chunks_mut(size).zip(next.par_chunks(size)).zip(gradients.par_chunks(size)).enumerate();
             let squares = pieces.map(|(piece, ((velocity, x), g))| {
                 let image = piece / count;
-                if !moves[image] {
+                if !(usable[image] && sums[image].square > 0.0) {
                     return 0.0;
                 }
-                let factor = (values / squares[image]).sqrt();
-                let kept = T::from_f64(KEPT);
-                let mut square = 0.0;
-                for ((v, &x), &g) in velocity.iter_mut().zip(x).zip(g) {
-                    let d =
-                        if pushes(x, g, range) { g.to_f64().abs().sqrt().copysign(g.to_f64()) * factor } else { 0.0 };
-                    *v = *v * kept + T::from_f64(d);
-                    if pushes(x, *v, range) {
-                        square += v.to_f64() * v.to_f64();
-                    }
-                }
-                square
+                accelerate(velocity, x, g, T::from_f64((values / sums[image].square).sqrt()), ends)
             });
-            let squares = sums(squares.collect());
-            (seen, moves, squares)
+            let squares: Vec<f64> = squares.collect();
+            (sums, squares.chunks(count.max(1)).map(|pieces| pieces.iter().sum()).collect::<Vec<f64>>())
         })?;
         next.par_chunks_mut(size).zip(moved.par_chunks(size)).enumerate().for_each(|(piece, (x, velocity))| {
             let image = piece / count;
-            if moves[image] && squares[image] > 0.0 {
-                let factor = T::from_f64(lr * (seen[image] / squares[image]).sqrt());
+            if squares[image] > 0.0 {
+                let factor = T::from_f64(lr * (sums[image].seen / squares[image]).sqrt());
                 for (x, &v) in x.iter_mut().zip(velocity) {
-                    if pushes(*x, v, range) {
-                        *x = range.bound(*x + v * factor);
-                    }
+                    *x = range.bound(*x + ends.inside(*x, v) * factor);
                 }
             }
         });

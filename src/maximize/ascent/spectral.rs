@@ -8,7 +8,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::tensors::per_image;
-use crate::maximize::host::Real;
+use crate::maximize::host::{Real, SUMS};
 
 /// Rounds of power iteration. They are few, and always as many: a result depends on the gradient alone.
 const ROUNDS: usize = 8;
@@ -49,10 +49,10 @@ fn largest_singular_value<T: Real>(gradient: &[T], columns: usize) -> f64 {
 
 /// In eight sums, which the vector units keep apart, added up in a fixed order.
 fn dot<T: Real>(a: &[T], b: &[f64]) -> f64 {
-    let mut sums = [0.0; 8];
-    let (a, b) = (a.chunks_exact(sums.len()), b.chunks_exact(sums.len()));
-    let rest: f64 = a.remainder().iter().zip(b.remainder()).map(|(&x, y)| x.to_f64() * y).sum();
-    for (a, b) in a.zip(b) {
+    let mut sums = [0.0; SUMS];
+    let ((a, last_a), (b, last_b)) = (a.as_chunks::<SUMS>(), b.as_chunks::<SUMS>());
+    let rest: f64 = last_a.iter().zip(last_b).map(|(&x, y)| x.to_f64() * y).sum();
+    for (a, b) in a.iter().zip(b) {
         for ((sum, &x), &y) in sums.iter_mut().zip(a).zip(b) {
             *sum += x.to_f64() * y;
         }
@@ -63,9 +63,9 @@ fn dot<T: Real>(a: &[T], b: &[f64]) -> f64 {
 /// As [`dot`] with itself.
 pub(super) fn square_sum<T: Real>(values: &[T]) -> f64 {
     let square = |x: T| x.to_f64() * x.to_f64();
-    let mut sums = [0.0; 8];
-    let chunks = values.chunks_exact(sums.len());
-    let rest: f64 = chunks.remainder().iter().map(|&x| square(x)).sum();
+    let mut sums = [0.0; SUMS];
+    let (chunks, rest) = values.as_chunks::<SUMS>();
+    let rest: f64 = rest.iter().map(|&x| square(x)).sum();
     for chunk in chunks {
         for (sum, &x) in sums.iter_mut().zip(chunk) {
             *sum += square(x);

@@ -37,7 +37,6 @@ pub(super) struct Views {
 #[derive(Clone, Copy)]
 enum Map<'a> {
     Roll([i32; 2]),
-    Sample(Linear),
     Blur(&'a Blur),
     Pad { margin: usize, grey: bool },
     Cut { margin: usize },
@@ -48,17 +47,16 @@ impl Slot {
     fn map(&self, image: usize) -> Option<Map<'_>> {
         match self {
             Self::Roll(shifts) => shifts[image].map(Map::Roll),
-            Self::Sample(linears) => linears[image].map(Map::Sample),
             Self::Blur(blur, on) => on[image].then_some(Map::Blur(blur)),
             Self::Pad { margin, grey } => Some(Map::Pad { margin: *margin, grey: grey[image] }),
             Self::Cut { margin } => Some(Map::Cut { margin: *margin }),
             Self::Noise { sd, seeds } => seeds[image].map(|seed| Map::Noise { sd: *sd, seed }),
-            Self::Colour(_) => None,
+            Self::Sample(_) | Self::Colour(_) => None,
         }
     }
 }
 
-/// Maps that follow each other and can be run together: one that mixes planes, or any number of others.
+/// Maps that follow each other and can be run together: one that takes all planes of an image, or any number of others.
 struct Section<'a> {
     slots: &'a [Slot],
     /// Height and width of what goes in.
@@ -97,7 +95,7 @@ impl Views {
 
     fn sections(&self) -> Vec<Section<'_>> {
         let mut from = self.size;
-        let sections = self.slots.chunk_by(|a, b| !a.mixes_planes() && !b.mixes_planes()).map(|slots| {
+        let sections = self.slots.chunk_by(|a, b| !a.takes_images() && !b.takes_images()).map(|slots| {
             let section = Section { slots, from, to: slots.iter().fold(from, |size, slot| slot.grown(size)) };
             from = section.to;
             section
@@ -111,6 +109,7 @@ impl Section<'_> {
     fn run(&self, batch: &Tensor, backwards: bool) -> Result<Tensor> {
         match self.slots {
             [Slot::Colour(colours)] => for_type_of!(batch, T => colour_all::<T>(colours, batch, backwards)),
+            [Slot::Sample(linears)] => for_type_of!(batch, T => self.sample_all::<T>(linears, batch, backwards)),
             _ => for_type_of!(batch, T => self.run_planes::<T>(batch, backwards)),
         }
     }
@@ -123,6 +122,14 @@ impl Section<'_> {
             let chain = self.chain(plane / channels, backwards);
             let source = &values[plane * area..][..area];
             follow(&chain, source, result, |step, from, to| step.run(plane % channels, backwards, from, to));
+        })
+    }
+
+    fn sample_all<T: Real>(&self, linears: &[Option<Linear>], batch: &Tensor, backwards: bool) -> Result<Tensor> {
+        each_image::<T>(batch, |image, source, result| match (linears[image], backwards) {
+            (Some(linear), false) => sampling::apply(linear, self.from, source, result),
+            (Some(linear), true) => sampling::adjoint(linear, self.from, source, result),
+            (None, _) => result.copy_from_slice(source),
         })
     }
 
@@ -146,14 +153,18 @@ impl Section<'_> {
 }
 
 fn colour_all<T: Real>(colours: &[Option<colour::Colour>], batch: &Tensor, backwards: bool) -> Result<Tensor> {
-    let [_, channels, area] = host::planes(batch)?;
-    host::fill_like::<T>(batch, channels * area, |image, values, result| {
-        let source = &values[image * channels * area..][..channels * area];
-        match colours[image] {
-            Some(colour) => colour.run(channels, backwards, source, result),
-            None => result.copy_from_slice(source),
-        }
+    let [_, channels, _] = host::planes(batch)?;
+    each_image::<T>(batch, |image, source, result| match colours[image] {
+        Some(colour) => colour.run(channels, backwards, source, result),
+        None => result.copy_from_slice(source),
     })
+}
+
+/// Calls `f` with the number of every image, its values, and where those that take their place belong.
+fn each_image<T: Real>(batch: &Tensor, f: impl Fn(usize, &[T], &mut [T]) + Send + Sync) -> Result<Tensor> {
+    let [_, channels, area] = host::planes(batch)?;
+    let size = channels * area;
+    host::fill_like::<T>(batch, size, |image, values, result| f(image, &values[image * size..][..size], result))
 }
 
 /// A map of one image's chain at its place.
@@ -171,8 +182,6 @@ impl Step<'_> {
         match (self.map, backwards) {
             (Map::Roll(shift), false) => roll::roll(shift, self.from, from, to),
             (Map::Roll(shift), true) => roll::roll(shift.map(|s| -s), self.from, from, to),
-            (Map::Sample(linear), false) => sampling::apply(linear, self.from, from, to),
-            (Map::Sample(linear), true) => sampling::adjoint(linear, self.from, from, to),
             (Map::Blur(blur), false) => blur.apply(from, to),
             (Map::Blur(blur), true) => blur.adjoint(from, to),
             (Map::Pad { margin, grey }, false) => pad::pad(margin, grey, self.from, from, to),

@@ -1,4 +1,6 @@
-//! Bilinear sampling of a plane at linearly mapped positions; beyond its border the image is mirrored.
+//! Bilinear sampling of an image at linearly mapped positions; beyond its border the image is mirrored.
+
+use std::ops::Range;
 
 use super::linear::{Linear, center, mirror};
 use crate::maximize::host::Real;
@@ -88,37 +90,78 @@ fn floor(x: f32) -> i32 {
     nearest - i32::from(nearest as f32 > x)
 }
 
-/// The view of a plane.
+/// Planes that are sampled together: their pixels fill a short vector.
+const TOGETHER: usize = 4;
+
+/// A pixel's values in as many planes.
+type Pixel<T> = [T; TOGETHER];
+
+/// The view of all planes of an image.
 pub(super) fn apply<T: Real>(linear: Linear, size: [usize; 2], source: &[T], view: &mut [T]) {
+    let (area, width) = (size[0] * size[1], size[1]);
     let mut line = Line::new(size);
     let (right, down) = line.neighbours();
-    for (row, view) in view.chunks_exact_mut(size[1]).enumerate() {
-        line.turn_to(row, linear);
-        for (v, (at, fy, fx)) in view.iter_mut().zip(line.pixels::<T>()) {
-            let (above, below) = (&source[at..=at + right], &source[at + down..=at + down + right]);
-            let (gy, gx) = (T::one() - fy, T::one() - fx);
-            *v = gy * (gx * above[0] + fx * above[right]) + fy * (gx * below[0] + fx * below[right]);
+    let mut seen = vec![[T::zero(); TOGETHER]; width];
+    for (source, view) in source.chunks(TOGETHER * area).zip(view.chunks_mut(TOGETHER * area)) {
+        let pixels: Vec<Pixel<T>> = interleaved(source, area, 0..area).collect();
+        for row in 0..size[0] {
+            line.turn_to(row, linear);
+            for (seen, (at, fy, fx)) in seen.iter_mut().zip(line.pixels::<T>()) {
+                let (above, below) = (&pixels[at..=at + right], &pixels[at + down..=at + down + right]);
+                let (gy, gx) = (T::one() - fy, T::one() - fx);
+                for (i, seen) in seen.iter_mut().enumerate() {
+                    *seen =
+                        gy * (gx * above[0][i] + fx * above[right][i]) + fy * (gx * below[0][i] + fx * below[right][i]);
+                }
+            }
+            separate(&seen, area, row * width, view);
         }
     }
 }
 
 /// The adjoint of [`apply`]: from gradients with respect to the view to `sink`.
 pub(super) fn adjoint<T: Real>(linear: Linear, size: [usize; 2], gradient: &[T], sink: &mut [T]) {
+    let (area, width) = (size[0] * size[1], size[1]);
     let mut line = Line::new(size);
     let (right, down) = line.neighbours();
-    sink.fill(T::zero());
-    for (row, gradient) in gradient.chunks_exact(size[1]).enumerate() {
-        line.turn_to(row, linear);
-        for (&g, (at, fy, fx)) in gradient.iter().zip(line.pixels::<T>()) {
-            let (top, bottom) = ((T::one() - fy) * g, fy * g);
-            let gx = T::one() - fx;
-            let above = &mut sink[at..=at + right];
-            above[0] += gx * top;
-            above[right] += fx * top;
-            let below = &mut sink[at + down..=at + down + right];
-            below[0] += gx * bottom;
-            below[right] += fx * bottom;
+    for (gradient, sink) in gradient.chunks(TOGETHER * area).zip(sink.chunks_mut(TOGETHER * area)) {
+        let mut sums = vec![[T::zero(); TOGETHER]; area];
+        for row in 0..size[0] {
+            line.turn_to(row, linear);
+            let gradients = interleaved(gradient, area, row * width..(row + 1) * width);
+            for (g, (at, fy, fx)) in gradients.zip(line.pixels::<T>()) {
+                let (gy, gx) = (T::one() - fy, T::one() - fx);
+                let above = &mut sums[at..=at + right];
+                add(&mut above[0], gx * gy, g);
+                add(&mut above[right], fx * gy, g);
+                let below = &mut sums[at + down..=at + down + right];
+                add(&mut below[0], gx * fy, g);
+                add(&mut below[right], fx * fy, g);
+            }
         }
+        separate(&sums, area, 0, sink);
+    }
+}
+
+#[inline]
+fn add<T: Real>(sum: &mut Pixel<T>, share: T, gradient: Pixel<T>) {
+    for (sum, g) in sum.iter_mut().zip(gradient) {
+        *sum += share * g;
+    }
+}
+
+/// Some pixels of planes of `area` pixels.
+fn interleaved<T: Real>(planes: &[T], area: usize, range: Range<usize>) -> impl Iterator<Item = Pixel<T>> {
+    // The first plane stands in for those that are not there.
+    let plane = |i: usize| &planes[if (i + 1) * area <= planes.len() { i * area } else { 0 }..][range.clone()];
+    let pixels = plane(0).iter().zip(plane(1)).zip(plane(2)).zip(plane(3));
+    pixels.map(|(((&a, &b), &c), &d)| [a, b, c, d])
+}
+
+/// Puts pixels into planes of `area` pixels, from the pixel `first` on.
+fn separate<T: Real>(pixels: &[Pixel<T>], area: usize, first: usize, planes: &mut [T]) {
+    for (i, plane) in planes.chunks_exact_mut(area).enumerate() {
+        plane[first..][..pixels.len()].iter_mut().zip(pixels).for_each(|(value, pixel)| *value = pixel[i]);
     }
 }
 

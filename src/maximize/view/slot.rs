@@ -41,9 +41,9 @@ impl Slot {
         }
     }
 
-    /// Whether its map mixes the planes of an image.
-    pub(super) fn mixes_planes(&self) -> bool {
-        matches!(self, Self::Colour(_))
+    /// Whether its map takes all planes of an image together.
+    pub(super) fn takes_images(&self) -> bool {
+        matches!(self, Self::Sample(_) | Self::Colour(_))
     }
 
     fn is_used(&self) -> bool {
