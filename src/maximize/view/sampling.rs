@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::linear::{Linear, center, mirror};
 use crate::maximize::host::Real;
 
@@ -96,50 +98,72 @@ const TOGETHER: usize = 4;
 /// A pixel's values in as many planes.
 type Pixel<T> = [T; TOGETHER];
 
+/// Rows that are worth a thread.
+const ROWS: usize = 32;
+
 /// The view of all planes of an image.
 pub(super) fn apply<T: Real>(linear: Linear, size: [usize; 2], source: &[T], view: &mut [T]) {
     let (area, width) = (size[0] * size[1], size[1]);
-    let mut line = Line::new(size);
-    let (right, down) = line.neighbours();
-    let mut seen = vec![[T::zero(); TOGETHER]; width];
     for (source, view) in source.chunks(TOGETHER * area).zip(view.chunks_mut(TOGETHER * area)) {
         let pixels: Vec<Pixel<T>> = interleaved(source, area, 0..area).collect();
-        for row in 0..size[0] {
-            line.turn_to(row, linear);
-            for (seen, (at, fy, fx)) in seen.iter_mut().zip(line.pixels::<T>()) {
-                let (above, below) = (&pixels[at..=at + right], &pixels[at + down..=at + down + right]);
-                let (gy, gx) = (T::one() - fy, T::one() - fx);
-                for (i, seen) in seen.iter_mut().enumerate() {
-                    *seen =
-                        gy * (gx * above[0][i] + fx * above[right][i]) + fy * (gx * below[0][i] + fx * below[right][i]);
+        // Some rows of every plane.
+        let mut blocks: Vec<Vec<&mut [T]>> = Vec::new();
+        blocks.resize_with(size[0].div_ceil(ROWS), Vec::new);
+        for plane in view.chunks_exact_mut(area) {
+            blocks.iter_mut().zip(plane.chunks_mut(ROWS * width)).for_each(|(block, rows)| block.push(rows));
+        }
+        blocks.into_par_iter().enumerate().for_each(|(block, mut view)| {
+            let mut line = Line::new(size);
+            let (right, down) = line.neighbours();
+            let mut seen = vec![[T::zero(); TOGETHER]; width];
+            for row in block * ROWS..size[0].min((block + 1) * ROWS) {
+                line.turn_to(row, linear);
+                for (seen, (at, fy, fx)) in seen.iter_mut().zip(line.pixels::<T>()) {
+                    let (above, below) = (&pixels[at..=at + right], &pixels[at + down..=at + down + right]);
+                    let (gy, gx) = (T::one() - fy, T::one() - fx);
+                    for (i, seen) in seen.iter_mut().enumerate() {
+                        *seen = gy * (gx * above[0][i] + fx * above[right][i])
+                            + fy * (gx * below[0][i] + fx * below[right][i]);
+                    }
+                }
+                for (i, rows) in view.iter_mut().enumerate() {
+                    let rows = rows[(row - block * ROWS) * width..].iter_mut();
+                    rows.zip(&seen).for_each(|(value, pixel)| *value = pixel[i]);
                 }
             }
-            separate(&seen, area, row * width, view);
-        }
+        });
     }
 }
 
 /// The adjoint of [`apply`]: from gradients with respect to the view to `sink`.
 pub(super) fn adjoint<T: Real>(linear: Linear, size: [usize; 2], gradient: &[T], sink: &mut [T]) {
     let (area, width) = (size[0] * size[1], size[1]);
-    let mut line = Line::new(size);
-    let (right, down) = line.neighbours();
     for (gradient, sink) in gradient.chunks(TOGETHER * area).zip(sink.chunks_mut(TOGETHER * area)) {
-        let mut sums = vec![[T::zero(); TOGETHER]; area];
-        for row in 0..size[0] {
-            line.turn_to(row, linear);
-            let gradients = interleaved(gradient, area, row * width..(row + 1) * width);
-            for (g, (at, fy, fx)) in gradients.zip(line.pixels::<T>()) {
-                let (gy, gx) = (T::one() - fy, T::one() - fx);
-                let above = &mut sums[at..=at + right];
-                add(&mut above[0], gx * gy, g);
-                add(&mut above[right], fx * gy, g);
-                let below = &mut sums[at + down..=at + down + right];
-                add(&mut below[0], gx * fy, g);
-                add(&mut below[right], fx * fy, g);
+        let scattered = |rows: Range<usize>| {
+            let mut line = Line::new(size);
+            let (right, down) = line.neighbours();
+            let mut sums = vec![[T::zero(); TOGETHER]; area];
+            for row in rows {
+                line.turn_to(row, linear);
+                let gradients = interleaved(gradient, area, row * width..(row + 1) * width);
+                for (g, (at, fy, fx)) in gradients.zip(line.pixels::<T>()) {
+                    let (gy, gx) = (T::one() - fy, T::one() - fx);
+                    let above = &mut sums[at..=at + right];
+                    add(&mut above[0], gx * gy, g);
+                    add(&mut above[right], fx * gy, g);
+                    let below = &mut sums[at + down..=at + down + right];
+                    add(&mut below[0], gx * fy, g);
+                    add(&mut below[right], fx * fy, g);
+                }
             }
+            sums
+        };
+        // Always two halves, so that no sum depends on the threads there are.
+        let half = size[0] / 2;
+        let (above, below) = rayon::join(|| scattered(0..half), || scattered(half..size[0]));
+        for (i, plane) in sink.chunks_exact_mut(area).enumerate() {
+            plane.iter_mut().zip(above.iter().zip(&below)).for_each(|(value, (a, b))| *value = a[i] + b[i]);
         }
-        separate(&sums, area, 0, sink);
     }
 }
 
@@ -156,13 +180,6 @@ fn interleaved<T: Real>(planes: &[T], area: usize, range: Range<usize>) -> impl 
     let plane = |i: usize| &planes[if (i + 1) * area <= planes.len() { i * area } else { 0 }..][range.clone()];
     let pixels = plane(0).iter().zip(plane(1)).zip(plane(2)).zip(plane(3));
     pixels.map(|(((&a, &b), &c), &d)| [a, b, c, d])
-}
-
-/// Puts pixels into planes of `area` pixels, from the pixel `first` on.
-fn separate<T: Real>(pixels: &[Pixel<T>], area: usize, first: usize, planes: &mut [T]) {
-    for (i, plane) in planes.chunks_exact_mut(area).enumerate() {
-        plane[first..][..pixels.len()].iter_mut().zip(pixels).for_each(|(value, pixel)| *value = pixel[i]);
-    }
 }
 
 #[cfg(test)]
