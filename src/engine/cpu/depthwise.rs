@@ -32,7 +32,7 @@ pub(super) struct Depthwise {
 /// The weights of the taps.
 enum Filters {
     /// `[taps, C]`, channels rounded up to `pixel`.
-    PerChannel { weights: Buffer, pixel: usize },
+    PerChannel { weights: Buffer, pixel: usize, lanes: usize },
     /// One factor per pixel of the pool's output map.
     PerPixel { shares: Vec<f32>, of_source: bool },
 }
@@ -64,7 +64,8 @@ impl Depthwise {
     }
 
     fn new(phases: Vec<Phase>, filters: Filters) -> Self {
-        let slide = |phase| if let Filters::PerChannel { .. } = filters { Slide::new(phase) } else { None };
+        let slide =
+            |phase| if let Filters::PerChannel { lanes, .. } = filters { Slide::new(phase, lanes) } else { None };
         Self { slides: phases.iter().map(slide).collect(), phases, filters }
     }
 
@@ -80,7 +81,7 @@ impl Depthwise {
         // All phases of a row together: they write neighbouring pixels.
         for (phase, slide) in self.phases.iter().zip(&self.slides) {
             let Some(row) = phase.row_at(y) else { continue };
-            if let (Some(slide), Filters::PerChannel { weights, pixel }) = (slide, &self.filters) {
+            if let (Some(slide), Filters::PerChannel { weights, pixel, .. }) = (slide, &self.filters) {
                 let (weights, pixel) = (weights.values(), *pixel);
                 let job = slide::Row { slide, phase, weights, pixel, image, row, source, finish };
                 // SAFETY: as below.
@@ -112,7 +113,7 @@ impl Filters {
         for (i, &weight) in conv.weight.data().iter().enumerate() {
             weights.values_mut()[i % taps * pixel + i / taps] = weight;
         }
-        Self::PerChannel { weights, pixel }
+        Self::PerChannel { weights, pixel, lanes }
     }
 }
 
@@ -224,7 +225,7 @@ impl<const COUNT: usize, const VECTORS: usize, const WHOLE: bool> Job for Sums<'
             let image = source.at(row.image * source.size() + shift).wrapping_add(channel).cast_const();
             let mut sums = [[S::splat(0.0); VECTORS]; COUNT];
             match &depthwise.filters {
-                Filters::PerChannel { weights, pixel } => {
+                Filters::PerChannel { weights, pixel, .. } => {
                     let weights = weights.values().as_ptr().add(channel);
                     for read in reads {
                         let from = image.wrapping_add(read.pixel * source.pixel);

@@ -118,18 +118,30 @@ impl<'a> Finish<'a> {
         }
     }
 
-    /// Asks for what [`Finish::row`] will read and write.
+    /// Asks for where [`Finish::row`] will write, which processors do not guess for pixels that are far apart.
+    ///
+    /// # Safety
+    /// As [`Simd`].
+    #[inline(always)]
+    pub(super) unsafe fn prefetch_writes<S: Simd>(&self, pixel: usize, channel: usize, count: usize) {
+        for c in (channel..channel + count).step_by(16) {
+            // SAFETY: only asked for, wherever it lies.
+            unsafe { S::prefetch(self.to.data.wrapping_add(pixel * self.to.pixel + c)) };
+        }
+    }
+
+    /// Asks for what [`Finish::row`] will read.
     ///
     /// # Safety
     /// As [`Simd`].
     #[inline(always)]
     pub(super) unsafe fn prefetch<S: Simd>(&self, pixel: usize, channel: usize, count: usize) {
+        let reads = self.add.is_some() || !matches!(self.gate, Gated::Open);
         let mut c = channel;
-        while c < channel + count {
+        while reads && c < channel + count {
             // SAFETY: only asked for, wherever it lies.
             unsafe {
                 let at = |map: &Map| map.data.wrapping_add(pixel * map.pixel + c).cast_const();
-                S::prefetch(at(&self.to));
                 if let Some(add) = &self.add {
                     S::prefetch(at(add));
                 }

@@ -31,8 +31,9 @@ struct Line {
 }
 
 impl Slide {
-    /// None where this module has no code for the window.
-    pub(super) fn new(phase: &Phase) -> Option<Self> {
+    /// None where this module has no code for the window, or it does not pay: strided windows share little, and sums of
+    /// so many pixels leave few of the registers that there are for vectors of 8.
+    pub(super) fn new(phase: &Phase, lanes: usize) -> Option<Self> {
         let mut taps: Vec<([isize; 2], isize)> =
             phase.taps.iter().map(|tap| (tap.offset, tap.index as isize)).collect();
         taps.sort_unstable();
@@ -48,7 +49,8 @@ impl Slide {
         };
         let lines = rows.iter().map(line).collect::<Option<Vec<_>>>()?;
         let known = matches!((length, phase.stride[1]), (2 | 3 | 5, 1) | (3 | 5, 2));
-        known.then_some(Self { lines, taps: length, left, stride: phase.stride[1] })
+        let pays = phase.stride[1] == 1 || lanes == 16;
+        (known && pays).then_some(Self { lines, taps: length, left, stride: phase.stride[1] })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Lavin & Gray, arXiv:1509.09308, section 4: tiles of input and kernel are transformed, multiplied element by element
 //! (here: one product of tiles and channels per element), and transformed back; F(4x4, 3x3) needs 2.25 products of a channel
 //! pair per output where direct convolution needs 9. Both directions are this; the backward one turns the kernel round. A
-//! window of stride 2 is four kernels of stride 1, see [`phases`].
+//! window of stride 2 is four kernels of stride 1, see [`mod@phases`].
 #![expect(unsafe_code, reason = "vector code over raw tiles")]
 
 mod filtering;

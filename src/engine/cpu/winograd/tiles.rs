@@ -262,7 +262,10 @@ unsafe fn ask_for_pixels<S: Simd, const OUT: usize>(piece: &Piece<'_>, phase: us
         let x = (stride * x + phase % stride).min(to.width - 1);
         let pixel = (image * to.height + y) * to.width + x;
         // SAFETY: the caller's.
-        unsafe { piece.finish.prefetch::<S>(pixel, panel.first, panel.columns) };
+        unsafe {
+            piece.finish.prefetch::<S>(pixel, panel.first, panel.columns);
+            piece.finish.prefetch_writes::<S>(pixel, panel.first, panel.columns);
+        }
     }
 }
 
