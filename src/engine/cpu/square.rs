@@ -6,6 +6,7 @@ use super::map::Map;
 use super::simd::Simd;
 
 /// Squares that a map is cut into. At the far borders they may reach beyond it.
+#[derive(Clone, Copy)]
 pub(super) struct Square {
     /// Rows and columns.
     pub(super) step: [usize; 2],

@@ -45,8 +45,6 @@ pub(super) struct Winograd {
     to: Side,
     /// Row and column of the first tap in a phase of the source, from the pixel that is computed.
     start: [isize; 2],
-    /// Where the phases of the source share one product, the squares of pixels that they are gathered from.
-    gathered: Option<Square>,
     /// For each phase, of the side that has more than one: the elements where its kernels are not zero, a bit for each.
     elements: Vec<u64>,
     lanes: usize,
@@ -58,6 +56,8 @@ struct Side {
     /// Rows, and columns, from a pixel of a phase to the next.
     stride: usize,
     phases: usize,
+    /// Where all phases share one product: the squares of pixels that are its rows, or the columns of its sums.
+    square: Option<Square>,
 }
 
 /// The kernels.
@@ -69,8 +69,6 @@ struct Weights {
     phases: Vec<Panels>,
     /// Those panels, each with its phase.
     panels: Vec<(usize, Panel)>,
-    /// Where the columns of a sum are the channels of a square of pixels.
-    square: Option<Square>,
 }
 
 /// Input channels of one phase of the source that are multiplied together.
@@ -172,21 +170,18 @@ impl Winograd {
         let filters = Filters::new(conv);
         if is_scattered(&phases, filters.inputs) {
             let channels = [phases.count() * filters.inputs, filters.outputs];
-            let from = Side { phases: 1, ..Side::of(&phases) };
+            let sides = [Side::of_squares(&phases, filters.inputs), Side::WHOLE];
             let weight = |_, _, o, column, tap| {
                 let (phase, c) = (column / filters.inputs, column % filters.inputs);
                 phases.index(phase, tap).map_or(0.0, |tap| filters.weight(0, o, c, tap))
             };
-            let gathered = Some(Square { step: [phases.stride; 2], channels: filters.inputs });
-            let all = all_elements(size);
-            let winograd = Self::new(size, channels, [from, Side::WHOLE], phases.start, all, layout, None, weight);
-            return Some(Self { gathered, ..winograd });
+            return Some(Self::new(size, channels, sides, phases.start, all_elements(size), layout, weight));
         }
         let channels = [filters.inputs, filters.outputs];
         let sides = [Side::of(&phases), Side::WHOLE];
         let weight = |_, phase, o, c, tap| phases.index(phase, tap).map_or(0.0, |tap| filters.weight(0, o, c, tap));
         let elements = (0..phases.count()).map(|phase| used(&phases, phase, size)).collect();
-        Some(Self::new(size, channels, sides, phases.start, elements, layout, None, weight))
+        Some(Self::new(size, channels, sides, phases.start, elements, layout, weight))
     }
 
     /// As [`Winograd::forward`].
@@ -196,21 +191,18 @@ impl Winograd {
         let at = |phase, c, o, tap| phases.index(phase, tap).map_or(0.0, |tap| filters.weight(0, o, c, tap));
         if is_scattered(&phases, filters.inputs) {
             let channels = [filters.outputs, phases.count() * filters.inputs];
-            let square = Square { step: [phases.stride; 2], channels: filters.inputs };
-            let to = Side { phases: 1, ..Side::of(&phases) };
+            let sides = [Side::WHOLE, Side::of_squares(&phases, filters.inputs)];
             let weight = |_, _, column, o, tap| at(column / filters.inputs, column % filters.inputs, o, tap);
-            let all = all_elements(size);
-            return Some(Self::new(size, channels, [Side::WHOLE, to], phases.start, all, layout, Some(square), weight));
+            return Some(Self::new(size, channels, sides, phases.start, all_elements(size), layout, weight));
         }
         let channels = [filters.outputs, filters.inputs];
         let sides = [Side::WHOLE, Side::of(&phases)];
         let weight = |phase, _, c, o, tap| at(phase, c, o, tap);
         let elements = (0..phases.count()).map(|phase| used(&phases, phase, size)).collect();
-        Some(Self::new(size, channels, sides, phases.start, elements, layout, None, weight))
+        Some(Self::new(size, channels, sides, phases.start, elements, layout, weight))
     }
 
     /// `weight` takes a phase of the destination and one of the source, a column of the sums, an input and a tap.
-    #[expect(clippy::too_many_arguments, reason = "what the two directions differ in")]
     fn new(
         size: Size,
         [inputs, outputs]: [usize; 2],
@@ -218,7 +210,6 @@ impl Winograd {
         start: [isize; 2],
         elements: Vec<u64>,
         layout: Layout,
-        square: Option<Square>,
         weight: impl Fn(usize, usize, usize, usize, usize) -> f32,
     ) -> Self {
         let lanes = layout.lanes;
@@ -238,9 +229,9 @@ impl Winograd {
         let each = phases.iter().enumerate();
         let panels =
             each.flat_map(|(phase, panels)| panels.panels().iter().map(move |&panel| (phase, panel))).collect();
-        let weights = Weights { plain, phases, panels, square };
+        let weights = Weights { plain, phases, panels };
         let pixel = inputs.div_ceil(lanes) * lanes;
-        Self { size, weights, inputs, pixel, from, to, start, gathered: None, elements, lanes }
+        Self { size, weights, inputs, pixel, from, to, start, elements, lanes }
     }
 
     /// Whether the kernels between two phases are not zero at an element.
@@ -325,7 +316,7 @@ impl Winograd {
 
     /// Computes `finish` from `source`.
     pub(super) fn run(&self, site: &Site<'_>, source: Map, finish: &Finish<'_>) {
-        assert_eq!(source.channels, self.gathered.as_ref().map_or(self.inputs, |square| square.channels));
+        assert_eq!(source.channels, self.from.square.map_or(self.inputs, |square| square.channels));
         assert_eq!(source.images, finish.to.images);
         let grid = self.grid([finish.to.height, finish.to.width]);
         let tiles = source.images * grid[0] * grid[1];
@@ -369,10 +360,16 @@ impl Winograd {
 
 impl Side {
     /// A map that is its only phase.
-    const WHOLE: Self = Self { stride: 1, phases: 1 };
+    const WHOLE: Self = Self { stride: 1, phases: 1, square: None };
 
     fn of(phases: &Phases) -> Self {
-        Self { stride: phases.stride, phases: phases.count() }
+        Self { stride: phases.stride, phases: phases.count(), square: None }
+    }
+
+    /// All phases together, of pixels with so many channels.
+    fn of_squares(phases: &Phases, channels: usize) -> Self {
+        let square = Square { step: [phases.stride; 2], channels };
+        Self { stride: phases.stride, phases: 1, square: Some(square) }
     }
 }
 

@@ -122,7 +122,7 @@ unsafe fn transform_tiles<
                     .wrapping_add((image * source.size() + origin[0] * source.width + origin[1]) * source.pixel)
                     .wrapping_offset(top * down as isize + left * right as isize)
                     .cast_const();
-                if let Some(square) = &winograd.gathered {
+                if let Some(square) = winograd.from.square {
                     square.gather::<S>(source, image, [top, left], SIDE, gathered.as_mut_ptr());
                     (corner, down, right) = (gathered.as_ptr(), SIDE * LANES, LANES);
                     (rows, columns) = ([0, SIDE], [0, SIDE]);
@@ -135,7 +135,7 @@ unsafe fn transform_tiles<
                     let to = data.add((phase * blocks + c / depth) * block + (tile - piece.first) * depth + c % depth);
                     // Behind the last channels of a square there are zeros.
                     let count =
-                        if winograd.gathered.is_some() { S::LANES } else { (winograd.inputs - c).min(S::LANES) };
+                        if winograd.from.square.is_some() { S::LANES } else { (winograd.inputs - c).min(S::LANES) };
                     let mut half = [[S::splat(0.0); SIDE]; SIDE];
                     for j in 0..SIDE {
                         let mut column = [S::splat(0.0); SIDE];
@@ -155,7 +155,7 @@ unsafe fn transform_tiles<
                         }
                     }
                     for (i, row) in half.into_iter().enumerate() {
-                        if tile + 1 < piece.tiles[1] && winograd.gathered.is_none() {
+                        if tile + 1 < piece.tiles[1] && winograd.from.square.is_none() {
                             // What the next tile reads beyond this one.
                             for j in SIDE..SIDE + step {
                                 S::prefetch(corner.wrapping_add(i * down + j * right + c));
@@ -195,6 +195,7 @@ unsafe fn multiply<S: Simd, F: Filtering<SIDE, OUT, TAPS>, const SIDE: usize, co
     for (phase, panel) in &winograd.weights.panels[piece.panels[0]..piece.panels[1]] {
         let weights = winograd.weights.phases[*phase].weights(panel);
         let width = panel.vectors * S::LANES;
+        let share = (TAPS * TAPS * DEPTH * width).div_ceil(elements);
         // Elements whose sums have begun.
         let mut begun = 0u64;
         for block in 0..winograd.blocks() {
@@ -202,39 +203,37 @@ unsafe fn multiply<S: Simd, F: Filtering<SIDE, OUT, TAPS>, const SIDE: usize, co
             let is_used = |e: usize| winograd.uses(*phase, channels.phase, e);
             // SAFETY: all tiles and elements lie in the buffers that `Winograd::run` gave.
             unsafe {
-                if winograd.weights.plain {
+                // Matrices of the elements, values from one to the next, and plain weights that are needed next.
+                let (matrices, apart, upcoming) = if winograd.weights.plain {
                     let from = weights.add(TAPS * TAPS * (channels.phase * winograd.inputs + channels.first) * width);
-                    let (to, matrix) = (piece.sums.add(winograd.sums()), DEPTH * width + SKEW);
-                    transform_kernels::<S, F, SIDE, OUT, TAPS>([channels.count, panel.vectors], from, to, matrix);
-                    let next = from.wrapping_add(TAPS * TAPS * channels.count * width);
-                    // Every element asks for a share of the weights that are needed next.
-                    let share = (TAPS * TAPS * DEPTH * width).div_ceil(elements);
-                    let pace = share.div_ceil(channels.count * tiles.div_ceil(S::ROWS));
-                    for e in 0..elements {
-                        if is_used(e) {
-                            let next = Prefetch { from: next.wrapping_add(e * share), pace };
-                            let on = begun >> e & 1 == 1;
-                            add_products::<S>(piece, panel, e, channels, to.add(e * matrix), next, on);
-                            begun |= 1 << e;
-                        }
-                    }
+                    let (to, apart) = (piece.sums.add(winograd.sums()), DEPTH * width + SKEW);
+                    transform_kernels::<S, F, SIDE, OUT, TAPS>([channels.count, panel.vectors], from, to, apart);
+                    (to.cast_const(), apart, Some(from.wrapping_add(TAPS * TAPS * channels.count * width)))
                 } else {
-                    let rows = tiles * OUT;
-                    for e in 0..elements {
-                        if block == 0 && winograd.weights.square.is_none() {
-                            for row in rows * e / elements..rows * (e + 1) / elements {
-                                ask_for_pixels::<S, OUT>(piece, *phase, panel, piece.tiles[0] * OUT + row);
-                            }
-                        }
-                        if is_used(e) {
-                            let matrix = (channels.phase * elements + e) * winograd.inputs * width;
-                            let weights = weights.add(matrix);
-                            let next = Prefetch::of::<S>(weights, panel.vectors);
-                            let on = begun >> e & 1 == 1;
-                            add_products::<S>(piece, panel, e, channels, weights, next, on);
-                            begun |= 1 << e;
+                    let apart = winograd.inputs * width;
+                    (weights.add(channels.phase * elements * apart), apart, None)
+                };
+                let rows = tiles * OUT;
+                for e in 0..elements {
+                    if block == 0 && upcoming.is_none() && winograd.to.square.is_none() {
+                        for row in rows * e / elements..rows * (e + 1) / elements {
+                            ask_for_pixels::<S, OUT>(piece, *phase, panel, piece.tiles[0] * OUT + row);
                         }
                     }
+                    if !is_used(e) {
+                        continue;
+                    }
+                    let weights = matrices.add(e * apart);
+                    let next = match upcoming {
+                        None => Prefetch::of::<S>(weights, panel.vectors),
+                        // Every element asks for its share.
+                        Some(upcoming) => Prefetch {
+                            from: upcoming.wrapping_add(e * share),
+                            pace: share.div_ceil(channels.count * tiles.div_ceil(S::ROWS)),
+                        },
+                    };
+                    add_products::<S>(piece, panel, e, channels, weights, next, begun >> e & 1 == 1);
+                    begun |= 1 << e;
                 }
             }
         }
@@ -366,7 +365,7 @@ unsafe fn finish_tiles<
         let [image, y, x] = piece.place(tile);
         let mut values = MaybeUninit::<[[[f32; 2 * LANES]; OUT]; OUT]>::uninit();
         let values = values.as_mut_ptr().cast::<f32>();
-        if winograd.weights.square.is_some() {
+        if winograd.to.square.is_some() {
             // SAFETY: all of them. The rows of a square are read as whole vectors, over the end of what is computed.
             unsafe { std::ptr::write_bytes(values, 0, OUT * OUT * 2 * LANES) };
         }
@@ -393,7 +392,7 @@ unsafe fn finish_tiles<
         }
         // Pixels outside the map are left out.
         let inside = |length: usize, first: usize| length.div_ceil(stride).saturating_sub(first).min(OUT);
-        if let Some(square) = &winograd.weights.square {
+        if let Some(square) = winograd.to.square {
             for (i, j) in (0..inside(to.height, y)).flat_map(|i| (0..inside(to.width, x)).map(move |j| (i, j))) {
                 // SAFETY: the square begins on the map; all of the values that are read were written.
                 unsafe {
