@@ -67,11 +67,11 @@ pub struct Maximize {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Method")]
 struct Method {
-    /// What fills in the settings that are not given.
+    /// What fills in the settings that are not given; readable unless given.
     #[arg(long, value_name = "PRESET")]
     preset: Option<Preset>,
 
-    /// Backward rule of activations; decoupled unless a preset says otherwise.
+    /// Backward rule of activations. Default: the preset's.
     #[arg(long, value_name = "KIND")]
     gate: Option<GateKind>,
 
@@ -108,11 +108,11 @@ struct Method {
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     rungs: Option<Vec<u32>>,
 
-    /// Number of updates of the image; in a search, on all candidates together.
+    /// Number of updates of the image; in a search, on all candidates together. Default: the preset's.
     #[arg(long, value_name = "N")]
     steps: Option<u32>,
 
-    /// From a gradient to the next image; momentum unless a preset says otherwise.
+    /// From a gradient to the next image. Default: the preset's, or the usual one of the parameterization.
     #[arg(long, value_name = "KIND")]
     optimizer: Option<OptimizerKind>,
 
@@ -124,7 +124,7 @@ struct Method {
     #[arg(long, value_name = "KIND")]
     decay: Option<Decay>,
 
-    /// What the optimizer changes; pixel unless a preset says otherwise.
+    /// What the optimizer changes. Default: the preset's, but pixel with --start image or the regularizer blur.
     #[arg(long, value_name = "KIND")]
     parameterization: Option<ParameterizationKind>,
 
@@ -146,9 +146,14 @@ struct Method {
     contrast: Option<f32>,
 
     /// Random view for each step: jitter:PIXELS, scale:LOW,HIGH, rotate:DEGREES, blur:SIGMA, pad:PIXELS, crop:LOW,HIGH,
-    /// noise:SD, flip or colour:STRENGTH, optionally followed by @PROBABILITY. May be given several times; applied in this order.
+    /// noise:SD, flip or colour:STRENGTH, optionally followed by @PROBABILITY. May be given several times; applied in this
+    /// order. Default: the preset's; --no-transforms for none.
     #[arg(long = "transform", value_name = "TRANSFORM", value_parser = parsed::<Transform>)]
     transforms: Vec<Transform>,
+
+    /// Show the network the image as it is in every step.
+    #[arg(long, conflicts_with = "transforms")]
+    no_transforms: bool,
 
     /// What keeps the stimulus calm: l1:WEIGHT, l2:WEIGHT, tv:WEIGHT (relative to the gradient) or blur:SIGMA,EVERY. May be
     /// given several times.
@@ -226,9 +231,11 @@ impl Maximize {
         let engine = engine::open(&self.device, &self.cpu.settings(&self.places.data_dir))?;
         let models = catalog::Models::new(self.places.models())?;
         let model = self.model(&models)?;
+        let limits = Limits::default();
         let mut request = self.request()?;
+        self.method.refine(&mut request, &model, &limits);
         request.attach(&self.files()?).map_err(|e| as_flag(&e))?;
-        let resolved = request.resolve(&model, &Limits::default()).map_err(|e| as_flag(&e))?;
+        let resolved = request.resolve(&model, &limits).map_err(|e| as_flag(&e))?;
         let tasks = resolved.tasks();
         let mut progress = Progress::new(tasks.len(), resolved.settings.steps);
         let outcomes = maximize(engine.as_ref(), &model, &tasks, &resolved.settings, &mut progress)?;
@@ -289,12 +296,14 @@ impl Maximize {
             objective: None,
             objectives: Some(self.units.clone()),
             preset: method.preset,
-            gate: method.gate(),
+            gate: method.gate.map(Into::into),
             search: method.search(),
             steps: method.steps,
-            optimizer: method.optimizer(),
-            parameterization: method.parameterization(),
-            transforms: given(&method.transforms),
+            optimizer: method.optimizer.map(Into::into),
+            parameterization: method
+                .parameterization
+                .map(|kind| ParameterizationRequest { kind, ..ParameterizationRequest::default() }),
+            transforms: if method.no_transforms { Some(Vec::new()) } else { given(&method.transforms) },
             regularizers: given(&method.regularizers),
             size,
             start,
@@ -326,57 +335,45 @@ impl Maximize {
 }
 
 impl Method {
-    /// The gate, as far as something is said of it; the rest is the preset's, if the kind is.
-    fn gate(&self) -> Option<GateRequest> {
-        let of_preset = self.preset.and_then(Preset::gate);
-        let kind = self.gate.or(of_preset.as_ref().map(|gate| gate.kind)).unwrap_or(GateKind::Decoupled);
-        let of_preset = of_preset.filter(|gate| gate.kind == kind);
-        let rest = |f: fn(&GateRequest) -> Option<f32>| of_preset.as_ref().and_then(f);
-        let gate = GateRequest {
-            kind,
-            slope: self.slope.or(rest(|gate| gate.slope)),
-            temperature: self.temperature.or(rest(|gate| gate.temperature)),
-            relative: self.relative.or(of_preset.as_ref().and_then(|gate| gate.relative)),
-            anneal: self.anneal.or(rest(|gate| gate.anneal)),
-            polish: self.polish.or(rest(|gate| gate.polish)),
-        };
-        let said = [self.slope, self.temperature, self.anneal, self.polish].iter().any(Option::is_some);
-        (self.gate.is_some() || self.relative.is_some() || said).then_some(gate)
-    }
-
-    /// The same for the optimizer.
-    fn optimizer(&self) -> Option<OptimizerRequest> {
-        let of_preset = self.preset.and_then(Preset::optimizer);
-        let kind = self.optimizer.or(of_preset.as_ref().map(|optimizer| optimizer.kind));
-        let changed = self.parameterization().map(|parameterization| parameterization.kind);
-        let changed = changed.or(self.preset.and_then(Preset::parameterization)).unwrap_or_default();
-        let kind = kind.unwrap_or(OptimizerKind::of(changed, !self.transforms.is_empty()));
-        let of_preset = of_preset.filter(|optimizer| optimizer.kind == kind);
-        let optimizer = OptimizerRequest {
-            kind,
-            lr: self.lr.or(of_preset.as_ref().and_then(|optimizer| optimizer.lr)),
-            decay: self.decay.or(of_preset.as_ref().and_then(|optimizer| optimizer.decay)),
-        };
-        (self.optimizer.is_some() || self.lr.is_some() || self.decay.is_some()).then_some(optimizer)
-    }
-
-    /// The same for the parameterization.
-    fn parameterization(&self) -> Option<ParameterizationRequest> {
-        let of_preset = self.preset.and_then(Preset::parameterization);
-        let kind = self.parameterization.or(of_preset).unwrap_or_default();
+    /// Lays what is said of a gate, an optimizer and a parameterization over what the preset makes of the rest.
+    fn refine(&self, request: &mut Request, model: &Model, limits: &Limits) {
+        let mut gate = request.filled(model, limits).gate;
+        let soft = self.temperature.is_some() || self.relative.is_some();
+        let strengths = [self.slope, self.temperature, self.anneal, self.polish];
+        if soft || strengths.iter().any(Option::is_some) {
+            // A search has no strength of its own: whoever names one means a gate that has it.
+            if self.gate.is_none() && gate.kind == GateKind::Auto {
+                gate = if soft { GateKind::Soft.into() } else { GateKind::Decoupled.into() };
+            }
+            gate.slope = self.slope.or(gate.slope);
+            gate.temperature = self.temperature.or(gate.temperature);
+            gate.relative = self.relative.or(gate.relative);
+            gate.anneal = self.anneal.or(gate.anneal);
+            gate.polish = self.polish.or(gate.polish);
+            request.gate = Some(gate);
+        }
         let spectrum = self.spectrum.as_deref().map(|spectrum| match spectrum {
             "natural" => SpectrumKind::Natural,
             _ => SpectrumKind::Measured,
         });
-        let said = self.parameterization.is_some() || self.decay_power.is_some() || self.colour.is_some();
-        (said || spectrum.is_some() || self.contrast.is_some()).then(|| ParameterizationRequest {
-            kind,
-            decay_power: self.decay_power,
-            colour: self.colour.clone(),
-            spectrum,
-            spectrum_digest: None,
-            contrast: self.contrast,
-        })
+        let said = self.decay_power.is_some() || self.colour.is_some();
+        if said || spectrum.is_some() || self.contrast.is_some() {
+            request.parameterization = Some(ParameterizationRequest {
+                decay_power: self.decay_power,
+                colour: self.colour.clone(),
+                spectrum,
+                contrast: self.contrast,
+                ..request.filled(model, limits).parameterization
+            });
+        }
+        if self.lr.is_some() || self.decay.is_some() {
+            let optimizer = request.filled(model, limits).optimizer;
+            request.optimizer = Some(OptimizerRequest {
+                lr: self.lr.or(optimizer.lr),
+                decay: self.decay.or(optimizer.decay),
+                ..optimizer
+            });
+        }
     }
 
     fn search(&self) -> Option<SearchRequest> {

@@ -48,7 +48,7 @@ pub use parameterization::{
     Colour, Parameterization, ParameterizationKind, ParameterizationRequest, SpectrumError, SpectrumKind,
 };
 pub use picture::{Picture, Pictures};
-pub use preset::Preset;
+pub use preset::{Filled, Preset};
 pub use regularizer::Regularizer;
 pub use request::{Limits, Request, Resolved};
 pub use run::{MaximizeError, Task, maximize};

@@ -9,10 +9,10 @@ use super::gate_schedule::{GateKind, GateRequest};
 use super::halving::SearchRequest;
 use super::located::{Gallery, layer_at};
 use super::objective::{Objective, ObjectiveDocument};
-use super::optimizer::{OptimizerKind, OptimizerRequest};
+use super::optimizer::OptimizerRequest;
 use super::parameterization::{ParameterizationKind, ParameterizationRequest};
 use super::picture::Pictures;
-use super::preset::Preset;
+use super::preset::{Filled, Preset};
 use super::regularizer::Regularizer;
 use super::run::Task;
 use super::settings::Settings;
@@ -36,27 +36,28 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<ObjectiveDocument>>, min_items = 1)]
     pub objectives: Option<Vec<Objective>>,
-    /// What fills in the settings that are left out; the defaults unless given.
+    /// What fills in the settings that are left out; `readable` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
-    /// Backward rule of activations; `decoupled` unless given.
+    /// Backward rule of activations. Default: the preset's; `soft` instead of `auto` with `diversity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<GateRequest>,
     /// Tries several gates and starts, and goes on with the best.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<SearchRequest>,
-    /// Number of updates of the image; with a search, on all candidates together.
+    /// Number of updates of the image; with a search, on all candidates together. Default: the preset's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub steps: Option<u32>,
-    /// From a gradient to the next image; unless given `adam` for `fourier`, `l2-ascent` for `maco`, and for
-    /// pixels `momentum` without transforms and `l2-ascent` with them.
+    /// From a gradient to the next image. Default: the preset's, if the parameterization is too; else `adam` for `fourier`,
+    /// `l2-ascent` for `maco`, and for pixels `momentum` without transforms and `l2-ascent` with them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerRequest>,
-    /// What the optimizer changes; `pixel` unless given.
+    /// What the optimizer changes. Default: the preset's, but `pixel` for a start from an image and for the regularizer
+    /// `blur`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameterization: Option<ParameterizationRequest>,
-    /// Random views, applied in this order; `["jitter:8"]`-like strings; none unless given.
+    /// Random views, applied in this order; strings such as `["jitter:8"]`. Default: the preset's; `[]` for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 16)]
     pub transforms: Option<Vec<Transform>>,
@@ -68,7 +69,7 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 2, max_items = 2)]
     pub size: Option<[usize; 2]>,
-    /// The image before the first step; near-grey unless given, but `uniform` for `maco`.
+    /// The image before the first step. Default: the preset's, if it has one; else near-grey, but `uniform` for `maco`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
     /// With transforms, how many steps lie between two scores of the image as it is.
@@ -147,8 +148,6 @@ const LARGEST_SEED: u64 = (1 << 53) - 1;
 const MOST_TRANSFORMS: usize = 16;
 /// Most regularizers of a request.
 const MOST_REGULARIZERS: usize = 8;
-/// Default number of steps.
-const STEPS: u32 = 256;
 /// Default number of steps between two scores when transforms are on.
 const SCORE_EVERY: u32 = 8;
 
@@ -178,29 +177,26 @@ impl Request {
         }
     }
 
+    /// The settings that presets decide: the request's own, the gaps filled by its preset for a model.
+    pub fn filled(&self, model: &Model, limits: &Limits) -> Filled {
+        let own = model.network.input_shape();
+        self.preset.unwrap_or_default().fill(self, self.size.unwrap_or([own[1], own[2]]), limits.steps)
+    }
+
     /// Checks the request against the model and the limits, and fills in every default.
     ///
     /// # Errors
     /// Names the first field that is wrong, its value and what would be right.
     pub fn resolve(&self, model: &Model, limits: &Limits) -> Result<Resolved, Invalid> {
-        match self.preset {
-            Some(preset) => preset.fill(self, limits.steps).resolve_with_defaults(model, limits),
-            None => self.resolve_with_defaults(model, limits),
-        }
-    }
-
-    fn resolve_with_defaults(&self, model: &Model, limits: &Limits) -> Result<Resolved, Invalid> {
+        let filled = self.filled(model, limits);
         let mut objectives = self.objectives(limits)?;
         let count = |field: &str, value: u32, most: u32| match (1..=most).contains(&value) {
             true => Ok(value),
             false => Err(Invalid::new(field, value, format!("a whole number from 1 to {most}"))),
         };
-        let steps = count("steps", self.steps.unwrap_or(STEPS.min(limits.steps)), limits.steps)?;
+        let steps = count("steps", filled.steps, limits.steps)?;
         let score_every = count("score_every", self.score_every.unwrap_or(SCORE_EVERY.min(steps)), limits.steps)?;
-        let gate = match &self.gate {
-            Some(gate) => gate.resolve().map_err(|e| e.within("gate"))?,
-            None => GateRequest::from(GateKind::Decoupled).resolve()?,
-        };
+        let gate = filled.gate.resolve().map_err(|e| e.within("gate"))?;
         let search = match &self.search {
             Some(search) => Some(search.resolve(&gate, steps).map_err(|e| e.within("search"))?),
             None if gate.kind == GateKind::Auto => {
@@ -209,13 +205,10 @@ impl Request {
             None => None,
         };
         let input = self.input(model, limits)?;
-        let parameterization = self.parameterization.clone().unwrap_or_default();
-        let parameterization = parameterization.resolve(model).map_err(|e| e.within("parameterization"))?;
-        let views = self.transforms.as_ref().is_some_and(|transforms| !transforms.is_empty());
-        let optimizer = self.optimizer.clone().unwrap_or(OptimizerKind::of(parameterization.kind, views).into());
+        let parameterization = filled.parameterization.resolve(model).map_err(|e| e.within("parameterization"))?;
         let image = [input[0], input[1], input[2]];
-        let optimizer = optimizer.resolve(image, parameterization.kind).map_err(|e| e.within("optimizer"))?;
-        let transforms = self.transforms.clone().unwrap_or_default();
+        let optimizer = filled.optimizer.resolve(image, parameterization.kind).map_err(|e| e.within("optimizer"))?;
+        let transforms = filled.transforms;
         if transforms.len() > MOST_TRANSFORMS {
             let found = format!("{} transforms", transforms.len());
             return Err(Invalid::new("transforms", found, format!("at most {MOST_TRANSFORMS}")));
@@ -232,10 +225,7 @@ impl Request {
             let expected = "a penalty: only where the pixels themselves are changed can the image be blurred";
             return Err(Invalid::new(format!("regularizers[{i}]"), regularizers[i], expected));
         }
-        let mut start = self.start.clone().unwrap_or(match parameterization.kind {
-            ParameterizationKind::Maco => Start::Uniform,
-            _ => Start::default(),
-        });
+        let mut start = filled.start;
         if let (ParameterizationKind::Maco, Start::Grey { .. }) = (parameterization.kind, &start) {
             return Err(Invalid::new("start", "grey", "another start: images of maco have a fixed contrast"));
         }
@@ -263,7 +253,7 @@ impl Request {
         let animation = self.animation.map(|animation| animation.resolve(steps, objectives.len(), size)).transpose();
         let animation = animation.map_err(|e| e.within("animation"))?;
         let settings = Settings {
-            preset: self.preset,
+            preset: Some(filled.preset),
             gate,
             search,
             steps,

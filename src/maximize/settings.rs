@@ -19,7 +19,7 @@ use super::transform::Transform;
 /// Stimuli with equal settings on layers of one model can share a batch; each result is the same as if it had run alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Settings {
-    /// What filled in the settings that the request left out, where that was a preset.
+    /// What filled in the settings that the request left out; null in jobs of releases whose default had no name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
     /// The backward rule of activations and its course.

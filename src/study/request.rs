@@ -95,7 +95,7 @@ pub struct StudyRequest {
     #[serde(default = "methods")]
     #[schema(min_items = 1, max_items = 32)]
     pub methods: Vec<VariantChoice>,
-    /// Fields of every run's request.
+    /// Fields of every run's request. Its preset is `maximum` unless this, a method or an arm names another.
     #[serde(default)]
     #[schema(value_type = Object)]
     pub base: Fields,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::Invalid;
+use crate::maximize::Preset;
 
 /// Fields of a request.
 pub type Fields = Map<String, Value>;
@@ -131,9 +132,11 @@ fn variant(name: &str, field: &str, value: Value) -> Variant {
     Variant { name: name.to_owned(), request: Fields::from_iter([(field.to_owned(), value)]) }
 }
 
-/// The parts laid over each other.
+/// The parts laid over each other, and over the preset `maximum`: studies compare maxima unless a part says otherwise.
 pub fn laid_over(parts: &[&Fields]) -> Fields {
-    parts.iter().flat_map(|part| part.iter()).map(|(field, value)| (field.clone(), value.clone())).collect()
+    let mut request = Fields::from_iter([("preset".to_owned(), json!(Preset::Maximum))]);
+    request.extend(parts.iter().flat_map(|part| part.iter()).map(|(field, value)| (field.clone(), value.clone())));
+    request
 }
 
 #[cfg(test)]
@@ -186,8 +189,11 @@ mod tests {
         let request = laid_over(&[&variants.base, &method.request, &arm.request]);
         assert_eq!(
             Value::Object(request),
-            json!({"optimizer": "adam", "transforms": ["jitter:16"], "gate": {"kind": "decoupled", "slope": 1.0}})
+            json!({"preset": "maximum", "optimizer": "adam", "transforms": ["jitter:16"],
+                   "gate": {"kind": "decoupled", "slope": 1.0}})
         );
+        let lucid = variants.arm("preset:lucid").unwrap();
+        assert_eq!(laid_over(&[&lucid.request])["preset"], "lucid", "a part may name another preset");
         assert!(Variants::parse("arm = []").unwrap_err().contains("arm"));
         let twice = r#"{"arms": [{"name": "a", "request": {}}, {"name": "a", "request": {}}]}"#;
         assert!(Variants::parse(twice).unwrap_err().contains("twice"));

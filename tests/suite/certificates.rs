@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Gate, Reference};
-use proxygrad::maximize::{
-    Certificates, Findings, Limits, NaturalMissing, Observer, Outcome, Point, Request, Resolved, Unobserved, maximize,
-};
+use proxygrad::maximize::{Certificates, Findings, NaturalMissing, Observer, Outcome, Point, Unobserved, maximize};
 use proxygrad::network::calibration::{Calibration, LayerRecord, Statistics, UnitRecord};
 use proxygrad::network::{Activation, Array, ChannelOrder, Conv, Model, Network, Op, Preprocessing, Reduce, Window};
 
+use crate::maximize::{resolve, run};
 use crate::networks::{array, rng, same};
 
 fn model(network: Network) -> Model {
@@ -43,18 +42,6 @@ fn small() -> Model {
     let pool = network.push("pool", mean, &[relu]).unwrap();
     network.push("logits", Op::Dense { weight: array(&mut rng, &[5, 8]), bias: None }, &[pool]).unwrap();
     model(network)
-}
-
-fn resolve(model: &Model, request: &str) -> Resolved {
-    let request: Request = serde_json::from_str(request).unwrap();
-    request.resolve(model, &Limits::default()).unwrap()
-}
-
-fn run(model: &Model, request: &str) -> Vec<Outcome> {
-    let resolved = resolve(model, request);
-    let engine = Cpu::new(&CpuSettings::default()).unwrap();
-    let outcomes = maximize(&engine, model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
-    outcomes.into_iter().map(Option::unwrap).collect()
 }
 
 fn certificates(outcome: &Outcome) -> &Certificates {

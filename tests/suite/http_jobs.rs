@@ -27,13 +27,18 @@ async fn a_unit_becomes_a_png_and_a_number() {
     let job = answer.json();
     assert_eq!(answer.headers["location"], format!("/v1/jobs/{}", id(&job)));
     assert_eq!(job["objectives"], json!(["layer1/Relu_1:3"]));
-    assert_eq!(job["settings"]["gate"]["kind"], "decoupled", "defaults are filled in: {job}");
+    let settings = &job["settings"];
+    assert_eq!(settings["preset"], "readable", "defaults are filled in: {job}");
+    assert_eq!((&settings["gate"]["kind"], &settings["parameterization"]["kind"]), (&json!("auto"), &json!("fourier")));
+    assert_eq!(settings["transforms"], json!(["pad:2", "jitter:1", "scale:0.9,1.1", "rotate:10@0.8", "jitter:1"]));
 
     let job = server.state(id(&job), "succeeded").await;
     assert_eq!(job["progress"], json!({"step": 4, "steps": 4}));
     let stimulus = &job["stimuli"][0];
     assert!(stimulus["score"].as_f64() > stimulus["initial_score"].as_f64(), "{stimulus}");
-    assert_eq!(stimulus["trajectory"].as_array().unwrap().len(), 5);
+    let trajectory = stimulus["trajectory"].as_array().unwrap();
+    assert_eq!([&trajectory[0]["step"], &trajectory.last().unwrap()["step"]], [0, 4], "{trajectory:?}");
+    assert!(trajectory.len() < 5, "with random views not every step is scored: {trajectory:?}");
 
     let png = server.get(stimulus["png"].as_str().unwrap()).await;
     assert_eq!((png.status, png.media_type()), (200, Some("image/png")));

@@ -102,7 +102,8 @@ async fn a_job_keeps_its_certificates() {
     let data = tempfile::tempdir().unwrap();
     calibrated(data.path(), &["logits"], 1);
     let server = Server::on(data, |_| {}).await;
-    let request = json!({"model": "fashion-resnet8", "objective": "logits:8", "steps": 4, "certificates": true});
+    let request = json!({"model": "fashion-resnet8", "objective": "logits:8", "preset": "maximum", "steps": 4,
+                         "certificates": true});
     let id = server.submit(request).await["id"].as_str().unwrap().to_owned();
     let job = server.state(&id, "succeeded").await;
     assert_eq!(job["settings"]["certificates"], true);

@@ -11,7 +11,7 @@ use proxygrad::engine::{Engine, EngineError, Forward, Gate, Plan, Reference, Tar
 use proxygrad::jobs::{
     Claim, Idempotency, Job, JobState, NewJob, Store, StoreConfig, SubmitError, Submitted, Subscription, Update,
 };
-use proxygrad::maximize::{Findings, Limits, Outcome, Point, Request};
+use proxygrad::maximize::{Findings, Limits, Outcome, Point, Preset, Request};
 use proxygrad::network::{Activation, Array, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape, Statistics};
 use uuid::Uuid;
 
@@ -42,11 +42,12 @@ pub fn model() -> Arc<Model> {
     })
 }
 
-/// A job from a request document without its model.
+/// A job from a request document without its model; for the maximum where it names no preset.
 pub fn job(request: serde_json::Value) -> NewJob {
     let mut request = request;
     request["model"] = "tiny".into();
-    let request: Request = serde_json::from_value(request).unwrap();
+    let mut request: Request = serde_json::from_value(request).unwrap();
+    request.preset.get_or_insert(Preset::Maximum);
     let resolved = request.resolve(&model(), &Limits { steps: 1_000_000, ..Limits::default() }).unwrap();
     NewJob { model: "tiny".into(), model_digest: DIGEST.into(), resolved, idempotency: None }
 }

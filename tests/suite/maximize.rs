@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference, Target};
-use proxygrad::maximize::{Limits, Observer, Outcome, Point, Request, Resolved, Unobserved, Warning, maximize};
+use proxygrad::maximize::{Limits, Observer, Outcome, Point, Preset, Request, Resolved, Unobserved, Warning, maximize};
 use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Preprocessing, Statistics};
 
 use crate::networks::{array, classifier, rng};
@@ -24,8 +24,10 @@ pub fn symmetric() -> Preprocessing {
     Preprocessing { channels: ChannelOrder::Grey, range: 1.0, mean: vec![0.5], std: vec![0.5] }
 }
 
+/// A request that names no preset is for the maximum here: each of its steps is one forward and one backward pass.
 pub fn resolve(model: &Model, request: &str) -> Resolved {
-    let request: Request = serde_json::from_str(request).unwrap();
+    let mut request: Request = serde_json::from_str(request).unwrap();
+    request.preset.get_or_insert(Preset::Maximum);
     request.resolve(model, &Limits::default()).unwrap()
 }
 
@@ -209,8 +211,10 @@ fn a_preset_shows_in_the_settings_and_gives_way_to_the_request() {
     assert_eq!((&own["gate"], &own["steps"]), (&lucid["gate"], &serde_json::json!(9)));
     assert_eq!(own["optimizer"]["kind"], "nadam");
     assert_eq!(own["transforms"], serde_json::json!([]));
-    assert!(settings(r#""steps": 9"#).get("preset").is_none());
-    for preset in ["lucid", "maco", "proxygrad-paper", "fast", "best"] {
+    let request: Request = serde_json::from_str(r#"{"model": "test", "objective": "logits:3"}"#).unwrap();
+    let default = serde_json::to_value(request.resolve(&model, &Limits::default()).unwrap().settings).unwrap();
+    assert_eq!(default, settings(r#""preset": "readable""#), "the default is a readable picture");
+    for preset in ["readable", "maximum", "lucid", "maco", "proxygrad-paper", "fast", "best"] {
         let request = format!(r#"{{"model": "test", "objective": "logits:3", "preset": "{preset}"}}"#);
         let outcome = run(&model, &request).remove(0);
         let found = &outcome.findings;

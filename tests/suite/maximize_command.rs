@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use image::{ImageBuffer, Luma};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn run(data: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_proxygrad"));
@@ -109,4 +109,34 @@ fn what_is_wrong_is_told_by_the_flag() {
         assert!(!refused.status.success(), "{arguments:?}");
         assert!(parts.iter().all(|part| told.contains(part)), "{arguments:?}: {told}");
     }
+}
+
+#[test]
+fn a_number_alone_changes_what_the_preset_says_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = path(folder.path(), "x.png");
+    let settings = |arguments: &[&str]| {
+        let fixed = ["--unit", "logits:1", "--output", &output];
+        let done = run(folder.path(), &[&fixed[..], arguments].concat());
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        serde_json::from_slice::<Value>(&done.stdout).unwrap()["settings"].clone()
+    };
+    let default = settings(&[]);
+    assert_eq!((&default["preset"], &default["gate"]["kind"]), (&json!("readable"), &json!("auto")));
+    let slope = settings(&["--slope", "0.25"]);
+    assert_eq!((&slope["gate"]["kind"], &slope["gate"]["slope"]), (&json!("decoupled"), &json!(0.25)));
+    let temperature = settings(&["--temperature", "0.5"]);
+    assert_eq!((&temperature["gate"]["kind"], &temperature["gate"]["temperature"]), (&json!("soft"), &json!(0.5)));
+    let paper = settings(&["--preset", "proxygrad-paper", "--polish", "0.5"]);
+    let gate = json!({"kind": "decoupled", "slope": 0.3, "anneal": 0.0, "polish": 0.5});
+    assert_eq!(paper["gate"], gate, "the rest is still the preset's");
+    let lr = settings(&["--lr", "0.125"]);
+    assert_eq!((&lr["optimizer"]["kind"], &lr["optimizer"]["lr"]), (&json!("adam"), &json!(0.125)));
+    let pixels = settings(&["--parameterization", "pixel", "--decay", "cosine"]);
+    assert_eq!((&pixels["optimizer"]["kind"], &pixels["optimizer"]["decay"]), (&json!("l2-ascent"), &json!("cosine")));
+    let power = settings(&["--decay-power", "1.5"]);
+    let kind = &power["parameterization"]["kind"];
+    assert_eq!((kind, &power["parameterization"]["decay_power"]), (&json!("fourier"), &json!(1.5)));
+    assert_eq!(power["optimizer"], default["optimizer"]);
+    assert_eq!(settings(&["--no-transforms"])["transforms"], json!([]));
 }

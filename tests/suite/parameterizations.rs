@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use image::DynamicImage;
 use proxygrad::engine::{Cpu, CpuSettings};
-use proxygrad::maximize::{Limits, Outcome, Request, Resolved, Settings, Unobserved, maximize};
+use proxygrad::maximize::{Limits, Outcome, Request, Settings, Unobserved, maximize};
 use proxygrad::network::{
     Activation, Array, ChannelOrder, ColourMatrix, Model, Network, Op, Preprocessing, Reduce, Spectrum, Statistics,
 };
 
+use crate::maximize::{resolve, run};
 use crate::networks::{array, conv, rng, same};
 
 /// A classifier of images that are `channels` deep, on an odd and an even side.
@@ -26,17 +27,6 @@ fn classifier(channels: usize, statistics: Statistics) -> Model {
     let (network, classes) = (Arc::new(network), Vec::new());
     let (id, digest, calibration) = ("test".into(), String::new(), None);
     Model { id, digest, network, preprocessing, classes, statistics, calibration }
-}
-
-fn resolve(model: &Model, request: &str) -> Resolved {
-    serde_json::from_str::<Request>(request).unwrap().resolve(model, &Limits::default()).unwrap()
-}
-
-fn run(model: &Model, request: &str) -> Vec<Outcome> {
-    let resolved = resolve(model, request);
-    let engine = Cpu::new(&CpuSettings::default()).unwrap();
-    let outcomes = maximize(&engine, model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
-    outcomes.into_iter().map(Option::unwrap).collect()
 }
 
 fn decoded(outcome: &Outcome) -> DynamicImage {
