@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Api, Bounds, Server};
+use crate::api::{self, Api, Server};
 use crate::config::Config;
 use crate::jobs::{Store, StoreConfig};
 use crate::network::catalog::Models;
@@ -45,8 +45,7 @@ impl Service {
         let pool = Arc::new(Pool::start(pool, store.clone(), sources, CancellationToken::new()).await?);
         let ending = CancellationToken::new();
         let api = Api::new(config.clone(), store.clone(), models, Arc::clone(&pool), ending.clone())?;
-        let bounds = Bounds { connections: config.max_connections, head: config.request_timeout };
-        let server = Server::start(listener, api::router(api)?, bounds)?;
+        let server = Server::start(listener, api::router(api)?, &config)?;
         Ok(Self { config, store, pool, server, ending })
     }
 

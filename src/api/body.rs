@@ -6,7 +6,9 @@ use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 
 use super::Api;
+use super::guard::ROOM;
 use super::problem::{Kind, Problem};
+use super::server::Displaced;
 
 /// A body that has arrived.
 pub(super) struct Body {
@@ -68,10 +70,7 @@ async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Problem> {
     let mut kept = Vec::new();
     let mut size = 0;
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| {
-            tracing::debug!(%error, "a body broke off");
-            Problem::new(Kind::MalformedJson, "the body broke off")
-        })?;
+        let chunk = chunk.map_err(broken)?;
         size += chunk.len();
         match size {
             size if size <= limit => kept.extend_from_slice(&chunk),
@@ -83,6 +82,20 @@ async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Problem> {
         return Err(Problem::new(Kind::BodyTooLarge, format!("the body is larger than {limit} bytes")));
     }
     Ok(kept.into())
+}
+
+/// Why a body broke off.
+fn broken(error: axum::Error) -> Problem {
+    tracing::debug!(%error, "a body broke off");
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(error) = cause {
+        if error.is::<Displaced>() {
+            let detail = "there are too many connections, and the body of this one had not arrived; try again later";
+            return Problem::new(Kind::Overloaded, detail).retry_after(ROOM);
+        }
+        cause = error.source();
+    }
+    Problem::new(Kind::MalformedJson, "the body broke off")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::sse::{Event as Line, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
@@ -11,7 +11,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::problem::{Answer, Problem};
+use super::budget::Place;
+use super::client::Client;
+use super::guard::ROOM;
+use super::problem::{Answer, Kind, Problem};
 use crate::jobs::{Subscription, Update};
 
 /// Time without events after which a comment shows that the connection lives.
@@ -54,6 +57,18 @@ pub(super) fn last(headers: &HeaderMap) -> Option<u64> {
     headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
+/// Tells nginx, and proxies that follow it, to pass on every event at once instead of collecting them in a buffer.
+const NO_BUFFER: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+
+/// A place for a stream of events, as long as there are not too many.
+pub(super) fn place(api: &Api, client: Client) -> Answer<Place> {
+    api.streams().take(client.key).ok_or_else(|| {
+        let detail = "as many streams of events are open as this server, or this client, may have; try again later";
+        Problem::new(Kind::Overloaded, detail).retry_after(ROOM)
+    })
+}
+
 /// The events behind `last`; for a new watcher behind what is watched itself, given with its name. Nothing when it has
 /// ended and the client knows.
 pub(super) async fn answer(
@@ -62,6 +77,7 @@ pub(super) async fn answer(
     last: Option<u64>,
     ended: bool,
     (name, watched): (&str, &impl Serialize),
+    place: Place,
 ) -> Answer<Response> {
     let first = match (last, ended) {
         (None, _) => Some(line(name, watched)?),
@@ -74,8 +90,12 @@ pub(super) async fn answer(
     };
     let stop = api.ending().clone();
     let following = follow(subscription).take_until(async move { stop.cancelled().await });
-    let lines = stream::iter(first).chain(following).map(Ok::<_, Infallible>);
-    Ok(Sse::new(lines).keep_alive(KeepAlive::new().interval(SILENCE)).into_response())
+    let lines = stream::iter(first).chain(following).map(move |line| {
+        // The place is free again when the stream is.
+        let _place = &place;
+        Ok::<_, Infallible>(line)
+    });
+    Ok(([NO_BUFFER], Sse::new(lines).keep_alive(KeepAlive::new().interval(SILENCE))).into_response())
 }
 
 fn follow(subscription: Subscription) -> impl Stream<Item = Line> {

@@ -2,23 +2,40 @@
 
 use std::any::Any;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::Api;
+use super::base::Base;
 use super::problem::{Kind, MEDIA_TYPE, Problem};
 
-/// Turns every error answer that is not a problem document yet into one.
-pub(super) async fn uniform(request: Request, next: Next) -> Response {
+/// Turns every error answer that is not a problem document yet into one, and lets the `type` of every problem begin with
+/// the base path.
+pub(super) async fn uniform(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let base = Base::of(api.config(), request.headers(), request.extensions());
+    under(&base, request, next).await
+}
+
+async fn under(base: &Base, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     let status = response.status();
-    let is_error = status.is_client_error() || status.is_server_error();
-    if !is_error || response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == MEDIA_TYPE) {
+    if !status.is_client_error() && !status.is_server_error() {
         return response;
     }
-    translate(status, &method, &uri).into_response()
+    if response.headers().get(header::CONTENT_TYPE).is_none_or(|value| value != MEDIA_TYPE) {
+        response = translate(status, &method, &uri).into_response();
+    }
+    match response.extensions_mut().remove::<Problem>() {
+        Some(problem) if !base.as_str().is_empty() => {
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+            *response.body_mut() = problem.document(base.as_str()).into();
+            response
+        }
+        _ => response,
+    }
 }
 
 fn translate(status: StatusCode, method: &Method, uri: &Uri) -> Problem {
@@ -61,7 +78,7 @@ mod tests {
             .route("/panics", get(async || -> &'static str { panic!("secret of the house") }))
             .route("/fails", get(async || StatusCode::BAD_GATEWAY))
             .layer(CatchPanicLayer::custom(panicked))
-            .layer(from_fn(uniform));
+            .layer(from_fn(async |request: Request, next: Next| under(&"/xai".parse().unwrap(), request, next).await));
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         assert_eq!(response.headers()[header::CONTENT_TYPE], MEDIA_TYPE);
@@ -79,6 +96,7 @@ mod tests {
         ] {
             let (found, problem) = answer(method, path).await;
             assert_eq!((found.as_u16(), &problem["status"]), (status, &status.into()), "{path}");
+            assert!(problem["type"].as_str().unwrap().starts_with("/xai/problems/"), "{problem}");
             assert!(!problem.to_string().contains("secret"), "{problem}");
         }
     }

@@ -113,7 +113,7 @@ impl Loader {
 }
 
 /// Seconds after which a model may have arrived.
-const SOON: u32 = 10;
+pub(super) const SOON: u32 = 10;
 
 fn problem(error: ModelError) -> Problem {
     match error {

@@ -4,11 +4,17 @@
 //! a network itself. Every error is a [`problem`] document.
 
 mod accepted;
+mod base;
 mod body;
+mod browsers;
+mod budget;
+mod client;
+mod docs;
 mod etag;
 mod events;
 mod explain;
 mod failure;
+mod guard;
 mod health;
 mod idempotency;
 mod jobs;
@@ -28,16 +34,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use metrics_exporter_prometheus::{BuildError, PrometheusHandle};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-pub use server::{Bounds, Server};
+pub use server::Server;
 
 use crate::Invalid;
 use crate::config::Config;
@@ -46,7 +53,9 @@ use crate::maximize::{Limits, Request, Resolved};
 use crate::network::Model;
 use crate::network::catalog::Models;
 use crate::worker::Pool;
-use loader::Loader;
+use budget::Budget;
+use client::Client;
+use loader::{LoadError, Loader};
 use problem::{Kind, Problem};
 use studies::Summaries;
 
@@ -62,9 +71,16 @@ struct Parts {
     metrics: PrometheusHandle,
     ending: CancellationToken,
     summaries: Summaries,
+    /// Requests that wait for a job, a study or a model.
+    waiting: Budget,
+    /// Streams of events.
+    streams: Budget,
     /// Requests whose images are read at a time: an image takes a second and some hundred megabytes at worst.
     reading: Semaphore,
 }
+
+/// Time after which a request that is not answered is one that waits.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Most requests whose images are read at a time.
 const READING: usize = 2;
@@ -85,7 +101,9 @@ impl Api {
         let models = Loader::new(models, config.model_timeout);
         let metrics = metrics::recorder()?;
         let (summaries, reading) = (Summaries::default(), Semaphore::new(READING));
-        Ok(Self(Arc::new(Parts { config, store, models, pool, metrics, ending, summaries, reading })))
+        let (waiting, streams) = (Budget::new(config.max_waiting()), Budget::new(config.max_streams()));
+        let parts = Parts { config, store, models, pool, metrics, ending, summaries, waiting, streams, reading };
+        Ok(Self(Arc::new(parts)))
     }
 
     fn config(&self) -> &Config {
@@ -110,6 +128,30 @@ impl Api {
 
     fn ending(&self) -> &CancellationToken {
         &self.0.ending
+    }
+
+    /// Places for requests that wait.
+    fn waiting(&self) -> &Budget {
+        &self.0.waiting
+    }
+
+    /// Places for streams of events.
+    fn streams(&self) -> &Budget {
+        &self.0.streams
+    }
+
+    /// The model. Who has to wait for it longer than a moment takes a place of those who wait.
+    async fn load(&self, id: &str, client: Client) -> Result<Arc<Model>, LoadError> {
+        let mut load = std::pin::pin!(self.models().load(id));
+        if let Ok(loaded) = tokio::time::timeout(MOMENT, load.as_mut()).await {
+            return loaded;
+        }
+        let Some(_place) = self.waiting().take(client.key) else {
+            let detail = format!("model {id} is still being fetched, and too many requests wait already");
+            let problem = Problem::new(Kind::ModelUnavailable, detail).retry_after(loader::SOON);
+            return Err(LoadError::Problem(problem));
+        };
+        load.await
     }
 
     /// What the request means for its model.
@@ -182,14 +224,24 @@ fn calls() -> OpenApiRouter<Api> {
 /// When the OpenAPI document cannot be written as JSON.
 pub fn router(api: Api) -> Result<Router, serde_json::Error> {
     let (calls, document) = calls().split_for_parts();
-    let document = bytes::Bytes::from(openapi::render(&document, &api.config().limits())?);
+    let document = openapi::render(&document, &api.config().limits())?;
     let router = calls
-        .route("/openapi.json", axum::routing::get(move || async move { openapi::answer(document) }))
-        .merge(openapi::page())
+        .merge(openapi::router(document)?)
+        .merge(docs::router())
         .layer(CatchPanicLayer::custom(failure::panicked))
-        .layer(from_fn(failure::uniform))
-        .layer(from_fn(observe::observe));
-    Ok(router.with_state(api))
+        .layer(from_fn_with_state(api.clone(), guard::guard))
+        .layer(from_fn_with_state(api.clone(), failure::uniform));
+    // Outside of everything that refuses: a page of an allowed origin may also read why.
+    let router = match browsers::cors(&api.config().cors_origin) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    let router = router.layer(from_fn(browsers::protect)).layer(from_fn(observe::observe));
+    // Routes are looked up below, without the base path.
+    let base = api.config().base_path.clone();
+    let service =
+        router.with_state(api).map_request(move |request: axum::extract::Request| base::strip(&base, request));
+    Ok(Router::new().fallback_service(service))
 }
 
 /// The OpenAPI document of a server with default limits, as it is committed at `openapi/openapi.json`.
@@ -197,5 +249,6 @@ pub fn router(api: Api) -> Result<Router, serde_json::Error> {
 /// # Errors
 /// When it cannot be written as JSON.
 pub fn openapi_document() -> Result<String, serde_json::Error> {
-    openapi::render(&calls().into_openapi(), &Limits::default())
+    let document = openapi::render(&calls().into_openapi(), &Limits::default())?;
+    Ok(serde_json::to_string_pretty(&document)? + "\n")
 }

@@ -9,12 +9,13 @@ use axum::response::Response;
 use tracing::Instrument;
 use uuid::Uuid;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Name of the header with the id of a request.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id that is taken over from a client, in characters.
 const LONGEST_ID: usize = 128;
 
 /// Asked every few seconds by machines; nobody wants to read about each time.
-const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+pub(super) const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 /// Gives the request an id (the client's own, when it is a plain word), answers with it, and logs and counts the answer.
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {

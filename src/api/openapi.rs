@@ -1,12 +1,16 @@
-//! The OpenAPI document and the page that shows it.
+//! The OpenAPI document.
 
+use axum::Router;
+use axum::body::Bytes;
 use axum::http::header;
-use axum::response::IntoResponse;
+use axum::routing::get;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
-use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::problem::Components;
+use super::Api;
+use super::base::Base;
+use super::observe::PROBES;
+use super::problem::{Answer, Components, Kind, Problem, declared};
 use crate::maximize::Limits;
 
 const PATH: &str = "/openapi.json";
@@ -39,7 +43,7 @@ pub(super) fn frame() -> utoipa::openapi::OpenApi {
 }
 
 /// The document as it is served by a server with these limits: what the schemas allow is what the server accepts.
-pub(super) fn render(document: &utoipa::openapi::OpenApi, limits: &Limits) -> Result<String, serde_json::Error> {
+pub(super) fn render(document: &utoipa::openapi::OpenApi, limits: &Limits) -> Result<Value, serde_json::Error> {
     let mut document = serde_json::to_value(document)?;
     let mut set = |pointer: &str, key: &str, value: Value| {
         if let Some(Value::Object(schema)) = document.pointer_mut(&format!("/components/schemas/Request{pointer}")) {
@@ -71,10 +75,32 @@ pub(super) fn render(document: &utoipa::openapi::OpenApi, limits: &Limits) -> Re
     };
     set("", "oneOf", json!([alone("objective", "objectives"), alone("objectives", "objective")]));
     let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
-    for (_, call) in paths.flat_map(|(_, path)| path.as_object_mut()).flatten() {
-        described(call).for_each(never_null);
+    for (path, calls) in paths {
+        for (method, call) in calls.as_object_mut().into_iter().flatten() {
+            described(call).for_each(never_null);
+            refusable(path, method, call)?;
+        }
     }
-    Ok(serde_json::to_string_pretty(&document)? + "\n")
+    Ok(document)
+}
+
+/// Declares the answers that a call may get before it is looked at: see [`super::guard`].
+fn refusable(path: &str, method: &str, call: &mut Value) -> Result<(), serde_json::Error> {
+    let host = (!matches!(path, "/livez" | "/readyz")).then_some(Kind::UnknownHost);
+    let site = (method != "get").then_some(Kind::CrossSiteRequest);
+    let load = (!PROBES.contains(&path)).then_some(Kind::Overloaded);
+    let Some(responses) = call.get_mut("responses").and_then(Value::as_object_mut) else { return Ok(()) };
+    for kind in [host, site, load].into_iter().flatten() {
+        let mut declared = serde_json::to_value(declared(&[kind]))?;
+        let status = kind.status().as_str().to_owned();
+        if let Some(Value::String(others)) = responses.get_mut(&status).and_then(|known| known.get_mut("description"))
+            && let Some(Value::String(this)) = declared.get_mut("description")
+        {
+            *this = format!("{others}\n\n{this}");
+        }
+        responses.insert(status, declared);
+    }
+    Ok(())
 }
 
 /// Parameters and answers' headers of a call.
@@ -103,13 +129,22 @@ fn never_null(described: &mut Value) {
     }
 }
 
-/// The page under `/docs`. Nothing of it comes from another server.
-pub(super) fn page() -> SwaggerUi {
-    // The default validator is a service on the internet.
-    SwaggerUi::new("/docs").config(Config::new([PATH]).validator_url("none"))
+/// `GET /openapi.json`: the document, with the path under which the client reaches the service.
+pub(super) fn router(document: Value) -> Result<Router<Api>, serde_json::Error> {
+    let text = Bytes::from(serde_json::to_string_pretty(&document)? + "\n");
+    let answer = async move |base: Base| -> Answer<_> {
+        let text = match base.as_str() {
+            "" => text.clone(),
+            path => served_at(document.clone(), path).map_err(Problem::internal)?,
+        };
+        Ok(([(header::CONTENT_TYPE, "application/json")], text))
+    };
+    Ok(Router::new().route(PATH, get(answer)))
 }
 
-/// The document as an answer.
-pub(super) fn answer(text: bytes::Bytes) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], text)
+fn served_at(mut document: Value, path: &str) -> Result<Bytes, serde_json::Error> {
+    if let Value::Object(document) = &mut document {
+        document.insert("servers".into(), json!([{ "url": path }]));
+    }
+    Ok(Bytes::from(serde_json::to_string_pretty(&document)? + "\n"))
 }

@@ -42,6 +42,8 @@ pub enum Kind {
     UnknownPatch,
     /// The path exists, the method does not.
     MethodNotAllowed,
+    /// A page of another site asks for something that changes something.
+    CrossSiteRequest,
     /// The body did not arrive in time.
     RequestTimeout,
     /// The job has not ended.
@@ -58,6 +60,8 @@ pub enum Kind {
     InvalidRequest,
     /// The key was used for another request.
     IdempotencyKeyReused,
+    /// The request is for a host that is not this server's.
+    UnknownHost,
     /// A failure of the server.
     Internal,
     /// The model's files are there but cannot be used.
@@ -68,6 +72,8 @@ pub enum Kind {
     ModelUnavailable,
     /// The server cannot run jobs yet.
     NotReady,
+    /// Too many connections or streams.
+    Overloaded,
 }
 
 /// One line of the table of problems.
@@ -82,10 +88,11 @@ struct Entry {
 
 impl Kind {
     /// Every kind, by status.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::InvalidParameter,
         Self::MalformedJson,
         Self::MalformedForm,
+        Self::CrossSiteRequest,
         Self::NotFound,
         Self::UnknownJob,
         Self::UnknownStudy,
@@ -104,11 +111,13 @@ impl Kind {
         Self::UnsupportedMediaType,
         Self::InvalidRequest,
         Self::IdempotencyKeyReused,
+        Self::UnknownHost,
         Self::Internal,
         Self::BrokenModel,
         Self::QueueFull,
         Self::ModelUnavailable,
         Self::NotReady,
+        Self::Overloaded,
     ];
 
     /// The table of problems.
@@ -132,6 +141,14 @@ impl Kind {
                 "malformed-form",
                 "The body is not a valid form",
                 "The body is declared as multipart/form-data (RFC 7578), but cannot be taken apart. `detail` says why.",
+            ),
+            Self::CrossSiteRequest => (
+                StatusCode::FORBIDDEN,
+                "cross-site-request",
+                "A page of another site may not do this",
+                "The request comes from a page of another origin, by its Origin or Sec-Fetch-Site header, and would change \
+                 something. Only pages of this server may do that, and those of the origins that the server was started \
+                 with (--cors-origin).",
             ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
@@ -246,6 +263,13 @@ impl Kind {
                 "The idempotency key belongs to another request",
                 "The same Idempotency-Key was sent before with another request. Use a new key for a new request.",
             ),
+            Self::UnknownHost => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "unknown-host",
+                "The server does not answer for this host",
+                "The host of the request is not one of this server's. It answers for loopback names, for addresses when it \
+                 listens on more than loopback, and for the hosts that it was started with (--allowed-host).",
+            ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -277,6 +301,13 @@ impl Kind {
                 "not-ready",
                 "The server is not ready",
                 "The server is up but cannot run jobs yet, or it is shutting down. `reasons` says why.",
+            ),
+            Self::Overloaded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "The server is overloaded",
+                "There are too many connections, or streams of events. Send the request again after the time in \
+                 Retry-After.",
             ),
         };
         Entry { slug, status, title, meaning }
@@ -322,12 +353,13 @@ impl Kind {
     }
 }
 
-fn declared(kinds: &[Kind]) -> Declared {
+/// These kinds, of one status, as an answer of a call.
+pub(super) fn declared(kinds: &[Kind]) -> Declared {
     let lines: Vec<String> = kinds.iter().map(|kind| format!("`{}`: {}.", kind.uri(), kind.title())).collect();
     let schema = Ref::from_schema_name(Document::name());
     let content = ContentBuilder::new().schema(Some(schema)).build();
     let mut response = ResponseBuilder::new().description(lines.join("\n\n")).content(MEDIA_TYPE, content);
-    if kinds.iter().any(|kind| matches!(kind, Kind::QueueFull | Kind::ModelUnavailable)) {
+    if kinds.iter().any(|kind| matches!(kind, Kind::QueueFull | Kind::ModelUnavailable | Kind::Overloaded)) {
         let description = Some("Seconds after which another try makes sense.");
         let seconds = utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::Type::Integer).build();
         response =
@@ -403,6 +435,21 @@ impl Problem {
         &self.detail
     }
 
+    /// The document, its `type` below the path `base`.
+    pub(super) fn document(&self, base: &str) -> Vec<u8> {
+        let Self { kind, detail, errors, reasons, .. } = self;
+        let document = Document {
+            kind: format!("{base}{}", kind.uri()),
+            title: kind.title(),
+            status: kind.status().as_u16(),
+            detail,
+            errors: errors.iter().cloned().map(FieldError::from).collect(),
+            reasons,
+        };
+        // Texts and numbers always make JSON.
+        serde_json::to_vec(&document).unwrap_or_default()
+    }
+
     /// The inputs that are wrong.
     pub fn errors(&self) -> &[Invalid] {
         &self.errors
@@ -413,7 +460,7 @@ impl Problem {
 /// server explains it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
-struct Document {
+struct Document<'a> {
     /// The kind of problem: a path that can be opened for an explanation.
     #[serde(rename = "type")]
     #[schema(examples("/problems/invalid-request"))]
@@ -426,15 +473,15 @@ struct Document {
     status: u16,
     /// What is wrong this time.
     #[schema(examples("objective.channel: 1000 is not valid; expected a channel from 0 to 999"))]
-    detail: String,
+    detail: &'a str,
     /// Which inputs are wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     errors: Vec<FieldError>,
     /// What the server waits for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     #[schema(required = false)]
-    reasons: Vec<String>,
+    reasons: &'a [String],
 }
 
 /// An input that is wrong.
@@ -459,20 +506,17 @@ impl From<Invalid> for FieldError {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { kind, detail, errors, reasons, retry_after } = self;
-        let status = kind.status();
-        let errors = errors.into_iter().map(FieldError::from).collect();
-        let document =
-            Document { kind: kind.uri(), title: kind.title(), status: status.as_u16(), detail, errors, reasons };
-        let mut response = (status, axum::Json(document)).into_response();
+        let (kind, retry_after) = (self.kind, self.retry_after);
+        let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))];
+        let mut response = (kind.status(), content_type, self.document("")).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if kind == Kind::UnsupportedMediaType {
             headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, multipart/form-data"));
         }
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -29,7 +29,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve over HTTP (the default command).
-    Serve(FromFile<Config>),
+    Serve(Box<FromFile<Config>>),
     /// List, fetch, inspect and add models.
     Models(FromFile<Models>),
     /// Find stimuli on this machine, without a server.
@@ -72,7 +72,7 @@ pub fn run() -> ExitCode {
         Err(Refused::File(error)) => return failed(&error.into()),
     };
     let done = match command {
-        Command::Serve(FromFile { settings, .. }) => serve::serve(settings),
+        Command::Serve(serve) => serve::serve(serve.settings),
         Command::Models(FromFile { settings: Models { places, command }, .. }) => catalog::Models::new(places.models())
             .map_err(Into::into)
             .and_then(|models| models::run(command, &places, &models)),
@@ -140,7 +140,7 @@ mod tests {
 
     fn served(arguments: &[&str]) -> Config {
         match parse(std::iter::once("proxygrad").chain(arguments.iter().copied()).map(OsString::from)).unwrap() {
-            Command::Serve(FromFile { settings, .. }) => settings,
+            Command::Serve(serve) => serve.settings,
             other => panic!("{other:?}"),
         }
     }

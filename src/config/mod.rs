@@ -4,17 +4,25 @@
 //! flag (`--max-batch 8`), an environment variable (`PROXYGRAD_MAX_BATCH=8`) and a key of the TOML file named by
 //! `--config` (`max_batch = 8`); the first of these that says something counts.
 
+mod base_path;
 mod file;
+mod host;
+mod network;
+mod origin;
 mod quantity;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 
+pub use base_path::BasePath;
 pub use file::{ConfigError, with_file};
+pub use host::{Authority, HostPattern};
+pub use network::Network;
+pub use origin::Origin;
 
 use crate::engine::{CpuSettings, Instructions};
 use crate::maximize::Limits;
@@ -34,20 +42,65 @@ pub struct Config {
     #[arg(value_parser = quantity::bytes(1 << 10, 64 << 20), help_heading = "HTTP")]
     pub body_limit: usize,
 
-    /// Time that a client has to send the head of a request, and again to send its body: 1s to 1h.
+    /// Time that a client has to send the head of a request, again to send its body, and again to take each 16 KiB of the
+    /// answer; also how long a connection may stay open without a request: 1s to 1h.
     #[arg(long, env = "PROXYGRAD_REQUEST_TIMEOUT", value_name = "TIME", default_value = "30s")]
     #[arg(value_parser = quantity::duration(1, 3600), help_heading = "HTTP")]
     pub request_timeout: Duration,
 
-    /// Connections served at a time; further ones wait to be accepted: 1 to 100000.
+    /// Connections at a time. A further one takes the place of the one that has kept the server waiting the longest; where
+    /// none does, it is answered with 503, except for probes and metrics: 1 to 100000.
     #[arg(long, env = "PROXYGRAD_MAX_CONNECTIONS", value_name = "N", default_value = "512")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000), help_heading = "HTTP")]
     pub max_connections: usize,
 
-    /// Longest wait that `Prefer: wait=N` gets: 0s to 10m.
-    #[arg(long, env = "PROXYGRAD_MAX_WAIT", value_name = "TIME", default_value = "60s")]
+    /// Connections of one address (IPv6: of one /64 network) at a time, and its share of the requests that wait and of the
+    /// event streams; does not hold for trusted proxies: 1 to 100000.
+    #[arg(long, env = "PROXYGRAD_MAX_CONNECTIONS_PER_CLIENT", value_name = "N", default_value = "128")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000), help_heading = "HTTP")]
+    pub max_connections_per_client: usize,
+
+    /// Requests that wait at a time, for their job (`Prefer: wait`) or for a model to arrive; a further one is answered at
+    /// once, with 202 where a job was accepted: 1 to 100000, or 0 for a quarter of --max-connections.
+    #[arg(long, env = "PROXYGRAD_MAX_WAITING", value_name = "N", default_value = "0")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(0..=100_000), help_heading = "HTTP")]
+    pub max_waiting: usize,
+
+    /// Event streams at a time; a further one is refused with 503: 1 to 100000, or 0 for a quarter of --max-connections.
+    #[arg(long, env = "PROXYGRAD_MAX_STREAMS", value_name = "N", default_value = "0")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(0..=100_000), help_heading = "HTTP")]
+    pub max_streams: usize,
+
+    /// Longest wait that `Prefer: wait=N` gets, from the arrival of the request; stay below the time that a proxy waits for
+    /// an answer (nginx: 60 seconds): 0s to 10m.
+    #[arg(long, env = "PROXYGRAD_MAX_WAIT", value_name = "TIME", default_value = "50s")]
     #[arg(value_parser = quantity::duration(0, 600), help_heading = "HTTP")]
     pub max_wait: Duration,
+
+    /// Names under which clients reach the server, beside loopback names and addresses: xai.example.org,
+    /// xai.example.org:8443, *.example.org, or * for all. Several are separated by commas.
+    #[arg(long, env = "PROXYGRAD_ALLOWED_HOST", value_name = "HOSTS")]
+    #[arg(value_delimiter = ',', help_heading = "Proxies and browsers")]
+    pub allowed_host: Vec<HostPattern>,
+
+    /// Origins whose pages may use the service from a browser (CORS), such as https://dash.example, or * for all. Several
+    /// are separated by commas.
+    #[arg(long, env = "PROXYGRAD_CORS_ORIGIN", value_name = "ORIGINS")]
+    #[arg(value_delimiter = ',', help_heading = "Proxies and browsers")]
+    pub cors_origin: Vec<Origin>,
+
+    /// Path under which a proxy publishes the service, such as /xai; links begin with it. Requests may come with or without
+    /// it.
+    #[arg(long, env = "PROXYGRAD_BASE_PATH", value_name = "PATH", default_value = "/")]
+    #[arg(help_heading = "Proxies and browsers")]
+    pub base_path: BasePath,
+
+    /// Addresses and networks of proxies: what they say in X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Prefix is
+    /// believed, and --max-connections-per-client does not hold for them. Several are separated by commas; none trusts
+    /// nobody.
+    #[arg(long, env = "PROXYGRAD_TRUSTED_PROXY", value_name = "NETWORKS", default_value = "127.0.0.0/8,::1")]
+    #[arg(value_delimiter = ',', help_heading = "Proxies and browsers")]
+    pub trusted_proxy: Vec<Network>,
 
     /// On SIGTERM or Ctrl-C: time that running jobs and open requests have to end; jobs that have not ended by then go
     /// back to the queue: 0s to 1h.
@@ -106,7 +159,7 @@ pub struct Config {
 
     /// Time that a request waits for its model to be pulled or read before it is answered with 503; the pull goes on:
     /// 1s to 1h.
-    #[arg(long, env = "PROXYGRAD_MODEL_TIMEOUT", value_name = "TIME", default_value = "2m")]
+    #[arg(long, env = "PROXYGRAD_MODEL_TIMEOUT", value_name = "TIME", default_value = "50s")]
     #[arg(value_parser = quantity::duration(1, 3600), help_heading = "Storage and models")]
     pub model_timeout: Duration,
 
@@ -223,6 +276,26 @@ impl Config {
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
+    /// Requests that may wait at a time.
+    pub fn max_waiting(&self) -> usize {
+        self.share(self.max_waiting)
+    }
+
+    /// Event streams that may be open at a time.
+    pub fn max_streams(&self) -> usize {
+        self.share(self.max_streams)
+    }
+
+    /// The number, or a quarter of all connections for 0.
+    fn share(&self, number: usize) -> usize {
+        if number == 0 { (self.max_connections / 4).max(1) } else { number }
+    }
+
+    /// Whether the address is that of a trusted proxy.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxy.iter().any(|network| network.contains(address))
+    }
+
     /// The largest studies that are accepted.
     pub fn bounds(&self) -> Bounds {
         Bounds { request: self.limits(), runs: self.max_study_runs }
@@ -273,7 +346,8 @@ mod tests {
             assert_eq!(arg.get_long().unwrap(), key.replace('_', "-"), "{key}");
             assert_eq!(arg.get_env().unwrap().to_str().unwrap(), format!("PROXYGRAD_{}", key.to_uppercase()), "{key}");
             assert!(arg.get_help().is_some() && arg.get_help_heading().is_some(), "{key}");
-            assert!(arg.get_default_values().len() == 1 || key == "models_dirs", "{key}");
+            let absent = ["models_dirs", "allowed_host", "cors_origin"];
+            assert!(arg.get_default_values().len() == 1 || absent.contains(&key), "{key}");
         }
     }
 
@@ -282,7 +356,10 @@ mod tests {
         let config = Config::defaults();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.body_limit, 8 << 20);
-        assert_eq!(config.max_wait, Duration::from_secs(60));
+        assert!(config.max_wait < Duration::from_secs(60), "nginx gives up after 60 seconds");
+        assert_eq!((config.max_waiting(), config.max_streams()), (128, 128));
+        assert!(config.allowed_host.is_empty() && config.cors_origin.is_empty());
+        assert!(config.trusts("127.0.0.1".parse().unwrap()) && !config.trusts("10.0.0.1".parse().unwrap()));
         assert_eq!(config.limits(), Limits::default());
         assert_eq!(config.devices, ["cpu"]);
     }

@@ -44,7 +44,7 @@ pub async fn watch_at(server: &Server, path: &str, last: Option<&str>) -> Result
 
 impl Events {
     /// The next event; nothing when the stream has ended.
-    async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let (event, rest) = (parse(event), rest.to_owned());

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use super::document::JobDocument;
 use super::unknown;
 use crate::api::Api;
+use crate::api::base::Base;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Problem, declare_problems};
 
@@ -28,11 +29,12 @@ pub(super) async fn cancel(
     State(api): State<Api>,
     path: InPath,
     query: InQuery,
+    base: Base,
 ) -> Answer<(StatusCode, Json<JobDocument>)> {
     query.end(&[])?;
     let id = path.job()?;
     let job = api.store().cancel(id).await.map_err(Problem::internal)?;
     let job = job.ok_or_else(|| unknown(id))?;
     let status = if job.state.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(JobDocument::new(job))))
+    Ok((status, Json(JobDocument::new(job, &base))))
 }

@@ -9,6 +9,9 @@ use axum::response::Response;
 use super::document::{self, JobDocument};
 use super::include::Include;
 use super::submission::{Form, Submission};
+use crate::api::accepted::Wait;
+use crate::api::base::Base;
+use crate::api::client::Client;
 use crate::api::loader::LoadError;
 use crate::api::parameters::InQuery;
 use crate::api::problem::{Answer, declare_problems};
@@ -31,8 +34,8 @@ declare_problems!(Refused: InvalidParameter, MalformedJson, MalformedForm, Reque
     params(
         ("include" = inline(Option<super::IncludeDocument>), Query, description = "`png` puts the images into the answer."),
         ("Prefer" = Option<String>, Header,
-            description = "`wait=N` answers when the job has ended, or after N seconds (at most 60, unless configured \
-                           otherwise)."),
+            description = "`wait=N` answers when the job has ended, or after N seconds (at most 50, unless configured \
+                           otherwise; at once while too many requests wait)."),
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
             pattern = "^[!-~]([ -~]{0,253}[!-~])?$",
             description = "Chosen by the client, such as a UUID: a repeated request with the same key makes no second \
@@ -89,22 +92,24 @@ pub(super) async fn create(
     State(api): State<Api>,
     mut query: InQuery,
     headers: HeaderMap,
+    client: Client,
+    base: Base,
     Submission(request): Submission,
 ) -> Answer<Response> {
     let include = Include::take(&mut query)?;
     query.end(&["include"])?;
     let idempotency = idempotency::read(&headers, &request)?;
-    let wait = accepted::granted(&api, &headers);
 
-    let model = api.models().load(&request.model).await.map_err(LoadError::in_body)?;
+    let model = api.load(&request.model, client).await.map_err(LoadError::in_body)?;
     let resolved = api.resolve(request, Arc::clone(&model)).await?;
     let new = NewJob { model: model.id.clone(), model_digest: model.digest.clone(), resolved, idempotency };
     let (job, replayed) = accepted::taken(api.store().submit(new).await)?;
 
-    let job = match wait {
-        Some(wait) if !job.state.is_terminal() => api.wait(job, wait).await?,
+    let wait = Wait::grant(&api, &headers, client, job.state.is_terminal());
+    let job = match &wait {
+        Some(wait) if !job.state.is_terminal() => api.wait(job, wait.left()).await?,
         _ => job,
     };
-    let (ended, location) = (job.state.is_terminal(), document::path(job.id));
-    accepted::answer(ended, include.show(job, &api).await?, &location, wait, replayed)
+    let (ended, location) = (job.state.is_terminal(), base.path(&document::path(job.id)));
+    accepted::answer(ended, include.show(job, &api, &base).await?, &location, wait, replayed)
 }

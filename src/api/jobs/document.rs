@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::api::Api;
+use crate::api::base::Base;
 use crate::api::problem::Problem;
 use crate::jobs::{Job, JobProblem, JobState, Progress, Stimulus};
 use crate::maximize::{Findings, Objective, ObjectiveDocument, Settings};
@@ -151,19 +152,19 @@ pub(super) fn path(id: Uuid) -> String {
 }
 
 impl Links {
-    fn new(id: Uuid) -> Self {
-        let job = path(id);
+    fn new(id: Uuid, base: &Base) -> Self {
+        let job = base.path(&path(id));
         Self { events: format!("{job}/events"), cancel: format!("{job}/cancel"), job }
     }
 }
 
 impl JobDocument {
     /// The job, with paths to its images.
-    pub fn new(job: Job) -> Self {
-        let links = Links::new(job.id);
+    pub fn new(job: Job, base: &Base) -> Self {
+        let links = Links::new(job.id, base);
         let stimuli = job.stimuli.into_iter().enumerate();
         Self {
-            stimuli: stimuli.map(|(n, stimulus)| StimulusDocument::new(job.id, n, stimulus)).collect(),
+            stimuli: stimuli.map(|(n, stimulus)| StimulusDocument::new(png_path(&links.job, n), stimulus)).collect(),
             id: job.id,
             state: job.state,
             model: job.model,
@@ -182,8 +183,8 @@ impl JobDocument {
     }
 
     /// The job with its images inside, as `data:` URLs.
-    pub async fn with_pngs(job: Job, api: &Api) -> Result<Self, Problem> {
-        let mut document = Self::new(job);
+    pub async fn with_pngs(job: Job, api: &Api, base: &Base) -> Result<Self, Problem> {
+        let mut document = Self::new(job, base);
         for (n, stimulus) in document.stimuli.iter_mut().enumerate() {
             let png = api.store().png(document.id, n).await.map_err(Problem::internal)?;
             let url = |png| format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(png));
@@ -194,27 +195,29 @@ impl JobDocument {
 }
 
 impl StimulusDocument {
-    fn new(job: Uuid, n: usize, stimulus: Stimulus) -> Self {
+    fn new(png: String, stimulus: Stimulus) -> Self {
         Self {
             objective: stimulus.objective,
             findings: stimulus.findings,
-            png: png_path(job, n),
+            animation: stimulus.animation.map(|_| format!("{png}/animation")),
+            png,
             data_url: None,
             sha256: stimulus.sha256,
             bytes: stimulus.bytes,
             width: stimulus.width,
             height: stimulus.height,
-            animation: stimulus.animation.map(|_| format!("{}/animation", png_path(job, n))),
         }
     }
 }
 
-impl From<Job> for JobSummary {
-    fn from(job: Job) -> Self {
+impl JobSummary {
+    /// The job, with paths to its images.
+    pub fn new(job: Job, base: &Base) -> Self {
+        let links = Links::new(job.id, base);
         let stimuli = job.stimuli.iter().enumerate();
         Self {
             stimuli: stimuli
-                .map(|(n, s)| StimulusSummary { score: s.findings.score, png: png_path(job.id, n) })
+                .map(|(n, s)| StimulusSummary { score: s.findings.score, png: png_path(&links.job, n) })
                 .collect(),
             id: job.id,
             state: job.state,
@@ -224,11 +227,11 @@ impl From<Job> for JobSummary {
             progress: job.progress,
             objectives: job.objectives.iter().map(ToString::to_string).collect(),
             problem: job.problem,
-            links: Links::new(job.id),
+            links,
         }
     }
 }
 
-fn png_path(job: Uuid, n: usize) -> String {
-    format!("{}/stimuli/{n}", path(job))
+fn png_path(job: &str, n: usize) -> String {
+    format!("{job}/stimuli/{n}")
 }

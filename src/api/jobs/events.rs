@@ -6,6 +6,8 @@ use axum::response::Response;
 
 use super::document::JobSummary;
 use super::unknown;
+use crate::api::base::Base;
+use crate::api::client::Client;
 use crate::api::events::EventDocument;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Problem, declare_problems};
@@ -37,13 +39,16 @@ pub(super) async fn events(
     path: InPath,
     query: InQuery,
     headers: HeaderMap,
+    client: Client,
+    base: Base,
 ) -> Answer<Response> {
     query.end(&[])?;
     let id = path.job()?;
+    let place = watching::place(&api, client)?;
     let last = watching::last(&headers);
     let subscribed = api.store().subscribe(id, last).await.map_err(Problem::internal)?;
     let subscription = subscribed.ok_or_else(|| unknown(id))?;
     let job = api.job(id).await?;
     let ended = job.state.is_terminal();
-    watching::answer(&api, subscription, last, ended, ("job", &JobSummary::from(job))).await
+    watching::answer(&api, subscription, last, ended, ("job", &JobSummary::new(job, &base)), place).await
 }

@@ -6,6 +6,7 @@ use axum::extract::State;
 use super::document::JobDocument;
 use super::include::Include;
 use crate::api::Api;
+use crate::api::base::Base;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, declare_problems};
 
@@ -20,9 +21,14 @@ declare_problems!(Refused: InvalidParameter, UnknownJob);
     ),
     responses((status = 200, description = "The job.", body = JobDocument), Refused),
 )]
-pub(super) async fn get(State(api): State<Api>, path: InPath, mut query: InQuery) -> Answer<Json<JobDocument>> {
+pub(super) async fn get(
+    State(api): State<Api>,
+    path: InPath,
+    mut query: InQuery,
+    base: Base,
+) -> Answer<Json<JobDocument>> {
     let include = Include::take(&mut query)?;
     query.end(&["include"])?;
     let job = api.job(path.job()?).await?;
-    include.show(job, &api).await.map(Json)
+    include.show(job, &api, &base).await.map(Json)
 }

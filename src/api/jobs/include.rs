@@ -2,6 +2,7 @@
 
 use super::document::JobDocument;
 use crate::api::Api;
+use crate::api::base::Base;
 use crate::api::parameters::InQuery;
 use crate::api::problem::Problem;
 use crate::jobs::Job;
@@ -22,10 +23,10 @@ impl Include {
     }
 
     /// The job, shown as asked for.
-    pub async fn show(self, job: Job, api: &Api) -> Result<JobDocument, Problem> {
+    pub async fn show(self, job: Job, api: &Api, base: &Base) -> Result<JobDocument, Problem> {
         match self {
-            Self::Paths => Ok(JobDocument::new(job)),
-            Self::Pngs => JobDocument::with_pngs(job, api).await,
+            Self::Paths => Ok(JobDocument::new(job, base)),
+            Self::Pngs => JobDocument::with_pngs(job, api, base).await,
         }
     }
 }

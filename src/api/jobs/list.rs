@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::document::JobSummary;
 use crate::api::Api;
+use crate::api::base::Base;
 use crate::api::parameters::InQuery;
 use crate::api::problem::{Answer, Problem, declare_problems};
 use crate::jobs::{JobFilter, JobState};
@@ -36,12 +37,12 @@ declare_problems!(Refused: InvalidParameter);
     ),
     responses((status = 200, description = "A page of jobs.", body = JobPage), Refused),
 )]
-pub(super) async fn list(State(api): State<Api>, mut query: InQuery) -> Answer<Json<JobPage>> {
+pub(super) async fn list(State(api): State<Api>, mut query: InQuery, base: Base) -> Answer<Json<JobPage>> {
     let filter = JobFilter { state: query.take_state()?, model: query.take("model")? };
     let (cursor, limit) = query.take_page()?;
     query.end(&["state", "model", "cursor", "limit"])?;
 
     let page = api.store().list(&filter, cursor, limit).await.map_err(Problem::internal)?;
-    let jobs = page.items.into_iter().map(JobSummary::from).collect();
+    let jobs = page.items.into_iter().map(|job| JobSummary::new(job, &base)).collect();
     Ok(Json(JobPage { jobs, next: page.next.map(|cursor| cursor.to_string()) }))
 }

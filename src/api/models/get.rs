@@ -6,6 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::Api;
+use crate::api::client::Client;
 use crate::api::loader::LoadError;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, declare_problems};
@@ -30,13 +31,18 @@ declare_problems!(Refused: InvalidParameter, UnknownModel, ModelUnavailable);
 #[utoipa::path(get, path = "/v1/models/{id}", operation_id = "getModel", tag = "models",
     params(("id" = String, Path, description = "The model.")),
     responses((status = 200, description = "The model.", body = ModelDocument), Refused))]
-pub(super) async fn get(State(api): State<Api>, path: InPath, query: InQuery) -> Answer<Json<ModelDocument>> {
+pub(super) async fn get(
+    State(api): State<Api>,
+    path: InPath,
+    query: InQuery,
+    client: Client,
+) -> Answer<Json<ModelDocument>> {
     query.end(&[])?;
     let id = path.text("id");
     let mut entry = api.models().entry(id).await.map_err(LoadError::in_path)?;
     let mut class_names = None;
     if entry.state == ModelState::Ready {
-        match api.models().load(id).await {
+        match api.load(id, client).await {
             Ok(model) => class_names = Some(model.classes.clone()),
             // What is wrong with it stands in the entry.
             Err(LoadError::Problem(problem)) if problem.kind() == Kind::BrokenModel => {}

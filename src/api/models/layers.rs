@@ -6,6 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::Api;
+use crate::api::client::Client;
 use crate::api::loader::LoadError;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, declare_problems};
@@ -54,9 +55,14 @@ declare_problems!(Refused: InvalidParameter, UnknownModel, BrokenModel, ModelUna
 #[utoipa::path(get, path = "/v1/models/{id}/layers", operation_id = "listLayers", tag = "models",
     params(("id" = String, Path, description = "The model.")),
     responses((status = 200, description = "The layers of the model.", body = LayerList), Refused))]
-pub(super) async fn layers(State(api): State<Api>, path: InPath, query: InQuery) -> Answer<Json<LayerList>> {
+pub(super) async fn layers(
+    State(api): State<Api>,
+    path: InPath,
+    query: InQuery,
+    client: Client,
+) -> Answer<Json<LayerList>> {
     query.end(&[])?;
-    let model = api.models().load(path.text("id")).await.map_err(LoadError::in_path)?;
+    let model = api.load(path.text("id"), client).await.map_err(LoadError::in_path)?;
     let layers = model.network.layers().map(LayerDocument::from).collect();
     Ok(Json(LayerList { model: model.id.clone(), layers }))
 }

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::unit;
 use crate::api::Api;
+use crate::api::client::Client;
 use crate::api::etag::Tagged;
 use crate::api::loader::LoadError;
 use crate::api::parameters::{InPath, InQuery};
@@ -55,10 +56,11 @@ pub(super) async fn patch(
     State(api): State<Api>,
     path: InPath,
     query: InQuery,
+    client: Client,
     headers: HeaderMap,
 ) -> Answer<Response> {
     query.end(&[])?;
-    let model = api.models().load(path.text("id")).await.map_err(LoadError::in_path)?;
+    let model = api.load(path.text("id"), client).await.map_err(LoadError::in_path)?;
     let (unit, channel) = unit::in_path(&model, &path)?;
     let n = path.number("n", LARGEST)?;
     let missing = |detail: String| Problem::new(Kind::UnknownPatch, detail);

@@ -7,6 +7,8 @@ use utoipa::ToSchema;
 
 use crate::Invalid;
 use crate::api::Api;
+use crate::api::base::Base;
+use crate::api::client::Client;
 use crate::api::loader::LoadError;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
@@ -161,12 +163,18 @@ declare_problems!(Refused: InvalidParameter, UnknownModel, UnknownLayer, Unknown
         ("u" = u32, Path, description = "The channel or neuron, from 0."),
     ),
     responses((status = 200, description = "The unit.", body = UnitDocument), Refused))]
-pub(super) async fn unit(State(api): State<Api>, path: InPath, query: InQuery) -> Answer<Json<UnitDocument>> {
+pub(super) async fn unit(
+    State(api): State<Api>,
+    path: InPath,
+    query: InQuery,
+    client: Client,
+    base: Base,
+) -> Answer<Json<UnitDocument>> {
     query.end(&[])?;
-    let model = api.models().load(path.text("id")).await.map_err(LoadError::in_path)?;
+    let model = api.load(path.text("id"), client).await.map_err(LoadError::in_path)?;
     let (unit, channel) = in_path(&model, &path)?;
     let (id, layer) = (&model.id, segment(&unit.layer));
-    let path = format!("/v1/models/{id}/layers/{layer}/units/{channel}");
+    let path = base.path(&format!("/v1/models/{id}/layers/{layer}/units/{channel}"));
     let calibration = record(&model, &unit, channel)
         .map(|(calibration, record)| UnitCalibration::new(&model, &unit, &path, calibration, record));
     Ok(Json(UnitDocument {

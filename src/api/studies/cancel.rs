@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use super::document::StudyDocument;
 use super::unknown;
 use crate::api::Api;
+use crate::api::base::Base;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Problem, declare_problems};
 
@@ -29,10 +30,11 @@ pub(super) async fn cancel(
     State(api): State<Api>,
     path: InPath,
     query: InQuery,
+    base: Base,
 ) -> Answer<(StatusCode, Json<StudyDocument>)> {
     query.end(&[])?;
     let id = path.study()?;
     let study = api.store().cancel_study(id).await.map_err(Problem::internal)?.ok_or_else(|| unknown(id))?;
     let status = if study.state.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(StudyDocument::of(&api, study).await?)))
+    Ok((status, Json(StudyDocument::of(&api, study, &base).await?)))
 }

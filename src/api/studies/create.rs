@@ -7,6 +7,9 @@ use axum::response::Response;
 use super::document::{self, StudyDocument};
 use super::submission::Submission;
 use crate::Invalid;
+use crate::api::accepted::Wait;
+use crate::api::base::Base;
+use crate::api::client::Client;
 use crate::api::loader::LoadError;
 use crate::api::parameters::InQuery;
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
@@ -27,8 +30,8 @@ declare_problems!(Refused: InvalidParameter, MalformedJson, RequestTimeout, Body
     post, path = "/v1/studies", operation_id = "createStudy", tag = "studies",
     params(
         ("Prefer" = Option<String>, Header,
-            description = "`wait=N` answers when the study has ended, or after N seconds (at most 60, unless configured \
-                           otherwise)."),
+            description = "`wait=N` answers when the study has ended, or after N seconds (at most 50, unless configured \
+                           otherwise; at once while too many requests wait)."),
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
             pattern = "^[!-~]([ -~]{0,253}[!-~])?$",
             description = "Chosen by the client, such as a UUID: a repeated request with the same key makes no second \
@@ -67,33 +70,35 @@ pub(super) async fn create(
     State(api): State<Api>,
     query: InQuery,
     headers: HeaderMap,
+    client: Client,
+    base: Base,
     Submission(request): Submission,
 ) -> Answer<Response> {
     query.end(&[])?;
     let idempotency = idempotency::read(&headers, &request)?;
-    let wait = accepted::granted(&api, &headers);
 
-    let plan = plan(&api, &request).await?;
+    let plan = plan(&api, &request, client).await?;
     let new = NewStudy { plan, images: request.images, idempotency };
     let (study, replayed) = accepted::taken(api.store().submit_study(new).await)?;
 
-    let study = match wait {
-        Some(wait) if !study.state.is_terminal() => api.wait_for_study(study, wait).await?,
+    let wait = Wait::grant(&api, &headers, client, study.state.is_terminal());
+    let study = match &wait {
+        Some(wait) if !study.state.is_terminal() => api.wait_for_study(study, wait.left()).await?,
         _ => study,
     };
-    let (ended, location) = (study.state.is_terminal(), document::path(study.id));
-    accepted::answer(ended, StudyDocument::of(&api, study).await?, &location, wait, replayed)
+    let (ended, location) = (study.state.is_terminal(), base.path(&document::path(study.id)));
+    accepted::answer(ended, StudyDocument::of(&api, study, &base).await?, &location, wait, replayed)
 }
 
 /// What the request means for its models.
-async fn plan(api: &Api, request: &StudyRequest) -> Answer<Plan> {
+async fn plan(api: &Api, request: &StudyRequest, client: Client) -> Answer<Plan> {
     let mut devices = api.config().devices.clone();
     devices.sort();
     devices.dedup();
     let design = request.design(&devices.join(", "));
     let mut design = design.map_err(|error| Problem::invalid(Kind::InvalidRequest, error))?;
     for (i, choice) in request.models.iter().enumerate() {
-        let model = api.models().load(choice.id()).await.map_err(|error| match error {
+        let model = api.load(choice.id(), client).await.map_err(|error| match error {
             LoadError::Unknown(error) => LoadError::Unknown(Invalid { field: place(i, choice), ..error }),
             error => error,
         });

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::unknown;
 use crate::api::Api;
+use crate::api::base::Base;
 use crate::api::problem::{Answer, Problem};
 use crate::jobs::{JobProblem, JobState, Study, StudyProgress};
 use crate::study::{ArmSummary, Fields, Plan, PlannedModel, Summary, Table, Variant};
@@ -180,8 +181,8 @@ pub(super) fn path(id: Uuid) -> String {
 }
 
 impl StudyLinks {
-    fn new(id: Uuid) -> Self {
-        let study = path(id);
+    fn new(id: Uuid, base: &Base) -> Self {
+        let study = base.path(&path(id));
         let below = |name: &str| format!("{study}/{name}");
         Self {
             events: below("events"),
@@ -198,7 +199,7 @@ impl StudyLinks {
 
 impl StudyDocument {
     /// The study with what its runs come to.
-    pub async fn of(api: &Api, study: Study) -> Answer<Self> {
+    pub async fn of(api: &Api, study: Study, base: &Base) -> Answer<Self> {
         // Between two looks somebody may delete the study.
         let plan = api.store().plan(study.id).await.map_err(Problem::internal)?;
         let plan = plan.ok_or_else(|| unknown(study.id))?;
@@ -217,7 +218,7 @@ impl StudyDocument {
             design: StudyDesign::new(plan, study.images),
             summary: summary.map(|summary| SummaryDocument::new(&summary)),
             problem: study.problem,
-            links: StudyLinks::new(study.id),
+            links: StudyLinks::new(study.id, base),
         })
     }
 }
@@ -265,8 +266,9 @@ impl ArmDocument {
     }
 }
 
-impl From<Study> for StudyInList {
-    fn from(study: Study) -> Self {
+impl StudyInList {
+    /// The study in a list.
+    pub fn new(study: Study, base: &Base) -> Self {
         Self {
             id: study.id,
             state: study.state,
@@ -275,7 +277,7 @@ impl From<Study> for StudyInList {
             finished_at: study.finished_at,
             progress: study.progress,
             problem: study.problem,
-            links: StudyLinks::new(study.id),
+            links: StudyLinks::new(study.id, base),
         }
     }
 }

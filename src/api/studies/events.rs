@@ -6,6 +6,8 @@ use axum::response::Response;
 
 use super::document::StudyInList;
 use super::unknown;
+use crate::api::base::Base;
+use crate::api::client::Client;
 use crate::api::events::EventDocument;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Problem, declare_problems};
@@ -37,13 +39,16 @@ pub(super) async fn events(
     path: InPath,
     query: InQuery,
     headers: HeaderMap,
+    client: Client,
+    base: Base,
 ) -> Answer<Response> {
     query.end(&[])?;
     let id = path.study()?;
+    let place = watching::place(&api, client)?;
     let last = watching::last(&headers);
     let subscribed = api.store().subscribe_study(id, last).await.map_err(Problem::internal)?;
     let subscription = subscribed.ok_or_else(|| unknown(id))?;
     let study = api.study(id).await?;
     let ended = study.state.is_terminal();
-    watching::answer(&api, subscription, last, ended, ("study", &StudyInList::from(study))).await
+    watching::answer(&api, subscription, last, ended, ("study", &StudyInList::new(study, &base)), place).await
 }

@@ -3,7 +3,7 @@
 //! Of a study that has not come to its end, they tell what there is.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
@@ -18,6 +18,12 @@ use crate::study::{StudyError, page};
 
 /// What may be another thing the next time.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// What the report may do: show what is inside it.
+const PAGE: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; \
+     frame-ancestors 'none'",
+);
 
 /// A file of a study that is complete, and what it is made of until then.
 #[derive(Clone, Copy)]
@@ -201,7 +207,11 @@ async fn file(api: &Api, path: &InPath, query: InQuery, headers: &HeaderMap, fil
         JobState::Succeeded => (FOREVER, written(api, &study, file).await?),
         _ => (ASK_AGAIN, so_far(api, &study, file).await?),
     };
-    tagged(headers, control, file.media_type(), bytes)
+    let mut answer = tagged(headers, control, file.media_type(), bytes)?;
+    if matches!(file, File::Report) {
+        answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, PAGE);
+    }
+    Ok(answer)
 }
 
 /// The file as it was written when the study came to its end.

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::document::StudyInList;
 use crate::api::Api;
+use crate::api::base::Base;
 use crate::api::parameters::InQuery;
 use crate::api::problem::{Answer, Problem, declare_problems};
 use crate::jobs::JobState;
@@ -36,12 +37,12 @@ declare_problems!(Refused: InvalidParameter);
     ),
     responses((status = 200, description = "A page of studies.", body = StudyPage), Refused),
 )]
-pub(super) async fn list(State(api): State<Api>, mut query: InQuery) -> Answer<Json<StudyPage>> {
+pub(super) async fn list(State(api): State<Api>, mut query: InQuery, base: Base) -> Answer<Json<StudyPage>> {
     let state = query.take_state()?;
     let (cursor, limit) = query.take_page()?;
     query.end(&["state", "cursor", "limit"])?;
 
     let page = api.store().studies(state, cursor, limit).await.map_err(Problem::internal)?;
-    let studies = page.items.into_iter().map(StudyInList::from).collect();
+    let studies = page.items.into_iter().map(|study| StudyInList::new(study, &base)).collect();
     Ok(Json(StudyPage { studies, next: page.next.map(|cursor| cursor.to_string()) }))
 }

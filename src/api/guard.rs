@@ -1,0 +1,262 @@
+//! Requests that are not answered: for hosts that are not this server's (DNS rebinding), from pages of other sites, and
+//! while there are too many connections.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::Api;
+use super::client::{Arrival, forwarded};
+use super::observe::PROBES;
+use super::problem::{Answer, Kind, Problem};
+use crate::config::{Authority, Config};
+
+/// Seconds after which there may be room for another connection or another stream.
+pub(super) const ROOM: u32 = 1;
+
+/// Answers the request, or says why not.
+pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
+    match check(api.config(), &request) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn check<B>(config: &Config, request: &Request<B>) -> Answer<()> {
+    let arrival = request.extensions().get::<Arrival>();
+    let path = request.uri().path();
+    if arrival.is_some_and(|arrival| arrival.reserve) && !PROBES.contains(&path) {
+        let detail = format!("there are more than {} connections; try again later", config.max_connections);
+        return Err(Problem::new(Kind::Overloaded, detail).retry_after(ROOM));
+    }
+    let host = host(request)?;
+    // Orchestrators ask for these under whatever name they know, and they tell little.
+    if let Some(host) = host.as_ref().filter(|_| !matches!(path, "/livez" | "/readyz")) {
+        check_host(config, host)?;
+    }
+    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    let said = forwarded(config, arrival, request.headers(), "x-forwarded-host").next();
+    check_site(config, request.headers(), &[host, said.and_then(|host| host.parse().ok())])
+}
+
+/// The host that the request is for: of its target (HTTP/2, or the absolute form), or of its `Host` header.
+fn host<B>(request: &Request<B>) -> Answer<Option<Authority>> {
+    let wrong = |found: &str, expected: String| {
+        Err(Problem::invalid(Kind::InvalidParameter, crate::Invalid::new("Host", found, expected)))
+    };
+    let mut lines = request.headers().get_all(header::HOST).iter();
+    let line = lines.next();
+    if lines.next().is_some() && request.version() <= Version::HTTP_11 {
+        return wrong("two hosts", "the header once".into());
+    }
+    let text = match (request.uri().authority(), line) {
+        (Some(authority), _) => authority.as_str(),
+        // HTTP/1.0, and machines: every browser names the host.
+        (None, None) => return Ok(None),
+        (None, Some(line)) => match line.to_str() {
+            Ok(text) => text.trim(),
+            Err(_) => return wrong(&String::from_utf8_lossy(line.as_bytes()), "a host and perhaps a port".into()),
+        },
+    };
+    match text.parse() {
+        Ok(host) => Ok(Some(host)),
+        Err(_) => wrong(text, "a host and perhaps a port, such as localhost:8080".into()),
+    }
+}
+
+/// A page whose name leads to this server although it belongs to somebody else (DNS rebinding) may not ask. That takes a
+/// name: nobody can make an address lead elsewhere.
+fn check_host(config: &Config, found: &Authority) -> Answer<()> {
+    let public = !config.listen.ip().is_loopback();
+    let known = match found.address() {
+        Some(address) => public || address.to_canonical().is_loopback(),
+        None => {
+            let local = found.host == "localhost" || found.host.ends_with(".localhost");
+            // A name without a dot is one of this network (a container, a service): nobody outside can own it, and who
+            // is inside can ask without a browser.
+            local || (public && !found.host.contains('.'))
+        }
+    };
+    if known || config.allowed_host.iter().any(|pattern| pattern.matches(found)) {
+        return Ok(());
+    }
+    let host = &found.host;
+    Err(Problem::new(
+        Kind::UnknownHost,
+        format!(
+            "this server does not answer for the host {host}; if clients should reach it under this name, start it with \
+             --allowed-host {host} (PROXYGRAD_ALLOWED_HOST, or allowed_host in the configuration file)"
+        ),
+    ))
+}
+
+/// What changes something may be asked for by pages of this server, by pages of origins that the settings name, and by
+/// whoever is no browser (Fetch Metadata, and the `Origin` of the Fetch standard, section 3.1).
+fn check_site(config: &Config, headers: &HeaderMap, hosts: &[Option<Authority>]) -> Answer<()> {
+    let values = |name| headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let origins: Vec<_> = values("origin").collect();
+    let allowed = |origin: &str| config.cors_origin.iter().any(|known| known.matches(origin));
+    if !origins.is_empty() && origins.iter().all(|origin| allowed(origin)) {
+        return Ok(());
+    }
+    let mut sites = values("sec-fetch-site").peekable();
+    let own = match sites.peek().is_some() {
+        // The browser knows better than a comparison: a proxy may have changed the host.
+        true => sites.all(|site| matches!(&*site, "same-origin" | "none")),
+        false => origins.iter().all(|origin| hosts.iter().flatten().any(|host| is_of(origin, host))),
+    };
+    if own {
+        return Ok(());
+    }
+    let from = origins.first().map_or_else(|| "another site".to_owned(), |origin| origin.chars().take(200).collect());
+    Err(Problem::new(
+        Kind::CrossSiteRequest,
+        format!(
+            "a page of {from} may not do this; if it should, start the server with --cors-origin and its origin \
+             (PROXYGRAD_CORS_ORIGIN, or cors_origin in the configuration file)"
+        ),
+    ))
+}
+
+/// Whether an origin is that of the pages of this host.
+fn is_of(origin: &str, host: &Authority) -> bool {
+    let Some((scheme, rest)) = origin.split_once("://") else { return false };
+    let usual = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return false,
+    };
+    let port = |authority: &Authority| authority.port.unwrap_or(usual);
+    rest.parse().is_ok_and(|origin: Authority| origin.host == host.host && port(&origin) == port(host))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use std::net::SocketAddr;
+    use std::time::Instant;
+
+    use super::*;
+
+    fn config() -> Config {
+        Config::defaults()
+    }
+
+    fn request(method: Method, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().method(method).uri("/v1/jobs");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(()).unwrap();
+        let peer = "127.0.0.1".parse().unwrap();
+        request.extensions_mut().insert(Arrival { peer, at: Instant::now(), reserve: false });
+        request
+    }
+
+    fn kind(config: &Config, method: Method, headers: &[(&str, &str)]) -> Option<Kind> {
+        check(config, &request(method, headers)).err().map(|problem| problem.kind())
+    }
+
+    #[test]
+    fn a_server_on_loopback_answers_for_loopback_names_and_those_configured() {
+        let ask = |config: &Config, host: &str| kind(config, Method::GET, &[("host", host)]);
+        for good in
+            ["localhost", "LocalHost:8080", "127.0.0.1:9", "127.8.9.1", "[::1]:8080", "app.localhost", "localhost."]
+        {
+            assert_eq!(ask(&config(), good), None, "{good}");
+        }
+        let foreign =
+            ["evil.example", "evil.example:8080", "192.168.1.5", "localhost.evil.example", "notlocalhost", "evil"];
+        for bad in foreign {
+            assert_eq!(ask(&config(), bad), Some(Kind::UnknownHost), "{bad}");
+        }
+        for bad in ["", "a b", "evil.example/", "u@localhost", "localhost:x"] {
+            assert_eq!(ask(&config(), bad), Some(Kind::InvalidParameter), "{bad}");
+        }
+        assert_eq!(kind(&config(), Method::GET, &[]), None, "HTTP/1.0 names no host");
+        let two = [("host", "localhost"), ("host", "evil.example")];
+        assert_eq!(kind(&config(), Method::GET, &two), Some(Kind::InvalidParameter));
+
+        let named = Config { allowed_host: vec!["xai.example.org".parse().unwrap()], ..config() };
+        assert_eq!(ask(&named, "xai.example.org:443"), None);
+        assert_eq!(ask(&named, "evil.example"), Some(Kind::UnknownHost));
+        let problem = check(&config(), &request(Method::GET, &[("host", "evil.example")])).unwrap_err();
+        assert!(problem.detail().contains("--allowed-host evil.example"), "{}", problem.detail());
+    }
+
+    #[test]
+    fn a_public_server_also_answers_for_addresses_and_names_of_its_network() {
+        let listen: SocketAddr = "0.0.0.0:8080".parse().unwrap();
+        let public = Config { listen, ..config() };
+        for good in ["10.42.0.7:8080", "[fd00::7]", "proxygrad:8080", "localhost"] {
+            assert_eq!(kind(&public, Method::GET, &[("host", good)]), None, "{good}");
+        }
+        for bad in ["evil.example", "10.42.0.7.evil.example", "10.42.0.7.nip.io"] {
+            assert_eq!(kind(&public, Method::GET, &[("host", bad)]), Some(Kind::UnknownHost), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_changes_something_is_not_for_pages_of_other_sites() {
+        let post = |headers: &[(&str, &str)]| {
+            kind(&config(), Method::POST, &[&[("host", "127.0.0.1:8080")], headers].concat())
+        };
+        for good in [
+            &[][..],
+            &[("origin", "http://127.0.0.1:8080")],
+            &[("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-origin")],
+            // Through a proxy that replaces the host.
+            &[("origin", "https://xai.example.org"), ("sec-fetch-site", "same-origin")],
+            &[("origin", "https://xai.example.org"), ("x-forwarded-host", "xai.example.org")],
+            &[("origin", "https://xai.example.org:443"), ("x-forwarded-host", "xai.example.org")],
+            &[("sec-fetch-site", "none")],
+        ] {
+            assert_eq!(post(good), None, "{good:?}");
+        }
+        for bad in [
+            &[("origin", "https://evil.example")][..],
+            &[("origin", "http://127.0.0.1:3000")],
+            &[("origin", "http://localhost:8080")],
+            &[("origin", "null")],
+            &[("origin", "")],
+            &[("origin", "http://127.0.0.1:8080"), ("origin", "https://evil.example")],
+            &[("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "same-site"), ("origin", "http://127.0.0.1:3000")],
+            &[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "")],
+        ] {
+            assert_eq!(post(bad), Some(Kind::CrossSiteRequest), "{bad:?}");
+            for method in [Method::DELETE, Method::PUT, Method::PATCH] {
+                let headers = [&[("host", "127.0.0.1:8080")], bad].concat();
+                assert_eq!(kind(&config(), method, &headers), Some(Kind::CrossSiteRequest), "{bad:?}");
+            }
+        }
+        let image = [("host", "127.0.0.1"), ("sec-fetch-site", "cross-site")];
+        assert_eq!(kind(&config(), Method::GET, &image), None, "looking changes nothing");
+    }
+
+    #[test]
+    fn pages_of_configured_origins_may() {
+        let dash = Config { cors_origin: vec!["https://dash.example".parse().unwrap()], ..config() };
+        let post = |origin: &str| {
+            let headers = [("host", "127.0.0.1"), ("origin", origin), ("sec-fetch-site", "cross-site")];
+            kind(&dash, Method::POST, &headers)
+        };
+        assert_eq!(post("https://dash.example"), None);
+        for bad in ["https://evil.example", "http://dash.example", "https://dash.example.evil.example", "null"] {
+            assert_eq!(post(bad), Some(Kind::CrossSiteRequest), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_forwarded_host_is_believed_from_trusted_proxies_only() {
+        let nobody = Config { trusted_proxy: vec!["none".parse().unwrap()], ..config() };
+        let headers = [("host", "127.0.0.1"), ("origin", "https://evil.example"), ("x-forwarded-host", "evil.example")];
+        assert_eq!(kind(&nobody, Method::POST, &headers), Some(Kind::CrossSiteRequest));
+    }
+}
