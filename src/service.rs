@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api, Server};
@@ -29,7 +28,7 @@ impl Service {
     /// When the data directory cannot be used, a device does not exist, or the address is taken.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         // Before anything that takes time: a second server on the same address must fail at once.
-        let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen = {}", config.listen))?;
+        let listener = api::listen(config.listen).with_context(|| format!("listen = {}", config.listen))?;
         let store =
             StoreConfig { queue_limit: u64::from(config.queue_limit), ..StoreConfig::new(&config.places.data_dir) };
         let store = Store::open(&store).await?;

@@ -1,7 +1,7 @@
 //! Who sent a request, and when it came.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use axum::extract::FromRequestParts;
@@ -9,6 +9,7 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
 use super::Api;
+use super::guard::Site;
 use crate::config::Config;
 
 /// What the server notes about a request that has just come.
@@ -46,6 +47,8 @@ pub(super) struct Client {
     pub key: Option<ClientKey>,
     /// When the request came.
     pub since: Instant,
+    /// Where it comes from.
+    pub site: Site,
 }
 
 impl FromRequestParts<Api> for Client {
@@ -55,7 +58,8 @@ impl FromRequestParts<Api> for Client {
         let arrival = parts.extensions.get::<Arrival>();
         let address = arrival.and_then(|arrival| address(api.config(), arrival.peer, &parts.headers));
         let since = arrival.map_or_else(Instant::now, |arrival| arrival.at);
-        Ok(Self { key: address.map(ClientKey::new), since })
+        let site = parts.extensions.get().copied().unwrap_or(Site::Own);
+        Ok(Self { key: address.map(ClientKey::new), since, site })
     }
 }
 
@@ -66,12 +70,18 @@ fn address(config: &Config, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr>
     }
     let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).collect();
     let mut hops = lines.iter().rev().flat_map(|line| line.rsplit(','));
-    hops.find_map(|hop| match hop.trim().trim_matches(['[', ']']).parse() {
-        Ok(address) if config.trusts(address) => None,
+    hops.find_map(|hop| match hop_address(hop.trim()) {
+        Some(address) if config.trusts(address) => None,
         // What cannot be read ends the way back: everything before it is unknown.
-        other => Some(other.ok()),
+        other => Some(other),
     })
     .flatten()
+}
+
+/// An address, with a port or without.
+fn hop_address(text: &str) -> Option<IpAddr> {
+    let with_port = || text.parse().map(|address: SocketAddr| address.ip());
+    text.trim_matches(['[', ']']).parse().or_else(|_| with_port()).ok()
 }
 
 /// The values of an `X-Forwarded-…` header, the outermost proxy's first; none where the other end is not trusted.
@@ -112,6 +122,8 @@ mod tests {
         assert_eq!(client("10.0.0.1", &["198.51.100.7"]).unwrap(), "198.51.100.7");
         assert_eq!(client("10.0.0.1", &["1.1.1.1, 198.51.100.7, 10.0.0.2"]).unwrap(), "198.51.100.7");
         assert_eq!(client("10.0.0.1", &["1.1.1.1", "[2001:db8::1]"]).unwrap(), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", &["198.51.100.7:4711"]).unwrap(), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]:80"]).unwrap(), "2001:db8::1");
         assert_eq!(client("10.0.0.1", &[]), None);
         assert_eq!(client("10.0.0.1", &["1.1.1.1, unknown"]), None);
         assert_eq!(client("10.0.0.1", &["10.0.0.3"]), None);

@@ -16,14 +16,26 @@ use crate::config::{Authority, Config};
 pub(super) const ROOM: u32 = 1;
 
 /// Answers the request, or says why not.
-pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     match check(api.config(), &request) {
-        Ok(()) => next.run(request).await,
+        Ok(site) => {
+            request.extensions_mut().insert(site);
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }
 
-fn check<B>(config: &Config, request: &Request<B>) -> Answer<()> {
+/// Where a request that is answered comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Site {
+    /// From a page of this server or of an origin that the settings name, or from no page at all.
+    Own,
+    /// From a page of another site: it may look, and must not change anything by looking.
+    Foreign,
+}
+
+fn check<B>(config: &Config, request: &Request<B>) -> Answer<Site> {
     let arrival = request.extensions().get::<Arrival>();
     let path = request.uri().path();
     if arrival.is_some_and(|arrival| arrival.reserve) && !PROBES.contains(&path) {
@@ -35,11 +47,12 @@ fn check<B>(config: &Config, request: &Request<B>) -> Answer<()> {
     if let Some(host) = host.as_ref().filter(|_| !matches!(path, "/livez" | "/readyz")) {
         check_host(config, host)?;
     }
-    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
-        return Ok(());
-    }
     let said = forwarded(config, arrival, request.headers(), "x-forwarded-host").next();
-    check_site(config, request.headers(), &[host, said.and_then(|host| host.parse().ok())])
+    match check_site(config, request.headers(), &[host, said.and_then(|host| host.parse().ok())]) {
+        Ok(()) => Ok(Site::Own),
+        Err(_) if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) => Ok(Site::Foreign),
+        Err(problem) => Err(problem),
+    }
 }
 
 /// The host that the request is for: of its target (HTTP/2, or the absolute form), or of its `Host` header.
@@ -237,7 +250,9 @@ mod tests {
             }
         }
         let image = [("host", "127.0.0.1"), ("sec-fetch-site", "cross-site")];
-        assert_eq!(kind(&config(), Method::GET, &image), None, "looking changes nothing");
+        let site = check(&config(), &request(Method::GET, &image)).unwrap();
+        assert_eq!(site, Site::Foreign, "looking changes nothing");
+        assert_eq!(check(&config(), &request(Method::GET, &[("host", "127.0.0.1")])).unwrap(), Site::Own);
     }
 
     #[test]

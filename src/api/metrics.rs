@@ -28,6 +28,13 @@ pub(super) fn recorder() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new().set_buckets_for_metric(durations, BUCKETS)?.install_recorder()?;
     metrics::describe_counter!("proxygrad_http_requests_total", "Requests answered.");
     metrics::describe_histogram!("proxygrad_http_request_duration_seconds", "Time to the head of the answer.");
+    metrics::describe_gauge!("proxygrad_http_connections", "Open connections.");
+    metrics::describe_counter!(
+        "proxygrad_http_connections_total",
+        "Connections accepted, by what was answered on them."
+    );
+    metrics::describe_counter!("proxygrad_http_connections_displaced_total", "Connections closed for a new one.");
+    metrics::describe_counter!("proxygrad_http_connections_overdue_total", "Connections closed on slow clients.");
     crate::jobs::describe_metrics();
     crate::worker::describe_metrics();
     Ok(RECORDER.get_or_init(|| handle).clone())

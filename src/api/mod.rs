@@ -44,17 +44,18 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-pub use server::Server;
+pub use server::{Server, listen};
 
 use crate::Invalid;
 use crate::config::Config;
 use crate::jobs::{Job, Store, Study};
 use crate::maximize::{Limits, Request, Resolved};
 use crate::network::Model;
-use crate::network::catalog::Models;
+use crate::network::catalog::{ModelState, Models};
 use crate::worker::Pool;
 use budget::Budget;
 use client::Client;
+use guard::Site;
 use loader::{LoadError, Loader};
 use problem::{Kind, Problem};
 use studies::Summaries;
@@ -142,6 +143,10 @@ impl Api {
 
     /// The model. Who has to wait for it longer than a moment takes a place of those who wait.
     async fn load(&self, id: &str, client: Client) -> Result<Arc<Model>, LoadError> {
+        if client.site == Site::Foreign && self.models().entry(id).await?.state == ModelState::Pullable {
+            let detail = format!("model {id} would have to be fetched, which a page of another site may not ask for");
+            return Err(LoadError::Problem(Problem::new(Kind::CrossSiteRequest, detail)));
+        }
         let mut load = std::pin::pin!(self.models().load(id));
         if let Ok(loaded) = tokio::time::timeout(MOMENT, load.as_mut()).await {
             return loaded;

@@ -54,8 +54,7 @@ pub struct Config {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000), help_heading = "HTTP")]
     pub max_connections: usize,
 
-    /// Connections of one address (IPv6: of one /64 network) at a time, and its share of the requests that wait and of the
-    /// event streams; does not hold for trusted proxies: 1 to 100000.
+    /// Connections of one address (IPv6: of one /64 network) at a time; does not hold for trusted proxies: 1 to 100000.
     #[arg(long, env = "PROXYGRAD_MAX_CONNECTIONS_PER_CLIENT", value_name = "N", default_value = "128")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000), help_heading = "HTTP")]
     pub max_connections_per_client: usize,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use proxygrad::config::Config;
+use proxygrad::network::catalog::PackageIndex;
 use reqwest::Method;
 use serde_json::json;
 
@@ -183,4 +184,19 @@ async fn every_answer_is_what_it_says_it_is_and_belongs_into_no_frame() {
     for bad in ["<script>", " onclick=", "javascript:"] {
         assert!(!page.text().contains(bad), "{bad}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_site_has_no_model_fetched() {
+    // Nobody listens there: a fetch would be answered with 503.
+    let server =
+        Server::with(|config| config.places.package_index = PackageIndex::new("http://127.0.0.1:9/").unwrap()).await;
+    let foreign = [("Sec-Fetch-Site", "cross-site")];
+    for path in ["layers", "layers/x/units/0", "layers/x/units/0/patches/0"] {
+        let pullable = ask(&server, Method::GET, &format!("/v1/models/efficientnet-lite0/{path}"), &foreign).await;
+        assert_eq!((pullable.status, pullable.json()["type"].as_str()), (403, Some("/problems/cross-site-request")));
+    }
+    assert_eq!(ask(&server, Method::GET, "/v1/models/fashion-resnet8/layers", &foreign).await.status, 200);
+    let own = ask(&server, Method::GET, "/v1/models/efficientnet-lite0/layers", &[]).await;
+    assert_eq!(own.status, 503, "{own:?}");
 }

@@ -74,7 +74,7 @@ async fn a_study_over_http_is_the_study_of_the_library() {
     let server = Server::start().await;
     let request = server.request(Method::POST, "/v1/studies").json(&small()).header("Prefer", "wait=60");
     let answer = server.send(request).await;
-    assert_eq!((answer.status, answer.headers["preference-applied"].as_str()), (200, "wait=60"), "{answer:?}");
+    assert_eq!((answer.status, answer.headers["preference-applied"].as_str()), (200, "wait=50"), "{answer:?}");
     let (study, path) = (answer.json(), answer.headers["location"].clone());
     assert_eq!(study["state"], "succeeded", "{study}");
     assert_eq!(study["progress"], json!({"done": 36.0, "total": 36, "now": null}));

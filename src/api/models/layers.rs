@@ -47,7 +47,7 @@ impl From<Layer<'_>> for LayerDocument {
     }
 }
 
-declare_problems!(Refused: InvalidParameter, UnknownModel, BrokenModel, ModelUnavailable);
+declare_problems!(Refused: InvalidParameter, UnknownModel, BrokenModel, ModelUnavailable, CrossSiteRequest);
 
 /// List the layers of a model
 ///

@@ -27,7 +27,8 @@ const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
 struct PatchImage(Vec<u8>);
 
 declare_problems!(
-    Refused: InvalidParameter, UnknownModel, UnknownLayer, UnknownUnit, UnknownPatch, BrokenModel, ModelUnavailable
+    Refused: InvalidParameter, UnknownModel, UnknownLayer, UnknownUnit, UnknownPatch, BrokenModel, ModelUnavailable,
+    CrossSiteRequest
 );
 
 /// Get a patch

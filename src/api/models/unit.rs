@@ -151,7 +151,7 @@ fn segment(text: &str) -> String {
     text.bytes().map(byte).collect()
 }
 
-declare_problems!(Refused: InvalidParameter, UnknownModel, UnknownLayer, UnknownUnit, BrokenModel, ModelUnavailable);
+declare_problems!(Refused: InvalidParameter, UnknownModel, UnknownLayer, UnknownUnit, BrokenModel, ModelUnavailable, CrossSiteRequest);
 
 /// Look at a unit
 ///

@@ -32,6 +32,17 @@ impl Observed {
     }
 }
 
+impl Drop for Observed {
+    fn drop(&mut self) {
+        // What a client does not read would stay in the operating system's memory for minutes.
+        if self.turn.is_blocked()
+            && let Err(error) = self.stream.set_zero_linger()
+        {
+            tracing::debug!(%error, "an unread answer is kept");
+        }
+    }
+}
+
 impl AsyncRead for Observed {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)

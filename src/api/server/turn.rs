@@ -68,6 +68,11 @@ impl Turn {
         self.lock().receiving > 0
     }
 
+    /// Whether the client does not read its answer.
+    pub fn is_blocked(&self) -> bool {
+        self.lock().blocked
+    }
+
     /// When the client's time is over as far as can be said now. The time for bodies is not counted here: the call that
     /// reads one counts it, and answers when it is over.
     fn deadline(&self, limit: Duration) -> Option<Instant> {
