@@ -251,7 +251,10 @@ fn layers(out: &mut impl Write, models: &Models, id: &str, json: bool) -> anyhow
     }
     let mut table = Table::new(["LAYER", "OP", "SHAPE", "UNITS"]);
     for Line { name, op, shape, units } in lines {
-        let shape = shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+        let shape = match shape {
+            [] => "1".to_owned(),
+            shape => shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x"),
+        };
         table.row([name, op, &shape, &units.to_string()]);
     }
     table.print(out)?;

@@ -49,7 +49,7 @@ impl Penalty {
         for group in groups.iter().filter(|group| group.len() > 1) {
             let values = group.iter().map(|&row| {
                 let values = output.get(row)?.contiguous()?;
-                let channels = values.dim(0)?;
+                let channels = values.dims().first().copied().unwrap_or(1);
                 values.reshape((channels, ()))?.to_dtype(precision(output.device()))
             });
             let values = values.collect::<Result<Vec<_>>>()?;

@@ -71,7 +71,8 @@ impl Model {
         Ok(Unit { layer: unit.layer.clone(), selection: Selection::Channel { channel, reduction: *reduction } })
     }
 
-    /// Whether a layer has one channel per named class: it is an output `[K]`, or a softmax over it is.
+    /// Whether a layer has one channel per named class: it is an output `[K]` (or one number, of one
+    /// class), or a softmax over it is.
     fn names_classes(&self, layer: &str) -> bool {
         let Some(id) = self.network.find(layer) else { return false };
         let is_output = |id: NodeId| self.network.outputs().contains(&id);
@@ -79,6 +80,7 @@ impl Model {
         let behind = self.network.outputs().iter().map(|&output| self.network.node(output));
         let below_softmax =
             behind.filter(|output| matches!(output.op, Op::Softmax { .. })).any(|softmax| softmax.inputs.contains(&id));
-        node.shape[..] == [self.classes.len()] && (is_output(id) || below_softmax)
+        let one_each = node.shape.len() <= 1 && node.shape.channels() == self.classes.len();
+        one_each && (is_output(id) || below_softmax)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-/// Lengths of a tensor's axes without the batch axis: `[C,H,W]` for feature maps, `[K]` for vectors.
+/// Lengths of a tensor's axes without the batch axis: `[C,H,W]` for feature maps, `[K]` for vectors, `[]` for one number.
 #[derive(Clone, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct Shape(Vec<usize>);
@@ -19,7 +19,12 @@ impl Shape {
         <[usize; 3]>::try_from(self.0.as_slice()).ok()
     }
 
-    /// Number of channels `C`, or of neurons `K`: the number of units of a layer.
+    /// Whether a channel has a value at its center: it is a map with rows and columns, or a single value.
+    pub fn has_center(&self) -> bool {
+        self.feature_map().is_some() || self.len() <= 1
+    }
+
+    /// Number of channels `C`, or of neurons `K`: the number of units of a layer. One number is one unit.
     pub fn channels(&self) -> usize {
         self.0.first().copied().unwrap_or(1)
     }

@@ -13,7 +13,7 @@ use crate::api::loader::LoadError;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
 use crate::network::calibration::{Calibration, Exciting, Statistics, UnitRecord};
-use crate::network::{Model, Reduction, Selection, Unit};
+use crate::network::{Model, Reduction, Selection, Shape, Unit};
 
 /// Largest number of a unit that a path may have.
 pub(super) const LARGEST: usize = u32::MAX as usize;
@@ -50,8 +50,9 @@ struct UnitCalibration {
     size: [usize; 2],
     /// Of the mean over the unit's positions.
     mean: StatisticsDocument,
-    /// Of the value at row `H/2`, column `W/2`.
-    center: StatisticsDocument,
+    /// Of the value at row `H/2`, column `W/2`; null where the layer has positions, but no rows and columns.
+    #[schema(required)]
+    center: Option<StatisticsDocument>,
     /// Of the largest value.
     max: StatisticsDocument,
     /// The images that reach the largest values, the best first.
@@ -112,11 +113,13 @@ impl UnitCalibration {
                 patch: format!("{path}/patches/{n}"),
             }
         };
+        let shape = model.network.find(&unit.layer).map(|id| &model.network.node(id).shape);
+        let has_center = shape.is_some_and(Shape::has_center);
         Self {
             images: calibration.images,
             size: calibration.size,
             mean: record.mean.into(),
-            center: record.center.into(),
+            center: has_center.then(|| record.center.into()),
             max: record.max.into(),
             top: record.top.iter().enumerate().map(top).collect(),
         }

@@ -71,6 +71,11 @@ impl Rule {
     }
 }
 
+/// Number of channels; a target of one number per image has one.
+fn channels(shape: &[usize]) -> usize {
+    shape.first().copied().unwrap_or(1)
+}
+
 /// Number of positions of a channel.
 fn positions(shape: &[usize]) -> usize {
     shape.iter().skip(1).product()
@@ -141,7 +146,7 @@ impl Group {
             let indices = members.iter().map(|(image, aim)| of(*image, aim) as u32).collect();
             Tensor::from_vec::<_, u32>(indices, shape, device)
         };
-        let channels = shape[0];
+        let channels = channels(shape);
         let direction = |(image, aim): &(usize, &Aim)| match &aim.selection {
             Selection::Direction { weights, .. } => {
                 Some(Tensor::from_slice(weights, (1, channels), device).and_then(|w| Ok((*image, w.to_dtype(dtype)?))))
@@ -189,7 +194,7 @@ impl Group {
     fn rows(&self, output: &Tensor) -> Result<Tensor> {
         let images = output.dim(0)?;
         match self.kind.source {
-            Source::Channel => output.contiguous()?.reshape((images * self.shape[0], positions(&self.shape))),
+            Source::Channel => output.contiguous()?.reshape((images * channels(&self.shape), positions(&self.shape))),
             Source::Direction | Source::Layer | Source::Likeness => output.contiguous()?.reshape((images, ())),
         }
     }
@@ -204,7 +209,7 @@ impl Group {
 
     /// A target's values `[C,P]` on one image.
     fn values(&self, output: &Tensor, image: usize) -> Result<Tensor> {
-        output.get(image)?.contiguous()?.reshape((self.shape[0], ()))
+        output.get(image)?.contiguous()?.reshape((channels(&self.shape), ()))
     }
 
     fn maps(&self, output: &Tensor) -> Result<Tensor> {

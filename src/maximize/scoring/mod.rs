@@ -69,7 +69,8 @@ impl Aims {
     }
 }
 
-/// The objectives of a batch at work on the outputs of a plan's targets, each `[N,C,H,W]` or `[N,K]`.
+/// The objectives of a batch at work on the outputs of a plan's targets, each `[N,C,H,W]` or `[N,K]`, or any other number
+/// of axes after the batch: the first of them is the channels, the others are positions; `[N]` has one channel.
 #[derive(Debug)]
 pub(super) struct Scoring {
     images: usize,

@@ -21,7 +21,8 @@ pub struct Unit {
     pub selection: Selection,
 }
 
-/// Which values of a layer's output `[C,H,W]` or `[K]`, and how they become one number.
+/// Which values of a layer's output, and how they become one number. The output is `[C,H,W]` or `[K]`; of another number of
+/// axes the first counts as the channels and the rest as positions, and one number per image is one channel.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Selection {
     /// One channel, reduced over its positions; in a `[K]` layer one neuron or class logit.
@@ -82,7 +83,7 @@ pub enum Reduction {
     /// Arithmetic mean.
     #[default]
     Mean,
-    /// The value at row `H/2`, column `W/2`.
+    /// The value at row `H/2`, column `W/2` of a feature map; of a vector `[K]` the value itself.
     Center,
     /// The largest value.
     Max,
@@ -210,10 +211,23 @@ impl Unit {
         }
     }
 
+    /// How positions become one number, where that can be chosen.
+    pub fn reduction(&self) -> Option<Reduction> {
+        match &self.selection {
+            Selection::Channel { reduction, .. }
+            | Selection::Class { reduction, .. }
+            | Selection::Direction { reduction, .. } => Some(*reduction),
+            Selection::Neuron { .. }
+            | Selection::Caricature { .. }
+            | Selection::Inversion { .. }
+            | Selection::Energy => None,
+        }
+    }
+
     /// Checks that the selection exists in its layer, which has this shape.
     ///
     /// # Errors
-    /// Names the field (`channel`, `class`, `position`, `direction`) and the indices that exist.
+    /// Names the field (`channel`, `class`, `position`, `direction`, `reduce`) and the indices that exist.
     pub fn check(&self, shape: &Shape) -> Result<(), Invalid> {
         let channels = shape.channels();
         let in_range = |field: &str, index: usize, length: usize, what: &str| match index < length {
@@ -244,6 +258,10 @@ impl Unit {
             | Selection::Caricature { .. }
             | Selection::Inversion { .. }
             | Selection::Energy => {}
+        }
+        if self.reduction() == Some(Reduction::Center) && !shape.has_center() {
+            let expected = format!("no center: {} is {shape}, which has no rows and columns", self.layer);
+            return Err(Invalid::new("reduce", "center", expected));
         }
         Ok(())
     }
