@@ -6,14 +6,15 @@ use std::path::Path;
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-use crate::network::{ChannelOrder, Preprocessing};
+use crate::network::{ChannelOrder, Preprocessing, grey};
 
 /// An 8-bit image of the input's size, grey or RGB.
 pub(super) struct Photo(DynamicImage);
 
 impl Photo {
     /// Reads a PNG or JPEG, upright as its EXIF entry says; scales it, bilinear over the area of a pixel, until it just
-    /// covers height and width `size`, and cuts out its middle. Transparency is left out of account.
+    /// covers height and width `size`, and cuts out its middle. Transparency is left out of account; colours
+    /// become grey by the weights of ITU-R BT.601.
     ///
     /// Says why the file cannot be read as an image.
     pub(super) fn read(file: &Path, [height, width]: [usize; 2], channels: ChannelOrder) -> Result<Self, String> {
@@ -25,7 +26,7 @@ impl Photo {
         let mut image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
         image.apply_orientation(upright);
         let image = match channels {
-            ChannelOrder::Grey => DynamicImage::ImageLuma8(image.to_luma8()),
+            ChannelOrder::Grey => DynamicImage::ImageLuma8(grey(image)),
             ChannelOrder::Rgb | ChannelOrder::Bgr => DynamicImage::ImageRgb8(image.to_rgb8()),
         };
         Ok(Self(image.resize_to_fill(width as u32, height as u32, FilterType::Triangle)))

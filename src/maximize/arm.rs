@@ -233,10 +233,10 @@ impl<'a> Arm<'a> {
         let outputs = passes.forward(&pixels, Forward::Original)?;
         self.searches.iter_mut().for_each(|search| search.passes += 1);
         let scores = self.scoring.scores(&outputs)?.to_vec1::<f32>()?;
-        let fates = self.canvas.fates()?;
+        let broken = self.canvas.broken()?;
         let mut outcomes = Vec::with_capacity(levels.len());
-        for (((search, levels), score), (moved, broken)) in self.searches.iter().zip(&levels).zip(scores).zip(fates) {
-            let ending = Ending { score, levels, moved, broken, behind_softmax: passes.behind_softmax };
+        for (((search, levels), score), broken) in self.searches.iter().zip(&levels).zip(scores).zip(broken) {
+            let ending = Ending { score, levels, broken, is_softmax: passes.is_softmax };
             outcomes.push((search.task, search.outcome(&ending)?));
         }
         Ok(outcomes)

@@ -85,8 +85,8 @@ impl Canvas {
         self.ascent.keep(rows)
     }
 
-    /// For every image, whether a gradient other than zero ever reached it, and whether one was not finite.
-    pub(super) fn fates(&self) -> Result<Vec<(bool, bool)>> {
-        self.ascent.fates()
+    /// For every image, whether a gradient was not finite.
+    pub(super) fn broken(&self) -> Result<Vec<bool>> {
+        self.ascent.broken()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::arm::{Arm, Way};
 use super::halving::Halving;
-use super::outcome::{ArmFindings, Observer, Outcome};
+use super::outcome::{ArmFindings, Observer, Outcome, Warning};
 use super::passes::Passes;
 use super::run::{MaximizeError, Task};
 use super::search::Search;
@@ -158,6 +158,11 @@ impl<'a> Contest<'a> {
                 let found = &mut outcome.findings;
                 found.arms = std::mem::take(&mut self.reports[task]);
                 let elsewhere: u32 = found.arms.iter().map(|arm| arm.passes).sum();
+                // The unit is not dead where another candidate changed its score.
+                if found.arms.iter().any(|arm| arm.score.is_some_and(|score| score != found.initial_score)) {
+                    let dead = found.warnings.iter_mut().filter(|warning| **warning == Warning::DeadUnit);
+                    dead.for_each(|warning| *warning = Warning::NoImprovement);
+                }
                 let score = Some(found.score).filter(|score| score.is_finite());
                 found.arms.push(way.findings(done, found.passes, score, true));
                 found.passes += elsewhere;

@@ -87,9 +87,13 @@ pub struct Point {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Warning {
-    /// No gradient ever reached the image, and the score never moved: the unit stayed dead.
+    /// The score never moved from its start, whatever gradient came: no image wakes the unit, or none that this gate and
+    /// start lead to.
     DeadUnit,
-    /// The target stands behind a softmax: its score is bounded, and other classes can be pushed down instead.
+    /// The score moved, but the image delivered scores no higher than the start; most often it is the start.
+    NoImprovement,
+    /// The target is a softmax, at most scaled, reshaped or cut since: its score is bounded, and other classes can be
+    /// pushed down instead.
     SoftmaxTarget,
     /// More than half of the pixel values lie at an end of their range.
     SaturatedPixels,
@@ -101,10 +105,11 @@ impl Warning {
     /// The warning as a sentence.
     pub fn meaning(self) -> &'static str {
         match self {
-            Self::DeadUnit => "no gradient ever reached the image: the unit stayed dead under this gate",
-            Self::SoftmaxTarget => {
-                "the target stands behind a softmax, so its score is bounded; maximize the logit instead"
+            Self::DeadUnit => {
+                "the score never moved from its start: the unit is dead, at least for this gate and start"
             }
+            Self::NoImprovement => "no step led to an image that scores higher than the start",
+            Self::SoftmaxTarget => "the target is a softmax, so its score is bounded; maximize the logit instead",
             Self::SaturatedPixels => "more than half of the pixel values lie at an end of their range",
             Self::NonFinite => "scores or gradients became infinite or not a number; the best finite image was kept",
         }

@@ -13,7 +13,7 @@ use super::scoring::{Aims, Scoring};
 use super::search::Search;
 use super::settings::Settings;
 use crate::engine::{Engine, EngineError, Forward, Gate, Plan, Target};
-use crate::network::{ImageSource, Model, NodeId, Op, Selection, Shape};
+use crate::network::{ImageSource, Model, NodeId, Selection, Shape};
 
 /// A model prepared for the layers that the objectives of some tasks look at.
 pub(super) struct Passes<'a> {
@@ -31,7 +31,8 @@ pub(super) struct Passes<'a> {
     targets: Vec<Shape>,
     /// `[C,H,W]` of an image.
     pub(super) image: [usize; 3],
-    pub(super) behind_softmax: bool,
+    /// Whether an objective looks at the values of a softmax.
+    pub(super) is_softmax: bool,
     /// What keeps the stimuli of a group unlike each other.
     pub(super) penalty: Option<Penalty>,
 }
@@ -100,10 +101,7 @@ impl<'a> Passes<'a> {
             targets: ids.iter().map(|id| shapes[id].clone()).collect(),
             image,
             penalty,
-            behind_softmax: network
-                .below(&aimed_at)
-                .iter()
-                .any(|&id| matches!(network.node(id).op, Op::Softmax { .. })),
+            is_softmax: aimed_at.iter().any(|&id| network.is_softmax(id)),
         })
     }
 

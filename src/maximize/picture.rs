@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::levels::Levels;
 use super::run::MaximizeError;
 use crate::Invalid;
-use crate::network::{ImageSource, KnownImage};
+use crate::network::{ImageSource, KnownImage, grey};
 
 /// An 8-bit image of a client, at the size and in the colours of a stimulus.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,7 +36,8 @@ const MOST_MEMORY: u64 = 512 << 20;
 const EXPECTED: &str = "a PNG or JPEG file";
 
 impl Picture {
-    /// Reads an image file, a PNG or a JPEG, and fits it to `[C,H,W]`: grey for one channel, RGB for three.
+    /// Reads an image file, a PNG or a JPEG, and fits it to `[C,H,W]`: grey (by the weights of ITU-R
+    /// BT.601) for one channel, RGB for three.
     ///
     /// The image is turned as its EXIF orientation says, and transparency is laid over white. Of an image with another
     /// ratio of its sides the largest centred part with the stimulus' ratio is kept; that is resized by a Lanczos filter
@@ -72,7 +73,7 @@ impl Picture {
         let [channels, height, width] = shape;
         let image = fitted(over_white(image), width as u32, height as u32);
         let values = match channels {
-            1 => image.into_luma8().into_raw(),
+            1 => grey(image).into_raw(),
             _ => image.into_rgb8().into_raw(),
         };
         Self::of(Levels { height, width, channels, values, alpha: None }).map_err(|why| invalid(&why))

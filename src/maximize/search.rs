@@ -33,11 +33,10 @@ pub(super) struct Ending<'a> {
     /// Score of the delivered image.
     pub(super) score: f32,
     pub(super) levels: &'a Levels,
-    /// Whether a gradient other than zero ever reached the image.
-    pub(super) moved: bool,
     /// Whether a gradient was not finite.
     pub(super) broken: bool,
-    pub(super) behind_softmax: bool,
+    /// Whether the objective looks at the values of a softmax.
+    pub(super) is_softmax: bool,
 }
 
 impl Search {
@@ -78,10 +77,24 @@ impl Search {
         !self.best.zip(first).is_some_and(|(best, first)| best.score > first)
     }
 
+    /// Whether every score was the first one.
+    fn never_moved(&self) -> bool {
+        let first = self.trajectory.first().map(|point| point.score);
+        !self.non_finite_score && first.is_some_and(|first| self.trajectory.iter().all(|point| point.score == first))
+    }
+
+    /// Whether a step led above the start, and so does the image delivered, which has this score: rounding to 8 bits can
+    /// undo what little was gained.
+    fn improves_to(&self, delivered: f32) -> bool {
+        !self.asleep() && self.trajectory.first().is_some_and(|first| delivered > first.score)
+    }
+
     pub(super) fn outcome(&self, ending: &Ending<'_>) -> Result<Outcome, MaximizeError> {
+        let dead = self.never_moved();
         let warnings = [
-            (Warning::DeadUnit, !ending.moved),
-            (Warning::SoftmaxTarget, ending.behind_softmax),
+            (Warning::DeadUnit, dead),
+            (Warning::NoImprovement, !dead && !self.improves_to(ending.score)),
+            (Warning::SoftmaxTarget, ending.is_softmax),
             (Warning::SaturatedPixels, ending.levels.saturated() > 0.5),
             (Warning::NonFinite, self.non_finite_score || ending.broken),
         ];

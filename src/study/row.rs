@@ -93,7 +93,7 @@ impl Row {
             found.trajectory.iter().find(|point| point.score >= goal).map_or(0, |point| point.step)
         };
         let rise = found.score - found.initial_score;
-        let dead = found.warnings.contains(&Warning::DeadUnit);
+        let dead = found.warnings.iter().any(|warning| matches!(warning, Warning::DeadUnit | Warning::NoImprovement));
         Self {
             key,
             seed,
@@ -276,7 +276,9 @@ mod tests {
         assert!(Row::new(key(), 0, 2, 0.0, &found(&[0.0, 0.0, 0.1], 0.1)).alive);
         assert!(!Row::new(key(), 0, 2, 0.0, &found(&[5.0, 4.0, 3.0], 5.001)).alive, "only rounded");
         assert!(Row::new(key(), 0, 2, 0.0, &found(&[-5.0, -4.0], -4.0)).alive);
-        let broken = Findings { warnings: vec![Warning::DeadUnit], ..found(&[0.0, 1.0], 1.0) };
-        assert!(!Row::new(key(), 0, 2, 0.0, &broken).alive);
+        for warning in [Warning::DeadUnit, Warning::NoImprovement] {
+            let warned = Findings { warnings: vec![warning], ..found(&[0.0, 1.0], 1.0) };
+            assert!(!Row::new(key(), 0, 2, 0.0, &warned).alive, "{warning:?}");
+        }
     }
 }

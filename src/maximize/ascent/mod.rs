@@ -86,10 +86,9 @@ impl Ascent {
         self.momentum.as_mut().map_or(Ok(()), |momentum| momentum.keep(rows))
     }
 
-    /// For every image, whether a gradient other than zero ever reached it, and whether one was not finite.
-    pub(super) fn fates(&self) -> Result<Vec<(bool, bool)>> {
-        let (moves, broken) = (self.moves.to_vec1::<f32>()?, self.broken.to_vec1::<f32>()?);
-        Ok(moves.into_iter().zip(broken).map(|(moves, broken)| (moves > 0.0, broken > 0.0)).collect())
+    /// For every image, whether a gradient was not finite.
+    pub(super) fn broken(&self) -> Result<Vec<bool>> {
+        Ok(self.broken.to_vec1::<f32>()?.into_iter().map(|count| count > 0.0).collect())
     }
 
     /// The parameters `[N, ...]` behind one step along gradients of the same shape.

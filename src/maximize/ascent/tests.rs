@@ -51,8 +51,9 @@ fn loops_and_tensor_operations_agree() {
                     assert!((a - b).abs() < 1e-5, "{kind:?}, {shape:?}, step {step}: {a} and {b}");
                 }
             }
-            assert_eq!(loops.fates().unwrap(), tensors.fates().unwrap());
-            assert_eq!(loops.fates().unwrap(), [(true, false), (false, false), (false, true), (true, false)]);
+            assert_eq!(loops.broken().unwrap(), tensors.broken().unwrap());
+            assert_eq!(loops.broken().unwrap(), [false, false, true, false]);
+            assert_eq!(loops.moves.to_vec1::<f32>().unwrap(), tensors.moves.to_vec1::<f32>().unwrap());
         }
     }
 }
@@ -210,6 +211,7 @@ fn images_that_are_kept_keep_what_is_known_of_them() {
         some.keep(&rows).unwrap();
         let second = all.step(&first, &gradients).unwrap();
         assert_eq!(values(&some.step(&kept(&first), &kept(&gradients)).unwrap()), values(&kept(&second)));
-        assert_eq!(some.fates().unwrap(), [(true, false); 2]);
+        assert_eq!(some.broken().unwrap(), [false; 2]);
+        assert_eq!(some.moves.to_vec1::<f32>().unwrap(), [2.0; 2]);
     }
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::fft::{Ffts, Number};
 use crate::Invalid;
-use crate::network::{Array, ColourMatrix, Spectrum};
+use crate::network::{Array, ColourMatrix, Spectrum, grey};
 
 /// Why no spectrum could be measured.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ fn planes(file: &Path, channels: usize, side: usize) -> Result<Vec<Vec<f64>>, Sp
     let (left, top) = ((image.width() - shorter) / 2, (image.height() - shorter) / 2);
     let square =
         image.crop_imm(left, top, shorter, shorter).resize_exact(side as u32, side as u32, FilterType::Triangle);
-    let values = if channels == 1 { square.into_luma8().into_raw() } else { square.into_rgb8().into_raw() };
+    let values = if channels == 1 { grey(square).into_raw() } else { square.into_rgb8().into_raw() };
     let plane = |c: usize| values.iter().skip(c).step_by(channels).map(|&v| f64::from(v) / 255.0).collect();
     Ok((0..channels).map(plane).collect())
 }

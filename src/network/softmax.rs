@@ -1,0 +1,77 @@
+//! Which layers give the values of a softmax.
+
+use std::collections::BTreeSet;
+
+use super::graph::{Network, NodeId};
+use super::op::{Binary, Op};
+
+impl Network {
+    /// Whether every value of a layer is one of a softmax: the layer is a softmax, or what it reads is one that has since
+    /// only been scaled or shifted by constants, interpolated, reordered, cut into parts or joined again. A softmax that
+    /// weighs other values, as attention does, does not count.
+    pub fn is_softmax(&self, layer: NodeId) -> bool {
+        let mut waiting = vec![layer];
+        let mut seen = BTreeSet::new();
+        while let Some(id) = waiting.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            let node = self.node(id);
+            let is_constant = |input: &NodeId| matches!(self.node(*input).op, Op::Constant(_));
+            match (&node.op, node.inputs.as_slice()) {
+                (Op::Softmax { .. }, _) => {}
+                (
+                    Op::Reshape(_)
+                    | Op::Transpose(_)
+                    | Op::Slice { .. }
+                    | Op::Concat { .. }
+                    | Op::Affine { .. }
+                    | Op::Resize(_),
+                    inputs,
+                ) => waiting.extend(inputs),
+                (Op::Binary(_), [values, constant]) if is_constant(constant) => waiting.push(*values),
+                (Op::Binary(op), [constant, values]) if is_constant(constant) && *op != Binary::Div => {
+                    waiting.push(*values);
+                }
+                _ => return false,
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::network::{Activation, Array, Axis, Reduce};
+
+    #[test]
+    fn a_softmax_is_one_until_it_weighs_something() {
+        let mut network = Network::new(4, 6, 6);
+        let mut push = |name: &str, op: Op, inputs: &[NodeId]| network.push(name, op, inputs).unwrap();
+        let mean = push("mean", Op::Reduce { kind: Reduce::Mean, axes: vec![1, 2], keep: true }, &[Network::INPUT]);
+        let attention = push("attention", Op::Softmax { axis: 0 }, &[mean]);
+        let half = |start| Op::Slice { axis: 0, start, end: start + 2, step: 1 };
+        let (first, second) = (push("first", half(0), &[attention]), push("second", half(2), &[attention]));
+        let joined = push("joined", Op::Concat { axis: 0 }, &[first, second]);
+        let mixed = push("mixed", Op::Concat { axis: 0 }, &[attention, mean]);
+        let weighed = push("weighed", Op::Binary(Binary::Mul), &[Network::INPUT, attention]);
+        let pooled = push("pooled", Op::Reduce { kind: Reduce::Mean, axes: vec![1, 2], keep: false }, &[weighed]);
+        let gate = push("gate", Op::Activation(Activation::Sigmoid), &[pooled]);
+        let probability = push("probability", Op::Softmax { axis: 0 }, &[pooled]);
+        let constant = push("constant", Op::Constant(Array::vector(vec![100.0; 4])), &[]);
+        let percent = push("percent", Op::Binary(Binary::Mul), &[constant, probability]);
+        let shifted = push("shifted", Op::Binary(Binary::Sub), &[percent, constant]);
+        let odds = push("odds", Op::Binary(Binary::Div), &[constant, probability]);
+        let flat = push("flat", Op::Reshape(vec![Axis::Exact(2), Axis::Infer]), &[shifted]);
+        let turned = push("turned", Op::Transpose(vec![1, 0]), &[flat]);
+        for id in [attention, first, joined, probability, percent, shifted, flat, turned] {
+            assert!(network.is_softmax(id), "{}", network.node(id).name);
+        }
+        for id in [Network::INPUT, mean, mixed, weighed, pooled, gate, constant, odds] {
+            assert!(!network.is_softmax(id), "{}", network.node(id).name);
+        }
+    }
+}
