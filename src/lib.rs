@@ -31,6 +31,7 @@ pub mod maximize;
 pub mod network;
 pub mod service;
 pub mod study;
+pub mod text;
 pub mod worker;
 
 mod invalid;

@@ -6,12 +6,15 @@ use serde_path_to_error::Segment;
 
 use super::problem::{Kind, Problem};
 use crate::Invalid;
+use crate::text::bytes_without_mark;
 
 /// Reads a document.
 ///
 /// # Errors
 /// [`Kind::MalformedJson`] when it is not JSON, [`Kind::InvalidRequest`] naming the field when it is not a `T`.
 pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
+    // RFC 8259, section 8.1: a byte order mark may be ignored.
+    let json = bytes_without_mark(json);
     let mut reader = serde_json::Deserializer::from_slice(json);
     let parsed = serde_path_to_error::deserialize(&mut reader);
     let error = match parsed {
@@ -180,6 +183,14 @@ mod tests {
             assert!(v.contains(value), "{body}: {v}");
             assert!(e.contains(expected), "{body}: {e}");
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_body() {
+        let request: Request = parse("\u{feff}{\"model\": \"m\", \"objective\": \"a:1\"}".as_bytes()).unwrap();
+        assert_eq!(request.model, "m");
+        assert_eq!(refused("\u{feff}{\"model\": 3}").1, "model");
+        assert_eq!(refused("\u{feff}").3, "the body is empty; expected a JSON object");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use proxygrad::maximize::{
     Regularizer, Request, Resolved, SearchRequest, Settings, SpectrumKind, Start, Term, Transform, maximize,
 };
 use proxygrad::network::{ImageSource, Model, Selection, Spectrum, Unit, catalog};
+use proxygrad::text::without_mark;
 use serde::Serialize;
 
 /// `proxygrad maximize`
@@ -31,7 +32,7 @@ pub struct Maximize {
 
     /// What to maximize: LAYER:CHANNEL, optionally followed by @mean, @center, @max, @topFRACTION or @ROW,COLUMN;
     /// LAYER:CLASS with the name of a class; LAYER@energy; LAYER@caricature or LAYER@inversion of --image; or an objective
-    /// as JSON, as in a request to the server. May be given several times: one stimulus each.
+    /// as JSON, as in a request to the server. May be given any number of times: one stimulus each.
     #[arg(long = "unit", value_name = "UNIT", required = true, value_parser = objective)]
     units: Vec<Objective>,
 
@@ -235,23 +236,40 @@ impl Maximize {
         let mut request = self.request()?;
         self.method.refine(&mut request, &model, &limits);
         request.attach(&self.files()?).map_err(|e| as_flag(&e))?;
-        let resolved = request.resolve(&model, &limits).map_err(|e| as_flag(&e))?;
-        let tasks = resolved.tasks();
-        let mut progress = Progress::new(tasks.len(), resolved.settings.steps);
-        let outcomes = maximize(engine.as_ref(), &model, &tasks, &resolved.settings, &mut progress)?;
-        progress.bar.finish_and_clear();
-        let several = outcomes.len() > 1;
+        // All of them are looked at before the first is carried out.
+        let parts = parts(request).map(|part| part.resolve(&model, &limits));
+        let parts = parts.collect::<Result<Vec<Resolved>, Invalid>>().map_err(|e| as_flag(&e))?;
+        let several = parts.iter().map(|part| part.objectives.len()).sum::<usize>() > 1;
         let mut written = Vec::new();
-        for (i, outcome) in outcomes.into_iter().flatten().enumerate() {
-            let path = if several { numbered(&self.output, i) } else { self.output.clone() };
-            std::fs::write(&path, &outcome.png).with_context(|| format!("cannot write {}", path.display()))?;
-            if let (Some(file), Some(animation)) = (&self.animation, &outcome.animation) {
-                let file = if several { numbered(file, i) } else { file.clone() };
-                std::fs::write(&file, animation).with_context(|| format!("cannot write {}", file.display()))?;
+        for part in &parts {
+            let mut progress = Progress::new(several, part.settings.steps);
+            let tasks = part.tasks_after(written.len() as u64);
+            let outcomes = maximize(engine.as_ref(), &model, &tasks, &part.settings, &mut progress)?;
+            progress.bar.finish_and_clear();
+            for (outcome, objective) in outcomes.into_iter().flatten().zip(&part.objectives) {
+                let file = self.write(&outcome, several.then_some(written.len()))?;
+                written.push(Stimulus { objective, findings: outcome.findings, file });
             }
-            written.push((path, outcome));
         }
-        if self.json { print_json(&model, &resolved, &written) } else { print_text(&model, &resolved, &written) }
+        // There is one part at least, and all have the same settings.
+        let Some(Resolved { settings, seed, .. }) = parts.first() else { return Ok(()) };
+        match self.json {
+            true => print_json(&model, settings, *seed, &written),
+            false => print_text(&model, settings, &written),
+        }
+    }
+
+    /// Writes what one stimulus is, under its number where there are several; the file of its PNG.
+    fn write(&self, outcome: &Outcome, number: Option<usize>) -> anyhow::Result<PathBuf> {
+        let numbered = |path: &Path| number.map_or_else(|| path.to_owned(), |number| numbered(path, number));
+        let write = |path: PathBuf, bytes: &[u8]| {
+            std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+            anyhow::Ok(path)
+        };
+        if let (Some(file), Some(animation)) = (&self.animation, &outcome.animation) {
+            write(numbered(file), animation)?;
+        }
+        write(numbered(&self.output), &outcome.png)
     }
 
     /// The model, with the spectrum from a file instead of its own where one is given.
@@ -383,6 +401,18 @@ impl Method {
     }
 }
 
+/// The request in parts that are small enough to be carried out at once, whole groups each where stimuli are to differ.
+fn parts(request: Request) -> impl Iterator<Item = Request> {
+    let copies = request.diversity.as_ref().map_or(1, |diversity| diversity.copies.max(1));
+    let at_once = (Limits::default().objectives / copies).max(1);
+    let mut left = request.objectives.clone().unwrap_or_default();
+    std::iter::from_fn(move || {
+        let rest = left.split_off(left.len().min(at_once));
+        let part = std::mem::replace(&mut left, rest);
+        (!part.is_empty()).then(|| Request { objectives: Some(part), ..request.clone() })
+    })
+}
+
 /// A list, unless the flag was never given.
 fn given<T: Clone>(list: &[T]) -> Option<Vec<T>> {
     (!list.is_empty()).then(|| list.to_vec())
@@ -390,6 +420,7 @@ fn given<T: Clone>(list: &[T]) -> Option<Vec<T>> {
 
 /// Reads a gate: its kind, or an object.
 fn gate(text: &str) -> Result<GateRequest, String> {
+    let text = without_mark(text);
     if text.trim_start().starts_with('{') {
         serde_json::from_str(text).map_err(|error| error.to_string())
     } else {
@@ -408,6 +439,7 @@ fn objective(text: &str) -> Result<Objective, String> {
         let unit = Unit { layer: layer.to_owned(), selection: selection(ImageSource::Part(IMAGE.into())) };
         Ok(Objective { terms: vec![Term { unit, weight: 1.0 }] })
     };
+    let text = without_mark(text);
     if text.trim_start().starts_with('{') {
         return serde_json::from_str(text).map_err(|error| error.to_string());
     }
@@ -461,17 +493,17 @@ fn numbered(path: &Path, i: usize) -> PathBuf {
 struct Progress {
     bar: ProgressBar,
     best: f32,
-    stimuli: usize,
+    several: bool,
 }
 
 impl Progress {
-    fn new(stimuli: usize, steps: u32) -> Self {
+    fn new(several: bool, steps: u32) -> Self {
         let bar = ProgressBar::new(u64::from(steps));
         let template = "{bar:40} step {pos}/{len} {msg} ({eta} left)";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self { bar, best: f32::NEG_INFINITY, stimuli }
+        Self { bar, best: f32::NEG_INFINITY, several }
     }
 }
 
@@ -484,18 +516,17 @@ impl Observer for Progress {
         if stimulus == 0 {
             self.best = self.best.max(point.score);
             self.bar.set_position(u64::from(point.step));
-            let whose = if self.stimuli > 1 { "best score of the first" } else { "best score" };
+            let whose = if self.several { "best score of the first" } else { "best score" };
             self.bar.set_message(format!("{whose} {:.4}", self.best));
         }
     }
 }
 
-fn print_text(model: &Model, resolved: &Resolved, written: &[(PathBuf, Outcome)]) -> anyhow::Result<()> {
-    for ((path, outcome), objective) in written.iter().zip(&resolved.objectives) {
-        let found = &outcome.findings;
+fn print_text(model: &Model, settings: &Settings, written: &[Stimulus<'_>]) -> anyhow::Result<()> {
+    for Stimulus { objective, findings: found, file } in written {
         println!("{objective} of {}{}", model.id, class_name(model, objective));
         println!("  start  {:>12.5}", found.initial_score);
-        println!("  best   {:>12.5}  at step {} of {}", found.score, found.best_step, resolved.settings.steps);
+        println!("  best   {:>12.5}  at step {} of {}", found.score, found.best_step, settings.steps);
         println!("  end    {:>12.5}", found.final_score);
         println!("  passes {:>6}", found.passes);
         for arm in &found.arms {
@@ -509,7 +540,7 @@ fn print_text(model: &Model, resolved: &Resolved, written: &[(PathBuf, Outcome)]
         for warning in &found.warnings {
             println!("  warning: {}", warning.meaning());
         }
-        println!("  {}", path.display());
+        println!("  {}", file.display());
     }
     Ok(())
 }
@@ -580,27 +611,20 @@ struct Document<'a> {
     model_digest: &'a str,
     settings: &'a Settings,
     seed: u64,
-    stimuli: Vec<Stimulus<'a>>,
+    stimuli: &'a [Stimulus<'a>],
 }
 
+/// A stimulus that was written.
 #[derive(Serialize)]
 struct Stimulus<'a> {
     objective: &'a Objective,
     #[serde(flatten)]
-    findings: &'a Findings,
-    file: &'a Path,
+    findings: Findings,
+    file: PathBuf,
 }
 
-fn print_json(model: &Model, resolved: &Resolved, written: &[(PathBuf, Outcome)]) -> anyhow::Result<()> {
-    let stimuli = written.iter().zip(&resolved.objectives);
-    let stimuli = stimuli.map(|((file, outcome), objective)| Stimulus { objective, findings: &outcome.findings, file });
-    let document = Document {
-        model: &model.id,
-        model_digest: &model.digest,
-        settings: &resolved.settings,
-        seed: resolved.seed,
-        stimuli: stimuli.collect(),
-    };
+fn print_json(model: &Model, settings: &Settings, seed: u64, stimuli: &[Stimulus<'_>]) -> anyhow::Result<()> {
+    let document = Document { model: &model.id, model_digest: &model.digest, settings, seed, stimuli };
     println!("{}", serde_json::to_string_pretty(&document)?);
     Ok(())
 }

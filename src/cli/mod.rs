@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use proxygrad::config::{Config, Places, with_file};
+use proxygrad::config::{Config, Places, check_environment, with_file};
 use proxygrad::network::catalog;
 
 /// Explains convolutional networks by activation maximization with ProxyGrad.
@@ -39,7 +39,7 @@ enum Command {
     /// Print the OpenAPI document.
     Openapi,
     /// Ask a running server whether it is ready: exit status 0 when it is, 1 when not.
-    Healthcheck(healthcheck::Healthcheck),
+    Healthcheck(FromFile<healthcheck::Healthcheck>),
 }
 
 /// Settings that may also stand in a file.
@@ -66,10 +66,14 @@ struct Models {
 
 /// Runs the command that the process was called with.
 pub fn run() -> ExitCode {
-    let command = match parse(std::env::args_os()) {
+    let parsed = parse(std::env::args_os()).and_then(|command| {
+        let variables = check_environment(&CommandLine::command(), std::env::vars_os());
+        variables.map(|()| command).map_err(Refused::Configuration)
+    });
+    let command = match parsed {
         Ok(command) => command,
         Err(Refused::Arguments(error)) => error.exit(),
-        Err(Refused::File(error)) => return failed(&error.into()),
+        Err(Refused::Configuration(error)) => return failed(&error.into()),
     };
     let done = match command {
         Command::Serve(serve) => serve::serve(serve.settings),
@@ -79,7 +83,7 @@ pub fn run() -> ExitCode {
         Command::Maximize(maximize) => maximize.settings.run(),
         Command::Study(study) => study.settings.run(),
         Command::Openapi => openapi::print(),
-        Command::Healthcheck(healthcheck) => healthcheck.run(),
+        Command::Healthcheck(healthcheck) => healthcheck.settings.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -97,8 +101,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 enum Refused {
     /// The arguments are wrong, or ask for help.
     Arguments(clap::Error),
-    /// The configuration file is wrong.
-    File(proxygrad::config::ConfigError),
+    /// The configuration file or an environment variable is wrong.
+    Configuration(proxygrad::config::ConfigError),
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Refused> {
@@ -114,7 +118,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Refus
     if let Some((name, file)) = chosen {
         let settings = Config::augment_args(clap::Command::new("settings"));
         let filled = command.find_subcommand(&name).cloned().map(|chosen| with_file(chosen, &settings, &file));
-        if let Some(filled) = filled.transpose().map_err(Refused::File)? {
+        if let Some(filled) = filled.transpose().map_err(Refused::Configuration)? {
             command = command.mut_subcommand(&name, |_| filled);
             matches = read(&command)?;
         }
@@ -168,7 +172,7 @@ mod tests {
 
         std::fs::write(file, "max_batches = 5").unwrap();
         match parse(["proxygrad", "serve", "--config", file].map(OsString::from)) {
-            Err(Refused::File(error)) => assert!(error.to_string().contains("max_batches"), "{error}"),
+            Err(Refused::Configuration(error)) => assert!(error.to_string().contains("max_batches"), "{error}"),
             other => panic!("{other:?}"),
         }
     }

@@ -16,6 +16,7 @@ use proxygrad::study::{
     DEFAULTS, Design, Folder, Manner, Plan, Progress, StudyError, Summary, Toys, Variant, Variants, View, exhibit,
     perform, report, summary,
 };
+use proxygrad::text;
 
 /// `proxygrad study`
 #[derive(Debug, Args)]
@@ -219,7 +220,7 @@ impl Study {
         let variants = match &self.compared.plan {
             None => Variants::default(),
             Some(file) => {
-                let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+                let text = text::read(file).with_context(|| format!("cannot read {}", file.display()))?;
                 Variants::parse(&text).map_err(|why| anyhow::anyhow!("{}: {why}", file.display()))?
             }
         };

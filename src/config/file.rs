@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command};
 
+use crate::text::{self, distance};
+
 /// A configuration file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -33,6 +35,14 @@ pub enum ConfigError {
         /// The setting that was probably meant, or all of them.
         expected: String,
     },
+    /// An environment variable of this program that is no setting.
+    #[error("{name} is not a setting of the environment; {expected}")]
+    Variable {
+        /// The variable.
+        name: String,
+        /// The variable that was probably meant, or all of them.
+        expected: String,
+    },
     /// A value that its setting cannot take.
     #[error("{}: {key} = {value} is not valid: {why}", path.display())]
     Value {
@@ -54,7 +64,7 @@ pub enum ConfigError {
 /// # Errors
 /// When the file cannot be read, has a key that `settings` does not know, or a value that the argument's parser refuses.
 pub fn with_file(mut command: Command, settings: &Command, path: &Path) -> Result<Command, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    let text = text::read(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
     let table: toml::Table =
         text.parse().map_err(|source| ConfigError::Syntax { path: path.into(), source: Box::new(source) })?;
     for (key, value) in table {
@@ -75,12 +85,23 @@ pub fn with_file(mut command: Command, settings: &Command, path: &Path) -> Resul
 
 fn unknown(path: &Path, key: &str, settings: &Command) -> ConfigError {
     let known: Vec<&str> = settings.get_arguments().map(|arg| arg.get_id().as_str()).collect();
-    let meant = key.replace('-', "_").to_lowercase();
-    let expected = match known.contains(&meant.as_str()) {
-        true => format!("write it as {meant}"),
-        false => format!("the settings are {}", known.join(", ")),
-    };
+    let expected = suggestion(&known, &key.replace('-', "_").to_lowercase(), "settings");
     ConfigError::Unknown { path: path.into(), key: key.into(), expected }
+}
+
+/// The name that was probably meant, of those that there are; or all of them.
+pub(super) fn suggestion(known: &[&str], meant: &str, what: &str) -> String {
+    let nearest = known.iter().map(|name| (distance(name, meant), name)).min();
+    // A name of the same length with a third of its letters wrong is another name.
+    match nearest.filter(|(distance, name)| 3 * distance <= unprefixed(name)) {
+        Some((_, name)) => format!("did you mean {name}?"),
+        None => format!("the {what} are {}", known.join(", ")),
+    }
+}
+
+/// Length of a name without what all of them have in common.
+fn unprefixed(name: &str) -> usize {
+    name.strip_prefix(super::environment::PREFIX).unwrap_or(name).len()
 }
 
 /// The value as the texts that a command line would have, accepted by the argument's own parser.
@@ -157,6 +178,11 @@ mod tests {
     }
 
     #[test]
+    fn a_file_may_come_from_an_editor_that_writes_a_byte_order_mark() {
+        assert_eq!(read("\u{feff}max_batch = 4\r\n", &[]).unwrap().max_batch, 4);
+    }
+
+    #[test]
     fn a_flag_replaces_the_whole_list_of_the_file() {
         let config = read("devices = ['cuda:0', 'cuda:1']", &["--devices", "cpu"]).unwrap();
         assert_eq!(config.devices, ["cpu"]);
@@ -165,7 +191,8 @@ mod tests {
     #[test]
     fn a_wrong_file_is_refused_with_key_and_value() {
         for (toml, parts) in [
-            ("max-batch = 4", vec!["max-batch is not a setting", "write it as max_batch"]),
+            ("max-batch = 4", vec!["max-batch is not a setting", "did you mean max_batch?"]),
+            ("max_bach = 4", vec!["max_bach is not a setting", "did you mean max_batch?"]),
             ("colour = 'red'", vec!["colour is not a setting", "listen", "max_batch"]),
             ("max_batch = 0", vec!["max_batch = 0 is not valid", "1..=1024"]),
             ("max_batch = 'many'", vec!["max_batch = \"many\" is not valid"]),

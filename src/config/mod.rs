@@ -2,9 +2,11 @@
 //!
 //! [`Config`] is the one place where a setting is defined: its name, its meaning, its range and its default. Each is a
 //! flag (`--max-batch 8`), an environment variable (`PROXYGRAD_MAX_BATCH=8`) and a key of the TOML file named by
-//! `--config` (`max_batch = 8`); the first of these that says something counts.
+//! `--config` (`max_batch = 8`); the first of these that says something counts. A variable or key that is no setting is an
+//! error.
 
 mod base_path;
+mod environment;
 mod file;
 mod host;
 mod network;
@@ -19,6 +21,7 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 
 pub use base_path::BasePath;
+pub use environment::check_environment;
 pub use file::{ConfigError, with_file};
 pub use host::{Authority, HostPattern};
 pub use network::Network;

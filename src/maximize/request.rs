@@ -113,6 +113,12 @@ pub struct Resolved {
 impl Resolved {
     /// One task per objective, in their order.
     pub fn tasks(&self) -> Vec<Task> {
+        self.tasks_after(0)
+    }
+
+    /// The tasks of one part of a request that is carried out in parts: as they are in the whole request, where so many
+    /// stimuli (whole groups, with diversity) come before.
+    pub fn tasks_after(&self, stimuli: u64) -> Vec<Task> {
         let copies = self.settings.copies() as u64;
         let task = |(stream, objective): (u64, &Objective)| Task {
             objective: objective.clone(),
@@ -121,7 +127,7 @@ impl Resolved {
             group: stream / copies,
             pictures: self.pictures.clone(),
         };
-        (0..).zip(&self.objectives).map(task).collect()
+        (stimuli..).zip(&self.objectives).map(task).collect()
     }
 }
 

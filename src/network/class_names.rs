@@ -1,6 +1,7 @@
 //! Classes by their names.
 
 use crate::Invalid;
+use crate::text::distance;
 
 /// Index of the class with this name; upper and lower case count alike.
 ///
@@ -51,21 +52,6 @@ fn expected(classes: &[String], wanted: &str) -> String {
     }
 }
 
-/// Fewest letters to insert, remove or replace between two words (Levenshtein 1966).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, &y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -98,12 +84,5 @@ mod tests {
         let long = "x".repeat(100_000);
         assert!(find(&classes(), &long).unwrap_err().to_string().len() < 500);
         assert!(find(&[], "banana").unwrap_err().expected.contains("no names"));
-    }
-
-    #[test]
-    fn distances_of_words() {
-        for (a, b, expected) in [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("flaw", "lawn", 2)] {
-            assert_eq!((distance(a, b), distance(b, a)), (expected, expected), "{a} {b}");
-        }
     }
 }

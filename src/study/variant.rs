@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::Invalid;
 use crate::maximize::Preset;
+use crate::text::without_mark;
 
 /// Fields of a request.
 pub type Fields = Map<String, Value>;
@@ -55,6 +56,7 @@ impl Variants {
     /// # Errors
     /// Says where the text is wrong; and when an arm or method is defined twice.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let text = without_mark(text);
         let variants: Self = match text.trim_start().starts_with('{') {
             true => serde_json::from_str(text).map_err(|error| error.to_string())?,
             false => toml::from_str(text).map_err(|error| error.to_string())?,

@@ -9,6 +9,7 @@ use super::id::check_id;
 use crate::Invalid;
 use crate::network::architecture::Architecture;
 use crate::network::{ColourMatrix, Preprocessing};
+use crate::text;
 
 /// A model's manifest, the file `model.toml` next to the weights.
 ///
@@ -151,6 +152,7 @@ impl Manifest {
     /// # Errors
     /// When it says something that cannot be used.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        let text = text::without_mark(text);
         let manifest: Self = toml::from_str(text).map_err(|e| ManifestError::Syntax(on_one_line(&e, text)))?;
         manifest.check()?;
         Ok(manifest)
@@ -251,21 +253,21 @@ pub(super) fn is_onnx(file: &str) -> bool {
     Path::new(file).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"))
 }
 
-/// One name a line; empty lines at the end do not count.
+/// One name a line; empty lines at the end and a byte order mark do not count.
 pub(super) fn names_in(text: &str) -> Vec<String> {
-    text.trim_end().lines().map(|line| line.trim().to_owned()).collect()
+    text::without_mark(text).trim_end().lines().map(|line| line.trim().to_owned()).collect()
 }
 
 /// Reads a small text file; `file` must be the plain name of a file in `folder`.
 pub(super) fn read_text(folder: &Path, file: &str) -> Result<String, ManifestError> {
     let read = || {
-        let mut text = String::new();
-        std::fs::File::open(folder.join(file))?.take(Manifest::LARGEST + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > Manifest::LARGEST {
+        let mut bytes = Vec::new();
+        std::fs::File::open(folder.join(file))?.take(Manifest::LARGEST + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > Manifest::LARGEST {
             let why = format!("is larger than {} bytes", Manifest::LARGEST);
             return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, why));
         }
-        Ok(text)
+        text::decode(&bytes)
     };
     read().map_err(|why| ManifestError::Read { file: file.into(), why })
 }
@@ -376,9 +378,10 @@ std = [0.229, 0.224, 0.225]
     #[test]
     fn class_names_stand_one_a_line() {
         assert_eq!(names_in("cat\n dog \r\n\nbird\n\n"), ["cat", "dog", "", "bird"]);
+        assert_eq!(names_in("\u{feff}T-shirt\r\nCoat\r\n"), ["T-shirt", "Coat"]);
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("names.txt"), "cat\ndog\n").unwrap();
-        let text = GOOD.replace("input", "classes = \"names.txt\"\ninput");
+        let text = format!("\u{feff}{}", GOOD.replace("input", "classes = \"names.txt\"\ninput").replace('\n', "\r\n"));
         assert_eq!(Manifest::parse(&text).unwrap().class_names(folder.path()).unwrap(), ["cat", "dog"]);
         let missing = Manifest::parse(&text.replace("names", "nomes")).unwrap();
         let error = missing.class_names(folder.path()).unwrap_err().to_string();

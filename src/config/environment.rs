@@ -1,0 +1,98 @@
+//! The process's environment: variables of this program that it does not know are refused, as unknown keys of the
+//! configuration file are.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+
+use clap::Command;
+
+use super::file::{ConfigError, suggestion};
+
+/// What the names of all variables begin with.
+pub(super) const PREFIX: &str = "PROXYGRAD_";
+
+/// Checks that `command` or one of its subcommands has an argument for every variable that is meant for this program.
+///
+/// # Errors
+/// [`ConfigError::Variable`] names the first variable that nothing reads, and the one that was probably meant.
+pub fn check_environment(
+    command: &Command,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(), ConfigError> {
+    let mut known = BTreeSet::new();
+    collect(command, &mut known);
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    for (name, value) in variables {
+        let name = name.to_string_lossy();
+        if name.starts_with(PREFIX) && !known.contains(&&*name) && !is_service_link(&name, &value) {
+            let expected = suggestion(&known, &name.to_uppercase().replace('-', "_"), "variables");
+            return Err(ConfigError::Variable { name: name.into_owned(), expected });
+        }
+    }
+    Ok(())
+}
+
+/// The variables that a command and its subcommands read.
+fn collect(command: &Command, known: &mut BTreeSet<String>) {
+    let names = command.get_arguments().filter_map(|arg| arg.get_env());
+    known.extend(names.map(|name| name.to_string_lossy().into_owned()));
+    command.get_subcommands().for_each(|command| collect(command, known));
+}
+
+/// Whether Kubernetes sets this variable in every container beside a Service called `proxygrad`:
+/// <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>.
+fn is_service_link(name: &str, value: &OsStr) -> bool {
+    let is_address = value.to_str().is_some_and(|value| value.contains("://"));
+    match name.strip_prefix(PREFIX) {
+        Some("SERVICE_HOST") => true,
+        Some("PORT") => is_address,
+        Some(rest) => {
+            rest.starts_with("SERVICE_PORT")
+                || rest.strip_prefix("PORT_").is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+        }
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::Args;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn check(name: &str, value: &str) -> Result<(), String> {
+        let command = Command::new("proxygrad").subcommand(Config::augment_args(Command::new("serve")));
+        let variables = [("PATH", "/bin"), ("PROXYGRAD_LISTEN", "[::]:1"), (name, value)];
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        check_environment(&command, variables).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_variable_that_nothing_reads_is_named_with_the_one_that_was_meant() {
+        for (name, parts) in [
+            ("PROXYGRAD_LISTN", ["PROXYGRAD_LISTN is not a setting", "did you mean PROXYGRAD_LISTEN?"]),
+            ("PROXYGRAD_MAX-BATCH", ["PROXYGRAD_MAX-BATCH", "did you mean PROXYGRAD_MAX_BATCH?"]),
+            ("PROXYGRAD_max_batch", ["PROXYGRAD_max_batch", "did you mean PROXYGRAD_MAX_BATCH?"]),
+            ("PROXYGRAD_WORKERS_PER_CARD_AND_HOUR", ["the variables are ", "PROXYGRAD_MAX_BATCH"]),
+            ("PROXYGRAD_PORT", ["PROXYGRAD_PORT is not a setting", "PROXYGRAD_LISTEN"]),
+            ("PROXYGRAD_", ["PROXYGRAD_ is not a setting", ""]),
+        ] {
+            let error = check(name, "9000").unwrap_err();
+            assert!(parts.iter().all(|part| error.contains(part)), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn variables_of_settings_and_of_others_are_fine() {
+        for name in ["PROXYGRAD_QUEUE_LIMIT", "PROXY", "MY_PROXYGRAD_X", "proxygrad_x"] {
+            assert_eq!(check(name, "7"), Ok(()), "{name}");
+        }
+        for name in ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_8080_TCP", "PORT_8080_TCP_ADDR"]
+        {
+            assert_eq!(check(&format!("PROXYGRAD_{name}"), "tcp://10.0.0.7:8080"), Ok(()), "{name}");
+        }
+    }
+}
