@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use rand::{Rng, RngExt};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::openapi::schema::AdditionalProperties;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -51,6 +52,7 @@ enum Document {
     /// An image of the client: what the objective sees in it grows (accentuation).
     Image {
         /// The image.
+        #[serde(deserialize_with = "image")]
         image: ImageSource,
         /// Standard deviation of normal noise that is added, in pixel values of range [0, 1]; 0 unless given.
         #[serde(default)]
@@ -63,6 +65,14 @@ enum Document {
         #[schema(minimum = 0, maximum = 1)]
         leash: Option<f32>,
     },
+}
+
+/// An image whose error names its field: the reader of a tagged object loses it.
+fn image<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ImageSource, D::Error> {
+    ImageSource::deserialize(deserializer).map_err(|error| match error.to_string() {
+        invalid if invalid.starts_with(": ") => D::Error::custom(format_args!("image{invalid}")),
+        _ => error,
+    })
 }
 
 impl From<Document> for Start {

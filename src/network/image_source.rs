@@ -1,12 +1,13 @@
 //! Images that clients bring, as they name them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{DecodeError, Engine};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -46,15 +47,19 @@ const PART: &str = "part:";
 /// Begins a data URL (RFC 2397).
 const DATA: &str = "data:";
 const EXPECTED: &str = "a PNG or JPEG in base64, plain or as a data: URL, or part:NAME";
+/// Padding may be missing; bits behind the last byte may be anything.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
 );
 
 impl FromStr for ImageSource {
     type Err = Invalid;
 
-    /// Reads base64 (RFC 4648, section 4; its padding may be missing), a `data:` URL in base64, or `part:NAME`.
+    /// Reads base64 (RFC 4648, section 4; its padding may be missing), a `data:` URL in base64, or `part:NAME`. Line breaks,
+    /// spaces and tabs in base64 count for nothing (RFC 2045, section 6.8).
     fn from_str(text: &str) -> Result<Self, Invalid> {
         if let Some(name) = text.strip_prefix(PART) {
             return match name.is_empty() {
@@ -69,11 +74,43 @@ impl FromStr for ImageSource {
             },
             None => text,
         };
-        match BASE64.decode(encoded) {
+        match decode(encoded, text.len() - encoded.len()) {
             Ok(bytes) if !bytes.is_empty() => Ok(Self::File(bytes.into())),
-            _ => Err(Invalid::new("", text, EXPECTED)),
+            Ok(_) => Err(Invalid::new("", text, EXPECTED)),
+            Err(why) => Err(Invalid::new("", text, format!("{EXPECTED}: {why}"))),
         }
     }
+}
+
+/// Reads base64 that begins at this offset of a text; says what is wrong, and where in the text.
+fn decode(encoded: &str, start: usize) -> Result<Vec<u8>, String> {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let kept: Cow<'_, [u8]> = match encoded.bytes().any(|byte| is_blank(&byte)) {
+        true => encoded.bytes().filter(|byte| !is_blank(byte)).collect(),
+        false => encoded.as_bytes().into(),
+    };
+    let error = match BASE64.decode(kept) {
+        Ok(bytes) => return Ok(bytes),
+        Err(error) => error,
+    };
+    // Counted among the bytes that are kept; named by its place in the text as it came.
+    let place = |nth: usize| encoded.bytes().enumerate().filter(|(_, byte)| !is_blank(byte)).nth(nth).map(|(at, _)| at);
+    Err(match error {
+        DecodeError::InvalidByte(nth, _) | DecodeError::InvalidLastSymbol { offset: nth, .. } => {
+            let at = place(nth).unwrap_or_default();
+            let character = encoded.get(at..).and_then(|rest| rest.chars().next()).unwrap_or_default();
+            let why = match character {
+                '=' => "is padding in the wrong place or one too many",
+                '-' | '_' => "is of the URL-safe alphabet; write + for - and / for _",
+                _ => "is not a base64 character",
+            };
+            format!("{character:?} at offset {} {why}", start + at)
+        }
+        DecodeError::InvalidLength(length) => {
+            format!("{length} characters without padding are not whole bytes; the end is missing")
+        }
+        DecodeError::InvalidPadding => "its padding is wrong".to_owned(),
+    })
 }
 
 impl<'de> Deserialize<'de> for ImageSource {
@@ -123,8 +160,8 @@ impl PartialSchema for ImageSource {
         let text = ObjectBuilder::new()
             .schema_type(Type::String)
             .description(Some(
-                "In a request: a PNG or JPEG in base64, plain or as a `data:` URL; or `part:NAME` for the part of this name \
-                 of a `multipart/form-data` body.",
+                "In a request: a PNG or JPEG in base64, plain or as a `data:` URL, with or without line breaks and padding; or \
+                 `part:NAME` for the part of this name of a `multipart/form-data` body.",
             ))
             .examples(["data:image/png;base64,iVBORw0KGgo…", "part:photo"]);
         let mut known = KnownImage::schema();
@@ -136,7 +173,8 @@ impl PartialSchema for ImageSource {
             .item(known)
             .description(Some(
                 "An image of the client. It is turned as its EXIF orientation says, transparency is laid over white, and it \
-                 is cut around its centre and resized to the stimulus' size and to the model's colours (grey or RGB).",
+                 is cut around its centre and resized to the stimulus' size and to the model's colours (RGB, or grey by the \
+                 weights of ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B).",
             ))
             .into()
     }
@@ -169,7 +207,16 @@ mod tests {
     #[test]
     fn an_image_may_be_written_in_every_usual_way() {
         let file = ImageSource::File(b"image".as_slice().into());
-        for text in ["aW1hZ2U=", "aW1hZ2U", "data:image/png;base64,aW1hZ2U=", "data:;BASE64,aW1hZ2U="] {
+        for text in [
+            "aW1hZ2U=",
+            "aW1hZ2U",
+            "data:image/png;base64,aW1hZ2U=",
+            "data:;BASE64,aW1hZ2U=",
+            "aW1h\nZ2U=\n",
+            "aW1h\r\nZ2U\r\n",
+            "\taW 1h\r\nZ2U\n=",
+            "data:image/png;base64,\r\naW1h\r\nZ2U=",
+        ] {
             assert_eq!(text.parse::<ImageSource>().unwrap(), file, "{text}");
         }
         assert_eq!("part:photo".parse::<ImageSource>().unwrap(), ImageSource::Part("photo".into()));
@@ -178,9 +225,30 @@ mod tests {
     #[test]
     fn what_is_no_image_is_refused_and_not_repeated_at_length() {
         let long = "?".repeat(100_000);
-        for text in ["", "part:", "data:image/png,abc", "data:", "a", "ab cd", "https://example.org/x.png", &long] {
+        for text in
+            ["", "part:", "data:image/png,abc", "data:", "a", "ab:cd", "\n \n", "https://example.org/x.png", &long]
+        {
             let error = text.parse::<ImageSource>().unwrap_err();
             assert!(error.to_string().len() < 500, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_base64_is_named_with_its_place() {
+        for (text, parts) in [
+            ("aW1h*2U=", ["'*'", "offset 4"]),
+            ("aW1h\nZ2?U=", ["'?'", "offset 7"]),
+            ("\r\n aW1hZ2\u{e9}=", ["'\u{e9}'", "offset 9"]),
+            ("data:image/png;base64,aW1hZ2%3D", ["'%'", "offset 28"]),
+            ("aW1h-2U=", ["'-'", "URL-safe"]),
+            ("aW1hZ2U_", ["'_'", "offset 7"]),
+            ("\u{feff}aW1hZ2U=", ["'\\u{feff}'", "offset 0"]),
+            ("aW1hZ2U==", ["padding", "offset 7"]),
+            ("aW1=hZ2U", ["padding", "offset 3"]),
+            ("aW1hZ", ["5 characters", "the end is missing"]),
+        ] {
+            let error = text.parse::<ImageSource>().unwrap_err().to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{text:?}: {error}");
         }
     }
 
