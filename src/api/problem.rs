@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Response as Declared, ResponseBuilder};
 
 use crate::Invalid;
+use crate::jobs::StoreError;
 
 /// Media type of every error answer.
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -52,6 +53,8 @@ pub enum Kind {
     StudyNotFinished,
     /// The study has no runs yet.
     NoRunsYet,
+    /// The file of something that exists is gone.
+    FileGone,
     /// The body is too large.
     BodyTooLarge,
     /// The body is not declared as JSON.
@@ -88,7 +91,7 @@ struct Entry {
 
 impl Kind {
     /// Every kind, by status.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::InvalidParameter,
         Self::MalformedJson,
         Self::MalformedForm,
@@ -107,6 +110,7 @@ impl Kind {
         Self::JobNotFinished,
         Self::StudyNotFinished,
         Self::NoRunsYet,
+        Self::FileGone,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
         Self::UnknownHost,
@@ -236,6 +240,14 @@ impl Kind {
                 "no-runs-yet",
                 "The study has no runs yet",
                 "There is nothing to show of this study: none of its runs is done. `detail` says where it stands.",
+            ),
+            Self::FileGone => (
+                StatusCode::GONE,
+                "file-gone",
+                "The file is gone",
+                "The job or study is there, but this file of it is not, or has other bytes than were written: somebody \
+                 removed it, or the data directory was restored in part. The same request with the same seed makes the \
+                 same image again.",
             ),
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -411,6 +423,17 @@ impl Problem {
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(cause = %cause, "request failed");
         Self::new(Kind::Internal, "The server failed; its log tells more.")
+    }
+
+    /// A file that cannot be read; [`Kind::FileGone`] where it is gone or damaged.
+    pub fn unreadable(error: StoreError) -> Self {
+        match error {
+            StoreError::Lost { id, file, why } => {
+                tracing::warn!(%id, file, why, "a file of a job is lost");
+                Self::new(Kind::FileGone, format!("the file {file} of job {id} {why} on this server"))
+            }
+            error => Self::internal(error),
+        }
     }
 
     /// The same problem, with the time after which another try makes sense.

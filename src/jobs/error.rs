@@ -38,6 +38,17 @@ pub enum StoreError {
         /// What does not fit.
         why: String,
     },
+    /// The file of an image is gone, or is not what was written: somebody removed it, or the data directory was restored in
+    /// part. The job itself is whole.
+    #[error("{id}: {file} {why}")]
+    Lost {
+        /// The job.
+        id: Uuid,
+        /// Name of the file.
+        file: String,
+        /// `is gone` or `has other bytes`.
+        why: &'static str,
+    },
     /// Other writers held the database for too long.
     #[error("job database: still busy after {seconds} s")]
     Busy {

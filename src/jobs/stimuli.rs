@@ -38,15 +38,15 @@ impl Stimuli {
 
     /// Reads a PNG and checks that it is the one that was written.
     pub(super) async fn get(&self, job: Uuid, sha256: &str) -> Result<Bytes, StoreError> {
-        let damaged = |why: &str| StoreError::Damaged { id: job, why: format!("{sha256}.png {why}") };
+        let lost = |why| StoreError::Lost { id: job, file: format!("{sha256}.png"), why };
         let png = match self.objects.get(&path(job, sha256)).await {
             Ok(found) => found.bytes().await?,
-            Err(object_store::Error::NotFound { .. }) => return Err(damaged("is missing")),
+            Err(object_store::Error::NotFound { .. }) => return Err(lost("is gone")),
             Err(error) => return Err(error.into()),
         };
         match digest(&png) == sha256 {
             true => Ok(png),
-            false => Err(damaged("has other bytes")),
+            false => Err(lost("has other bytes")),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::api::problem::{Answer, Kind, Problem, declare_problems};
 #[expect(dead_code, reason = "only describes an answer")]
 struct AnimatedImage(Vec<u8>);
 
-declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownStimulus);
+declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownStimulus, FileGone);
 
 /// Get an animation
 ///
@@ -57,7 +57,7 @@ pub(super) async fn animation(
     if let Some(known) = tagged.if_known() {
         return Ok(known);
     }
-    let bytes = api.store().animation(id, n).await.map_err(Problem::internal)?;
+    let bytes = api.store().animation(id, n).await.map_err(Problem::unreadable)?;
     // Between the two looks somebody may have deleted the job.
     let bytes = bytes.ok_or_else(|| unknown(id))?;
     Ok(tagged.with_bytes("image/apng", bytes))

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::api::Api;
 use crate::api::base::Base;
-use crate::api::problem::Problem;
+use crate::api::problem::{Kind, Problem};
 use crate::jobs::{Job, JobProblem, JobState, Progress, Stimulus};
 use crate::maximize::{Findings, Objective, ObjectiveDocument, Settings};
 
@@ -78,10 +78,10 @@ struct StimulusDocument {
     /// Path of the PNG on this server.
     #[schema(examples("/v1/jobs/0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a/stimuli/0"))]
     png: String,
-    /// The PNG itself as a `data:` URL, with `include=png`.
+    /// The PNG itself as a `data:` URL, with `include=png`; null where its file is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(pattern = "^data:image/png;base64,[A-Za-z0-9+/]*={0,2}$", nullable = false)]
-    data_url: Option<String>,
+    #[schema(pattern = "^data:image/png;base64,[A-Za-z0-9+/]*={0,2}$", value_type = Option<String>)]
+    data_url: Option<Option<String>>,
     /// SHA-256 of the PNG, lower-case hexadecimal.
     sha256: String,
     /// Size of the PNG in bytes.
@@ -186,9 +186,14 @@ impl JobDocument {
     pub async fn with_pngs(job: Job, api: &Api, base: &Base) -> Result<Self, Problem> {
         let mut document = Self::new(job, base);
         for (n, stimulus) in document.stimuli.iter_mut().enumerate() {
-            let png = api.store().png(document.id, n).await.map_err(Problem::internal)?;
+            let png = match api.store().png(document.id, n).await.map_err(Problem::unreadable) {
+                Ok(png) => png,
+                // The scores are there all the same.
+                Err(problem) if problem.kind() == Kind::FileGone => None,
+                Err(problem) => return Err(problem),
+            };
             let url = |png| format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(png));
-            stimulus.data_url = png.map(url);
+            stimulus.data_url = Some(png.map(url));
         }
         Ok(document)
     }

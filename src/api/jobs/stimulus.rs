@@ -54,7 +54,7 @@ pub(super) struct EncodedStimulus {
     sha256: String,
 }
 
-declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownStimulus);
+declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownStimulus, FileGone);
 
 /// Get an image
 ///
@@ -97,7 +97,7 @@ pub(super) async fn stimulus(
     if let Some(known) = tagged.if_known() {
         return Ok(known);
     }
-    let png = api.store().png(id, n).await.map_err(Problem::internal)?;
+    let png = api.store().png(id, n).await.map_err(Problem::unreadable)?;
     // Between the two looks somebody may have deleted the job.
     let png = png.ok_or_else(|| unknown(id))?;
     Ok(match encoding {

@@ -65,7 +65,7 @@ struct Csv(String);
 #[expect(dead_code, reason = "only describes an answer")]
 struct Html(String);
 
-declare_problems!(Refused: InvalidParameter, UnknownStudy, NoRunsYet);
+declare_problems!(Refused: InvalidParameter, UnknownStudy, NoRunsYet, FileGone);
 declare_problems!(PlanRefused: InvalidParameter, UnknownStudy);
 
 /// Get the report
@@ -222,6 +222,11 @@ async fn written(api: &Api, study: &Study, file: File) -> Answer<Vec<u8>> {
         Err(error) => {
             // Between the two looks somebody may have deleted the study.
             api.study(study.id).await?;
+            if error.kind() == std::io::ErrorKind::NotFound {
+                tracing::warn!(id = %study.id, file = file.name(), "a file of a study is lost");
+                let detail = format!("the file {} of study {} is gone on this server", file.name(), study.id);
+                return Err(Problem::new(Kind::FileGone, detail));
+            }
             Err(Problem::internal(error))
         }
     }

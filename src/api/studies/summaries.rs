@@ -37,7 +37,14 @@ impl Api {
                 _ => Ok(Some((table.len(), Arc::new(summary(&folder, None)?)))),
             }
         });
-        let made = made.await.map_err(Problem::internal)?.map_err(Problem::internal)?;
+        let made = match made.await.map_err(Problem::internal)? {
+            // The study is known all the same.
+            Err(StudyError::Invalid(missing)) => {
+                tracing::warn!(%study, %missing, "a file of a study is lost");
+                None
+            }
+            made => made.map_err(Problem::internal)?,
+        };
         let Some((length, summary)) = made else { return Ok(None) };
         kept.retain(|kept| kept.study != study);
         kept.truncate(MOST - 1);
