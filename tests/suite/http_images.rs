@@ -104,6 +104,60 @@ async fn an_image_may_come_in_every_form_and_the_answer_tells_its_digest() {
     assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
 }
 
+/// Base64 in lines of 76 characters, as MIME encoders write it (RFC 2045).
+fn in_lines(file: &[u8], end: &str) -> String {
+    let text = base64(file);
+    text.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap().to_owned() + end).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn base64_may_come_in_lines() {
+    let server = Server::start().await;
+    let (inverted, start) = (picture(4), picture(5));
+    let mut found = Vec::new();
+    for (inverted, start) in [
+        (base64(&inverted), base64(&start)),
+        (in_lines(&inverted, "\n"), in_lines(&start, "\r\n")),
+        (format!("data:image/png;base64,{}", in_lines(&inverted, "\r\n")), format!(" {}\t", base64(&start))),
+        (format!("data:image/png;base64,\n{}", in_lines(&inverted, "\n")), in_lines(&start, "\n")),
+    ] {
+        let job = server.submit(request(&inverted, &start)).await;
+        let job = server.state(job["id"].as_str().unwrap(), "succeeded").await;
+        let image = job["objectives"][0]["inversion"]["image"]["sha256"].clone();
+        found.push((image, job["settings"]["start"]["image"]["sha256"].clone(), job["stimuli"][0]["score"].clone()));
+    }
+    assert!(found.iter().all(|one| *one == found[0]), "{found:?}");
+
+    let text = in_lines(&inverted, "\n");
+    let wrong = format!("{}*{}", &text[..100], &text[101..]);
+    for (image, field) in [
+        (request(&wrong, &base64(&start)), "objective.inversion.image"),
+        (request(&base64(&inverted), &wrong), "start.image"),
+    ] {
+        let refused = server.post("/v1/jobs", &image).await;
+        let error = &refused.json()["errors"][0];
+        assert_eq!((refused.status, error["field"].as_str()), (422, Some(field)));
+        assert!(error["expected"].as_str().unwrap().contains("'*' at offset 100"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_colour_image_becomes_grey_as_it_did_when_networks_were_trained() {
+    let server = Server::start().await;
+    let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    // What Pillow's `convert("L")` makes of the other.
+    let (colour, expected) =
+        (std::fs::read(data.join("colour.png")).unwrap(), image::open(data.join("grey.png")).unwrap());
+    let job = server.submit(request(&base64(&colour), &base64(&colour))).await;
+    let job = server.state(job["id"].as_str().unwrap(), "succeeded").await;
+    let sha256 = job["objectives"][0]["inversion"]["image"]["sha256"].as_str().unwrap();
+    assert_eq!(job["settings"]["start"]["image"]["sha256"], sha256);
+    let used = server.get(&format!("/v1/jobs/{}/images/{sha256}", job["id"].as_str().unwrap())).await;
+    let used = image::load_from_memory(&used.body).unwrap().into_luma8();
+    let furthest = used.iter().zip(expected.into_luma8().iter()).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(furthest <= Some(1), "{furthest:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_image_is_the_same_request_in_every_form() {
     let server = Server::start().await;

@@ -281,6 +281,48 @@ async fn a_png_is_sent_once_to_who_keeps_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_png_is_gone_and_its_job_is_not() {
+    let server = Server::start().await;
+    let mut request = quick();
+    request.as_object_mut().unwrap().remove("objective");
+    request["objectives"] = json!(["logits:1", "logits:2", "logits:3"]);
+    request["animation"] = json!({"frames": 2});
+    let job = prefer_wait(&server, &request, "60").await.json();
+    let path = |n: usize| format!("/v1/jobs/{}/stimuli/{n}", id(&job));
+    let folder = server.folder.as_ref().unwrap().path().join("stimuli").join(id(&job));
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let file = entry.unwrap().path();
+        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+        if name == job["stimuli"][1]["sha256"].as_str().unwrap() {
+            // Restored in part.
+            std::fs::write(&file, b"").unwrap();
+        } else if name != job["stimuli"][2]["sha256"].as_str().unwrap() {
+            std::fs::remove_file(&file).unwrap();
+        }
+    }
+    for gone in [path(0), path(1), format!("{}?encoding=base64", path(0)), format!("{}/animation", path(2))] {
+        let answer = server.get(&gone).await;
+        assert_eq!((answer.status, answer.json()["type"].as_str()), (410, Some("/problems/file-gone")), "{gone}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains(".png of job"), "{}", answer.text());
+    }
+    assert_eq!(server.get(&path(2)).await.status, 200);
+    let whole = server.get(&format!("/v1/jobs/{}?include=png", id(&job))).await;
+    assert_eq!(whole.status, 200, "{}", whole.text());
+    let stimuli = &whole.json()["stimuli"];
+    for n in [0, 1, 2] {
+        assert_eq!(stimuli[n]["score"], job["stimuli"][n]["score"]);
+        let url = stimuli[n].get("data_url").unwrap();
+        assert_eq!(url.is_null(), n < 2, "{url}");
+    }
+    let plain = server.get(&format!("/v1/jobs/{}", id(&job))).await.json();
+    assert!(plain["stimuli"][0].get("data_url").is_none(), "only where images are asked for");
+
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(server.get(&path(2)).await.status, 410);
+    assert_eq!(server.get(&format!("/v1/jobs/{}?include=png", id(&job))).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_says_when_to_come_back() {
     let server = Server::with(|config| {
         patient(config);

@@ -164,6 +164,16 @@ async fn a_health_check_says_whether_the_server_is_ready() {
     let base = process.base.clone();
     assert_eq!(run(&["healthcheck", "--url", &base], &[]).status.code(), Some(0));
     assert_eq!(run(&["healthcheck"], &[("PROXYGRAD_HEALTHCHECK_URL", &base)]).status.code(), Some(0));
+    // It follows the address that the server was told to listen on.
+    let port = base.rsplit(':').next().unwrap().to_owned();
+    let everywhere = format!("0.0.0.0:{port}");
+    let file = folder.path().join("proxygrad.toml");
+    std::fs::write(&file, format!("listen = '{everywhere}'\nmax_batch = 3")).unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(run(&["healthcheck"], &[("PROXYGRAD_LISTEN", &everywhere)]).status.code(), Some(0));
+    assert_eq!(run(&["healthcheck"], &[("PROXYGRAD_CONFIG", file)]).status.code(), Some(0));
+    assert_eq!(run(&["healthcheck", "--config", file], &[]).status.code(), Some(0));
+    assert_eq!(run(&["healthcheck"], &[("PROXYGRAD_LISTEN", "127.0.0.1:1")]).status.code(), Some(1));
     process.kill();
     let dead = run(&["healthcheck", "--url", &base], &[]);
     assert_eq!(dead.status.code(), Some(1));
@@ -217,6 +227,9 @@ fn wrong_settings_are_refused_by_name() {
         (vec!["--colour", "red"], vec![], vec!["--colour"]),
         (vec![], vec![("PROXYGRAD_MAX_STEPS", "many")], vec!["--max-steps", "'many'"]),
         (vec!["--config", "/nowhere.toml"], vec![], vec!["/nowhere.toml"]),
+        (vec![], vec![("PROXYGRAD_LISTN", "[::]:1")], vec!["PROXYGRAD_LISTN", "did you mean PROXYGRAD_LISTEN?"]),
+        (vec!["models", "list"], vec![("PROXYGRAD_THREDS", "1")], vec!["PROXYGRAD_THREDS", "PROXYGRAD_THREADS?"]),
+        (vec!["healthcheck"], vec![("PROXYGRAD_URL", "http://x")], vec!["PROXYGRAD_URL is not a setting"]),
         (vec!["dance"], vec![], vec!["dance"]),
     ] {
         let refused = run(&arguments, &variables);
@@ -226,7 +239,7 @@ fn wrong_settings_are_refused_by_name() {
         }
     }
     for (toml, parts) in [
-        ("max_batches = 3", vec!["max_batches is not a setting"]),
+        ("max_batches = 3", vec!["max_batches is not a setting", "did you mean max_batch?"]),
         ("max_batch = 0", vec!["max_batch = 0 is not valid"]),
         ("queue_limit = '7d'", vec!["queue_limit = \"7d\" is not valid"]),
     ] {
@@ -235,6 +248,24 @@ fn wrong_settings_are_refused_by_name() {
         for part in parts {
             assert!(text(&refused.stderr).contains(part), "{toml}: {}", text(&refused.stderr));
         }
+    }
+}
+
+#[test]
+fn a_variable_of_any_command_is_fine_under_every_command() {
+    let variables = [
+        ("PROXYGRAD_LISTEN", "127.0.0.1:8080"),
+        ("PROXYGRAD_DEVICE", "cpu"),
+        ("PROXYGRAD_HEALTHCHECK_URL", "http://127.0.0.1:1"),
+        ("PROXYGRAD_MAX_BATCH", "4"),
+        // Kubernetes sets these beside a Service of this name.
+        ("PROXYGRAD_SERVICE_HOST", "10.0.0.7"),
+        ("PROXYGRAD_PORT", "tcp://10.0.0.7:8080"),
+        ("PROXYGRAD_PORT_8080_TCP_ADDR", "10.0.0.7"),
+    ];
+    for arguments in [&["models", "list"][..], &["openapi"]] {
+        let done = run(arguments, &variables);
+        assert_eq!(done.status.code(), Some(0), "{arguments:?}: {}", text(&done.stderr));
     }
 }
 

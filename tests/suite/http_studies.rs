@@ -125,6 +125,18 @@ async fn a_study_over_http_is_the_study_of_the_library() {
     assert!(page.text().starts_with("<!DOCTYPE html>") && page.text().contains("36 of 36 runs are done"));
     assert!(page.text().contains("<img src=\"data:image/png;base64,"));
     assert!(!page.text().contains("src=\"http"));
+
+    // A data directory that was restored in part: what is lost is gone, and the study is not.
+    let folder = server.folder.as_ref().unwrap().path().join("studies").join(study["id"].as_str().unwrap());
+    for (name, file) in [("report", "report.html"), ("summary.csv", "summary.csv"), ("runs.csv", "runs.csv")] {
+        std::fs::remove_file(folder.join(file)).unwrap();
+        let gone = server.get(&format!("{path}/{name}")).await;
+        assert_eq!((gone.status, gone.json()["type"].as_str()), (410, Some("/problems/file-gone")), "{name}");
+        assert!(gone.json()["detail"].as_str().unwrap().contains(file), "{}", gone.text());
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(server.get(&path).await.json()["summary"], Value::Null);
+    assert_eq!(server.get(&format!("{path}/plan.json")).await.status, 200);
 }
 
 fn plan_of(json: &[u8]) -> Plan {

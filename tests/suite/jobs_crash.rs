@@ -144,9 +144,9 @@ async fn a_png_that_was_changed_or_lost_is_never_delivered() {
     let sha256 = store.get(id).await.unwrap().unwrap().stimuli.remove(0).sha256;
     let png = folder.path().join("stimuli").join(id.to_string()).join(format!("{sha256}.png"));
     fs::write(&png, "pnG").unwrap();
-    assert!(matches!(store.png(id, 0).await, Err(StoreError::Damaged { .. })));
+    assert!(matches!(store.png(id, 0).await, Err(StoreError::Lost { .. })));
     fs::remove_file(&png).unwrap();
-    assert!(matches!(store.png(id, 0).await, Err(StoreError::Damaged { .. })));
+    assert!(matches!(store.png(id, 0).await, Err(StoreError::Lost { .. })));
     assert_eq!(store.delete(id).await.unwrap(), Deleted::Gone);
 }
 

@@ -41,6 +41,7 @@ mod parameterizations;
 mod pulled_models;
 mod receptive_field;
 mod search;
+mod selections;
 mod study;
 mod tensors;
 mod worker;

@@ -263,7 +263,7 @@ fn regularizers_calm_the_image_and_leave_the_score_alone() {
 }
 
 #[test]
-fn a_unit_that_no_gradient_reaches_is_called_dead() {
+fn a_unit_whose_score_never_moves_is_called_dead_under_every_gate() {
     // relu(x - 2) with x at most 1: nothing is ever positive.
     let mut network = Network::new(1, 6, 6);
     let shift = Op::Affine { scale: Array::vector(vec![1.0]), shift: Array::vector(vec![-2.0]) };
@@ -276,9 +276,8 @@ fn a_unit_that_no_gradient_reaches_is_called_dead() {
         );
         run(&model, &request)[0].findings.warnings.clone()
     };
-    assert_eq!(warnings("plain"), [Warning::DeadUnit]);
-    for gate in ["decoupled", "true-proxy", "redirect", "soft", "identity"] {
-        assert!(!warnings(gate).contains(&Warning::DeadUnit), "{gate} passes a gradient");
+    for gate in ["plain", "decoupled", "true-proxy", "redirect", "soft", "identity"] {
+        assert!(warnings(gate).contains(&Warning::DeadUnit), "{gate}");
     }
 }
 

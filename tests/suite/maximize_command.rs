@@ -84,6 +84,37 @@ fn a_unit_may_have_several_stimuli() {
 }
 
 #[test]
+fn any_number_of_units_is_carried_out_in_parts_as_if_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = path(folder.path(), "x.png");
+    let units: Vec<String> = (0..70).map(|i| format!("logits:{}", i % 10)).collect();
+    let arguments: Vec<&str> = units.iter().flat_map(|unit| ["--unit", unit]).chain(["--output", &output]).collect();
+    let done = run(folder.path(), &arguments);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let result: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let stimuli = result["stimuli"].as_array().unwrap();
+    assert_eq!(stimuli.len(), 70);
+    for (i, stimulus) in stimuli.iter().enumerate() {
+        assert_eq!(stimulus["objective"], units[i]);
+        let file = path(folder.path(), &format!("x-{i}.png"));
+        assert_eq!(stimulus["file"], file);
+        assert!(Path::new(&file).exists(), "{file}");
+    }
+    // Every stimulus has a start of its own, also across parts.
+    let starts: std::collections::BTreeSet<String> =
+        stimuli.iter().map(|stimulus| stimulus["initial_score"].to_string()).collect();
+    assert_eq!(starts.len(), 70);
+
+    let wrong: Vec<&str> = arguments.iter().copied().chain(["--unit", "logits:10"]).collect();
+    let other = path(folder.path(), "y.png");
+    let wrong: Vec<&str> = wrong.into_iter().map(|text| if text == output { &other } else { text }).collect();
+    let refused = run(folder.path(), &wrong);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("--unit: 10 is not valid"), "{told}");
+    assert!(!folder.path().join("y-0.png").exists(), "nothing is written before all units are known to be right");
+}
+
+#[test]
 fn what_is_wrong_is_told_by_the_flag() {
     let folder = tempfile::tempdir().unwrap();
     let text = path(folder.path(), "x.txt");

@@ -99,3 +99,21 @@ fn a_pull_that_cannot_work_says_why() {
     assert!(why.contains("model squeezenet1.1 cannot be pulled: http://127.0.0.1"), "{why}");
     assert_eq!(text(data.path(), &["pull", "fashion-resnet8"]), "fashion-resnet8: already here\n");
 }
+
+#[test]
+fn class_names_may_come_from_an_editor_that_writes_a_byte_order_mark() {
+    let data = tempfile::tempdir().unwrap();
+    let names = "\u{feff}Zero\r\nOne\r\nTwo\r\nThree\r\nFour\r\nFive\r\nSix\r\nSeven\r\nEight\r\nNine\r\n";
+    let utf16: Vec<u8> = names.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let file = data.path().join("classes.txt");
+    let network = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-resnet8/model.onnx");
+    for (id, bytes) in [("utf8", names.as_bytes()), ("utf16", &utf16)] {
+        std::fs::write(&file, bytes).unwrap();
+        // Alone, without the manifest beside it.
+        let lonely = data.path().join(format!("{id}.onnx"));
+        std::fs::copy(network, &lonely).unwrap();
+        text(data.path(), &["add", lonely.to_str().unwrap(), "--id", id, "--classes", file.to_str().unwrap()]);
+        let shown = json(data.path(), &["show", id, "--json"]);
+        assert_eq!((&shown["class_names"][0], &shown["class_names"][9]), (&"Zero".into(), &"Nine".into()));
+    }
+}
