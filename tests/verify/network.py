@@ -1,7 +1,8 @@
 """A network in an ONNX file: any of its layers on an image, by ONNX Runtime."""
 
 import hashlib
-from collections import Counter
+import re
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -9,93 +10,185 @@ import onnx
 import onnxruntime
 from onnx import helper
 
+from precision import in_single_precision
+
 # Operations whose output takes in a factor and a summand per channel that follow; and those that are such.
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
 PER_CHANNEL = {"BatchNormalization", "Add", "Sub", "Mul", "Div"}
+# Operations that give what they read; they are no layers.
+NOTHING = {"Identity", "Dropout", "Cast"}
+# Axes of what an operation gives, the batch counted, where the file does not tell.
+AXES = {"Conv": 4, "Gemm": 2}
 
 
 class Network:
-    """An ONNX file."""
+    """An ONNX file, computed in single precision as the program does it, whatever precision the file has."""
 
     def __init__(self, path: Path) -> None:
-        data = path.read_bytes()
-        self.model = onnx.load_from_string(data)
+        # With what lies beside the file: weights of their own.
+        self.model = in_single_precision(onnx.load(path))
         self.graph = self.model.graph
         properties = {each.key: each.value for each in self.model.metadata_props}
         # A model's digest is that of its weight file: this file, or the one that build_onnx.py made it from.
-        self.digests = {hashlib.sha256(data).hexdigest(), properties.get("weights_sha256", "")}
+        self.digests = {hashlib.sha256(path.read_bytes()).hexdigest(), properties.get("weights_sha256", "")}
         self.initializers = {each.name: each for each in self.graph.initializer}
         self.input = next(each for each in self.graph.input if each.name not in self.initializers)
         self.outputs = {each.name for each in self.graph.output}
         self.producers = {output: node for node in self.graph.node for output in node.output}
-        self.reads = Counter(name for node in self.graph.node for name in node.input)
-        self.varying = self.behind_the_image()
-        self.tensors = self.layers()
+        self.varying = self.depending_on_the_image()
+        self.live = self.needed()
+        self.shapes = self.inferred_shapes()
+        self.readers = self.readers_by_source()
+        self.listed = self.layers()
 
-    def behind_the_image(self) -> set[str]:
-        """The tensors that depend on the image; ONNX lists nodes behind what they read."""
+    def depending_on_the_image(self) -> set[str]:
+        """The tensors that depend on the image; ONNX lists nodes after what they read."""
         varying = {self.input.name}
         for node in self.graph.node:
             if varying.intersection(node.input):
                 varying.update(node.output)
         return varying
 
-    def layers(self) -> dict[str, str]:
-        """For each layer the tensor that holds its output.
+    def needed(self) -> list[onnx.NodeProto]:
+        """The nodes that some output of the network depends on, in the file's order; the others are no layers."""
+        wanted = set(self.outputs)
+        live = []
+        for node in reversed(self.graph.node):
+            if wanted.intersection(node.output):
+                wanted.update(node.input)
+                live.append(node)
+        return live[::-1]
+
+    def inferred_shapes(self) -> dict[str, list[int]]:
+        """Lengths of the axes of tensors as far as they can be told, 0 for a length that is open."""
+        shapes = {name: list(each.dims) for name, each in self.initializers.items()}
+        inferred = onnx.shape_inference.infer_shapes(self.model, data_prop=True).graph
+        for each in [*inferred.value_info, *inferred.input, *inferred.output]:
+            if each.type.tensor_type.HasField("shape"):
+                shapes[each.name] = [axis.dim_value for axis in each.type.tensor_type.shape.dim]
+        return shapes
+
+    def source(self, tensor: str) -> str:
+        """The tensor that this one repeats."""
+        while (node := self.producers.get(tensor)) is not None and node.op_type in NOTHING and tensor == node.output[0]:
+            tensor = node.input[0]
+        return tensor
+
+    def readers_by_source(self) -> dict[str, list[onnx.NodeProto | None]]:
+        """For every tensor the nodes that read it, or a repetition of it; being an output counts, as `None`."""
+        readers: dict[str, list[onnx.NodeProto | None]] = defaultdict(list)
+        for node in self.live:
+            if node.op_type not in NOTHING:
+                for name in node.input:
+                    readers[self.source(name)].append(node)
+        for name in self.outputs:
+            readers[self.source(name)].append(None)
+        return readers
+
+    def layers(self) -> dict[str, list[str]]:
+        """For each name the tensors of the layers that want it.
 
         A layer has the name of its node, or of the node's first output when the node has none; the network's outputs
         keep their own names.
         """
-        tensors = {layer_name(output): output for output in self.outputs}
-        for node in self.graph.node:
-            if node.output[0] in self.varying:
-                tensors.setdefault(layer_name(node.name or node.output[0]), self.folded(node.output[0]))
+        tensors: dict[str, list[str]] = defaultdict(list)
+        for output in self.outputs:
+            tensors[layer_name(output)].append(output)
+        for node in self.live:
+            if node.op_type not in NOTHING and node.output[0] in self.varying:
+                name = layer_name(node.name or node.output[0])
+                tensors[name] += [self.folded(output) for output in node.output if output in self.readers]
         return tensors
 
-    def folded(self, tensor: str) -> str:
-        """The tensor behind the factors and summands per channel that become a part of the layer which makes `tensor`.
+    def tensor(self, layer: str) -> str | None:
+        """The tensor that holds a layer's output.
 
-        A batch normalization behind a convolution, or the `Add` of a bias behind a `MatMul`, is no layer of its own.
+        Of layers that want the same name, all but the first have a number after it: `conv`, `conv_2`. A number that no
+        layer has counts the steps in which the program computes one node; the last of them gives the node's output.
         """
-        while self.takes_in(self.producers[tensor]) and tensor not in self.outputs and self.reads[tensor] == 1:
-            reader = next(node for node in self.graph.node if tensor in node.input)
-            if not self.is_per_channel(reader):
+        if layer in self.listed:
+            return self.listed[layer][0]
+        match = re.fullmatch(r"(.+)_(\d+)", layer)
+        if match is None or match[1] not in self.listed:
+            return None
+        wanting = self.listed[match[1]]
+        return wanting[min(int(match[2]), len(wanting)) - 1]
+
+    def folded(self, tensor: str) -> str:
+        """The tensor after the factors and summands per channel that become a part of the layer which makes `tensor`.
+
+        A batch normalization after a convolution, or the `Add` of a bias after a `MatMul`, is no layer of its own.
+        """
+        while self.takes_in(tensor):
+            readers = self.readers[tensor]
+            if len(readers) != 1 or readers[0] is None or not self.is_per_channel(readers[0]):
                 break
-            tensor = reader.output[0]
+            tensor = readers[0].output[0]
         return tensor
 
-    def takes_in(self, node: onnx.NodeProto) -> bool:
-        return node.op_type in WEIGHTED or self.is_per_channel(node)
+    def takes_in(self, tensor: str) -> bool:
+        node = self.producers.get(tensor)
+        return node is not None and (node.op_type in WEIGHTED or self.is_per_channel(node))
 
     def is_per_channel(self, node: onnx.NodeProto) -> bool:
-        if node.op_type not in PER_CHANNEL:
-            return False
-        constants = [name for name in node.input if name not in self.varying]
+        """Whether a node has one factor or summand per channel, or the same one for all of them."""
         if node.op_type == "BatchNormalization":
             return True
-        shapes = [self.initializers[name].dims for name in constants if name in self.initializers]
-        return bool(constants) and all(sum(length != 1 for length in shape) <= 1 for shape in shapes)
+        constants = [name for name in node.input if name not in self.varying]
+        if node.op_type not in PER_CHANNEL or len(constants) != 1 or len(node.input) != 2:
+            return False
+        # A constant that is divided is no factor.
+        if node.op_type == "Div" and node.input[0] in constants:
+            return False
+        shape = self.shapes.get(constants[0])
+        axes = self.axes(node)
+        if shape is None or axes is None:
+            return False
+        if len(shape) == axes and shape[0] == 1:
+            shape = shape[1:]
+        inner = shape[1:] if len(shape) == axes - 1 else shape
+        return len(shape) < axes and all(length == 1 for length in inner)
+
+    def axes(self, node: onnx.NodeProto) -> int | None:
+        """Number of axes of what a node gives, the batch counted."""
+        if node.output[0] in self.shapes:
+            return len(self.shapes[node.output[0]])
+        before = next((name for name in node.input if name in self.varying), None)
+        producer = self.producers.get(self.source(before)) if before is not None else None
+        if node.op_type in AXES or producer is None:
+            return AXES.get(node.op_type)
+        return self.axes(producer) if node.op_type in PER_CHANNEL | WEIGHTED else None
 
     def run(self, layers: set[str], image: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs of layers, without the batch axis, on an image `[C,H,W]` that is already preprocessed."""
-        unknown = sorted(layers - self.tensors.keys())
+        tensors = {layer: self.tensor(layer) for layer in layers}
+        unknown = sorted(layer for layer, tensor in tensors.items() if tensor is None)
         if unknown:
             raise SystemExit(f"the ONNX file has no layer {', '.join(unknown)}")
-        wanted = sorted({self.tensors[layer] for layer in layers})
-        model = self.with_outputs(wanted, image.shape)
-        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        wanted = sorted({tensor for tensor in tensors.values() if tensor is not None})
         kind = self.input.type.tensor_type
-        batch = np.repeat(image[None], kind.shape.dim[0].dim_value or 1, axis=0)
+        lengths = [axis.dim_value for axis in kind.shape.dim]
+        if lengths[-1] == len(image) != lengths[1]:
+            image = image.transpose(1, 2, 0)
+        model = self.with_outputs(wanted, image.shape)
+        options = onnxruntime.SessionOptions()
+        # As the file says it, node by node.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        batch = np.repeat(image[None], lengths[0] or 1, axis=0)
         number = helper.tensor_dtype_to_np_dtype(kind.elem_type)
         found = dict(zip(wanted, session.run(wanted, {self.input.name: batch.astype(number)}), strict=True))
-        return {layer: found[self.tensors[layer]][0] for layer in layers}
+        return {layer: found[tensor][0] for layer, tensor in tensors.items() if tensor is not None}
 
     def with_outputs(self, tensors: list[str], shape: tuple[int, ...]) -> onnx.ModelProto:
-        """The model with these tensors as outputs, for images of this shape `[C,H,W]`."""
+        """The model with these tensors as outputs, for images of this shape."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         graph = model.graph
         del graph.value_info[:]
+        # ONNX Runtime refuses nodes that share a name.
+        for node in graph.node:
+            node.name = ""
         image = next(each for each in graph.input if each.name == self.input.name)
         for axis, length in zip(image.type.tensor_type.shape.dim[1:], shape, strict=True):
             axis.dim_value = length

@@ -46,6 +46,8 @@ class Stimulus:
     units: list[objective.Unit]
     score: float | None
     png: bytes
+    # PNGs of the images that units compare with, by their SHA-256.
+    images: dict[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -97,21 +99,28 @@ def stimuli_of_job(server: str, job: str, seconds: float) -> Iterator[Stimulus]:
         png = get(server, each["png"])
         if hashlib.sha256(png).hexdigest() != each["sha256"]:
             raise SystemExit(f"{each['png']} does not have the SHA-256 that the job tells")
-        yield stimulus(document, each, model, png)
+        known = {sha256: get(server, f"/v1/jobs/{job}/images/{sha256}") for sha256 in objective.images(each["objective"])}
+        yield stimulus(document, each, model, png, known)
 
 
-def stimuli_of_result(path: Path, models: list[dict[str, Any]]) -> Iterator[Stimulus]:
+def stimuli_of_result(path: Path, models: list[dict[str, Any]], images: dict[str, bytes]) -> Iterator[Stimulus]:
     document = json.loads(path.read_text())
     model = next((each for each in models if each["id"] == document["model"]), None)
     if model is None:
         raise SystemExit(f"{path} needs --model with the output of `proxygrad models show {document['model']} --json`")
     for each in document["stimuli"]:
-        yield stimulus(document, each, model, Path(each["file"]).read_bytes())
+        wanted = objective.images(each["objective"])
+        if missing := wanted - images.keys():
+            raise SystemExit(f"{path} needs --image {min(missing)}=FILE, a PNG of the stimulus' size")
+        known = {sha256: images[sha256] for sha256 in wanted}
+        yield stimulus(document, each, model, Path(each["file"]).read_bytes(), known)
 
 
-def stimulus(run: dict[str, Any], found: dict[str, Any], model: dict[str, Any], png: bytes) -> Stimulus:
+def stimulus(
+    run: dict[str, Any], found: dict[str, Any], model: dict[str, Any], png: bytes, images: dict[str, bytes]
+) -> Stimulus:
     units = objective.parse(found["objective"])
-    return Stimulus(run["model"], run["model_digest"], model["preprocessing"], units, found["score"], png)
+    return Stimulus(run["model"], run["model_digest"], model["preprocessing"], units, found["score"], png, images)
 
 
 def network_input(png: bytes, preprocessing: dict[str, Any]) -> np.ndarray:
@@ -134,8 +143,13 @@ def checked(each: Stimulus, networks: dict[str, Network]) -> Row:
     network = networks.get(each.digest)
     if network is None:
         raise SystemExit(f"no --onnx file belongs to {each.model}, whose digest is {each.digest}")
-    outputs = network.run({unit.layer for unit in each.units}, network_input(each.png, each.preprocessing))
-    recomputed = objective.value(each.units, outputs)
+    layers = {unit.layer for unit in each.units}
+
+    def outputs(png: bytes) -> dict[str, np.ndarray]:
+        return network.run(layers, network_input(png, each.preprocessing))
+
+    images = {sha256: outputs(png) for sha256, png in each.images.items()}
+    recomputed = objective.value(each.units, outputs(each.png), images)
     return Row(f"{each.model} {objective.text(each.units)}", each.score, recomputed)
 
 
@@ -148,6 +162,12 @@ def table(rows: list[Row]) -> Iterator[str]:
         yield f"{row.stimulus:{width}}  {reported:>12}  {row.recomputed:>12.6g}  {row.difference:>10.1e}{verdict}"
 
 
+def named_image(text: str) -> tuple[str, bytes]:
+    """An image that a result names by the digest of the program's own PNG of it."""
+    sha256, _, file = text.partition("=")
+    return sha256, Path(file).read_bytes()
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Recomputes scores from PNGs with ONNX Runtime.")
     parser.add_argument("--server", default="http://127.0.0.1:8080", metavar="URL", help="default: %(default)s")
@@ -155,6 +175,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--wait", type=float, default=600, metavar="SECONDS", help="longest wait (default: 600)")
     parser.add_argument("--result", nargs="+", default=[], type=Path, metavar="FILE", help="from maximize --json")
     parser.add_argument("--model", nargs="+", default=[], type=Path, metavar="FILE", help="from models show --json")
+    parser.add_argument(
+        "--image", nargs="+", default=[], type=named_image, metavar="SHA256=FILE", help="images that results name"
+    )
     parser.add_argument("--onnx", nargs="+", required=True, type=Path, metavar="FILE", help="the networks")
     chosen = parser.parse_args()
     if not chosen.job and not chosen.result:
@@ -170,7 +193,7 @@ def main() -> None:
     for job in chosen.job:
         stimuli += stimuli_of_job(chosen.server, job, chosen.wait)
     for result in chosen.result:
-        stimuli += stimuli_of_result(result, models)
+        stimuli += stimuli_of_result(result, models, dict(chosen.image))
     rows = [checked(each, networks) for each in stimuli]
     print("\n".join(table(rows)))
     if any(row.difference > TOLERANCE for row in rows):
