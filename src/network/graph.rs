@@ -122,9 +122,14 @@ impl Network {
         &self.node(Self::INPUT).shape
     }
 
-    /// The layers whose output can be maximized, in topological order: every node but the input and constants.
+    /// The layers whose output can be maximized, in topological order: every node but the input, constants, and what has its
+    /// channels last before the network begins.
     pub fn layers(&self) -> impl Iterator<Item = Layer<'_>> {
-        self.nodes.iter().filter(|node| !matches!(node.op, Op::Input | Op::Constant(_))).map(|node| Layer {
+        let hidden = self.channels_last();
+        let is_layer = move |(id, node): &(usize, &Node)| {
+            !matches!(node.op, Op::Input | Op::Constant(_)) && !hidden.contains(&NodeId(*id))
+        };
+        self.nodes.iter().enumerate().filter(is_layer).map(|(_, node)| Layer {
             name: &node.name,
             op: node.op.name(),
             shape: &node.shape,

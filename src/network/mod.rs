@@ -11,6 +11,7 @@ mod colour;
 mod graph;
 mod grey;
 mod image_source;
+mod layout;
 mod model;
 pub mod onnx;
 mod op;

@@ -273,7 +273,7 @@ impl Network {
     /// # Errors
     /// Names the field `layer`, and layers that are near.
     pub fn layer(&self, name: &str) -> Result<NodeId, Invalid> {
-        let found = self.find(name).filter(|&id| id != Self::INPUT);
+        let found = self.find(name).filter(|&id| id != Self::INPUT && !self.channels_last().contains(&id));
         found.ok_or_else(|| Invalid::new("layer", name, expected_layers(self, name)))
     }
 }
