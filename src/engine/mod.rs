@@ -8,6 +8,7 @@ mod cpu;
 mod device;
 mod error;
 mod gate;
+mod memory;
 mod narrow;
 mod outline;
 mod reference;
@@ -23,6 +24,7 @@ pub use cpu::{Cpu, CpuSettings, Instructions};
 pub use device::{device, open};
 pub use error::EngineError;
 pub use gate::{Forward, Gate};
+pub use memory::{Footprint, MemoryModel};
 pub use reference::{Precision, Reference};
 pub use target::Target;
 
@@ -35,6 +37,14 @@ pub trait Engine: Send + Sync {
 
     /// Element type of images and layer outputs.
     fn dtype(&self) -> DType;
+
+    /// What tells how much memory its plans take.
+    fn memory_model(&self) -> MemoryModel;
+
+    /// Drops what is kept only to make plans faster, of networks that nobody holds any more. Gives whether there was any.
+    fn release_unused(&self) -> bool {
+        false
+    }
 
     /// Prepares the part of `network` below `targets` for images `[N, C, H, W]` whose `[C,H,W]` is `input`.
     ///
@@ -63,6 +73,12 @@ pub trait Plan: Send {
     /// Sets what the temperature of [`Gate::Soft`] is multiplied with at each activation; 1 where nothing, or no finite
     /// number greater than 0, is given. It holds until it is set again.
     fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>);
+
+    /// Bytes of memory that it holds from pass to pass, with the weights that its kernels laid out; nothing where the
+    /// engine does not know. No more than its [`Footprint`] says.
+    fn held_bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// How long each step of the passes took since the last call, where the engine was asked to measure it
     /// ([`CpuSettings::timed`]); else nothing.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
-use proxygrad::engine::{Engine, EngineError, Forward, Gate, Plan, Reference, Target};
+use proxygrad::engine::{Engine, EngineError, Forward, Gate, MemoryModel, Plan, Reference, Target};
 use proxygrad::jobs::{
     Claim, Idempotency, Job, JobState, NewJob, Store, StoreConfig, SubmitError, Submitted, Subscription, Update,
 };
@@ -213,6 +213,10 @@ impl Engine for Scripted {
 
     fn dtype(&self) -> DType {
         self.engine.dtype()
+    }
+
+    fn memory_model(&self) -> MemoryModel {
+        self.engine.memory_model()
     }
 
     fn plan(&self, network: &Arc<Network>, targets: &[Target], input: &Shape) -> Result<Box<dyn Plan>, EngineError> {

@@ -29,6 +29,10 @@ impl AveragePool {
 }
 
 impl Kernel for AveragePool {
+    fn weights(&self) -> usize {
+        self.forward.bytes() + self.backward.bytes()
+    }
+
     fn bands(&self, heading: Heading) -> Option<&dyn Banded> {
         Some(match heading {
             Heading::Forward => &self.forward,

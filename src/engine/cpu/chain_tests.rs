@@ -99,7 +99,7 @@ fn plan(network: &Arc<Network>, target: NodeId, set: Instructions, threads: usiz
 fn chains(network: &Network, target: NodeId, limits: Limits) -> Vec<usize> {
     let outline = Outline::new(network, &[target.into()], network.input_shape()).unwrap();
     let methods = Methods::estimate(network, &outline);
-    let layout = Layout { lanes: 8, threads: 2, heavy: usize::MAX };
+    let layout = Layout { lanes: 8, threads: 2, heavy: usize::MAX, hollow: false };
     let program = Program::new(network, &outline, layout, &methods, &Kernels::default(), limits).unwrap();
     let all = program.ahead.iter().chain(&program.back);
     all.filter(|chain| chain.bands.is_some()).map(|chain| chain.range.len()).collect()

@@ -60,17 +60,16 @@ impl Conv {
         [ahead, back]: [Method; 2],
     ) -> Self {
         let (inside, outside) = ([input[1], input[2]], [output[1], output[2]]);
-        let lanes = layout.lanes;
         let filters = Filters::new(conv);
         let (forward, backward) = if depthwise::fits(conv) {
-            let forward = Depthwise::forward(conv, outside, lanes);
-            (Direction::Depthwise(forward), Direction::Depthwise(Depthwise::backward(conv, inside, lanes)))
+            let forward = Depthwise::forward(conv, outside, layout);
+            (Direction::Depthwise(forward), Direction::Depthwise(Depthwise::backward(conv, inside, layout)))
         } else if is_pointwise(conv) {
             let (from, to) = (filters.inputs, filters.outputs);
-            let forward = Pointwise::new(from, to, lanes, |c, line| {
+            let forward = Pointwise::new(from, to, layout, |c, line| {
                 line.iter_mut().enumerate().for_each(|(o, value)| *value = filters.weight(0, o, c, 0));
             });
-            let backward = Pointwise::new(to, from, lanes, |o, line| {
+            let backward = Pointwise::new(to, from, layout, |o, line| {
                 line.iter_mut().enumerate().for_each(|(c, value)| *value = filters.weight(0, o, c, 0));
             });
             (Direction::Pointwise(forward), Direction::Pointwise(backward))
@@ -118,6 +117,16 @@ impl Direction {
         }
     }
 
+    /// Bytes of the weights.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Pointwise(pointwise) => pointwise.bytes(),
+            Self::Winograd(winograd) => winograd.bytes(),
+            Self::Depthwise(depthwise) => depthwise.bytes(),
+            Self::Direct(direct) => direct.bytes(),
+        }
+    }
+
     fn scratch(&self) -> usize {
         match self {
             Self::Pointwise(_) => Pointwise::scratch(),
@@ -136,6 +145,10 @@ impl Kernel for Conv {
     /// Sides of an activation share bytes, which two groups must not.
     fn finishes(&self) -> bool {
         self.octets
+    }
+
+    fn weights(&self) -> usize {
+        self.forward.bytes() + self.backward.bytes()
     }
 
     fn scratch(&self) -> usize {
@@ -180,7 +193,7 @@ pub(super) struct Dense {
 impl Dense {
     pub(super) fn new(weight: &Array, bias: Option<&Array>, layout: Layout) -> Self {
         let (out, features) = (weight.shape()[0], weight.shape()[1]);
-        let forward = Pointwise::new(features, out, layout.lanes, |i, line| {
+        let forward = Pointwise::new(features, out, layout, |i, line| {
             line.iter_mut().enumerate().for_each(|(o, value)| *value = weight.data()[o * features + i]);
         });
         Self { forward, weight: weight.clone(), bias: bias.cloned() }
@@ -188,6 +201,10 @@ impl Dense {
 }
 
 impl Kernel for Dense {
+    fn weights(&self) -> usize {
+        self.forward.bytes()
+    }
+
     fn scratch(&self) -> usize {
         Pointwise::scratch()
     }

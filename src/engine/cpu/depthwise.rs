@@ -10,7 +10,7 @@ use super::map::{Buffer, Map};
 use super::simd::{Job, Simd};
 use super::slide::{self, Slide};
 use super::taps::{Phase, Read};
-use super::{Banded, Site};
+use super::{Banded, Layout, Site};
 use crate::network::{Conv, Window};
 
 /// Neighbouring pixels computed together.
@@ -31,8 +31,8 @@ pub(super) struct Depthwise {
 
 /// The weights of the taps.
 enum Filters {
-    /// `[taps, C]`, channels rounded up to `pixel`.
-    PerChannel { weights: Buffer, pixel: usize, lanes: usize },
+    /// `[taps, C]`, channels rounded up to `pixel`: `length` values, also where they were not laid out.
+    PerChannel { weights: Buffer, length: usize, pixel: usize, lanes: usize },
     /// One factor per pixel of the pool's output map.
     PerPixel { shares: Vec<f32>, of_source: bool },
 }
@@ -43,12 +43,12 @@ pub(super) fn fits(conv: &Conv) -> bool {
 }
 
 impl Depthwise {
-    pub(super) fn forward(conv: &Conv, outside: [usize; 2], lanes: usize) -> Self {
-        Self::new(vec![Phase::forward(&conv.window, outside)], Filters::new(conv, lanes))
+    pub(super) fn forward(conv: &Conv, outside: [usize; 2], layout: Layout) -> Self {
+        Self::new(vec![Phase::forward(&conv.window, outside)], Filters::new(conv, layout))
     }
 
-    pub(super) fn backward(conv: &Conv, inside: [usize; 2], lanes: usize) -> Self {
-        Self::new(Phase::backward(&conv.window, inside), Filters::new(conv, lanes))
+    pub(super) fn backward(conv: &Conv, inside: [usize; 2], layout: Layout) -> Self {
+        Self::new(Phase::backward(&conv.window, inside), Filters::new(conv, layout))
     }
 
     /// The mean of windows; `shares` is one over the number of values that count, for each pixel of the pool's output.
@@ -67,6 +67,14 @@ impl Depthwise {
         let slide =
             |phase| if let Filters::PerChannel { lanes, .. } = filters { Slide::new(phase, lanes) } else { None };
         Self { slides: phases.iter().map(slide).collect(), phases, filters }
+    }
+
+    /// Bytes of the filters.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.filters {
+            Filters::PerChannel { length, .. } => Buffer::bytes(*length),
+            Filters::PerPixel { shares, .. } => size_of_val(&shares[..]),
+        }
     }
 
     /// Computes `finish` from `source`.
@@ -106,14 +114,17 @@ impl Banded for Depthwise {
 }
 
 impl Filters {
-    fn new(conv: &Conv, lanes: usize) -> Self {
+    fn new(conv: &Conv, Layout { lanes, hollow, .. }: Layout) -> Self {
         let (channels, taps) = (conv.groups, conv.window.kernel[0] * conv.window.kernel[1]);
         let pixel = channels.div_ceil(lanes) * lanes;
+        if hollow {
+            return Self::PerChannel { weights: Buffer::new(0), length: taps * pixel, pixel, lanes };
+        }
         let mut weights = Buffer::new(taps * pixel);
         for (i, &weight) in conv.weight.data().iter().enumerate() {
             weights.values_mut()[i % taps * pixel + i / taps] = weight;
         }
-        Self::PerChannel { weights, pixel, lanes }
+        Self::PerChannel { weights, length: taps * pixel, pixel, lanes }
     }
 }
 

@@ -56,16 +56,11 @@ pub(super) const SCATTERED: usize = 4;
 
 impl Direct {
     /// The forward direction, from maps of height and width `inside` to maps of `outside`.
-    pub(super) fn forward(
-        conv: &network::Conv,
-        inside: [usize; 2],
-        outside: [usize; 2],
-        Layout { lanes, threads, .. }: Layout,
-    ) -> Self {
+    pub(super) fn forward(conv: &network::Conv, inside: [usize; 2], outside: [usize; 2], layout: Layout) -> Self {
         let filters = Filters::new(conv);
         let part = |group: usize| {
             let phase = Phase::forward(&conv.window, outside);
-            let weights = Panels::new(phase.taps.len() * filters.inputs, filters.outputs, lanes, |k, line| {
+            let weights = Panels::new(phase.taps.len() * filters.inputs, filters.outputs, layout, |k, line| {
                 let (tap, c) = (phase.taps[k / filters.inputs].index, k % filters.inputs);
                 for (o, value) in line.iter_mut().enumerate() {
                     *value = filters.weight(group, o, c, tap);
@@ -74,16 +69,11 @@ impl Direct {
             let [from, to] = [[group * filters.inputs, filters.inputs], [group * filters.outputs, filters.outputs]];
             Part::new(phase, weights, from, to, inside, false)
         };
-        Self::new((0..conv.groups).map(part).collect(), inside, outside, lanes, threads)
+        Self::new((0..conv.groups).map(part).collect(), inside, outside, layout)
     }
 
     /// The backward direction, from gradients of maps of height and width `outside` to those of `inside`.
-    pub(super) fn backward(
-        conv: &network::Conv,
-        inside: [usize; 2],
-        outside: [usize; 2],
-        Layout { lanes, threads, .. }: Layout,
-    ) -> Self {
+    pub(super) fn backward(conv: &network::Conv, inside: [usize; 2], outside: [usize; 2], layout: Layout) -> Self {
         let filters = Filters::new(conv);
         let phases = || Phase::backward(&conv.window, inside);
         let mut parts = Vec::new();
@@ -92,7 +82,7 @@ impl Direct {
             if conv.window.stride != [1, 1] && filters.inputs <= SCATTERED && conv.groups == 1 {
                 let (phase, taps) = Phase::together(&conv.window, inside, phases());
                 let columns = taps.first().map_or(0, Vec::len) * filters.inputs;
-                let weights = Panels::new(phase.taps.len() * filters.outputs, columns, lanes, |k, line| {
+                let weights = Panels::new(phase.taps.len() * filters.outputs, columns, layout, |k, line| {
                     let (union, o) = (k / filters.outputs, k % filters.outputs);
                     for (column, value) in line.iter_mut().enumerate() {
                         let (square, c) = (column / filters.inputs, column % filters.inputs);
@@ -103,7 +93,7 @@ impl Direct {
                 continue;
             }
             for phase in phases() {
-                let weights = Panels::new(phase.taps.len() * filters.outputs, filters.inputs, lanes, |k, line| {
+                let weights = Panels::new(phase.taps.len() * filters.outputs, filters.inputs, layout, |k, line| {
                     let (tap, o) = (phase.taps[k / filters.outputs].index, k % filters.outputs);
                     for (c, value) in line.iter_mut().enumerate() {
                         *value = filters.weight(group, o, c, tap);
@@ -112,10 +102,11 @@ impl Direct {
                 parts.push(Part::new(phase, weights, from, to, outside, false));
             }
         }
-        Self::new(parts, outside, inside, lanes, threads)
+        Self::new(parts, outside, inside, layout)
     }
 
-    fn new(parts: Vec<Part>, source: [usize; 2], destination: [usize; 2], lanes: usize, threads: usize) -> Self {
+    fn new(parts: Vec<Part>, source: [usize; 2], destination: [usize; 2], layout: Layout) -> Self {
+        let Layout { lanes, threads, .. } = layout;
         let rows = if lanes == 16 { 14 } else { 6 };
         let blocks = parts.iter().enumerate().flat_map(|(i, part)| part.blocks(i, threads, parts.len(), rows));
         let blocks: Vec<Block> = blocks.collect();
@@ -127,6 +118,11 @@ impl Direct {
         let copied = |part: &Part| part.copied_length(part.most_rows);
         let scratch = SUMS + parts.iter().map(copied).max().unwrap_or(0);
         Self { parts, blocks, source, destination, scratch }
+    }
+
+    /// Bytes of the weights.
+    pub(super) fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.weights.bytes()).sum()
     }
 
     /// Values that every thread needs for itself.

@@ -20,6 +20,11 @@ impl Buffer {
         Self(lines)
     }
 
+    /// Bytes of a buffer for so many values.
+    pub(super) fn bytes(length: usize) -> usize {
+        length.div_ceil(LINE) * size_of::<Line>()
+    }
+
     /// All values, a whole number of cache lines.
     pub(super) fn values(&self) -> &[f32] {
         // SAFETY: `Line` is exactly `LINE` values without padding.

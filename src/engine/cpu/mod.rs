@@ -18,6 +18,7 @@ mod depthwise;
 mod direct;
 mod elementwise;
 mod finish;
+mod footprint;
 mod gather;
 mod layout;
 mod map;
@@ -55,6 +56,7 @@ use candle_core::{DType, Device};
 use self::bands::{Band, Limits};
 use self::conv::Method;
 use self::finish::Finish;
+pub(super) use self::footprint::CpuMemory;
 use self::map::Map;
 use self::methods::Methods;
 use self::plan::CpuPlan;
@@ -65,7 +67,7 @@ use self::simple::Plain;
 use self::team::{Member, Threads};
 use self::tune::Tuner;
 use super::outline::Outline;
-use super::{Engine, EngineError, Forward, Gate, Plan, Target};
+use super::{Engine, EngineError, Forward, Gate, MemoryModel, Plan, Target};
 use crate::network::{Network, Op, Reduce, Shape};
 
 /// Bytes of a common second-level cache, of which blocks of work take their part.
@@ -101,6 +103,7 @@ pub struct Cpu {
     tuner: Option<Arc<Tuner>>,
     timed: bool,
     limits: Limits,
+    memory: MemoryModel,
 }
 
 impl Cpu {
@@ -114,8 +117,7 @@ impl Cpu {
             let why = format!("this processor does not have the instructions {instructions:?}");
             return Err(EngineError::Device { device: "cpu".into(), why });
         }
-        let available = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let threads = Threads::new(settings.threads.map_or_else(available, NonZeroUsize::get))?;
+        let threads = Threads::new(threads(settings))?;
         let tuner = settings.tuning.as_ref().map(|path| Arc::new(Tuner::new(path.clone())));
         Ok(Self {
             threads: Arc::new(threads),
@@ -124,12 +126,19 @@ impl Cpu {
             tuner,
             timed: settings.timed,
             limits: Limits::default(),
+            memory: MemoryModel::cpu(CpuMemory::of(settings)),
         })
     }
 
     fn layout(&self) -> Layout {
-        Layout { lanes: self.instructions.lanes(), threads: self.threads.count(), heavy: HEAVY }
+        Layout { lanes: self.instructions.lanes(), threads: self.threads.count(), heavy: HEAVY, hollow: false }
     }
+}
+
+/// Threads of an engine with these settings.
+fn threads(settings: &CpuSettings) -> usize {
+    let available = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    settings.threads.map_or_else(available, NonZeroUsize::get)
 }
 
 impl Engine for Cpu {
@@ -141,6 +150,14 @@ impl Engine for Cpu {
         DType::F32
     }
 
+    fn memory_model(&self) -> MemoryModel {
+        self.memory.clone()
+    }
+
+    fn release_unused(&self) -> bool {
+        self.shelf.release_unused()
+    }
+
     fn plan(&self, network: &Arc<Network>, targets: &[Target], input: &Shape) -> Result<Box<dyn Plan>, EngineError> {
         let outline = Outline::new(network, targets, input)?;
         let mut methods = Methods::estimate(network, &outline);
@@ -149,17 +166,20 @@ impl Engine for Cpu {
         }
         let kernels = self.shelf.of(network);
         let program = Program::new(network, &outline, self.layout(), &methods, &kernels, self.limits)?;
+        self.shelf.make_room(&program);
         Ok(Box::new(CpuPlan::new(Arc::clone(&self.threads), self.instructions, outline, program, self.timed)))
     }
 }
 
 /// What the layout of weights and the cutting of work depend on.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Layout {
     lanes: usize,
     threads: usize,
     /// Bytes of transformed weights from which on they are transformed anew at every use: reading them takes longer.
     heavy: usize,
+    /// Whether kernels go without weights and tables: they compute nothing, but take part in planning.
+    hollow: bool,
 }
 
 /// Where a kernel runs.
@@ -257,6 +277,11 @@ trait Kernel: Send + Sync {
         None
     }
 
+    /// Bytes of its weights as they are laid out, also where the layout is hollow.
+    fn weights(&self) -> usize {
+        0
+    }
+
     /// Values of an image that the forward pass keeps for the backward pass.
     fn memory(&self) -> usize {
         0
@@ -281,6 +306,9 @@ fn kernel(
     layout: Layout,
     methods: [Method; 2],
 ) -> Result<Option<Arc<dyn Kernel>>, String> {
+    if let Some(needs) = footprint::plain_needs(op, inputs, output).filter(|_| layout.hollow) {
+        return Ok(Some(Arc::new(footprint::Hollow(needs))));
+    }
     Ok(Some(match op {
         Op::Input => return Ok(None),
         Op::Constant(array) => Arc::new(Plain(gather::Constant::new(array, output))),

@@ -130,17 +130,7 @@ impl CpuPlan {
         if capacity > self.capacity {
             self.capacity = capacity;
             self.groups.clear();
-            let size = |value: usize| {
-                let shape = &self.program.values[value].shape;
-                shape.feature_map().map_or([1, 1], |[_, height, width]| [height, width])
-            };
-            let steps = self.program.steps.iter().enumerate();
-            let shared = steps.filter_map(|(s, step)| {
-                let sizes = [size(*step.inputs.first()?), size(s + 1)];
-                let kernel = step.kernel.as_ref()?;
-                (1..=capacity).map(|images| kernel.shared(images, sizes, self.threads.count())).max()
-            });
-            self.shared = Buffer::new(shared.max().unwrap_or(0));
+            self.shared = Buffer::new(self.program.shared(capacity, self.threads.count()));
             self.passing = Buffer::new(self.program.passing * capacity);
         }
         while self.groups.len() < batch.div_ceil(self.capacity.max(1)) {
@@ -572,6 +562,13 @@ impl Plan for CpuPlan {
 
     fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>) {
         self.program.set_scales(scales);
+    }
+
+    fn held_bytes(&self) -> Option<u64> {
+        let groups = self.groups.iter().flat_map(|group| [Some(&group.kept), group.records.as_ref()]).flatten();
+        let buffers = groups.chain(&self.scratch).chain([&self.passing, &self.shared]);
+        let buffers: usize = buffers.map(|buffer| size_of_val(buffer.values())).sum();
+        Some((self.program.weights + buffers) as u64)
     }
 
     fn take_times(&mut self) -> Vec<StepTime> {

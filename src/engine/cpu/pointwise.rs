@@ -8,7 +8,7 @@ use super::finish::{Block, Finish};
 use super::map::Map;
 use super::simd::{Job, Simd};
 use super::tile::{Panels, Prefetch, Run, SUMS, Totals, cut, product};
-use super::{Banded, L2, Site};
+use super::{Banded, L2, Layout, Site};
 
 /// One in how many channels is few.
 const FEW: usize = 8;
@@ -21,8 +21,8 @@ pub(super) struct Pointwise {
 
 impl Pointwise {
     /// Takes the matrix row by row, see [`Panels::new`].
-    pub(super) fn new(from: usize, to: usize, lanes: usize, row: impl FnMut(usize, &mut [f32])) -> Self {
-        Self { weights: Panels::new(from, to, lanes, row), run: Run { offset: 0, count: from, skipped: 0 } }
+    pub(super) fn new(from: usize, to: usize, layout: Layout, row: impl FnMut(usize, &mut [f32])) -> Self {
+        Self { weights: Panels::new(from, to, layout, row), run: Run { offset: 0, count: from, skipped: 0 } }
     }
 
     /// Computes `finish` from `source`.
@@ -61,6 +61,11 @@ impl Pointwise {
             // write the same pixels and channels; the scratch memory is this thread's own.
             unsafe { site.instructions.run(job) };
         });
+    }
+
+    /// Bytes of the weights.
+    pub(super) fn bytes(&self) -> usize {
+        self.weights.bytes()
     }
 
     /// Values that every thread needs for itself.

@@ -20,9 +20,9 @@ use super::chains;
 use super::finish::Knees;
 use super::memory::{Interval, LINE, place};
 use super::methods::Methods;
-use super::shelf::Kernels;
+use super::shelf::{Kernels, Key, Shelved};
 use super::sides::Sides;
-use super::{Kernel, Layout, kernel};
+use super::{Kernel, Layout, footprint, kernel};
 use crate::engine::outline::Outline;
 use crate::engine::{EngineError, scale_of};
 use crate::network::{Binary, Network, NodeId, Op, Shape};
@@ -49,6 +49,10 @@ pub(super) struct Program {
     pub(super) scratch: [usize; 2],
     /// Values of an image's pre-activations.
     pub(super) records: usize,
+    /// Bytes of the kernels' weights and tables.
+    pub(super) weights: usize,
+    /// Those kernels that others may use as well, see [`Shelf`](super::shelf::Shelf).
+    pub(super) shelved: Vec<Key>,
 }
 
 /// One step forward.
@@ -159,7 +163,8 @@ impl Program {
         kernels: &Kernels,
         limits: Limits,
     ) -> Result<Self, EngineError> {
-        let (mut steps, mut drafts, targets) = fuse(network, outline, layout, methods, kernels)?;
+        let Fused { mut steps, mut drafts, targets, weights, shelved } =
+            fuse(network, outline, layout, methods, kernels)?;
         fold(&mut steps, &mut drafts);
         let mut intervals = Intervals::new(&steps, &drafts);
         let Backward { tasks, gradient } = Backward::new(&steps, &drafts, &targets, &mut intervals);
@@ -208,7 +213,35 @@ impl Program {
         let own = kernels().map(|kernel| kernel.scratch()).max().unwrap_or(0).next_multiple_of(LINE);
         let bands = ahead.iter().chain(&back).filter_map(|chain| chain.bands.as_ref());
         let scratch = [own, bands.map(Bands::scratch).max().unwrap_or(0)];
-        Ok(Self { tasks, steps, values, ahead, back, targets, gradient, kept, passing, scratch, records })
+        Ok(Self {
+            tasks,
+            steps,
+            values,
+            ahead,
+            back,
+            targets,
+            gradient,
+            kept,
+            passing,
+            scratch,
+            records,
+            weights,
+            shelved,
+        })
+    }
+
+    /// Values that the threads share while they work on up to so many images together.
+    pub(super) fn shared(&self, images: usize, threads: usize) -> usize {
+        let size = |value: usize| {
+            let shape = &self.values[value].shape;
+            shape.feature_map().map_or([1, 1], |[_, height, width]| [height, width])
+        };
+        let shared = self.steps.iter().enumerate().filter_map(|(s, step)| {
+            let sizes = [size(*step.inputs.first()?), size(s + 1)];
+            let kernel = step.kernel.as_ref()?;
+            (1..=images).map(|images| kernel.shared(images, sizes, threads)).max()
+        });
+        shared.max().unwrap_or(0)
     }
 
     /// What [`Plan::set_scales`](crate::engine::Plan::set_scales) says.
@@ -237,8 +270,16 @@ impl Program {
     }
 }
 
-/// Steps in order, their values, and the targets' values. Value `v` is the result of step `v - 1`.
-type Fused = (Vec<Step>, Vec<Draft>, Vec<usize>);
+/// What a network becomes step by step. Value `v` is the result of step `v - 1`.
+struct Fused {
+    steps: Vec<Step>,
+    drafts: Vec<Draft>,
+    /// Values of the targets.
+    targets: Vec<usize>,
+    /// As in [`Program`].
+    weights: usize,
+    shelved: Vec<Key>,
+}
 
 fn fuse(
     network: &Network,
@@ -263,6 +304,7 @@ fn fuse(
     let mut absorbed = vec![false; nodes.len()];
     // (last node, first node, step, residual's node)
     let mut chains: Vec<(usize, usize, Step, Option<usize>)> = Vec::new();
+    let (mut weights, mut shelved) = (0, Vec::new());
     for n in 0..nodes.len() {
         if absorbed[n] {
             continue;
@@ -275,17 +317,23 @@ fn fuse(
         let is_shelved = nodes[n].narrowed.is_none();
         let shelf = || kernels.lock().unwrap_or_else(PoisonError::into_inner);
         let known = if is_shelved { shelf().get(&key).cloned() } else { None };
-        let kernel = match known {
-            Some(kernel) => kernel,
+        let Shelved { kernel, bytes } = match known {
+            Some(shelved) => shelved,
             None => {
                 let made = kernel(op(n), &inputs, &nodes[n].shape, layout, chosen).map_err(EngineError::Mismatch)?;
                 let Some(made) = made else { continue };
+                let bytes = made.weights() + footprint::tables(op(n), &inputs, &nodes[n].shape);
+                let made = Shelved { kernel: made, bytes };
                 if is_shelved {
-                    shelf().insert(key, Arc::clone(&made));
+                    shelf().insert(key.clone(), made.clone());
                 }
                 made
             }
         };
+        weights += bytes;
+        if is_shelved {
+            shelved.push(key);
+        }
         let (node, scale) = (nodes[n].id, 1.0);
         let mut step =
             Step { inputs: Vec::new(), residual: None, knees: None, memory: None, kernel: None, node, scale };
@@ -339,7 +387,8 @@ fn fuse(
         step.residual = residual.map(|node| value_of[node]);
         steps.push(step);
     }
-    Ok((steps, drafts, outline.targets.iter().map(|target| value_of[target.node]).collect()))
+    let targets = outline.targets.iter().map(|target| value_of[target.node]).collect();
+    Ok(Fused { steps, drafts, targets, weights, shelved })
 }
 
 /// How often steps read a value.

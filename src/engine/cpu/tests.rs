@@ -148,7 +148,7 @@ fn check(seed: u64, winograd: bool, set: Instructions) {
     let given = Sides::new(given.as_mut_ptr(), skipped + input[0], &knees).slice(skipped);
     // Weights that are transformed at every use, or once.
     let heavy = if rng.random() { 0 } else { usize::MAX };
-    let layout = Layout { lanes: set.lanes(), threads: 2, heavy };
+    let layout = Layout { lanes: set.lanes(), threads: 2, heavy, hollow: false };
     let places = |shape: [usize; 3]| (shape[0], shape[1], shape[2]);
     for method in Method::all(&conv) {
         let kernel = Conv::new(&conv, &input, &output, layout, [method, method]);

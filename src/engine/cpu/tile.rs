@@ -1,6 +1,7 @@
 //! The product that convolutions live on: a few rows of pixels times a panel of weights, sums held in registers.
 #![expect(unsafe_code, reason = "a register tile over raw rows")]
 
+use super::Layout;
 use super::map::Buffer;
 use super::simd::{Job, Simd};
 
@@ -49,6 +50,8 @@ pub(super) struct Panels {
     data: Buffer,
     panels: Vec<Panel>,
     rows: usize,
+    /// Values of the whole matrix, also where it was not laid out.
+    length: usize,
 }
 
 /// One panel.
@@ -63,8 +66,9 @@ pub(super) struct Panel {
 }
 
 impl Panels {
-    /// Lays out the matrix whose rows are `fill`ed in one after the other.
-    pub(super) fn new(rows: usize, columns: usize, lanes: usize, mut row: impl FnMut(usize, &mut [f32])) -> Self {
+    /// Lays out the matrix whose rows are `fill`ed in one after the other, unless the layout is hollow.
+    pub(super) fn new(rows: usize, columns: usize, layout: Layout, mut row: impl FnMut(usize, &mut [f32])) -> Self {
+        let lanes = layout.lanes;
         let mut panels = Vec::new();
         let (mut first, mut start) = (0, 0);
         while first < columns {
@@ -73,6 +77,9 @@ impl Panels {
             panels.push(Panel { first, columns: count, vectors, start });
             start += rows * vectors * lanes;
             first += count;
+        }
+        if layout.hollow {
+            return Self { data: Buffer::new(0), panels, rows, length: start };
         }
         let mut data = Buffer::new(start);
         let mut line = vec![0.0; columns];
@@ -84,7 +91,7 @@ impl Panels {
                 data.values_mut()[at..at + panel.columns].copy_from_slice(part);
             }
         }
-        Self { data, panels, rows }
+        Self { data, panels, rows, length: start }
     }
 
     #[inline(always)]
@@ -100,7 +107,7 @@ impl Panels {
 
     /// Bytes of the matrix.
     pub(super) fn bytes(&self) -> usize {
-        std::mem::size_of_val(self.data.values())
+        Buffer::bytes(self.length)
     }
 
     /// First row of a panel.

@@ -110,7 +110,7 @@ fn measure(
     threads: &Arc<Threads>,
     instructions: Instructions,
 ) -> [Method; 2] {
-    let layout = Layout { lanes: instructions.lanes(), threads: threads.count(), heavy: HEAVY };
+    let layout = Layout { lanes: instructions.lanes(), threads: threads.count(), heavy: HEAVY, hollow: false };
     let (mut from, mut to) = (Buffer::new(input.elements()), Buffer::new(output.elements()));
     let map = |buffer: &mut Buffer, shape: &Shape| {
         let data = buffer.values_mut().as_mut_ptr();

@@ -23,7 +23,7 @@ use candle_core::{DType, Device, Result, Tensor};
 pub use precision::Precision;
 
 use super::outline::{Aimed, Outline};
-use super::{Engine, EngineError, Forward, Gate, Plan, Target, scale_of};
+use super::{Engine, EngineError, Forward, Gate, MemoryModel, Plan, Target, scale_of};
 use crate::network::{Network, NodeId, Op, Shape};
 
 /// The reference engine on one device.
@@ -71,6 +71,10 @@ impl Engine for Reference {
 
     fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    fn memory_model(&self) -> MemoryModel {
+        MemoryModel::tensors(self.dtype.size_in_bytes())
     }
 
     fn plan(

@@ -219,11 +219,11 @@ impl Winograd {
             let weight = |k: usize, o: usize, tap: usize| weight(phase, k / inputs, o, k % inputs, tap);
             let taps = size.taps() * size.taps();
             if plain {
-                return Panels::new(taps * rows, outputs, lanes, |k, line| {
+                return Panels::new(taps * rows, outputs, layout, |k, line| {
                     line.iter_mut().enumerate().for_each(|(o, value)| *value = weight(k / taps, o, k % taps));
                 });
             }
-            transformed(size, [from.phases, inputs, outputs], lanes, weight)
+            transformed(size, [from.phases, inputs, outputs], layout, weight)
         };
         let phases: Vec<Panels> = (0..to.phases).map(panels).collect();
         let each = phases.iter().enumerate();
@@ -268,6 +268,11 @@ impl Winograd {
     #[inline(always)]
     fn sums_of_element(&self) -> usize {
         self.tiles() * 2 * self.lanes + SKEW
+    }
+
+    /// Bytes of the weights.
+    pub(super) fn bytes(&self) -> usize {
+        self.weights.phases.iter().map(Panels::bytes).sum()
     }
 
     /// Values that every thread needs for itself.
@@ -378,12 +383,16 @@ impl Side {
 fn transformed(
     size: Size,
     [phases, inputs, outputs]: [usize; 3],
-    lanes: usize,
+    layout: Layout,
     weight: impl Fn(usize, usize, usize) -> f32,
 ) -> Panels {
+    let rows = phases * size.elements() * inputs;
+    if layout.hollow {
+        return Panels::new(rows, outputs, layout, |_, _| ());
+    }
     let (side, taps, transform) = (size.input(), size.taps(), size.kernel_transform());
     // `[phases, elements, inputs, outputs]`
-    let mut transformed = vec![0f32; phases * size.elements() * inputs * outputs];
+    let mut transformed = vec![0f32; rows * outputs];
     let mut half = vec![0f64; taps];
     for (k, o) in (0..phases * inputs).flat_map(|k| (0..outputs).map(move |o| (k, o))) {
         for (i, row) in transform.iter().enumerate() {
@@ -397,7 +406,7 @@ fn transformed(
             }
         }
     }
-    Panels::new(phases * size.elements() * inputs, outputs, lanes, |k, line| {
+    Panels::new(rows, outputs, layout, |k, line| {
         line.copy_from_slice(&transformed[k * outputs..(k + 1) * outputs]);
     })
 }
