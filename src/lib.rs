@@ -34,5 +34,7 @@ pub mod study;
 pub mod text;
 pub mod worker;
 
+mod free_memory;
+mod image_file;
 mod invalid;
 pub use invalid::Invalid;

@@ -4,6 +4,7 @@
 //! once. Of all layers only running statistics and the best images of each unit are kept, so memory does not grow with
 //! the number of images, and results depend neither on batches nor on threads.
 
+mod budget;
 mod folder;
 mod photo;
 mod record;
@@ -38,6 +39,9 @@ pub const MOST_TOP: usize = 100;
 const MOST_IMAGES: usize = 16;
 /// Most values of all measured layers that a batch may have, unless one image alone has more: 256 MiB in f32.
 const MOST_VALUES: usize = 64 << 20;
+
+/// Most bytes of memory that running a batch may take, unless one image alone takes more.
+const MOST_MEMORY: u64 = 1 << 30;
 
 impl Default for Options {
     fn default() -> Self {
@@ -116,7 +120,12 @@ pub fn calibrate(
     let mut runs: Vec<LayerRun> = ids.iter().map(|&id| LayerRun::new(&network.node(id).shape, options.top)).collect();
     let mut plan = engine.plan(network, &Target::whole(&ids), network.input_shape())?;
     let values: usize = ids.iter().map(|&id| network.node(id).shape.elements()).sum();
-    let batch = (MOST_VALUES / values.max(1)).clamp(1, MOST_IMAGES);
+    let footprint = engine.memory_model().footprint(network, &Target::whole(&ids), network.input_shape())?;
+    let fits = |batch: usize| batch == 1 || footprint.bytes(batch, false) <= MOST_MEMORY;
+    let mut batch = (MOST_VALUES / values.max(1)).clamp(1, MOST_IMAGES);
+    while !fits(batch) {
+        batch -= 1;
+    }
     let size = [network.input_shape()[1], network.input_shape()[2]];
     let mut shown: Vec<&PathBuf> = Vec::new();
     let mut skipped = Vec::new();

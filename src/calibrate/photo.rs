@@ -4,8 +4,10 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::imageops::FilterType;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::{DynamicImage, ImageFormat};
 
+use super::budget;
+use crate::image_file::{Head, Transparency};
 use crate::network::{ChannelOrder, Preprocessing, grey};
 
 /// An 8-bit image of the input's size, grey or RGB.
@@ -20,14 +22,12 @@ impl Photo {
     pub(super) fn read(file: &Path, [height, width]: [usize; 2], channels: ChannelOrder) -> Result<Self, String> {
         let bytes = std::fs::read(file).map_err(|e| e.to_string())?;
         // What an image is stands in its first bytes, whatever its name says.
-        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-        let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
-        let upright = decoder.orientation().map_err(|e| e.to_string())?;
-        let mut image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
-        image.apply_orientation(upright);
+        let head = Head::read(&bytes).map_err(|invalid| format!("{}, not {}", invalid.value, invalid.expected))?;
+        let _room = budget::IMAGES.wait_for(head.memory([height, width]));
+        let image = head.unpack(&bytes, Transparency::Ignored).map_err(|invalid| invalid.expected)?;
         let image = match channels {
             ChannelOrder::Grey => DynamicImage::ImageLuma8(grey(image)),
-            ChannelOrder::Rgb | ChannelOrder::Bgr => DynamicImage::ImageRgb8(image.to_rgb8()),
+            ChannelOrder::Rgb | ChannelOrder::Bgr => DynamicImage::ImageRgb8(image.into_rgb8()),
         };
         Ok(Self(image.resize_to_fill(width as u32, height as u32, FilterType::Triangle)))
     }

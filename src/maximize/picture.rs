@@ -1,18 +1,17 @@
 //! Pictures: images of clients, read and fitted to a stimulus.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use image::imageops::{self, FilterType};
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbaImage};
+use image::{DynamicImage, ImageFormat};
 use sha2::{Digest, Sha256};
 
 use super::levels::Levels;
 use super::run::MaximizeError;
 use crate::Invalid;
+use crate::image_file::{Head, Transparency};
 use crate::network::{ImageSource, KnownImage, grey};
 
 /// An 8-bit image of a client, at the size and in the colours of a stimulus.
@@ -27,12 +26,6 @@ pub struct Picture {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pictures(BTreeMap<String, Arc<Picture>>);
 
-/// Greatest width or height of an image file in pixels.
-const GREATEST_SIDE: u32 = 16_384;
-/// Most pixels of an image file: more than cameras make, and little enough to be held several times.
-const MOST_PIXELS: u64 = 1 << 26;
-/// Most memory that reading an image file may take, in bytes.
-const MOST_MEMORY: u64 = 512 << 20;
 const EXPECTED: &str = "a PNG or JPEG file";
 
 impl Picture {
@@ -46,37 +39,16 @@ impl Picture {
     /// # Errors
     /// When the file is no such image, or has more pixels than anybody needs: an `Invalid` without a field.
     pub fn read(file: &[u8], shape: [usize; 3]) -> Result<Self, Invalid> {
-        let found = || format!("{} bytes", file.len());
-        let invalid = |why: &dyn std::fmt::Display| Invalid::new("", found(), format!("{EXPECTED}: {why}"));
-        let format = match image::guess_format(file) {
-            Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
-            _ => return Err(Invalid::new("", found(), EXPECTED)),
-        };
-        // Sizes are looked at before anything is unpacked: a small file can hold a huge image.
-        let reader = || ImageReader::with_format(Cursor::new(file), format);
-        let (width, height) = reader().into_dimensions().map_err(|why| invalid(&why))?;
-        let pixels = u64::from(width) * u64::from(height);
-        if width > GREATEST_SIDE || height > GREATEST_SIDE || pixels > MOST_PIXELS {
-            let expected = format!("at most {GREATEST_SIDE} pixels a side and {MOST_PIXELS} pixels in all");
-            return Err(Invalid::new("", format!("{width}x{height} pixels"), expected));
-        }
-        let mut limits = image::Limits::default();
-        limits.max_image_width = Some(GREATEST_SIDE);
-        limits.max_image_height = Some(GREATEST_SIDE);
-        limits.max_alloc = Some(MOST_MEMORY);
-        let mut reader = reader();
-        reader.limits(limits);
-        let mut decoder = reader.into_decoder().map_err(|why| invalid(&why))?;
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        let mut image = DynamicImage::from_decoder(decoder).map_err(|why| invalid(&why))?;
-        image.apply_orientation(orientation);
+        let head = Head::read(file)?;
+        let image = head.unpack(file, Transparency::White)?;
         let [channels, height, width] = shape;
-        let image = fitted(over_white(image), width as u32, height as u32);
+        let image = fitted(image, width as u32, height as u32);
         let values = match channels {
             1 => grey(image).into_raw(),
             _ => image.into_rgb8().into_raw(),
         };
-        Self::of(Levels { height, width, channels, values, alpha: None }).map_err(|why| invalid(&why))
+        let invalid = |why| Invalid::new("", format!("{} bytes", file.len()), format!("{EXPECTED}: {why}"));
+        Self::of(Levels { height, width, channels, values, alpha: None }).map_err(invalid)
     }
 
     /// Reads the PNG of a picture.
@@ -152,20 +124,6 @@ fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// The image as it looks on white.
-fn over_white(image: DynamicImage) -> DynamicImage {
-    if !image.color().has_alpha() {
-        return image;
-    }
-    let mut image: RgbaImage = image.into_rgba8();
-    for pixel in image.pixels_mut() {
-        let [r, g, b, alpha] = pixel.0.map(u32::from);
-        let over = |level: u32| ((level * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
-        pixel.0 = [over(r), over(g), over(b), 255];
-    }
-    image.into()
-}
-
 /// The largest centred part with the ratio of `width` to `height`, at that size.
 fn fitted(image: DynamicImage, width: u32, height: u32) -> DynamicImage {
     if (image.width(), image.height()) == (width, height) {
@@ -197,6 +155,8 @@ fn resized<P: image::Pixel<Subpixel = u8> + 'static>(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::io::Cursor;
+
     use image::{ExtendedColorType, ImageBuffer, ImageEncoder, Luma, LumaA, Rgb, Rgba};
 
     use super::*;
