@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use proxygrad::engine::{Engine, EngineError, Forward, Gate, Plan, Target};
+use proxygrad::engine::{Engine, EngineError, Forward, Gate, MemoryModel, Plan, Target};
 use proxygrad::maximize::{Limits, Request, Unobserved, maximize};
 use proxygrad::network::{Array, ChannelOrder, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape, Statistics};
 
@@ -35,6 +35,10 @@ impl Engine for Still {
 
     fn dtype(&self) -> DType {
         DType::F32
+    }
+
+    fn memory_model(&self) -> MemoryModel {
+        MemoryModel::tensors(size_of::<f32>())
     }
 
     fn plan(&self, network: &Arc<Network>, targets: &[Target], input: &Shape) -> Result<Box<dyn Plan>, EngineError> {

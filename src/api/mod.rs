@@ -10,6 +10,7 @@ mod browsers;
 mod budget;
 mod client;
 mod docs;
+mod decoding;
 mod etag;
 mod events;
 mod explain;
@@ -30,6 +31,7 @@ pub mod problem;
 mod server;
 mod studies;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,8 +48,8 @@ use uuid::Uuid;
 
 pub use server::{Server, listen};
 
-use crate::Invalid;
 use crate::config::Config;
+use crate::engine::MemoryModel;
 use crate::jobs::{Job, Store, Study};
 use crate::maximize::{Limits, Request, Resolved};
 use crate::network::Model;
@@ -55,6 +57,7 @@ use crate::network::catalog::{ModelState, Models};
 use crate::worker::Pool;
 use budget::Budget;
 use client::Client;
+use decoding::Decoding;
 use guard::Site;
 use loader::{LoadError, Loader};
 use problem::{Kind, Problem};
@@ -76,15 +79,49 @@ struct Parts {
     waiting: Budget,
     /// Streams of events.
     streams: Budget,
-    /// Requests whose images are read at a time: an image takes a second and some hundred megabytes at worst.
-    reading: Semaphore,
+    /// Studies that are planned at a time.
+    planning: Semaphore,
+    decoding: Decoding,
+    bound: RunBound,
 }
 
 /// Time after which a request that is not answered is one that waits.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// Most requests whose images are read at a time.
-const READING: usize = 2;
+/// Most studies that are planned at a time.
+const PLANNING: usize = 2;
+
+/// How much memory a run may take, and what tells how much it would.
+#[derive(Clone)]
+struct RunBound {
+    /// Of each kind of device that there is.
+    models: Arc<[MemoryModel]>,
+    /// In bytes.
+    allowed: u64,
+}
+
+impl RunBound {
+    fn new(config: &Config) -> Self {
+        let cpu = config.cpu.settings(&config.places.data_dir);
+        let names: BTreeSet<&String> = config.devices.iter().collect();
+        let models = names.into_iter().map(|name| MemoryModel::of_device(name, &cpu)).collect();
+        Self { models, allowed: config.memory.run_bytes() }
+    }
+
+    /// Refuses a request that would take more on some device.
+    fn check(&self, resolved: &Resolved, model: &Model) -> Result<(), Problem> {
+        for memory in self.models.iter() {
+            match resolved.too_large(memory, model, self.allowed) {
+                Ok(None) => {}
+                Ok(Some(too_large)) => {
+                    return Err(Problem::too_large(Kind::TooMuchMemory, too_large.to_string(), too_large.fields));
+                }
+                Err(error) => return Err(Problem::internal(error)),
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Api {
     /// An API over these rooms. Once `ending` is cancelled, requests that wait for jobs are answered and event streams
@@ -101,9 +138,23 @@ impl Api {
     ) -> Result<Self, BuildError> {
         let models = Loader::new(models, config.model_timeout);
         let metrics = metrics::recorder()?;
-        let (summaries, reading) = (Summaries::default(), Semaphore::new(READING));
+        let (summaries, planning) = (Summaries::default(), Semaphore::new(PLANNING));
         let (waiting, streams) = (Budget::new(config.max_waiting()), Budget::new(config.max_streams()));
-        let parts = Parts { config, store, models, pool, metrics, ending, summaries, waiting, streams, reading };
+        let (decoding, bound) = (Decoding::new(config.max_image_memory as u64), RunBound::new(&config));
+        let parts = Parts {
+            config,
+            store,
+            models,
+            pool,
+            metrics,
+            ending,
+            summaries,
+            waiting,
+            streams,
+            planning,
+            decoding,
+            bound,
+        };
         Ok(Self(Arc::new(parts)))
     }
 
@@ -159,24 +210,33 @@ impl Api {
         load.await
     }
 
-    /// What the request means for its model.
+    /// What the request means for its model. Refuses what would take more memory than is allowed.
     async fn resolve(&self, request: Request, model: Arc<Model>) -> Result<Resolved, Problem> {
-        let limits = self.config().limits();
-        if request.has_images() {
-            self.at_leisure(move || request.resolve(&model, &limits)).await
-        } else {
-            request.resolve(&model, &limits).map_err(|error| Problem::invalid(Kind::InvalidRequest, error))
-        }
+        let invalid = |error| Problem::invalid(Kind::InvalidRequest, error);
+        let memory = request.image_memory(&model).map_err(invalid)?;
+        let _room = match memory {
+            Some(bytes) => Some(self.0.decoding.room(bytes).await?),
+            None => None,
+        };
+        let (limits, bound) = (self.config().limits(), self.0.bound.clone());
+        let resolved = tokio::task::spawn_blocking(move || {
+            let resolved = request.resolve(&model, &limits).map_err(invalid)?;
+            bound.check(&resolved, &model)?;
+            Ok(resolved)
+        });
+        resolved.await.map_err(Problem::internal)?
     }
 
-    /// What may take a while, away from the tasks that answer, and not too much of it at a time.
-    async fn at_leisure<T: Send + 'static>(
+    /// Plans a study, away from the tasks that answer, and not too many at a time. Its requests may bring images.
+    async fn plan<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, Invalid> + Send + 'static,
+        images: bool,
+        work: impl FnOnce(&RunBound) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let _turn = self.0.reading.acquire().await.map_err(Problem::internal)?;
-        let done = tokio::task::spawn_blocking(work).await.map_err(Problem::internal)?;
-        done.map_err(|error| Problem::invalid(Kind::InvalidRequest, error))
+        let _turn = self.0.planning.acquire().await.map_err(Problem::internal)?;
+        let _room = if images { Some(self.0.decoding.all_for_large().await?) } else { None };
+        let bound = self.0.bound.clone();
+        tokio::task::spawn_blocking(move || work(&bound)).await.map_err(Problem::internal)?
     }
 
     /// The job with this id.

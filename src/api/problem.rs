@@ -61,6 +61,8 @@ pub enum Kind {
     UnsupportedMediaType,
     /// The body is JSON but not a request that can be carried out.
     InvalidRequest,
+    /// The request takes more memory than a run may.
+    TooMuchMemory,
     /// The key was used for another request.
     IdempotencyKeyReused,
     /// The request is for a host that is not this server's.
@@ -91,7 +93,7 @@ struct Entry {
 
 impl Kind {
     /// Every kind, by status.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::InvalidParameter,
         Self::MalformedJson,
         Self::MalformedForm,
@@ -115,6 +117,7 @@ impl Kind {
         Self::UnsupportedMediaType,
         Self::UnknownHost,
         Self::InvalidRequest,
+        Self::TooMuchMemory,
         Self::IdempotencyKeyReused,
         Self::Internal,
         Self::BrokenModel,
@@ -269,6 +272,14 @@ impl Kind {
                 "The body is JSON, but a field is missing, unknown, of the wrong type, out of range or does not fit the \
                  model. `errors` names it, the value found and what would be right.",
             ),
+            Self::TooMuchMemory => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "too-much-memory",
+                "The request takes too much memory",
+                "Carrying out the request, or unpacking one of its images, would take more memory than this server allows. \
+                 `detail` tells how many bytes it would take and how many are allowed, `errors` names the fields that \
+                 could be less. Nothing was run.",
+            ),
             Self::IdempotencyKeyReused => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency-key-reused",
@@ -417,6 +428,11 @@ impl Problem {
     /// An input that is wrong.
     pub fn invalid(kind: Kind, error: Invalid) -> Self {
         Self { errors: vec![error.clone()], ..Self::new(kind, error.to_string()) }
+    }
+
+    /// Inputs that each could be less; `detail` explains why they should.
+    pub fn too_large(kind: Kind, detail: impl Into<String>, errors: Vec<Invalid>) -> Self {
+        Self { errors, ..Self::new(kind, detail) }
     }
 
     /// A failure of the server itself. The cause goes to the log and never to the client.

@@ -9,12 +9,13 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::Invalid;
-use proxygrad::config::{CpuOptions, Places};
+use proxygrad::config::{CpuOptions, MemoryOptions, Places};
 use proxygrad::engine;
 use proxygrad::maximize::{
     Animation, Certificates, Colour, Decay, Diversity, Findings, GateKind, GateRequest, Limits, Objective, Observer,
     OptimizerKind, OptimizerRequest, Outcome, ParameterizationKind, ParameterizationRequest, Point, Preset,
-    Regularizer, Request, Resolved, SearchRequest, Settings, SpectrumKind, Start, Term, Transform, maximize,
+    Regularizer, Request, Resolved, SearchRequest, Settings, SpectrumKind, Start, Term, TooLarge, Transform,
+    maximize_within,
 };
 use proxygrad::network::{ImageSource, Model, Selection, Spectrum, Unit, catalog};
 use proxygrad::text::without_mark;
@@ -55,6 +56,9 @@ pub struct Maximize {
 
     #[command(flatten)]
     cpu: CpuOptions,
+
+    #[command(flatten)]
+    memory: MemoryOptions,
 
     /// Print the result as JSON.
     #[arg(long)]
@@ -240,11 +244,18 @@ impl Maximize {
         let parts = parts(request).map(|part| part.resolve(&model, &limits));
         let parts = parts.collect::<Result<Vec<Resolved>, Invalid>>().map_err(|e| as_flag(&e))?;
         let several = parts.iter().map(|part| part.objectives.len()).sum::<usize>() > 1;
+        let (memory, allowed) = (engine.memory_model(), self.memory.run_bytes());
+        for part in &parts {
+            if let Some(too_large) = part.too_large(&memory, &model, allowed)? {
+                return Err(refused(too_large));
+            }
+        }
         let mut written = Vec::new();
         for part in &parts {
             let mut progress = Progress::new(several, part.settings.steps);
             let tasks = part.tasks_after(written.len() as u64);
-            let outcomes = maximize(engine.as_ref(), &model, &tasks, &part.settings, &mut progress)?;
+            let outcomes =
+                maximize_within(engine.as_ref(), &model, &tasks, &part.settings, allowed, &mut progress)?;
             progress.bar.finish_and_clear();
             for (outcome, objective) in outcomes.into_iter().flatten().zip(&part.objectives) {
                 let file = self.write(&outcome, several.then_some(written.len()))?;
@@ -480,6 +491,21 @@ fn as_flag(invalid: &Invalid) -> Invalid {
         field => format!("--{}", field.replace('_', "-")),
     };
     Invalid { field: flag, ..invalid.clone() }
+}
+
+/// A request that takes too much memory, with the flags that could be less.
+fn refused(TooLarge { needed, allowed, fields }: TooLarge) -> anyhow::Error {
+    let flag = |invalid: &Invalid| match invalid.field.as_str() {
+        "search" => "--arm or --restarts".to_owned(),
+        "animation.frames" => "--frames".to_owned(),
+        _ => as_flag(invalid).field,
+    };
+    let flags: Vec<String> = fields.iter().map(|invalid| format!("{} ({})", flag(invalid), invalid.expected)).collect();
+    anyhow::anyhow!(
+        "this would take up to {needed} bytes of memory, but --max-run-memory allows {allowed}: give a larger bound, or \
+         reduce {}",
+        flags.join(" or ")
+    )
 }
 
 /// `x.png` and 2 make `x-2.png`.

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::Invalid;
-use proxygrad::config::{CpuOptions, Places};
+use proxygrad::config::{CpuOptions, MemoryOptions, Places};
 use proxygrad::engine;
 use proxygrad::network::{Model, catalog};
 use proxygrad::study::{
@@ -34,6 +34,9 @@ pub struct Study {
 
     #[command(flatten)]
     cpu: CpuOptions,
+
+    #[command(flatten)]
+    memory: MemoryOptions,
 
     /// Most stimuli of one batch; scores do not depend on it.
     #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -203,7 +206,8 @@ impl Study {
         }
         let plan = Plan::new(&design).map_err(|invalid| as_flag(&invalid))?;
         let engine = engine::open(&self.device, &self.cpu.settings(&self.places.data_dir))?;
-        let manner = Manner { batch: self.batch as usize, images: (!self.keep_images).then_some(self.images) };
+        let (batch, images) = (self.batch as usize, (!self.keep_images).then_some(self.images));
+        let manner = Manner { batch, images, memory: self.memory.run_bytes() };
         let loaded: Vec<Arc<Model>> = design.models.iter().map(|(model, _)| Arc::clone(model)).collect();
         let mut shown = Shown::new(plan.runs());
         // Found wrong now, not when everything has run.
@@ -211,7 +215,7 @@ impl Study {
         let mut watch = |progress: Progress<'_>| shown.show(&progress);
         perform(folder, &plan, &loaded, engine.as_ref(), &manner, &mut watch)?;
         let summary = self.summary(folder)?;
-        exhibit(folder, &plan, &loaded, engine.as_ref(), &summary, &mut watch)?;
+        exhibit(folder, &plan, &loaded, engine.as_ref(), manner.memory, &summary, &mut watch)?;
         shown.bar.finish_and_clear();
         Ok(summary)
     }

@@ -9,6 +9,7 @@ mod base_path;
 mod environment;
 mod file;
 mod host;
+mod memory;
 mod network;
 mod origin;
 mod quantity;
@@ -24,6 +25,7 @@ pub use base_path::BasePath;
 pub use environment::check_environment;
 pub use file::{ConfigError, with_file};
 pub use host::{Authority, HostPattern};
+pub use memory::{MemoryOptions, RunMemory};
 pub use network::Network;
 pub use origin::Origin;
 
@@ -154,6 +156,22 @@ pub struct Config {
     /// How the CPU computes.
     #[command(flatten)]
     pub cpu: CpuOptions,
+
+    /// How much memory runs may take.
+    #[command(flatten)]
+    pub memory: MemoryOptions,
+
+    /// Most memory that images of clients are decoded in at a time, all requests together: 64MiB to 64GiB. A quarter of it
+    /// is kept for small images, so that these do not wait for large ones. An image that needs more than the rest is
+    /// refused.
+    #[arg(long, env = "PROXYGRAD_MAX_IMAGE_MEMORY", value_name = "BYTES", default_value = "512MiB")]
+    #[arg(value_parser = quantity::bytes(64 << 20, 64 << 30), help_heading = "Memory")]
+    pub max_image_memory: usize,
+
+    /// Time after which a model that nothing asked for leaves memory; the next request reads its files again: 1s to 365d.
+    #[arg(long, env = "PROXYGRAD_MODEL_IDLE_TIME", value_name = "TIME", default_value = "1h")]
+    #[arg(value_parser = quantity::duration(1, 365 * 86_400), help_heading = "Memory")]
+    pub model_idle_time: Duration,
 
     /// Where jobs and models lie.
     #[command(flatten)]

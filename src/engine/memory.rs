@@ -84,8 +84,8 @@ impl MemoryModel {
         Self { kind: Kind::Cpu(memory), known: Arc::default() }
     }
 
-    /// The reference engine's, for values of so many bytes.
-    pub(super) fn tensors(value: usize) -> Self {
+    /// Plans that keep the output of every layer as a tensor with values of so many bytes, as the reference engine's do.
+    pub fn tensors(value: usize) -> Self {
         Self { kind: Kind::Tensors(value), known: Arc::default() }
     }
 

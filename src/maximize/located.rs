@@ -1,6 +1,6 @@
 //! The objectives of a request for a model: units that exist there, classes by their index, images by their digest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -10,7 +10,11 @@ use super::picture::{Picture, Pictures};
 use super::request::Request;
 use super::start::Start;
 use crate::Invalid;
+use crate::image_file::{Head, MOST_PIXELS};
 use crate::network::{ImageSource, Model, NodeId, Shape};
+
+/// Most pixels of all image files of a request: unpacking takes time.
+const MOST_PIXELS_TOGETHER: u64 = 2 * MOST_PIXELS;
 
 /// Images of a request, each read once.
 pub(super) struct Gallery {
@@ -116,11 +120,49 @@ impl Request {
         }
     }
 
-    /// Whether the request brings images.
-    pub fn has_images(&self) -> bool {
-        let objectives = self.objective.iter().chain(self.objectives.iter().flatten());
-        let mut terms = objectives.flat_map(|objective| &objective.terms);
-        matches!(self.start, Some(Start::Image { .. })) || terms.any(|term| term.unit.image().is_some())
+    /// Memory that it takes, at most, to unpack the images that the request brings, one after the other, in bytes; nothing
+    /// where it brings none. Only the heads of the files are read.
+    ///
+    /// # Errors
+    /// When a file is no image, or images are too large, each or all together: names the field of the first.
+    pub fn image_memory(&self, model: &Model) -> Result<Option<u64>, Invalid> {
+        let own = model.network.input_shape();
+        let size = self.size.unwrap_or([own[1], own[2]]);
+        let (mut seen, mut pixels, mut memory) = (HashSet::new(), 0u64, None);
+        for (field, source) in self.images() {
+            let ImageSource::File(file) = source else { continue };
+            if !seen.insert(&**file) {
+                continue;
+            }
+            let head = Head::read(file).map_err(|error| error.within(&field))?;
+            pixels += head.pixels();
+            if pixels > MOST_PIXELS_TOGETHER {
+                let found = format!("{}x{} pixels", head.width, head.height);
+                let expected =
+                    format!("at most {MOST_PIXELS_TOGETHER} pixels in all images of a request: here it is {pixels}");
+                return Err(Invalid::new(field, found, expected));
+            }
+            memory = memory.max(Some(head.memory(size)));
+        }
+        Ok(memory)
+    }
+
+    /// The images that the request brings, with the fields that hold them.
+    fn images(&self) -> impl Iterator<Item = (String, &ImageSource)> {
+        let objectives = self.objective.iter().chain(self.objectives.iter().flatten()).enumerate();
+        let terms = objectives.flat_map(|(i, objective)| {
+            let several = objective.terms.len() > 1;
+            objective.terms.iter().enumerate().map(move |(j, term)| (i, several.then_some(j), term))
+        });
+        let of_objectives = terms.filter_map(|(i, j, term)| {
+            let (kind, image) = term.unit.image()?;
+            Some((format!("{}.{kind}.image", self.field_of_term(i, j)), image))
+        });
+        let of_start = match &self.start {
+            Some(Start::Image { image, .. }) => Some(("start.image".to_owned(), image)),
+            _ => None,
+        };
+        of_objectives.chain(of_start)
     }
 
     /// Lays image files in the places where the request names them as `part:NAME`.

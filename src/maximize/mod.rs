@@ -16,10 +16,12 @@ mod host;
 mod leash;
 mod levels;
 mod located;
+mod memory;
 mod objective;
 mod optimizer;
 mod outcome;
 mod parameterization;
+mod parts;
 mod passes;
 mod picture;
 mod pixels;
@@ -41,12 +43,14 @@ pub use diversity::Diversity;
 pub(crate) use document::string_or_object;
 pub use gate_schedule::{GateKind, GateRequest, GateSchedule};
 pub use halving::{Halving, SearchRequest};
+pub use memory::{RunMemory, found_bytes};
 pub use objective::{Objective, ObjectiveDocument, Term};
 pub use optimizer::{Decay, Optimizer, OptimizerKind, OptimizerRequest};
 pub use outcome::{ArmFindings, Findings, Observer, Outcome, Point, Unobserved, Warning};
 pub use parameterization::{
     Colour, Parameterization, ParameterizationKind, ParameterizationRequest, SpectrumError, SpectrumKind,
 };
+pub use parts::{TooLarge, maximize_within, parts};
 pub use picture::{Picture, Pictures};
 pub use preset::{Filled, Preset};
 pub use regularizer::Regularizer;

@@ -59,6 +59,38 @@ fn channels(tasks: &[Task], layer: &str) -> Option<BTreeSet<usize>> {
     units.filter(|unit| unit.layer == layer).map(|unit| channel(&unit.selection)).collect()
 }
 
+/// What of a network some tasks and their settings look at.
+pub(super) struct Aimed<'a> {
+    /// Names of the target layers.
+    layers: Vec<&'a str>,
+    /// The same layers.
+    pub(super) ids: Vec<NodeId>,
+    /// Those of them that objectives look at.
+    objectives: Vec<NodeId>,
+    pub(super) targets: Vec<Target>,
+    penalty: Option<Penalty>,
+}
+
+impl<'a> Aimed<'a> {
+    pub(super) fn new(model: &Model, tasks: &'a [Task], settings: &'a Settings) -> Result<Self, MaximizeError> {
+        let terms = tasks.iter().flat_map(|task| &task.objective.terms);
+        let mut layers_by_name = layers(model, terms.map(|term| &term.unit.layer))?;
+        let objectives: Vec<NodeId> = layers_by_name.values().copied().collect();
+        layers_by_name.extend(layers(model, settings.diversity.iter().map(|diversity| &diversity.layer))?);
+        let (layers, ids): (Vec<&str>, Vec<NodeId>) = layers_by_name.into_iter().unzip();
+        let penalty = settings.diversity.as_ref().and_then(|diversity| {
+            let target = layers.iter().position(|&name| name == diversity.layer)?;
+            Some(Penalty { target, weight: f64::from(diversity.weight) })
+        });
+        let target = |(t, (&layer, &name)): (usize, (&NodeId, &&str))| {
+            let is_compared = penalty.as_ref().is_some_and(|penalty| penalty.target == t);
+            Target { layer, channels: if is_compared { None } else { channels(tasks, name) } }
+        };
+        let targets = ids.iter().zip(&layers).enumerate().map(target).collect();
+        Ok(Self { layers, ids, objectives, targets, penalty })
+    }
+}
+
 impl<'a> Passes<'a> {
     pub(super) fn new(
         engine: &'a dyn Engine,
@@ -67,15 +99,7 @@ impl<'a> Passes<'a> {
         settings: &'a Settings,
     ) -> Result<Self, MaximizeError> {
         let network = &model.network;
-        let terms = tasks.iter().flat_map(|task| &task.objective.terms);
-        let mut layers_by_name = layers(model, terms.map(|term| &term.unit.layer))?;
-        let aimed_at: Vec<NodeId> = layers_by_name.values().copied().collect();
-        layers_by_name.extend(layers(model, settings.diversity.iter().map(|diversity| &diversity.layer))?);
-        let (layers, ids): (Vec<&str>, Vec<NodeId>) = layers_by_name.into_iter().unzip();
-        let penalty = settings.diversity.as_ref().and_then(|diversity| {
-            let target = layers.iter().position(|&name| name == diversity.layer)?;
-            Some(Penalty { target, weight: f64::from(diversity.weight) })
-        });
+        let Aimed { layers, ids, objectives, targets, penalty } = Aimed::new(model, tasks, settings)?;
         let below = network.below(&ids);
         let [height, width] = settings.size;
         let image = [network.input_shape()[0], height, width];
@@ -83,11 +107,6 @@ impl<'a> Passes<'a> {
         let pixels = Pixels::new(&model.preprocessing, engine.device(), engine.dtype())?;
         let relative = settings.gates().any(|gate| gate.relative == Some(true));
         let scales = relative.then(|| scales(engine, model, &ids, image, &pixels)).transpose()?;
-        let target = |(t, (&layer, &name)): (usize, (&NodeId, &&str))| {
-            let is_compared = penalty.as_ref().is_some_and(|penalty| penalty.target == t);
-            Target { layer, channels: if is_compared { None } else { channels(tasks, name) } }
-        };
-        let targets: Vec<Target> = ids.iter().zip(&layers).enumerate().map(target).collect();
         let plan = engine.plan(network, &targets, &input)?;
         let shapes = network.shapes_at(&input, &below).map_err(EngineError::Mismatch)?;
         Ok(Self {
@@ -101,7 +120,7 @@ impl<'a> Passes<'a> {
             targets: ids.iter().map(|id| shapes[id].clone()).collect(),
             image,
             penalty,
-            is_softmax: aimed_at.iter().any(|&id| network.is_softmax(id)),
+            is_softmax: objectives.iter().any(|&id| network.is_softmax(id)),
         })
     }
 

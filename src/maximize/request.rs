@@ -243,6 +243,8 @@ impl Request {
         if seed > LARGEST_SEED {
             return Err(Invalid::new("seed", seed, format!("a whole number from 0 to {LARGEST_SEED}")));
         }
+        // All heads before any image is unpacked.
+        self.image_memory(model)?;
         let mut gallery = Gallery::new([input[0], input[1], input[2]]);
         self.locate(model, &mut objectives, &input, &mut gallery)?;
         if let Start::Image { image, .. } = &mut start {

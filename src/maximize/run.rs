@@ -39,6 +39,14 @@ pub enum MaximizeError {
     /// The model's input has neither one (grey) nor three (RGB) channels, so that there is no image to show.
     #[error("images have 1 or 3 channels, but the model's input has {0}")]
     Channels(usize),
+    /// Not even one stimulus, or one group of stimuli that are kept unlike each other, can be made with so much memory.
+    #[error("a run takes up to {needed} bytes of memory, but no more than {allowed} are allowed")]
+    Memory {
+        /// Bytes that it takes, at most.
+        needed: u64,
+        /// Bytes that it may take.
+        allowed: u64,
+    },
     /// The network could not be run.
     #[error(transparent)]
     Engine(#[from] EngineError),

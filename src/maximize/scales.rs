@@ -30,14 +30,7 @@ pub(super) fn scales(
     pixels: &Pixels,
 ) -> Result<BTreeMap<NodeId, f32>, MaximizeError> {
     let network = &model.network;
-    let activations = network.below(targets).into_iter().filter_map(|id| {
-        let node = network.node(id);
-        matches!(node.op, Op::Activation(_)).then(|| (id, node.inputs.first().copied()))
-    });
-    let activations: Vec<(NodeId, NodeId)> = activations.filter_map(|(id, input)| Some((id, input?))).collect();
-    let sources: BTreeSet<NodeId> =
-        activations.iter().map(|(_, input)| *input).filter(|&input| input != Network::INPUT).collect();
-    let sources: Vec<NodeId> = sources.into_iter().collect();
+    let (activations, sources) = sources(network, targets);
     let mut squares: BTreeMap<NodeId, (f64, usize)> = BTreeMap::new();
     let mut plan = match sources.is_empty() {
         true => None,
@@ -58,6 +51,18 @@ pub(super) fn scales(
         Some((id, (sum / (*count).max(1) as f64).sqrt() as f32))
     };
     Ok(activations.into_iter().filter_map(scale).collect())
+}
+
+/// The activations below `targets`, each with the node that it reads, and all of these nodes but the input.
+pub(super) fn sources(network: &Network, targets: &[NodeId]) -> (Vec<(NodeId, NodeId)>, Vec<NodeId>) {
+    let activations = network.below(targets).into_iter().filter_map(|id| {
+        let node = network.node(id);
+        matches!(node.op, Op::Activation(_)).then(|| (id, node.inputs.first().copied()))
+    });
+    let activations: Vec<(NodeId, NodeId)> = activations.filter_map(|(id, input)| Some((id, input?))).collect();
+    let sources: BTreeSet<NodeId> =
+        activations.iter().map(|(_, input)| *input).filter(|&input| input != Network::INPUT).collect();
+    (activations, sources.into_iter().collect())
 }
 
 /// Pixels `[1,C,H,W]` in [0, 1].

@@ -5,6 +5,7 @@
 
 mod error;
 mod folder;
+mod memory;
 mod perform;
 mod plan;
 mod report;

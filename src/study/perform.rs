@@ -13,7 +13,7 @@ use super::toy;
 use super::variant::Variant;
 use crate::Invalid;
 use crate::engine::Engine;
-use crate::maximize::{Objective, Observer, Outcome, Point, Task, maximize};
+use crate::maximize::{Objective, Observer, Outcome, Point, Task, maximize, parts};
 use crate::network::Model;
 
 /// How a study is run; none of this changes its scores.
@@ -23,6 +23,8 @@ pub struct Manner {
     pub batch: usize,
     /// Units of each layer, from the first one drawn, whose images of the first start are kept; `None` keeps all images.
     pub images: Option<usize>,
+    /// Most bytes of memory that a run may take: batches are made no larger than fit.
+    pub memory: u64,
 }
 
 /// How far a study is.
@@ -134,7 +136,7 @@ impl Performance {
     ) -> Result<Turn, StudyError> {
         let Self { open, plan, manner, done, next, .. } = self;
         if let Some(toys) = &plan.toys
-            && !toy::perform(&open.folder, toys, &plan.base, plan.seed, engine, watch)?
+            && !toy::perform(&open.folder, toys, plan, engine, manner, watch)?
         {
             return Ok(Turn::Stopped);
         }
@@ -177,7 +179,7 @@ impl Performance {
         let settings = settings.ok_or_else(|| Invalid::new("settings", &what, "an entry for every arm"))?;
         let (done, total) = (self.runs(), self.plan.runs());
         let mut watcher = Watcher { done, total, ..Watcher::new(watch, &what) };
-        let made = make(model, settings, &[(&run.key.unit, run.seed)], engine, &mut watcher)?;
+        let made = make(model, settings, &[(&run.key.unit, run.seed)], engine, self.manner.memory, &mut watcher)?;
         let Some((outcome, _)) = made.as_ref().and_then(|made| made.first()) else { return Ok(Turn::Stopped) };
         if (outcome.findings.score - run.score).abs() > 1e-3 * run.score.abs() {
             tracing::warn!(run = what, now = outcome.findings.score, then = run.score, "the report lacks an image");
@@ -260,7 +262,7 @@ fn run(
     let mut watcher =
         Watcher { watch, done, total, running: wanted.len(), share: 0.0, steps: 1, what: &what, on: true };
     let started = Instant::now();
-    let Some(made) = make(model, settings, &wanted, engine, &mut watcher)? else { return Ok(None) };
+    let Some(made) = make(model, settings, &wanted, engine, manner.memory, &mut watcher)? else { return Ok(None) };
     let seconds = started.elapsed().as_secs_f32() / units.len() as f32;
     let mut rows = Vec::with_capacity(units.len());
     for ((&unit, (_, seed)), (outcome, steps)) in units.iter().zip(wanted).zip(made) {
@@ -275,12 +277,13 @@ fn run(
 
 /// Makes stimuli for units with these seeds, and tells the steps of each run; `None` when it was stopped.
 ///
-/// Each is what the same request for that unit alone would give.
+/// Each is what the same request for that unit alone would give; they run in as few batches as fit into `memory` bytes.
 pub(super) fn make(
     model: &Model,
     settings: &PlannedSettings,
     units: &[(&str, u64)],
     engine: &dyn Engine,
+    memory: u64,
     watcher: &mut Watcher<'_, '_>,
 ) -> Result<Option<Vec<(Outcome, u32)>>, StudyError> {
     let objectives = units.iter().map(|(unit, _)| unit.parse()).collect::<Result<Vec<Objective>, Invalid>>()?;
@@ -289,15 +292,24 @@ pub(super) fn make(
     // Each as if it were the only one of its request.
     let alone = |(group, (task, &(_, seed)))| Task { seed, stream: 0, group, ..task };
     let tasks: Vec<Task> = (0..).zip(resolved.tasks().into_iter().zip(units)).map(alone).collect();
-    watcher.steps = resolved.settings.steps;
-    let outcomes = maximize(engine, model, &tasks, &resolved.settings, watcher);
-    let outcomes = outcomes.map_err(|source| StudyError::Run { what: watcher.what.to_owned(), source })?;
-    let outcomes: Option<Vec<Outcome>> = outcomes.into_iter().collect();
-    Ok(outcomes.map(|outcomes| outcomes.into_iter().map(|outcome| (outcome, resolved.settings.steps)).collect()))
+    let (settings, what) = (&resolved.settings, watcher.what);
+    let failed = |source| StudyError::Run { what: what.to_owned(), source };
+    watcher.steps = settings.steps;
+    let mut made = Vec::with_capacity(tasks.len());
+    for part in parts(&engine.memory_model(), model, &tasks, settings, memory).map_err(failed)? {
+        (watcher.running, watcher.share) = (part.len(), 0.0);
+        let outcomes = maximize(engine, model, &tasks[part], settings, watcher).map_err(failed)?;
+        watcher.done += outcomes.len();
+        for outcome in outcomes {
+            let Some(outcome) = outcome else { return Ok(None) };
+            made.push((outcome, settings.steps));
+        }
+    }
+    Ok(Some(made))
 }
 
 /// Makes again, from its first start, every unit that the report shows and whose images are not there; a seed gives the same
-/// image twice. Gives whether it came to its end.
+/// image twice. Gives whether it came to its end. Each runs within `memory` bytes.
 ///
 /// # Errors
 /// When a run fails.
@@ -306,10 +318,11 @@ pub fn exhibit(
     plan: &Plan,
     models: &[Arc<Model>],
     engine: &dyn Engine,
+    memory: u64,
     summary: &Summary,
     watch: &mut Watch<'_>,
 ) -> Result<bool, StudyError> {
-    let manner = Manner { batch: 1, images: None };
+    let manner = Manner { batch: 1, images: None, memory };
     let mut performance = Performance::open(folder, plan.clone(), manner)?;
     loop {
         match performance.exhibit(models, engine, summary, watch)? {

@@ -385,7 +385,7 @@ fn planned_settings(
 }
 
 /// The error of a request, named where its field was given: by the arm, the method, the base or the design itself.
-fn origin(design: &Design, method: usize, arm: usize, error: Invalid) -> Invalid {
+pub(super) fn origin(design: &Design, method: usize, arm: usize, error: Invalid) -> Invalid {
     let field = error.field.split(['.', '[']).next().unwrap_or_default();
     if design.arms[arm].request.contains_key(field) {
         error.within(&format!("arms[{arm}].request"))

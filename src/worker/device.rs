@@ -68,6 +68,7 @@ impl Device {
         let mut arrivals = self.store.arrivals();
         let mut wait = FIRST_WAIT;
         let mut study: Option<Box<Ongoing>> = None;
+        let mut worked = false;
         while !self.cancel.is_cancelled() {
             // Marked before the look at the queue: what comes after the look is a change.
             arrivals.mark_unchanged();
@@ -84,6 +85,7 @@ impl Device {
                 }
             };
             wait = FIRST_WAIT;
+            worked |= !matches!(next, Next::Nothing);
             match next {
                 Next::Jobs(claims, None) => self.run(claims).await,
                 Next::Jobs(claims, Some(ongoing)) => study = self.run_before(claims, ongoing).await,
@@ -93,7 +95,7 @@ impl Device {
                     tokio::select! {
                         () = self.cancel.cancelled() => {}
                         _ = arrivals.changed() => {}
-                        () = tokio::time::sleep(POLL) => {}
+                        () = tokio::time::sleep(POLL) => self.lane.tidy(std::mem::take(&mut worked)).await,
                     }
                 }
             }
@@ -204,6 +206,7 @@ impl Device {
             load: Arc::clone(&self.sources.model),
             max_batch: self.config.max_batch,
             time_limit: self.config.job_time_limit,
+            run_memory: self.config.run_memory,
             stop: self.stop.clone(),
         }
     }

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::sources::OpenEngine;
 use crate::engine::{Engine, EngineError};
+use crate::free_memory;
 use crate::maximize::{MaximizeError, Outcome};
 use crate::study::StudyError;
 
@@ -70,6 +71,19 @@ impl Lane {
     /// Whether the engine is open, or could be opened again.
     pub(super) async fn works(&self) -> bool {
         matches!(self.open().await, Ok(Ok(())))
+    }
+
+    /// Drops what the engine keeps of models that have left memory. With `trim`, or if there was any, free memory goes
+    /// back to the system.
+    pub(super) async fn tidy(&self, trim: bool) {
+        let tidy = move |engine: &dyn Engine| {
+            if engine.release_unused() || trim {
+                free_memory::give_back();
+            }
+            Ok(())
+        };
+        // An engine that fails here fails again where it matters.
+        let _ = self.run(tidy).await;
     }
 
     /// Runs something on the engine. What panics there is dropped, and the engine with it.

@@ -26,12 +26,15 @@ pub struct PoolConfig {
     pub max_batch: usize,
     /// Longest time a job may run, from its claim on, and a batch of a study.
     pub job_time_limit: Duration,
+    /// Most bytes of memory that a run may take: batches are made no larger than fit.
+    pub run_memory: u64,
 }
 
 impl Default for PoolConfig {
-    /// The CPU, batches of 16, an hour.
+    /// The CPU, batches of 16, an hour, as much memory as it takes.
     fn default() -> Self {
-        Self { devices: vec!["cpu".into()], max_batch: 16, job_time_limit: Duration::from_secs(3600) }
+        let job_time_limit = Duration::from_secs(3600);
+        Self { devices: vec!["cpu".into()], max_batch: 16, job_time_limit, run_memory: u64::MAX }
     }
 }
 

@@ -17,7 +17,7 @@ use super::sources::LoadModel;
 use super::verdict::Verdict;
 use crate::engine::Engine;
 use crate::jobs::{Claim, JobProblem, ProblemCode, Store};
-use crate::maximize::{MaximizeError, Objective, Outcome, Pictures, Task, maximize};
+use crate::maximize::{MaximizeError, Objective, Outcome, Pictures, Task, found_bytes, maximize_within};
 use crate::network::Model;
 use crate::study::StudyError;
 
@@ -32,6 +32,8 @@ pub(super) struct Bench {
     pub(super) load: LoadModel,
     pub(super) max_batch: usize,
     pub(super) time_limit: Duration,
+    /// Most bytes of memory that a run may take.
+    pub(super) run_memory: u64,
     /// Ends runs within one step and requeues their jobs.
     pub(super) stop: CancellationToken,
 }
@@ -159,7 +161,12 @@ impl Run<'_> {
         let (model, tasks) = (Arc::clone(model), batch.iter().map(task).collect::<Vec<Task>>());
         let settings = self.jobs[first.job].job.claim.job.settings.clone();
         let mut watch = Watch::new(self.bench.store.clone(), watched);
-        let run = move |engine: &dyn Engine| Ok(maximize(engine, &model, &tasks, &settings, &mut watch)?);
+        // What the other batches of these jobs found, or will find, is in memory until their jobs end.
+        let all: usize = self.jobs.iter().map(|running| running.outcomes.len()).sum();
+        let others = found_bytes(&settings, model.network.input_shape()[0], all.saturating_sub(batch.len()));
+        let allowed = self.bench.run_memory.saturating_sub(others);
+        let run =
+            move |engine: &dyn Engine| Ok(maximize_within(engine, &model, &tasks, &settings, allowed, &mut watch)?);
         let mut result = self.bench.lane.run(run);
         let mut tick = tokio::time::interval(TICK);
         loop {
@@ -291,6 +298,7 @@ pub(super) fn problem(error: &BatchError) -> JobProblem {
     };
     match error {
         MaximizeError::Layer(_) | MaximizeError::Channels(_) => JobProblem::new(ProblemCode::Model, error.to_string()),
+        MaximizeError::Memory { .. } => JobProblem::new(ProblemCode::Engine, error.to_string()),
         // Below its first line the tensor library may tell a backtrace.
         MaximizeError::Engine(error) => {
             let text = error.to_string();

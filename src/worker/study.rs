@@ -113,7 +113,8 @@ impl Bench {
             return Err(End::Failed(JobProblem::new(ProblemCode::Engine, why)));
         }
         let (folder, plan) = (self.store.study_folder(claim.study.id), claim.plan.clone());
-        let manner = Manner { batch: self.max_batch, images: Some(claim.study.images) };
+        let (batch, images) = (self.max_batch, Some(claim.study.images));
+        let manner = Manner { batch, images, memory: self.run_memory };
         self.aside(claim, move || Performance::open(&folder, plan, manner)).await
     }
 

@@ -51,6 +51,14 @@ impl Process {
         Self { child, base }
     }
 
+    /// Most memory that it had in use so far, in bytes.
+    #[cfg(target_os = "linux")]
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// `kill -9`, or what the system has for it.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

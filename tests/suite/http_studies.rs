@@ -65,7 +65,17 @@ fn sent(table: &[u8]) -> Vec<Row> {
 fn performed(plan: &Plan, folder: &Path) -> Vec<Row> {
     let folder = Folder::new(folder);
     let engine = Cpu::new(&CpuSettings::default()).unwrap();
-    assert!(perform(&folder, plan, &[model()], &engine, &Manner { batch: 3, images: Some(0) }, &mut |_| true).unwrap());
+    assert!(
+        perform(
+            &folder,
+            plan,
+            &[model()],
+            &engine,
+            &Manner { batch: 3, images: Some(0), memory: u64::MAX },
+            &mut |_| true
+        )
+        .unwrap()
+    );
     timeless(&folder)
 }
 

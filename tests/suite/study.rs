@@ -41,7 +41,7 @@ fn design(model: &Arc<Model>, arms: &[&str]) -> Design {
 }
 
 const ARMS: [&str; 4] = ["plain", "slope:0.1", "true-proxy", "soft"];
-const MANNER: Manner = Manner { batch: 2, images: Some(1) };
+const MANNER: Manner = Manner { batch: 2, images: Some(1), memory: u64::MAX };
 
 fn run(folder: &Folder, plan: &Plan, model: &Arc<Model>) -> bool {
     perform(folder, plan, &[Arc::clone(model)], &engine(), &MANNER, &mut |_| true).unwrap()
@@ -239,7 +239,7 @@ fn the_report_is_one_page_with_all_arms_and_the_failures() {
     assert!(run(&folder, &plan, &model));
     let view = View { focus: "true-proxy".into(), rivals: vec!["soft".into()], ..View::of(&plan.arms) };
     let found = summary(&folder, Some(&view)).unwrap();
-    assert!(exhibit(&folder, &plan, &[Arc::clone(&model)], &engine(), &found, &mut |_| true).unwrap());
+    assert!(exhibit(&folder, &plan, &[Arc::clone(&model)], &engine(), MANNER.memory, &found, &mut |_| true).unwrap());
     report(&folder, &found).unwrap();
     let page = std::fs::read_to_string(folder.file("report.html")).unwrap();
     well_formed(&page);

@@ -16,7 +16,12 @@ use tokio_util::sync::CancellationToken;
 use crate::job_fixture::{Script, config, ended, eventually, job, model, next, open, small, state, submit};
 
 fn pool_config() -> PoolConfig {
-    PoolConfig { devices: vec!["test".into()], max_batch: 8, job_time_limit: Duration::from_secs(600) }
+    PoolConfig {
+        devices: vec!["test".into()],
+        max_batch: 8,
+        job_time_limit: Duration::from_secs(600),
+        ..PoolConfig::default()
+    }
 }
 
 /// The tiny model on engines that follow the script.

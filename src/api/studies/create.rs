@@ -18,7 +18,7 @@ use crate::jobs::NewStudy;
 use crate::study::{ModelChoice, Plan, StudyRequest};
 
 declare_problems!(Refused: InvalidParameter, MalformedJson, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
-                  InvalidRequest, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable);
+                  InvalidRequest, TooMuchMemory, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable);
 
 /// Ask for a study
 ///
@@ -105,7 +105,18 @@ async fn plan(api: &Api, request: &StudyRequest, client: Client) -> Answer<Plan>
         design.models.push((model.map_err(LoadError::in_body)?, choice.layers().to_vec()));
     }
     let bounds = api.config().bounds();
-    api.at_leisure(move || Plan::within(&design, &bounds)).await
+    let invalid = |error| Problem::invalid(Kind::InvalidRequest, error);
+    let images = design.has_images();
+    api.plan(images, move |bound| {
+        let plan = Plan::within(&design, &bounds).map_err(invalid)?;
+        for memory in bound.models.iter() {
+            if let Some(too_large) = plan.too_large(&design, memory, bound.allowed).map_err(invalid)? {
+                return Err(Problem::too_large(Kind::TooMuchMemory, too_large.to_string(), too_large.fields));
+            }
+        }
+        Ok(plan)
+    })
+    .await
 }
 
 /// Where the request names the id of a model.

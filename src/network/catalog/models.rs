@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::add::{self, AddOptions, Assumption};
 use super::builtin::CatalogEntry;
@@ -77,7 +78,7 @@ pub struct Models {
 }
 
 /// What is known about one model.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
     /// Held while the model is pulled or loaded, so that this happens once.
     busy: Mutex<()>,
@@ -85,6 +86,19 @@ struct Slot {
     calibration: Mutex<calibrations::Stamp>,
     /// How loading its files ended.
     outcome: Mutex<Option<(Stamp, Outcome)>>,
+    /// When somebody asked for the model last.
+    used: Mutex<Instant>,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            busy: Mutex::default(),
+            calibration: Mutex::default(),
+            outcome: Mutex::default(),
+            used: Instant::now().into(),
+        }
+    }
 }
 
 /// A model, or what is wrong with its files.
@@ -143,6 +157,7 @@ impl Models {
             found = self.find(id).ok_or_else(|| self.unknown(id))?;
         }
         let broken = |why: String| ModelError::Broken { id: id.into(), why };
+        *lock(&slot.used) = Instant::now();
         let stamp = found.stamp();
         let folder = self.shelf.calibration(id);
         let calibrated = calibrations::stamp(folder.as_deref());
@@ -259,6 +274,34 @@ impl Models {
                 *lock(&slot.outcome) = None;
             }
         }
+    }
+
+    /// Forgets models that were loaded but are no longer here, whose files have changed, or that nobody uses and nobody
+    /// asked for during `idle`. Who holds one keeps it. Gives how many were forgotten.
+    pub fn release_unused(&self, idle: Duration) -> usize {
+        let slots: Vec<(String, Arc<Slot>)> =
+            lock(&self.slots).iter().map(|(id, slot)| (id.clone(), Arc::clone(slot))).collect();
+        slots.into_iter().filter(|(id, slot)| self.release(id, slot, idle)).count()
+    }
+
+    fn release(&self, id: &str, slot: &Slot, idle: Duration) -> bool {
+        // Somebody loads it right now.
+        let Ok(_busy) = slot.busy.try_lock() else { return false };
+        let found = self.find(id).filter(|found| !matches!(found.place, Place::Index(_)));
+        let mut outcome = lock(&slot.outcome);
+        let Some((stamp, loaded)) = &*outcome else { return false };
+        let stays = found.is_some_and(|found| *stamp == found.stamp());
+        let in_use = loaded.as_ref().is_ok_and(|model| Arc::strong_count(model) > 1);
+        if stays && (in_use || lock(&slot.used).elapsed() < idle) {
+            return false;
+        }
+        let held = loaded.is_ok();
+        // What is wrong with files that are still there is worth remembering: it was found by reading them.
+        if stays && !held {
+            return false;
+        }
+        *outcome = None;
+        held
     }
 
     /// Everything there is, in the order of precedence; an id may occur more than once.

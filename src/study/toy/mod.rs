@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::StudyError;
 use super::folder::Folder;
-use super::perform::{Progress, Watch, Watcher, make};
-use super::plan::{Bounds, PlannedSettings, planned_request};
+use super::perform::{Manner, Progress, Watch, Watcher, make};
+use super::plan::{Bounds, Plan, PlannedSettings, planned_request};
 use super::table;
 use super::variant::{Fields, Variant, laid_over};
 use crate::Invalid;
@@ -104,11 +104,12 @@ fn settings(toys: &Toys, base: &Fields, arm: &Variant, kind: Kind, toy: &Toy) ->
 pub(super) fn perform(
     folder: &Folder,
     toys: &Toys,
-    base: &Fields,
-    seed: u64,
+    plan: &Plan,
     engine: &dyn Engine,
+    manner: &Manner,
     watch: &mut Watch<'_>,
 ) -> Result<bool, StudyError> {
+    let (base, seed) = (&plan.base, plan.seed);
     if rows(folder)?.is_some() {
         return Ok(true);
     }
@@ -130,7 +131,7 @@ pub(super) fn perform(
                     (0..toys.starts).map(|start| (&*unit, seed + u64::from(start))).collect();
                 for (batch, starts) in starts.chunks(64).enumerate() {
                     let mut watcher = Watcher::new(watch, &what);
-                    let Some(made) = make(&toy.model, &settings, starts, engine, &mut watcher)? else {
+                    let Some(made) = make(&toy.model, &settings, starts, engine, manner.memory, &mut watcher)? else {
                         return Ok(false);
                     };
                     for (start, (outcome, _)) in made.iter().enumerate() {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proxygrad::network::catalog::{ModelError, ModelState, Models, ModelsConfig};
 
@@ -150,4 +151,46 @@ fn a_folder_that_does_not_exist_is_an_error_at_the_start() {
     assert!(error.contains(&missing.display().to_string()), "{error}");
     // The data directory appears when it is needed.
     assert!(!Models::new(ModelsConfig::new(&missing)).unwrap().list().is_empty());
+}
+
+#[test]
+fn models_leave_memory_when_they_are_gone_or_nobody_asks_for_them() {
+    let (hour, data) = (Duration::from_secs(3600), tempfile::tempdir().unwrap());
+    let models = registry(data.path(), &[]);
+    let folder = data.path().join("models/mine");
+    write_model(&folder, MANIFEST, &squeezenet(0.5));
+    let held = models.load("mine").unwrap();
+    let loaded = Arc::downgrade(&held);
+    assert_eq!(models.release_unused(Duration::ZERO), 0, "somebody uses it");
+    assert!(Arc::ptr_eq(&held, &models.load("mine").unwrap()), "there is no second copy beside it");
+    drop(held);
+    assert_eq!(models.release_unused(hour), 0, "somebody asked for it a moment ago");
+    assert!(loaded.upgrade().is_some());
+    assert_eq!(models.release_unused(Duration::ZERO), 1);
+    assert!(loaded.upgrade().is_none());
+    assert_eq!(models.release_unused(Duration::ZERO), 0);
+
+    // Removed behind its back, while somebody still runs it.
+    let held = models.load("mine").unwrap();
+    let loaded = Arc::downgrade(&held);
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(models.release_unused(hour), 1);
+    assert_eq!(held.classes, ["cat", "dog"]);
+    drop(held);
+    assert!(loaded.upgrade().is_none());
+    assert!(models.load("mine").is_err());
+
+    // Files that changed: the old model is of no use.
+    write_model(&folder, MANIFEST, &squeezenet(0.5));
+    let loaded = Arc::downgrade(&models.load("mine").unwrap());
+    write_model(&folder, &MANIFEST.replace("dog", "horse"), &squeezenet(0.5));
+    assert_eq!(models.release_unused(hour), 1);
+    assert!(loaded.upgrade().is_none());
+    assert_eq!(models.load("mine").unwrap().classes[1], "horse");
+
+    // What is wrong with files that are still there stays known.
+    std::fs::write(folder.join("weights.safetensors"), b"broken, and of another size").unwrap();
+    assert!(models.load("mine").is_err());
+    assert_eq!(models.release_unused(Duration::ZERO), 0);
+    assert_eq!(states(&models), [("mine".into(), ModelState::Broken)]);
 }
