@@ -213,7 +213,8 @@ impl Api {
     /// What the request means for its model. Refuses what would take more memory than is allowed.
     async fn resolve(&self, request: Request, model: Arc<Model>) -> Result<Resolved, Problem> {
         let invalid = |error| Problem::invalid(Kind::InvalidRequest, error);
-        let memory = request.image_memory(&model).map_err(invalid)?;
+        // What is wrong with images is told below, after what is wrong before them; none is unpacked then.
+        let memory = request.image_memory(&model).unwrap_or_default();
         let _room = match memory {
             Some(bytes) => Some(self.0.decoding.room(bytes).await?),
             None => None,

@@ -23,16 +23,16 @@ fn fields(problem: &Value) -> Vec<&str> {
     problem["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect()
 }
 
-/// 64 stimuli of a megapixel each, which nothing may cut into parts.
-fn group(copies: usize) -> Value {
-    json!({"model": "fashion-resnet8", "objective": "layer3/Relu:1", "steps": 4, "size": [1024, 1024],
+/// Stimuli which nothing may cut into parts.
+fn group(copies: usize, side: usize) -> Value {
+    json!({"model": "fashion-resnet8", "objective": "layer3/Relu:1", "steps": 4, "size": [side, side],
            "diversity": {"layer": "layer1/Relu", "copies": copies}})
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_does_not_fit_is_refused_with_its_numbers() {
     let server = Server::start().await;
-    let (status, problem) = problem(&server.post("/v1/jobs", &group(64)).await);
+    let (status, problem) = problem(&server.post("/v1/jobs", &group(64, 512)).await);
     assert_eq!((status, problem["type"].as_str()), (422, Some("/problems/too-much-memory")), "{problem}");
     assert_eq!(fields(&problem), ["diversity.copies", "size"], "{problem}");
     let detail = problem["detail"].as_str().unwrap();
@@ -162,10 +162,10 @@ async fn no_accepted_request_takes_more_than_is_allowed() {
     let server = Server::at(process.base.clone());
     let before = process.peak_memory();
     // As many as just fit.
-    let refused = server.post("/v1/jobs", &group(64)).await.json();
+    let refused = server.post("/v1/jobs", &group(64, 512)).await.json();
     let expected = refused["errors"][0]["expected"].as_str().unwrap();
     let most: usize = expected.split_whitespace().nth(2).unwrap().parse().unwrap();
-    let job = server.submit(group(most)).await;
+    let job = server.submit(group(most, 512)).await;
     server.state(job["id"].as_str().unwrap(), "succeeded").await;
     let taken = process.peak_memory() - before;
     assert!(taken <= bound, "{most} copies took {taken} bytes");
@@ -175,15 +175,25 @@ async fn no_accepted_request_takes_more_than_is_allowed() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_nobody_asks_for_is_read_again() {
-    let server = Server::with(|config| config.model_idle_time = Duration::from_millis(500)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let assets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/fashion-resnet8");
+    std::fs::copy(assets.join("model.onnx"), folder.path().join("model.onnx")).unwrap();
+    let manifest = std::fs::read_to_string(assets.join("model.toml")).unwrap();
+    let manifest = manifest.lines().filter(|line| !line.starts_with("digest")).collect::<Vec<_>>().join("\n");
+    std::fs::write(folder.path().join("model.toml"), manifest.replace("fashion-resnet8", "copy")).unwrap();
+    let server = Server::with(|config| {
+        config.model_idle_time = Duration::from_millis(500);
+        config.places.models_dirs = vec![folder.path().into()];
+    })
+    .await;
+    // Without one in its manifest, the list knows the digest only of a model in memory.
     let digest = async || {
         let models = server.get("/v1/models").await.json()["models"].clone();
-        let own = models.as_array().unwrap().iter().find(|model| model["id"] == "fashion-resnet8").cloned().unwrap();
-        own["digest"].is_string()
+        models.as_array().unwrap().iter().any(|model| model["id"] == "copy" && model["digest"].is_string())
     };
+    let quick = || json!({"model": "copy", "objective": "layer1/Relu_1:3", "steps": 4});
     let first = server.submit(quick()).await;
     let first = server.state(first["id"].as_str().unwrap(), "succeeded").await;
-    // A digest is known of models in memory.
     let start = std::time::Instant::now();
     while digest().await {
         assert!(start.elapsed() < crate::http_service::DEADLINE);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Gate, Instructions, Target};
 use proxygrad::maximize::{
-    MaximizeError, Observer, Outcome, Point, Resolved, RunMemory, Unobserved, maximize, maximize_within, parts,
+    MaximizeError, Observer, Outcome, Point, Resolved, RunMemory, Unobserved, found_bytes, maximize, maximize_within,
+    parts,
 };
 use proxygrad::network::catalog::{Models, ModelsConfig};
 use proxygrad::network::{Activation, Model, Network, Shape};
@@ -191,9 +192,11 @@ fn groups_that_differ_stay_together() {
                          "diversity": {"layer": "relu", "copies": 4}});
     let resolved = resolve(&model, &request.to_string());
     let (tasks, memory) = (resolved.tasks(), engine().memory_model());
-    let two = bytes(&model, &resolved, 8) + 300_000;
+    // What is kept of the other groups counts, too.
+    let found = |groups: usize| found_bytes(&resolved.settings, 3, 4 * groups);
+    let two = bytes(&model, &resolved, 8) + found(1);
     assert_eq!(parts(&memory, &model, &tasks, &resolved.settings, two).unwrap(), [0..8, 8..12]);
-    let one = bytes(&model, &resolved, 4) + 600_000;
+    let one = bytes(&model, &resolved, 4) + found(2);
     assert_eq!(parts(&memory, &model, &tasks, &resolved.settings, one).unwrap(), [0..4, 4..8, 8..12]);
     let less = bytes(&model, &resolved, 3);
     assert!(matches!(parts(&memory, &model, &tasks, &resolved.settings, less), Err(MaximizeError::Memory { .. })));
