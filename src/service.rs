@@ -40,6 +40,7 @@ impl Service {
             max_batch: config.max_batch,
             job_time_limit: config.job_time_limit,
             run_memory: config.memory.run_bytes(),
+            ..PoolConfig::default()
         };
         let load = Arc::clone(&models);
         let cpu = config.cpu.settings(&config.places.data_dir);
@@ -61,6 +62,7 @@ impl Service {
     /// what has not ended by then.
     pub async fn shutdown(self) {
         let grace = self.config.shutdown_grace;
+        self.store.ending();
         self.server.stop();
         self.pool.shutdown(grace).await;
         // Jobs stand still now: whoever waits for one is told how it stands.

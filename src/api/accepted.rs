@@ -78,6 +78,6 @@ fn refused(error: SubmitError) -> Problem {
     match error {
         SubmitError::QueueFull { .. } => Problem::new(Kind::QueueFull, error.to_string()).retry_after(QUEUE_MOVES),
         SubmitError::KeyReused => Problem::new(Kind::IdempotencyKeyReused, error.to_string()),
-        SubmitError::Store(error) => Problem::internal(error),
+        SubmitError::Store(error) => Problem::store(error),
     }
 }

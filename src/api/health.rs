@@ -1,6 +1,7 @@
 //! Probes: is the process alive, can it do its work?
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -44,7 +45,12 @@ pub(super) async fn livez() -> Json<Alive> {
     Json(Alive { status: "alive", version: env!("CARGO_PKG_VERSION") })
 }
 
+/// Longest time to wait for the store: probes are answered at once, with what is known.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// Can the service run jobs?
+///
+/// It can when a device takes jobs and the data directory can be written, which is tried.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "operation",
     responses((status = 200, description = "It can.", body = Ready), NotReady))]
 pub(super) async fn readyz(State(api): State<Api>) -> Answer<Json<Ready>> {
@@ -56,7 +62,8 @@ pub(super) async fn readyz(State(api): State<Api>) -> Answer<Json<Ready>> {
         let state = |DeviceStatus { device, state, .. }: &_| format!("device {device} is {state:?}").to_lowercase();
         reasons.extend(devices.iter().map(state));
     }
-    let counts = api.store().counts().await;
+    let (counts, fault) = tokio::join!(api.store().counts_within(PATIENCE), api.store().unwritable(PATIENCE));
+    reasons.extend(fault.map(|fault| fault.to_string()));
     if let Err(error) = &counts {
         tracing::error!(%error, "the job store does not answer");
         reasons.push("the job store does not answer".into());

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Response as Declared, ResponseBuilder};
 
 use crate::Invalid;
-use crate::jobs::StoreError;
+use crate::jobs::{Fault, StoreError};
 
 /// Media type of every error answer.
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -79,6 +79,10 @@ pub enum Kind {
     NotReady,
     /// Too many connections or streams.
     Overloaded,
+    /// Nothing can be stored now, for another reason than a full disk.
+    StorageUnavailable,
+    /// The disk is full.
+    NoSpace,
 }
 
 /// One line of the table of problems.
@@ -93,7 +97,7 @@ struct Entry {
 
 impl Kind {
     /// Every kind, by status.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::InvalidParameter,
         Self::MalformedJson,
         Self::MalformedForm,
@@ -125,6 +129,8 @@ impl Kind {
         Self::ModelUnavailable,
         Self::NotReady,
         Self::Overloaded,
+        Self::StorageUnavailable,
+        Self::NoSpace,
     ];
 
     /// The table of problems.
@@ -323,7 +329,23 @@ impl Kind {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not-ready",
                 "The server is not ready",
-                "The server is up but cannot run jobs yet, or it is shutting down. `reasons` says why.",
+                "The server is up but cannot run jobs yet, cannot store them, or is shutting down. `reasons` says why.",
+            ),
+            Self::StorageUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "storage-unavailable",
+                "Nothing can be stored now",
+                "The server cannot write its data directory: the disk fails, is read-only, or another program keeps the \
+                 database locked. `detail` says which. Nothing of the request was carried out; send it again after the time \
+                 in Retry-After.",
+            ),
+            Self::NoSpace => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "no-space",
+                "There is no space left",
+                "The disk with the server's data directory is full (RFC 4918, section 11.5). Nothing of the request was \
+                 carried out; send it again after the time in Retry-After, once jobs or studies have been deleted or \
+                 whoever runs the server has made room.",
             ),
             Self::Overloaded => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -382,7 +404,8 @@ pub(super) fn declared(kinds: &[Kind]) -> Declared {
     let schema = Ref::from_schema_name(Document::name());
     let content = ContentBuilder::new().schema(Some(schema)).build();
     let mut response = ResponseBuilder::new().description(lines.join("\n\n")).content(MEDIA_TYPE, content);
-    if kinds.iter().any(|kind| matches!(kind, Kind::QueueFull | Kind::ModelUnavailable | Kind::Overloaded)) {
+    let later = [Kind::QueueFull, Kind::ModelUnavailable, Kind::Overloaded, Kind::StorageUnavailable, Kind::NoSpace];
+    if kinds.iter().any(|kind| later.contains(kind)) {
         let description = Some("Seconds after which another try makes sense.");
         let seconds = utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::Type::Integer).build();
         response =
@@ -415,6 +438,9 @@ pub struct Problem {
     /// Seconds.
     retry_after: Option<u32>,
 }
+
+/// Seconds after which it makes sense to try to write again: what keeps from it is often over soon, or long lasting.
+const STORAGE_RECOVERS: u32 = 5;
 
 /// What a handler returns.
 pub type Answer<T> = Result<T, Problem>;
@@ -450,6 +476,14 @@ impl Problem {
             }
             error => Self::internal(error),
         }
+    }
+
+    /// A failure of the store: a problem of its own when nothing can be written now, else one of the server itself.
+    pub fn store(error: StoreError) -> Self {
+        let Some(fault) = error.fault() else { return Self::internal(error) };
+        tracing::error!(cause = %error, "request failed");
+        let kind = if fault == Fault::NoSpace { Kind::NoSpace } else { Kind::StorageUnavailable };
+        Self::new(kind, format!("{fault}; nothing of this request was carried out")).retry_after(STORAGE_RECOVERS)
     }
 
     /// The same problem, with the time after which another try makes sense.

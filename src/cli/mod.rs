@@ -1,5 +1,6 @@
 //! The command line.
 
+mod backup;
 mod healthcheck;
 mod log;
 mod maximize;
@@ -36,6 +37,8 @@ enum Command {
     Maximize(Box<FromFile<maximize::Maximize>>),
     /// Compare settings on the same units, starts and passes: tables, statistics and a report.
     Study(Box<FromFile<study::Study>>),
+    /// Copy a data directory, also while a server uses it; a server starts on the copy.
+    Backup(FromFile<backup::Backup>),
     /// Print the OpenAPI document.
     Openapi,
     /// Ask a running server whether it is ready: exit status 0 when it is, 1 when not.
@@ -82,6 +85,7 @@ pub fn run() -> ExitCode {
             .and_then(|models| models::run(command, &places, &models)),
         Command::Maximize(maximize) => maximize.settings.run(),
         Command::Study(study) => study.settings.run(),
+        Command::Backup(backup) => backup.settings.run(),
         Command::Openapi => openapi::print(),
         Command::Healthcheck(healthcheck) => healthcheck.settings.run(),
     };

@@ -32,14 +32,19 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
 struct Stop {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    /// Caught, so that a file beyond the process's size limit (RLIMIT_FSIZE) is a failed write and not the end.
+    #[cfg(unix)]
+    _file_too_large: tokio::signal::unix::Signal,
 }
 
 impl Stop {
     fn listen() -> anyhow::Result<Self> {
         #[cfg(unix)]
         {
-            let kind = tokio::signal::unix::SignalKind::terminate();
-            Ok(Self { terminate: tokio::signal::unix::signal(kind).context("no SIGTERM")? })
+            use tokio::signal::unix::{SignalKind, signal};
+            let terminate = signal(SignalKind::terminate()).context("no SIGTERM")?;
+            let too_large = signal(SignalKind::from_raw(libc::SIGXFSZ)).context("no SIGXFSZ")?;
+            Ok(Self { terminate, _file_too_large: too_large })
         }
         #[cfg(not(unix))]
         Ok(Self {})

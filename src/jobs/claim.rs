@@ -1,5 +1,7 @@
 //! From the queue to a device: claims.
 
+use std::sync::atomic::Ordering;
+
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use tokio::sync::watch;
@@ -11,11 +13,16 @@ use super::feed::Event;
 use super::job::{Job, JobProblem, JobState, ProblemCode};
 use super::metrics;
 use super::row::{self, columns};
-use super::store::{Store, Write};
+use super::store::Store;
 use super::table::Table;
+use super::writer::{Party, Write};
+
+/// What was running at so many crashes, with other work beside it, runs with nothing beside it the next time: should it
+/// bring down the process, it is known to have been the cause.
+const SUSPECT: i64 = 2;
 
 /// A running job that its claimer, and nobody else, may end.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Claim {
     /// The job as it was claimed.
     pub job: Job,
@@ -34,6 +41,16 @@ pub struct Lease {
     pub(super) number: i64,
 }
 
+/// What a device gets when it asks for jobs.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// Jobs to run together; empty when there are none.
+    pub jobs: Vec<Claim>,
+    /// There is nothing now because one job or study has to run with nothing beside it: it runs already, or waits until the
+    /// other devices are free. Nothing else should be begun or gone on with.
+    pub held_up: bool,
+}
+
 impl Store {
     /// Says when a job or study joins the queue: mark it unchanged, look for work, then wait for a change, and no job is missed.
     pub fn arrivals(&self) -> watch::Receiver<()> {
@@ -43,15 +60,23 @@ impl Store {
     /// Takes the oldest queued job, and with it the queued jobs behind it that may share its batch, as long as they have
     /// no more than `most_stimuli` stimuli together. A job with more than that is taken alone, as is one whose run was
     /// interrupted before: should it bring down the process again, it takes no other job with it. Empty when nothing is
-    /// queued.
+    /// queued, or the oldest job has to wait until nothing else runs.
     ///
     /// # Errors
     /// When the database fails; nothing is claimed then.
     pub async fn claim(&self, most_stimuli: usize) -> Result<Vec<Claim>, StoreError> {
+        Ok(self.claim_before(most_stimuli, None).await?.jobs)
+    }
+
+    /// The same for a device that has a study: while the jobs run, the study waits.
+    ///
+    /// # Errors
+    /// When the database fails; nothing is claimed then.
+    pub async fn claim_before(&self, most_stimuli: usize, study: Option<Lease>) -> Result<Claimed, StoreError> {
         self.detached(move |store| async move {
             loop {
-                if let Some(claims) = store.claim_batch(most_stimuli).await? {
-                    return Ok(claims);
+                if let Some(claimed) = store.claim_batch(most_stimuli, study).await? {
+                    return Ok(claimed);
                 }
             }
         })
@@ -59,11 +84,22 @@ impl Store {
     }
 
     /// One look at the queue; nothing when all it found were rows that cannot be read, which are out of the way then.
-    async fn claim_batch(&self, most_stimuli: usize) -> Result<Option<Vec<Claim>>, StoreError> {
-        let mut write = self.write().await?;
-        let rows = candidates(&mut write, most_stimuli).await?;
+    async fn claim_batch(&self, most_stimuli: usize, study: Option<Lease>) -> Result<Option<Claimed>, StoreError> {
+        let mut write = self.write(Party::Worker).await?;
+        let others = write.others(study).await?;
+        let mut rows = candidates(&mut write, most_stimuli).await?;
+        let held_up = others.suspects || others.running && suspect(rows.first())?;
+        if held_up {
+            self.inner.held_up.store(true, Ordering::Release);
+            rows.clear();
+        }
         if rows.is_empty() {
-            return Ok(Some(Vec::new()));
+            write.abandon().await?;
+            return Ok(Some(Claimed { jobs: Vec::new(), held_up }));
+        }
+        if let Some(study) = study {
+            let waits = sqlx::query("UPDATE studies SET waits = 1 WHERE id = ? AND lease = ? AND state = 'running'");
+            waits.bind(row::key(study.id)).bind(study.number).execute(write.db()).await?;
         }
         let now = row::now();
         let mut started = Vec::new();
@@ -76,7 +112,7 @@ impl Store {
                         "UPDATE jobs SET state = 'running', started_at = ?, attempts = attempts + 1, \
                          lease = lease + 1 WHERE id = ?",
                     );
-                    update.bind(now).bind(row::key(id)).execute(&mut *write.tx).await?;
+                    update.bind(now).bind(row::key(id)).execute(write.db()).await?;
                     started.push((job, candidate.try_get::<i64, _>("lease")? + 1));
                 }
                 Err(error) => {
@@ -84,7 +120,7 @@ impl Store {
                     let update =
                         sqlx::query("UPDATE jobs SET state = 'failed', finished_at = ?, problem = ? WHERE id = ?");
                     let update = update.bind(now).bind(row::json(&problem)?).bind(row::key(id));
-                    update.execute(&mut *write.tx).await?;
+                    update.execute(write.db()).await?;
                     damaged.push((id, error));
                 }
             }
@@ -98,8 +134,8 @@ impl Store {
         if started.is_empty() {
             return Ok(None);
         }
-        let claims = started.into_iter().map(|(job, number)| self.started(job, now, number));
-        Ok(Some(claims.collect()))
+        let jobs = started.into_iter().map(|(job, number)| self.started(job, now, number)).collect();
+        Ok(Some(Claimed { jobs, held_up }))
     }
 
     /// The claim on a job that was just marked running.
@@ -119,29 +155,57 @@ impl Store {
     }
 }
 
+/// What runs beside the work of one device.
+pub(super) struct Others {
+    /// Something is on another device.
+    pub(super) running: bool,
+    /// Something is there that has to run with nothing beside it.
+    pub(super) suspects: bool,
+}
+
+impl Write<'_> {
+    /// What runs, apart from this study.
+    pub(super) async fn others(&mut self, study: Option<Lease>) -> Result<Others, StoreError> {
+        let select = sqlx::query(
+            "SELECT COUNT(*) AS running, COALESCE(MAX(crashes), 0) AS crashes FROM (\
+             SELECT crashes FROM jobs WHERE state = 'running' UNION ALL \
+             SELECT crashes FROM studies WHERE state = 'running' AND waits = 0 AND id != ?)",
+        );
+        let own = study.map_or_else(Vec::new, |study| row::key(study.id));
+        let found = select.bind(own).fetch_one(self.db()).await?;
+        let (running, crashes) = (found.try_get::<i64, _>("running")?, found.try_get::<i64, _>("crashes")?);
+        Ok(Others { running: running > 0, suspects: crashes >= SUSPECT })
+    }
+}
+
+/// Whether this row has to run with nothing beside it.
+pub(super) fn suspect(row: Option<&SqliteRow>) -> Result<bool, StoreError> {
+    Ok(row.map(|row| row.try_get::<i64, _>("crashes")).transpose()?.is_some_and(|crashes| crashes >= SUSPECT))
+}
+
 /// The rows of the jobs to claim together.
 async fn candidates(write: &mut Write<'_>, most_stimuli: usize) -> Result<Vec<SqliteRow>, StoreError> {
     let select = sqlx::query(concat!(
         "SELECT ",
         columns!(),
-        ", batch_key, size, lease FROM jobs WHERE state = 'queued' ORDER BY id LIMIT 1"
+        ", batch_key, size, lease, crashes FROM jobs WHERE state = 'queued' ORDER BY id LIMIT 1"
     ));
-    let Some(first) = select.fetch_optional(&mut *write.tx).await? else { return Ok(Vec::new()) };
+    let Some(first) = select.fetch_optional(write.db()).await? else { return Ok(Vec::new()) };
     let most = i64::try_from(most_stimuli).unwrap_or(i64::MAX);
     let mut stimuli: i64 = first.try_get("size")?;
-    if stimuli >= most || first.try_get::<i64, _>("attempts")? > 0 {
+    if stimuli >= most || first.try_get::<i64, _>("crashes")? > 0 {
         return Ok(vec![first]);
     }
     let select = sqlx::query(concat!(
         "SELECT ",
         columns!(),
         ", batch_key, size, lease FROM jobs \
-         WHERE state = 'queued' AND batch_key = ? AND id > ? AND attempts = 0 ORDER BY id LIMIT ?"
+         WHERE state = 'queued' AND batch_key = ? AND id > ? AND crashes = 0 ORDER BY id LIMIT ?"
     ));
     let batch_key: Vec<u8> = first.try_get("batch_key")?;
     let like = select.bind(batch_key).bind(row::key(row::id(&first)?)).bind(most - stimuli);
     let mut rows = vec![first];
-    for row in like.fetch_all(&mut *write.tx).await? {
+    for row in like.fetch_all(write.db()).await? {
         stimuli += row.try_get::<i64, _>("size")?;
         if stimuli > most {
             break;

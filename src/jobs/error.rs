@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
+use super::fault::Fault;
+
 /// The store could not do what was asked. Nothing was half done: what was not committed did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -55,6 +57,9 @@ pub enum StoreError {
         /// How long it was waited for, in seconds.
         seconds: u64,
     },
+    /// Nothing can be written at the moment.
+    #[error("{0}")]
+    Unwritable(Fault),
     /// The service went down in the middle, or a fault ended the work.
     #[error("the work on the job database was cut short: {0}")]
     CutShort(String),

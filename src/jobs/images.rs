@@ -1,6 +1,6 @@
 //! Images that clients bring with their jobs: rows beside the job's, written in the same commit, gone with it.
 
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
 use super::error::StoreError;
@@ -10,13 +10,13 @@ use crate::maximize::{Picture, Pictures};
 
 /// Writes the images of a job whose row has been written.
 pub(super) async fn insert(
-    tx: &mut Transaction<'static, Sqlite>,
+    db: &mut SqliteConnection,
     job: Uuid,
     pictures: &Pictures,
 ) -> Result<(), StoreError> {
     for (sha256, picture) in pictures.iter() {
         let insert = sqlx::query("INSERT INTO images (job, sha256, png) VALUES (?, ?, ?)");
-        insert.bind(row::key(job)).bind(sha256).bind(picture.png()).execute(&mut **tx).await?;
+        insert.bind(row::key(job)).bind(sha256).bind(picture.png()).execute(&mut *db).await?;
     }
     Ok(())
 }

@@ -6,14 +6,20 @@
 //!
 //! A study is a row, too, through the same states; its runs lie in a folder, and a study that was cut short goes on there.
 
+mod aside;
+mod backup;
 mod claim;
 mod error;
+mod fault;
 mod feed;
 mod finish;
+mod health;
 mod images;
 mod job;
 mod metrics;
 mod page;
+mod recover;
+mod reserve;
 mod row;
 mod stimuli;
 mod store;
@@ -21,11 +27,15 @@ mod studies;
 mod study;
 mod submit;
 mod table;
+mod withdraw;
+mod writer;
 
-pub use claim::{Claim, Lease};
+pub use backup::{Backup, BackupError, back_up};
+pub use claim::{Claim, Claimed, Lease};
 pub use error::{StoreError, SubmitError};
+pub use fault::Fault;
 pub use feed::{Event, Feed, Subscription, Update};
-pub use finish::MOST_ATTEMPTS;
+pub use finish::{MOST_INTERRUPTIONS, RunEnd};
 pub use job::{Idempotency, Job, JobProblem, JobState, NewJob, ProblemCode, Progress, Stimulus, StoredAnimation};
 pub use metrics::describe_metrics;
 pub use page::{Cursor, JobFilter, Page};

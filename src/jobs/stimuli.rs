@@ -1,7 +1,8 @@
 //! PNGs, animated ones too, in an object store: `{job}/{sha256}.png`.
 //!
 //! An object is named by its content: whoever writes it, again or late, writes the same bytes. Objects are written before
-//! the job's row says that it succeeded; what an interrupted run left behind goes when the job is deleted.
+//! the job's row says that it succeeded; what an interrupted run left behind goes when the job is deleted. Objects of jobs
+//! that the database does not know are left alone.
 
 use std::path::Path as FilePath;
 use std::sync::Arc;

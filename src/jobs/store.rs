@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{ConnectOptions, QueryBuilder, Row, Sqlite, SqlitePool, Transaction};
+use sqlx::{ConnectOptions, QueryBuilder, Row, Sqlite, SqlitePool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -16,11 +17,15 @@ use uuid::Uuid;
 
 use super::error::StoreError;
 use super::feed::{Feed, Subscription};
+use super::health::{Health, MayBeFault};
 use super::job::{Job, JobState};
 use super::page::{Cursor, JobFilter, Page};
+use super::reserve::Reserve;
 use super::row::{self, columns};
 use super::stimuli::Stimuli;
+use super::submit::Submissions;
 use super::table::{Table, query};
+use super::writer::{Party, Write, Writer};
 
 /// Where jobs are kept, and how many may wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,9 +62,9 @@ pub struct Store {
 pub(super) struct Inner {
     pub(super) config: StoreConfig,
     readers: SqlitePool,
-    writer: SqlitePool,
-    /// Held from before a transaction begins until its news is in the feed: the feed tells states in commit order.
-    turn: tokio::sync::Mutex<()>,
+    pub(super) writer: Writer,
+    pub(super) health: Health,
+    pub(super) submissions: Submissions,
     pub(super) stimuli: Stimuli,
     /// Folder of the studies' folders.
     pub(super) studies: PathBuf,
@@ -68,6 +73,10 @@ pub(super) struct Inner {
     pub(super) arrivals: watch::Sender<()>,
     /// Ends the runs of running jobs and studies.
     pub(super) running: Mutex<HashMap<Uuid, CancellationToken>>,
+    /// Whether a device found nothing because one job or study has to run alone.
+    pub(super) held_up: AtomicBool,
+    /// How many jobs there were in each state when that was last asked for.
+    counts: Mutex<Option<HashMap<JobState, u64>>>,
     lock: Mutex<Option<File>>,
 }
 
@@ -82,23 +91,13 @@ pub enum Deleted {
     Unknown,
 }
 
-/// A write transaction whose turn it is.
-pub(super) struct Write<'a> {
-    pub(super) tx: Transaction<'static, Sqlite>,
-    _turn: tokio::sync::MutexGuard<'a, ()>,
-}
-
-impl<'a> Write<'a> {
-    /// Commits and keeps the turn, so that the news can be told before the next writer's.
-    pub(super) async fn commit(self) -> Result<tokio::sync::MutexGuard<'a, ()>, StoreError> {
-        self.tx.commit().await?;
-        Ok(self._turn)
-    }
-}
-
 impl Store {
     /// Opens the store of a data directory, creating it when missing, and puts jobs that were running when the last
-    /// process ended back into the queue (those that were to be canceled are; those interrupted too often fail).
+    /// process ended back into the queue. Those that were to be canceled are; one fails that brought down
+    /// [`MOST_INTERRUPTIONS`](super::MOST_INTERRUPTIONS) processes while nothing else ran.
+    ///
+    /// Nothing that holds results is removed: folders of studies that the database does not know, as after an older copy of
+    /// it was put back, are moved to `set-aside/studies/`, and come back when the database knows them again.
     ///
     /// # Errors
     /// When the directory cannot be used, another process has it, or the database is damaged or of a later version.
@@ -117,38 +116,46 @@ impl Store {
             .foreign_keys(true)
             .busy_timeout(config.busy_timeout)
             .disable_statement_logging();
-        let pool = |connections| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(config.busy_timeout.max(Duration::from_secs(1)))
-                .idle_timeout(None)
-                .max_lifetime(None)
-        };
-        let writer = pool(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("src/jobs/migrations").run(&writer).await?;
-        let readers = pool(4).connect_lazy_with(options);
+        let readers = SqlitePoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(config.busy_timeout.max(Duration::from_secs(1)))
+            .idle_timeout(None)
+            .max_lifetime(None);
+        let mut connection = options.connect().await?;
+        sqlx::migrate!("src/jobs/migrations").run(&mut connection).await?;
+        let patience = config.busy_timeout.saturating_mul(2).max(Duration::from_secs(1));
+        let writer = Writer::new(options.clone(), connection, patience);
+        let readers = readers.connect_lazy_with(options);
         let stimuli = Stimuli::in_folder(&folder)?;
         let inner = Inner {
             config: config.clone(),
             readers,
             writer,
-            turn: tokio::sync::Mutex::default(),
+            health: Health::new(Reserve::new(&config.data_dir)),
+            submissions: Submissions::default(),
             stimuli,
             studies,
             feed: Feed::default(),
             arrivals: watch::Sender::new(()),
             running: Mutex::default(),
+            held_up: AtomicBool::new(false),
+            counts: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         };
         let store = Self { inner: Arc::new(inner) };
-        store.recover().await?;
+        let crashed = store.begin_life()?;
+        store.making_room(|store| async move { store.recover(crashed).await }).await?;
         store.remove_leftovers().await?;
-        store.remove_stray_studies().await?;
+        store.set_strays_aside().await?;
+        if let Err(error) = store.hold_reserve().await {
+            tracing::warn!(%error, "no space can be kept back: on a full disk, work may not be canceled or deleted");
+        }
         Ok(store)
     }
 
     /// Ends all streams, closes the database and gives the data directory free. Every later call fails.
     pub async fn close(&self) {
+        self.ending();
         self.inner.feed.close();
         self.inner.readers.close().await;
         self.inner.writer.close().await;
@@ -249,6 +256,22 @@ impl Store {
         self.count(Table::Jobs).await
     }
 
+    /// The same within `patience`: when the database does not answer by then, as it was at the last call of this.
+    ///
+    /// # Errors
+    /// When the database fails, or has never answered.
+    pub async fn counts_within(&self, patience: Duration) -> Result<HashMap<JobState, u64>, StoreError> {
+        let known = || self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        match tokio::time::timeout(patience, self.counts()).await {
+            Ok(counts) => {
+                let counts = counts?;
+                *known() = Some(counts.clone());
+                Ok(counts)
+            }
+            Err(_) => known().clone().ok_or(StoreError::Busy { seconds: 0 }),
+        }
+    }
+
     pub(super) async fn count(&self, table: Table) -> Result<HashMap<JobState, u64>, StoreError> {
         let mut counts: HashMap<_, _> = JobState::ALL.into_iter().map(|state| (state, 0)).collect();
         let select = query!(table, "SELECT state, COUNT(*) AS stored FROM ", " GROUP BY state");
@@ -310,13 +333,8 @@ impl Store {
     }
 
     /// Begins a write transaction; writers take turns.
-    pub(super) async fn write(&self) -> Result<Write<'_>, StoreError> {
-        let patience = self.inner.config.busy_timeout.saturating_mul(2).max(Duration::from_secs(1));
-        let turn = tokio::time::timeout(patience, self.inner.turn.lock())
-            .await
-            .map_err(|_| StoreError::Busy { seconds: patience.as_secs() })?;
-        let tx = self.inner.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Write { tx, _turn: turn })
+    pub(super) async fn write(&self, party: Party) -> Result<Write<'_>, StoreError> {
+        self.inner.writer.begin(party).await
     }
 
     /// Runs `work` to its end even when the caller goes away: what is committed is also told.
@@ -324,10 +342,14 @@ impl Store {
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: From<StoreError> + MayBeFault + Send + 'static,
     {
         let task = tokio::spawn(work(self.clone()).in_current_span());
-        task.await.unwrap_or_else(|error| Err(StoreError::CutShort(error.to_string()).into()))
+        let done = task.await.unwrap_or_else(|error| Err(StoreError::CutShort(error.to_string()).into()));
+        if let Some(fault) = done.as_ref().err().and_then(MayBeFault::as_fault) {
+            self.failed(fault);
+        }
+        done
     }
 
     /// The job with the progress it told last.

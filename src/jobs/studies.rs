@@ -1,18 +1,19 @@
 //! Studies in the store: a row each, and a folder with the runs.
 //!
-//! The row comes first and goes first: a folder without a row is what a deletion left, and goes when the store is next
-//! opened.
+//! The row comes first and goes first. A deletion leaves a note until the folder is gone, too; a folder without a row and
+//! without a note is set aside when the store is next opened.
 
-use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sqlx::{QueryBuilder, Row, Sqlite};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::claim::Lease;
+use super::claim::{Lease, suspect};
 use super::error::{StoreError, SubmitError};
 use super::feed::{Event, Subscription};
+use super::finish::RunEnd;
 use super::job::{JobProblem, JobState, ProblemCode};
 use super::metrics;
 use super::page::{Cursor, Page};
@@ -21,6 +22,7 @@ use super::store::{Deleted, Store};
 use super::study::{NewStudy, Study, StudyProgress};
 use super::submit::Submitted;
 use super::table::Table;
+use super::writer::Party;
 use crate::study::{Folder, Plan};
 
 /// A running study that its claimer, and nobody else, may end.
@@ -47,11 +49,17 @@ impl Store {
 
     async fn submit_study_now(&self, new: NewStudy) -> Result<Submitted<Study>, SubmitError> {
         let NewStudy { plan, images, idempotency } = new;
-        let mut write = self.write().await?;
+        let mut write = self.write(Party::Client).await?;
         if let Some(known) = write.replayed(Table::Studies, idempotency.as_ref()).await? {
+            write.abandon().await?;
             return Ok(Submitted::Replayed(self.live_study(row::study(&known)?)));
         }
-        write.room(Table::Studies, self.inner.config.queue_limit).await?;
+        let limit = self.inner.config.queue_limit;
+        if write.queued(Table::Studies).await? >= limit {
+            write.abandon().await?;
+            return Err(SubmitError::QueueFull { limit });
+        }
+        self.room_on_disk().await?;
         let models: Vec<&str> = plan.models.iter().map(|model| model.id.as_str()).collect();
         let (key, fingerprint) = idempotency.map(|i| (i.key, i.fingerprint)).unzip();
         let id = Uuid::now_v7();
@@ -66,10 +74,10 @@ impl Store {
             .bind(row::now())
             .bind(key)
             .bind(fingerprint)
-            .execute(&mut *write.tx)
+            .execute(write.db())
             .await?;
         let select = sqlx::query(concat!("SELECT ", study_columns!(), " FROM studies WHERE id = ?"));
-        let study = row::study(&select.bind(row::key(id)).fetch_one(&mut *write.tx).await?)?;
+        let study = row::study(&select.bind(row::key(id)).fetch_one(write.db()).await?)?;
         let _turn = write.commit().await?;
         self.inner.arrivals.send_replace(());
         metrics::accepted(Table::Studies);
@@ -77,20 +85,29 @@ impl Store {
         Ok(Submitted::Created(study))
     }
 
-    /// Takes the oldest queued study; nothing when none is queued.
+    /// Takes the oldest queued study; nothing when none is queued, or it has to wait until nothing else runs.
     ///
     /// # Errors
     /// When the database fails; nothing is claimed then.
     pub async fn claim_study(&self) -> Result<Option<StudyClaim>, StoreError> {
         self.detached(|store| async move {
             loop {
-                let mut write = store.write().await?;
+                let mut write = store.write(Party::Worker).await?;
+                let others = write.others(None).await?;
                 let select = sqlx::query(concat!(
                     "SELECT ",
                     study_columns!(),
-                    ", plan, lease FROM studies WHERE state = 'queued' ORDER BY id LIMIT 1"
+                    ", plan, lease, crashes FROM studies WHERE state = 'queued' ORDER BY id LIMIT 1"
                 ));
-                let Some(found) = select.fetch_optional(&mut *write.tx).await? else { return Ok(None) };
+                let found = select.fetch_optional(write.db()).await?;
+                let held_up = others.suspects || others.running && suspect(found.as_ref())?;
+                if held_up {
+                    store.inner.held_up.store(true, Ordering::Release);
+                }
+                let Some(found) = found.filter(|_| !held_up) else {
+                    write.abandon().await?;
+                    return Ok(None);
+                };
                 let (id, now) = (row::id(&found)?, row::now());
                 let read = row::study(&found).and_then(|study| Ok((study, row::document::<Plan>(&found, "plan")?)));
                 match read {
@@ -99,7 +116,7 @@ impl Store {
                             "UPDATE studies SET state = 'running', started_at = ?, attempts = attempts + 1, \
                              lease = lease + 1 WHERE id = ?",
                         );
-                        update.bind(now).bind(row::key(id)).execute(&mut *write.tx).await?;
+                        update.bind(now).bind(row::key(id)).execute(write.db()).await?;
                         let _turn = write.commit().await?;
                         let lease = Lease { id, table: Table::Studies, number: found.try_get::<i64, _>("lease")? + 1 };
                         return Ok(Some(store.study_started(study, plan, lease, now)));
@@ -110,7 +127,7 @@ impl Store {
                             "UPDATE studies SET state = 'failed', finished_at = ?, problem = ? WHERE id = ?",
                         );
                         let update = update.bind(now).bind(row::json(&problem)?).bind(row::key(id));
-                        update.execute(&mut *write.tx).await?;
+                        update.execute(write.db()).await?;
                         let _turn = write.commit().await?;
                         tracing::error!(study.id = %id, study.state = "failed", %error, "study cannot be read");
                         store.tell_state(id, JobState::Failed);
@@ -136,6 +153,20 @@ impl Store {
         StudyClaim { study, plan, lease, canceled }
     }
 
+    /// Notes that a study goes on after the jobs that its device ran first. Ignored when the lease is void.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn study_goes_on(&self, lease: Lease) -> Result<(), StoreError> {
+        self.detached(move |store| async move {
+            let mut write = store.write(Party::Worker).await?;
+            let update = sqlx::query("UPDATE studies SET waits = 0 WHERE id = ? AND lease = ?");
+            update.bind(row::key(lease.id)).bind(lease.number).execute(write.db()).await?;
+            write.commit().await.map(drop)
+        })
+        .await
+    }
+
     /// Notes that so many runs are done. A study that comes further has not been interrupted too often, however often
     /// that was before. Ignored when the lease is void.
     ///
@@ -143,13 +174,18 @@ impl Store {
     /// When the database fails.
     pub async fn study_advanced(&self, lease: Lease, done: usize) -> Result<(), StoreError> {
         self.detached(move |store| async move {
-            let mut write = store.write().await?;
+            let mut write = store.write(Party::Worker).await?;
             let update = sqlx::query(
-                "UPDATE studies SET done = ?, attempts = 0 WHERE id = ? AND lease = ? AND state = 'running'",
+                "UPDATE studies SET done = ?, attempts = 0, crashes = 0, interruptions = 0 \
+                 WHERE id = ? AND lease = ? AND state = 'running'",
             );
             let update = update.bind(i64::try_from(done).unwrap_or(i64::MAX));
-            update.bind(row::key(lease.id)).bind(lease.number).execute(&mut *write.tx).await?;
-            write.commit().await.map(drop)
+            update.bind(row::key(lease.id)).bind(lease.number).execute(write.db()).await?;
+            let _turn = write.commit().await?;
+            if store.inner.held_up.swap(false, Ordering::AcqRel) {
+                store.inner.arrivals.send_replace(());
+            }
+            Ok(())
         })
         .await
     }
@@ -159,7 +195,8 @@ impl Store {
     /// # Errors
     /// When the database fails; the study is still running then.
     pub async fn study_succeeded(&self, lease: Lease) -> Result<bool, StoreError> {
-        self.end(lease, JobState::Succeeded, Default::default()).await
+        let end = RunEnd::Succeeded { stimuli: Vec::new(), steps: 0 };
+        Ok(self.end_runs(vec![(lease, end)]).await? == [true])
     }
 
     /// The study with this id; while it runs, with the progress it told last.
@@ -209,51 +246,16 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn cancel_study(&self, id: Uuid) -> Result<Option<Study>, StoreError> {
-        self.detached(move |store| async move { store.ask_to_stop(Table::Studies, id).await }).await?;
+        self.ask_to_stop(Table::Studies, id).await?;
         self.study(id).await
     }
 
-    /// Forgets a study that has ended, with its folder.
+    /// Forgets a study that has ended, with its folder. Works on a full disk, as [`Store::delete`] does.
     ///
     /// # Errors
     /// When the database fails. A folder that cannot be removed is tried again when the store is next opened.
     pub async fn delete_study(&self, id: Uuid) -> Result<Deleted, StoreError> {
-        self.detached(move |store| async move {
-            let deleted = store.forget(Table::Studies, id).await?;
-            if deleted == Deleted::Gone {
-                let folder = store.inner.studies.join(id.to_string());
-                let removed = tokio::task::spawn_blocking(move || remove(&folder)).await;
-                let removed = removed.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-                if let Err(error) = removed {
-                    tracing::warn!(study.id = %id, %error, "the folder of a deleted study stays until the next start");
-                }
-            }
-            Ok(deleted)
-        })
-        .await
-    }
-
-    /// Removes the folders of deleted studies that an earlier process left.
-    pub(super) async fn remove_stray_studies(&self) -> Result<(), StoreError> {
-        let folder = &self.inner.studies;
-        let unreadable = |source| StoreError::Directory { path: folder.clone(), source };
-        for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-            let name = entry.map_err(unreadable)?.file_name();
-            // What was not made here is left alone.
-            let id = name.to_str().and_then(|name| Uuid::try_parse(name).ok().filter(|id| id.to_string() == name));
-            let Some(id) = id else { continue };
-            if self.state(Table::Studies, id).await?.is_none() {
-                match remove(&folder.join(&name)) {
-                    Ok(()) => {
-                        tracing::warn!(study.id = %id, "removed the folder of a study that is not in the database")
-                    }
-                    Err(error) => {
-                        tracing::warn!(study.id = %id, %error, "the folder of a deleted study stays until the next start");
-                    }
-                }
-            }
-        }
-        Ok(())
+        self.delete_from(Table::Studies, id).await
     }
 
     /// The events of a study behind event `after`, as [`Store::subscribe`] gives those of a job.
@@ -286,13 +288,5 @@ impl Store {
     /// Tells the watchers of a study how far it is.
     pub fn tell_study(&self, id: Uuid, progress: StudyProgress) {
         self.inner.feed.publish(id, Event::Study(progress));
-    }
-}
-
-/// Removes a folder; fine when there is none.
-fn remove(folder: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }

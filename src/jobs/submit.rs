@@ -1,19 +1,34 @@
-//! Clients' changes: submit, cancel, delete. What does not depend on the kind of work serves studies as well.
+//! Submissions of jobs, written in groups: what arrives while one group is written is the next group.
+//!
+//! A commit waits for the disk once, however many jobs it holds. So many clients at once cost little more than one, and
+//! devices that report results find the database free.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use tokio::sync::oneshot;
+use tracing::Span;
 use uuid::Uuid;
 
 use super::error::{StoreError, SubmitError};
 use super::images;
-use super::job::{Idempotency, Job, JobState, NewJob};
+use super::job::{Idempotency, Job, NewJob};
 use super::metrics;
 use super::row::{self, columns};
-use super::store::{Deleted, Store, Write};
-use super::table::{Table, note, query};
+use super::store::Store;
+use super::table::{Table, query};
+use super::writer::{Party, Write};
+
+/// Most jobs of one commit.
+const MOST: usize = 256;
+/// Pause after a group, for each submission in it, while jobs run: devices come before clients that submit without end.
+const PAUSE: Duration = Duration::from_micros(1500);
+/// Longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// An accepted job, or study.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +48,56 @@ impl Submitted {
     }
 }
 
+/// Submissions that wait to be written.
+#[derive(Debug, Default)]
+pub(super) struct Submissions(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    jobs: VecDeque<Submission>,
+    /// Whether a task is there that writes them.
+    written: bool,
+}
+
+#[derive(Debug)]
+struct Submission {
+    new: NewJob,
+    reply: oneshot::Sender<Result<Submitted, SubmitError>>,
+    span: Span,
+}
+
+impl Submissions {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds one; whether somebody has to be found who writes them.
+    fn push(&self, submission: Submission) -> bool {
+        let mut waiting = self.waiting();
+        waiting.jobs.push_back(submission);
+        !std::mem::replace(&mut waiting.written, true)
+    }
+
+    /// The next group; nothing when none waits, and nobody writes any more then.
+    fn next(&self) -> Option<Vec<Submission>> {
+        let mut waiting = self.waiting();
+        let size = waiting.jobs.len().min(MOST);
+        waiting.written = size > 0;
+        (size > 0).then(|| waiting.jobs.drain(..size).collect())
+    }
+}
+
+/// Should the task that writes break down, the next submission finds another.
+struct Writing<'a>(&'a Submissions);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.waiting().written = false;
+        }
+    }
+}
+
 impl Write<'_> {
     /// The row that this key and this request made before.
     pub(super) async fn replayed(
@@ -42,18 +107,42 @@ impl Write<'_> {
     ) -> Result<Option<SqliteRow>, SubmitError> {
         let Some(Idempotency { key, fingerprint }) = idempotency else { return Ok(None) };
         let select = query!(table, "SELECT * FROM ", " WHERE idempotency_key = ?");
-        match select.bind(key).fetch_optional(&mut *self.tx).await? {
+        match select.bind(key).fetch_optional(self.db()).await? {
             Some(row) if row.try_get::<&str, _>("fingerprint")? == fingerprint => Ok(Some(row)),
             Some(_) => Err(SubmitError::KeyReused),
             None => Ok(None),
         }
     }
 
-    /// Whether fewer wait than may.
-    pub(super) async fn room(&mut self, table: Table, limit: u64) -> Result<(), SubmitError> {
+    /// How many wait.
+    pub(super) async fn queued(&mut self, table: Table) -> Result<u64, StoreError> {
         let select = query!(table, "SELECT COUNT(*) AS queued FROM ", " WHERE state = 'queued'");
-        let queued: i64 = select.fetch_one(&mut *self.tx).await?.try_get("queued")?;
-        if u64::try_from(queued).unwrap_or(0) < limit { Ok(()) } else { Err(SubmitError::QueueFull { limit }) }
+        let queued: i64 = select.fetch_one(self.db()).await?.try_get("queued")?;
+        Ok(u64::try_from(queued).unwrap_or(0))
+    }
+
+    /// Writes a job and the images that it brought.
+    async fn insert(&mut self, new: &NewJob) -> Result<Job, StoreError> {
+        let NewJob { model, model_digest, resolved, idempotency } = new;
+        // Drawn while no other job can be: ids and commits have one order.
+        let id = Uuid::now_v7();
+        let insert = "INSERT INTO jobs (id, state, model, model_digest, batch_key, size, request, created_at, \
+                      idempotency_key, fingerprint) VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)";
+        sqlx::query(insert)
+            .bind(row::key(id))
+            .bind(model)
+            .bind(model_digest)
+            .bind(batch_key(new)?)
+            .bind(i64::try_from(resolved.objectives.len()).unwrap_or(i64::MAX))
+            .bind(row::json(resolved)?)
+            .bind(row::now())
+            .bind(idempotency.as_ref().map(|known| &known.key))
+            .bind(idempotency.as_ref().map(|known| &known.fingerprint))
+            .execute(self.db())
+            .await?;
+        images::insert(self.db(), id, &resolved.pictures).await?;
+        let select = sqlx::query(concat!("SELECT ", columns!(), " FROM jobs WHERE id = ?"));
+        row::job(&select.bind(row::key(id)).fetch_one(self.db()).await?)
     }
 }
 
@@ -61,147 +150,116 @@ impl Store {
     /// Accepts a job: when this returns, the job is on the disk.
     ///
     /// # Errors
-    /// When the queue is full, the idempotency key belongs to another request, or the database fails.
+    /// When the queue is full, the idempotency key belongs to another request, there is no room on the disk for what would
+    /// come of the job, or the database fails.
     pub async fn submit(&self, new: NewJob) -> Result<Submitted, SubmitError> {
-        self.detached(|store| async move { store.submit_now(new).await }).await
-    }
-
-    async fn submit_now(&self, new: NewJob) -> Result<Submitted, SubmitError> {
-        let mut write = self.write().await?;
-        if let Some(known) = write.replayed(Table::Jobs, new.idempotency.as_ref()).await? {
-            return Ok(Submitted::Replayed(self.live(row::job(&known)?)));
+        let (reply, answer) = oneshot::channel();
+        if self.inner.submissions.push(Submission { new, reply, span: Span::current() }) {
+            let store = self.clone();
+            // A task of its own: a client that goes away takes nobody's submission with it.
+            tokio::spawn(async move {
+                let submissions = Writing(&store.inner.submissions);
+                while let Some(group) = submissions.0.next() {
+                    let size = u32::try_from(group.len()).unwrap_or(u32::MAX);
+                    store.write_group(group).await;
+                    if !store.running().is_empty() {
+                        tokio::time::sleep(PAUSE.saturating_mul(size).min(LONGEST_PAUSE)).await;
+                    }
+                }
+            });
         }
-        write.room(Table::Jobs, self.inner.config.queue_limit).await?;
-        let batch_key = batch_key(&new)?;
-        let request = row::json(&new.resolved)?;
-        let NewJob { model, model_digest, resolved, idempotency } = new;
-        let (key, fingerprint) = idempotency.map(|i| (i.key, i.fingerprint)).unzip();
-        // Drawn while no other job can be: ids and commits have one order.
-        let id = Uuid::now_v7();
-        let created_at = row::now();
-        let insert = "INSERT INTO jobs (id, state, model, model_digest, batch_key, size, request, created_at, \
-                      idempotency_key, fingerprint) VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)";
-        sqlx::query(insert)
-            .bind(row::key(id))
-            .bind(&model)
-            .bind(&model_digest)
-            .bind(batch_key)
-            .bind(i64::try_from(resolved.objectives.len()).unwrap_or(i64::MAX))
-            .bind(request)
-            .bind(created_at)
-            .bind(key)
-            .bind(fingerprint)
-            .execute(&mut *write.tx)
-            .await?;
-        images::insert(&mut write.tx, id, &resolved.pictures).await?;
-        let select = sqlx::query(concat!("SELECT ", columns!(), " FROM jobs WHERE id = ?"));
-        let job = row::job(&select.bind(row::key(id)).fetch_one(&mut *write.tx).await?)?;
-        let _turn = write.commit().await?;
-        self.inner.arrivals.send_replace(());
-        metrics::accepted(Table::Jobs);
-        tracing::info!(job.id = %id, job.state = "queued", job.stimuli = resolved.objectives.len(), model, "job accepted");
-        Ok(Submitted::Created(job))
+        let cut_short = |_| Err(StoreError::CutShort("nobody wrote the submission".into()).into());
+        answer.await.unwrap_or_else(cut_short)
     }
 
-    /// Asks a job to stop. A queued job is canceled at once; a running one within one step, unless it ends by itself
-    /// before; one that has ended stays as it is. Returns the job as it stands then, nothing when there is no such job.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn cancel(&self, id: Uuid) -> Result<Option<Job>, StoreError> {
-        self.detached(move |store| async move { store.ask_to_stop(Table::Jobs, id).await }).await?;
-        self.get(id).await
-    }
-
-    /// Cancels what is queued, and asks what is running to stop.
-    pub(super) async fn ask_to_stop(&self, table: Table, id: Uuid) -> Result<(), StoreError> {
-        let key = row::key(id);
-        let mut write = self.write().await?;
-        let at_once = query!(
-            table,
-            "UPDATE ",
-            " SET state = 'canceled', cancel_requested = 1, finished_at = ? WHERE id = ? AND state = 'queued'"
-        );
-        let ended = at_once.bind(row::now()).bind(key.clone()).execute(&mut *write.tx).await?.rows_affected() > 0;
-        let soon = query!(table, "UPDATE ", " SET cancel_requested = 1 WHERE id = ? AND state = 'running'");
-        let asked = soon.bind(key).execute(&mut *write.tx).await?.rows_affected() > 0;
-        let turn = write.commit().await?;
-        if ended {
-            self.tell_state(id, JobState::Canceled);
-            metrics::ended(table, JobState::Canceled, None);
-            note!(info, table, id, JobState::Canceled, "ended");
-        }
-        if asked {
-            self.stop_run(id);
-            note!(info, table, id, JobState::Running, "asked to stop");
-        }
-        drop(turn);
-        Ok(())
-    }
-
-    /// Forgets a job that has ended, with its PNGs.
-    ///
-    /// # Errors
-    /// When the database fails. PNGs that cannot be removed are tried again when the store is next opened.
-    pub async fn delete(&self, id: Uuid) -> Result<Deleted, StoreError> {
-        self.detached(move |store| async move {
-            let deleted = store.forget(Table::Jobs, id).await?;
-            if deleted == Deleted::Gone
-                && let Err(error) = store.remove_leftover(id).await
-            {
-                tracing::warn!(job.id = %id, %error, "PNGs of a deleted job stay until the next start");
+    /// Writes a group of submissions, and answers each of them.
+    async fn write_group(&self, group: Vec<Submission>) {
+        let (news, answers): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|submission| (submission.new, (submission.reply, submission.span))).unzip();
+        let error = match self.submit_together(&news).await {
+            Ok(results) => {
+                for ((result, new), (reply, span)) in results.into_iter().zip(&news).zip(answers) {
+                    if let Ok(Submitted::Created(job)) = &result {
+                        span.in_scope(|| tell(job, new));
+                    }
+                    // Nobody may wait for the answer any more; that is fine.
+                    let _ = reply.send(result);
+                }
+                return;
             }
-            Ok(deleted)
-        })
-        .await
-    }
-
-    /// Deletes the row of a job or study that has ended; its files are still there.
-    pub(super) async fn forget(&self, table: Table, id: Uuid) -> Result<Deleted, StoreError> {
-        let key = row::key(id);
-        let mut write = self.write().await?;
-        let select = query!(table, "SELECT state FROM ", " WHERE id = ?");
-        let Some(found) = select.bind(key.clone()).fetch_optional(&mut *write.tx).await? else {
-            return Ok(Deleted::Unknown);
+            Err(error) => error,
         };
-        let state = found.try_get::<&str, _>("state")?.parse::<JobState>();
-        if let Ok(state) = state
-            && !state.is_terminal()
-        {
-            return Ok(Deleted::NotFinished(state));
+        let fault = error.fault();
+        if let Some(fault) = fault {
+            self.failed(fault);
         }
-        // The row goes first: a job that can be seen has its PNGs. A note stays until they are gone.
-        if table == Table::Jobs {
-            sqlx::query("INSERT INTO leftovers (id) VALUES (?)").bind(key.clone()).execute(&mut *write.tx).await?;
-        }
-        query!(table, "DELETE FROM ", " WHERE id = ?").bind(key).execute(&mut *write.tx).await?;
-        drop(write.commit().await?);
-        self.inner.feed.forget(id);
-        note!(info, table, id, "deleted", "deleted");
-        Ok(Deleted::Gone)
-    }
-
-    async fn remove_leftover(&self, id: Uuid) -> Result<(), StoreError> {
-        self.inner.stimuli.remove(id).await?;
-        let mut write = self.write().await?;
-        let delete = sqlx::query("DELETE FROM leftovers WHERE id = ?");
-        delete.bind(row::key(id)).execute(&mut *write.tx).await?;
-        write.commit().await.map(drop)
-    }
-
-    /// Removes the PNGs of deleted jobs that an earlier process left.
-    pub(super) async fn remove_leftovers(&self) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let rows = sqlx::query("SELECT id FROM leftovers").fetch_all(&mut *write.tx).await?;
-        drop(write);
-        for row in rows {
-            let id = row::id(&row)?;
-            if let Err(error) = self.remove_leftover(id).await {
-                tracing::warn!(job.id = %id, %error, "PNGs of a deleted job stay until the next start");
+        let mut error = Some(error);
+        let alone = news.len() == 1;
+        for (new, (reply, span)) in news.into_iter().zip(answers) {
+            let result = match fault {
+                Some(fault) => Err(StoreError::Unwritable(fault).into()),
+                // One of them may be at fault; the others have nothing to do with it.
+                None if !alone => {
+                    let alone = self.submit_together(std::slice::from_ref(&new)).await;
+                    alone.map_err(SubmitError::from).and_then(|mut results| {
+                        results.pop().unwrap_or_else(|| Err(StoreError::CutShort("no result".into()).into()))
+                    })
+                }
+                None => Err(error.take().unwrap_or_else(|| StoreError::CutShort("no error".into())).into()),
+            };
+            if let Ok(Submitted::Created(job)) = &result {
+                span.in_scope(|| tell(job, &new));
             }
+            let _ = reply.send(result);
         }
-        Ok(())
     }
+
+    /// Writes submissions in one commit: one result for each, or an error that concerns them all.
+    async fn submit_together(&self, news: &[NewJob]) -> Result<Vec<Result<Submitted, SubmitError>>, StoreError> {
+        let mut write = self.write(Party::Client).await?;
+        let limit = self.inner.config.queue_limit;
+        let mut queued = write.queued(Table::Jobs).await?;
+        let mut results = Vec::with_capacity(news.len());
+        let (mut created, mut room) = (0_usize, None);
+        for new in news {
+            let result = match write.replayed(Table::Jobs, new.idempotency.as_ref()).await {
+                Ok(Some(known)) => row::job(&known).map(|job| Submitted::Replayed(self.live(job))).map_err(Into::into),
+                Err(SubmitError::Store(error)) => return Err(error),
+                Err(refused) => Err(refused),
+                Ok(None) if queued >= limit => Err(SubmitError::QueueFull { limit }),
+                Ok(None) => {
+                    if room.is_none() {
+                        room = Some(self.room_on_disk().await.err().and_then(|error| error.fault()));
+                    }
+                    match room.flatten() {
+                        Some(fault) => Err(StoreError::Unwritable(fault).into()),
+                        None => {
+                            (queued, created) = (queued + 1, created + 1);
+                            Ok(Submitted::Created(write.insert(new).await?))
+                        }
+                    }
+                }
+            };
+            results.push(result);
+        }
+        if created == 0 {
+            write.abandon().await?;
+        } else {
+            let _turn = write.commit().await?;
+            self.inner.arrivals.send_replace(());
+        }
+        if let Some(fault) = room.flatten() {
+            self.failed(fault);
+        }
+        Ok(results)
+    }
+}
+
+/// Tells log and metrics that a job was accepted.
+fn tell(job: &Job, new: &NewJob) {
+    metrics::accepted(Table::Jobs);
+    let stimuli = new.resolved.objectives.len();
+    tracing::info!(job.id = %job.id, job.state = "queued", job.stimuli = stimuli, model = new.model, "job accepted");
 }
 
 /// Queued jobs with equal keys may share a batch: same model, same target layers, same settings.

@@ -53,6 +53,15 @@ pub enum StudyError {
 }
 
 impl StudyError {
+    /// Whether a file could not be written, or read, for a reason that may pass: the same may succeed later.
+    pub fn is_unwritable(&self) -> bool {
+        use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, Unsupported};
+        match self {
+            Self::File { source, .. } => !matches!(source.kind(), NotFound | InvalidData | InvalidInput | Unsupported),
+            Self::Invalid(_) | Self::Differs { .. } | Self::Busy(_) | Self::Broken { .. } | Self::Run { .. } => false,
+        }
+    }
+
     pub(super) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         |source| Self::File { path, source }

@@ -24,6 +24,8 @@ pub(super) struct Open {
     pub(super) folder: Folder,
     pub(super) rows: Vec<Row>,
     runs: File,
+    /// Length of the table of runs in bytes.
+    length: u64,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -116,10 +118,13 @@ impl Folder {
         let mut runs = OpenOptions::new().create(true).append(true).open(&path).map_err(StudyError::file(&path))?;
         let whole = fs::read(&path).map(|text| whole_lines(&text)).map_err(StudyError::file(&path))?;
         runs.set_len(whole as u64).map_err(StudyError::file(&path))?;
+        let mut length = whole as u64;
         if whole == 0 {
-            runs.write_all(table::line(HEAD).as_bytes()).map_err(StudyError::file(&path))?;
+            let head = table::line(HEAD);
+            runs.write_all(head.as_bytes()).map_err(StudyError::file(&path))?;
+            length = head.len() as u64;
         }
-        Ok(Open { folder: self.clone(), rows, runs, _lock: lock })
+        Ok(Open { folder: self.clone(), rows, runs, length, _lock: lock })
     }
 
     /// Writes a file whole or not at all.
@@ -148,13 +153,15 @@ impl Folder {
 }
 
 impl Open {
-    /// Adds runs to the table.
-    pub(super) fn add(&mut self, rows: Vec<Row>) -> Result<(), StudyError> {
+    /// Adds runs to the table. After an error none of them is there, and the same call may be tried again.
+    pub(super) fn add(&mut self, rows: &[Row]) -> Result<(), StudyError> {
         let path = self.folder.file("runs.csv");
         let lines: String = rows.iter().map(Row::to_line).collect();
-        let written = self.runs.write_all(lines.as_bytes()).and_then(|()| self.runs.sync_data());
-        written.map_err(StudyError::file(&path))?;
-        self.rows.extend(rows);
+        // What an earlier try left, perhaps half a line, goes first.
+        let written = self.runs.set_len(self.length).and_then(|()| self.runs.write_all(lines.as_bytes()));
+        written.and_then(|()| self.runs.sync_data()).map_err(StudyError::file(&path))?;
+        self.length += lines.len() as u64;
+        self.rows.extend_from_slice(rows);
         Ok(())
     }
 }

@@ -90,6 +90,16 @@ pub struct Performance {
     next: usize,
     /// Images that could not be made again.
     lost: HashSet<RunKey>,
+    /// What was computed and is not written yet.
+    unsaved: Option<Unsaved>,
+}
+
+/// Results between their computation and the disk.
+#[derive(Debug, Default)]
+struct Unsaved {
+    /// Names, from the study's folder, and contents.
+    files: Vec<(String, Vec<u8>)>,
+    rows: Vec<Row>,
 }
 
 /// What became of a further piece of a study.
@@ -111,7 +121,7 @@ impl Performance {
     pub fn open(folder: &Folder, plan: Plan, manner: Manner) -> Result<Self, StudyError> {
         let open = folder.open(&plan)?;
         let done = open.rows.iter().map(|row| row.key.clone()).collect();
-        Ok(Self { open, plan, manner, done, next: 0, lost: HashSet::new() })
+        Ok(Self { open, plan, manner, done, next: 0, lost: HashSet::new(), unsaved: None })
     }
 
     /// What is run.
@@ -124,22 +134,30 @@ impl Performance {
         self.open.rows.len()
     }
 
-    /// Runs the next batch of which something is missing; the toys, if there are any, before all batches.
+    /// Runs the next batch of which something is missing; the toys, if there are any, before all batches. What an earlier
+    /// call computed and could not write is written first.
     ///
     /// # Errors
-    /// When a run fails or cannot be stored; the batch is missing then.
+    /// When a run fails; the batch is missing then. When a result cannot be written; it is kept, and written by the next
+    /// call.
     pub fn advance(
         &mut self,
         models: &[Arc<Model>],
         engine: &dyn Engine,
         watch: &mut Watch<'_>,
     ) -> Result<Turn, StudyError> {
-        let Self { open, plan, manner, done, next, .. } = self;
-        if let Some(toys) = &plan.toys
-            && !toy::perform(&open.folder, toys, plan, engine, manner, watch)?
-        {
-            return Ok(Turn::Stopped);
+        if self.save()? {
+            return Ok(Turn::Ran);
         }
+        if let Some(toys) = &self.plan.toys
+            && !toy::done(&self.open.folder)?
+        {
+            let made = toy::perform(toys, &self.plan, engine, &self.manner, watch)?;
+            let Some(file) = made else { return Ok(Turn::Stopped) };
+            self.unsaved = Some(Unsaved { files: vec![file], ..Unsaved::default() });
+            self.save()?;
+        }
+        let Self { open, plan, manner, done, next, .. } = self;
         for batch in batches(plan, manner.batch.max(1)).into_iter().skip(*next) {
             let missing: Vec<usize> = batch.units.clone().filter(|&unit| !done.contains(&batch.key(unit))).collect();
             if missing.is_empty() {
@@ -149,23 +167,36 @@ impl Performance {
             let model = models.iter().find(|model| model.id == batch.model.id && model.digest == batch.model.digest);
             let model =
                 model.ok_or_else(|| Invalid::new("models", &batch.model.id, "the model that was planned with"))?;
-            let Some(rows) = run(open, plan, &batch, &missing, model, engine, manner, watch)? else {
-                return Ok(Turn::Stopped);
-            };
-            let keys: Vec<RunKey> = rows.iter().map(|row| row.key.clone()).collect();
-            open.add(rows)?;
-            done.extend(keys);
-            *next += 1;
+            let made = run(open.rows.len(), plan, &batch, &missing, model, engine, manner, watch)?;
+            let Some(made) = made else { return Ok(Turn::Stopped) };
+            self.unsaved = Some(made);
+            self.save()?;
             return Ok(Turn::Ran);
         }
         Ok(Turn::Complete)
+    }
+
+    /// Writes what was computed; whether there was anything. After an error it is still there to be written.
+    fn save(&mut self) -> Result<bool, StudyError> {
+        let Some(unsaved) = &mut self.unsaved else { return Ok(false) };
+        while let Some((name, contents)) = unsaved.files.last() {
+            self.open.folder.write(name, contents)?;
+            unsaved.files.pop();
+        }
+        // Images come before the lines that tell of them.
+        if !unsaved.rows.is_empty() {
+            self.open.add(&unsaved.rows)?;
+            self.done.extend(unsaved.rows.iter().map(|row| row.key.clone()));
+        }
+        self.unsaved = None;
+        Ok(true)
     }
 
     /// Makes again, from its first start, one run that the report shows and whose image is not there; a seed gives the
     /// same image twice. Where it gives another score, as on another device than the runs', the report goes without.
     ///
     /// # Errors
-    /// When the run fails.
+    /// When the run fails, or its image cannot be written; that is kept, and written by the next call.
     pub fn exhibit(
         &mut self,
         models: &[Arc<Model>],
@@ -173,6 +204,9 @@ impl Performance {
         summary: &Summary,
         watch: &mut Watch<'_>,
     ) -> Result<Turn, StudyError> {
+        if self.save()? {
+            return Ok(Turn::Ran);
+        }
         let Some((table, run, model)) = self.unseen(summary, models) else { return Ok(Turn::Complete) };
         let what = format!("{} {} {}, {} for its image", model.id, run.key.unit, table.method, run.key.arm);
         let settings = self.plan.settings_of(&model.id, &table.method, &run.key.arm);
@@ -185,7 +219,9 @@ impl Performance {
             tracing::warn!(run = what, now = outcome.findings.score, then = run.score, "the report lacks an image");
             self.lost.insert(run.key.clone());
         } else {
-            self.open.folder.write(&image_path(&run.key), &outcome.png)?;
+            let files = vec![(image_path(&run.key), outcome.png.clone())];
+            self.unsaved = Some(Unsaved { files, ..Unsaved::default() });
+            self.save()?;
         }
         Ok(Turn::Ran)
     }
@@ -240,10 +276,10 @@ impl Batch<'_> {
     }
 }
 
-/// Runs these units of a batch; `None` when it was stopped.
+/// Runs these units of a batch, after so many runs of the plan are done; `None` when it was stopped.
 #[expect(clippy::too_many_arguments)]
 fn run(
-    open: &mut Open,
+    done: usize,
     plan: &Plan,
     batch: &Batch<'_>,
     units: &[usize],
@@ -251,28 +287,28 @@ fn run(
     engine: &dyn Engine,
     manner: &Manner,
     watch: &mut Watch<'_>,
-) -> Result<Option<Vec<Row>>, StudyError> {
+) -> Result<Option<Unsaved>, StudyError> {
     let (arm, method) = (&batch.arm.name, &batch.method.name);
     let what = format!("{} {} {method}, {arm}, start {}", model.id, batch.layer.name, batch.repeat + 1);
     let settings = plan.settings_of(&model.id, method, arm);
     let settings = settings.ok_or_else(|| Invalid::new("settings", &what, "an entry for every arm"))?;
     let seed = |unit: usize| plan.request_seed(batch.repeat, batch.first + unit);
     let wanted: Vec<(&str, u64)> = units.iter().map(|&unit| (&*batch.layer.units[unit], seed(unit))).collect();
-    let (done, total) = (open.rows.len(), plan.runs());
+    let total = plan.runs();
     let mut watcher =
         Watcher { watch, done, total, running: wanted.len(), share: 0.0, steps: 1, what: &what, on: true };
     let started = Instant::now();
     let Some(made) = make(model, settings, &wanted, engine, manner.memory, &mut watcher)? else { return Ok(None) };
     let seconds = started.elapsed().as_secs_f32() / units.len() as f32;
-    let mut rows = Vec::with_capacity(units.len());
+    let mut unsaved = Unsaved::default();
     for ((&unit, (_, seed)), (outcome, steps)) in units.iter().zip(wanted).zip(made) {
         let key = batch.key(unit);
         if manner.images.is_none_or(|images| batch.repeat == 0 && unit < images) {
-            open.folder.write(&image_path(&key), &outcome.png)?;
+            unsaved.files.push((image_path(&key), outcome.png));
         }
-        rows.push(Row::new(key, seed, steps, seconds, &outcome.findings));
+        unsaved.rows.push(Row::new(key, seed, steps, seconds, &outcome.findings));
     }
-    Ok(Some(rows))
+    Ok(Some(unsaved))
 }
 
 /// Makes stimuli for units with these seeds, and tells the steps of each run; `None` when it was stopped.

@@ -10,16 +10,19 @@ use super::lane::Lane;
 use super::metrics;
 use super::pool::{DeviceState, PoolConfig};
 use super::run::Bench;
+use super::settle::{Ended, settle};
 use super::sources::Sources;
 use super::study::Ongoing;
-use crate::jobs::{Claim, Lease, Store};
+use crate::jobs::{Claim, Claimed, Lease, RunEnd, Store};
 
 /// How often the queue is looked at when nothing was heard of it.
 const POLL: Duration = Duration::from_secs(5);
 /// Wait after a failure of the database or the device; it doubles with each failure in a row.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// Longest such wait.
+/// Longest such wait for the device.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Longest such wait for the database, which works again as soon as there is space, or whatever it lacked.
+const LONGEST_STORE_WAIT: Duration = Duration::from_secs(2);
 
 /// A device and what it needs.
 pub(super) struct Device {
@@ -59,7 +62,15 @@ enum Next {
     Jobs(Vec<Claim>, Option<Box<Ongoing>>),
     /// A piece of this study.
     Study(Box<Ongoing>),
-    Nothing,
+    /// There is nothing to do, and this study must not go on.
+    Nothing(Option<Box<Ongoing>>),
+}
+
+/// Neither jobs nor a study could be claimed.
+struct Failed {
+    longest_wait: Duration,
+    /// The study that was going on.
+    study: Option<Box<Ongoing>>,
 }
 
 impl Device {
@@ -74,13 +85,14 @@ impl Device {
             arrivals.mark_unchanged();
             let next = match self.next(study.take()).await {
                 Ok(next) => next,
-                Err(kept) => {
+                Err(Failed { longest_wait, study: kept }) => {
                     // Another device may go on with it, and whoever cancels it need not wait for this one.
                     if let Some(ongoing) = kept {
                         self.bench().lay_down(*ongoing).await;
                     }
+                    wait = wait.min(longest_wait);
                     self.pause(wait).await;
-                    wait = (wait * 2).min(LONGEST_WAIT);
+                    wait *= 2;
                     continue;
                 }
             };
@@ -90,7 +102,11 @@ impl Device {
                 Next::Jobs(claims, None) => self.run(claims).await,
                 Next::Jobs(claims, Some(ongoing)) => study = self.run_before(claims, ongoing).await,
                 Next::Study(ongoing) => study = self.further(ongoing).await,
-                Next::Nothing => {
+                Next::Nothing(kept) => {
+                    // Something has to run with nothing beside it, not even a study between two batches.
+                    if let Some(ongoing) = kept {
+                        self.bench().lay_down(*ongoing).await;
+                    }
                     self.status.set(DeviceState::Idle, 0);
                     tokio::select! {
                         () = self.cancel.cancelled() => {}
@@ -108,30 +124,36 @@ impl Device {
 
     /// What to run next: jobs if any wait, else the study that is going on, else one that waits. After a failure the study
     /// is given back.
-    async fn next(&mut self, study: Option<Box<Ongoing>>) -> Result<Next, Option<Box<Ongoing>>> {
-        let Ok(claims) = self.claim().await else { return Err(study) };
+    async fn next(&mut self, study: Option<Box<Ongoing>>) -> Result<Next, Failed> {
+        let lease = study.as_ref().map(|ongoing| ongoing.lease());
+        let claimed = match self.claim(lease).await {
+            Ok(claimed) => claimed,
+            Err(longest_wait) => return Err(Failed { longest_wait, study }),
+        };
         match study {
-            study if !claims.is_empty() => Ok(Next::Jobs(claims, study)),
+            study if claimed.held_up => Ok(Next::Nothing(study)),
+            study if !claimed.jobs.is_empty() => Ok(Next::Jobs(claimed.jobs, study)),
             Some(ongoing) => Ok(Next::Study(ongoing)),
             None => match self.store.claim_study().await {
                 Ok(Some(claim)) => Ok(Next::Study(Box::new(Ongoing::new(claim)))),
-                Ok(None) => Ok(Next::Nothing),
+                Ok(None) => Ok(Next::Nothing(None)),
                 Err(error) => {
                     tracing::error!(device = self.name, %error, "no study could be claimed");
-                    Err(None)
+                    Err(Failed { longest_wait: LONGEST_STORE_WAIT, study: None })
                 }
             },
         }
     }
 
-    /// Claims jobs, once the engine is open.
-    async fn claim(&mut self) -> Result<Vec<Claim>, ()> {
+    /// Claims jobs, once the engine is open and the store can be written: what runs must be stored in the end. A study waits
+    /// while its device runs jobs. After a failure, the longest time to wait before the next try.
+    async fn claim(&mut self, study: Option<Lease>) -> Result<Claimed, Duration> {
         match self.lane.open().await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 self.status.set(DeviceState::Unavailable, 0);
                 tracing::error!(device = self.name, %error, "device is not available");
-                return Err(());
+                return Err(LONGEST_WAIT);
             }
             Err(_) => {
                 self.status.set(DeviceState::Unavailable, 0);
@@ -140,16 +162,21 @@ impl Device {
                     Ok(lane) => self.lane = Arc::new(lane),
                     Err(error) => tracing::error!(device = self.name, %error, "the thread could not be started"),
                 }
-                return Err(());
+                return Err(LONGEST_WAIT);
             }
         }
-        self.store.claim(self.config.max_batch).await.map_err(|error| {
+        if self.cancel.run_until_cancelled(self.store.until_writable()).await.is_none() {
+            return Ok(Claimed { held_up: true, ..Claimed::default() });
+        }
+        self.store.claim_before(self.config.max_batch, study).await.map_err(|error| {
             tracing::error!(device = self.name, %error, "jobs could not be claimed");
+            LONGEST_STORE_WAIT
         })
     }
 
     /// Runs jobs while a study waits; nothing of the study when somebody stops it meanwhile.
-    async fn run_before(&self, claims: Vec<Claim>, ongoing: Box<Ongoing>) -> Option<Box<Ongoing>> {
+    async fn run_before(&self, claims: Vec<Claim>, mut ongoing: Box<Ongoing>) -> Option<Box<Ongoing>> {
+        ongoing.waits();
         let mut run = pin!(self.run(claims));
         tokio::select! {
             () = &mut run => Some(ongoing),
@@ -162,16 +189,16 @@ impl Device {
     }
 
     async fn run(&self, claims: Vec<Claim>) {
-        let leases: Vec<Lease> = claims.iter().map(|claim| claim.lease).collect();
+        let beside = claims.len() > 1;
+        let end = |claim: &Claim| Ended::known(claim.lease, &claim.canceled, RunEnd::Interrupted { beside });
+        let interrupted = claims.iter().map(end).collect();
         self.status.set(DeviceState::Busy, claims.len());
         metrics::busy(&self.name, true);
         let bench = self.bench();
         // A task of its own: should this code panic, the device lives on and no job stays running.
         if let Err(error) = tokio::spawn(async move { bench.run(claims).await }).await {
             tracing::error!(device = self.name, %error, "a run broke down");
-            if let Err(error) = self.store.interrupted(&leases).await {
-                tracing::error!(device = self.name, %error, "jobs stay running until the next start");
-            }
+            settle(&self.store, interrupted, &self.stop, self.config.result_patience).await;
         }
         metrics::busy(&self.name, false);
         self.status.set(DeviceState::Idle, 0);
@@ -179,7 +206,7 @@ impl Device {
 
     /// Does the next piece of a study; nothing when it has ended.
     async fn further(&self, ongoing: Box<Ongoing>) -> Option<Box<Ongoing>> {
-        let lease = ongoing.lease();
+        let (lease, interrupted) = (ongoing.lease(), ongoing.interrupted());
         self.status.set(DeviceState::Busy, 0);
         metrics::busy(&self.name, true);
         let bench = self.bench();
@@ -190,9 +217,7 @@ impl Device {
             Ok(ongoing) => ongoing,
             Err(error) => {
                 tracing::error!(device = self.name, study.id = %lease.id, %error, "a batch of a study broke down");
-                if let Err(error) = self.store.interrupted(&[lease]).await {
-                    tracing::error!(study.id = %lease.id, %error, "a study stays running until the next start");
-                }
+                settle(&self.store, vec![interrupted], &self.stop, self.config.result_patience).await;
                 None
             }
         }
@@ -207,6 +232,7 @@ impl Device {
             max_batch: self.config.max_batch,
             time_limit: self.config.job_time_limit,
             run_memory: self.config.run_memory,
+            patience: self.config.result_patience,
             stop: self.stop.clone(),
         }
     }

@@ -28,13 +28,20 @@ pub struct PoolConfig {
     pub job_time_limit: Duration,
     /// Most bytes of memory that a run may take: batches are made no larger than fit.
     pub run_memory: u64,
+    /// How long a result is kept that cannot be stored, before its job goes back into the queue.
+    pub result_patience: Duration,
 }
 
 impl Default for PoolConfig {
-    /// The CPU, batches of 16, an hour, as much memory as it takes.
+    /// The CPU, batches of 16, an hour, as much memory as it takes, two minutes.
     fn default() -> Self {
-        let job_time_limit = Duration::from_secs(3600);
-        Self { devices: vec!["cpu".into()], max_batch: 16, job_time_limit, run_memory: u64::MAX }
+        Self {
+            devices: vec!["cpu".into()],
+            max_batch: 16,
+            job_time_limit: Duration::from_secs(3600),
+            run_memory: u64::MAX,
+            result_patience: Duration::from_secs(120),
+        }
     }
 }
 

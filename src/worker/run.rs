@@ -12,17 +12,20 @@ use super::claimed::Claimed;
 use super::lane::{BatchError, BatchResult, Lane};
 use super::metrics;
 use super::observer::Watch;
-use super::settle::{End, Ended, settle};
+use super::settle::{Ended, settle};
 use super::sources::LoadModel;
-use super::verdict::Verdict;
+use super::verdict::{Trial, Verdict};
 use crate::engine::Engine;
-use crate::jobs::{Claim, JobProblem, ProblemCode, Store};
+use crate::jobs::{Claim, JobProblem, ProblemCode, RunEnd, Store};
 use crate::maximize::{MaximizeError, Objective, Outcome, Pictures, Task, found_bytes, maximize_within};
 use crate::network::Model;
 use crate::study::StudyError;
 
 /// How often it is looked at whether a step goes on for too long after its run was to end.
 pub(super) const TICK: Duration = Duration::from_millis(200);
+
+/// Wait before a job is tried again whose images the disk did not give.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a run needs of its device and its pool.
 pub(super) struct Bench {
@@ -34,6 +37,8 @@ pub(super) struct Bench {
     pub(super) time_limit: Duration,
     /// Most bytes of memory that a run may take.
     pub(super) run_memory: u64,
+    /// How long results are kept that cannot be stored.
+    pub(super) patience: Duration,
     /// Ends runs within one step and requeues their jobs.
     pub(super) stop: CancellationToken,
 }
@@ -72,10 +77,8 @@ impl Bench {
         for batch in batches(&jobs, self.max_batch) {
             run.batch(&model, batch).await;
         }
-        for job in 0..run.jobs.len() {
-            let problem = JobProblem::new(ProblemCode::Internal, "the run ended without all stimuli");
-            run.end(job, End::Failed(problem)).await;
-        }
+        let problem = JobProblem::new(ProblemCode::Internal, "the run ended without all stimuli");
+        run.end_all(0..run.jobs.len(), &RunEnd::Failed(problem)).await;
     }
 }
 
@@ -89,16 +92,12 @@ impl Run<'_> {
         let loaded = load(&self.bench.load, id, digest);
         match self.unless_all_end(loaded).await? {
             Ok(model) => return Some(model),
-            Err(problem) => {
-                for job in 0..self.jobs.len() {
-                    self.end(job, End::Failed(problem.clone())).await;
-                }
-            }
+            Err(problem) => self.end_all(0..self.jobs.len(), &RunEnd::Failed(problem)).await,
         }
         None
     }
 
-    /// Reads the images that the jobs brought; a job whose images cannot be read fails.
+    /// Reads the images that the jobs brought; a job whose images are damaged fails.
     async fn load_pictures(&mut self) {
         for job in 0..self.jobs.len() {
             let id = self.jobs[job].job.claim.job.id;
@@ -106,8 +105,14 @@ impl Run<'_> {
                 Ok(pictures) => self.jobs[job].pictures = pictures,
                 Err(error) => {
                     tracing::error!(job.id = %id, %error, "the images of a job cannot be read");
-                    let problem = JobProblem::new(ProblemCode::Internal, "the job's images cannot be read");
-                    self.end(job, End::Failed(problem)).await;
+                    let end = if error.fault().is_some() {
+                        // Another try may succeed, a little later.
+                        tokio::time::sleep(READ_AGAIN).await;
+                        RunEnd::Requeued
+                    } else {
+                        RunEnd::Failed(JobProblem::new(ProblemCode::Internal, "the job's images cannot be read"))
+                    };
+                    self.end_all([job], &end).await;
                 }
             }
         }
@@ -195,21 +200,22 @@ impl Run<'_> {
                 metrics::engine_failed(&self.bench.device);
                 // A device that is gone is not the job's fault: another one, or this one later, may run it.
                 let works = self.device_works().await;
-                let end = if works { End::Failed(problem(&error)) } else { End::Interrupted };
                 let jobs: Vec<usize> = batch.chunk_by(|a, b| a.job == b.job).map(|slots| slots[0].job).collect();
                 tracing::error!(device = self.bench.device, %error, jobs = jobs.len(), "batch failed");
-                for job in jobs {
-                    self.end(job, end.clone()).await;
-                }
+                let beside = self.jobs.iter().filter(|running| !running.settled).count() > 1;
+                let end = if works { RunEnd::Failed(problem(&error)) } else { RunEnd::Interrupted { beside } };
+                self.end_all(jobs, &end).await;
             }
         }
-        for job in 0..self.jobs.len() {
-            let running = &mut self.jobs[job];
+        let mut found = Vec::new();
+        for running in &mut self.jobs {
             if !running.settled && running.outcomes.iter().all(Option::is_some) {
+                running.settled = true;
                 let outcomes = std::mem::take(&mut running.outcomes).into_iter().flatten().collect();
-                self.end(job, End::Succeeded(outcomes)).await;
+                found.push(Ended::found(&running.job.claim, outcomes));
             }
         }
+        self.settle(found).await;
         self.settle_verdicts().await;
     }
 
@@ -233,39 +239,54 @@ impl Run<'_> {
 
     /// Ends every job that has a verdict.
     async fn settle_verdicts(&mut self) {
-        for job in 0..self.jobs.len() {
-            if let Some(verdict) = self.jobs[job].job.trial.verdict() {
-                self.end(job, self.sentence(verdict)).await;
-            }
-        }
+        self.settle_judged(|_| true).await;
     }
 
     /// Ends every job whose last step does not end.
     async fn settle_overdue(&mut self) {
+        self.settle_judged(Trial::overdue).await;
+    }
+
+    async fn settle_judged(&mut self, due: impl Fn(&Trial) -> bool) {
+        let mut judged = Vec::new();
         for job in 0..self.jobs.len() {
             let trial = &self.jobs[job].job.trial;
-            if trial.overdue()
-                && let Some(verdict) = trial.verdict()
-            {
-                self.end(job, self.sentence(verdict)).await;
+            if let Some(verdict) = trial.verdict().filter(|_| due(trial)) {
+                let end = self.sentence(verdict);
+                judged.extend(self.ended(job, end));
             }
         }
+        self.settle(judged).await;
     }
 
-    fn sentence(&self, verdict: Verdict) -> End {
+    fn sentence(&self, verdict: Verdict) -> RunEnd {
         match verdict {
-            Verdict::Canceled => End::Canceled,
-            Verdict::Stopped => End::Requeued,
-            Verdict::TimeLimit => End::Failed(too_long("the job", self.bench.time_limit)),
+            Verdict::Canceled => RunEnd::Canceled,
+            Verdict::Stopped => RunEnd::Requeued,
+            Verdict::TimeLimit => RunEnd::Failed(too_long("the job", self.bench.time_limit)),
         }
     }
 
-    /// Ends a job, once.
-    async fn end(&mut self, job: usize, end: End) {
+    /// Ends jobs, each once.
+    async fn end_all(&mut self, jobs: impl IntoIterator<Item = usize>, end: &RunEnd) {
+        let ended = jobs.into_iter().filter_map(|job| self.ended(job, end.clone())).collect();
+        self.settle(ended).await;
+    }
+
+    /// The end of a job, unless it has one.
+    fn ended(&mut self, job: usize, end: RunEnd) -> Option<Ended> {
         let running = &mut self.jobs[job];
-        if !std::mem::replace(&mut running.settled, true) {
-            running.outcomes = Vec::new();
-            settle(&self.bench.store, Ended::Job(&running.job.claim), end, &self.bench.stop).await;
+        if std::mem::replace(&mut running.settled, true) {
+            return None;
+        }
+        running.outcomes = Vec::new();
+        let claim = &running.job.claim;
+        Some(Ended::known(claim.lease, &claim.canceled, end))
+    }
+
+    async fn settle(&self, ended: Vec<Ended>) {
+        if !ended.is_empty() {
+            settle(&self.bench.store, ended, &self.bench.stop, self.bench.patience).await;
         }
     }
 }

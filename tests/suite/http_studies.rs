@@ -16,7 +16,7 @@ use crate::http_program::Process;
 use crate::http_service::{Answer, DEADLINE, Server, endless, patient, quick};
 
 /// Few runs that take little time.
-fn small() -> Value {
+pub fn small() -> Value {
     json!({
         "models": [{"id": "fashion-resnet8", "layers": ["layer3/Relu@center"]}], "units_per_layer": 2, "logits": 1,
         "seed": 4, "seeds": 2, "steps": 4, "arms": ["plain", "slope:0.1", "true-proxy"], "methods": ["pixel", "transforms"],
@@ -32,7 +32,7 @@ fn long() -> Value {
     })
 }
 
-async fn submit(server: &Server, body: &Value) -> String {
+pub async fn submit(server: &Server, body: &Value) -> String {
     let answer = server.post("/v1/studies", body).await;
     assert_eq!(answer.status, 202, "{answer:?}");
     answer.headers["location"].clone()
@@ -438,7 +438,7 @@ async fn an_orderly_stop_lays_a_study_down_and_a_start_cleans_up() {
     std::fs::write(studies.join("notes.txt"), "somebody's own").unwrap();
 
     let server = Server::on(folder, |config| config.max_batch = 2).await;
-    assert!(!stray.exists(), "what a deletion left goes");
+    assert!(!stray.exists(), "a folder without results and without a study goes");
     assert!(studies.join("notes.txt").exists(), "what was not made here stays");
     let before = server.get(&path).await.json()["progress"]["done"].as_f64().unwrap();
     assert!(before >= 2.0, "what was done stays done");

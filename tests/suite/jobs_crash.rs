@@ -2,16 +2,19 @@
 //! behind what a killed process would.
 
 use std::fs;
+use std::path::Path;
 
-use proxygrad::jobs::{Deleted, JobProblem, JobState, MOST_ATTEMPTS, ProblemCode, Store, StoreError};
+use proxygrad::jobs::{Deleted, JobProblem, JobState, MOST_INTERRUPTIONS, ProblemCode, Store, StoreError};
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use uuid::Uuid;
 
 use crate::job_fixture::{claim_one, config, ids, job, open, outcome, small, state, submit};
+use crate::worker_studies::submit_study;
 
 /// Another program that has the job database open.
-async fn intruder(folder: &std::path::Path) -> SqliteConnection {
+pub async fn intruder(folder: &Path) -> SqliteConnection {
     SqliteConnectOptions::new().filename(folder.join("jobs.sqlite3")).connect().await.unwrap()
 }
 
@@ -36,7 +39,7 @@ async fn jobs_that_ran_when_the_process_died_run_again_before_later_ones() {
 async fn a_job_whose_process_dies_every_time_fails_in_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let id = submit(&open(folder.path()).await, small(0)).await.id;
-    for attempt in 1..=MOST_ATTEMPTS {
+    for attempt in 1..=MOST_INTERRUPTIONS {
         let store = open(folder.path()).await;
         assert_eq!(state(&store, id).await, JobState::Queued);
         assert_eq!(claim_one(&store).await.job.attempts, attempt);
@@ -58,11 +61,182 @@ async fn an_interrupted_run_counts_and_an_orderly_stop_does_not() {
         store.requeue(&[claim_one(&store).await.lease]).await.unwrap();
     }
     assert_eq!(store.get(id).await.unwrap().unwrap().attempts, 0);
-    for _ in 0..MOST_ATTEMPTS {
+    for _ in 0..MOST_INTERRUPTIONS {
         assert_eq!(state(&store, id).await, JobState::Queued);
         store.interrupted(&[claim_one(&store).await.lease]).await.unwrap();
     }
     assert_eq!(state(&store, id).await, JobState::Failed);
+}
+
+#[tokio::test]
+async fn what_ran_beside_the_culprit_is_not_blamed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let innocent = submit(&store, small(0)).await.id;
+    let culprit = submit(&store, small(1)).await.id;
+    drop(store);
+    // On two devices, each crash finds both.
+    for _ in 0..2 {
+        let store = open(folder.path()).await;
+        assert_eq!(claim_one(&store).await.job.id, innocent);
+        assert_eq!(claim_one(&store).await.job.id, culprit);
+    }
+    let store = open(folder.path()).await;
+    let alone = claim_one(&store).await;
+    assert_eq!(alone.job.id, innocent);
+    let next = store.claim_before(8, None).await.unwrap();
+    assert!(next.jobs.is_empty() && next.held_up, "what was there at two crashes runs with nothing beside it");
+    assert!(store.succeed(&alone, &[outcome(b"png")]).await.unwrap());
+    drop(store);
+    for _ in 0..MOST_INTERRUPTIONS {
+        let store = open(folder.path()).await;
+        assert_eq!(claim_one(&store).await.job.id, culprit);
+        submit(&store, small(2)).await;
+        assert!(store.claim(8).await.unwrap().is_empty());
+    }
+    let store = open(folder.path()).await;
+    let failed = store.get(culprit).await.unwrap().unwrap();
+    assert_eq!(failed.problem.unwrap().code, ProblemCode::Interrupted);
+    assert_eq!(state(&store, innocent).await, JobState::Succeeded);
+    assert_eq!(store.counts().await.unwrap()[&JobState::Queued], u64::from(MOST_INTERRUPTIONS), "the queue goes on");
+    assert_eq!(store.claim(8).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn jobs_that_share_a_batch_outlive_any_number_of_crashes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let mut ids = Vec::new();
+    for class in 0..4 {
+        ids.push(submit(&store, small(class)).await.id);
+    }
+    assert_eq!(store.claim(8).await.unwrap().len(), 4);
+    drop(store);
+    // From now on one at a time, and each comes to its end between two crashes.
+    for &id in &ids {
+        let store = open(folder.path()).await;
+        let claim = claim_one(&store).await;
+        assert_eq!(claim.job.id, id);
+        assert!(store.succeed(&claim, &[outcome(b"png")]).await.unwrap());
+    }
+    let store = open(folder.path()).await;
+    assert_eq!(store.counts().await.unwrap()[&JobState::Succeeded], 4);
+}
+
+#[tokio::test]
+async fn a_process_that_was_asked_to_end_and_then_killed_counts_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = submit(&open(folder.path()).await, small(0)).await.id;
+    for _ in 0..2 * MOST_INTERRUPTIONS {
+        let store = open(folder.path()).await;
+        let job = claim_one(&store).await.job;
+        assert_eq!((job.id, job.attempts), (id, 1));
+        store.ending();
+    }
+    assert_eq!(state(&open(folder.path()).await, id).await, JobState::Queued);
+}
+
+#[tokio::test]
+async fn a_study_that_waits_for_jobs_has_no_part_in_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let study = submit_study(&open(folder.path()).await, "test").await;
+    let job = submit(&open(folder.path()).await, small(0)).await.id;
+    for _ in 0..MOST_INTERRUPTIONS {
+        let store = open(folder.path()).await;
+        let waits = store.claim_study().await.unwrap().unwrap();
+        let claimed = store.claim_before(8, Some(waits.lease)).await.unwrap();
+        assert_eq!(ids(&claimed.jobs), [job]);
+    }
+    let store = open(folder.path()).await;
+    assert_eq!(state(&store, job).await, JobState::Failed, "it ran alone three times");
+    assert_eq!(store.study(study).await.unwrap().unwrap().state, JobState::Queued);
+    // One that goes on after the jobs is there itself.
+    let goes_on = store.claim_study().await.unwrap().unwrap();
+    let done = submit(&store, small(1)).await.id;
+    let claimed = store.claim_before(8, Some(goes_on.lease)).await.unwrap();
+    assert!(store.succeed(&claimed.jobs[0], &[outcome(b"png")]).await.unwrap());
+    store.study_goes_on(goes_on.lease).await.unwrap();
+    drop(store);
+    for _ in 1..MOST_INTERRUPTIONS {
+        open(folder.path()).await.claim_study().await.unwrap().unwrap();
+    }
+    let store = open(folder.path()).await;
+    assert_eq!(store.study(study).await.unwrap().unwrap().state, JobState::Failed);
+    assert_eq!(state(&store, done).await, JobState::Succeeded);
+}
+
+/// Closes the store, and puts another copy of the database in the place of the one there; gives the one there.
+async fn put_back(store: Store, folder: &Path, copy: Option<Vec<u8>>) -> Vec<u8> {
+    store.close().await;
+    let database = folder.join("jobs.sqlite3");
+    let there = fs::read(&database).unwrap();
+    assert!(!folder.join("jobs.sqlite3-wal").exists(), "a store that was closed in order leaves no log");
+    match copy {
+        Some(copy) => fs::write(&database, copy).unwrap(),
+        None => fs::remove_file(&database).unwrap(),
+    }
+    there
+}
+
+#[tokio::test]
+async fn studies_that_an_older_database_does_not_know_are_set_aside_and_come_back() {
+    for new_database in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).await;
+        submit(&store, small(0)).await;
+        let older = put_back(store, folder.path(), Some(Vec::new())).await;
+        fs::write(folder.path().join("jobs.sqlite3"), &older).unwrap();
+        let store = open(folder.path()).await;
+        let study = submit_study(&store, "test").await;
+        let lease = store.claim_study().await.unwrap().unwrap().lease;
+        let studies = folder.path().join("studies");
+        let place = studies.join(study.to_string());
+        fs::create_dir_all(place.join("images")).unwrap();
+        let files = [("plan.json", "{}"), ("runs.csv", "head\nrun\n"), ("images/one.png", "png"), ("report.html", "<p>")];
+        for (name, contents) in files {
+            fs::write(place.join(name), contents).unwrap();
+        }
+        assert!(store.study_succeeded(lease).await.unwrap());
+        // What a process left that died before a first run: nothing is lost with it.
+        let empty = studies.join(Uuid::now_v7().to_string());
+        fs::create_dir_all(empty.join("images")).unwrap();
+        for (name, contents) in [("plan.json", "{}"), ("runs.csv", "head\n"), ("lock", ""), ("plan.json.part", "{")] {
+            fs::write(empty.join(name), contents).unwrap();
+        }
+        let newer = put_back(store, folder.path(), (!new_database).then_some(older)).await;
+
+        let store = open(folder.path()).await;
+        assert!(!place.exists() && !empty.exists());
+        let aside = folder.path().join("set-aside").join("studies").join(study.to_string());
+        for (name, contents) in files {
+            assert_eq!(fs::read_to_string(aside.join(name)).unwrap(), contents, "{name}");
+        }
+        put_back(store, folder.path(), Some(newer)).await;
+        let store = open(folder.path()).await;
+        assert_eq!(store.study(study).await.unwrap().unwrap().state, JobState::Succeeded);
+        for (name, contents) in files {
+            assert_eq!(fs::read_to_string(place.join(name)).unwrap(), contents, "{name}");
+        }
+        // Deleting is still deleting.
+        assert_eq!(store.delete_study(study).await.unwrap(), Deleted::Gone);
+        assert!(!place.exists() && !aside.exists());
+    }
+}
+
+#[tokio::test]
+async fn stimuli_that_an_older_database_does_not_know_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let older = put_back(store, folder.path(), Some(Vec::new())).await;
+    fs::write(folder.path().join("jobs.sqlite3"), &older).unwrap();
+    let store = open(folder.path()).await;
+    let id = submit(&store, small(0)).await.id;
+    let claim = claim_one(&store).await;
+    assert!(store.succeed(&claim, &[outcome(b"png")]).await.unwrap());
+    put_back(store, folder.path(), Some(older)).await;
+    let store = open(folder.path()).await;
+    assert_eq!(store.get(id).await.unwrap(), None);
+    assert_eq!(folder.path().join("stimuli").join(id.to_string()).read_dir().unwrap().count(), 1);
 }
 
 #[tokio::test]

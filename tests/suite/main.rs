@@ -4,6 +4,7 @@
 #![allow(clippy::type_complexity)]
 
 mod architectures;
+mod backup;
 mod calibration;
 mod catalog;
 mod certificates;
@@ -25,6 +26,7 @@ mod http_program;
 mod http_proxies;
 mod http_pulling;
 mod http_service;
+mod http_storage;
 mod http_studies;
 mod http_units;
 mod job_fixture;
@@ -44,6 +46,8 @@ mod pulled_models;
 mod receptive_field;
 mod search;
 mod selections;
+mod sqlite_faults;
+mod storage_faults;
 mod study;
 mod tensors;
 mod worker;

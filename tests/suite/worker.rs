@@ -347,19 +347,6 @@ async fn a_device_that_does_not_exist_is_an_error_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_result_that_cannot_be_written_fails_the_job_instead_of_leaving_it_running() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path()).await;
-    std::fs::remove_dir(folder.path().join("stimuli")).unwrap();
-    std::fs::write(folder.path().join("stimuli"), "").unwrap();
-    let pool = start(&store, &Arc::default()).await;
-    let id = submit(&store, small(0)).await.id;
-    let job = ended(&store, id).await;
-    assert_eq!((job.state, code(&job)), (JobState::Failed, ProblemCode::Internal));
-    pool.shutdown(Duration::ZERO).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_waits_for_a_locked_database() {
     let folder = tempfile::tempdir().unwrap();
     let impatient = StoreConfig { busy_timeout: Duration::from_millis(10), ..config(folder.path()) };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxygrad::jobs::{JobState, MOST_ATTEMPTS, NewStudy, ProblemCode, Store, Study, Submitted};
+use proxygrad::jobs::{JobState, MOST_INTERRUPTIONS, NewStudy, ProblemCode, Store, Study, Submitted};
 use proxygrad::network::Model;
 use proxygrad::study::{Design, Plan, Variants};
 use proxygrad::worker::{Pool, PoolConfig, Sources};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::job_fixture::{Script, ended, eventually, model, open, small, state, submit};
 
 /// All five classes of the tiny model under two arms: runs of two steps, and the score of what is delivered.
-fn plan(device: &str) -> Plan {
+pub fn plan(device: &str) -> Plan {
     let variants = Variants::default();
     let design = Design {
         models: vec![(model(), Vec::new())],
@@ -32,7 +32,7 @@ fn plan(device: &str) -> Plan {
     Plan::new(&design).unwrap()
 }
 
-async fn submit_study(store: &Store, device: &str) -> Uuid {
+pub async fn submit_study(store: &Store, device: &str) -> Uuid {
     let new = NewStudy { plan: plan(device), images: 0, idempotency: None };
     match store.submit_study(new).await.unwrap() {
         Submitted::Created(study) => study.id,
@@ -52,7 +52,7 @@ async fn study(store: &Store, id: Uuid) -> Study {
     store.study(id).await.unwrap().unwrap()
 }
 
-async fn study_ended(store: &Store, id: Uuid) -> Study {
+pub async fn study_ended(store: &Store, id: Uuid) -> Study {
     let study = store.wait_for_study(id, Duration::from_secs(60)).await.unwrap().unwrap();
     assert!(study.state.is_terminal(), "still {} after a minute", study.state);
     study
@@ -167,20 +167,20 @@ async fn a_study_that_comes_further_was_not_interrupted_too_often() {
     let folder = tempfile::tempdir().unwrap();
     let id = submit_study(&open(folder.path()).await, "test").await;
     // A store that is dropped without further ado leaves behind what a killed process would.
-    for done in 1..=2 * MOST_ATTEMPTS as usize {
+    for done in 1..=2 * MOST_INTERRUPTIONS as usize {
         let store = open(folder.path()).await;
         let claim = store.claim_study().await.unwrap().unwrap();
         assert_eq!((claim.study.id, claim.plan), (id, plan("test")));
         store.study_advanced(claim.lease, done).await.unwrap();
     }
-    for _ in 0..MOST_ATTEMPTS {
+    for _ in 0..MOST_INTERRUPTIONS {
         let store = open(folder.path()).await;
         assert_eq!(study(&store, id).await.state, JobState::Queued);
         store.claim_study().await.unwrap().unwrap();
     }
     let failed = study(&open(folder.path()).await, id).await;
     assert_eq!((failed.state, code(&failed)), (JobState::Failed, ProblemCode::Interrupted));
-    assert_eq!(failed.progress.done, 2.0 * f64::from(MOST_ATTEMPTS));
+    assert_eq!(failed.progress.done, 2.0 * f64::from(MOST_INTERRUPTIONS));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::api::base::Base;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Problem, declare_problems};
 
-declare_problems!(Refused: InvalidParameter, UnknownJob);
+declare_problems!(Refused: InvalidParameter, UnknownJob, StorageUnavailable, NoSpace);
 
 /// Stop a job
 ///
@@ -33,7 +33,7 @@ pub(super) async fn cancel(
 ) -> Answer<(StatusCode, Json<JobDocument>)> {
     query.end(&[])?;
     let id = path.job()?;
-    let job = api.store().cancel(id).await.map_err(Problem::internal)?;
+    let job = api.store().cancel(id).await.map_err(Problem::store)?;
     let job = job.ok_or_else(|| unknown(id))?;
     let status = if job.state.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(JobDocument::new(job, &base))))

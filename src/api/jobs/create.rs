@@ -20,7 +20,7 @@ use crate::jobs::NewJob;
 use crate::maximize::Request;
 
 declare_problems!(Refused: InvalidParameter, MalformedJson, MalformedForm, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
-                  InvalidRequest, TooMuchMemory, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable);
+                  InvalidRequest, TooMuchMemory, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable, StorageUnavailable, NoSpace);
 
 /// Ask for stimuli
 ///

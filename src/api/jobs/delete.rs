@@ -9,7 +9,7 @@ use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
 use crate::jobs::Deleted;
 
-declare_problems!(Refused: InvalidParameter, UnknownJob, JobNotFinished);
+declare_problems!(Refused: InvalidParameter, UnknownJob, JobNotFinished, StorageUnavailable, NoSpace);
 
 /// Forget a job
 ///
@@ -22,7 +22,7 @@ declare_problems!(Refused: InvalidParameter, UnknownJob, JobNotFinished);
 pub(super) async fn delete(State(api): State<Api>, path: InPath, query: InQuery) -> Answer<StatusCode> {
     query.end(&[])?;
     let id = path.job()?;
-    match api.store().delete(id).await.map_err(Problem::internal)? {
+    match api.store().delete(id).await.map_err(Problem::store)? {
         Deleted::Gone => Ok(StatusCode::NO_CONTENT),
         Deleted::Unknown => Err(unknown(id)),
         Deleted::NotFinished(state) => {

@@ -11,7 +11,7 @@ use crate::api::base::Base;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Problem, declare_problems};
 
-declare_problems!(Refused: InvalidParameter, UnknownStudy);
+declare_problems!(Refused: InvalidParameter, UnknownStudy, StorageUnavailable, NoSpace);
 
 /// Stop a study
 ///
@@ -34,7 +34,7 @@ pub(super) async fn cancel(
 ) -> Answer<(StatusCode, Json<StudyDocument>)> {
     query.end(&[])?;
     let id = path.study()?;
-    let study = api.store().cancel_study(id).await.map_err(Problem::internal)?.ok_or_else(|| unknown(id))?;
+    let study = api.store().cancel_study(id).await.map_err(Problem::store)?.ok_or_else(|| unknown(id))?;
     let status = if study.state.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(StudyDocument::of(&api, study, &base).await?)))
 }

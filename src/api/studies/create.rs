@@ -18,7 +18,7 @@ use crate::jobs::NewStudy;
 use crate::study::{ModelChoice, Plan, StudyRequest};
 
 declare_problems!(Refused: InvalidParameter, MalformedJson, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
-                  InvalidRequest, TooMuchMemory, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable);
+                  InvalidRequest, TooMuchMemory, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable, StorageUnavailable, NoSpace);
 
 /// Ask for a study
 ///

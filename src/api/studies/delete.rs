@@ -9,7 +9,7 @@ use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
 use crate::jobs::Deleted;
 
-declare_problems!(Refused: InvalidParameter, UnknownStudy, StudyNotFinished);
+declare_problems!(Refused: InvalidParameter, UnknownStudy, StudyNotFinished, StorageUnavailable, NoSpace);
 
 /// Forget a study
 ///
@@ -22,7 +22,7 @@ declare_problems!(Refused: InvalidParameter, UnknownStudy, StudyNotFinished);
 pub(super) async fn delete(State(api): State<Api>, path: InPath, query: InQuery) -> Answer<StatusCode> {
     query.end(&[])?;
     let id = path.study()?;
-    match api.store().delete_study(id).await.map_err(Problem::internal)? {
+    match api.store().delete_study(id).await.map_err(Problem::store)? {
         Deleted::Gone => Ok(StatusCode::NO_CONTENT),
         Deleted::Unknown => Err(unknown(id)),
         Deleted::NotFinished(state) => {

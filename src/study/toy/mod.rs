@@ -100,19 +100,23 @@ fn settings(toys: &Toys, base: &Fields, arm: &Variant, kind: Kind, toy: &Toy) ->
     Ok(PlannedSettings { model, method, arm, request, settings })
 }
 
-/// Runs the toys unless the folder has their results; gives whether it has them now.
+/// Whether the folder has the results of the toys.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn done(folder: &Folder) -> Result<bool, StudyError> {
+    Ok(rows(folder)?.is_some())
+}
+
+/// Runs the toys; gives the name and the contents of the file for their results, `None` when they were stopped.
 pub(super) fn perform(
-    folder: &Folder,
     toys: &Toys,
     plan: &Plan,
     engine: &dyn Engine,
     manner: &Manner,
     watch: &mut Watch<'_>,
-) -> Result<bool, StudyError> {
+) -> Result<Option<(String, Vec<u8>)>, StudyError> {
     let (base, seed) = (&plan.base, plan.seed);
-    if rows(folder)?.is_some() {
-        return Ok(true);
-    }
     let unit = format!("{OUTPUT}:0");
     let mut text = table::line(HEAD);
     for kind in Kind::ALL {
@@ -124,7 +128,7 @@ pub(super) fn perform(
             for arm in &toys.arms {
                 let what = format!("toy {}, {}", toy.model.id, arm.name);
                 if !watch(Progress { done: 0.0, total: 0, now: &what }) {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 let settings = settings(toys, base, arm, kind, &toy)?;
                 let starts: Vec<(&str, u64)> =
@@ -132,7 +136,7 @@ pub(super) fn perform(
                 for (batch, starts) in starts.chunks(64).enumerate() {
                     let mut watcher = Watcher::new(watch, &what);
                     let Some(made) = make(&toy.model, &settings, starts, engine, manner.memory, &mut watcher)? else {
-                        return Ok(false);
+                        return Ok(None);
                     };
                     for (start, (outcome, _)) in made.iter().enumerate() {
                         text += &table::line([
@@ -149,8 +153,7 @@ pub(super) fn perform(
             }
         }
     }
-    folder.write(FILE, text.as_bytes())?;
-    Ok(true)
+    Ok(Some((FILE.to_owned(), text.into_bytes())))
 }
 
 /// The toys' results, if the folder has them.

@@ -1,0 +1,247 @@
+//! A copy of a data directory, made while a server uses it. The copy is a data directory itself: a server starts on it.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use uuid::Uuid;
+
+use super::job::{JobState, Stimulus};
+use super::row;
+
+/// The database's file in a data directory.
+const DATABASE: &str = "jobs.sqlite3";
+/// What belongs to the process that uses a data directory, or is copied by what the database says.
+const NOT_COPIED: [&str; 8] =
+    ["lock", "alive", "reserve", ".room", "stimuli", "studies", "jobs.sqlite3-wal", "jobs.sqlite3-shm"];
+
+/// Why a data directory was not backed up.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// There is no data directory there.
+    #[error("{0} is no data directory: it has no jobs.sqlite3")]
+    NoData(PathBuf),
+    /// The place for the copy is taken, or unfit.
+    #[error("{path}: {why}; choose a folder that does not exist yet, or is empty")]
+    Output {
+        /// The place.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The database cannot be copied.
+    #[error("job database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A file cannot be copied.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What a backup holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backup {
+    /// Number of jobs.
+    pub jobs: usize,
+    /// Number of studies.
+    pub studies: usize,
+    /// Number of files beside the database.
+    pub files: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// PNGs that jobs have by the database, and that were missing already.
+    pub missing: Vec<PathBuf>,
+}
+
+/// Copies a data directory to `output`, while a server uses it or not: the database at one moment, the PNGs and studies
+/// that it has at this moment, the models, and whatever else lies there. The copy has its name once it is whole; until
+/// then it is called `OUTPUT.part`.
+///
+/// # Errors
+/// When there is no data directory, `output` holds something, or a file cannot be read or written.
+pub async fn back_up(data_dir: &Path, output: &Path) -> Result<Backup, BackupError> {
+    if !data_dir.join(DATABASE).is_file() {
+        return Err(BackupError::NoData(data_dir.to_owned()));
+    }
+    let part = place(data_dir, output)?;
+    let options = SqliteConnectOptions::new().busy_timeout(Duration::from_secs(30)).disable_statement_logging();
+    let mut live = options.clone().filename(data_dir.join(DATABASE)).connect().await?;
+    let snapshot = part.join(DATABASE);
+    let name = snapshot.to_str().ok_or_else(|| unfit(output, "its path is not UTF-8"))?;
+    sqlx::query("VACUUM INTO ?").bind(name).execute(&mut live).await?;
+    let mut copied = options.filename(&snapshot).connect().await?;
+
+    let mut backup = Backup::default();
+    for row in sqlx::query("SELECT id, state, stimuli FROM jobs").fetch_all(&mut copied).await? {
+        let id = id(&row)?;
+        backup.jobs += 1;
+        if row.try_get::<&str, _>("state")? != JobState::Succeeded.as_str() {
+            continue;
+        }
+        let folder = Path::new("stimuli").join(id.to_string());
+        backup.copy(&data_dir.join(&folder), &part.join(&folder))?;
+        let missing: Vec<PathBuf> = pngs(&row).map(|png| folder.join(png)).filter(|png| !part.join(png).is_file()).collect();
+        // Deleted since: it is deleted in the copy as well.
+        if !missing.is_empty() && !backup.follows("jobs", id, &mut live, &mut copied).await? {
+            backup.jobs -= 1;
+            backup.discard(&part.join(&folder))?;
+        } else {
+            backup.missing.extend(missing);
+        }
+    }
+    for row in sqlx::query("SELECT id FROM studies").fetch_all(&mut copied).await? {
+        let id = id(&row)?;
+        let folder = Path::new("studies").join(id.to_string());
+        backup.copy(&data_dir.join(&folder), &part.join(&folder))?;
+        if backup.follows("studies", id, &mut live, &mut copied).await? {
+            backup.studies += 1;
+        } else {
+            backup.discard(&part.join(&folder))?;
+        }
+    }
+    copied.close().await?;
+    live.close().await?;
+    sync(&snapshot)?;
+
+    for entry in fs::read_dir(data_dir).map_err(file(data_dir))? {
+        let name = entry.map_err(file(data_dir))?.file_name();
+        let (from, to) = (data_dir.join(&name), part.join(&name));
+        let skipped = name == DATABASE || NOT_COPIED.iter().any(|not_copied| name == *not_copied);
+        if !skipped {
+            backup.copy(&from, &to)?;
+        }
+    }
+    fs::rename(&part, output).map_err(file(output))?;
+    Ok(backup)
+}
+
+/// Makes the folder in which the copy is put together.
+fn place(data_dir: &Path, output: &Path) -> Result<PathBuf, BackupError> {
+    match fs::read_dir(output).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => return Err(unfit(output, "holds something")),
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(unfit(output, error)),
+        _ => {}
+    }
+    let Some(name) = output.file_name() else { return Err(unfit(output, "has no name")) };
+    let mut part = name.to_owned();
+    part.push(".part");
+    let part = output.with_file_name(part);
+    if let Some(parent) = part.parent() {
+        fs::create_dir_all(parent).map_err(file(parent))?;
+    }
+    fs::create_dir(&part).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => unfit(&part, "is there already, perhaps from a backup that was cut short"),
+        _ => unfit(&part, error),
+    })?;
+    let inside = |path: &Path| Some(path.canonicalize().ok()?.starts_with(data_dir.canonicalize().ok()?));
+    if inside(&part) != Some(false) {
+        fs::remove_dir(&part).map_err(file(&part))?;
+        return Err(unfit(output, "lies in the data directory itself"));
+    }
+    Ok(part)
+}
+
+impl Backup {
+    /// Copies a file, or a folder with all that is in it; what vanishes meanwhile was deleted, or has another name by now.
+    fn copy(&mut self, from: &Path, to: &Path) -> Result<(), BackupError> {
+        match fs::metadata(from) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(BackupError::File { path: from.to_owned(), source }),
+            Ok(found) if found.is_dir() => self.copy_folder(from, to),
+            Ok(found) if found.is_file() => match fs::copy(from, to) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                Err(source) => Err(BackupError::File { path: from.to_owned(), source }),
+                Ok(bytes) => {
+                    (self.files, self.bytes) = (self.files + 1, self.bytes + bytes);
+                    sync(to)
+                }
+            },
+            // A socket or device that somebody put there.
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn copy_folder(&mut self, from: &Path, to: &Path) -> Result<(), BackupError> {
+        let entries = match fs::read_dir(from) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(file(from))?,
+        };
+        fs::create_dir_all(to).map_err(file(to))?;
+        let names: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.file_name())).collect();
+        let mut names = names.map_err(file(from))?;
+        // Images are written before the line of the table that tells of them: whatever line is copied has its image.
+        names.sort_by_key(|name| name != "runs.csv");
+        for name in names {
+            if !passing(&name.to_string_lossy()) {
+                self.copy(&from.join(&name), &to.join(&name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a job or study is still there; one that was deleted since goes from the copy as well.
+    async fn follows(
+        &self,
+        table: &'static str,
+        id: Uuid,
+        live: &mut SqliteConnection,
+        copied: &mut SqliteConnection,
+    ) -> Result<bool, BackupError> {
+        let (select, delete) = match table {
+            "jobs" => ("SELECT 1 FROM jobs WHERE id = ?", "DELETE FROM jobs WHERE id = ?"),
+            _ => ("SELECT 1 FROM studies WHERE id = ?", "DELETE FROM studies WHERE id = ?"),
+        };
+        if sqlx::query(select).bind(row::key(id)).fetch_optional(live).await?.is_some() {
+            return Ok(true);
+        }
+        sqlx::query(delete).bind(row::key(id)).execute(copied).await?;
+        Ok(false)
+    }
+
+    /// Takes back what was copied of a job or study that is deleted.
+    fn discard(&self, folder: &Path) -> Result<(), BackupError> {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(file(folder)(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a file or folder only matters to the process that makes it: locks, and what has not got its name yet.
+fn passing(name: &str) -> bool {
+    matches!(name, "lock" | ".locks" | ".workbench" | ".room") || name.ends_with(".part") || name.contains(".png#")
+}
+
+/// The files of a job's stimuli, as far as its row can be read.
+fn pngs(row: &SqliteRow) -> impl Iterator<Item = String> {
+    let stimuli = row::document::<Option<Vec<Stimulus>>>(row, "stimuli").ok().flatten().unwrap_or_default();
+    stimuli.into_iter().flat_map(|stimulus| {
+        let animation = stimulus.animation.map(|animation| animation.sha256);
+        std::iter::once(stimulus.sha256).chain(animation).map(|sha256| format!("{sha256}.png"))
+    })
+}
+
+fn id(row: &SqliteRow) -> Result<Uuid, BackupError> {
+    let bytes: Vec<u8> = row.try_get("id")?;
+    Uuid::from_slice(&bytes).map_err(|error| sqlx::Error::Decode(error.into()).into())
+}
+
+fn sync(path: &Path) -> Result<(), BackupError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(file(path))
+}
+
+fn file(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
+    let path = path.to_owned();
+    |source| BackupError::File { path, source }
+}
+
+fn unfit(path: &Path, why: impl ToString) -> BackupError {
+    BackupError::Output { path: path.to_owned(), why: why.to_string() }
+}

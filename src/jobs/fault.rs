@@ -1,0 +1,128 @@
+//! Why the data directory cannot be written: what an error of the database, the object store or a file says about it.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, ErrorKind};
+
+use super::error::StoreError;
+
+/// Why nothing can be written at the moment. It passes when its cause does; no restart is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The disk, or the quota, is full.
+    NoSpace,
+    /// The file system or a file of the data directory may not be written.
+    ReadOnly,
+    /// Another program holds the database's lock.
+    Locked,
+    /// The operating system failed to write.
+    Io,
+    /// A write goes on for far longer than a write takes.
+    Stuck,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoSpace => "there is no space left in the data directory",
+            Self::ReadOnly => "the data directory is read-only",
+            Self::Locked => "another program keeps the job database locked",
+            Self::Io => "the data directory cannot be written: input/output error",
+            Self::Stuck => "a write to the data directory does not end",
+        })
+    }
+}
+
+impl Fault {
+    /// What a failed operation on a file says.
+    pub(super) fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::NoSpace,
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Self::ReadOnly,
+            _ => Self::Io,
+        }
+    }
+}
+
+impl StoreError {
+    /// Why the data directory could not be written, when that is the cause of this error: the same call may succeed
+    /// later. Nothing for damaged data and for faults of the program.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Directory { source, .. } => Some(Fault::of_io(source)),
+            Self::Database(error) => of_database(error),
+            Self::Objects(error) => of_objects(error),
+            Self::Busy { .. } => Some(Fault::Locked),
+            Self::Unwritable(fault) => Some(*fault),
+            Self::InUse { .. } | Self::Migration(_) | Self::Damaged { .. } | Self::CutShort(_) => None,
+        }
+    }
+}
+
+fn of_database(error: &sqlx::Error) -> Option<Fault> {
+    match error {
+        sqlx::Error::Database(error) => error.code()?.parse().ok().and_then(of_code),
+        sqlx::Error::Io(error) => Some(Fault::of_io(error)),
+        sqlx::Error::PoolTimedOut => Some(Fault::Locked),
+        _ => None,
+    }
+}
+
+/// What a result code of SQLite (<https://sqlite.org/rescode.html>) says; the lowest byte of an extended code is the
+/// primary one.
+fn of_code(extended: u32) -> Option<Fault> {
+    match extended & 0xff {
+        5 | 6 => Some(Fault::Locked),
+        8 => Some(Fault::ReadOnly),
+        10 | 14 => Some(Fault::Io),
+        13 => Some(Fault::NoSpace),
+        _ => None,
+    }
+}
+
+fn of_objects(error: &object_store::Error) -> Option<Fault> {
+    if matches!(error, object_store::Error::NotFound { .. }) {
+        return None;
+    }
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Some(Fault::of_io(error));
+        }
+        cause = error.source();
+    }
+    Some(Fault::Io)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_sqlite_are_told_apart_by_their_primary_code() {
+        // SQLITE_FULL, READONLY_DBMOVED, BUSY_SNAPSHOT, IOERR_WRITE, IOERR_SHMSIZE, CANTOPEN, CONSTRAINT_CHECK.
+        let codes = [13, 1032, 517, 778, 4874, 14, 275];
+        let expected = [
+            Some(Fault::NoSpace),
+            Some(Fault::ReadOnly),
+            Some(Fault::Locked),
+            Some(Fault::Io),
+            Some(Fault::Io),
+            Some(Fault::Io),
+            None,
+        ];
+        assert_eq!(codes.map(of_code), expected);
+    }
+
+    #[test]
+    fn the_cause_of_an_object_store_error_is_found_below_it() {
+        let plain = |kind: ErrorKind| {
+            let source = Box::new(io::Error::from(kind));
+            StoreError::from(object_store::Error::Generic { store: "LocalFileSystem", source })
+        };
+        assert_eq!(plain(ErrorKind::StorageFull).fault(), Some(Fault::NoSpace));
+        assert_eq!(plain(ErrorKind::QuotaExceeded).fault(), Some(Fault::NoSpace));
+        assert_eq!(plain(ErrorKind::ReadOnlyFilesystem).fault(), Some(Fault::ReadOnly));
+        assert_eq!(plain(ErrorKind::Other).fault(), Some(Fault::Io));
+    }
+}

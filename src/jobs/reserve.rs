@@ -1,0 +1,95 @@
+//! Space that is kept back, so that work can be canceled and deleted on a full disk.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Size of the reserve: some dozens of pages of the write-ahead log, of which a change of one job takes a handful.
+const BYTES: usize = 256 << 10;
+/// What must fit in besides, before anything new is accepted.
+const ROOM: usize = 64 << 10;
+
+/// A file that does nothing but take up space.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    path: PathBuf,
+}
+
+impl Reserve {
+    pub(super) fn new(data_dir: &Path) -> Self {
+        Self { path: data_dir.join("reserve") }
+    }
+
+    /// Whether the space is kept back.
+    pub(super) fn held(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|file| file.len() == BYTES as u64)
+    }
+
+    /// Takes the space up, unless that was done before.
+    pub(super) fn hold(&self) -> io::Result<()> {
+        if self.held() {
+            return Ok(());
+        }
+        let mut bytes = vec![0; BYTES];
+        // Some file systems compress.
+        ChaCha8Rng::seed_from_u64(1).fill_bytes(&mut bytes);
+        let written = File::create(&self.path).and_then(|mut file| {
+            file.write_all(&bytes)?;
+            file.sync_all()
+        });
+        if written.is_err() {
+            self.release();
+        }
+        written
+    }
+
+    /// Gives the space free; whether there was any.
+    pub(super) fn release(&self) -> bool {
+        fs::remove_file(&self.path).is_ok()
+    }
+}
+
+/// Finds out whether there is room in a folder, by writing a file and removing it. With `durable`, the file gets to the
+/// disk before.
+pub(super) fn room(folder: &Path, durable: bool) -> io::Result<()> {
+    let path = folder.join(".room");
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(&[0x5a; ROOM])?;
+        if durable { file.sync_data() } else { Ok(()) }
+    });
+    let removed = match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    written.and(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_reserve_is_held_once_and_released_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let reserve = Reserve::new(folder.path());
+        assert!(!reserve.held() && !reserve.release());
+        reserve.hold().unwrap();
+        reserve.hold().unwrap();
+        assert!(reserve.held());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(reserve.release() && !reserve.release());
+    }
+
+    #[test]
+    fn looking_for_room_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        room(folder.path(), true).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(room(&folder.path().join("missing"), false).is_err());
+    }
+}

@@ -1,0 +1,143 @@
+//! Cancel and delete: what leads to less work and more space. Works on a full disk as well.
+
+use sqlx::Row;
+use uuid::Uuid;
+
+use super::error::StoreError;
+use super::job::{Job, JobState};
+use super::metrics;
+use super::row;
+use super::store::{Deleted, Store};
+use super::table::{Table, note, query};
+use super::writer::Party;
+
+impl Store {
+    /// Asks a job to stop. A queued job is canceled at once; a running one within one step, unless it ends by itself
+    /// before; one that has ended stays as it is. Returns the job as it stands then, nothing when there is no such job.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn cancel(&self, id: Uuid) -> Result<Option<Job>, StoreError> {
+        self.ask_to_stop(Table::Jobs, id).await?;
+        self.get(id).await
+    }
+
+    /// Cancels what is queued, and asks what is running to stop.
+    pub(super) async fn ask_to_stop(&self, table: Table, id: Uuid) -> Result<(), StoreError> {
+        self.detached(move |store| async move {
+            store.making_room(|store| async move { store.ask_to_stop_now(table, id).await }).await
+        })
+        .await
+    }
+
+    async fn ask_to_stop_now(&self, table: Table, id: Uuid) -> Result<(), StoreError> {
+        let key = row::key(id);
+        let mut write = self.write(Party::Client).await?;
+        let at_once = query!(
+            table,
+            "UPDATE ",
+            " SET state = 'canceled', cancel_requested = 1, finished_at = ? WHERE id = ? AND state = 'queued'"
+        );
+        let ended = at_once.bind(row::now()).bind(key.clone()).execute(write.db()).await?.rows_affected() > 0;
+        let soon = query!(table, "UPDATE ", " SET cancel_requested = 1 WHERE id = ? AND state = 'running'");
+        let asked = soon.bind(key).execute(write.db()).await?.rows_affected() > 0;
+        let turn = write.commit().await?;
+        if ended {
+            self.tell_state(id, JobState::Canceled);
+            metrics::ended(table, JobState::Canceled, None);
+            note!(info, table, id, JobState::Canceled, "ended");
+        }
+        if asked {
+            self.stop_run(id);
+            note!(info, table, id, JobState::Running, "asked to stop");
+        }
+        drop(turn);
+        Ok(())
+    }
+
+    /// Forgets a job that has ended, with its PNGs. On a full disk it takes the space that is kept back for this, and when
+    /// that is used up, removes the PNGs before the row.
+    ///
+    /// # Errors
+    /// When the database fails. PNGs that cannot be removed are tried again when the store is next opened.
+    pub async fn delete(&self, id: Uuid) -> Result<Deleted, StoreError> {
+        self.delete_from(Table::Jobs, id).await
+    }
+
+    pub(super) async fn delete_from(&self, table: Table, id: Uuid) -> Result<Deleted, StoreError> {
+        self.detached(move |store| async move {
+            let deleted = match store.making_room(|store| async move { store.forget(table, id).await }).await {
+                Err(error) if store.lacks_space(&error).await => {
+                    if !store.state(table, id).await?.is_some_and(JobState::is_terminal) {
+                        return Err(error);
+                    }
+                    store.remove_files(id).await?;
+                    store.forget(table, id).await?
+                }
+                deleted => deleted?,
+            };
+            if deleted == Deleted::Gone {
+                store.remove_leftover(id).await;
+            }
+            Ok(deleted)
+        })
+        .await
+    }
+
+    /// Deletes the row of a job or study that has ended; its files are still there.
+    async fn forget(&self, table: Table, id: Uuid) -> Result<Deleted, StoreError> {
+        let key = row::key(id);
+        let mut write = self.write(Party::Client).await?;
+        let select = query!(table, "SELECT state FROM ", " WHERE id = ?");
+        let Some(found) = select.bind(key.clone()).fetch_optional(write.db()).await? else {
+            write.abandon().await?;
+            return Ok(Deleted::Unknown);
+        };
+        if let Ok(state) = found.try_get::<&str, _>("state")?.parse::<JobState>()
+            && !state.is_terminal()
+        {
+            write.abandon().await?;
+            return Ok(Deleted::NotFinished(state));
+        }
+        // The row goes first: a job that can be seen has its PNGs. A note stays until the files are gone.
+        sqlx::query("INSERT INTO leftovers (id) VALUES (?)").bind(key.clone()).execute(write.db()).await?;
+        query!(table, "DELETE FROM ", " WHERE id = ?").bind(key).execute(write.db()).await?;
+        drop(write.commit().await?);
+        self.inner.feed.forget(id);
+        note!(info, table, id, "deleted", "deleted");
+        Ok(Deleted::Gone)
+    }
+
+    /// Removes the files of a deleted job or study, and then the note about them.
+    async fn remove_leftover(&self, id: Uuid) {
+        let removed = async {
+            self.remove_files(id).await?;
+            let mut write = self.write(Party::Client).await?;
+            let delete = sqlx::query("DELETE FROM leftovers WHERE id = ?");
+            delete.bind(row::key(id)).execute(write.db()).await?;
+            write.commit().await.map(drop)
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(%id, %error, "files of a deleted job or study stay until the next start");
+        }
+    }
+
+    /// Removes the PNGs of a job and the folder of a study; fine when there is nothing.
+    async fn remove_files(&self, id: Uuid) -> Result<(), StoreError> {
+        self.inner.stimuli.remove(id).await?;
+        let folder = self.inner.studies.join(id.to_string());
+        self.aside(move |_| match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    /// Removes the files of deleted jobs and studies that an earlier process left.
+    pub(super) async fn remove_leftovers(&self) -> Result<(), StoreError> {
+        for row in sqlx::query("SELECT id FROM leftovers").fetch_all(self.readers()).await? {
+            self.remove_leftover(row::id(&row)?).await;
+        }
+        Ok(())
+    }
+}
