@@ -124,12 +124,12 @@ impl Store {
         F: Future<Output = Result<T, StoreError>>,
     {
         match work(self.clone()).await {
-            Err(error) if self.lacks_space(&error).await && self.inner.health.reserve.release() => {
-                let done = work(self.clone()).await;
-                // What was written goes to its place, so that the next one finds the space of the log again.
-                self.inner.writer.empty_log().await;
+            Err(error) if self.lacks_space(&error).await => {
                 self.failed(Fault::NoSpace);
-                done
+                self.inner.health.reserve.release();
+                // The log keeps the space that it has; what it holds gets into the database with the help of the reserve.
+                self.inner.writer.restart_log().await;
+                work(self.clone()).await
             }
             done => done,
         }

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Size of the reserve: some dozens of pages of the write-ahead log, of which a change of one job takes a handful.
-const BYTES: usize = 256 << 10;
+/// Size of the reserve: more than what the write-ahead log holds between two checkpoints ([`LOG_PAGES`]).
+const BYTES: usize = 512 << 10;
+/// Pages of 4 KiB in the write-ahead log after which they go into the database.
+pub(super) const LOG_PAGES: usize = 100;
 /// What must fit in besides, before anything new is accepted.
 const ROOM: usize = 64 << 10;
 

@@ -20,7 +20,7 @@ use super::feed::{Feed, Subscription};
 use super::health::{Health, MayBeFault};
 use super::job::{Job, JobState};
 use super::page::{Cursor, JobFilter, Page};
-use super::reserve::Reserve;
+use super::reserve::{self, Reserve};
 use super::row::{self, columns};
 use super::stimuli::Stimuli;
 use super::submit::Submissions;
@@ -114,6 +114,7 @@ impl Store {
             // A commit is on the disk when it returns: an accepted job survives a power cut.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            .pragma("wal_autocheckpoint", reserve::LOG_PAGES.to_string())
             .busy_timeout(config.busy_timeout)
             .disable_statement_logging();
         let readers = SqlitePoolOptions::new()

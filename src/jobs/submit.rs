@@ -4,7 +4,7 @@
 //! devices that report results find the database free.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -26,9 +26,9 @@ use super::writer::{Party, Write};
 /// Most jobs of one commit.
 const MOST: usize = 256;
 /// Pause after a group, for each submission in it, while jobs run: devices come before clients that submit without end.
-const PAUSE: Duration = Duration::from_micros(1500);
+const PAUSE: Duration = Duration::from_micros(2500);
 /// Longest such pause.
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 
 /// An accepted job, or study.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,18 +155,8 @@ impl Store {
     pub async fn submit(&self, new: NewJob) -> Result<Submitted, SubmitError> {
         let (reply, answer) = oneshot::channel();
         if self.inner.submissions.push(Submission { new, reply, span: Span::current() }) {
-            let store = self.clone();
             // A task of its own: a client that goes away takes nobody's submission with it.
-            tokio::spawn(async move {
-                let submissions = Writing(&store.inner.submissions);
-                while let Some(group) = submissions.0.next() {
-                    let size = u32::try_from(group.len()).unwrap_or(u32::MAX);
-                    store.write_group(group).await;
-                    if !store.running().is_empty() {
-                        tokio::time::sleep(PAUSE.saturating_mul(size).min(LONGEST_PAUSE)).await;
-                    }
-                }
-            });
+            tokio::spawn(write_submissions(self.clone()));
         }
         let cut_short = |_| Err(StoreError::CutShort("nobody wrote the submission".into()).into());
         answer.await.unwrap_or_else(cut_short)
@@ -252,6 +242,25 @@ impl Store {
             self.failed(fault);
         }
         Ok(results)
+    }
+}
+
+/// Writes submissions, group by group, until none waits.
+async fn write_submissions(mut store: Store) {
+    while let Some(group) = store.inner.submissions.next() {
+        let size = u32::try_from(group.len()).unwrap_or(u32::MAX);
+        {
+            let _writing = Writing(&store.inner.submissions);
+            store.write_group(group).await;
+        }
+        if !store.running().is_empty() {
+            // A store that is dropped gives its data directory free; whoever waits for an answer has another one.
+            let inner = Arc::downgrade(&store.inner);
+            drop(store);
+            tokio::time::sleep(PAUSE.saturating_mul(size).min(LONGEST_PAUSE)).await;
+            let Some(inner) = inner.upgrade() else { return };
+            store = Store { inner };
+        }
     }
 }
 

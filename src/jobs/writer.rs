@@ -79,14 +79,23 @@ impl Writer {
         Ok(Write { connection, turn: Turn { slot, _client: client } })
     }
 
-    /// Moves what the write-ahead log holds into the database and empties it, which gives its space back. No error when
-    /// that is not possible now.
-    pub(super) async fn empty_log(&self) {
+    /// Moves what the write-ahead log holds into the database, so that the log is written from its beginning again: its file
+    /// keeps its size, and later commits find their space there. No error when that is not possible now.
+    pub(super) async fn restart_log(&self) {
         let mut slot = self.turn.lock().await;
-        let Some(mut connection) = slot.take() else { return };
-        match sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await {
-            Ok(_) => *slot = Some(connection),
-            Err(error) => tracing::debug!(%error, "the write-ahead log could not be emptied"),
+        let connection = match slot.take() {
+            Some(connection) => Ok(connection),
+            None => self.options.connect().await,
+        };
+        let restarted = match connection {
+            Ok(mut connection) => {
+                let restarted = sqlx::query("PRAGMA wal_checkpoint(RESTART)").execute(&mut connection).await;
+                restarted.map(|_| *slot = Some(connection))
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = restarted {
+            tracing::debug!(%error, "the write-ahead log could not be restarted");
         }
     }
 

@@ -61,7 +61,7 @@ async fn a_server_goes_on_from_a_backup_that_was_made_while_it_ran() {
     let server = Server::on(restored, patient).await;
     assert_eq!(server.get(&png).await.body, png_before);
     assert_eq!(server.get(&format!("{study}/runs.csv")).await.body, runs_before);
-    assert_eq!(server.get(&format!("{study}/report.html")).await.status, 200);
+    assert_eq!(server.get(&format!("{study}/report")).await.status, 200);
     let running = server.state(id(&running), "running").await;
     assert_eq!(running["attempts"], 1, "being backed up is no interruption");
     for gone in [&deleted, &after] {
