@@ -37,12 +37,16 @@ impl Store {
                 Ok(true) | Err(_) => move_into(&folder, &aside).map(Some),
             };
             match done {
-                Ok(None) => tracing::warn!(study.id = %id, "removed the empty folder of a study that is not in the database"),
+                Ok(None) => {
+                    tracing::warn!(study.id = %id, "removed the empty folder of a study that is not in the database")
+                }
                 Ok(Some(place)) => {
                     let place = place.display();
                     tracing::warn!(study.id = %id, %place, "set aside the folder of a study that is not in the database");
                 }
-                Err(error) => tracing::warn!(study.id = %id, %error, "the folder of an unknown study stays where it is"),
+                Err(error) => {
+                    tracing::warn!(study.id = %id, %error, "the folder of an unknown study stays where it is")
+                }
             }
         }
         Ok(())

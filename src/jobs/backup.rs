@@ -87,7 +87,8 @@ pub async fn back_up(data_dir: &Path, output: &Path) -> Result<Backup, BackupErr
         }
         let folder = Path::new("stimuli").join(id.to_string());
         backup.copy(&data_dir.join(&folder), &part.join(&folder))?;
-        let missing: Vec<PathBuf> = pngs(&row).map(|png| folder.join(png)).filter(|png| !part.join(png).is_file()).collect();
+        let missing: Vec<PathBuf> =
+            pngs(&row).map(|png| folder.join(png)).filter(|png| !part.join(png).is_file()).collect();
         // Deleted since: it is deleted in the copy as well.
         if !missing.is_empty() && !backup.follows("jobs", id, &mut live, &mut copied).await? {
             backup.jobs -= 1;

@@ -212,7 +212,9 @@ impl Store {
         self.aside(|inner| {
             inner.health.reserve.hold()?;
             let data_dir = &inner.config.data_dir;
-            [data_dir, &data_dir.join("stimuli"), &inner.studies].into_iter().try_for_each(|dir| reserve::room(dir, true))
+            [data_dir, &data_dir.join("stimuli"), &inner.studies]
+                .into_iter()
+                .try_for_each(|dir| reserve::room(dir, true))
         })
         .await
     }

@@ -9,11 +9,7 @@ use super::store::Store;
 use crate::maximize::{Picture, Pictures};
 
 /// Writes the images of a job whose row has been written.
-pub(super) async fn insert(
-    db: &mut SqliteConnection,
-    job: Uuid,
-    pictures: &Pictures,
-) -> Result<(), StoreError> {
+pub(super) async fn insert(db: &mut SqliteConnection, job: Uuid, pictures: &Pictures) -> Result<(), StoreError> {
     for (sha256, picture) in pictures.iter() {
         let insert = sqlx::query("INSERT INTO images (job, sha256, png) VALUES (?, ?, ?)");
         insert.bind(row::key(job)).bind(sha256).bind(picture.png()).execute(&mut *db).await?;

@@ -24,11 +24,11 @@ use super::table::{Table, query};
 use super::writer::{Party, Write};
 
 /// Most jobs of one commit.
-const MOST: usize = 256;
+const MOST: usize = 1024;
 /// Pause after a group, for each submission in it, while jobs run: devices come before clients that submit without end.
-const PAUSE: Duration = Duration::from_micros(2500);
+const PAUSE: Duration = Duration::from_millis(4);
 /// Longest such pause.
-const LONGEST_PAUSE: Duration = Duration::from_millis(150);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// An accepted job, or study.
 #[derive(Debug, Clone, PartialEq)]

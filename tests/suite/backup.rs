@@ -33,7 +33,10 @@ async fn a_server_goes_on_from_a_backup_that_was_made_while_it_ran() {
     let runs_before = server.get(&format!("{study}/runs.csv")).await.body;
     let deleted = server.submit(quick()).await;
     server.state(id(&deleted), "succeeded").await;
-    assert_eq!(server.send(server.request(reqwest::Method::DELETE, &format!("/v1/jobs/{}", id(&deleted)))).await.status, 204);
+    assert_eq!(
+        server.send(server.request(reqwest::Method::DELETE, &format!("/v1/jobs/{}", id(&deleted)))).await.status,
+        204
+    );
     let running = server.submit(endless()).await;
     server.state(id(&running), "running").await;
     let waits = server.submit(quick()).await;
@@ -48,7 +51,8 @@ async fn a_server_goes_on_from_a_backup_that_was_made_while_it_ran() {
     let after = server.submit(quick()).await;
     drop(server);
 
-    let names: Vec<PathBuf> = fs::read_dir(copy.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let names: Vec<PathBuf> =
+        fs::read_dir(copy.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(names, [copy.clone()], "nothing unfinished stays");
     for absent in ["lock", "alive", "reserve", "jobs.sqlite3-wal"] {
         assert!(!copy.join(absent).exists(), "{absent}");

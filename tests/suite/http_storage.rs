@@ -195,7 +195,9 @@ async fn a_full_disk_is_told_as_such_and_work_can_be_canceled_and_deleted_on_it(
     server.state_at(&long, "running").await;
     let mut waiting = Vec::new();
     for _ in 0..6 {
-        waiting.push(submitted(&server, &json!({"model": "fashion-resnet8", "objective": "logits:1", "steps": 4096})).await);
+        waiting.push(
+            submitted(&server, &json!({"model": "fashion-resnet8", "objective": "logits:1", "steps": 4096})).await,
+        );
     }
 
     disk.fill();

@@ -192,7 +192,8 @@ async fn studies_that_an_older_database_does_not_know_are_set_aside_and_come_bac
         let studies = folder.path().join("studies");
         let place = studies.join(study.to_string());
         fs::create_dir_all(place.join("images")).unwrap();
-        let files = [("plan.json", "{}"), ("runs.csv", "head\nrun\n"), ("images/one.png", "png"), ("report.html", "<p>")];
+        let files =
+            [("plan.json", "{}"), ("runs.csv", "head\nrun\n"), ("images/one.png", "png"), ("report.html", "<p>")];
         for (name, contents) in files {
             fs::write(place.join(name), contents).unwrap();
         }

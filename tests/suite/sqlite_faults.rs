@@ -54,7 +54,8 @@ pub fn install() {
         unsafe {
             assert_eq!(sqlite3_initialize(), SQLITE_OK);
             let system = *sqlite3_vfs_find(std::ptr::null());
-            let faulty = sqlite3_vfs { zName: c"faulty".as_ptr(), xOpen: Some(open), pNext: std::ptr::null_mut(), ..system };
+            let faulty =
+                sqlite3_vfs { zName: c"faulty".as_ptr(), xOpen: Some(open), pNext: std::ptr::null_mut(), ..system };
             assert_eq!(sqlite3_vfs_register(Box::into_raw(Box::new(faulty)), 1), SQLITE_OK);
             System(system)
         }

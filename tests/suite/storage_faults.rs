@@ -162,7 +162,9 @@ async fn the_store_knows_whether_it_can_be_written_before_anybody_tries() {
         assert_eq!(store.unwritable(RECOVERY).await, Some(fault));
         drop(faulty);
         let over = Instant::now();
-        tokio::time::timeout(RECOVERY, store.until_writable()).await.expect("it is not found out that the fault is over");
+        tokio::time::timeout(RECOVERY, store.until_writable())
+            .await
+            .expect("it is not found out that the fault is over");
         assert_eq!(store.unwritable(RECOVERY).await, None, "{:?}", over.elapsed());
     }
 }
