@@ -53,7 +53,7 @@ async fn a_server_goes_on_from_a_backup_that_was_made_while_it_ran() {
 
     let names: Vec<PathBuf> =
         fs::read_dir(copy.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(names, [copy.clone()], "nothing unfinished stays");
+    assert_eq!(names, std::slice::from_ref(&copy), "nothing unfinished stays");
     for absent in ["lock", "alive", "reserve", "jobs.sqlite3-wal"] {
         assert!(!copy.join(absent).exists(), "{absent}");
     }

@@ -90,7 +90,8 @@ impl Work {
     async fn write(&self, write: &str) -> Result<(), StoreError> {
         let submitted = |result: Result<(), SubmitError>| match result {
             Err(SubmitError::Store(error)) => Err(error),
-            other => Ok(other.unwrap()),
+            Err(refused) => panic!("{refused}"),
+            Ok(()) => Ok(()),
         };
         let store = &self.store;
         match write {
