@@ -43,7 +43,7 @@ fn layers<'a>(
     names: impl Iterator<Item = &'a String>,
 ) -> Result<BTreeMap<&'a str, NodeId>, MaximizeError> {
     let layer = |name: &'a String| {
-        let id = model.network.find(name).ok_or_else(|| MaximizeError::Layer(name.to_owned()))?;
+        let id = model.network.layer(name).map_err(|_| MaximizeError::Layer(name.to_owned()))?;
         Ok((name.as_str(), id))
     };
     names.map(layer).collect()

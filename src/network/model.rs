@@ -6,7 +6,6 @@ use super::calibration::Calibration;
 use super::class_names;
 use super::colour::ColourMatrix;
 use super::graph::{Network, NodeId};
-use super::op::Op;
 use super::preprocessing::Preprocessing;
 use super::spectrum::Spectrum;
 use super::unit::{Selection, Unit};
@@ -17,7 +16,7 @@ use crate::Invalid;
 pub struct Model {
     /// Key of the model, such as `efficientnet-lite0`.
     pub id: String,
-    /// SHA-256 of the model's weight file, lower-case hexadecimal.
+    /// SHA-256 of the model's weights, lower-case hexadecimal: see [`ModelEntry`](super::catalog::ModelEntry).
     pub digest: String,
     /// The graph with its weights.
     pub network: Arc<Network>,
@@ -78,8 +77,7 @@ impl Model {
         let is_output = |id: NodeId| self.network.outputs().contains(&id);
         let node = self.network.node(id);
         let behind = self.network.outputs().iter().map(|&output| self.network.node(output));
-        let below_softmax =
-            behind.filter(|output| matches!(output.op, Op::Softmax { .. })).any(|softmax| softmax.inputs.contains(&id));
+        let below_softmax = behind.filter(|output| output.op.is_softmax()).any(|softmax| softmax.inputs.contains(&id));
         let one_each = node.shape.len() <= 1 && node.shape.channels() == self.classes.len();
         one_each && (is_output(id) || below_softmax)
     }

@@ -96,6 +96,11 @@ pub enum Op {
         /// Normalized axis.
         axis: usize,
     },
+    /// `x - log(sum(exp(x)))` along `axis`: the logarithm of a softmax.
+    LogSoftmax {
+        /// Normalized axis.
+        axis: usize,
+    },
 }
 
 /// Parameters of a convolution.
@@ -184,7 +189,13 @@ impl Op {
             Self::Slice { .. } => "slice",
             Self::Resize(_) => "resize",
             Self::Softmax { .. } => "softmax",
+            Self::LogSoftmax { .. } => "log-softmax",
         }
+    }
+
+    /// Whether its values are probabilities, or their logarithms: those of a softmax.
+    pub fn is_softmax(&self) -> bool {
+        matches!(self, Self::Softmax { .. } | Self::LogSoftmax { .. })
     }
 
     /// Shape of the output for inputs of these shapes.
@@ -248,7 +259,7 @@ impl Op {
                 let [height, width] = resize.output([height, width])?;
                 Ok([channels, height, width].into())
             }
-            Self::Softmax { axis } => {
+            Self::Softmax { axis } | Self::LogSoftmax { axis } => {
                 check_axis(*axis, inputs[0])?;
                 Ok(inputs[0].clone())
             }

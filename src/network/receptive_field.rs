@@ -120,7 +120,7 @@ fn read(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape], i: usi
             }
             Some(read)
         }
-        Op::Softmax { axis } => {
+        Op::Softmax { axis } | Op::LogSoftmax { axis } => {
             let mut read = region.to_vec();
             read[*axis] = 0..input[*axis];
             Some(read)

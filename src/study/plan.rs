@@ -301,6 +301,8 @@ fn planned_layers(design: &Design, model: &Model, layers: &[String]) -> Result<V
     let output = logits.filter(|_| design.logits > 0).map(|id| (network.node(id).name.clone(), design.logits));
     for (i, (layer, count)) in wanted.chain(output).enumerate() {
         let (name, reduce) = layer.split_once('@').unwrap_or((&layer, &design.reduce));
+        // A layer has several names.
+        let name = network.find(name).map_or(name, |id| &network.node(id).name);
         let place = |error| Invalid { field: format!("layers[{i}]"), ..error };
         if planned.iter().any(|earlier| earlier.name == name) {
             return Err(place(Invalid::new("", name, "each layer once; the logits have a number of their own")));
@@ -345,7 +347,7 @@ fn draw(seed: u64, model: &Model, layer: &str, reduce: &str, count: usize) -> Re
 /// The layer of class logits: the first output, or what a softmax there reads.
 fn logits(network: &Network) -> Option<NodeId> {
     let mut id = *network.outputs().first()?;
-    while let Op::Softmax { .. } = network.node(id).op {
+    while network.node(id).op.is_softmax() {
         id = *network.node(id).inputs.first()?;
     }
     (network.node(id).shape.len() == 1).then_some(id)

@@ -94,6 +94,8 @@ pub fn reductions() -> Vec<Case> {
     }
     cases.push(case("softmax over channels", [5, 2, 3], Op::Softmax { axis: 0 }));
     cases.push(case("softmax over columns", [2, 2, 5], Op::Softmax { axis: 2 }));
+    cases.push(case("log-softmax over channels", [5, 2, 3], Op::LogSoftmax { axis: 0 }));
+    cases.push(case("log-softmax over columns", [2, 2, 5], Op::LogSoftmax { axis: 2 }));
     cases
 }
 

@@ -342,6 +342,7 @@ fn kernel(
             Arc::new(Plain(gather::Gather::slice(*axis, *start, *step, inputs[0], output)))
         }
         Op::Resize(resize) => Arc::new(Plain(gather::Resized::new(resize, inputs[0], output))),
-        Op::Softmax { axis } => Arc::new(Plain(reduce::Softmax::new(*axis, inputs[0]))),
+        Op::Softmax { axis } => Arc::new(Plain(reduce::Softmax::new(*axis, inputs[0], false))),
+        Op::LogSoftmax { axis } => Arc::new(Plain(reduce::Softmax::new(*axis, inputs[0], true))),
     }))
 }

@@ -1,4 +1,4 @@
-//! Reductions of whole axes, and softmax: every value belongs to one group.
+//! Reductions of whole axes, softmax and its logarithm: every value belongs to one group.
 
 use super::Needs;
 use super::layout::{for_each_index, offset, strides};
@@ -93,18 +93,28 @@ impl Simple for Reduced {
     }
 }
 
-/// `exp(x) / sum(exp(x))` along one axis.
+/// `exp(x) / sum(exp(x))` along one axis, or the logarithm of that.
 pub(super) struct Softmax {
     owners: Vec<u32>,
     groups: usize,
+    logarithm: bool,
 }
 
 impl Softmax {
-    pub(super) fn new(axis: usize, input: &Shape) -> Self {
+    pub(super) fn new(axis: usize, input: &Shape, logarithm: bool) -> Self {
         let mut left = input.to_vec();
         left[axis] = 1;
         let left = Shape::from(left);
-        Self { owners: owners(&[axis], input, &left), groups: left.elements() }
+        Self { owners: owners(&[axis], input, &left), groups: left.elements(), logarithm }
+    }
+
+    /// Sum over every group.
+    fn sums(&self, values: impl Iterator<Item = f64>) -> Vec<f64> {
+        let mut sums = vec![0f64; self.groups];
+        for (value, &owner) in values.zip(&self.owners) {
+            sums[owner as usize] += value;
+        }
+        sums
     }
 }
 
@@ -118,21 +128,33 @@ impl Simple for Softmax {
         for (&value, &owner) in inputs[0].iter().zip(&self.owners) {
             largest[owner as usize] = largest[owner as usize].max(value);
         }
-        let mut sums = vec![0f64; self.groups];
         for ((out, &value), &owner) in output.iter_mut().zip(inputs[0]).zip(&self.owners) {
-            *out = (value - largest[owner as usize]).exp();
-            sums[owner as usize] += f64::from(*out);
+            let shifted = value - largest[owner as usize];
+            *out = if self.logarithm { shifted } else { shifted.exp() };
         }
-        for (out, &owner) in output.iter_mut().zip(&self.owners) {
-            *out = (f64::from(*out) / sums[owner as usize]) as f32;
+        if self.logarithm {
+            let sums = self.sums(output.iter().map(|&shifted| f64::from(shifted).exp()));
+            for (out, &owner) in output.iter_mut().zip(&self.owners) {
+                *out = (f64::from(*out) - sums[owner as usize].ln()) as f32;
+            }
+        } else {
+            let sums = self.sums(output.iter().map(|&exp| f64::from(exp)));
+            for (out, &owner) in output.iter_mut().zip(&self.owners) {
+                *out = (f64::from(*out) / sums[owner as usize]) as f32;
+            }
         }
     }
 
     fn backward(&self, _: usize, _: &[&[f32]], output: &[f32], gradient: &[f32], sink: &mut [f32]) {
-        let mut inner = vec![0f64; self.groups];
-        for ((&gradient, &value), &owner) in gradient.iter().zip(output).zip(&self.owners) {
-            inner[owner as usize] += f64::from(gradient) * f64::from(value);
+        if self.logarithm {
+            let totals = self.sums(gradient.iter().map(|&gradient| f64::from(gradient)));
+            let parts = gradient.iter().zip(output).zip(&self.owners);
+            for (sum, ((&gradient, &value), &owner)) in sink.iter_mut().zip(parts) {
+                *sum += (f64::from(gradient) - f64::from(value).exp() * totals[owner as usize]) as f32;
+            }
+            return;
         }
+        let inner = self.sums(gradient.iter().zip(output).map(|(&g, &value)| f64::from(g) * f64::from(value)));
         let parts = gradient.iter().zip(output).zip(&self.owners);
         for (sum, ((&gradient, &value), &owner)) in sink.iter_mut().zip(parts) {
             *sum += value * (f64::from(gradient) - inner[owner as usize]) as f32;

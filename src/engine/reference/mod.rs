@@ -135,6 +135,7 @@ impl Reference {
             }
             Op::Resize(resize) => Box::new(rearrange::Resized::new(self, resize, inputs[0], output)?),
             Op::Softmax { axis } => Box::new(reduce::Softmax { dim: axis + 1 }),
+            Op::LogSoftmax { axis } => Box::new(reduce::LogSoftmax { dim: axis + 1 }),
         }))
     }
 }

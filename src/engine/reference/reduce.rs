@@ -1,4 +1,4 @@
-//! Reductions of whole axes, and softmax.
+//! Reductions of whole axes, softmax and its logarithm.
 
 use candle_core::{Result, Tensor};
 
@@ -81,5 +81,22 @@ impl Operation for Softmax {
     fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
         let inner = (pass.gradient * pass.output)?.sum_keepdim(self.dim)?;
         Ok(vec![Some((pass.gradient.broadcast_sub(&inner)? * pass.output)?)])
+    }
+}
+
+pub(super) struct LogSoftmax {
+    pub(super) dim: usize,
+}
+
+impl Operation for LogSoftmax {
+    fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
+        let largest = inputs[0].contiguous()?.max_keepdim(self.dim)?;
+        let shifted = inputs[0].broadcast_sub(&largest)?;
+        shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(self.dim)?.log()?)
+    }
+
+    fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        let total = pass.gradient.sum_keepdim(self.dim)?;
+        Ok(vec![Some((pass.gradient - pass.output.exp()?.broadcast_mul(&total)?)?)])
     }
 }
