@@ -56,10 +56,11 @@ impl Window {
         [self.padding.bottom, self.padding.right]
     }
 
-    /// Height and width of the output for an input of height and width `size`.
+    /// Height and width of the output for an input of height and width `size`. In ceil mode the first window may be larger
+    /// than the padded map, by less than a step.
     ///
     /// # Errors
-    /// When the window is larger than the padded map, or one of its lengths is zero.
+    /// When the window does not fit the padded map, or one of its lengths is zero.
     pub fn output(&self, size: [usize; 2]) -> Result<[usize; 2], String> {
         let mut output = [0; 2];
         for i in 0..2 {
@@ -67,16 +68,14 @@ impl Window {
                 return Err("has a kernel, stride or dilation of zero".into());
             }
             let padded = size[i].saturating_add(self.before()[i]).saturating_add(self.after()[i]);
-            let Some(room) = padded.checked_sub(self.extent()[i]) else {
+            let slack = if self.ceil { self.stride[i] - 1 } else { 0 };
+            let Some(room) = padded.saturating_add(slack).checked_sub(self.extent()[i]) else {
                 return Err(format!("has a window of {:?}, larger than its input of {size:?}", self.extent()));
             };
-            output[i] = if self.ceil {
-                let count = room.div_ceil(self.stride[i]) + 1;
-                let starts_outside = (count - 1).saturating_mul(self.stride[i]) >= padded - self.after()[i];
-                if starts_outside { count - 1 } else { count }
-            } else {
-                room / self.stride[i] + 1
-            };
+            let count = room / self.stride[i] + 1;
+            let starts_outside =
+                self.ceil && (count - 1).saturating_mul(self.stride[i]) >= padded - self.after()[i] && count > 1;
+            output[i] = if starts_outside { count - 1 } else { count };
         }
         Ok(output)
     }
