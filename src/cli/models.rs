@@ -14,7 +14,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::config::Places;
 use proxygrad::network::catalog::{AddOptions, ModelEntry, ModelState, Models, Pulled};
-use proxygrad::network::{ChannelOrder, Layer, Model, Preprocessing};
+use proxygrad::network::{ChannelOrder, Layer, Model, Preprocessing, Unavailable};
 use serde::Serialize;
 use spectrum::SpectrumArgs;
 use table::Table;
@@ -242,22 +242,32 @@ fn layers(out: &mut impl Write, models: &Models, id: &str, json: bool) -> anyhow
         op: &'a str,
         shape: &'a [usize],
         units: usize,
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        modules: &'a [String],
     }
     let model = models.load(id)?;
-    let lines =
-        model.network.layers().map(|Layer { name, op, shape }| Line { name, op, shape, units: shape.channels() });
+    let lines = model.network.layers().map(|Layer { name, op, shape, modules }| Line {
+        name,
+        op,
+        shape,
+        units: shape.channels(),
+        modules,
+    });
     if json {
         return print_json(out, &lines.collect::<Vec<_>>());
     }
-    let mut table = Table::new(["LAYER", "OP", "SHAPE", "UNITS"]);
-    for Line { name, op, shape, units } in lines {
+    let mut table = Table::new(["LAYER", "OP", "SHAPE", "UNITS", "MODULES"]);
+    for Line { name, op, shape, units, modules } in lines {
         let shape = match shape {
             [] => "1".to_owned(),
             shape => shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x"),
         };
-        table.row([name, op, &shape, &units.to_string()]);
+        table.row([name, op, &shape, &units.to_string(), &modules.join(" ")]);
     }
     table.print(out)?;
+    for unavailable in model.network.unavailable() {
+        writeln!(out, "unavailable: {unavailable}")?;
+    }
     Ok(())
 }
 
@@ -283,6 +293,9 @@ fn add(out: &mut impl Write, models: &Models, args: AddArgs) -> anyhow::Result<(
     writeln!(out, "added {}", entry.id)?;
     if let Some(preprocessing) = &entry.preprocessing {
         writeln!(out, "preprocessing: {}", formula(preprocessing))?;
+    }
+    for line in Unavailable::summary(&added.unavailable) {
+        writeln!(out, "unavailable: {line}")?;
     }
     for assumed in &added.assumed {
         writeln!(

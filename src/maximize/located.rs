@@ -96,7 +96,9 @@ impl Request {
             let several = objective.terms.len() > 1;
             for (j, term) in objective.terms.iter_mut().enumerate() {
                 let field = self.field_of_term(i, several.then_some(j));
-                let (_, shape) = layer_at(model, &term.unit.layer, input).map_err(|e| e.within(&field))?;
+                let (layer, shape) = layer_at(model, &term.unit.layer, input).map_err(|e| e.within(&field))?;
+                // A layer has several names; from here on it is known by the listed one.
+                term.unit.layer.clone_from(&model.network.node(layer).name);
                 let named = model.named(&term.unit).map_err(|e| e.within(&field))?;
                 named.check(&shape).map_err(|e| e.within(&field))?;
                 term.unit = named;

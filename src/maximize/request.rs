@@ -304,8 +304,9 @@ impl Request {
         input: &Shape,
         limits: &Limits,
     ) -> Result<Option<Diversity>, Invalid> {
-        let Some(diversity) = self.diversity.clone() else { return Ok(None) };
-        layer_at(model, &diversity.layer, input).map_err(|e| e.within("diversity"))?;
+        let Some(mut diversity) = self.diversity.clone() else { return Ok(None) };
+        let (layer, _) = layer_at(model, &diversity.layer, input).map_err(|e| e.within("diversity"))?;
+        diversity.layer.clone_from(&model.network.node(layer).name);
         let most = limits.objectives / objectives;
         if diversity.copies < 2 || diversity.copies > most {
             let expected = match most {

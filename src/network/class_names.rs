@@ -1,5 +1,6 @@
 //! Classes by their names.
 
+use super::near;
 use crate::Invalid;
 use crate::text::distance;
 
@@ -21,30 +22,9 @@ pub(super) fn find(classes: &[String], wanted: &str) -> Result<usize, Invalid> {
     }
 }
 
-/// Names shown of those that are near.
-const SHOWN: usize = 5;
-/// Longest name that is compared letter by letter, in characters.
-const LONGEST: usize = 64;
-
 /// A phrase that helps to find the class that was meant.
 fn expected(classes: &[String], wanted: &str) -> String {
-    let short = wanted.chars().nth(LONGEST).is_none();
-    let mut near: Vec<(usize, &str)> = classes
-        .iter()
-        .filter_map(|name| {
-            let lowered = name.to_lowercase();
-            let part = !wanted.is_empty() && lowered.contains(wanted);
-            let whole = !lowered.is_empty() && wanted.contains(&lowered);
-            let distance = if short { distance(wanted, &lowered) } else { usize::MAX };
-            match (part || whole, distance <= wanted.chars().count() / 3) {
-                (true, _) => Some((0, name.as_str())),
-                (false, true) => Some((distance, name.as_str())),
-                (false, false) => None,
-            }
-        })
-        .collect();
-    near.sort_by_key(|(distance, _)| *distance);
-    let shown: Vec<&str> = near.into_iter().take(SHOWN).map(|(_, name)| name).collect();
+    let shown = near::near(classes.iter().map(String::as_str), wanted);
     match (shown.is_empty(), classes.first()) {
         (false, _) => format!("one of the model's {} classes, such as {}", classes.len(), shown.join(", ")),
         (true, Some(first)) => format!("one of the model's {} classes, such as {first}", classes.len()),

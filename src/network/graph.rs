@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::op::Op;
 use super::shape::Shape;
+use super::unavailable::Unavailable;
 
 /// Index of a node in its [`Network`]; nodes only read nodes with smaller ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,6 +42,8 @@ pub struct Layer<'a> {
     pub op: &'static str,
     /// Output shape without the batch axis: `[C,H,W]` or `[K]`.
     pub shape: &'a Shape,
+    /// Paths of the PyTorch modules whose output this is (`layer1.0.bn2`), where the file tells; they name the layer too.
+    pub modules: &'a [String],
 }
 
 /// A convolutional network with frozen weights: a directed acyclic graph with one image input.
@@ -48,6 +51,12 @@ pub struct Layer<'a> {
 pub struct Network {
     nodes: Vec<Node>,
     by_name: HashMap<String, NodeId>,
+    /// Other names of layers.
+    aliases: HashMap<String, NodeId>,
+    modules: HashMap<NodeId, Vec<String>>,
+    unavailable: Vec<Unavailable>,
+    /// Names of what is unavailable.
+    missing: HashMap<String, usize>,
     outputs: Vec<NodeId>,
     bounds: HashMap<NodeId, SizeBound>,
 }
@@ -58,19 +67,30 @@ impl Network {
         let shape = Shape::from([channels, height, width]);
         let node = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape };
         let by_name = HashMap::from([(node.name.clone(), NodeId(0))]);
-        Self { by_name, nodes: vec![node], outputs: Vec::new(), bounds: HashMap::new() }
+        Self {
+            nodes: vec![node],
+            by_name,
+            aliases: HashMap::new(),
+            modules: HashMap::new(),
+            unavailable: Vec::new(),
+            missing: HashMap::new(),
+            outputs: Vec::new(),
+            bounds: HashMap::new(),
+        }
     }
 
     /// The image input.
     pub const INPUT: NodeId = NodeId(0);
 
-    /// Adds a node behind its inputs and infers its shape.
+    /// Adds a node behind its inputs and infers its shape. A constant is no layer: its name leads nowhere and takes no
+    /// other node's.
     ///
     /// # Errors
     /// When the name is taken, an input does not exist, or the operation does not accept the inputs' shapes.
     pub fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> Result<NodeId, String> {
         let name = name.into();
-        if self.by_name.contains_key(&name) {
+        let is_layer = !matches!(op, Op::Constant(_));
+        if is_layer && self.by_name.contains_key(&name) {
             return Err(format!("{name}: two layers have this name"));
         }
         if let Some(missing) = inputs.iter().find(|id| id.0 >= self.nodes.len()) {
@@ -79,7 +99,9 @@ impl Network {
         let shapes: Vec<&Shape> = inputs.iter().map(|&id| &self.node(id).shape).collect();
         let shape = op.infer(&shapes).map_err(|why| format!("{name} ({}): {why}", op.name()))?;
         let id = NodeId(self.nodes.len());
-        self.by_name.insert(name.clone(), id);
+        if is_layer {
+            self.by_name.insert(name.clone(), id);
+        }
         self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape });
         Ok(id)
     }
@@ -112,9 +134,48 @@ impl Network {
         &self.nodes[id.0]
     }
 
-    /// The layer with this name.
+    /// The layer (or input) with this name, or with this other name, with or without a slash before it.
     pub fn find(&self, name: &str) -> Option<NodeId> {
-        self.by_name.get(name).copied()
+        let named = |name: &str| self.by_name.get(name).or_else(|| self.aliases.get(name)).copied();
+        named(name).or_else(|| named(name.trim_start_matches('/')))
+    }
+
+    /// Lets a layer be found by another name, too, unless that leads somewhere already.
+    pub fn add_alias(&mut self, name: impl Into<String>, id: NodeId) {
+        let name = name.into();
+        if !self.by_name.contains_key(&name) {
+            self.aliases.entry(name).or_insert(id);
+        }
+    }
+
+    /// Lets a layer be found, and shown, by the path of the module whose output it is.
+    pub fn add_module(&mut self, path: impl Into<String>, id: NodeId) {
+        let path = path.into();
+        self.add_alias(path.clone(), id);
+        let is_other = self.nodes.get(id.0).is_some_and(|node| node.name != path);
+        if is_other && self.find(&path) == Some(id) {
+            self.modules.entry(id).or_default().push(path);
+        }
+    }
+
+    /// Tells of a node that has no layer, and the names by which someone may look for it.
+    pub fn add_unavailable(&mut self, unavailable: Unavailable, names: impl IntoIterator<Item = String>) {
+        let index = self.unavailable.len();
+        for name in names.into_iter().chain([unavailable.name.clone()]) {
+            self.missing.entry(name).or_insert(index);
+        }
+        self.unavailable.push(unavailable);
+    }
+
+    /// The nodes of the imported file that have no layer here, in the file's order.
+    pub fn unavailable(&self) -> &[Unavailable] {
+        &self.unavailable
+    }
+
+    /// Why there is no layer of this name, when the imported file has such a node.
+    pub fn why_unavailable(&self, name: &str) -> Option<&Unavailable> {
+        let found = self.missing.get(name).or_else(|| self.missing.get(name.trim_start_matches('/')))?;
+        self.unavailable.get(*found)
     }
 
     /// Input size `[C,H,W]`.
@@ -129,10 +190,11 @@ impl Network {
         let is_layer = move |(id, node): &(usize, &Node)| {
             !matches!(node.op, Op::Input | Op::Constant(_)) && !hidden.contains(&NodeId(*id))
         };
-        self.nodes.iter().enumerate().filter(is_layer).map(|(_, node)| Layer {
+        self.nodes.iter().enumerate().filter(is_layer).map(|(i, node)| Layer {
             name: &node.name,
             op: node.op.name(),
             shape: &node.shape,
+            modules: self.modules.get(&NodeId(i)).map_or(&[], Vec::as_slice),
         })
     }
 

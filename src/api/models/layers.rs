@@ -10,7 +10,7 @@ use crate::api::client::Client;
 use crate::api::loader::LoadError;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, declare_problems};
-use crate::network::Layer;
+use crate::network::{Layer, Unavailable};
 
 /// The layers of a model.
 #[derive(Debug, Serialize, ToSchema)]
@@ -19,6 +19,31 @@ pub(super) struct LayerList {
     model: String,
     /// From the input to the output.
     layers: Vec<LayerDocument>,
+    /// Nodes of the model's file that have no layer, because they or what they depend on cannot be computed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unavailable: Vec<UnavailableDocument>,
+}
+
+/// A node of the model's file that has no layer.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UnavailableLayer)]
+struct UnavailableDocument {
+    /// The name that the layer would have.
+    #[schema(examples("label"))]
+    name: String,
+    /// Operation, as the file has it.
+    #[schema(examples("ArgMax"))]
+    op: String,
+    /// What cannot be computed, and why.
+    #[schema(examples("label (ArgMax) cannot be computed: the operation is not supported"))]
+    problem: String,
+}
+
+impl From<&Unavailable> for UnavailableDocument {
+    fn from(unavailable: &Unavailable) -> Self {
+        let Unavailable { name, op, .. } = unavailable.clone();
+        Self { name, op, problem: unavailable.to_string() }
+    }
 }
 
 /// A layer.
@@ -35,15 +60,20 @@ struct LayerDocument {
     shape: Vec<usize>,
     /// Number of channels, or of neurons.
     units: usize,
+    /// Paths of PyTorch modules whose output it is, where the file tells; each names the layer, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(examples(json!(["layer1"])))]
+    modules: Vec<String>,
     /// A unit of this layer, as an objective names it.
     #[schema(examples("layer1/Relu_1:0"))]
     example: String,
 }
 
 impl From<Layer<'_>> for LayerDocument {
-    fn from(Layer { name, op, shape }: Layer<'_>) -> Self {
+    fn from(Layer { name, op, shape, modules }: Layer<'_>) -> Self {
         let example = format!("{name}:0");
-        Self { name: name.to_owned(), op, shape: shape.to_vec(), units: shape.channels(), example }
+        let (name, modules, units) = (name.to_owned(), modules.to_vec(), shape.channels());
+        Self { name, op, shape: shape.to_vec(), units, modules, example }
     }
 }
 
@@ -64,5 +94,6 @@ pub(super) async fn layers(
     query.end(&[])?;
     let model = api.load(path.text("id"), client).await.map_err(LoadError::in_path)?;
     let layers = model.network.layers().map(LayerDocument::from).collect();
-    Ok(Json(LayerList { model: model.id.clone(), layers }))
+    let unavailable = model.network.unavailable().iter().map(UnavailableDocument::from).collect();
+    Ok(Json(LayerList { model: model.id.clone(), layers, unavailable }))
 }

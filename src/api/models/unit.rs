@@ -130,8 +130,12 @@ impl UnitCalibration {
 pub(super) fn in_path(model: &Model, path: &InPath) -> Answer<(Unit, usize)> {
     let channel = path.number("u", LARGEST)?;
     let selection = Selection::Channel { channel, reduction: Reduction::Mean };
-    let unit = Unit { layer: path.text("layer").to_owned(), selection };
-    let found = model.network.layer(&unit.layer).and_then(|id| unit.check(&model.network.node(id).shape));
+    let mut unit = Unit { layer: path.text("layer").to_owned(), selection };
+    let found = model.network.layer(&unit.layer).and_then(|id| {
+        let node = model.network.node(id);
+        unit.layer.clone_from(&node.name);
+        unit.check(&node.shape)
+    });
     match found {
         Ok(()) => Ok((unit, channel)),
         Err(error) if error.field == "layer" => Err(Problem::invalid(Kind::UnknownLayer, error)),

@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::error::ModelError;
 use super::id::{check_id, suggest_id};
-use super::load;
+use super::load::{self, Weights};
 use super::manifest::{Classes, Manifest, is_onnx, names_in, read_text};
 use super::pull::write;
 use super::shelf::Claim;
 use crate::Invalid;
 use crate::network::architecture::Architecture;
-use crate::network::{ChannelOrder, Preprocessing, Spectrum, onnx};
+use crate::network::calibration::Calibration;
+use crate::network::{ChannelOrder, Preprocessing, Spectrum, Unavailable, onnx};
 
 /// What the caller knows about a network; what is left out is taken from a manifest next to the file, or derived.
 #[derive(Debug, Clone, Default)]
@@ -59,13 +59,17 @@ pub(super) struct Prepared {
     pub(super) manifest: Manifest,
     /// What was assumed.
     pub(super) assumed: Vec<Assumption>,
-    bytes: Vec<u8>,
+    /// The nodes of the file that have no layer.
+    pub(super) unavailable: Vec<Unavailable>,
+    weights: Weights,
     classes: Vec<String>,
     spectrum: Option<Arc<Spectrum>>,
 }
 
 /// Name of the file with the class names, next to the weights.
 const CLASSES_FILE: &str = "classes.txt";
+/// Name of the copy of an ONNX file.
+const WEIGHTS_FILE: &str = "weights.onnx";
 /// Name of the file with the spectrum, next to the weights.
 const SPECTRUM_FILE: &str = "spectrum.safetensors";
 
@@ -84,24 +88,39 @@ pub(super) fn prepare(path: &Path, options: AddOptions) -> Result<(String, Prepa
         }
     };
     check_id(&id)?;
+    let broken = |why| ModelError::Broken { id: id.clone(), why };
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let external = load::external_files(&part(file.file_name()), &bytes).map_err(|why| broken(why.to_string()))?;
+    if let Some(name) = external.iter().find(|name| is_taken(name)) {
+        let why = format!("{name}, where its weights are stored, is the name of a file of ours; give it another name");
+        return Err(broken(why));
+    }
+    let external = load::external(folder, external).map_err(broken)?;
+    let weights = Weights { bytes: bytes.into(), external };
     let classes = classes(&file, given.as_ref(), &options, &mut assumed)?;
     let manifest = match given {
         Some(given) => given,
-        None => derive(&id, &file, &bytes, &options, &mut assumed)?,
+        None => derive(&id, &file, &weights, &options, &mut assumed)?,
     };
     let mut manifest = overlay(manifest, options)?;
     manifest.id = Some(id.clone());
-    manifest.digest = Some(hex::encode(Sha256::digest(&bytes)));
+    manifest.digest = Some(weights.digest());
     manifest.classes = if classes.is_empty() { Classes::default() } else { Classes::File(CLASSES_FILE.into()) };
     manifest.check()?;
-    let broken = |why| ModelError::Broken { id: id.clone(), why };
-    let spectrum = load::spectrum(&manifest, file.parent().unwrap_or(Path::new(""))).map_err(broken)?;
-    load::assemble(&id, &manifest, &bytes, classes.clone(), spectrum.clone()).map_err(broken)?;
+    let spectrum = load::spectrum(&manifest, folder).map_err(broken)?;
+    let model = load::assemble(&id, &manifest, &weights, classes.clone(), spectrum.clone()).map_err(broken)?;
     // The files' names may be anything; the copies get plain ones.
     manifest.file = format!("weights.{}", part(file.extension()).to_lowercase());
     manifest.spectrum = spectrum.is_some().then(|| SPECTRUM_FILE.into());
     manifest.check()?;
-    Ok((id, Prepared { manifest, assumed, bytes, classes, spectrum }))
+    let unavailable = model.network.unavailable().to_vec();
+    Ok((id, Prepared { manifest, assumed, unavailable, weights, classes, spectrum }))
+}
+
+/// Whether a file next to the copied weights, or a folder there, has this name.
+fn is_taken(name: &str) -> bool {
+    let own = [Manifest::FILE, CLASSES_FILE, SPECTRUM_FILE, Calibration::FOLDER, WEIGHTS_FILE];
+    own.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
 impl Prepared {
@@ -110,7 +129,10 @@ impl Prepared {
         let text = self.manifest.to_toml()?;
         let bench = claim.workbench().map_err(ModelError::folder("models"))?;
         let place = || {
-            write(&bench.join(&self.manifest.file), &self.bytes)?;
+            write(&bench.join(&self.manifest.file), &self.weights.bytes)?;
+            for (name, content) in self.weights.external.files() {
+                write(&bench.join(name), content)?;
+            }
             if !self.classes.is_empty() {
                 write(&bench.join(CLASSES_FILE), self.classes.join("\n") + "\n")?;
             }
@@ -162,36 +184,43 @@ fn classes(
 fn derive(
     id: &str,
     file: &Path,
-    bytes: &[u8],
+    weights: &Weights,
     options: &AddOptions,
     assumed: &mut Vec<Assumption>,
 ) -> Result<Manifest, ModelError> {
     let name = part(file.file_name());
     let architecture = options.architecture.as_deref().map(str::parse::<Architecture>).transpose()?;
-    let input = match architecture {
-        Some(architecture) => architecture.input(),
+    let (input, bytes) = match architecture {
+        Some(architecture) => (architecture.input(), false),
         None if !is_onnx(&name) => {
             let expected = format!("a name, because {name} is no .onnx file, which brings its own graph");
             return Err(Invalid::new("architecture", "nothing", expected).into());
         }
-        None => onnx_input(id, bytes, options)?,
+        None => onnx_input(id, weights, options)?,
     };
-    let preprocessing = Preprocessing::unit_range(input[0]).ok_or_else(|| ModelError::Broken {
+    let mut preprocessing = Preprocessing::unit_range(input[0]).ok_or_else(|| ModelError::Broken {
         id: id.into(),
         why: format!("{name} reads images of {} channels; expected 1 or 3", input[0]),
     })?;
+    let range = if bytes { "255" } else { "1" };
+    if bytes {
+        preprocessing.range = 255.0;
+        if let Some(other) = options.range.filter(|&range| range != 255.0) {
+            return Err(Invalid::new("range", other, "255, because the network reads bytes").into());
+        }
+    }
     let mut assume = |field, given: bool, value: &str| {
         if !given {
-            assumed.push(Assumption {
-                field,
-                value: value.into(),
-                why: "the file does not say how images are prepared",
-            });
+            let why = match (field, bytes) {
+                ("range", true) => "the network reads bytes",
+                _ => "the file does not say how images are prepared",
+            };
+            assumed.push(Assumption { field, value: value.into(), why });
         }
     };
     let order = if preprocessing.channels == ChannelOrder::Grey { "grey" } else { "rgb" };
     assume("channels", options.channels.is_some(), order);
-    assume("range", options.range.is_some(), "1");
+    assume("range", options.range.is_some(), range);
     assume("mean", options.mean.is_some(), "0");
     assume("std", options.std.is_some(), "1");
     Ok(Manifest {
@@ -210,25 +239,26 @@ fn derive(
     })
 }
 
-/// The input size of an ONNX file; where the file leaves it open, the one asked for.
-fn onnx_input(id: &str, bytes: &[u8], options: &AddOptions) -> Result<[usize; 3], ModelError> {
+/// The input size of an ONNX file (where the file leaves it open, the one asked for), and whether it reads bytes.
+fn onnx_input(id: &str, weights: &Weights, options: &AddOptions) -> Result<([usize; 3], bool), ModelError> {
     let broken = |why: onnx::ImportError| ModelError::Broken { id: id.into(), why: why.to_string() };
+    let import = |input| onnx::import_with(&weights.bytes, &weights.external, &onnx::ImportOptions { input });
     let Some([height, width]) = options.size else {
-        return match onnx::import(bytes) {
-            Ok(imported) => Ok(imported.input),
+        return match import(None) {
+            Ok(imported) => Ok((imported.input, imported.bytes)),
             Err(why @ onnx::ImportError::DynamicInput { .. }) => {
                 Err(Invalid::new("size", "nothing", format!("HEIGHT,WIDTH, because {why}")).into())
             }
             Err(why) => Err(broken(why)),
         };
     };
-    let import = |channels| onnx::import_with(bytes, &onnx::ImportOptions { input: Some([channels, height, width]) });
+    let import = |channels| import(Some([channels, height, width]));
     // Only the file knows whether it reads colour or brightness.
     let imported = match (options.channels, import(options.channels.map_or(3, ChannelOrder::count))) {
         (None, Err(onnx::ImportError::Input(_))) => import(1),
         (_, imported) => imported,
     };
-    imported.map(|imported| imported.input).map_err(broken)
+    imported.map(|imported| (imported.input, imported.bytes)).map_err(broken)
 }
 
 /// The manifest with what the caller knows better.

@@ -20,7 +20,7 @@ pub(super) fn stamp(folder: Option<&Path>) -> Stamp {
 /// is as good as none: the model itself works without.
 pub(super) fn with(model: Model, folder: Option<&Path>) -> Model {
     let calibration = folder.filter(|folder| folder.join(Calibration::INDEX).exists()).and_then(|folder| {
-        let calibration = match Calibration::read(folder) {
+        let mut calibration = match Calibration::read(folder) {
             Ok(calibration) => calibration,
             Err(error) => {
                 tracing::warn!(model = model.id, %error, "the calibration cannot be used");
@@ -31,6 +31,10 @@ pub(super) fn with(model: Model, folder: Option<&Path>) -> Model {
             tracing::warn!(model = model.id, why, "the calibration is ignored; calibrate the model again");
             return None;
         }
+        // It may know layers by other names than the listed ones.
+        let listed = |name: String| model.network.find(&name).map_or(name, |id| model.network.node(id).name.clone());
+        let layers = std::mem::take(&mut calibration.layers);
+        calibration.layers = layers.into_iter().map(|(name, record)| (listed(name), record)).collect();
         Some(Arc::new(calibration))
     });
     Model { calibration, ..model }

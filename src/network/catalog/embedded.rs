@@ -17,13 +17,16 @@ pub(super) fn manifest() -> Result<Manifest, ManifestError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::load::{Weights, assemble};
     use super::*;
+    use crate::network::onnx::ExternalData;
 
     #[test]
     fn the_manifest_describes_the_embedded_weights() {
         let manifest = manifest().unwrap();
         assert_eq!(manifest.id.as_deref(), Some(ID));
-        let model = super::super::load::assemble(ID, &manifest, WEIGHTS, vec![], None).unwrap();
+        let weights = Weights { bytes: WEIGHTS.into(), external: ExternalData::default() };
+        let model = assemble(ID, &manifest, &weights, vec![], None).unwrap();
         assert_eq!(model.network.input_shape()[..], [1, 28, 28]);
     }
 }

@@ -34,7 +34,9 @@ pub struct ModelEntry {
     pub licence: String,
     /// Where the weights come from; empty when nobody said.
     pub source: String,
-    /// SHA-256 of the weight file, lower-case hexadecimal; unknown until the model is loaded if its manifest has none.
+    /// SHA-256 of the weight file, lower-case hexadecimal; unknown until the model is loaded if its manifest has none. Of a
+    /// network whose weights lie in other files, it is the SHA-256 of the lines that `sha256sum` prints: for the ONNX file
+    /// on its standard input, then for each other file in the order of their names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// Name of the network that the weights belong to; none for ONNX files, which bring their own graph.

@@ -1,6 +1,7 @@
 //! From a manifest and the bytes of a weight file to a model.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -9,54 +10,125 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::embedded;
-use super::manifest::Manifest;
-use super::survey::{Found, Place};
+use super::manifest::{Manifest, is_onnx};
+use super::survey::{Found, Place, Stamp};
 use crate::network::checkpoint::Format;
+use crate::network::onnx::ExternalData;
 use crate::network::{Model, Network, Spectrum, Statistics, onnx};
 
-/// Largest weight file.
+/// Most bytes of a weight file, and of all files next to it together.
 const LARGEST: u64 = 8 << 30;
 /// Largest file with a spectrum.
 const LARGEST_SPECTRUM: u64 = 64 << 20;
 
+/// A weight file, with the files next to it that an ONNX file stores tensors in.
+pub(super) struct Weights {
+    pub(super) bytes: Cow<'static, [u8]>,
+    pub(super) external: ExternalData,
+}
+
+impl Weights {
+    /// SHA-256 of the weight file, lower-case hexadecimal. When there are other files, it is that of the lines which
+    /// `sha256sum` prints for all of them: the digest of the weight file and ` -`, then the digest of each other file and
+    /// its name, in the order of the names.
+    pub(super) fn digest(&self) -> String {
+        let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+        let own = digest(&self.bytes);
+        if self.external.is_empty() {
+            return own;
+        }
+        let others = self.external.files().map(|(name, content)| format!("{}  {name}\n", digest(content)));
+        digest(format!("{own}  -\n{}", others.collect::<String>()).as_bytes())
+    }
+}
+
 /// The files of a model.
 pub(super) struct Files {
-    weights: Cow<'static, [u8]>,
+    /// The weights, or which file next to theirs cannot be used.
+    weights: Result<Weights, String>,
     classes: Vec<String>,
     spectrum: Option<Arc<Spectrum>>,
+    /// Their state when they were read.
+    pub(super) stamp: Stamp,
 }
 
 impl Files {
     /// Reads the files of a model that is here, or says which one cannot be read.
     pub(super) fn read(found: &Found) -> Result<Self, String> {
         let manifest = found.manifest.as_ref().map_err(Clone::clone)?;
+        let mut stamp = found.stamp();
         let (weights, folder) = match &found.place {
-            Place::Embedded => (Cow::Borrowed(embedded::WEIGHTS), Path::new("")),
+            Place::Embedded => {
+                let bytes = Cow::Borrowed(embedded::WEIGHTS);
+                (Ok(Weights { bytes, external: ExternalData::default() }), Path::new(""))
+            }
             Place::Folder(folder) => {
-                let weights = read(&folder.join(&manifest.file)).map_err(|e| format!("{}: {e}", manifest.file))?;
-                (Cow::Owned(weights), folder.as_path())
+                let file = folder.join(&manifest.file);
+                let bytes = read(&file).map_err(|e| format!("{}: {e}", manifest.file))?;
+                let names = external_files(&manifest.file, &bytes).map_err(|e| format!("{}: {e}", manifest.file));
+                let external = names.and_then(|names| {
+                    stamp.add(folder, &names);
+                    external(folder, names)
+                });
+                (external.map(|external| Weights { bytes: Cow::Owned(bytes), external }), folder.as_path())
             }
             Place::Index(_) => return Err("its files are not here".into()),
         };
         let classes = manifest.class_names(folder).map_err(|e| e.to_string())?;
-        Ok(Self { weights, classes, spectrum: spectrum(manifest, folder)? })
+        Ok(Self { weights, classes, spectrum: spectrum(manifest, folder)?, stamp })
     }
 
     /// Makes a model of them, or says why they do not fit their manifest.
     pub(super) fn assemble(self, found: &Found) -> Result<Model, String> {
         let manifest = found.manifest.as_ref().map_err(Clone::clone)?;
-        assemble(&found.id, manifest, &self.weights, self.classes, self.spectrum)
+        assemble(&found.id, manifest, &self.weights?, self.classes, self.spectrum)
     }
 }
 
 /// Reads a weight file.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_at_most(path, LARGEST)
+}
+
+fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("is larger than {LARGEST} bytes")));
+    File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("is larger than {most} bytes")));
     }
     Ok(bytes)
+}
+
+/// Names of the files in whose bytes a weight file named `file` stores tensors.
+pub(super) fn external_files(file: &str, bytes: &[u8]) -> Result<BTreeSet<String>, onnx::ImportError> {
+    if is_onnx(file) { onnx::external_files(bytes) } else { Ok(BTreeSet::new()) }
+}
+
+/// Reads the files `names` in `folder`, and nothing that lies elsewhere.
+pub(super) fn external(folder: &Path, names: BTreeSet<String>) -> Result<ExternalData, String> {
+    let mut external = ExternalData::default();
+    for name in names {
+        let left = LARGEST.saturating_sub(external.len() as u64);
+        let content = neighbour(folder, &name, left);
+        let content = content.map_err(|why| format!("{name}, where the weights of the network are stored: {why}"))?;
+        external.insert(name, content);
+    }
+    Ok(external)
+}
+
+/// Reads a regular file that lies in `folder` itself.
+fn neighbour(folder: &Path, name: &str, most: u64) -> io::Result<Vec<u8>> {
+    let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why);
+    // The folder of `net.onnx` is the current one.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder }.canonicalize()?;
+    let file = folder.join(name).canonicalize()?;
+    if file.parent() != Some(&folder) {
+        return Err(refused("is a link to a file outside of the model's folder; copy the file itself there"));
+    }
+    if !std::fs::metadata(&file)?.is_file() {
+        return Err(refused("is no file"));
+    }
+    read_at_most(&file, most)
 }
 
 /// Reads the spectrum in `folder` that a manifest names, if it names one.
@@ -71,16 +143,16 @@ pub(super) fn spectrum(manifest: &Manifest, folder: &Path) -> Result<Option<Arc<
     Spectrum::parse(&bytes).map(|spectrum| Some(Arc::new(spectrum))).map_err(|why| format!("{file}: {why}"))
 }
 
-/// Makes a model of a weight file's bytes, or says why they do not fit their manifest.
+/// Makes a model of weights, or says why they do not fit their manifest.
 pub(super) fn assemble(
     id: &str,
     manifest: &Manifest,
-    bytes: &[u8],
+    weights: &Weights,
     classes: Vec<String>,
     spectrum: Option<Arc<Spectrum>>,
 ) -> Result<Model, String> {
     let file = &manifest.file;
-    let digest = hex::encode(Sha256::digest(bytes));
+    let (digest, bytes) = (weights.digest(), &*weights.bytes);
     if let Some(expected) = manifest.digest.as_ref().filter(|&expected| *expected != digest) {
         return Err(format!("{file}: SHA-256 is {digest}; expected {expected}"));
     }
@@ -91,7 +163,7 @@ pub(super) fn assemble(
         }
         None => {
             let options = onnx::ImportOptions { input: Some(manifest.input) };
-            onnx::import_with(bytes, &options).map_err(|e| format!("{file}: {e}"))?.network
+            onnx::import_with(bytes, &weights.external, &options).map_err(|e| format!("{file}: {e}"))?.network
         }
     };
     if network.input_shape()[..] != manifest.input {

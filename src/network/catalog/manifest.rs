@@ -40,7 +40,7 @@ pub struct Manifest {
     pub id: Option<String>,
     /// Name of the weight file, in the manifest's folder.
     pub file: String,
-    /// SHA-256 of the weight file, lower-case hexadecimal.
+    /// SHA-256 of the weight file, lower-case hexadecimal; with other files as [`ModelEntry`](super::ModelEntry) says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// Name of the [`Architecture`] that the weights belong to; not for ONNX, which brings its own graph.

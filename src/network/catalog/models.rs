@@ -17,8 +17,8 @@ use super::pull;
 use super::shelf::Shelf;
 use super::survey::{Found, Place, Stamp, folders};
 use crate::Invalid;
-use crate::network::Model;
 use crate::network::calibration::Calibration;
+use crate::network::{Model, Unavailable};
 
 /// Where models come from.
 #[derive(Debug, Clone)]
@@ -61,6 +61,8 @@ pub struct Added {
     pub entry: ModelEntry,
     /// Values that neither the caller nor a manifest gave.
     pub assumed: Vec<Assumption>,
+    /// The nodes of the file that have no layer.
+    pub unavailable: Vec<Unavailable>,
 }
 
 /// The registry of models: the embedded one, those in folders, and those of the catalog.
@@ -158,19 +160,22 @@ impl Models {
         }
         let broken = |why: String| ModelError::Broken { id: id.into(), why };
         *lock(&slot.used) = Instant::now();
-        let stamp = found.stamp();
         let folder = self.shelf.calibration(id);
         let calibrated = calibrations::stamp(folder.as_deref());
-        let known =
-            lock(&slot.outcome).as_ref().filter(|(known, _)| *known == stamp).map(|(_, outcome)| outcome.clone());
-        let outcome = match known {
-            Some(outcome) if outcome.is_err() || *lock(&slot.calibration) == calibrated => outcome,
+        let known = lock(&slot.outcome).clone().filter(|(stamp, _)| stamp.holds(&found));
+        let (stamp, outcome) = match known {
+            Some((stamp, outcome)) if outcome.is_err() || *lock(&slot.calibration) == calibrated => (stamp, outcome),
             // The weights are shared: only the calibration is new.
-            Some(outcome) => outcome.map(|model| Arc::new(calibrations::with(Model::clone(&model), folder.as_deref()))),
+            Some((stamp, outcome)) => {
+                let with = |model: Arc<Model>| Arc::new(calibrations::with((*model).clone(), folder.as_deref()));
+                (stamp, outcome.map(with))
+            }
             None => {
                 // That a file cannot be read may pass; what is in it stays as it is.
                 let files = Files::read(&found).map_err(|why| broken(self.with_remedy(&found, why)))?;
-                files.assemble(&found).map(|model| Arc::new(calibrations::with(model, folder.as_deref())))
+                let stamp = files.stamp.clone();
+                let model = files.assemble(&found);
+                (stamp, model.map(|model| Arc::new(calibrations::with(model, folder.as_deref()))))
             }
         };
         *lock(&slot.calibration) = calibrated;
@@ -229,7 +234,7 @@ impl Models {
     }
 
     /// Copies the network in the file `path` into the data directory: an ONNX file, or a weight file of a named
-    /// architecture. A `model.toml` next to it, or in the folder `path`, describes it; without one, the manifest is
+    /// architecture; with the files next to an ONNX file that it stores tensors in. A `model.toml` next to it, or in the folder `path`, describes it; without one, the manifest is
     /// derived, and [`Added::assumed`] says how.
     ///
     /// # Errors
@@ -245,7 +250,7 @@ impl Models {
         prepared.put(&claim)?;
         drop(claim);
         let entry = self.entry(&id).ok_or_else(|| self.unknown(&id))?;
-        Ok(Added { entry, assumed: prepared.assumed })
+        Ok(Added { entry, assumed: prepared.assumed, unavailable: prepared.unavailable })
     }
 
     /// Removes a model from the data directory. One of the catalog can be pulled again.
@@ -290,7 +295,7 @@ impl Models {
         let found = self.find(id).filter(|found| !matches!(found.place, Place::Index(_)));
         let mut outcome = lock(&slot.outcome);
         let Some((stamp, loaded)) = &*outcome else { return false };
-        let stays = found.is_some_and(|found| *stamp == found.stamp());
+        let stays = found.is_some_and(|found| stamp.holds(&found));
         let in_use = loaded.as_ref().is_ok_and(|model| Arc::strong_count(model) > 1);
         if stays && (in_use || lock(&slot.used).elapsed() < idle) {
             return false;
@@ -339,8 +344,8 @@ impl Models {
         let slot = lock(&self.slots).get(&found.id).cloned();
         let outcome = slot.and_then(|slot| lock(&slot.outcome).clone());
         match outcome {
-            Some((stamp, Ok(model))) if stamp == found.stamp() => entry.digest = Some(model.digest.clone()),
-            Some((stamp, Err(why))) if stamp == found.stamp() && entry.state == ModelState::Ready => {
+            Some((stamp, Ok(model))) if stamp.holds(found) => entry.digest = Some(model.digest.clone()),
+            Some((stamp, Err(why))) if stamp.holds(found) && entry.state == ModelState::Ready => {
                 entry.state = ModelState::Broken;
                 entry.problem = Some(self.with_remedy(found, why));
             }

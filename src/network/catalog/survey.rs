@@ -43,7 +43,33 @@ impl fmt::Display for Place {
 
 /// What would change if somebody replaced a model's files: their times and sizes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Stamp(Vec<Option<(SystemTime, u64)>>);
+pub(super) struct Stamp(Vec<(PathBuf, State)>);
+
+/// When a file was written last and how long it is, if it is there.
+type State = Option<(SystemTime, u64)>;
+
+impl Stamp {
+    /// Adds files in `folder` that the manifest does not name.
+    pub(super) fn add<'n>(&mut self, folder: &Path, names: impl IntoIterator<Item = &'n String>) {
+        self.0.extend(names.into_iter().map(|name| state(folder.join(name))));
+    }
+
+    /// Whether all files are as they were.
+    pub(super) fn holds(&self, found: &Found) -> bool {
+        let now = found.stamp();
+        let others = self.0.get(now.0.len()..).unwrap_or_default();
+        self.0.starts_with(&now.0) && others.iter().all(|(file, then)| state(file.clone()).1 == *then)
+    }
+}
+
+fn state(file: PathBuf) -> (PathBuf, State) {
+    let read = || {
+        let file = fs::metadata(&file).ok()?;
+        Some((file.modified().ok()?, file.len()))
+    };
+    let state = read();
+    (file, state)
+}
 
 impl Found {
     pub(super) fn embedded() -> Self {
@@ -97,18 +123,14 @@ impl Found {
         entry
     }
 
-    /// The state of the model's files.
+    /// The state of the files that the manifest names, and of its own.
     pub(super) fn stamp(&self) -> Stamp {
         let (Place::Folder(folder), Ok(manifest)) = (&self.place, &self.manifest) else { return Stamp::default() };
         let mut files = vec![Manifest::FILE, &manifest.file];
         if let Classes::File(file) = &manifest.classes {
             files.push(file);
         }
-        let stamp = |file| {
-            let file = fs::metadata(folder.join(file)).ok()?;
-            Some((file.modified().ok()?, file.len()))
-        };
-        Stamp(files.into_iter().map(stamp).collect())
+        Stamp(files.into_iter().map(|file| state(folder.join(file))).collect())
     }
 }
 

@@ -1,6 +1,7 @@
 //! A node with its inputs at hand, and typed access to both its inputs and its attributes.
 
 use super::draft::{Draft, Id};
+use super::external::ExternalData;
 use super::messages::{AttributeProto, NodeProto, TensorProto};
 use super::value::{MOST_AXES, Value, product};
 use crate::network::Shape;
@@ -18,8 +19,8 @@ pub(super) enum Tensor {
     Map(Id),
     /// Its values are known.
     Value(Value),
-    /// The node that computes it could not be lowered.
-    Failed,
+    /// It depends on a node that could not be lowered: the index of that node in the file.
+    Failed(usize),
 }
 
 /// One node about to be lowered or folded.
@@ -34,6 +35,8 @@ pub(super) struct Call<'a> {
     pub batch: Option<usize>,
     /// Number of elements that constants computed by this node may have.
     pub room: usize,
+    /// The files that tensors may be stored in.
+    pub files: &'a ExternalData,
 }
 
 impl Call<'_> {

@@ -101,6 +101,11 @@ impl Draft {
         self.source = (source, name.into());
     }
 
+    /// Forgets all nodes but the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        self.nodes.truncate(count);
+    }
+
     /// All nodes.
     pub fn nodes(&self) -> &[DraftNode] {
         &self.nodes

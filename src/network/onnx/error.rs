@@ -9,8 +9,11 @@ pub enum ImportError {
     #[error("not an ONNX model: the file {0}")]
     Format(String),
     /// The version of the operation set is missing or outside of [`OPSETS`](super::OPSETS).
-    #[error("opset {0} is not supported; export the network with an opset from 9 to 21")]
+    #[error("opset {0} is not supported; export the network with an opset from 7 to 28")]
     Opset(String),
+    /// The files that hold the weights cannot be used.
+    #[error("the network's weights in other files: {0}")]
+    ExternalData(String),
     /// The network does not have exactly one image input.
     #[error("the network's input: {0}")]
     Input(String),
@@ -25,7 +28,7 @@ pub enum ImportError {
     /// The nodes do not form a graph that can be evaluated.
     #[error("the network's graph: {0}")]
     Graph(String),
-    /// Some nodes have no equivalent here.
+    /// No layer can be computed, because of nodes that have no equivalent here.
     #[error("{}", list(.nodes, *.total))]
     Unsupported {
         /// Every node that could not be lowered.

@@ -3,11 +3,10 @@
 use super::draft::{Draft, DraftOp, Id};
 use crate::network::{Array, Conv, Op};
 
-/// Folds every affine node into the convolution, dense layer or affine node that it alone reads. Returns the outputs,
-/// which may have moved to the layer before.
-pub(super) fn fold(draft: &mut Draft, outputs: Vec<Id>) -> Vec<Id> {
-    let mut readers = draft.readers(&outputs);
-    // Where each node's value is found now.
+/// Folds every affine node into the convolution, dense layer or affine node that it alone reads, in the part of the draft
+/// that `roots` depend on. Tells for each node where its values are found now: perhaps in the layer before.
+pub(super) fn fold(draft: &mut Draft, roots: &[Id]) -> Vec<Id> {
+    let mut readers = draft.readers(roots);
     let mut moved: Vec<Id> = (0..draft.nodes().len()).collect();
     for id in 0..draft.nodes().len() {
         let inputs: Vec<Id> = draft.node(id).inputs.iter().map(|&input| moved[input]).collect();
@@ -25,7 +24,7 @@ pub(super) fn fold(draft: &mut Draft, outputs: Vec<Id>) -> Vec<Id> {
         readers[before] = readers[id];
         moved[id] = before;
     }
-    outputs.into_iter().map(|output| moved[output]).collect()
+    moved
 }
 
 /// `scale * op + shift` as one operation.

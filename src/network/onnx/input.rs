@@ -20,26 +20,37 @@ pub(super) struct ImageInput {
     pub batch: Option<usize>,
     /// Whether the file leaves the height and width open.
     pub open: bool,
+    /// Whether it holds bytes, 0 to 255, which the network itself converts.
+    pub bytes: bool,
     /// Whether the tensor is `[N,H,W,C]`, as TensorFlow's converters export it.
     pub channels_last: bool,
 }
 
-/// Finds the one input `[N,C,H,W]` or `[N,H,W,C]`, whose open axes are closed by `given` `[C,H,W]`.
+/// Finds the one input `[N,C,H,W]` or `[N,H,W,C]`, whose open axes are closed by `given` `[C,H,W]`. Inputs that nothing
+/// reads, such as a switch for training, do not count beside one that is read.
 ///
 /// # Errors
 /// [`ImportError::Input`] when there is no such input, [`ImportError::DynamicInput`] when its size is open.
 pub(super) fn find(graph: &GraphProto, given: Option<[usize; 3]>) -> Result<ImageInput, ImportError> {
-    let constants: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
-    let mut inputs = graph.input.iter().filter(|input| !constants.contains(input.name.as_str()));
-    let (Some(input), None) = (inputs.next(), inputs.next()) else {
-        let names: Vec<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
-        let names: Vec<&str> = names.into_iter().filter(|name| !constants.contains(name)).collect();
+    let stored = graph.initializer.iter().map(|tensor| tensor.name.as_str());
+    let sparse = graph.sparse_initializer.iter().filter_map(|sparse| Some(sparse.values.as_ref()?.name.as_str()));
+    let constants: HashSet<&str> = stored.chain(sparse).collect();
+    let mut inputs: Vec<&ValueInfoProto> =
+        graph.input.iter().filter(|input| !constants.contains(input.name.as_str())).collect();
+    let read: HashSet<&str> = graph.node.iter().flat_map(|node| &node.input).map(String::as_str).collect();
+    if inputs.iter().any(|input| read.contains(input.name.as_str())) {
+        inputs.retain(|input| read.contains(input.name.as_str()));
+    }
+    let &[input] = inputs.as_slice() else {
+        let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
         return Err(ImportError::Input(match names.as_slice() {
             [] => "there is none; expected one image [N,C,H,W]".into(),
             _ => format!("there are {} ({}); expected one image [N,C,H,W]", names.len(), names.join(", ")),
         }));
     };
     let mut axes = axes(input)?;
+    let elements = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()).map(|tensor| tensor.elem_type);
+    let bytes = elements == Some(data_type::UINT8);
     let channels_last = is_channels_last(axes.map(fixed)) && graph.node.iter().any(puts_channels_first);
     if channels_last {
         axes[1..].rotate_right(1);
@@ -47,7 +58,7 @@ pub(super) fn find(graph: &GraphProto, given: Option<[usize; 3]>) -> Result<Imag
     let [batch, _, height, width] = axes.map(fixed);
     let size = size(input, axes, given)?;
     let open = height.is_none() || width.is_none();
-    Ok(ImageInput { name: input.name.clone(), size, batch, open, channels_last })
+    Ok(ImageInput { name: input.name.clone(), size, batch, open, bytes, channels_last })
 }
 
 /// The length of an axis that the file fixes.
@@ -73,9 +84,9 @@ fn axes(input: &ValueInfoProto) -> Result<[Option<&Dimension>; 4], ImportError> 
     let Some(tensor) = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else {
         return Err(ImportError::Input(format!("{name} is no tensor; expected one image [N,C,H,W]")));
     };
-    if !data_type::is_float(tensor.elem_type) {
+    if !data_type::is_float(tensor.elem_type) && tensor.elem_type != data_type::UINT8 {
         let found = data_type::name(tensor.elem_type);
-        return Err(ImportError::Input(format!("{name} has element type {found}; expected FLOAT")));
+        return Err(ImportError::Input(format!("{name} has element type {found}; expected FLOAT or UINT8")));
     }
     let Some(shape) = &tensor.shape else { return Ok([None; 4]) };
     match shape.dim.as_slice() {

@@ -1,7 +1,8 @@
 //! Guards against files that are small on disk but large in memory.
 //!
 //! A protobuf field of two bytes can decode to a structure of two hundred, so the fields are counted before anything is
-//! decoded. Tensor data is not counted: it never grows by more than a small factor.
+//! decoded. Of tensors only what tells where their values are is counted: the values themselves never grow by more than
+//! a small factor.
 
 /// Largest file that is read, in bytes: protobuf itself allows no more than 2 GiB.
 const LARGEST_FILE: usize = i32::MAX as usize;
@@ -12,6 +13,9 @@ const MOST_FIELDS: usize = 1_000_000;
 /// Most bytes in one description of an input or output.
 const LONGEST_VALUE_INFO: usize = 1 << 16;
 
+/// The field of tensors that tells where their values are.
+const EXTERNAL_DATA: u64 = 13;
+
 /// The levels of the schema whose fields are counted.
 #[derive(Clone, Copy)]
 enum Message {
@@ -19,6 +23,9 @@ enum Message {
     Graph,
     Node,
     Attribute,
+    Tensor,
+    Sparse,
+    Function,
 }
 
 /// Refuses files that would need absurd amounts of memory, and such that are no protobuf at all.
@@ -35,15 +42,22 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
 fn count(bytes: &[u8], message: Message, fields: &mut usize) -> Result<(), String> {
     let mut rest = bytes;
     while !rest.is_empty() {
-        *fields += 1;
+        let (tag, content) = next_field(&mut rest).ok_or("is truncated or damaged")?;
+        if !matches!(message, Message::Tensor) || tag == EXTERNAL_DATA {
+            *fields += 1;
+        }
         if *fields > MOST_FIELDS {
             return Err(format!("has more than {MOST_FIELDS} fields"));
         }
-        let (tag, content) = next_field(&mut rest).ok_or("is truncated or damaged")?;
         let Some(content) = content else { continue };
         match (message, tag) {
             (Message::Model, 7) => count(content, Message::Graph, fields)?,
-            (Message::Graph, 1) => count(content, Message::Node, fields)?,
+            (Message::Model, 25) => count(content, Message::Function, fields)?,
+            (Message::Graph, 1) | (Message::Function, 7) => count(content, Message::Node, fields)?,
+            (Message::Graph, 15) => count(content, Message::Sparse, fields)?,
+            (Message::Graph, 5) | (Message::Sparse, 1 | 2) | (Message::Attribute, 5) => {
+                count(content, Message::Tensor, fields)?;
+            }
             (Message::Node, 5) => count(content, Message::Attribute, fields)?,
             (Message::Graph, 11 | 12) if content.len() > LONGEST_VALUE_INFO => {
                 return Err(format!("describes an input or output in {} bytes", content.len()));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 /// Longest name of a layer, in characters.
-const LONGEST_NAME: usize = 200;
+pub(super) const LONGEST_NAME: usize = 200;
 
 /// Gives every layer a name of its own.
 #[derive(Debug)]

@@ -12,13 +12,17 @@ pub(super) fn label(node: &NodeProto) -> &str {
     std::iter::once(node.name.as_str()).chain(outputs).find(|name| !name.is_empty()).unwrap_or(&node.op_type)
 }
 
-/// A node as it is listed when it cannot be lowered.
-pub(super) fn unsupported(node: &NodeProto, reason: String) -> UnsupportedNode {
-    let op = match node.domain.as_str() {
+/// The operation of a node, with its domain if that is not ONNX's own.
+pub(super) fn operation(node: &NodeProto) -> String {
+    match node.domain.as_str() {
         "" | "ai.onnx" => node.op_type.clone(),
         domain => format!("{domain}.{}", node.op_type),
-    };
-    UnsupportedNode { name: label(node).to_owned(), op, reason }
+    }
+}
+
+/// A node as it is listed when it cannot be lowered.
+pub(super) fn unsupported(node: &NodeProto, reason: String) -> UnsupportedNode {
+    UnsupportedNode { name: label(node).to_owned(), op: operation(node), reason }
 }
 
 /// Names of the tensors that a node reads.

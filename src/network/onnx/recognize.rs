@@ -4,7 +4,7 @@
 //! each, the function that a group of elementwise nodes computes from one tensor is evaluated at some points and compared
 //! with the known activations.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::draft::{Draft, DraftOp, Id};
 use super::messages::GraphProto;
@@ -29,16 +29,19 @@ const KNOWN: [Activation; 8] = [
 
 /// Replaces groups of nodes that compute a known activation by it. A group whose inner values are read elsewhere stays.
 /// What networks do not have, and what is no part of such a group, becomes a failure.
-pub(super) fn activations(graph: &GraphProto, walked: &mut Walked) {
-    let readers = readers(walked);
+pub(super) fn activations(graph: &GraphProto, walked: &mut Walked<'_>) {
+    let readers = walked.draft.readers(&walked.roots(graph));
     let absorbed = put_together(&mut walked.draft, &readers);
+    let mut left = BTreeMap::new();
     for (id, node) in walked.draft.nodes().iter().enumerate() {
         let is_left = readers[id] > 0 && !absorbed.contains(&id);
         if let (DraftOp::Elementary(_), Some(source), true) = (&node.op, graph.node.get(node.source), is_left) {
             let reason = "is only supported inside of a known activation, such as GELU, Mish or softplus";
             walked.failures.insert(node.source, order::unsupported(source, reason.into()));
+            left.insert(id, node.source);
         }
     }
+    walked.spread_failure(left);
 }
 
 /// Replaces the groups and returns all their nodes.
@@ -65,19 +68,6 @@ fn put_together(draft: &mut Draft, readers: &[usize]) -> HashSet<Id> {
         }
     }
     absorbed
-}
-
-/// How often each node is read. When outputs are missing because nodes failed, everything that was drafted counts.
-fn readers(walked: &Walked) -> Vec<usize> {
-    let draft = &walked.draft;
-    match walked.failures.is_empty() {
-        true => draft.readers(&walked.outputs),
-        false => {
-            let inner: HashSet<Id> = draft.nodes().iter().flat_map(|node| node.inputs.iter().copied()).collect();
-            let ends: Vec<Id> = (0..draft.nodes().len()).filter(|id| !inner.contains(id)).collect();
-            draft.readers(&ends)
-        }
-    }
 }
 
 /// For each node the tensors, nearest first, that it is an elementwise function of.

@@ -1,5 +1,6 @@
 //! From stored tensors to known values.
 
+use super::external::{self, ExternalData};
 use super::messages::TensorProto;
 use super::value::{Data, MOST_AXES, Value, product};
 
@@ -57,14 +58,15 @@ pub(super) mod data_type {
     }
 }
 
-/// Reads a stored tensor. Floating-point types become f32, integers i64.
+/// [`TensorProto::data_location`] of values in another file.
+pub(super) const EXTERNAL: i32 = 1;
+
+/// Reads a stored tensor, whose values may lie in one of `files`. Floating-point types become f32, integers i64.
 ///
 /// # Errors
-/// A phrase: the data lies in another file, has a type that no network calculates with, or does not fit the dimensions.
-pub(super) fn read(tensor: &TensorProto) -> Result<Value, String> {
-    if tensor.data_location != 0 {
-        return Err("is stored in another file (external data); save the network as one file".into());
-    }
+/// A phrase: the values are not where they should be, have a type that no network calculates with, or do not fit the
+/// dimensions.
+pub(super) fn read(tensor: &TensorProto, files: &ExternalData) -> Result<Value, String> {
     if tensor.segment.is_some() {
         return Err("is stored in segments".into());
     }
@@ -77,18 +79,27 @@ pub(super) fn read(tensor: &TensorProto) -> Result<Value, String> {
         .map(|&d| usize::try_from(d).map_err(|_| format!("has dimensions {:?}", tensor.dims)))
         .collect::<Result<_, _>>()?;
     let count = product(&shape).ok_or_else(|| format!("has dimensions {shape:?}"))?;
-    let found = stored(tensor)?;
+    let (width, typed) = stored(tensor)?;
+    let raw = match tensor.data_location {
+        0 => tensor.raw_data.as_slice(),
+        EXTERNAL => {
+            let bytes = count.checked_mul(width).ok_or_else(|| format!("has dimensions {shape:?}"))?;
+            external::stored(tensor, files, bytes)?
+        }
+        other => return Err(format!("has an unknown data_location {other}")),
+    };
+    let found = if raw.is_empty() { Some(typed) } else { raw.len().is_multiple_of(width).then_some(raw.len() / width) };
     if found != Some(count) {
-        let found = found.map_or_else(|| format!("{} bytes", tensor.raw_data.len()), |n| format!("{n} values"));
+        let found = found.map_or_else(|| format!("{} bytes", raw.len()), |n| format!("{n} values"));
         return Err(format!("has dimensions {shape:?} but holds {found}"));
     }
-    Value::new(shape, data(tensor))
+    Value::new(shape, data(tensor, raw))
 }
 
-/// Number of values that the tensor stores; `None` when the last one is incomplete.
-fn stored(tensor: &TensorProto) -> Result<Option<usize>, String> {
+/// Number of bytes of a value, and of values in the field of their type.
+fn stored(tensor: &TensorProto) -> Result<(usize, usize), String> {
     use data_type::*;
-    let (bytes, typed) = match tensor.data_type {
+    Ok(match tensor.data_type {
         FLOAT => (4, tensor.float_data.len()),
         UINT8 | INT8 | BOOL => (1, tensor.int32_data.len()),
         UINT16 | INT16 | FLOAT16 | BFLOAT16 => (2, tensor.int32_data.len()),
@@ -98,15 +109,12 @@ fn stored(tensor: &TensorProto) -> Result<Option<usize>, String> {
         UINT32 => (4, tensor.uint64_data.len()),
         UINT64 => (8, tensor.uint64_data.len()),
         other => return Err(format!("has element type {}, which is not supported", name(other))),
-    };
-    let raw = tensor.raw_data.len();
-    Ok(if raw == 0 { Some(typed) } else { raw.is_multiple_of(bytes).then_some(raw / bytes) })
+    })
 }
 
-/// The values of a tensor that passed [`stored`].
-fn data(tensor: &TensorProto) -> Data {
+/// The values of a tensor of a known type: those in `raw`, or else those in the field of their type.
+fn data(tensor: &TensorProto, raw: &[u8]) -> Data {
     use data_type::*;
-    let raw = tensor.raw_data.as_slice();
     let in_raw = !raw.is_empty();
     let halves = |decode: fn(u16) -> f32| match in_raw {
         true => Data::Float(chunks(raw).map(|b| decode(u16::from_le_bytes(b))).collect()),

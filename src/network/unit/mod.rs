@@ -8,7 +8,8 @@ use std::str::FromStr;
 pub use document::{ImageDocument, ReduceDocument, UnitDocument, UnitText};
 
 use super::ImageSource;
-use super::graph::{Network, NodeId};
+use super::graph::{Layer, Network, NodeId};
+use super::near::near;
 use super::shape::Shape;
 use crate::Invalid;
 
@@ -271,7 +272,7 @@ impl Network {
     /// The layer with this name.
     ///
     /// # Errors
-    /// Names the field `layer`, and layers that are near.
+    /// Names the field `layer`, and why the file's node of that name has no layer, or layers whose names are near.
     pub fn layer(&self, name: &str) -> Result<NodeId, Invalid> {
         let found = self.find(name).filter(|&id| id != Self::INPUT && !self.channels_last().contains(&id));
         found.ok_or_else(|| Invalid::new("layer", name, expected_layers(self, name)))
@@ -280,20 +281,16 @@ impl Network {
 
 /// A phrase that helps to find the layer that was meant.
 fn expected_layers(network: &Network, wanted: &str) -> String {
-    let wanted = wanted.to_lowercase();
-    let names: Vec<&str> = network.layers().map(|layer| layer.name).collect();
-    let close: Vec<&str> = names
-        .iter()
-        .copied()
-        .filter(|name| {
-            let name = name.to_lowercase();
-            !wanted.is_empty() && (name.contains(&wanted) || wanted.contains(&name))
-        })
-        .take(5)
-        .collect();
-    match (close.is_empty(), names.last()) {
-        (false, _) => format!("one of the model's {} layers, such as {}", names.len(), close.join(", ")),
-        (true, Some(last)) => format!("one of the model's {} layers, such as {last}", names.len()),
+    let layers: Vec<Layer<'_>> = network.layers().collect();
+    let count = layers.len();
+    if let Some(unavailable) = network.why_unavailable(wanted) {
+        return format!("one of the model's {count} layers; {unavailable}");
+    }
+    let modules = layers.iter().flat_map(|layer| layer.modules).map(String::as_str);
+    let close = near(layers.iter().map(|layer| layer.name).chain(modules), wanted);
+    match (close.is_empty(), layers.last()) {
+        (false, _) => format!("one of the model's {count} layers, such as {}", close.join(", ")),
+        (true, Some(last)) => format!("one of the model's {count} layers, such as {}", last.name),
         (true, None) => "a layer, but this model has none".into(),
     }
 }

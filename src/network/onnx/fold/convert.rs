@@ -13,9 +13,22 @@ pub(super) fn identity(call: &Call) -> Folded {
 
 /// <https://onnx.ai/onnx/operators/onnx__Cast.html>; all floating-point types are f32 here, all integer types i64.
 pub(super) fn cast(call: &Call) -> Folded {
-    use data_type::*;
-    let value = call.required(0)?;
     let to = call.int("to")?.and_then(|to| i32::try_from(to).ok()).ok_or("has no target type")?;
+    converted(call.required(0)?, to)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__CastLike.html>
+pub(super) fn cast_like(call: &Call) -> Folded {
+    let to = match call.required(1)?.data() {
+        Data::Float(_) => data_type::FLOAT,
+        Data::Int(_) => data_type::INT64,
+        Data::Bool(_) => data_type::BOOL,
+    };
+    converted(call.required(0)?, to)
+}
+
+fn converted(value: &Value, to: i32) -> Folded {
+    use data_type::*;
     let data = match (to, value.data()) {
         (to, Data::Float(_)) if is_float(to) => value.data().clone(),
         (to, Data::Int(x)) if is_float(to) => Data::Float(x.iter().map(|&v| v as f32).collect()),

@@ -9,7 +9,7 @@ type Folded = Result<Vec<Value>, String>;
 /// <https://onnx.ai/onnx/operators/onnx__Constant.html>
 pub(super) fn constant(call: &Call) -> Folded {
     let value = if let Some(stored) = call.tensor("value")? {
-        tensor::read(stored)?
+        tensor::read(stored, call.files)?
     } else if let Some(ints) = call.ints("value_ints")? {
         Value::new(vec![ints.len()], Data::Int(ints.into()))?
     } else if let Some(floats) = call.floats("value_floats")? {
@@ -30,7 +30,7 @@ pub(super) fn constant_of_shape(call: &Call) -> Folded {
     let shape = dims.iter().map(|&(v, _)| length(v, "shape")).collect::<Result<Vec<_>, _>>()?;
     let count = call.claim(&shape)?;
     let filled = match call.tensor("value")? {
-        Some(stored) => tensor::read(stored)?,
+        Some(stored) => tensor::read(stored, call.files)?,
         None => Value::new(vec![1], Data::Float([0.0].into()))?,
     };
     let one = filled.pick(Vec::new(), &[0]).map_err(|_| "has no value to fill with")?;

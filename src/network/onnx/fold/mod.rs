@@ -6,6 +6,7 @@ mod convert;
 mod create;
 mod layout;
 mod normalize;
+mod product;
 mod reduce;
 mod select;
 
@@ -25,6 +26,7 @@ pub(super) fn fold(op_type: &str) -> Option<Fold> {
         "Size" => create::size,
 
         "Identity" => convert::identity,
+        "CastLike" => convert::cast_like,
         "Cast" => convert::cast,
 
         "Add" => arithmetic::add,
@@ -39,11 +41,22 @@ pub(super) fn fold(op_type: &str) -> Option<Fold> {
         "Abs" => arithmetic::abs,
         "Floor" => arithmetic::floor,
         "Ceil" => arithmetic::ceil,
+        "Sum" => arithmetic::sum,
+        "Mean" => arithmetic::mean,
         "Sqrt" => arithmetic::sqrt,
+        "Log" => arithmetic::log,
+        "Erf" => arithmetic::erf,
+        "Sign" => arithmetic::sign,
+        "Round" => arithmetic::round,
+        "Relu" => arithmetic::relu,
+        "Sigmoid" => arithmetic::sigmoid,
+        "Tanh" => arithmetic::tanh,
         "Exp" => arithmetic::exp,
         "Reciprocal" => arithmetic::reciprocal,
         "Clip" => arithmetic::clip,
+        "MatMul" => product::mat_mul,
         "BatchNormalization" => normalize::batch_normalization,
+        "Dropout" => normalize::dropout,
 
         "Equal" => select::equal,
         "Less" => select::less,
@@ -56,6 +69,9 @@ pub(super) fn fold(op_type: &str) -> Option<Fold> {
         "ReduceSum" => reduce::sum,
         "ReduceProd" => reduce::product,
         "ReduceMean" => reduce::mean,
+        "ReduceL1" => reduce::l1,
+        "ReduceL2" => reduce::l2,
+        "ReduceSumSquare" => reduce::sum_of_squares,
         "ReduceMax" => reduce::max,
         "ReduceMin" => reduce::min,
 

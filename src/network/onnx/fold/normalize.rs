@@ -3,15 +3,16 @@
 use super::super::call::Call;
 use super::super::value::{Data, Value};
 
-/// <https://onnx.ai/onnx/operators/onnx__BatchNormalization.html> with given statistics, along axis 1. Weights are
-/// standardized so, as if they were a batch.
+/// <https://onnx.ai/onnx/operators/onnx__BatchNormalization.html> along axis 1, with given statistics or, in training mode,
+/// those of the values themselves. Weights are standardized so, as if they were a batch.
 pub(super) fn batch_normalization(call: &Call) -> Result<Vec<Value>, String> {
-    if call.flag("training_mode")? {
-        return Err("is in training mode; export the network for inference".into());
+    if call.int("spatial")?.is_some_and(|spatial| spatial == 0) {
+        return Err("has spatial 0, which is not supported".into());
     }
     let value = call.required(0)?;
     let data = value.floats()?;
-    let [gamma, beta, mean, variance] = [1, 2, 3, 4].map(|i| call.required(i).and_then(|value| value.floats()));
+    let parameters = [1, 2, 3, 4].map(|i| call.required(i).and_then(|value| value.floats()));
+    let [gamma, beta, mean, variance] = parameters;
     let (gamma, beta, mean, variance) = (gamma?, beta?, mean?, variance?);
     let epsilon = f64::from(call.float("epsilon", 1e-5)?);
     let channels = value.shape().get(1).copied().unwrap_or(1);
@@ -20,10 +21,59 @@ pub(super) fn batch_normalization(call: &Call) -> Result<Vec<Value>, String> {
     }
     call.claim(value.shape())?;
     let per_channel: usize = value.shape().iter().skip(2).product();
+    if data.is_empty() {
+        return Err("normalizes nothing".into());
+    }
+    let channel = |i: usize| i / per_channel % channels;
+    let training = call.flag("training_mode")?;
+    let (means, variances) = match training {
+        true => statistics(data, channels, channel),
+        false => (widened(mean), widened(variance)),
+    };
     let normalized = data.iter().enumerate().map(|(i, &x)| {
-        let c = i / per_channel % channels;
-        let scaled = (f64::from(x) - f64::from(mean[c])) / (f64::from(variance[c]) + epsilon).sqrt();
+        let c = channel(i);
+        let scaled = (f64::from(x) - means[c]) / (variances[c] + epsilon).sqrt();
         (scaled * f64::from(gamma[c]) + f64::from(beta[c])) as f32
     });
-    Ok(vec![Value::new(value.shape().to_vec(), Data::Float(normalized.collect()))?])
+    let mut outputs = vec![Value::new(value.shape().to_vec(), Data::Float(normalized.collect()))?];
+    if training {
+        let momentum = f64::from(call.float("momentum", 0.9)?);
+        for (before, now) in [(mean, &means), (variance, &variances)] {
+            let mixed = before
+                .iter()
+                .zip(now)
+                .map(|(&before, now)| (f64::from(before) * momentum + now * (1.0 - momentum)) as f32);
+            outputs.push(Value::new(vec![channels], Data::Float(mixed.collect()))?);
+        }
+    }
+    Ok(outputs)
+}
+
+fn widened(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| f64::from(v)).collect()
+}
+
+/// Mean and variance (divided by the number of values) of each channel.
+fn statistics(data: &[f32], channels: usize, channel: impl Fn(usize) -> usize) -> (Vec<f64>, Vec<f64>) {
+    let count = (data.len() / channels) as f64;
+    let mut means = vec![0.0; channels];
+    for (i, &x) in data.iter().enumerate() {
+        means[channel(i)] += f64::from(x) / count;
+    }
+    let mut variances = vec![0.0; channels];
+    for (i, &x) in data.iter().enumerate() {
+        let c = channel(i);
+        variances[c] += (f64::from(x) - means[c]).powi(2) / count;
+    }
+    (means, variances)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Dropout.html> at inference.
+pub(super) fn dropout(call: &Call) -> Result<Vec<Value>, String> {
+    let training =
+        call.value(2)?.is_some_and(|value| matches!(value.data(), Data::Bool(flags) if flags.contains(&true)));
+    match training {
+        true => Err("is in training mode; export the network for inference".into()),
+        false => Ok(vec![call.required(0)?.clone()]),
+    }
 }

@@ -7,7 +7,7 @@ type Folded = Result<Vec<Value>, String>;
 
 /// <https://onnx.ai/onnx/operators/onnx__ReduceSum.html>
 pub(super) fn sum(call: &Call) -> Folded {
-    reduce(call, i64::checked_add, |group| group.iter().sum())
+    reduce(call, i64::checked_add, |group| wide(group).sum::<f64>() as f32)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__ReduceProd.html>
@@ -17,7 +17,22 @@ pub(super) fn product(call: &Call) -> Folded {
 
 /// <https://onnx.ai/onnx/operators/onnx__ReduceMean.html>
 pub(super) fn mean(call: &Call) -> Folded {
-    reduce(call, |_, _| None, |group| (group.iter().map(|&v| f64::from(v)).sum::<f64>() / group.len() as f64) as f32)
+    reduce(call, |_, _| None, |group| (wide(group).sum::<f64>() / group.len() as f64) as f32)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__ReduceSumSquare.html>
+pub(super) fn sum_of_squares(call: &Call) -> Folded {
+    reduce(call, |_, _| None, |group| wide(group).map(|v| v * v).sum::<f64>() as f32)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__ReduceL1.html>
+pub(super) fn l1(call: &Call) -> Folded {
+    reduce(call, |_, _| None, |group| wide(group).map(f64::abs).sum::<f64>() as f32)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__ReduceL2.html>
+pub(super) fn l2(call: &Call) -> Folded {
+    reduce(call, |_, _| None, |group| wide(group).map(|v| v * v).sum::<f64>().sqrt() as f32)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__ReduceMax.html>
@@ -28,6 +43,10 @@ pub(super) fn max(call: &Call) -> Folded {
 /// <https://onnx.ai/onnx/operators/onnx__ReduceMin.html>
 pub(super) fn min(call: &Call) -> Folded {
     reduce(call, |a, b| Some(a.min(b)), |group| group.iter().copied().fold(f32::INFINITY, f32::min))
+}
+
+fn wide(group: &[f32]) -> impl Iterator<Item = f64> + '_ {
+    group.iter().map(|&v| f64::from(v))
 }
 
 fn reduce(call: &Call, ints: impl Fn(i64, i64) -> Option<i64>, floats: impl Fn(&[f32]) -> f32) -> Folded {

@@ -6,6 +6,7 @@ use super::super::elementary::Elementary;
 use super::super::value::Value;
 use super::activation::clipped;
 use super::broadcast::{beside_batch, per_channel};
+use super::softmax::log_of_softmax;
 use crate::network::{Array, Binary, Op, Shape, broadcast};
 
 /// <https://onnx.ai/onnx/operators/onnx__Add.html>
@@ -85,6 +86,9 @@ pub(super) fn exp(draft: &mut Draft, call: &Call) -> Result<Id, String> {
 
 /// <https://onnx.ai/onnx/operators/onnx__Log.html>
 pub(super) fn log(draft: &mut Draft, call: &Call) -> Result<Id, String> {
+    if let Some(output) = log_of_softmax(draft, call.map(0)?)? {
+        return Ok(output);
+    }
     elementary(draft, call, Elementary::Log)
 }
 

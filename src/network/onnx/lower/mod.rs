@@ -64,6 +64,7 @@ pub(super) fn lower(op_type: &str) -> Option<Lower> {
         "Softplus" => activation::softplus,
         "Gelu" => activation::gelu,
         "Softmax" => softmax::softmax,
+        "LogSoftmax" => softmax::log_softmax,
 
         "Add" => elementwise::add,
         "Sub" => elementwise::sub,

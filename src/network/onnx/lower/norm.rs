@@ -10,6 +10,9 @@ pub(super) fn batch_normalization(draft: &mut Draft, call: &Call) -> Result<Id, 
     if call.flag("training_mode")? {
         return Err("is in training mode; export the network for inference".into());
     }
+    if call.int("spatial")?.is_some_and(|spatial| spatial == 0) {
+        return Err("has spatial 0, which is not supported".into());
+    }
     let (input, shape) = call.shaped(draft, 0)?;
     let epsilon = f64::from(call.float("epsilon", 1e-5)?);
     let [gamma, beta, mean, variance] = [1, 2, 3, 4].map(|i| call.required(i).and_then(|value| value.floats()));

@@ -24,7 +24,7 @@ pub(super) fn resize(draft: &mut Draft, call: &Call) -> Result<Id, String> {
     };
     let given = |i: usize| call.value(i).map(|value| value.filter(|value| value.len() > 0));
     let (target, sized) = match (given(2)?, given(3)?) {
-        (Some(scales), None) => (Target::Scales(scale_pair(scales, &axes)?), scales.is_sized()),
+        (Some(scales), None) => (Target::Scales(scale_pair(scales.floats()?, &axes)?), scales.is_sized()),
         (None, Some(sizes)) => {
             let policy = call.text("keep_aspect_ratio_policy", "stretch")?;
             if policy != "stretch" {
@@ -67,8 +67,14 @@ pub(super) fn resize(draft: &mut Draft, call: &Call) -> Result<Id, String> {
 fn early(draft: &mut Draft, call: &Call) -> Result<Id, String> {
     let (input, shape) = call.shaped(draft, 0)?;
     feature_map(shape)?;
-    let value = call.required(1)?;
-    let scales = scale_pair(value, &[0, 1, 2, 3])?;
+    // Up to opset 8 the scales are an attribute.
+    let (scales, sized) = match call.floats("scales")? {
+        Some(scales) => (scale_pair(scales, &[0, 1, 2, 3])?, false),
+        None => {
+            let value = call.required(1)?;
+            (scale_pair(value.floats()?, &[0, 1, 2, 3])?, value.is_sized())
+        }
+    };
     let interpolation = match call.text("mode", "nearest")? {
         "nearest" if scales.iter().all(|&s| s >= 1.0) => Interpolation::Nearest(Rounding::Floor),
         "nearest" if scales.iter().all(|&s| s <= 1.0) => Interpolation::Nearest(Rounding::Ceil),
@@ -77,12 +83,11 @@ fn early(draft: &mut Draft, call: &Call) -> Result<Id, String> {
         other => return Err(format!("has mode {other}; only nearest and linear are supported")),
     };
     let resize = Resize { target: Target::Scales(scales), interpolation, coordinates: Coordinates::Asymmetric };
-    draft.push_sized(Op::Resize(resize), &[input], value.is_sized())
+    draft.push_sized(Op::Resize(resize), &[input], sized)
 }
 
 /// Factors for height and width from one per axis.
-fn scale_pair(value: &Value, axes: &[usize]) -> Result<[f32; 2], String> {
-    let given = value.floats()?;
+fn scale_pair(given: &[f32], axes: &[usize]) -> Result<[f32; 2], String> {
     if given.len() != axes.len() {
         return Err(format!("has {} scales for {} axes", given.len(), axes.len()));
     }

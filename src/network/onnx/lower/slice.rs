@@ -91,7 +91,10 @@ pub(super) fn split(draft: &mut Draft, call: &Call) -> Result<Vec<Tensor>, Strin
     Ok(outputs)
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__Gather.html> of one index, which removes the axis, or of evenly spaced ones.
+/// Most slices that one node may become.
+const MOST_SLICES: usize = 64;
+
+/// <https://onnx.ai/onnx/operators/onnx__Gather.html> of one index, which removes the axis, or of several in any order.
 pub(super) fn gather(draft: &mut Draft, call: &Call) -> Result<Id, String> {
     let (input, shape) = call.shaped(draft, 0)?;
     let axis = image_axis(call.int("axis")?.unwrap_or(0), shape)?;
@@ -101,20 +104,46 @@ pub(super) fn gather(draft: &mut Draft, call: &Call) -> Result<Id, String> {
     let counts_back = draft.varies(input, axis) && found.iter().any(|&i| i < 0);
     let sized = value.is_sized() || counts_back;
     let indices: Vec<i64> = found.iter().map(|&i| if i < 0 { i.saturating_add(total) } else { i }).collect();
-    let &[first, ..] = indices.as_slice() else { return Err("takes nothing".into()) };
+    if indices.is_empty() {
+        return Err("takes nothing".into());
+    }
     if let Some(outside) = indices.iter().find(|&&i| !(0..total).contains(&i)) {
         return Err(format!("takes index {outside} of an axis of {total}"));
     }
-    let step = indices.get(1).map_or(1, |second| second - first);
-    if step < 1 || value.shape().len() > 1 || indices.windows(2).any(|pair| pair[1] - pair[0] != step) {
-        return Err("takes indices that are not evenly spaced upwards".into());
+    if value.shape().len() > 1 {
+        return Err(format!("takes indices of shape {:?}", value.shape()));
     }
-    let (start, end) = (first as usize, indices[indices.len() - 1] as usize + 1);
-    let part = draft.push_sized(Op::Slice { axis, start, end, step: step as usize }, &[input], sized)?;
+    let runs = runs(&indices);
+    if runs.len() > MOST_SLICES {
+        return Err(format!("takes indices in an order that needs {} slices", runs.len()));
+    }
+    let mut parts = Vec::with_capacity(runs.len());
+    for (start, last, step) in runs {
+        let (start, end, step) = (start as usize, last as usize + 1, step as usize);
+        parts.push(draft.push_sized(Op::Slice { axis, start, end, step }, &[input], sized)?);
+    }
+    let part = match parts.as_slice() {
+        &[only] => only,
+        _ => draft.push_sized(Op::Concat { axis }, &parts, sized)?,
+    };
     if !value.shape().is_empty() {
         return Ok(part);
     }
     draft.push(Op::Reshape((0..rank).filter(|&i| i != axis).map(Axis::Copy).collect()), &[part])
+}
+
+/// Indices as runs that are evenly spaced upwards: first, last and distance of each.
+fn runs(indices: &[i64]) -> Vec<(i64, i64, i64)> {
+    let mut runs: Vec<(i64, i64, i64)> = Vec::new();
+    for &index in indices {
+        match runs.last_mut() {
+            // A run of one takes any index after it.
+            Some((first, last, step)) if first == last && index > *first => (*last, *step) = (index, index - *first),
+            Some((first, last, step)) if first != last && index - *last == *step => *last = index,
+            _ => runs.push((index, index, 1)),
+        }
+    }
+    runs
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Concat.html>

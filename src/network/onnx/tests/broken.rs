@@ -28,8 +28,12 @@ fn assert_says(file: &File, expected: &str) {
 fn what_is_no_onnx_file() {
     assert!(classifier().import().is_ok());
     let says = |bytes: &[u8]| import(bytes).unwrap_err().to_string();
-    assert_eq!(says(b""), "not an ONNX model: the file holds no graph");
-    assert_eq!(says(b"\x89PNG\r\n\x1a\n"), "not an ONNX model: the file is truncated or damaged");
+    assert_eq!(says(b""), "not an ONNX model: the file is empty");
+    assert_eq!(says(b"\x89PNG\r\n\x1a\n"), "not an ONNX model: the file is a PNG image");
+    assert_eq!(says(b"\x08\x07\x12\x7fpytorch"), "not an ONNX model: the file is truncated or damaged");
+    assert_eq!(says(b"\x08\x07"), "not an ONNX model: the file holds no graph");
+    let frozen = b"\x0a\x14\x0a\x05input\x12\x0bPlaceholder";
+    assert_eq!(says(frozen), "not an ONNX model: the file is a TensorFlow graph; convert the network to ONNX");
     assert!(says(&[0xff; 100]).starts_with("not an ONNX model"));
     let bytes = classifier().bytes();
     for length in 0..bytes.len() {
@@ -92,10 +96,10 @@ fn layers_of_absurd_sizes() {
 #[test]
 fn opsets_outside_of_the_range() {
     assert_eq!(
-        error(&classifier().opset(7)),
-        "opset 7 is not supported; export the network with an opset from 9 to 21"
+        error(&classifier().opset(6)),
+        "opset 6 is not supported; export the network with an opset from 7 to 28"
     );
-    assert_says(&classifier().opset(22), "opset 22 is not supported");
+    assert_says(&classifier().opset(29), "opset 29 is not supported");
     let mut file = classifier();
     file.model.opset_import.clear();
     assert_says(&file, "opset (none) is not supported");
@@ -105,6 +109,8 @@ fn opsets_outside_of_the_range() {
 fn inputs_that_are_no_image() {
     let mut two = classifier();
     two.graph().input.push(value_info("mask", data_type::FLOAT, [1, 1].map(dimension).to_vec()));
+    assert!(two.import().is_ok(), "what nothing reads cannot matter");
+    two = two.node("Mul", "masked", "logits, mask -> y", &[]).output("y");
     assert_says(&two, "the network's input: there are 2 (image, mask); expected one image [N,C,H,W]");
     let mut none = classifier();
     none.graph().input.clear();
@@ -113,8 +119,8 @@ fn inputs_that_are_no_image() {
     vector.graph().input[0] = value_info("image", data_type::FLOAT, [1, 5].map(dimension).to_vec());
     assert_says(&vector, "image has 2 axes; expected an image [N,C,H,W]");
     let mut bytes = classifier();
-    bytes.graph().input[0] = value_info("image", data_type::UINT8, [1, 2, 6, 6].map(dimension).to_vec());
-    assert_says(&bytes, "image has element type UINT8; expected FLOAT");
+    bytes.graph().input[0] = value_info("image", data_type::INT8, [1, 2, 6, 6].map(dimension).to_vec());
+    assert_says(&bytes, "image has element type INT8; expected FLOAT or UINT8");
     let mut unknown = classifier();
     unknown.graph().input[0] = ValueInfoProto { name: "image".into(), r#type: None };
     assert_says(&unknown, "image is no tensor");
@@ -140,9 +146,9 @@ fn graphs_that_are_none() {
     silent.graph().output.clear();
     assert_says(&silent, "the network's graph: has no outputs");
     let through = File::new([1, 4, 4]).node("Identity", "id", "image -> y", &[]).output("y");
-    assert_says(&through, "output y is the image itself");
+    assert_says(&through, "no output is computed from the image (outputs: y)");
     let constant = File::new([1, 4, 4]).constant("c", &[1], &[1.0]).node("Neg", "neg", "c -> y", &[]).output("y");
-    assert_says(&constant, "output y does not depend on the image");
+    assert_says(&constant, "no output is computed from the image (outputs: y)");
 }
 
 #[test]
@@ -156,20 +162,19 @@ fn nodes_out_of_order_are_fine() {
 fn every_node_that_cannot_be_lowered_is_named() {
     let file = File::new([1, 8, 8])
         .constant("w", &[4, 1, 3], &[0.0; 12])
-        .node("Relu", "fine", "image -> a", &[])
-        .node("LSTM", "/rnn/LSTM", "a -> b", &[])
+        .node("LSTM", "/rnn/LSTM", "image -> b", &[])
         .node("Relu", "behind", "b -> c", &[])
-        .node("Conv", "/flat/Conv", "a, w -> d", &[])
-        .node("Transpose", "", "a -> turned", &[ints("perm", &[1, 0, 2, 3])])
-        .node("Exp", "power", "a -> e", &[])
+        .node("Conv", "/flat/Conv", "image, w -> d", &[])
+        .node("Transpose", "", "image -> turned", &[ints("perm", &[1, 0, 2, 3])])
+        .node("Exp", "power", "image -> e", &[])
         .node("FusedConv", "fused", "c -> f", &[])
         .node("Concat", "all", "d, turned, e, f -> y", &[int("axis", 1)])
         .output("y");
     let mut file = file;
-    file.graph().node[6].domain = "com.microsoft".into();
+    file.graph().node[5].domain = "com.microsoft".into();
     assert_eq!(
         error(&file),
-        "5 of the network's 8 nodes cannot be imported:\
+        "5 of the network's 7 nodes cannot be imported:\
          \n  /rnn/LSTM (LSTM): the operation is not supported\
          \n  /flat/Conv (Conv): is a 1-D convolution; only 2-D convolutions are supported\
          \n  turned (Transpose): has perm [1, 0, 2, 3], which moves the batch axis\
@@ -190,7 +195,8 @@ fn tensors_that_cannot_be_read() {
     assert_says(&broken(|t| t.dims = vec![1; 40]), "its input w has 40 axes");
     assert_says(&broken(|t| t.data_type = 8), "its input w has element type STRING, which is not supported");
     assert_says(&broken(|t| t.data_type = 77), "its input w has element type number 77");
-    assert_says(&broken(|t| t.data_location = 1), "its input w is stored in another file (external data); save");
+    assert_says(&broken(|t| t.data_location = 1), "its input w is stored in another file, but which one is not said");
+    assert_says(&broken(|t| t.data_location = 2), "its input w has an unknown data_location 2");
     assert_says(&broken(|t| t.segment = Some(Segment {})), "its input w is stored in segments");
     assert_says(&broken(|t| t.raw_data = vec![0; 215]), "its input w has dimensions [3, 2, 3, 3] but holds 215 bytes");
     assert_says(&broken(|t| t.float_data[7] = f32::NAN), "conv (Conv): has weights that are not finite numbers");
@@ -221,6 +227,6 @@ fn attributes_that_make_no_sense() {
         .node("BatchNormalization", "bn", "image, v, v, v, v -> y", &[int("training_mode", 1)])
         .output("y");
     assert_says(&train, "bn (BatchNormalization): is in training mode; export the network for inference");
-    let mask = node("Relu", &[]).node("Dropout", "drop", "y -> z, mask", &[]).output("mask");
+    let mask = File::new([2, 4, 4]).node("Dropout", "drop", "image -> z, mask", &[]).output("mask");
     assert_says(&mask, "drop (Dropout): its output number 1, mask, is read, which is not supported");
 }

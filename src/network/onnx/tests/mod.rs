@@ -2,16 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod broken;
+mod elsewhere;
 mod lowering;
 mod mutated;
 mod names;
+mod partial;
 mod sizes;
 
 use prost::Message;
 
 use super::messages::*;
 use super::tensor::data_type;
-use super::{ImportError, ImportOptions, Imported, import, import_with};
+use super::{ExternalData, ImportError, ImportOptions, Imported, import, import_with};
 use crate::network::NodeId;
 
 /// A file under construction.
@@ -88,8 +90,16 @@ impl File {
             input: if input.trim().is_empty() { Vec::new() } else { names(input) },
             output: names(output),
             attribute: attribute.to_vec(),
-            domain: String::new(),
+            ..NodeProto::default()
         });
+        self
+    }
+
+    /// Says in which modules the last node lies.
+    fn scopes(mut self, list: &str) -> Self {
+        let key = "pkg.torch.onnx.name_scopes".to_owned();
+        let node = self.graph().node.last_mut().unwrap();
+        node.metadata_props.push(StringStringEntryProto { key, value: list.into() });
         self
     }
 

@@ -7,9 +7,11 @@ use proptest::sample::Index;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 use super::*;
+use crate::network::Op;
 
-const FAMILIES: [&str; 12] = [
+const FAMILIES: [&str; 14] = [
     "activations",
+    "constants",
     "convolutions",
     "dense",
     "factors",
@@ -21,12 +23,16 @@ const FAMILIES: [&str; 12] = [
     "shapes",
     "softmax",
     "sums",
+    "versions",
 ];
 
 /// Numbers that are likely to hurt.
 const INTS: [i64; 14] =
     [i64::MIN, -(1 << 40), -7, -2, -1, 0, 1, 2, 3, 6, 1 << 24, i32::MAX as i64, (1 << 40) + 1, i64::MAX];
 const FLOATS: [f32; 8] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0, 0.0, 0.3, 2.5, 1e30];
+
+const SCOPES: [&str; 6] =
+    ["['', 'a', 'a.b', 'x']", "['a', 'y']", "['image', 'input', 'z']", "['a.b', 'a:c', 'a/d', 'w']", "[", "['', ''"];
 
 /// One change. Indices choose among whatever the file has.
 #[derive(Debug, Clone)]
@@ -47,6 +53,10 @@ enum Change {
     Shape(Index, Vec<usize>),
     /// Tensor `a` gets what tensor `b` holds.
     Swap(Index, Index),
+    /// A tensor is said to lie in another file.
+    Elsewhere(Index, Index, Index),
+    /// A node is said to lie in a module.
+    Module(Index, Index),
     Opset(i64),
 }
 
@@ -61,7 +71,9 @@ fn change() -> impl Strategy<Value = Change> {
         (i(), i(), i()).prop_map(|(a, b, c)| Change::Value(a, b, c)),
         (i(), prop::collection::vec(0..5usize, 0..5)).prop_map(|(a, b)| Change::Shape(a, b)),
         (i(), i()).prop_map(|(a, b)| Change::Swap(a, b)),
-        (7..23i64).prop_map(Change::Opset),
+        (i(), i(), i()).prop_map(|(a, b, c)| Change::Elsewhere(a, b, c)),
+        (i(), i()).prop_map(|(a, b)| Change::Module(a, b)),
+        (5..31i64).prop_map(Change::Opset),
     ]
 }
 
@@ -163,7 +175,24 @@ fn apply(change: &Change, model: &mut ModelProto, operations: &[String]) {
             let replaced = a.get(tensors).clone();
             *b.get_mut(tensors) = TensorProto { name, ..replaced };
         }
-        Change::Value(..) | Change::Shape(..) | Change::Swap(..) => {}
+        Change::Elsewhere(tensor, offset, length) if !tensors.is_empty() => {
+            let tensor = tensor.get_mut(tensors);
+            let count: i64 = tensor.dims.iter().product();
+            let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
+            let length = *length.get(&[count * 4, count * 8, count, 0, -1, i64::MAX]);
+            tensor.external_data = vec![
+                entry("location", "weights".into()),
+                entry("offset", offset.get(&INTS).to_string()),
+                entry("length", length.to_string()),
+            ];
+            tensor.data_location = 1;
+        }
+        Change::Module(node, path) => {
+            let value = (*path.get(&SCOPES)).to_owned();
+            let key = "pkg.torch.onnx.name_scopes".to_owned();
+            node.get_mut(nodes).metadata_props.push(StringStringEntryProto { key, value });
+        }
+        Change::Value(..) | Change::Shape(..) | Change::Swap(..) | Change::Elsewhere(..) => {}
         Change::Opset(version) => model.opset_import[0].version = *version,
     }
 }
@@ -174,15 +203,29 @@ fn node_attributes(nodes: &[NodeProto], node: &Index) -> Vec<AttributeProto> {
 
 fn try_mutated(cases: u32) {
     let Seeds { files, operations } = seeds();
-    assert!(files.iter().all(|(model, options)| import_with(&model.encode_to_vec(), options).is_ok()));
+    assert!(
+        files
+            .iter()
+            .all(|(model, options)| import_with(&model.encode_to_vec(), &ExternalData::default(), options).is_ok())
+    );
     let config = Config { cases, rng_seed: RngSeed::Fixed(31), failure_persistence: None, ..Config::default() };
     let changes = prop::collection::vec(change(), 1..4);
+    let mut weights = ExternalData::default();
+    weights.insert("weights", vec![0x3e; 4096]);
     TestRunner::new(config)
         .run(&(0..files.len(), changes), |(which, changes)| {
             let (mut model, options) = files[which].clone();
             changes.iter().for_each(|change| apply(change, &mut model, &operations));
-            if let Err(why) = import_with(&model.encode_to_vec(), &options) {
-                prop_assert!(why.to_string().len() > 10);
+            match import_with(&model.encode_to_vec(), &weights, &options) {
+                Err(why) => prop_assert!(why.to_string().len() > 10),
+                Ok(imported) => {
+                    let network = &imported.network;
+                    let constant = |id| matches!(network.node(id).op, Op::Constant(_));
+                    let leads_astray = |name: &String| network.layer(name).is_ok_and(constant);
+                    let nodes = &model.graph.as_ref().unwrap().node;
+                    prop_assert!(!nodes.iter().any(|node| leads_astray(&node.name)));
+                    prop_assert!(network.layers().all(|layer| network.find(layer.name).is_some()));
+                }
             }
             Ok(())
         })

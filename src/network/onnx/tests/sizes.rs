@@ -14,16 +14,23 @@ fn open_file() -> File {
 fn open_axes_are_named_unless_the_caller_closes_them() {
     let error = open_file().import().unwrap_err().to_string();
     assert_eq!(error, "the network's input image has no fixed size: height (\"h\"), width; give an input size [C,H,W]");
-    let imported = import_with(&open_file().bytes(), &ImportOptions { input: Some([3, 20, 30]) }).unwrap();
+    let imported =
+        import_with(&open_file().bytes(), &ExternalData::default(), &ImportOptions { input: Some([3, 20, 30]) })
+            .unwrap();
     assert_eq!(shape(&imported, "y"), [3, 20, 30]);
     assert_eq!((imported.input, imported.open_size, imported.batch), ([3, 20, 30], true, None));
 }
 
 #[test]
 fn a_given_size_must_agree_with_the_file() {
-    let error = import_with(&open_file().bytes(), &ImportOptions { input: Some([1, 20, 30]) }).unwrap_err().to_string();
+    let error =
+        import_with(&open_file().bytes(), &ExternalData::default(), &ImportOptions { input: Some([1, 20, 30]) })
+            .unwrap_err()
+            .to_string();
     assert!(error.contains("image has 3 channels, not 1"), "{error}");
-    let error = import_with(&open_file().bytes(), &ImportOptions { input: Some([3, 20, 0]) }).unwrap_err().to_string();
+    let error = import_with(&open_file().bytes(), &ExternalData::default(), &ImportOptions { input: Some([3, 20, 0]) })
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("image has 0 width; expected 1 to"), "{error}");
 }
 

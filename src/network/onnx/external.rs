@@ -1,0 +1,172 @@
+//! Weights that are stored in files next to the model: ONNX's external data
+//! (<https://github.com/onnx/onnx/blob/main/docs/ExternalData.md>). PyTorch's exporter writes `NAME.onnx.data` by default.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message;
+
+use super::error::ImportError;
+use super::limits;
+use super::messages::{StringStringEntryProto, TensorProto};
+use super::tensor::EXTERNAL;
+use crate::network::signature;
+
+/// Most files of one model: as many as there are tensors, when each has its own.
+const MOST_FILES: usize = 10_000;
+/// Longest name of a file, in bytes.
+const LONGEST_NAME: usize = 255;
+
+/// The files next to a model that hold its weights, by their names.
+#[derive(Debug, Clone, Default)]
+pub struct ExternalData {
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+impl ExternalData {
+    /// Adds the content of the file `name`.
+    pub fn insert(&mut self, name: impl Into<String>, content: Vec<u8>) {
+        self.files.insert(name.into(), content);
+    }
+
+    /// The files and their contents, ordered by name.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.files.iter().map(|(name, content)| (name.as_str(), content.as_slice()))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Number of bytes of all files.
+    pub fn len(&self) -> usize {
+        self.files.values().map(Vec::len).sum()
+    }
+}
+
+/// Names of the files in the model's folder that an ONNX file stores tensors in. Reads no file.
+///
+/// # Errors
+/// [`ImportError::Format`] when `bytes` are no ONNX file, [`ImportError::ExternalData`] when a tensor is said to lie
+/// outside of the model's folder.
+pub fn external_files(bytes: &[u8]) -> Result<BTreeSet<String>, ImportError> {
+    limits::check(bytes).map_err(|why| super::no_onnx(bytes, why))?;
+    let model = Model::decode(bytes).map_err(|why| super::no_onnx(bytes, format!("is damaged: {why}")))?;
+    let graph = model.graph.unwrap_or_default();
+    let sparse = graph.sparse_initializer.into_iter().flat_map(|sparse| [sparse.values, sparse.indices]).flatten();
+    let functions = model.functions.into_iter().flat_map(|function| function.node);
+    let attributes = graph.node.into_iter().chain(functions).flat_map(|node| node.attribute);
+    let tensors = graph.initializer.into_iter().chain(sparse).chain(attributes.filter_map(|attribute| attribute.t));
+    let mut names = BTreeSet::new();
+    for tensor in tensors.filter(|tensor| tensor.data_location == EXTERNAL) {
+        let name = file_name(&tensor.external_data);
+        names
+            .insert(name.map_err(|why| ImportError::ExternalData(format!("tensor {} {why}", tensor.name)))?.to_owned());
+        if names.len() > MOST_FILES {
+            return Err(ImportError::ExternalData(format!("lie in more than {MOST_FILES} files")));
+        }
+    }
+    Ok(names)
+}
+
+/// The bytes of a tensor that is stored in one of `files` and takes `needed` bytes.
+///
+/// # Errors
+/// A phrase: the file is missing or too short, or an entry makes no sense.
+pub(super) fn stored<'f>(tensor: &TensorProto, files: &'f ExternalData, needed: usize) -> Result<&'f [u8], String> {
+    let entries = &tensor.external_data;
+    let number = |key: &str| {
+        let number = |text: &str| {
+            let bytes = text.parse::<usize>();
+            bytes.map_err(|_| format!("has {key} {text:?} in another file; expected a number of bytes"))
+        };
+        value(entries, key).map(number).transpose()
+    };
+    let name = file_name(entries)?;
+    let Some(content) = files.files.get(name) else {
+        return Err(format!("is stored in another file, {name}, which is not given"));
+    };
+    let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?.unwrap_or(needed));
+    if length != needed {
+        return Err(format!("has dimensions {:?} of {needed} bytes, but {length} bytes in {name}", tensor.dims));
+    }
+    let end = offset.checked_add(length);
+    end.and_then(|end| content.get(offset..end)).ok_or_else(|| {
+        let what = signature::foreign(content).map(|what| format!(": it {what}")).unwrap_or_default();
+        format!("takes {length} bytes from {offset} on of {name}, which has only {} bytes{what}", content.len())
+    })
+}
+
+/// The name of the file that a tensor is stored in.
+fn file_name(entries: &[StringStringEntryProto]) -> Result<&str, String> {
+    let location = value(entries, "location").ok_or("is stored in another file, but which one is not said")?;
+    let mut name = location;
+    while let Some(rest) = name.strip_prefix("./") {
+        name = rest;
+    }
+    let control = |c: char| c.is_control() || matches!(c, '/' | '\\' | ':');
+    if name.is_empty() || name.starts_with('.') || name.contains(control) || name.len() > LONGEST_NAME {
+        let shown: String = location.chars().take(120).collect();
+        return Err(format!("is stored in {shown:?}; expected the name of a file in the model's own folder"));
+    }
+    Ok(name)
+}
+
+fn value<'e>(entries: &'e [StringStringEntryProto], key: &str) -> Option<&'e str> {
+    entries.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str())
+}
+
+/// The part of the schema that tells where tensors are stored; everything else is skipped and costs no memory.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Model {
+    #[prost(message, optional, tag = "7")]
+    graph: Option<Graph>,
+    #[prost(message, repeated, tag = "25")]
+    functions: Vec<Function>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Graph {
+    #[prost(message, repeated, tag = "1")]
+    node: Vec<Node>,
+    #[prost(message, repeated, tag = "5")]
+    initializer: Vec<Tensor>,
+    #[prost(message, repeated, tag = "15")]
+    sparse_initializer: Vec<Sparse>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Function {
+    #[prost(message, repeated, tag = "7")]
+    node: Vec<Node>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Node {
+    #[prost(message, repeated, tag = "5")]
+    attribute: Vec<Attribute>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Attribute {
+    #[prost(message, optional, tag = "5")]
+    t: Option<Tensor>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Sparse {
+    #[prost(message, optional, tag = "1")]
+    values: Option<Tensor>,
+    #[prost(message, optional, tag = "2")]
+    indices: Option<Tensor>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Tensor {
+    #[prost(string, tag = "8")]
+    name: String,
+    #[prost(message, repeated, tag = "13")]
+    external_data: Vec<StringStringEntryProto>,
+    #[prost(int32, tag = "14")]
+    data_location: i32,
+}

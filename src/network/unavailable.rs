@@ -1,0 +1,86 @@
+//! Nodes of an imported file that have no layer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A node of an imported file that has no layer here: it cannot be computed, or it depends on one that cannot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unavailable {
+    /// The name that its layer would have.
+    pub name: String,
+    /// Operation, as the file has it.
+    pub op: String,
+    /// Name of the node that cannot be computed, when it is another one.
+    pub depends_on: Option<String>,
+    /// Why that node cannot be computed.
+    pub reason: String,
+}
+
+/// `label (ArgMax) cannot be computed: the operation is not supported`, or
+/// `top (Gather) depends on label, which cannot be computed: the operation is not supported`
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, op, depends_on, reason } = self;
+        match depends_on {
+            None => write!(f, "{name} ({op}) cannot be computed: {reason}"),
+            Some(other) => write!(f, "{name} ({op}) depends on {other}, which cannot be computed: {reason}"),
+        }
+    }
+}
+
+impl Unavailable {
+    /// Names shown of nodes that have the same operation and the same reason.
+    const SHOWN: usize = 3;
+
+    /// All of them in short, a line for each operation and reason, and one for what depends on such nodes.
+    pub fn summary(all: &[Self]) -> Vec<String> {
+        let mut kinds: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+        for Self { name, op, reason, .. } in all.iter().filter(|one| one.depends_on.is_none()) {
+            kinds.entry((op, reason)).or_default().push(name);
+        }
+        let line = |((op, reason), names): ((&str, &str), Vec<&str>)| format!("{op} ({}): {reason}", some(&names));
+        let mut lines: Vec<String> = kinds.into_iter().map(line).collect();
+        let dependent: Vec<&str> =
+            all.iter().filter(|one| one.depends_on.is_some()).map(|one| one.name.as_str()).collect();
+        if !dependent.is_empty() {
+            lines.push(format!("depends on these: {}", some(&dependent)));
+        }
+        lines
+    }
+}
+
+/// The first names, and how many more there are.
+fn some(names: &[&str]) -> String {
+    let shown = names.len().min(Unavailable::SHOWN);
+    let first = names[..shown].join(", ");
+    match names.len() - shown {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_names_every_operation_and_some_of_its_nodes() {
+        let one = |name: &str, op: &str, depends_on: Option<&str>| Unavailable {
+            name: name.into(),
+            op: op.into(),
+            depends_on: depends_on.map(str::to_owned),
+            reason: "the operation is not supported".into(),
+        };
+        let mut all: Vec<_> = (0..5).map(|i| one(&format!("rnn{i}"), "LSTM", None)).collect();
+        all.extend([one("label", "ArgMax", None), one("scores", "Gather", Some("label"))]);
+        assert_eq!(
+            Unavailable::summary(&all),
+            [
+                "ArgMax (label): the operation is not supported",
+                "LSTM (rnn0, rnn1, rnn2 and 2 more): the operation is not supported",
+                "depends on these: scores",
+            ]
+        );
+        assert!(Unavailable::summary(&[]).is_empty());
+    }
+}
