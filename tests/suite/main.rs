@@ -38,6 +38,7 @@ mod maximize_command;
 mod memory;
 mod models_command;
 mod networks;
+mod onnx_files;
 mod onnx_hostile;
 mod onnx_runtime;
 mod operations;

@@ -66,10 +66,11 @@ fn layers_are_listed_with_their_number_of_units() {
     let data = tempfile::tempdir().unwrap();
     let layers = json(data.path(), &["layers", "fashion-resnet8", "--json"]);
     let last = layers.as_array().unwrap().last().unwrap();
-    assert_eq!(last, &serde_json::json!({"name": "logits", "op": "dense", "shape": [10], "units": 10}));
+    let expected = serde_json::json!({"name": "logits", "op": "dense", "shape": [10], "units": 10, "modules": ["fc"]});
+    assert_eq!(last, &expected);
     let table = text(data.path(), &["layers", "fashion-resnet8"]);
     assert!(
-        table.lines().any(|line| line.split_whitespace().eq(["layer1/Relu_1", "relu", "16x14x14", "16"])),
+        table.lines().any(|line| line.split_whitespace().eq(["layer1/Relu_1", "relu", "16x14x14", "16", "layer1"])),
         "{table}"
     );
 }

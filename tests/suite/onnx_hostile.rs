@@ -3,17 +3,21 @@
 use candle_core::{Device, safetensors};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
-use proxygrad::network::onnx::{ImportOptions, import_with};
+use proxygrad::network::onnx::{ExternalData, ImportOptions, external_files, import_with};
 
-/// Small files that together use most of the importer: shape arithmetic, folding, patterns, windows, resizes.
-fn files() -> Vec<(Vec<u8>, ImportOptions)> {
+/// A file with the files next to it that hold its weights.
+type Given = (Vec<u8>, ExternalData, ImportOptions);
+
+/// Small files that together use most of the importer: shape arithmetic, folding, patterns, windows, resizes, weights in
+/// another file, modules, nodes that cannot be computed.
+fn files() -> Vec<Given> {
     let read = |family: &str, cases: &[&str]| {
         let path = format!("{}/tests/fixtures/onnx/{family}.safetensors", env!("CARGO_MANIFEST_DIR"));
         let tensors = safetensors::load(path, &Device::Cpu).unwrap();
         let model = |case: &&str| {
             let (_, channels, height, width) = tensors[&format!("{case}/input")].dims4().unwrap();
             let bytes = tensors[&format!("{case}/model")].to_vec1::<u8>().unwrap();
-            (bytes, ImportOptions { input: Some([channels, height, width]) })
+            (bytes, ExternalData::default(), ImportOptions { input: Some([channels, height, width]) })
         };
         cases.iter().map(model).collect::<Vec<_>>()
     };
@@ -21,6 +25,17 @@ fn files() -> Vec<(Vec<u8>, ImportOptions)> {
     files.extend(read("pads", &["pad_torch_style"]));
     files.extend(read("sums", &["expand_torch_style"]));
     files.extend(read("shapes", &["split_attribute", "slice_inputs", "squeeze_unsqueeze"]));
+    files.extend(read("constants", &["weights_in_batch_norm_14", "spectral_norm", "of_full_size"]));
+    let plain = ["external-data", "tail-argmax", "sparse-initializer", "uint8-nhwc", "bgr-gather"];
+    for (folder, model) in plain.map(|folder| (folder, "model.onnx")).into_iter().chain([("modules", "net.onnx")]) {
+        let folder = format!("{}/tests/fixtures/networks/{folder}", env!("CARGO_MANIFEST_DIR"));
+        let bytes = std::fs::read(format!("{folder}/{model}")).unwrap();
+        let mut external = ExternalData::default();
+        for name in external_files(&bytes).unwrap() {
+            external.insert(&name, std::fs::read(format!("{folder}/{name}")).unwrap());
+        }
+        files.push((bytes, external, ImportOptions::default()));
+    }
     files
 }
 
@@ -70,17 +85,30 @@ fn apply(bytes: &mut Vec<u8>, damage: &Damage) {
 
 fn try_damaged(cases: u32) {
     let files = files();
-    assert!(files.iter().all(|(bytes, options)| import_with(bytes, options).is_ok()));
+    assert!(files.iter().all(|(bytes, external, options)| import_with(bytes, external, options).is_ok()));
     let config = Config { cases, rng_seed: RngSeed::Fixed(20), failure_persistence: None, ..Config::default() };
     let damages = prop::collection::vec(damage(), 1..4);
     let strategy = (0..files.len(), damages);
     TestRunner::new(config)
         .run(&strategy, |(which, damages)| {
-            let (mut bytes, options) = files[which].clone();
+            let (mut bytes, external, options) = files[which].clone();
             damages.iter().for_each(|damage| apply(&mut bytes, damage));
+            if let Ok(names) = external_files(&bytes) {
+                let plain = |name: &String| !name.starts_with('.') && !name.contains(['/', '\\']);
+                prop_assert!(names.iter().all(plain), "{names:?}");
+            }
             // A damaged weight is still a network; whatever is not must be an error that says something.
-            if let Err(why) = import_with(&bytes, &options) {
-                prop_assert!(why.to_string().len() > 10);
+            match import_with(&bytes, &external, &options) {
+                Err(why) => prop_assert!(why.to_string().len() > 10),
+                Ok(imported) => {
+                    let network = &imported.network;
+                    for layer in network.layers() {
+                        let named =
+                            |name: &str| network.layer(name).is_ok_and(|id| network.node(id).name == layer.name);
+                        prop_assert!(named(layer.name) && layer.modules.iter().all(|path| named(path)), "{layer:?}");
+                    }
+                    prop_assert!(!network.outputs().is_empty());
+                }
             }
             Ok(())
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference, Target};
-use proxygrad::network::onnx::{ImportOptions, Imported, import, import_with};
+use proxygrad::network::onnx::{ExternalData, ImportOptions, Imported, import, import_with};
 use proxygrad::network::{NodeId, Shape};
 
 use crate::tensors::values;
@@ -73,7 +73,7 @@ fn check(case: &str, tensors: &HashMap<String, Tensor>) -> Vec<String> {
         Some(turned.map_or_else(|| image.clone(), |image| image.contiguous().unwrap()))
     };
     let size = image_size(&image("").unwrap());
-    let imported = match import_with(&bytes, &ImportOptions { input: Some(size) }) {
+    let imported = match import_with(&bytes, &ExternalData::default(), &ImportOptions { input: Some(size) }) {
         Ok(imported) => imported,
         Err(why) => return vec![why.to_string()],
     };
@@ -134,7 +134,7 @@ fn sums_and_products() {
 
 #[test]
 fn pools() {
-    check_family("pools", 50);
+    check_family("pools", 70);
 }
 
 #[test]
@@ -159,7 +159,17 @@ fn resizes() {
 
 #[test]
 fn softmax() {
-    check_family("softmax", 4);
+    check_family("softmax", 10);
+}
+
+#[test]
+fn versions_of_the_operations() {
+    check_family("versions", 12);
+}
+
+#[test]
+fn arithmetic_on_constants() {
+    check_family("constants", 10);
 }
 
 #[test]
