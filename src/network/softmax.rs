@@ -19,7 +19,7 @@ impl Network {
             let node = self.node(id);
             let is_constant = |input: &NodeId| matches!(self.node(*input).op, Op::Constant(_));
             match (&node.op, node.inputs.as_slice()) {
-                (Op::Softmax { .. }, _) => {}
+                (op, _) if op.is_softmax() => {}
                 (
                     Op::Reshape(_)
                     | Op::Transpose(_)

@@ -21,6 +21,19 @@ NOTHING = {"Identity", "Dropout", "Cast"}
 AXES = {"Conv": 4, "Gemm": 2}
 
 
+def digest_of_files(path: Path) -> str:
+    """Of the file alone, or of the digests of it and of the files that it keeps tensors in, as `sha256sum` prints them."""
+    own = hashlib.sha256(path.read_bytes()).hexdigest()
+    graph = onnx.load(path, load_external_data=False).graph
+    tensors = [*graph.initializer, *(each.t for node in graph.node for each in node.attribute if each.HasField("t"))]
+    places = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    if not places:
+        return own
+    lines = [f"{own}  -"]
+    lines += [f"{hashlib.sha256((path.parent / place).read_bytes()).hexdigest()}  {place}" for place in sorted(places)]
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+
+
 class Network:
     """An ONNX file, computed in single precision as the program does it, whatever precision the file has."""
 
@@ -29,8 +42,8 @@ class Network:
         self.model = in_single_precision(onnx.load(path))
         self.graph = self.model.graph
         properties = {each.key: each.value for each in self.model.metadata_props}
-        # A model's digest is that of its weight file: this file, or the one that build_onnx.py made it from.
-        self.digests = {hashlib.sha256(path.read_bytes()).hexdigest(), properties.get("weights_sha256", "")}
+        # A model's digest is that of its files: of these, or of the one that build_onnx.py made this from.
+        self.digests = {digest_of_files(path), properties.get("weights_sha256", "")}
         self.initializers = {each.name: each for each in self.graph.initializer}
         self.input = next(each for each in self.graph.input if each.name not in self.initializers)
         self.outputs = {each.name for each in self.graph.output}

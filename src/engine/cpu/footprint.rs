@@ -115,7 +115,7 @@ pub(super) fn plain_needs(op: &Op, inputs: &[&Shape], output: &Shape) -> Option<
             let largest = *kind == Reduce::Max;
             Some(Needs { inputs: largest, output: largest })
         }
-        Op::Softmax { .. } => Some(Needs { inputs: false, output: true }),
+        Op::Softmax { .. } | Op::LogSoftmax { .. } => Some(Needs { inputs: false, output: true }),
         Op::Affine { .. } | Op::Constant(_) | Op::Concat { .. } | Op::Pad { .. } | Op::Reshape(_) => Some(none),
         Op::Transpose(_) | Op::Slice { .. } | Op::Resize(_) => Some(none),
         Op::Input | Op::Conv(_) | Op::Dense { .. } | Op::Activation(_) => None,
