@@ -254,8 +254,7 @@ impl Maximize {
         for part in &parts {
             let mut progress = Progress::new(several, part.settings.steps);
             let tasks = part.tasks_after(written.len() as u64);
-            let outcomes =
-                maximize_within(engine.as_ref(), &model, &tasks, &part.settings, allowed, &mut progress)?;
+            let outcomes = maximize_within(engine.as_ref(), &model, &tasks, &part.settings, allowed, &mut progress)?;
             progress.bar.finish_and_clear();
             for (outcome, objective) in outcomes.into_iter().flatten().zip(&part.objectives) {
                 let file = self.write(&outcome, several.then_some(written.len()))?;

@@ -54,7 +54,9 @@ impl StoreError {
             Self::Objects(error) => of_objects(error),
             Self::Busy { .. } => Some(Fault::Locked),
             Self::Unwritable(fault) => Some(*fault),
-            Self::InUse { .. } | Self::Migration(_) | Self::Damaged { .. } | Self::CutShort(_) => None,
+            Self::InUse { .. } | Self::Migration(_) | Self::Damaged { .. } | Self::Lost { .. } | Self::CutShort(_) => {
+                None
+            }
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::near;
 use crate::Invalid;
-use crate::text::distance;
 
 /// Index of the class with this name; upper and lower case count alike.
 ///

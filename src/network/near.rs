@@ -1,5 +1,7 @@
 //! Names that are near a mistyped one.
 
+use crate::text::distance;
+
 /// Names shown of those that are near.
 const SHOWN: usize = 5;
 /// Longest name that is compared letter by letter, in characters.
@@ -26,31 +28,4 @@ pub(super) fn near<'n>(names: impl Iterator<Item = &'n str>, wanted: &str) -> Ve
         .collect();
     near.sort_by_key(|(distance, _)| *distance);
     near.into_iter().take(SHOWN).map(|(_, name)| name).collect()
-}
-
-/// Fewest letters to insert, remove or replace between two words (Levenshtein 1966).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, &y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances_of_words() {
-        for (a, b, expected) in [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("flaw", "lawn", 2)] {
-            assert_eq!((distance(a, b), distance(b, a)), (expected, expected), "{a} {b}");
-        }
-    }
 }

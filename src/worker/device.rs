@@ -97,7 +97,7 @@ impl Device {
                 }
             };
             wait = FIRST_WAIT;
-            worked |= !matches!(next, Next::Nothing);
+            worked |= !matches!(next, Next::Nothing(_));
             match next {
                 Next::Jobs(claims, None) => self.run(claims).await,
                 Next::Jobs(claims, Some(ongoing)) => study = self.run_before(claims, ongoing).await,
