@@ -47,7 +47,8 @@ async fn a_group_that_does_not_fit_is_refused_with_its_numbers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_makes_a_run_large_is_named() {
     let server = bounded(64 << 20).await;
-    let base = json!({"model": "fashion-resnet8", "objective": "layer1/Relu_1:3", "steps": 64, "size": [256, 256]});
+    let base = json!({"model": "fashion-resnet8", "objective": "layer1/Relu_1:3", "preset": "maximum", "steps": 64,
+                      "size": [256, 256]});
     let cases = [
         (json!({"search": {"restarts": 16, "arms": ["plain", "redirect"], "rungs": [1]}}), "search"),
         (json!({"size": [1024, 1024]}), "size"),
