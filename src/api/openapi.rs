@@ -1,5 +1,7 @@
 //! The OpenAPI document.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::header;
@@ -132,17 +134,20 @@ fn never_null(described: &mut Value) {
 /// `GET /openapi.json`: the document, with the path under which the client reaches the service.
 pub(super) fn router(document: Value) -> Result<Router<Api>, serde_json::Error> {
     let text = Bytes::from(serde_json::to_string_pretty(&document)? + "\n");
+    // Handlers are copied for every request.
+    let document = Arc::new(document);
     let answer = async move |base: Base| -> Answer<_> {
         let text = match base.as_str() {
             "" => text.clone(),
-            path => served_at(document.clone(), path).map_err(Problem::internal)?,
+            path => served_at(&document, path).map_err(Problem::internal)?,
         };
         Ok(([(header::CONTENT_TYPE, "application/json")], text))
     };
     Ok(Router::new().route(PATH, get(answer)))
 }
 
-fn served_at(mut document: Value, path: &str) -> Result<Bytes, serde_json::Error> {
+fn served_at(document: &Value, path: &str) -> Result<Bytes, serde_json::Error> {
+    let mut document = document.clone();
     if let Value::Object(document) = &mut document {
         document.insert("servers".into(), json!([{ "url": path }]));
     }
