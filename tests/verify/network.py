@@ -1,5 +1,6 @@
 """A network in an ONNX file: any of its layers on an image, by ONNX Runtime."""
 
+import ast
 import hashlib
 import re
 from collections import defaultdict
@@ -17,6 +18,8 @@ WEIGHTED = {"Conv", "Gemm", "MatMul"}
 PER_CHANNEL = {"BatchNormalization", "Add", "Sub", "Mul", "Div"}
 # Operations that give what they read; they are no layers.
 NOTHING = {"Identity", "Dropout", "Cast"}
+# Where PyTorch's exporter keeps the paths of the modules around a node, and the node's own name: a list in Python's writing.
+NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 # Axes of what an operation gives, the batch counted, where the file does not tell.
 AXES = {"Conv": 4, "Gemm": 2}
 
@@ -53,6 +56,7 @@ class Network:
         self.shapes = self.inferred_shapes()
         self.readers = self.readers_by_source()
         self.listed = self.layers()
+        self.modules = self.outputs_of_modules()
 
     def depending_on_the_image(self) -> set[str]:
         """The tensors that depend on the image; ONNX lists nodes after what they read."""
@@ -113,6 +117,19 @@ class Network:
                 tensors[name] += [self.folded(output) for output in node.output if output in self.readers]
         return tensors
 
+    def outputs_of_modules(self) -> dict[str, str]:
+        """What the last node of each module makes, by the module's path, where PyTorch's exporter recorded it; of a module
+        with a weight, the node that reads it."""
+        outputs = {}
+        weighted = {}
+        for node in self.live:
+            recorded = {each.key: each.value for each in node.metadata_props}.get(NAME_SCOPES)
+            if recorded is not None and node.op_type not in NOTHING and node.output[0] in self.varying:
+                outputs |= dict.fromkeys(filter(None, ast.literal_eval(recorded)[:-1]), node.output[0])
+                paths = [name.removesuffix(".weight") for name in node.input if name.endswith(".weight")]
+                weighted |= dict.fromkeys(paths, node.output[0])
+        return outputs | weighted
+
     def tensor(self, layer: str) -> str | None:
         """The tensor that holds a layer's output.
 
@@ -121,6 +138,8 @@ class Network:
         """
         if layer in self.listed:
             return self.listed[layer][0]
+        if layer in self.modules:
+            return self.folded(self.modules[layer])
         match = re.fullmatch(r"(.+)_(\d+)", layer)
         if match is None or match[1] not in self.listed:
             return None
