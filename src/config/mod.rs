@@ -87,7 +87,7 @@ pub struct Config {
     #[arg(value_delimiter = ',', help_heading = "Proxies and browsers")]
     pub allowed_host: Vec<HostPattern>,
 
-    /// Origins whose pages may use the service from a browser (CORS), such as https://dash.example, or * for all. Several
+    /// Origins whose pages may use the service from a browser (CORS), such as `https://dash.example`, or * for all. Several
     /// are separated by commas.
     #[arg(long, env = "PROXYGRAD_CORS_ORIGIN", value_name = "ORIGINS")]
     #[arg(value_delimiter = ',', help_heading = "Proxies and browsers")]
