@@ -164,9 +164,15 @@ impl Store {
                 tokio::time::sleep(RETRY).await;
                 let Some(inner) = inner.upgrade() else { return };
                 let store = Self { inner };
-                if store.inner.writer.is_closed() || store.look().await.is_none() {
-                    store.inner.health.looks().watched = false;
-                    return;
+                let closed = store.inner.writer.is_closed();
+                if closed || store.look().await.is_none() {
+                    let health = &store.inner.health;
+                    let mut looks = health.looks();
+                    // A write may have failed since the look, and counts on this one to go on.
+                    if closed || health.fault.borrow().is_none() {
+                        looks.watched = false;
+                        return;
+                    }
                 }
             }
         });

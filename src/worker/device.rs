@@ -13,7 +13,7 @@ use super::run::Bench;
 use super::settle::{Ended, settle};
 use super::sources::Sources;
 use super::study::Ongoing;
-use crate::jobs::{Claim, Claimed, Lease, RunEnd, Store};
+use crate::jobs::{Claim, Claimed, RunEnd, Store};
 
 /// How often the queue is looked at when nothing was heard of it.
 const POLL: Duration = Duration::from_secs(5);
@@ -125,8 +125,12 @@ impl Device {
     /// What to run next: jobs if any wait, else the study that is going on, else one that waits. After a failure the study
     /// is given back.
     async fn next(&mut self, study: Option<Box<Ongoing>>) -> Result<Next, Failed> {
-        let lease = study.as_ref().map(|ongoing| ongoing.lease());
-        let claimed = match self.claim(lease).await {
+        // Results that wait to be written are not given up for jobs, which could not be stored either.
+        let study = match study {
+            Some(ongoing) if ongoing.is_unwritten() => return Ok(Next::Study(ongoing)),
+            study => study,
+        };
+        let claimed = match self.claim(study.as_deref()).await {
             Ok(claimed) => claimed,
             Err(longest_wait) => return Err(Failed { longest_wait, study }),
         };
@@ -147,7 +151,7 @@ impl Device {
 
     /// Claims jobs, once the engine is open and the store can be written: what runs must be stored in the end. A study waits
     /// while its device runs jobs. After a failure, the longest time to wait before the next try.
-    async fn claim(&mut self, study: Option<Lease>) -> Result<Claimed, Duration> {
+    async fn claim(&mut self, study: Option<&Ongoing>) -> Result<Claimed, Duration> {
         match self.lane.open().await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -165,10 +169,20 @@ impl Device {
                 return Err(LONGEST_WAIT);
             }
         }
-        if self.cancel.run_until_cancelled(self.store.until_writable()).await.is_none() {
-            return Ok(Claimed { held_up: true, ..Claimed::default() });
+        let canceled = async {
+            match study {
+                Some(ongoing) => ongoing.canceled().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.cancel.cancelled() => return Ok(Claimed { held_up: true, ..Claimed::default() }),
+            // Its end is stored with the help of the reserve.
+            () = canceled => return Ok(Claimed::default()),
+            () = self.store.until_writable() => {}
         }
-        self.store.claim_before(self.config.max_batch, study).await.map_err(|error| {
+        let lease = study.map(Ongoing::lease);
+        self.store.claim_before(self.config.max_batch, lease).await.map_err(|error| {
             tracing::error!(device = self.name, %error, "jobs could not be claimed");
             LONGEST_STORE_WAIT
         })

@@ -77,6 +77,11 @@ impl Ongoing {
         self.claim.lease
     }
 
+    /// Whether it has results that could not be written yet.
+    pub(super) fn is_unwritten(&self) -> bool {
+        self.unwritable.is_some() && !matches!(self.stage, Stage::Claimed)
+    }
+
     /// Waits until somebody asks it to stop.
     pub(super) async fn canceled(&self) {
         self.claim.canceled.cancelled().await;
@@ -271,7 +276,8 @@ impl Bench {
     ) -> Result<Option<T>, RunEnd> {
         let failed = match tokio::task::spawn_blocking(work).await {
             Ok(Ok(done)) => return Ok(Some(done)),
-            Ok(Err(error)) if error.is_unwritable() => {
+            // Busy: a batch of an earlier run, whose end was not waited for, still goes on there.
+            Ok(Err(error)) if error.is_unwritable() || matches!(error, StudyError::Busy(_)) => {
                 tracing::error!(study.id = %claim.study.id, %error, "the files of a study cannot be written now");
                 return Ok(None);
             }
@@ -279,11 +285,7 @@ impl Bench {
             Err(error) => BatchError::Panic(error.to_string()),
         };
         tracing::error!(study.id = %claim.study.id, error = %failed, "the files of a study cannot be used");
-        match failed {
-            // A batch of an earlier run, whose end was not waited for, still goes on there.
-            BatchError::Study(StudyError::Busy(_)) => Err(RunEnd::Interrupted { beside: true }),
-            error => Err(RunEnd::Failed(problem(&error))),
-        }
+        Err(RunEnd::Failed(problem(&failed)))
     }
 
     fn sentenced(&self, verdict: Verdict) -> RunEnd {
