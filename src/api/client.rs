@@ -68,7 +68,9 @@ fn address(config: &Config, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr>
     if !config.trusts(peer) {
         return Some(peer);
     }
-    let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).collect();
+    // What a client wrote into the header before its proxy must not hide what the proxy added.
+    let lines: Vec<_> =
+        headers.get_all("x-forwarded-for").iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
     let mut hops = lines.iter().rev().flat_map(|line| line.rsplit(','));
     hops.find_map(|hop| match hop_address(hop.trim()) {
         Some(address) if config.trusts(address) => None,
@@ -127,5 +129,11 @@ mod tests {
         assert_eq!(client("10.0.0.1", &[]), None);
         assert_eq!(client("10.0.0.1", &["1.1.1.1, unknown"]), None);
         assert_eq!(client("10.0.0.1", &["10.0.0.3"]), None);
+        let hidden = HeaderMap::from_iter([(
+            "x-forwarded-for".parse().unwrap(),
+            axum::http::HeaderValue::from_bytes("\u{e9}, 198.51.100.7".as_bytes()).unwrap(),
+        )]);
+        let found = address(&config, "10.0.0.1".parse().unwrap(), &hidden);
+        assert_eq!(found, Some("198.51.100.7".parse().unwrap()), "whatever the client wrote before it");
     }
 }

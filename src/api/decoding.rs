@@ -1,6 +1,8 @@
 //! Memory for unpacking the images of requests: shared by all, and small images do not wait for large ones.
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::{Kind, Problem};
 
@@ -13,7 +15,7 @@ pub(super) struct Decoding {
 
 struct Share {
     /// One permit for every [`GRAIN`] bytes.
-    free: Semaphore,
+    free: Arc<Semaphore>,
     grains: u32,
 }
 
@@ -24,17 +26,18 @@ const LEAST: u32 = 64;
 /// One in how many parts of the small share may be asked for by one request.
 const PART: u32 = 4;
 
-/// Memory that a request has until this is dropped.
-pub(super) struct Room<'a>(#[expect(dead_code, reason = "held")] SemaphorePermit<'a>);
+/// Memory that is given out until this is dropped: by the work that uses it, which goes on when its request goes away.
+pub(super) struct Room(#[expect(dead_code, reason = "held")] OwnedSemaphorePermit);
 
 impl Share {
     fn new(bytes: u64) -> Self {
         let grains = u32::try_from(bytes / GRAIN).unwrap_or(u32::MAX).min(Semaphore::MAX_PERMITS as u32);
-        Self { free: Semaphore::new(grains as usize), grains }
+        Self { free: Arc::new(Semaphore::new(grains as usize)), grains }
     }
 
-    async fn take(&self, grains: u32) -> Result<Room<'_>, Problem> {
-        self.free.acquire_many(grains.min(self.grains)).await.map(Room).map_err(Problem::internal)
+    async fn take(&self, grains: u32) -> Result<Room, Problem> {
+        let free = Arc::clone(&self.free);
+        free.acquire_many_owned(grains.min(self.grains)).await.map(Room).map_err(Problem::internal)
     }
 }
 
@@ -48,7 +51,7 @@ impl Decoding {
     ///
     /// # Errors
     /// [`Kind::TooMuchMemory`] when there is never so much.
-    pub(super) async fn room(&self, bytes: u64) -> Result<Room<'_>, Problem> {
+    pub(super) async fn room(&self, bytes: u64) -> Result<Room, Problem> {
         let grains = u32::try_from(bytes.div_ceil(GRAIN)).unwrap_or(u32::MAX).max(LEAST);
         if grains <= (self.small.grains / PART).max(LEAST) {
             return self.small.take(grains).await;
@@ -63,7 +66,7 @@ impl Decoding {
     }
 
     /// Waits for all memory that there is for large images.
-    pub(super) async fn all_for_large(&self) -> Result<Room<'_>, Problem> {
+    pub(super) async fn all_for_large(&self) -> Result<Room, Problem> {
         self.large.take(self.large.grains).await
     }
 }

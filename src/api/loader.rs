@@ -85,12 +85,13 @@ impl Loader {
         tokio::task::spawn_blocking(move || look(&models)).await.map_err(Problem::internal)
     }
 
-    /// The model. When it takes too long the request is told to come back; the load goes on.
-    pub async fn load(&self, id: &str) -> Result<Arc<Model>, LoadError> {
+    /// The model, for a request that arrived so long ago. When it takes too long the request is told to come back; the load
+    /// goes on.
+    pub async fn load(&self, id: &str, waited: Duration) -> Result<Arc<Model>, LoadError> {
         // Unknown ids never get a load: there are at most as many as models.
         self.entry(id).await?;
         let load = lock(&self.loads).entry(id.to_owned()).or_insert_with(|| self.begin(id)).clone();
-        match tokio::time::timeout(self.patience, load).await {
+        match tokio::time::timeout(self.patience.saturating_sub(waited), load).await {
             Ok(loaded) => loaded.map_err(LoadError::Problem),
             Err(_) => {
                 let detail = format!("model {id} is still being fetched after {:?}", self.patience);

@@ -80,7 +80,7 @@ struct Parts {
     /// Streams of events.
     streams: Budget,
     /// Studies that are planned at a time.
-    planning: Semaphore,
+    planning: Arc<Semaphore>,
     decoding: Decoding,
     bound: RunBound,
 }
@@ -138,7 +138,7 @@ impl Api {
     ) -> Result<Self, BuildError> {
         let models = Loader::new(models, config.model_timeout);
         let metrics = metrics::recorder()?;
-        let (summaries, planning) = (Summaries::default(), Semaphore::new(PLANNING));
+        let (summaries, planning) = (Summaries::default(), Arc::new(Semaphore::new(PLANNING)));
         let (waiting, streams) = (Budget::new(config.max_waiting()), Budget::new(config.max_streams()));
         let (decoding, bound) = (Decoding::new(config.max_image_memory as u64), RunBound::new(&config));
         let parts = Parts {
@@ -198,7 +198,7 @@ impl Api {
             let detail = format!("model {id} would have to be fetched, which a page of another site may not ask for");
             return Err(LoadError::Problem(Problem::new(Kind::CrossSiteRequest, detail)));
         }
-        let mut load = std::pin::pin!(self.models().load(id));
+        let mut load = std::pin::pin!(self.models().load(id, client.since.elapsed()));
         if let Ok(loaded) = tokio::time::timeout(MOMENT, load.as_mut()).await {
             return loaded;
         }
@@ -215,12 +215,14 @@ impl Api {
         let invalid = |error| Problem::invalid(Kind::InvalidRequest, error);
         // What is wrong with images is told below, after what is wrong before them; none is unpacked then.
         let memory = request.image_memory(&model).unwrap_or_default();
-        let _room = match memory {
+        let room = match memory {
             Some(bytes) => Some(self.0.decoding.room(bytes).await?),
             None => None,
         };
         let (limits, bound) = (self.config().limits(), self.0.bound.clone());
         let resolved = tokio::task::spawn_blocking(move || {
+            // The work goes on when the client goes away, and so does its share of the memory.
+            let _room = room;
             let resolved = request.resolve(&model, &limits).map_err(invalid)?;
             bound.check(&resolved, &model)?;
             Ok(resolved)
@@ -234,10 +236,14 @@ impl Api {
         images: bool,
         work: impl FnOnce(&RunBound) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let _turn = self.0.planning.acquire().await.map_err(Problem::internal)?;
-        let _room = if images { Some(self.0.decoding.all_for_large().await?) } else { None };
+        let turn = Arc::clone(&self.0.planning).acquire_owned().await.map_err(Problem::internal)?;
+        let room = if images { Some(self.0.decoding.all_for_large().await?) } else { None };
         let bound = self.0.bound.clone();
-        tokio::task::spawn_blocking(move || work(&bound)).await.map_err(Problem::internal)?
+        let planned = tokio::task::spawn_blocking(move || {
+            let _held = (turn, room);
+            work(&bound)
+        });
+        planned.await.map_err(Problem::internal)?
     }
 
     /// The job with this id.

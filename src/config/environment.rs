@@ -39,19 +39,21 @@ fn collect(command: &Command, known: &mut BTreeSet<String>) {
     command.get_subcommands().for_each(|command| collect(command, known));
 }
 
-/// Whether Kubernetes sets this variable in every container beside a Service called `proxygrad`:
+/// Whether Kubernetes sets this variable in every container beside a Service called `proxygrad`, or `proxygrad-` and more:
 /// <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>.
 fn is_service_link(name: &str, value: &OsStr) -> bool {
+    let Some(rest) = name.strip_prefix(PREFIX) else { return false };
+    let is = |end: &str| rest == end || rest.ends_with(&format!("_{end}"));
+    let after = |part: &str| {
+        let begins = rest.strip_prefix(part);
+        begins.or_else(|| rest.split_once(&format!("_{part}")).map(|(_, after)| after))
+    };
     let is_address = value.to_str().is_some_and(|value| value.contains("://"));
-    match name.strip_prefix(PREFIX) {
-        Some("SERVICE_HOST") => true,
-        Some("PORT") => is_address,
-        Some(rest) => {
-            rest.starts_with("SERVICE_PORT")
-                || rest.strip_prefix("PORT_").is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
-        }
-        None => false,
-    }
+    is("SERVICE_HOST")
+        || is("SERVICE_PORT")
+        || after("SERVICE_PORT_").is_some()
+        || (is("PORT") && is_address)
+        || after("PORT_").is_some_and(|port| port.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -92,7 +94,13 @@ mod tests {
         }
         for name in ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_8080_TCP", "PORT_8080_TCP_ADDR"]
         {
-            assert_eq!(check(&format!("PROXYGRAD_{name}"), "tcp://10.0.0.7:8080"), Ok(()), "{name}");
+            for service in ["", "GPU_", "METRICS_V2_"] {
+                assert_eq!(
+                    check(&format!("PROXYGRAD_{service}{name}"), "tcp://10.0.0.7:8080"),
+                    Ok(()),
+                    "{service}{name}"
+                );
+            }
         }
     }
 }

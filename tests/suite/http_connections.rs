@@ -114,6 +114,7 @@ async fn with_every_connection_in_use_probes_are_answered_and_the_rest_is_told_w
         for (method, path) in [(Method::GET, "/v1/models"), (Method::POST, "/v1/jobs"), (Method::GET, "/nowhere")] {
             let answer = fresh(&server, method, path, &[]).await;
             assert_eq!((answer.status, answer.json()["type"].as_str()), (503, Some("/problems/overloaded")), "{path}");
+            assert_eq!(answer.headers["connection"], "close", "{path}: the next request comes on another connection");
             assert_eq!(answer.headers["retry-after"], "1");
         }
     }

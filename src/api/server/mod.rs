@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -208,14 +208,15 @@ impl Acceptor {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
         let (turn, leave, reserve) = (Arc::clone(&place.turn), place.leave.clone(), place.reserve);
+        let retire = CancellationToken::new();
         let stream = Observed::new(stream, Arc::clone(&turn));
         let service = {
-            let (router, turn, leave) = (self.router.clone(), Arc::clone(&turn), leave.clone());
+            let (router, turn, leave, retire) = (self.router.clone(), Arc::clone(&turn), leave.clone(), retire.clone());
             service_fn(move |mut request: Request<Incoming>| {
                 let exchange = Arc::new(Exchange::new(Arc::clone(&turn)));
                 let arrival = Arrival { peer: peer.ip().to_canonical(), at: Instant::now(), reserve };
                 request.extensions_mut().insert(arrival);
-                answer(router.clone(), request, exchange, leave.clone())
+                answer(router.clone(), request, exchange, leave.clone(), reserve.then(|| retire.clone()))
             })
         };
         let (stop, abort, patience) = (self.stop.clone(), self.abort.clone(), self.patience);
@@ -229,7 +230,13 @@ impl Acceptor {
             let service = TowerToHyperService::new(service);
             let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
             let ended = tokio::select! {
+                // A request that has arrived is seen before anything ends the connection.
+                biased;
                 ended = connection.as_mut() => ended,
+                () = retire.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::time::timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+                }
                 () = turn.overdue(patience) => {
                     metrics::counter!("proxygrad_http_connections_overdue_total").increment(1);
                     Ok(())
@@ -263,9 +270,18 @@ async fn answer(
     request: Request<Incoming>,
     exchange: Arc<Exchange>,
     leave: CancellationToken,
+    reserve: Option<CancellationToken>,
 ) -> Result<Response<Sent>, Infallible> {
+    let version = request.version();
     let receiving = Arc::clone(&exchange);
     let request = request.map(|body| Body::new(Received::new(body, receiving, leave.cancelled_owned())));
-    let response = router.oneshot(request).await?;
+    let mut response = router.oneshot(request).await?;
+    // A connection of the reserve is one for probes as long as it lives: who comes back comes on another.
+    if let Some(retire) = reserve.filter(|_| response.status() == StatusCode::SERVICE_UNAVAILABLE) {
+        match version {
+            Version::HTTP_2 => retire.cancel(),
+            _ => _ = response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close")),
+        }
+    }
     Ok(response.map(|body| Sent::new(body, exchange)))
 }
