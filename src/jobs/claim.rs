@@ -68,7 +68,8 @@ impl Store {
         Ok(self.claim_before(most_stimuli, None).await?.jobs)
     }
 
-    /// The same for a device that has a study: while the jobs run, the study waits.
+    /// The same for a device that has a study: while the jobs run, the study waits. One that has to run with nothing beside
+    /// it lets no job pass before its next batch is done.
     ///
     /// # Errors
     /// When the database fails; nothing is claimed then.
@@ -86,6 +87,13 @@ impl Store {
     /// One look at the queue; nothing when all it found were rows that cannot be read, which are out of the way then.
     async fn claim_batch(&self, most_stimuli: usize, study: Option<Lease>) -> Result<Option<Claimed>, StoreError> {
         let mut write = self.write(Party::Worker).await?;
+        if let Some(study) = study
+            && write.is_suspect_study(study).await?
+        {
+            // Were it to wait, other devices would begin something beside which it then goes on.
+            write.abandon().await?;
+            return Ok(Some(Claimed::default()));
+        }
         let others = write.others(study).await?;
         let mut rows = candidates(&mut write, most_stimuli).await?;
         let held_up = others.suspects || others.running && suspect(rows.first())?;
@@ -96,10 +104,6 @@ impl Store {
         if rows.is_empty() {
             write.abandon().await?;
             return Ok(Some(Claimed { jobs: Vec::new(), held_up }));
-        }
-        if let Some(study) = study {
-            let waits = sqlx::query("UPDATE studies SET waits = 1 WHERE id = ? AND lease = ? AND state = 'running'");
-            waits.bind(row::key(study.id)).bind(study.number).execute(write.db()).await?;
         }
         let now = row::now();
         let mut started = Vec::new();
@@ -124,6 +128,10 @@ impl Store {
                     damaged.push((id, error));
                 }
             }
+        }
+        if let Some(study) = study.filter(|_| !started.is_empty()) {
+            let waits = sqlx::query("UPDATE studies SET waits = 1 WHERE id = ? AND lease = ? AND state = 'running'");
+            waits.bind(row::key(study.id)).bind(study.number).execute(write.db()).await?;
         }
         let _turn = write.commit().await?;
         for (id, error) in damaged {
@@ -164,6 +172,12 @@ pub(super) struct Others {
 }
 
 impl Write<'_> {
+    /// Whether this study has to run with nothing beside it.
+    async fn is_suspect_study(&mut self, study: Lease) -> Result<bool, StoreError> {
+        let select = sqlx::query("SELECT crashes FROM studies WHERE id = ?").bind(row::key(study.id));
+        suspect(select.fetch_optional(self.db()).await?.as_ref())
+    }
+
     /// What runs, apart from this study.
     pub(super) async fn others(&mut self, study: Option<Lease>) -> Result<Others, StoreError> {
         let select = sqlx::query(

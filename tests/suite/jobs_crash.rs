@@ -165,6 +165,23 @@ async fn a_study_that_waits_for_jobs_has_no_part_in_a_crash() {
     assert_eq!(state(&store, done).await, JobState::Succeeded);
 }
 
+#[tokio::test]
+async fn a_study_that_may_be_what_crashes_lets_no_job_pass_before_its_next_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    submit_study(&open(folder.path()).await, "test").await;
+    for _ in 0..2 {
+        open(folder.path()).await.claim_study().await.unwrap().unwrap();
+    }
+    let store = open(folder.path()).await;
+    let suspect = store.claim_study().await.unwrap().unwrap();
+    let job = submit(&store, small(0)).await.id;
+    let claimed = store.claim_before(8, Some(suspect.lease)).await.unwrap();
+    assert!(claimed.jobs.is_empty() && !claimed.held_up, "the study goes on at once");
+    store.study_advanced(suspect.lease, 1).await.unwrap();
+    let claimed = store.claim_before(8, Some(suspect.lease)).await.unwrap();
+    assert_eq!(ids(&claimed.jobs), [job], "it is not what crashed");
+}
+
 /// Closes the store, and puts another copy of the database in the place of the one there; gives the one there.
 async fn put_back(store: Store, folder: &Path, copy: Option<Vec<u8>>) -> Vec<u8> {
     store.close().await;
