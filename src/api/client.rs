@@ -9,7 +9,6 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
 use super::Api;
-use super::guard::Site;
 use crate::config::Config;
 
 /// What the server notes about a request that has just come.
@@ -61,6 +60,15 @@ impl FromRequestParts<Api> for Client {
         let site = parts.extensions.get().copied().unwrap_or(Site::Own);
         Ok(Self { key: address.map(ClientKey::new), since, site })
     }
+}
+
+/// Where a request that is answered comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Site {
+    /// From a page of this server or of an origin that the settings name, or from no page at all.
+    Own,
+    /// From a page of another site: it may look, and must not change anything by looking.
+    Foreign,
 }
 
 /// The address of the client; behind trusted proxies the last one in `X-Forwarded-For` that is none of theirs.

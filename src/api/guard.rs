@@ -7,7 +7,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
-use super::client::{Arrival, forwarded};
+use super::client::{Arrival, Site, forwarded};
 use super::observe::PROBES;
 use super::problem::{Answer, Kind, Problem};
 use crate::config::{Authority, Config};
@@ -24,15 +24,6 @@ pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
         }
         Err(problem) => problem.into_response(),
     }
-}
-
-/// Where a request that is answered comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Site {
-    /// From a page of this server or of an origin that the settings name, or from no page at all.
-    Own,
-    /// From a page of another site: it may look, and must not change anything by looking.
-    Foreign,
 }
 
 fn check<B>(config: &Config, request: &Request<B>) -> Answer<Site> {

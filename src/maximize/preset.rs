@@ -182,8 +182,8 @@ impl Preset {
 /// Whether a request asks for what only pixels can do: to begin with an image of the client exactly as it is, to stay near
 /// it, or to be blurred.
 fn changes_pixels(request: &Request) -> bool {
-    let blurs = |regularizer: &Regularizer| matches!(regularizer, Regularizer::Blur { .. });
-    matches!(request.start, Some(Start::Image { .. })) || request.regularizers.iter().flatten().any(blurs)
+    matches!(request.start, Some(Start::Image { .. }))
+        || request.regularizers.iter().flatten().any(Regularizer::is_blur)
 }
 
 #[cfg(test)]

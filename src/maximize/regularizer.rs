@@ -49,6 +49,13 @@ const GRAMMAR: &str = "l1:WEIGHT, l2:WEIGHT, tv:WEIGHT or blur:SIGMA,EVERY";
 /// [`GRAMMAR`] as a regular expression.
 const PATTERN: &str = "^((l1|l2|tv):[0-9]*\\.?[0-9]+|blur:[0-9]*\\.?[0-9]+,[0-9]+)$";
 
+impl Regularizer {
+    /// Whether it changes the pixels themselves, where the others are penalties.
+    pub(super) fn is_blur(&self) -> bool {
+        matches!(self, Self::Blur { .. })
+    }
+}
+
 impl FromStr for Regularizer {
     type Err = Invalid;
 

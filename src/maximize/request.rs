@@ -224,9 +224,8 @@ impl Request {
             let found = format!("{} regularizers", regularizers.len());
             return Err(Invalid::new("regularizers", found, format!("at most {MOST_REGULARIZERS}")));
         }
-        let blurs = |regularizer: &Regularizer| matches!(regularizer, Regularizer::Blur { .. });
         if let (false, Some(i)) =
-            (parameterization.kind == ParameterizationKind::Pixel, regularizers.iter().position(blurs))
+            (parameterization.kind == ParameterizationKind::Pixel, regularizers.iter().position(Regularizer::is_blur))
         {
             let expected = "a penalty: only where the pixels themselves are changed can the image be blurred";
             return Err(Invalid::new(format!("regularizers[{i}]"), regularizers[i], expected));
