@@ -18,11 +18,15 @@ use crate::http_studies::small;
 /// Time after the end of a fault in which everything must work again.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// Lets no write of the process succeed, or all of them again.
+/// Lets no write of the process succeed, or all of them again. Only the soft limit changes: where the hard one is low,
+/// raising it again takes a privilege.
 fn writes(process: &Process, work: bool) {
-    let limit = if work { "--fsize=unlimited:unlimited" } else { "--fsize=0:unlimited" };
     let pid = process.id().to_string();
-    assert!(Command::new("prlimit").args(["--pid", &pid, limit]).status().unwrap().success());
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let size = limits.lines().find_map(|line| line.strip_prefix("Max file size")).unwrap();
+    let hard = size.split_whitespace().nth(1).unwrap();
+    let limit = format!("--fsize={}:", if work { hard } else { "0" });
+    assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
 }
 
 async fn submit_as(server: &Server, key: &str, body: &Value) -> Answer {
