@@ -4,11 +4,9 @@
 FROM rust:1-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
+COPY crates crates
 COPY src src
-COPY assets assets
 COPY openapi openapi
-# Cargo.toml names a benchmark; cargo refuses to go on without its file.
-COPY benches benches
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin proxygrad && cp target/release/proxygrad /proxygrad

@@ -1,4 +1,4 @@
-"""Iterations of activation maximization in PyTorch, in the line protocol of examples/iterate.rs.
+"""Iterations of activation maximization in PyTorch, in the line protocol of crates/proxygrad/examples/iterate.rs.
 
 Prints `ready`; for each line with a number N on standard input runs N iterations and prints the seconds they took.
 `--check` compares the contenders' results instead.

@@ -1,4 +1,4 @@
-"""The networks of benches/networks for PyTorch: the same layers, the same seeded weights."""
+"""The networks of crates/proxygrad/benches/networks for PyTorch: the same layers, the same seeded weights."""
 
 from collections.abc import Callable
 

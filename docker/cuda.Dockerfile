@@ -11,11 +11,9 @@ ENV PATH=/usr/local/cargo/bin:$PATH RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/us
     CUDA_COMPUTE_CAP=$COMPUTE_CAP
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
+COPY crates crates
 COPY src src
-COPY assets assets
 COPY openapi openapi
-# Cargo.toml names a benchmark; cargo refuses to go on without its file.
-COPY benches benches
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --features cuda --bin proxygrad && cp target/release/proxygrad /proxygrad

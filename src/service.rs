@@ -11,8 +11,8 @@ use crate::api::{self, Api, Server};
 use crate::config::Config;
 use crate::free_memory;
 use crate::jobs::{Store, StoreConfig};
-use crate::network::catalog::Models;
 use crate::worker::{Pool, PoolConfig, Sources};
+use proxygrad::network::catalog::Models;
 
 /// A running service.
 pub struct Service {

@@ -52,7 +52,7 @@ fn check<B>(config: &Config, request: &Request<B>) -> Answer<Site> {
 /// The host that the request is for: of its target (HTTP/2, or the absolute form), or of its `Host` header.
 fn host<B>(request: &Request<B>) -> Answer<Option<Authority>> {
     let wrong = |found: &str, expected: String| {
-        Err(Problem::invalid(Kind::InvalidParameter, crate::Invalid::new("Host", found, expected)))
+        Err(Problem::invalid(Kind::InvalidParameter, proxygrad::Invalid::new("Host", found, expected)))
     };
     let mut lines = request.headers().get_all(header::HOST).iter();
     let line = lines.next();

@@ -41,7 +41,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
-    use crate::maximize::Request;
+    use proxygrad::maximize::Request;
 
     fn key(lines: &[&[u8]], body: &str) -> Result<Option<Idempotency>, Problem> {
         let value = |line: &&[u8]| (NAME.parse().unwrap(), HeaderValue::from_bytes(line).unwrap());

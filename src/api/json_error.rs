@@ -5,8 +5,8 @@ use serde_json::Value;
 use serde_path_to_error::Segment;
 
 use super::problem::{Kind, Problem};
-use crate::Invalid;
-use crate::text::bytes_without_mark;
+use proxygrad::Invalid;
+use proxygrad::text::bytes_without_mark;
 
 /// Reads a document.
 ///
@@ -129,7 +129,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
     use super::*;
-    use crate::maximize::Request;
+    use proxygrad::maximize::Request;
 
     /// `(status, field, value, expected)` of the problem that this body makes.
     fn refused(body: &str) -> (u16, String, String, String) {

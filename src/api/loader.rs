@@ -8,9 +8,9 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
 use super::problem::{Kind, Problem};
-use crate::Invalid;
-use crate::network::Model;
-use crate::network::catalog::{ModelEntry, ModelError, Models};
+use proxygrad::Invalid;
+use proxygrad::network::Model;
+use proxygrad::network::catalog::{ModelEntry, ModelError, Models};
 
 /// A model that cannot be had.
 pub(super) enum LoadError {

@@ -49,17 +49,17 @@ use uuid::Uuid;
 pub use server::{Server, listen};
 
 use crate::config::Config;
-use crate::engine::MemoryModel;
 use crate::jobs::{Job, Store, Study};
-use crate::maximize::{Limits, Request, Resolved};
-use crate::network::Model;
-use crate::network::catalog::{ModelState, Models};
 use crate::worker::Pool;
 use budget::Budget;
 use client::{Client, Site};
 use decoding::Decoding;
 use loader::{LoadError, Loader};
 use problem::{Kind, Problem};
+use proxygrad::engine::MemoryModel;
+use proxygrad::maximize::{Limits, Request, Resolved};
+use proxygrad::network::Model;
+use proxygrad::network::catalog::{ModelState, Models};
 use studies::Summaries;
 
 /// What handlers work with. Clones share it.

@@ -13,7 +13,7 @@ use super::Api;
 use super::base::Base;
 use super::observe::PROBES;
 use super::problem::{Answer, Components, Kind, Problem, declared};
-use crate::maximize::Limits;
+use proxygrad::maximize::Limits;
 
 const PATH: &str = "/openapi.json";
 

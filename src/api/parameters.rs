@@ -7,8 +7,8 @@ use axum::http::request::Parts;
 use uuid::Uuid;
 
 use super::problem::{Kind, Problem};
-use crate::Invalid;
 use crate::jobs::{Cursor, JobState};
+use proxygrad::Invalid;
 
 /// A parameter that cannot be used.
 pub(super) fn refused(name: &str, value: impl ToString, expected: impl Into<String>) -> Problem {

@@ -8,8 +8,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Response as Declared, ResponseBuilder};
 
-use crate::Invalid;
 use crate::jobs::{Fault, StoreError};
+use proxygrad::Invalid;
 
 /// Media type of every error answer.
 pub const MEDIA_TYPE: &str = "application/problem+json";

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use proxygrad::config::Places;
-use proxygrad::jobs::back_up;
+use proxygrad_server::config::Places;
+use proxygrad_server::jobs::back_up;
 
 /// `proxygrad backup`
 #[derive(Debug, clap::Args)]

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use proxygrad::config::{Config, LogFormat};
+use proxygrad_server::config::{Config, LogFormat};
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging, as the settings say.

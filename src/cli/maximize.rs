@@ -9,7 +9,6 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::Invalid;
-use proxygrad::config::{CpuOptions, MemoryOptions, Places};
 use proxygrad::engine;
 use proxygrad::maximize::{
     Animation, Certificates, Colour, Decay, Diversity, Findings, GateKind, GateRequest, Limits, Objective, Observer,
@@ -19,6 +18,7 @@ use proxygrad::maximize::{
 };
 use proxygrad::network::{ImageSource, Model, Selection, Spectrum, Unit, catalog};
 use proxygrad::text::without_mark;
+use proxygrad_server::config::{CpuOptions, MemoryOptions, Places};
 use serde::Serialize;
 
 /// `proxygrad maximize`

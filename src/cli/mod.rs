@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use proxygrad::config::{Config, Places, check_environment, with_file};
 use proxygrad::network::catalog;
+use proxygrad_server::config::{Config, Places, check_environment, with_file};
 
 /// Explains convolutional networks by activation maximization with ProxyGrad.
 ///
@@ -106,7 +106,7 @@ enum Refused {
     /// The arguments are wrong, or ask for help.
     Arguments(clap::Error),
     /// The configuration file or an environment variable is wrong.
-    Configuration(proxygrad::config::ConfigError),
+    Configuration(proxygrad_server::config::ConfigError),
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Refused> {

@@ -4,6 +4,6 @@ use std::io::Write;
 
 /// Prints the OpenAPI document of a server with default limits.
 pub fn print() -> anyhow::Result<()> {
-    let document = proxygrad::api::openapi_document()?;
+    let document = proxygrad_server::api::openapi_document()?;
     Ok(std::io::stdout().write_all(document.as_bytes())?)
 }

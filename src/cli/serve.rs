@@ -1,8 +1,8 @@
 //! `proxygrad serve`
 
 use anyhow::Context;
-use proxygrad::config::Config;
-use proxygrad::service::Service;
+use proxygrad_server::config::Config;
+use proxygrad_server::service::Service;
 
 use super::log;
 

@@ -9,7 +9,6 @@ use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::Invalid;
-use proxygrad::config::{CpuOptions, MemoryOptions, Places};
 use proxygrad::engine;
 use proxygrad::network::{Model, catalog};
 use proxygrad::study::{
@@ -17,6 +16,7 @@ use proxygrad::study::{
     perform, report, summary,
 };
 use proxygrad::text;
+use proxygrad_server::config::{CpuOptions, MemoryOptions, Places};
 
 /// `proxygrad study`
 #[derive(Debug, Args)]

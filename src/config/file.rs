@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command};
 
-use crate::text::{self, distance};
+use proxygrad::text::{self, distance};
 
 /// A configuration file that cannot be used.
 #[derive(Debug, thiserror::Error)]

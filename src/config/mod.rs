@@ -29,10 +29,10 @@ pub use memory::{MemoryOptions, RunMemory};
 pub use network::Network;
 pub use origin::Origin;
 
-use crate::engine::{CpuSettings, Instructions};
-use crate::maximize::Limits;
-use crate::network::catalog::{ModelsConfig, PackageIndex};
-use crate::study::Bounds;
+use proxygrad::engine::{CpuSettings, Instructions};
+use proxygrad::maximize::Limits;
+use proxygrad::network::catalog::{ModelsConfig, PackageIndex};
+use proxygrad::study::Bounds;
 
 /// Every setting of `proxygrad serve`.
 #[derive(Debug, Clone, clap::Args)]

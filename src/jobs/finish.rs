@@ -22,7 +22,7 @@ use super::row;
 use super::store::Store;
 use super::table::{Table, note, query};
 use super::writer::{Party, Write};
-use crate::maximize::Outcome;
+use proxygrad::maximize::Outcome;
 
 /// So many times a job or study may bring down the process, or its device, while nothing else runs; the last of them
 /// fails it.

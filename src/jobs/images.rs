@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::error::StoreError;
 use super::row;
 use super::store::Store;
-use crate::maximize::{Picture, Pictures};
+use proxygrad::maximize::{Picture, Pictures};
 
 /// Writes the images of a job whose row has been written.
 pub(super) async fn insert(db: &mut SqliteConnection, job: Uuid, pictures: &Pictures) -> Result<(), StoreError> {

@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::Invalid;
-use crate::maximize::{Findings, Objective, ObjectiveDocument, Outcome, Resolved, Settings};
+use proxygrad::Invalid;
+use proxygrad::maximize::{Findings, Objective, ObjectiveDocument, Outcome, Resolved, Settings};
 
 /// Where a job stands: `queued -> running -> succeeded | failed | canceled`.
 ///

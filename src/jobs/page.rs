@@ -6,7 +6,7 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 use super::job::{Job, JobState};
-use crate::Invalid;
+use proxygrad::Invalid;
 
 /// Which jobs a list shows; everything unless given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::error::StoreError;
 use super::job::{Job, JobState, Progress};
 use super::study::{Study, StudyProgress};
-use crate::maximize::Resolved;
+use proxygrad::maximize::Resolved;
 
 /// The columns that make a [`Job`], for `SELECT`.
 macro_rules! columns {

@@ -23,7 +23,7 @@ use super::study::{NewStudy, Study, StudyProgress};
 use super::submit::Submitted;
 use super::table::Table;
 use super::writer::Party;
-use crate::study::{Folder, Plan};
+use proxygrad::study::{Folder, Plan};
 
 /// A running study that its claimer, and nobody else, may end.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::job::{Idempotency, JobProblem, JobState};
-use crate::study::Plan;
+use proxygrad::study::Plan;
 
 /// One request for a study, from submission to a terminal state: everything but its plan and its runs.
 #[derive(Debug, Clone, PartialEq)]

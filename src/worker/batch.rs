@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::maximize::Objective;
+use proxygrad::maximize::Objective;
 
 /// One stimulus of one of the jobs that were claimed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

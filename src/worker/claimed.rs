@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::verdict::Trial;
 use crate::jobs::{Claim, Event, Store};
-use crate::maximize::Point;
+use proxygrad::maximize::Point;
 
 /// Least time between two progress events of a job or study.
 pub(super) const BETWEEN_EVENTS: Duration = Duration::from_millis(100);

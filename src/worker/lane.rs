@@ -8,10 +8,10 @@ use std::thread;
 use tokio::sync::oneshot;
 
 use super::sources::OpenEngine;
-use crate::engine::{Engine, EngineError};
 use crate::free_memory;
-use crate::maximize::{MaximizeError, Outcome};
-use crate::study::StudyError;
+use proxygrad::engine::{Engine, EngineError};
+use proxygrad::maximize::{MaximizeError, Outcome};
+use proxygrad::study::StudyError;
 
 /// Why a batch gave nothing.
 #[derive(Debug, thiserror::Error)]

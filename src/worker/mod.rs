@@ -1,6 +1,6 @@
 //! The pool: takes jobs and studies from their queues, runs them on devices, and reports how they end.
 //!
-//! Every device has an OS thread that runs the blocking [`maximize`](crate::maximize::maximize()) and an async task that
+//! Every device has an OS thread that runs the blocking [`maximize`](proxygrad::maximize::maximize()) and an async task that
 //! claims jobs, batches their stimuli, watches cancellation and time limits, and reports. A panic or an engine error in a
 //! batch of several jobs runs each of them again alone, so that only the one at fault fails.
 //!

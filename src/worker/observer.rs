@@ -7,7 +7,7 @@ use ::metrics::Counter;
 use super::claimed::Claimed;
 use super::metrics;
 use crate::jobs::Store;
-use crate::maximize::{Observer, Point};
+use proxygrad::maximize::{Observer, Point};
 
 /// Drops stimuli whose job has a verdict, counts steps and tells progress.
 pub(super) struct Watch {

@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 use super::device::{Device, Status};
 use super::lane::Lane;
 use super::sources::Sources;
-use crate::engine::EngineError;
 use crate::jobs::Store;
+use proxygrad::engine::EngineError;
 
 /// How long a shutdown waits for runs to end after they were told to: longer than the patience with a single step.
 const LAST_WAIT: Duration = Duration::from_secs(20);

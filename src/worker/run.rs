@@ -15,11 +15,11 @@ use super::observer::Watch;
 use super::settle::{Ended, settle};
 use super::sources::LoadModel;
 use super::verdict::{Trial, Verdict};
-use crate::engine::Engine;
 use crate::jobs::{Claim, JobProblem, ProblemCode, RunEnd, Store};
-use crate::maximize::{MaximizeError, Objective, Outcome, Pictures, Task, found_bytes, maximize_within};
-use crate::network::Model;
-use crate::study::StudyError;
+use proxygrad::engine::Engine;
+use proxygrad::maximize::{MaximizeError, Objective, Outcome, Pictures, Task, found_bytes, maximize_within};
+use proxygrad::network::Model;
+use proxygrad::study::StudyError;
 
 /// How often it is looked at whether a step goes on for too long after its run was to end.
 pub(super) const TICK: Duration = Duration::from_millis(200);

@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::{Claim, JobProblem, Lease, ProblemCode, RunEnd, Store, StoreError};
-use crate::maximize::Outcome;
+use proxygrad::maximize::Outcome;
 
 /// A run that has ended, and is not stored yet.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::engine::{CpuSettings, Engine, EngineError, open};
-use crate::network::Model;
+use proxygrad::engine::{CpuSettings, Engine, EngineError, open};
+use proxygrad::network::Model;
 
 /// Opens the engine of a device, given its name.
 pub type OpenEngine = Arc<dyn Fn(&str) -> Result<Box<dyn Engine>, EngineError> + Send + Sync>;

@@ -9,10 +9,10 @@ use super::metrics;
 use super::run::{Bench, TICK, load, problem, too_long};
 use super::settle::{Ended, settle};
 use super::verdict::{Trial, Verdict};
-use crate::engine::Engine;
 use crate::jobs::{JobProblem, Lease, ProblemCode, RunEnd, Store, StudyClaim, StudyProgress};
-use crate::network::Model;
-use crate::study::{Manner, Performance, Progress, StudyError, Summary, Turn, report, summary};
+use proxygrad::engine::Engine;
+use proxygrad::network::Model;
+use proxygrad::study::{Manner, Performance, Progress, StudyError, Summary, Turn, report, summary};
 
 /// Wait before files are written again that could not be written.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);

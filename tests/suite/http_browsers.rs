@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use proxygrad::config::Config;
 use proxygrad::network::catalog::PackageIndex;
+use proxygrad_server::config::Config;
 use reqwest::Method;
 use serde_json::json;
 

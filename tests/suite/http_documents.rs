@@ -9,7 +9,7 @@ use crate::http_service::{Server, quick};
 
 #[test]
 fn the_committed_openapi_document_is_the_generated_one() {
-    let generated = proxygrad::api::openapi_document().unwrap();
+    let generated = proxygrad_server::api::openapi_document().unwrap();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(generated == committed, "the API has changed: cargo run -- openapi > openapi/openapi.json");
@@ -17,7 +17,7 @@ fn the_committed_openapi_document_is_the_generated_one() {
 
 #[test]
 fn every_reference_in_the_openapi_document_leads_somewhere() {
-    let document: Value = serde_json::from_str(&proxygrad::api::openapi_document().unwrap()).unwrap();
+    let document: Value = serde_json::from_str(&proxygrad_server::api::openapi_document().unwrap()).unwrap();
     let mut references = BTreeSet::new();
     collect(&document, &mut references);
     for reference in &references {

@@ -144,7 +144,7 @@ async fn base64_may_come_in_lines() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_colour_image_becomes_grey_as_it_did_when_networks_were_trained() {
     let server = Server::start().await;
-    let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/proxygrad/tests/data");
     // What Pillow's `convert("L")` makes of the other.
     let (colour, expected) =
         (std::fs::read(data.join("colour.png")).unwrap(), image::open(data.join("grey.png")).unwrap());

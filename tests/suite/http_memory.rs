@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use image::{ImageFormat, RgbImage};
-use proxygrad::config::RunMemory;
+use proxygrad_server::config::RunMemory;
 use serde_json::{Value, json};
 
 use crate::http_program::Process;
@@ -177,7 +177,7 @@ async fn no_accepted_request_takes_more_than_is_allowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_nobody_asks_for_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
-    let assets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/fashion-resnet8");
+    let assets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/proxygrad/assets/fashion-resnet8");
     std::fs::copy(assets.join("model.onnx"), folder.path().join("model.onnx")).unwrap();
     let manifest = std::fs::read_to_string(assets.join("model.toml")).unwrap();
     let manifest = manifest.lines().filter(|line| !line.starts_with("digest")).collect::<Vec<_>>().join("\n");

@@ -201,7 +201,7 @@ async fn a_health_check_says_whether_the_server_is_ready() {
 #[test]
 fn the_program_prints_the_openapi_document() {
     let printed = run(&["openapi"], &[]);
-    assert_eq!(text(&printed.stdout), proxygrad::api::openapi_document().unwrap());
+    assert_eq!(text(&printed.stdout), proxygrad_server::api::openapi_document().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

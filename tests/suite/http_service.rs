@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use proxygrad::config::Config;
-use proxygrad::service::Service;
+use proxygrad_server::config::Config;
+use proxygrad_server::service::Service;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -56,7 +56,7 @@ impl Server {
     /// A service that somebody else runs.
     pub fn at(base: String) -> Self {
         let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
-        let document = serde_json::from_str(&proxygrad::api::openapi_document().unwrap()).unwrap();
+        let document = serde_json::from_str(&proxygrad_server::api::openapi_document().unwrap()).unwrap();
         Self { base, client, document, service: None, folder: None }
     }
 

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::calibration::calibrated;
+use crate::calibration_fixture::calibrated;
 use crate::http_service::Server;
 
 const LAYER: &str = "/v1/models/fashion-resnet8/layers/layer1%2FRelu_1";

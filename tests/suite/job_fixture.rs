@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Engine, EngineError, Forward, Gate, MemoryModel, Plan, Reference, Target};
-use proxygrad::jobs::{
-    Claim, Idempotency, Job, JobState, NewJob, Store, StoreConfig, SubmitError, Submitted, Subscription, Update,
-};
 use proxygrad::maximize::{Findings, Limits, Outcome, Point, Preset, Request};
 use proxygrad::network::{Activation, Array, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape, Statistics};
+use proxygrad_server::jobs::{
+    Claim, Idempotency, Job, JobState, NewJob, Store, StoreConfig, SubmitError, Submitted, Subscription, Update,
+};
 use uuid::Uuid;
 
 use crate::networks::{array, conv, rng, same};

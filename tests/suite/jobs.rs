@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use proxygrad::jobs::{Deleted, JobFilter, JobProblem, JobState, ProblemCode, Store, Submitted};
+use proxygrad_server::jobs::{Deleted, JobFilter, JobProblem, JobState, ProblemCode, Store, Submitted};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -55,7 +55,8 @@ async fn a_job_is_shown_in_the_words_of_the_service() {
 #[tokio::test]
 async fn a_full_queue_refuses_new_jobs_and_still_answers_known_ones() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&proxygrad::jobs::StoreConfig { queue_limit: 2, ..config(folder.path()) }).await.unwrap();
+    let store =
+        Store::open(&proxygrad_server::jobs::StoreConfig { queue_limit: 2, ..config(folder.path()) }).await.unwrap();
     let first = submit(&store, keyed(small(0), "a", "1")).await;
     submit(&store, small(1)).await;
     assert!(is_full(&store.submit(small(2)).await));
@@ -75,7 +76,7 @@ async fn one_idempotency_key_is_one_job_as_long_as_the_job_exists() {
     let again = store.submit(keyed(small(0), "k", "f")).await.unwrap();
     assert_eq!(again, Submitted::Replayed(first.clone()));
     let other = store.submit(keyed(small(1), "k", "g")).await;
-    assert!(matches!(other, Err(proxygrad::jobs::SubmitError::KeyReused)), "{other:?}");
+    assert!(matches!(other, Err(proxygrad_server::jobs::SubmitError::KeyReused)), "{other:?}");
     drop(store);
     let store = open(folder.path()).await;
     store.cancel(first.id).await.unwrap();
@@ -287,7 +288,7 @@ async fn pages_show_every_job_once_newest_first_whatever_is_submitted_meanwhile(
         cursor = Some(next.to_string().parse().unwrap());
     }
     assert_eq!(seen, jobs);
-    assert!("somewhere".parse::<proxygrad::jobs::Cursor>().is_err());
+    assert!("somewhere".parse::<proxygrad_server::jobs::Cursor>().is_err());
 }
 
 #[tokio::test]
@@ -322,7 +323,7 @@ fn metrics_count_what_happens_to_jobs() {
     let read = recorder.handle();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     metrics::with_local_recorder(&recorder, || {
-        proxygrad::jobs::describe_metrics();
+        proxygrad_server::jobs::describe_metrics();
         runtime.block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let store = open(folder.path()).await;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use proxygrad::jobs::{Deleted, JobProblem, JobState, MOST_INTERRUPTIONS, ProblemCode, Store, StoreError};
+use proxygrad_server::jobs::{Deleted, JobProblem, JobState, MOST_INTERRUPTIONS, ProblemCode, Store, StoreError};
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proxygrad::jobs::{Event, JobState, Progress, Store, Subscription, Update};
+use proxygrad_server::jobs::{Event, JobState, Progress, Store, Subscription, Update};
 use uuid::Uuid;
 
 use crate::job_fixture::{claim_one, next, open, outcome, small, submit};

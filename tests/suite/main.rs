@@ -1,19 +1,10 @@
-//! Everything that is tested from outside, in one binary so that it links once.
+//! Integration tests of the server and the command line, in one binary so that it links once.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 // Tables of cases are typed where they stand.
 #![allow(clippy::type_complexity)]
 
-mod architectures;
 mod backup;
-mod calibration;
-mod catalog;
-mod certificates;
-mod channels;
-mod client_images;
-mod cpu_engine;
-mod engine_gates;
-mod engine_gradients;
-mod engine_precision;
+mod calibrate_command;
 mod http_bad_requests;
 mod http_browsers;
 mod http_connections;
@@ -33,23 +24,20 @@ mod job_fixture;
 mod jobs;
 mod jobs_crash;
 mod jobs_feed;
-mod maximize;
 mod maximize_command;
-mod memory;
 mod models_command;
-mod networks;
 mod onnx_files;
-mod onnx_hostile;
-mod onnx_runtime;
-mod operations;
-mod parameterizations;
-mod pulled_models;
-mod receptive_field;
-mod search;
-mod selections;
 mod sqlite_faults;
 mod storage_faults;
-mod study;
-mod tensors;
+mod study_command;
 mod worker;
 mod worker_studies;
+
+// Fixtures that the tests of the library use as well.
+#[path = "../../crates/proxygrad/tests/suite/calibration_fixture.rs"]
+mod calibration_fixture;
+#[allow(dead_code, reason = "some networks are for tests of the library")]
+#[path = "../../crates/proxygrad/tests/suite/networks.rs"]
+mod networks;
+#[path = "../../crates/proxygrad/tests/suite/tensors.rs"]
+mod tensors;

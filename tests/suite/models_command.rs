@@ -79,7 +79,8 @@ fn layers_are_listed_with_their_number_of_units() {
 fn a_network_is_added_used_and_removed() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("Net.onnx");
-    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-resnet8/model.onnx"), &file).unwrap();
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/crates/proxygrad/assets/fashion-resnet8/model.onnx"), &file)
+        .unwrap();
     let file = file.to_str().unwrap();
     let added = text(data.path(), &["add", file, "--mean", "0.286", "--std", "0.353"]);
     assert!(added.contains("added net\n") && added.contains("assumed: range 1 ("), "{added}");
@@ -107,7 +108,7 @@ fn class_names_may_come_from_an_editor_that_writes_a_byte_order_mark() {
     let names = "\u{feff}Zero\r\nOne\r\nTwo\r\nThree\r\nFour\r\nFive\r\nSix\r\nSeven\r\nEight\r\nNine\r\n";
     let utf16: Vec<u8> = names.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let file = data.path().join("classes.txt");
-    let network = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-resnet8/model.onnx");
+    let network = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/proxygrad/assets/fashion-resnet8/model.onnx");
     for (id, bytes) in [("utf8", names.as_bytes()), ("utf16", &utf16)] {
         std::fs::write(&file, bytes).unwrap();
         // Alone, without the manifest beside it.

@@ -1,4 +1,4 @@
-//! ONNX files as people bring them, from the file to a score. `tests/fixtures/networks` holds a folder for each, with the
+//! ONNX files as people bring them, from the file to a score. `crates/proxygrad/tests/fixtures/networks` holds a folder for each, with the
 //! scores that ONNX Runtime gives.
 
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::tensors::values;
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/networks").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/proxygrad/tests/fixtures/networks").join(name)
 }
 
 fn run(arguments: &[&str], data: &Path) -> Output {

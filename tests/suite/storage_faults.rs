@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libsqlite3_sys::{SQLITE_BUSY, SQLITE_FULL, SQLITE_IOERR_WRITE, SQLITE_READONLY};
-use proxygrad::jobs::{
+use proxygrad_server::jobs::{
     Claim, Deleted, Fault, JobProblem, JobState, NewStudy, ProblemCode, Store, StoreError, StudyClaim, SubmitError,
     Submitted,
 };
-use proxygrad::worker::{Pool, PoolConfig, Sources};
+use proxygrad_server::worker::{Pool, PoolConfig, Sources};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -372,7 +372,8 @@ async fn submissions_at_once_are_all_there_once_each_in_the_order_of_their_ids()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_refuses_only_what_does_not_fit() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&proxygrad::jobs::StoreConfig { queue_limit: 10, ..config(folder.path()) }).await.unwrap();
+    let store =
+        Store::open(&proxygrad_server::jobs::StoreConfig { queue_limit: 10, ..config(folder.path()) }).await.unwrap();
     let submitted = futures_util::future::join_all((0..30).map(|n| store.submit(small(n % 5)))).await;
     let refused = submitted.iter().filter(|result| crate::job_fixture::is_full(result)).count();
     assert_eq!((refused, submitted.iter().filter(|result| result.is_ok()).count()), (20, 10));

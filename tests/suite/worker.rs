@@ -5,9 +5,9 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use proxygrad::engine::{CpuSettings, EngineError};
-use proxygrad::jobs::{Event, Job, JobState, NewJob, ProblemCode, Store, StoreConfig, Update};
 use proxygrad::network::Model;
-use proxygrad::worker::{DeviceState, Pool, PoolConfig, Sources};
+use proxygrad_server::jobs::{Event, Job, JobState, NewJob, ProblemCode, Store, StoreConfig, Update};
+use proxygrad_server::worker::{DeviceState, Pool, PoolConfig, Sources};
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
@@ -326,7 +326,7 @@ async fn two_devices_run_two_jobs_at_once() {
     eventually("the first device is busy", async || script.forwards() == 1).await;
     let b = submit(&store, small(0)).await.id;
     eventually("both devices are busy", async || script.forwards() == 2).await;
-    let busy = |status: &proxygrad::worker::DeviceStatus| (status.state, status.jobs) == (DeviceState::Busy, 1);
+    let busy = |status: &proxygrad_server::worker::DeviceStatus| (status.state, status.jobs) == (DeviceState::Busy, 1);
     assert!(pool.devices().iter().all(busy), "{:?}", pool.devices());
     script.let_through(1000);
     assert_eq!(ended(&store, a).await.stimuli, ended(&store, b).await.stimuli);

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxygrad::jobs::{JobState, MOST_INTERRUPTIONS, NewStudy, ProblemCode, Store, Study, Submitted};
 use proxygrad::network::Model;
 use proxygrad::study::{Design, Plan, Variants};
-use proxygrad::worker::{Pool, PoolConfig, Sources};
+use proxygrad_server::jobs::{JobState, MOST_INTERRUPTIONS, NewStudy, ProblemCode, Store, Study, Submitted};
+use proxygrad_server::worker::{Pool, PoolConfig, Sources};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 

@@ -2,7 +2,7 @@
 
     proxygrad --data-dir DATA models pull efficientnet-lite0 squeezenet1.1
     python3 tests/verify/catalog.py DATA OUT            # needs numpy, onnx, onnxruntime
-    PROXYGRAD_VERIFY_DATA=DATA PROXYGRAD_VERIFY_LOGITS=OUT cargo test --test suite -- --ignored pulled_models
+    PROXYGRAD_VERIFY_DATA=DATA PROXYGRAD_VERIFY_LOGITS=OUT cargo test --package proxygrad --test suite -- --ignored pulled_models
 
 Builds each network once more from its weight file, with ONNX's own SAME padding and unfolded batch normalization, runs
 it with ONNX Runtime on a random input, and writes input and logits to OUT as raw little-endian f32. With

@@ -17,7 +17,7 @@ use crate::api::parameters::InQuery;
 use crate::api::problem::{Answer, declare_problems};
 use crate::api::{Api, accepted, idempotency};
 use crate::jobs::NewJob;
-use crate::maximize::Request;
+use proxygrad::maximize::Request;
 
 declare_problems!(Refused: InvalidParameter, MalformedJson, MalformedForm, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
                   InvalidRequest, TooMuchMemory, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable, StorageUnavailable, NoSpace);

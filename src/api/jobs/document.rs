@@ -10,7 +10,7 @@ use crate::api::Api;
 use crate::api::base::Base;
 use crate::api::problem::{Kind, Problem};
 use crate::jobs::{Job, JobProblem, JobState, Progress, Stimulus};
-use crate::maximize::{Findings, Objective, ObjectiveDocument, Settings};
+use proxygrad::maximize::{Findings, Objective, ObjectiveDocument, Settings};
 
 /// A job.
 #[derive(Debug, Serialize, ToSchema)]

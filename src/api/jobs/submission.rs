@@ -12,11 +12,11 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{KnownFormat, Ref, RefOr, Schema, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::Invalid;
 use crate::api::body::{Body, MediaType};
 use crate::api::problem::{Kind, Problem};
 use crate::api::{Api, json_error};
-use crate::maximize::Request;
+use proxygrad::Invalid;
+use proxygrad::maximize::Request;
 
 /// A request, with the images that came beside it in their places.
 pub(super) struct Submission(pub Request);

@@ -10,7 +10,7 @@ use crate::api::client::Client;
 use crate::api::loader::LoadError;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, declare_problems};
-use crate::network::catalog::{ModelEntry, ModelState};
+use proxygrad::network::catalog::{ModelEntry, ModelState};
 
 /// A model.
 #[derive(Debug, Serialize, ToSchema)]

@@ -10,7 +10,7 @@ use crate::api::client::Client;
 use crate::api::loader::LoadError;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, declare_problems};
-use crate::network::{Layer, Unavailable};
+use proxygrad::network::{Layer, Unavailable};
 
 /// The layers of a model.
 #[derive(Debug, Serialize, ToSchema)]

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::api::Api;
 use crate::api::parameters::InQuery;
 use crate::api::problem::{Answer, declare_problems};
-use crate::network::catalog::ModelEntry;
+use proxygrad::network::catalog::ModelEntry;
 
 /// Every model of this server.
 #[derive(Debug, Serialize, ToSchema)]

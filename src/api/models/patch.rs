@@ -13,7 +13,7 @@ use crate::api::etag::Tagged;
 use crate::api::loader::LoadError;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
-use crate::network::calibration::cut;
+use proxygrad::network::calibration::cut;
 
 /// Largest number of a patch that a path may have.
 const LARGEST: usize = 65_535;

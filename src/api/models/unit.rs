@@ -5,15 +5,15 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::Invalid;
 use crate::api::Api;
 use crate::api::base::Base;
 use crate::api::client::Client;
 use crate::api::loader::LoadError;
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
-use crate::network::calibration::{Calibration, Exciting, Statistics, UnitRecord};
-use crate::network::{Model, Reduction, Selection, Shape, Unit};
+use proxygrad::Invalid;
+use proxygrad::network::calibration::{Calibration, Exciting, Statistics, UnitRecord};
+use proxygrad::network::{Model, Reduction, Selection, Shape, Unit};
 
 /// Largest number of a unit that a path may have.
 pub(super) const LARGEST: usize = u32::MAX as usize;

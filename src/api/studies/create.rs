@@ -6,7 +6,6 @@ use axum::response::Response;
 
 use super::document::{self, StudyDocument};
 use super::submission::Submission;
-use crate::Invalid;
 use crate::api::accepted::Wait;
 use crate::api::base::Base;
 use crate::api::client::Client;
@@ -15,7 +14,8 @@ use crate::api::parameters::InQuery;
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
 use crate::api::{Api, accepted, idempotency};
 use crate::jobs::NewStudy;
-use crate::study::{ModelChoice, Plan, StudyRequest};
+use proxygrad::Invalid;
+use proxygrad::study::{ModelChoice, Plan, StudyRequest};
 
 declare_problems!(Refused: InvalidParameter, MalformedJson, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
                   InvalidRequest, TooMuchMemory, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable, StorageUnavailable, NoSpace);

@@ -10,7 +10,7 @@ use crate::api::Api;
 use crate::api::base::Base;
 use crate::api::problem::{Answer, Problem};
 use crate::jobs::{JobProblem, JobState, Study, StudyProgress};
-use crate::study::{ArmSummary, Fields, Plan, PlannedModel, Summary, Table, Variant};
+use proxygrad::study::{ArmSummary, Fields, Plan, PlannedModel, Summary, Table, Variant};
 
 /// A study.
 #[derive(Debug, Serialize, ToSchema)]

@@ -14,7 +14,7 @@ use crate::api::etag::{FOREVER, Tagged};
 use crate::api::parameters::{InPath, InQuery};
 use crate::api::problem::{Answer, Kind, Problem, declare_problems};
 use crate::jobs::{JobState, Study};
-use crate::study::{StudyError, page};
+use proxygrad::study::{StudyError, page};
 
 /// What may be another thing the next time.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");

@@ -3,12 +3,12 @@
 use axum::extract::FromRequest;
 use serde_json::Value;
 
-use crate::Invalid;
 use crate::api::body::{Body, MediaType};
 use crate::api::problem::{Kind, Problem};
 use crate::api::{Api, json_error};
-use crate::maximize::{Request, Start};
-use crate::study::{Fields, StudyRequest, VariantChoice};
+use proxygrad::Invalid;
+use proxygrad::maximize::{Request, Start};
+use proxygrad::study::{Fields, StudyRequest, VariantChoice};
 
 /// A request for a study whose parts are parts of requests.
 pub(super) struct Submission(pub StudyRequest);

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::api::Api;
 use crate::api::problem::{Answer, Problem};
-use crate::study::{StudyError, Summary, summary};
+use proxygrad::study::{StudyError, Summary, summary};
 
 /// The latest summaries. Intervals are resampled, which takes longer than a client should wait each time it looks.
 #[derive(Default)]

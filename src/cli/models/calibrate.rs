@@ -8,9 +8,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::Invalid;
 use proxygrad::calibrate::{CalibrateError, Calibrated, Options, calibrate, images_in, write};
-use proxygrad::config::{CpuOptions, Places};
 use proxygrad::engine;
 use proxygrad::network::catalog::Models;
+use proxygrad_server::config::{CpuOptions, Places};
 
 /// A model and a folder of natural images.
 #[derive(Debug, Args)]

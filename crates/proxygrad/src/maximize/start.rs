@@ -1,0 +1,179 @@
+//! Where a run starts.
+
+use candle_core::{DType, Device, Tensor};
+use rand::{Rng, RngExt};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+#[cfg(feature = "openapi")]
+use utoipa::openapi::schema::AdditionalProperties;
+#[cfg(feature = "openapi")]
+use utoipa::openapi::{RefOr, Schema};
+#[cfg(feature = "openapi")]
+use utoipa::{PartialSchema, ToSchema};
+
+use super::picture::Pictures;
+use super::run::MaximizeError;
+use crate::Invalid;
+use crate::network::ImageSource;
+
+/// The image before the first step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", from = "Document")]
+pub enum Start {
+    /// Middle grey plus normal noise.
+    Grey {
+        /// Standard deviation of the noise, in pixel values of range [0, 1], or of the coefficients (`fourier`).
+        noise: f32,
+    },
+    /// Every value drawn evenly from the whole range; with `maco` every phase.
+    Uniform,
+    /// An image of the client: what the objective sees in it grows (accentuation).
+    Image {
+        /// The image.
+        image: ImageSource,
+        /// Standard deviation of normal noise that is added, in pixel values of range [0, 1].
+        noise: f32,
+        /// Greatest root-mean-square distance of the pixel values, of range [0, 1], from this start.
+        leash: Option<f32>,
+    },
+}
+
+/// The image before the first step.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+enum Document {
+    /// Middle grey plus normal noise.
+    Grey {
+        /// Standard deviation of the noise, in pixel values of range [0, 1], or of the coefficients (`fourier`).
+        #[serde(default = "default_noise")]
+        #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
+        noise: f32,
+    },
+    /// Every value drawn evenly from the whole range; with `maco` every phase.
+    // With braces, because only then unknown fields are refused.
+    Uniform {},
+    /// An image of the client: what the objective sees in it grows (accentuation).
+    Image {
+        /// The image.
+        #[serde(deserialize_with = "image")]
+        image: ImageSource,
+        /// Standard deviation of normal noise that is added, in pixel values of range [0, 1]; 0 unless given.
+        #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
+        noise: f32,
+        /// How far the stimulus may go from this start: the greatest root-mean-square distance of their pixel values, of
+        /// range [0, 1], before rounding to 8 bits. Behind every step `x` is replaced by
+        /// `start + (x - start) * min(1, leash / distance)`. No limit unless given.
+        #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
+        leash: Option<f32>,
+    },
+}
+
+/// An image whose error names its field: the reader of a tagged object loses it.
+fn image<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ImageSource, D::Error> {
+    ImageSource::deserialize(deserializer).map_err(|error| match error.to_string() {
+        invalid if invalid.starts_with(": ") => D::Error::custom(format_args!("image{invalid}")),
+        _ => error,
+    })
+}
+
+impl From<Document> for Start {
+    fn from(document: Document) -> Self {
+        match document {
+            Document::Grey { noise } => Self::Grey { noise },
+            Document::Uniform {} => Self::Uniform,
+            Document::Image { image, noise, leash } => Self::Image { image, noise, leash },
+        }
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl PartialSchema for Start {
+    /// As derived, with closed objects.
+    fn schema() -> RefOr<Schema> {
+        let mut schema = Document::schema();
+        if let RefOr::T(Schema::OneOf(kinds)) = &mut schema {
+            for kind in &mut kinds.items {
+                if let RefOr::T(Schema::Object(object)) = kind {
+                    object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+                }
+            }
+        }
+        schema
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl ToSchema for Start {}
+
+fn default_noise() -> f32 {
+    0.01
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self::Grey { noise: default_noise() }
+    }
+}
+
+impl Start {
+    /// Checks the ranges of its numbers.
+    ///
+    /// # Errors
+    /// When the noise or the leash lies outside [0, 1].
+    pub fn check(&self) -> Result<(), Invalid> {
+        let unit = |field: &str, value: f32| match (0.0..=1.0).contains(&value) {
+            true => Ok(()),
+            false => Err(Invalid::new(field, value, "a number from 0 to 1")),
+        };
+        match self {
+            Self::Grey { noise } => unit("noise", *noise),
+            Self::Uniform => Ok(()),
+            Self::Image { noise, leash, .. } => {
+                unit("noise", *noise)?;
+                leash.map_or(Ok(()), |leash| unit("leash", leash))
+            }
+        }
+    }
+
+    /// How far images may go from this start, if that is limited.
+    pub(super) fn leash(&self) -> Option<f32> {
+        match self {
+            Self::Image { leash, .. } => *leash,
+            _ => None,
+        }
+    }
+
+    /// Draws the image: pixels `[C,H,W]` in [0, 1].
+    pub(super) fn draw(
+        &self,
+        rng: &mut impl Rng,
+        shape: [usize; 3],
+        pictures: &Pictures,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Tensor, MaximizeError> {
+        let count = shape.iter().product();
+        let values: Vec<f32> = match self {
+            Self::Uniform => (0..count).map(|_| rng.random()).collect(),
+            Self::Grey { noise } => (0..count).map(|_| (0.5 + noise * normal(rng)).clamp(0.0, 1.0)).collect(),
+            Self::Image { image, noise, .. } => {
+                let pixels = pictures.find(image)?.pixels(device, dtype)?;
+                if *noise == 0.0 {
+                    return Ok(pixels);
+                }
+                let pixels = pixels.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+                pixels.into_iter().map(|p| (p + noise * normal(rng)).clamp(0.0, 1.0)).collect()
+            }
+        };
+        Ok(Tensor::from_vec(values, &shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
+    }
+}
+
+/// A standard normal number (Box & Muller 1958).
+pub(super) fn normal(rng: &mut impl Rng) -> f32 {
+    let (u, v): (f64, f64) = (rng.random(), rng.random());
+    ((-2.0 * (1.0 - u).ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()) as f32
+}

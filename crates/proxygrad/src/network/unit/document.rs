@@ -1,0 +1,271 @@
+//! Units as documents: what the string form says, with names, and what has no string form.
+
+use serde::{Deserialize, Serialize};
+#[cfg(feature = "openapi")]
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+#[cfg(feature = "openapi")]
+use utoipa::openapi::{RefOr, Schema};
+#[cfg(feature = "openapi")]
+use utoipa::{PartialSchema, ToSchema};
+
+use super::{Reduction, Selection, Unit, top_fraction};
+use crate::Invalid;
+use crate::network::ImageSource;
+
+/// A unit as a document: what the string form says, with names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct UnitDocument {
+    /// Name of the layer.
+    pub layer: String,
+    /// Channel of a `[C,H,W]` layer, or neuron (class logit) of a `[K]` layer; from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<usize>,
+    /// Name of the class whose logit it is, instead of `channel`; upper and lower case count alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(examples("banana")))]
+    pub class: Option<String>,
+    /// Row and column of one neuron of the channel; excludes `reduce`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 2, max_items = 2))]
+    pub position: Option<[usize; 2]>,
+    /// One weight per channel, instead of `channel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Vec<f32>>,
+    /// Instead of `channel`: exaggerates what the layer sees in an image. At every position the value is
+    /// `dot * max(cos, 0.1)^cosine_power` of the layer's channels on the stimulus and on the image; the score is the mean
+    /// over positions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caricature: Option<ImageDocument>,
+    /// Instead of `channel`: an image that the layer cannot tell from this one. The score is the negative squared distance
+    /// of the layer's values on the stimulus and on the image, divided by the squared length of the latter; 0 is best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inversion: Option<ImageDocument>,
+    /// Beside `direction` (0 unless given) or `caricature` (1 unless given): how much the angle counts. With `dot` the
+    /// inner product of the direction and the layer's channels at a position, and `cos` the cosine between them, the value
+    /// there is `dot * max(cos, 0.1)^cosine_power`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 16))]
+    pub cosine_power: Option<f32>,
+    /// How positions become one number; `mean` unless given. `energy` means the whole layer's mean square and stands
+    /// without `channel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reduce: Option<ReduceDocument>,
+    /// Share of the largest positions for `top-fraction`, in (0, 1].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0, maximum = 1))]
+    pub fraction: Option<f32>,
+}
+
+/// The image that a layer's values are compared with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImageDocument {
+    /// The image.
+    pub image: ImageSource,
+}
+
+/// How positions become one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum ReduceDocument {
+    /// Arithmetic mean.
+    Mean,
+    /// The value at row `H/2`, column `W/2`.
+    Center,
+    /// The largest value.
+    Max,
+    /// Mean of the largest `fraction` of values.
+    TopFraction,
+    /// Mean square of the whole layer.
+    Energy,
+}
+
+/// The schema of a unit written as text.
+#[derive(Debug, Clone, Copy)]
+pub struct UnitText;
+
+#[cfg(feature = "openapi")]
+impl PartialSchema for UnitText {
+    fn schema() -> RefOr<Schema> {
+        let grammar = super::GRAMMAR;
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(format!("A unit as text: {grammar}.")))
+            .pattern(Some("^.+(:[^@]+(@(mean|center|max|top[0-9]*\\.?[0-9]+|[0-9]+,[0-9]+))?|@energy)$"))
+            .examples(["logits:8", "logits:Sneaker", "layer1/Relu_1:3@center"])
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl ToSchema for UnitText {}
+
+/// Greatest power of a cosine.
+const GREATEST_POWER: f32 = 16.0;
+
+impl UnitDocument {
+    fn empty(layer: String) -> Self {
+        Self {
+            layer,
+            channel: None,
+            class: None,
+            position: None,
+            direction: None,
+            caricature: None,
+            inversion: None,
+            cosine_power: None,
+            reduce: None,
+            fraction: None,
+        }
+    }
+
+    /// The fields given that say what of the layer is looked at.
+    fn subjects(&self) -> impl Iterator<Item = &'static str> {
+        let given = [
+            ("channel", self.channel.is_some()),
+            ("class", self.class.is_some()),
+            ("direction", self.direction.is_some()),
+            ("caricature", self.caricature.is_some()),
+            ("inversion", self.inversion.is_some()),
+        ];
+        given.into_iter().filter_map(|(name, given)| given.then_some(name))
+    }
+
+    /// How positions become one number; nothing for the whole layer's energy.
+    fn reduction(&self) -> Result<Option<Reduction>, Invalid> {
+        Ok(Some(match (self.reduce, self.fraction) {
+            (None | Some(ReduceDocument::Mean), None) => Reduction::Mean,
+            (Some(ReduceDocument::Center), None) => Reduction::Center,
+            (Some(ReduceDocument::Max), None) => Reduction::Max,
+            (Some(ReduceDocument::TopFraction), Some(share)) => top_fraction(share)?,
+            (Some(ReduceDocument::TopFraction), None) => {
+                return Err(Invalid::new("fraction", "nothing", "a share in (0, 1] beside reduce: top-fraction"));
+            }
+            (Some(ReduceDocument::Energy), None) => return Ok(None),
+            (_, Some(share)) => {
+                return Err(Invalid::new("fraction", share, "nothing, unless reduce is top-fraction"));
+            }
+        }))
+    }
+
+    fn power(&self, default: f32) -> Result<f32, Invalid> {
+        let power = self.cosine_power.unwrap_or(default);
+        match (0.0..=GREATEST_POWER).contains(&power) {
+            true => Ok(power),
+            false => Err(Invalid::new("cosine_power", power, format!("a number from 0 to {GREATEST_POWER}"))),
+        }
+    }
+}
+
+impl TryFrom<UnitDocument> for Unit {
+    type Error = Invalid;
+
+    fn try_from(document: UnitDocument) -> Result<Self, Invalid> {
+        let subjects: Vec<&str> = document.subjects().collect();
+        if let [first, second, ..] = subjects[..] {
+            let found = match document.channel {
+                Some(channel) => channel.to_string(),
+                None => format!("a {first} beside a {second}"),
+            };
+            return Err(Invalid::new(first, found, format!("either {first} or {second}, not both")));
+        }
+        let reduction = document.reduction()?;
+        let subject = subjects.first().copied();
+        if let Some(power) = document.cosine_power.filter(|_| !matches!(subject, Some("direction" | "caricature"))) {
+            return Err(Invalid::new("cosine_power", power, "nothing, unless there is a direction or a caricature"));
+        }
+        if let Some(position) = document.position {
+            let refused = |expected: &str| Err(Invalid::new("position", format!("{position:?}"), expected));
+            match subject {
+                Some("channel") if document.reduce.is_some() => {
+                    return refused("either position or reduce, not both");
+                }
+                Some("channel") => {}
+                _ if reduction.is_none() => {
+                    return Err(Invalid::new("reduce", "energy", "no channel, position or direction beside it"));
+                }
+                _ => return refused("a channel beside it"),
+            }
+        }
+        let Some(reduction) = reduction else {
+            return match subject {
+                None => Ok(Self { layer: document.layer, selection: Selection::Energy }),
+                Some(_) => Err(Invalid::new("reduce", "energy", "no channel, position or direction beside it")),
+            };
+        };
+        if let Some(name @ ("caricature" | "inversion")) = subject
+            && document.reduce.is_some()
+        {
+            let found = serde_json::to_string(&document.reduce).unwrap_or_default();
+            let expected = format!("nothing: a {name} looks at every position");
+            return Err(Invalid::new("reduce", found.trim_matches('"'), expected));
+        }
+        let (direction_power, caricature_power) = (document.power(0.0)?, document.power(1.0)?);
+        let UnitDocument { layer, channel, class, position, direction, caricature, inversion, .. } = document;
+        let selection = if let Some(channel) = channel {
+            match position {
+                Some(position) => Selection::Neuron { channel, position },
+                None => Selection::Channel { channel, reduction },
+            }
+        } else if let Some(name) = class {
+            Selection::Class { name, reduction }
+        } else if let Some(weights) = direction {
+            if let Some(i) = weights.iter().position(|w| !w.is_finite()) {
+                return Err(Invalid::new(format!("direction[{i}]"), weights[i], "a finite number"));
+            }
+            Selection::Direction { weights, cosine_power: direction_power, reduction }
+        } else if let Some(ImageDocument { image }) = caricature {
+            Selection::Caricature { image, cosine_power: caricature_power }
+        } else if let Some(ImageDocument { image }) = inversion {
+            Selection::Inversion { image }
+        } else {
+            let expected = "a channel, a class, a direction, a caricature, an inversion, or reduce: energy";
+            return Err(Invalid::new("channel", "nothing", expected));
+        };
+        Ok(Self { layer, selection })
+    }
+}
+
+impl From<&Unit> for UnitDocument {
+    fn from(unit: &Unit) -> Self {
+        let mut document = Self::empty(unit.layer.clone());
+        let mut reduced = |reduction: Reduction| {
+            (document.reduce, document.fraction) = match reduction {
+                Reduction::Mean => (None, None),
+                Reduction::Center => (Some(ReduceDocument::Center), None),
+                Reduction::Max => (Some(ReduceDocument::Max), None),
+                Reduction::TopFraction(share) => (Some(ReduceDocument::TopFraction), Some(share)),
+            };
+        };
+        match &unit.selection {
+            Selection::Channel { channel, reduction } => {
+                reduced(*reduction);
+                document.channel = Some(*channel);
+            }
+            Selection::Class { name, reduction } => {
+                reduced(*reduction);
+                document.class = Some(name.clone());
+            }
+            Selection::Neuron { channel, position } => {
+                document.channel = Some(*channel);
+                document.position = Some(*position);
+            }
+            Selection::Direction { weights, cosine_power, reduction } => {
+                reduced(*reduction);
+                document.direction = Some(weights.clone());
+                document.cosine_power = Some(*cosine_power).filter(|&power| power != 0.0);
+            }
+            Selection::Caricature { image, cosine_power } => {
+                document.caricature = Some(ImageDocument { image: image.clone() });
+                document.cosine_power = Some(*cosine_power);
+            }
+            Selection::Inversion { image } => document.inversion = Some(ImageDocument { image: image.clone() }),
+            Selection::Energy => document.reduce = Some(ReduceDocument::Energy),
+        }
+        document
+    }
+}

@@ -1,0 +1,29 @@
+//! Integration tests of the library, in one binary so that it links once.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+// Tables of cases are typed where they stand.
+#![allow(clippy::type_complexity)]
+
+mod architectures;
+mod calibration;
+mod calibration_fixture;
+mod catalog;
+mod certificates;
+mod channels;
+mod client_images;
+mod cpu_engine;
+mod engine_gates;
+mod engine_gradients;
+mod engine_precision;
+mod maximize;
+mod memory;
+mod networks;
+mod onnx_hostile;
+mod onnx_runtime;
+mod operations;
+mod parameterizations;
+mod pulled_models;
+mod receptive_field;
+mod search;
+mod selections;
+mod study;
+mod tensors;
