@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::cpu::CpuMemory;
-use super::outline::Outline;
+use super::subgraph::Subgraph;
 use super::{CpuSettings, EngineError, Target};
 use crate::network::{Network, NodeId, Op, Shape};
 
@@ -155,11 +155,11 @@ fn is(held: &Weak<Network>, network: &Arc<Network>) -> bool {
 /// The reference engine keeps the output of every node until the next pass, gathers the windows of a convolution into one
 /// matrix at a time, and holds at most a gradient for every node.
 fn of_tensors(network: &Network, targets: &[Target], input: &Shape, value: u64) -> Result<Footprint, EngineError> {
-    let outline = Outline::new(network, targets, input)?;
+    let subgraph = Subgraph::new(network, targets, input)?;
     let (mut weights, mut values, mut matrix) = (0u64, 0u64, 0u64);
-    for node in &outline.nodes {
+    for node in &subgraph.nodes {
         let op = node.op(network);
-        let (from, to) = (outline.input_shapes(node), node.shape.elements() as u64);
+        let (from, to) = (subgraph.input_shapes(node), node.shape.elements() as u64);
         let read: u64 = from.iter().map(|shape| shape.elements() as u64).sum();
         values = values.saturating_add(to);
         let window = match op {

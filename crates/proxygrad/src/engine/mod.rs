@@ -9,10 +9,8 @@ mod device;
 mod error;
 mod gate;
 mod memory;
-mod narrow;
-mod outline;
 mod reference;
-mod target;
+mod subgraph;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +24,7 @@ pub use error::EngineError;
 pub use gate::{Forward, Gate};
 pub use memory::{Footprint, MemoryModel};
 pub use reference::{Precision, Reference};
-pub use target::Target;
+pub use subgraph::Target;
 
 use crate::network::{Network, NodeId, Shape};
 

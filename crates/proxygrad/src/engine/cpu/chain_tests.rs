@@ -13,7 +13,7 @@ use super::methods::Methods;
 use super::program::Program;
 use super::shelf::Kernels;
 use super::{Cpu, CpuSettings, Instructions, Layout};
-use crate::engine::outline::Outline;
+use crate::engine::subgraph::Subgraph;
 use crate::engine::{Engine, Forward, Gate, Plan};
 use crate::network::{Activation, Array, Binary, Conv, Network, NodeId, Op, Padding, Window};
 
@@ -97,10 +97,10 @@ fn plan(network: &Arc<Network>, target: NodeId, set: Instructions, threads: usiz
 
 /// Steps and tasks of each chain that is walked in bands.
 fn chains(network: &Network, target: NodeId, limits: Limits) -> Vec<usize> {
-    let outline = Outline::new(network, &[target.into()], network.input_shape()).unwrap();
-    let methods = Methods::estimate(network, &outline);
+    let subgraph = Subgraph::new(network, &[target.into()], network.input_shape()).unwrap();
+    let methods = Methods::estimate(network, &subgraph);
     let layout = Layout { lanes: 8, threads: 2, heavy: usize::MAX, hollow: false };
-    let program = Program::new(network, &outline, layout, &methods, &Kernels::default(), limits).unwrap();
+    let program = Program::new(network, &subgraph, layout, &methods, &Kernels::default(), limits).unwrap();
     let all = program.ahead.iter().chain(&program.back);
     all.filter(|chain| chain.bands.is_some()).map(|chain| chain.range.len()).collect()
 }

@@ -7,7 +7,7 @@ use super::methods::Methods;
 use super::program::Program;
 use super::shelf::Kernels;
 use super::{Ahead, Back, Finish, GROUP, HEAVY, Kernel, Layout, Needs, Site};
-use crate::engine::outline::Outline;
+use crate::engine::subgraph::Subgraph;
 use crate::engine::{EngineError, Footprint, Target};
 use crate::network::{Binary, Network, Op, Reduce, Shape};
 
@@ -35,29 +35,34 @@ impl CpuMemory {
         targets: &[Target],
         input: &Shape,
     ) -> Result<Footprint, EngineError> {
-        let outline = Outline::new(network, targets, input)?;
-        let estimated = Methods::estimate(network, &outline);
-        let mut footprint = self.with_methods(network, &outline, &estimated)?;
+        let subgraph = Subgraph::new(network, targets, input)?;
+        let estimated = Methods::estimate(network, &subgraph);
+        let mut footprint = self.with_methods(network, &subgraph, &estimated)?;
         if self.tuned {
             for choice in 0.. {
-                let Some(methods) = uniform(network, &outline, choice) else { break };
-                footprint = footprint.max(self.with_methods(network, &outline, &methods)?);
+                let Some(methods) = uniform(network, &subgraph, choice) else { break };
+                footprint = footprint.max(self.with_methods(network, &subgraph, &methods)?);
             }
         }
         Ok(footprint)
     }
 
-    fn with_methods(&self, network: &Network, outline: &Outline, methods: &Methods) -> Result<Footprint, EngineError> {
-        let program = Program::new(network, outline, self.layout, methods, &Kernels::default(), self.limits)?;
+    fn with_methods(
+        &self,
+        network: &Network,
+        subgraph: &Subgraph,
+        methods: &Methods,
+    ) -> Result<Footprint, EngineError> {
+        let program = Program::new(network, subgraph, self.layout, methods, &Kernels::default(), self.limits)?;
         Ok(footprint(&program, self.layout.threads))
     }
 }
 
 /// Every convolution by its method of this number, or its last one; nothing where none has so many.
-fn uniform(network: &Network, outline: &Outline, choice: usize) -> Option<Methods> {
+fn uniform(network: &Network, subgraph: &Subgraph, choice: usize) -> Option<Methods> {
     let mut methods = Methods::default();
     let mut some = false;
-    for node in &outline.nodes {
+    for node in &subgraph.nodes {
         let Op::Conv(conv) = &network.node(node.id).op else { continue };
         let all = Method::all(conv);
         some |= choice < all.len();

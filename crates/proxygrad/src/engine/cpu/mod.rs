@@ -66,7 +66,7 @@ pub use self::simd::Instructions;
 use self::simple::Plain;
 use self::team::{Member, Threads};
 use self::tune::Tuner;
-use super::outline::Outline;
+use super::subgraph::Subgraph;
 use super::{Engine, EngineError, Forward, Gate, MemoryModel, Plan, Target};
 use crate::network::{Network, Op, Reduce, Shape};
 
@@ -159,15 +159,15 @@ impl Engine for Cpu {
     }
 
     fn plan(&self, network: &Arc<Network>, targets: &[Target], input: &Shape) -> Result<Box<dyn Plan>, EngineError> {
-        let outline = Outline::new(network, targets, input)?;
-        let mut methods = Methods::estimate(network, &outline);
+        let subgraph = Subgraph::new(network, targets, input)?;
+        let mut methods = Methods::estimate(network, &subgraph);
         if let Some(tuner) = &self.tuner {
-            tuner.tune(&mut methods, network, &outline, &self.threads, self.instructions);
+            tuner.tune(&mut methods, network, &subgraph, &self.threads, self.instructions);
         }
         let kernels = self.shelf.of(network);
-        let program = Program::new(network, &outline, self.layout(), &methods, &kernels, self.limits)?;
+        let program = Program::new(network, &subgraph, self.layout(), &methods, &kernels, self.limits)?;
         self.shelf.make_room(&program);
-        Ok(Box::new(CpuPlan::new(Arc::clone(&self.threads), self.instructions, outline, program, self.timed)))
+        Ok(Box::new(CpuPlan::new(Arc::clone(&self.threads), self.instructions, subgraph, program, self.timed)))
     }
 }
 

@@ -17,7 +17,7 @@ use super::sides::Sides;
 use super::simd::Instructions;
 use super::team::{Member, Threads};
 use super::{Ahead, Back, GROUP, Heading, Site};
-use crate::engine::outline::{Aimed, Outline};
+use crate::engine::subgraph::{Subgraph, SubgraphTarget};
 use crate::engine::{EngineError, Forward, Gate, Plan, StepTime};
 use crate::network::{Network, NodeId, Shape};
 
@@ -25,7 +25,7 @@ use crate::network::{Network, NodeId, Shape};
 pub(super) struct CpuPlan {
     threads: Arc<Threads>,
     instructions: Instructions,
-    outline: Outline,
+    subgraph: Subgraph,
     program: Program,
     groups: Vec<Group>,
     /// See [`Memory::Passing`].
@@ -104,7 +104,7 @@ impl CpuPlan {
     pub(super) fn new(
         threads: Arc<Threads>,
         instructions: Instructions,
-        outline: Outline,
+        subgraph: Subgraph,
         program: Program,
         timed: bool,
     ) -> Self {
@@ -112,7 +112,7 @@ impl CpuPlan {
         Self {
             threads,
             instructions,
-            outline,
+            subgraph,
             program,
             groups: Vec::new(),
             passing: Buffer::new(0),
@@ -166,7 +166,7 @@ impl CpuPlan {
         let (bases, scratch) = (self.bases(batch, record), self.scratch());
         let shared = Shared::of(&mut self.shared);
         let outputs: Vec<Shared> = outputs.iter_mut().map(|output| Shared(output.as_mut_ptr())).collect();
-        let Self { threads, program, instructions, outline, clock, .. } = self;
+        let Self { threads, program, instructions, subgraph, clock, .. } = self;
         threads.run(|member| {
             let (scratch, shared) = (scratch[member.index()].pointer(), shared.pointer());
             let site = Site { member, instructions: *instructions, scratch, shared };
@@ -184,7 +184,7 @@ impl CpuPlan {
                     program.walk(chain, &site, base, forward);
                     laps.lap(program.steps[chain.range.end - 1].node);
                 }
-                for ((&value, target), &output) in program.targets.iter().zip(&outline.targets).zip(&outputs) {
+                for ((&value, target), &output) in program.targets.iter().zip(&subgraph.targets).zip(&outputs) {
                     let value = &program.values[value];
                     // SAFETY: the output holds the values of the whole batch.
                     let to = unsafe { output.pointer().add(base.first * target.shape.elements()) };
@@ -425,7 +425,7 @@ struct Picked<'a> {
 }
 
 impl<'a> Picked<'a> {
-    fn of(target: &'a Aimed) -> Self {
+    fn of(target: &'a SubgraphTarget) -> Self {
         Self { channels: pixel(&target.shape), kept: target.kept.as_deref() }
     }
 
@@ -448,7 +448,7 @@ struct Seed<'a> {
 }
 
 impl<'a> Seed<'a> {
-    fn new(values: &'a [f32], target: &'a Aimed) -> Self {
+    fn new(values: &'a [f32], target: &'a SubgraphTarget) -> Self {
         Self { values, image: target.shape.elements(), picked: Picked::of(target) }
     }
 
@@ -502,23 +502,23 @@ fn with_values<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T, Eng
 
 impl Plan for CpuPlan {
     fn forward(&mut self, images: &Tensor, forward: Forward) -> Result<Vec<Tensor>, EngineError> {
-        self.outline.check_images(images)?;
+        self.subgraph.check_images(images)?;
         let batch = images.dims()[0];
         self.reserve(batch);
         let record = self.last.is_some_and(|last| last.recorded);
-        let zeros = |target: &Aimed| vec![0.0; batch * target.shape.elements()];
-        let mut outputs: Vec<Vec<f32>> = self.outline.targets.iter().map(zeros).collect();
+        let zeros = |target: &SubgraphTarget| vec![0.0; batch * target.shape.elements()];
+        let mut outputs: Vec<Vec<f32>> = self.subgraph.targets.iter().map(zeros).collect();
         with_values(images, |images| self.walk(batch, forward, record, Some(images), &mut outputs))?;
-        let tensor = |(data, target): (Vec<f32>, &Aimed)| {
+        let tensor = |(data, target): (Vec<f32>, &SubgraphTarget)| {
             let mut dims = vec![batch];
             dims.extend_from_slice(&target.shape);
             Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
         };
-        outputs.into_iter().zip(&self.outline.targets).map(tensor).collect()
+        outputs.into_iter().zip(&self.subgraph.targets).map(tensor).collect()
     }
 
     fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> Result<Tensor, EngineError> {
-        self.outline.check_seeds(seeds, self.last.map_or(0, |last| last.batch))?;
+        self.subgraph.check_seeds(seeds, self.last.map_or(0, |last| last.batch))?;
         let Some(last) = self.last else {
             return Err(EngineError::Mismatch("a backward pass needs a forward pass before it".into()));
         };
@@ -528,13 +528,13 @@ impl Plan for CpuPlan {
             self.walk(last.batch, last.forward, true, None, &mut []);
         }
         let seeds = seeds.iter().map(|seed| with_values(seed, <[f32]>::to_vec)).collect::<Result<Vec<_>, _>>()?;
-        let size = self.outline.input.elements();
+        let size = self.subgraph.input.elements();
         let mut data = vec![0.0; last.batch * size];
         let (bases, scratch) = (self.bases(last.batch, soft), self.scratch());
         let (to, shared) = (Shared(data.as_mut_ptr()), Shared::of(&mut self.shared));
-        let Self { threads, program, instructions, outline, clock, .. } = self;
+        let Self { threads, program, instructions, subgraph, clock, .. } = self;
         let seeds: Vec<Seed<'_>> =
-            seeds.iter().zip(&outline.targets).map(|(values, target)| Seed::new(values, target)).collect();
+            seeds.iter().zip(&subgraph.targets).map(|(values, target)| Seed::new(values, target)).collect();
         threads.run(|member| {
             let (scratch, shared) = (scratch[member.index()].pointer(), shared.pointer());
             let site = Site { member, instructions: *instructions, scratch, shared };
@@ -548,7 +548,7 @@ impl Plan for CpuPlan {
                 if let Some(gradient) = program.gradient {
                     // SAFETY: the gradient holds the values of the whole batch.
                     let to = unsafe { to.pointer().add(base.first * size) };
-                    let gradient = base.map(gradient, &outline.input);
+                    let gradient = base.map(gradient, &subgraph.input);
                     store(member, gradient, Picked::all(gradient), to);
                     laps.lap(Network::INPUT);
                 }
@@ -556,7 +556,7 @@ impl Plan for CpuPlan {
         });
         self.last = Some(Last { recorded: soft, ..last });
         let mut dims = vec![last.batch];
-        dims.extend_from_slice(&self.outline.input);
+        dims.extend_from_slice(&self.subgraph.input);
         Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
     }
 

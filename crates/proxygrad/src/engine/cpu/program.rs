@@ -23,7 +23,7 @@ use super::methods::Methods;
 use super::shelf::{Kernels, Key, Shelved};
 use super::sides::Sides;
 use super::{Kernel, Layout, footprint, kernel};
-use crate::engine::outline::Outline;
+use crate::engine::subgraph::Subgraph;
 use crate::engine::{EngineError, scale_of};
 use crate::network::{Binary, Network, NodeId, Op, Shape};
 
@@ -157,14 +157,14 @@ pub(super) struct Draft {
 impl Program {
     pub(super) fn new(
         network: &Network,
-        outline: &Outline,
+        subgraph: &Subgraph,
         layout: Layout,
         methods: &Methods,
         kernels: &Kernels,
         limits: Limits,
     ) -> Result<Self, EngineError> {
         let Fused { mut steps, mut drafts, targets, weights, shelved } =
-            fuse(network, outline, layout, methods, kernels)?;
+            fuse(network, subgraph, layout, methods, kernels)?;
         fold(&mut steps, &mut drafts);
         let mut intervals = Intervals::new(&steps, &drafts);
         let Backward { tasks, gradient } = Backward::new(&steps, &drafts, &targets, &mut intervals);
@@ -283,12 +283,12 @@ struct Fused {
 
 fn fuse(
     network: &Network,
-    outline: &Outline,
+    subgraph: &Subgraph,
     layout: Layout,
     methods: &Methods,
     kernels: &Kernels,
 ) -> Result<Fused, EngineError> {
-    let nodes = &outline.nodes;
+    let nodes = &subgraph.nodes;
     let op = |node: usize| nodes[node].op(network);
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (n, node) in nodes.iter().enumerate() {
@@ -298,7 +298,7 @@ fn fuse(
     }
     // The one node that reads another, when nobody else looks at it.
     let only_reader = |node: usize| match readers[node].as_slice() {
-        &[reader] if !outline.is_target(node) => Some(reader),
+        &[reader] if !subgraph.is_target(node) => Some(reader),
         _ => None,
     };
     let mut absorbed = vec![false; nodes.len()];
@@ -310,11 +310,11 @@ fn fuse(
             continue;
         }
         let chosen = methods.of(nodes[n].id);
-        let inputs = outline.input_shapes(&nodes[n]);
+        let inputs = subgraph.input_shapes(&nodes[n]);
         let mut shapes: Vec<Shape> = inputs.iter().map(|&shape| shape.clone()).collect();
         shapes.push(nodes[n].shape.clone());
         let key = (nodes[n].id, shapes, chosen);
-        let is_shelved = nodes[n].narrowed.is_none();
+        let is_shelved = nodes[n].pruned.is_none();
         let shelf = || kernels.lock().unwrap_or_else(PoisonError::into_inner);
         let known = if is_shelved { shelf().get(&key).cloned() } else { None };
         let Shelved { kernel, bytes } = match known {
@@ -374,9 +374,9 @@ fn fuse(
     let draft = |node: usize, knees: Option<Knees>| Draft {
         node: nodes[node].id,
         shape: nodes[node].shape.clone(),
-        knees: knees.filter(|_| nodes[node].depends),
-        depends: nodes[node].depends,
-        is_target: outline.is_target(node),
+        knees: knees.filter(|_| nodes[node].needs_gradient),
+        depends: nodes[node].needs_gradient,
+        is_target: subgraph.is_target(node),
         within: None,
     };
     let mut drafts = vec![draft(0, None)];
@@ -387,7 +387,7 @@ fn fuse(
         step.residual = residual.map(|node| value_of[node]);
         steps.push(step);
     }
-    let targets = outline.targets.iter().map(|target| value_of[target.node]).collect();
+    let targets = subgraph.targets.iter().map(|target| value_of[target.node]).collect();
     Ok(Fused { steps, drafts, targets, weights, shelved })
 }
 

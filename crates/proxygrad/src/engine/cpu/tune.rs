@@ -15,7 +15,7 @@ use super::methods::Methods;
 use super::simd::Instructions;
 use super::team::Threads;
 use super::{Ahead, Back, HEAVY, Kernel, Layout, Site};
-use crate::engine::outline::Outline;
+use crate::engine::subgraph::Subgraph;
 use crate::engine::{Forward, Gate};
 use crate::network::{self, Network, Op, Shape};
 
@@ -45,19 +45,19 @@ impl Tuner {
         &self,
         methods: &mut Methods,
         network: &Network,
-        outline: &Outline,
+        subgraph: &Subgraph,
         threads: &Arc<Threads>,
         instructions: Instructions,
     ) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.get_or_insert_with(|| self.read());
         let (started, mut measured) = (Instant::now(), false);
-        for node in &outline.nodes {
+        for node in &subgraph.nodes {
             let Op::Conv(conv) = &network.node(node.id).op else { continue };
             if Method::all(conv).len() == 1 {
                 continue;
             }
-            let input = outline.input_shapes(node)[0];
+            let input = subgraph.input_shapes(node)[0];
             let key = key(conv, input, instructions, threads.count());
             if !known.contains_key(&key) {
                 if started.elapsed() > BUDGET {

@@ -22,7 +22,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 pub use precision::Precision;
 
-use super::outline::{Aimed, Outline};
+use super::subgraph::{Subgraph, SubgraphTarget};
 use super::{Engine, EngineError, Forward, Gate, MemoryModel, Plan, Target, scale_of};
 use crate::network::{Network, NodeId, Op, Shape};
 
@@ -83,18 +83,18 @@ impl Engine for Reference {
         targets: &[Target],
         input: &Shape,
     ) -> std::result::Result<Box<dyn Plan>, EngineError> {
-        let outline = Outline::new(network, targets, input)?;
-        let mut steps = Vec::with_capacity(outline.nodes.len());
-        for node in &outline.nodes {
+        let subgraph = Subgraph::new(network, targets, input)?;
+        let mut steps = Vec::with_capacity(subgraph.nodes.len());
+        for node in &subgraph.nodes {
             let op = node.op(network);
-            let operation = self.operation(op, &outline.input_shapes(node), &node.shape)?;
+            let operation = self.operation(op, &subgraph.input_shapes(node), &node.shape)?;
             let constant = match op {
                 Op::Constant(array) => Some(self.tensor(array.data(), &batched(array.shape()))?),
                 _ => None,
             };
             steps.push(Step { operation, constant, scale: 1.0 });
         }
-        let picks = outline.targets.iter().map(|target| {
+        let picks = subgraph.targets.iter().map(|target| {
             let index = |kept: &Vec<usize>| {
                 let kept: Vec<u32> = kept.iter().map(|&channel| channel as u32).collect();
                 Tensor::new(kept, &self.device)
@@ -102,7 +102,7 @@ impl Engine for Reference {
             target.kept.as_ref().map(index).transpose()
         });
         let picks = picks.collect::<Result<Vec<_>>>()?;
-        Ok(Box::new(ReferencePlan { steps, outline, picks, values: Vec::new() }))
+        Ok(Box::new(ReferencePlan { steps, subgraph, picks, values: Vec::new() }))
     }
 }
 
@@ -163,9 +163,9 @@ struct Step {
 }
 
 struct ReferencePlan {
-    /// One per node of the outline.
+    /// One per node of the subgraph.
     steps: Vec<Step>,
-    outline: Outline,
+    subgraph: Subgraph,
     /// The channels that each target's node holds, where it holds only some.
     picks: Vec<Option<Tensor>>,
     /// Outputs of all steps in the last forward pass.
@@ -174,9 +174,9 @@ struct ReferencePlan {
 
 impl Plan for ReferencePlan {
     fn forward(&mut self, images: &Tensor, forward: Forward) -> std::result::Result<Vec<Tensor>, EngineError> {
-        self.outline.check_images(images)?;
+        self.subgraph.check_images(images)?;
         let mut values: Vec<Tensor> = Vec::with_capacity(self.steps.len());
-        for (step, node) in self.steps.iter().zip(&self.outline.nodes) {
+        for (step, node) in self.steps.iter().zip(&self.subgraph.nodes) {
             let inputs: Vec<&Tensor> = node.inputs.iter().map(|&i| &values[i]).collect();
             values.push(match (&step.operation, &step.constant) {
                 (Some(operation), _) => operation.forward(&inputs, forward)?,
@@ -185,32 +185,32 @@ impl Plan for ReferencePlan {
             });
         }
         self.values = values;
-        let output = |(target, pick): (&Aimed, &Option<Tensor>)| {
+        let output = |(target, pick): (&SubgraphTarget, &Option<Tensor>)| {
             let values = &self.values[target.node];
             let Some(pick) = pick else { return Ok(values.clone()) };
             let whole = [&[values.dims()[0]], &target.shape[..]].concat();
             Ok(Tensor::zeros(whole, values.dtype(), values.device())?.index_add(pick, &values.contiguous()?, 1)?)
         };
-        self.outline.targets.iter().zip(&self.picks).map(output).collect()
+        self.subgraph.targets.iter().zip(&self.picks).map(output).collect()
     }
 
     fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> std::result::Result<Tensor, EngineError> {
         let batch = self.values.first().map_or(0, |images| images.dims()[0]);
-        self.outline.check_seeds(seeds, batch)?;
+        self.subgraph.check_seeds(seeds, batch)?;
         let mut gradients: Vec<Option<Tensor>> = vec![None; self.steps.len()];
-        for ((target, pick), seed) in self.outline.targets.iter().zip(&self.picks).zip(seeds) {
+        for ((target, pick), seed) in self.subgraph.targets.iter().zip(&self.picks).zip(seeds) {
             let seed = match pick {
                 Some(pick) => seed.contiguous()?.index_select(pick, 1)?,
                 None => seed.clone(),
             };
             accumulate(&mut gradients[target.node], seed)?;
         }
-        let nodes = &self.outline.nodes;
+        let nodes = &self.subgraph.nodes;
         for (i, (step, node)) in self.steps.iter().zip(nodes).enumerate().rev() {
             let Some(operation) = &step.operation else { continue };
-            let Some(gradient) = gradients[i].take().filter(|_| node.depends) else { continue };
+            let Some(gradient) = gradients[i].take().filter(|_| node.needs_gradient) else { continue };
             let inputs: Vec<&Tensor> = node.inputs.iter().map(|&i| &self.values[i]).collect();
-            let wanted: Vec<bool> = node.inputs.iter().map(|&i| nodes[i].depends).collect();
+            let wanted: Vec<bool> = node.inputs.iter().map(|&i| nodes[i].needs_gradient).collect();
             let (output, gate) = (&self.values[i], gate.at_scale(step.scale));
             let pass = Backward { inputs: &inputs, output, gradient: &gradient, wanted: &wanted, gate };
             for (&input, part) in node.inputs.iter().zip(operation.backward(pass)?) {
@@ -226,7 +226,7 @@ impl Plan for ReferencePlan {
     }
 
     fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>) {
-        for (step, node) in self.steps.iter_mut().zip(&self.outline.nodes) {
+        for (step, node) in self.steps.iter_mut().zip(&self.subgraph.nodes) {
             step.scale = scale_of(scales, node.id);
         }
     }
