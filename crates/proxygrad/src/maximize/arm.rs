@@ -62,13 +62,13 @@ impl<'a> Arm<'a> {
             .iter_mut()
             .map(|search| painter.draw(&settings.start, &tasks[search.task].pictures, &mut search.rng));
         let starts = starts.collect::<Result<Vec<_>, _>>()?;
-        let canvas = Canvas::new(painter, &starts, settings, way.steps)?;
+        let canvas = Canvas::new(painter, &starts, settings, way.steps, passes.placement.arithmetic)?;
         Ok(Self {
             settings,
             way,
             scoring: scoring(passes, &searches)?,
             searches,
-            best: Best::new(canvas.pixels())?,
+            best: Best::new(canvas.pixels(), passes.placement.arithmetic)?,
             canvas,
             unread: Vec::new(),
         })
@@ -98,7 +98,7 @@ impl<'a> Arm<'a> {
             return Ok(());
         }
         let rows: Vec<u32> = (0..).zip(wanted).filter_map(|(row, &wanted)| wanted.then_some(row)).collect();
-        let rows = Tensor::from_vec(rows, self.searches.len(), passes.engine.device())?;
+        let rows = Tensor::from_vec(rows, self.searches.len(), &passes.placement.device)?;
         self.best.keep(&rows)?;
         self.canvas.keep(&rows)?;
         self.scoring = scoring(passes, &self.searches)?;
@@ -127,7 +127,7 @@ impl<'a> Arm<'a> {
             self.score(passes, step, observer)?;
         }
         let streams = self.searches.iter_mut().map(|search| &mut search.rng);
-        let views = Views::draw(&settings.transforms, streams, settings.size);
+        let views = Views::draw(&settings.transforms, streams, settings.size, passes.placement.arithmetic);
         let outputs = passes.forward(&views.apply(self.canvas.pixels())?, forward)?;
         let mut scored = self.scoring.scores_and_seeds(&outputs)?;
         if let Some(penalty) = &passes.penalty {
@@ -182,7 +182,7 @@ impl<'a> Arm<'a> {
     ) -> Result<(), MaximizeError> {
         self.best.offer(&scores, self.canvas.pixels())?;
         self.unread.push((step, scores));
-        let at_once = if passes.engine.device().is_cpu() { 1 } else { SCORES_AT_ONCE };
+        let at_once = if passes.placement.device.is_cpu() { 1 } else { SCORES_AT_ONCE };
         if self.unread.len() >= at_once { self.read_scores(observer) } else { Ok(()) }
     }
 
@@ -227,8 +227,8 @@ impl<'a> Arm<'a> {
             })
         });
         let levels = levels.collect::<candle_core::Result<Vec<_>>>()?;
-        let (device, dtype) = (passes.engine.device(), passes.engine.dtype());
-        let pixels = levels.iter().map(|levels| levels.pixels(device, dtype));
+        let placement = &passes.placement;
+        let pixels = levels.iter().map(|levels| levels.pixels(&placement.device, placement.dtype));
         let pixels = Tensor::stack(&pixels.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
         let outputs = passes.forward(&pixels, Forward::Original)?;
         self.searches.iter_mut().for_each(|search| search.passes += 1);

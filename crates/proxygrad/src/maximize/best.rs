@@ -3,6 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::host::{self, Real, for_type_of};
+use super::placement::Arithmetic;
 
 /// The best-scoring iterates, kept on the device that the images live on.
 #[derive(Debug)]
@@ -11,13 +12,14 @@ pub(super) struct Best {
     scores: Tensor,
     /// Pixels `[N,C,H,W]`.
     images: Tensor,
+    arithmetic: Arithmetic,
 }
 
 impl Best {
     /// Before any score of the batch `images`; `scores` are as `[N]` as the scores to come.
-    pub(super) fn new(images: &Tensor) -> Result<Self> {
+    pub(super) fn new(images: &Tensor, arithmetic: Arithmetic) -> Result<Self> {
         let scores = Tensor::full(f32::NEG_INFINITY, images.dim(0)?, images.device())?;
-        Ok(Self { scores, images: images.clone() })
+        Ok(Self { scores, images: images.clone(), arithmetic })
     }
 
     /// The best image of every search: pixels `[N,C,H,W]`. Those of searches without a finite score mean nothing.
@@ -38,17 +40,21 @@ impl Best {
         let finite = scores.lt(f32::INFINITY)?.where_cond(scores, &none)?;
         let better = finite.gt(&self.scores)?;
         self.scores = better.where_cond(&finite, &self.scores)?;
-        self.images = chosen(&better, images, &self.images)?;
+        self.images = match self.arithmetic {
+            Arithmetic::Host => host_select(&better, images, &self.images)?,
+            Arithmetic::Device => device_select(&better, images, &self.images)?,
+        };
         Ok(())
     }
 }
 
 /// For every image of a batch `yes` where the mask `[N]` is 1, else `no`.
-fn chosen(mask: &Tensor, yes: &Tensor, no: &Tensor) -> Result<Tensor> {
-    if !host::suits(yes.device(), yes.dtype()) {
-        let mask = mask.reshape((mask.elem_count(), 1, 1, 1))?.broadcast_as(yes.shape())?;
-        return mask.contiguous()?.where_cond(yes, no);
-    }
+fn device_select(mask: &Tensor, yes: &Tensor, no: &Tensor) -> Result<Tensor> {
+    let mask = mask.reshape((mask.elem_count(), 1, 1, 1))?.broadcast_as(yes.shape())?;
+    mask.contiguous()?.where_cond(yes, no)
+}
+
+fn host_select(mask: &Tensor, yes: &Tensor, no: &Tensor) -> Result<Tensor> {
     let mask = mask.to_vec1::<u8>()?;
     if mask.iter().all(|&chosen| chosen == 1) {
         return Ok(yes.clone());
@@ -84,10 +90,14 @@ mod tests {
     fn only_higher_finite_scores_count() {
         let at = |value: f32| Tensor::full(value, (4, 1, 1, 1), &Device::Cpu).unwrap();
         let scores = |values: [f32; 4]| Tensor::new(&values, &Device::Cpu).unwrap();
-        // F16 takes the way over tensor operations.
-        for dtype in [DType::F32, DType::F64, DType::F16] {
+        for (dtype, arithmetic) in [
+            (DType::F32, Arithmetic::Host),
+            (DType::F64, Arithmetic::Host),
+            (DType::F32, Arithmetic::Device),
+            (DType::F16, Arithmetic::Device),
+        ] {
             let at = |value| at(value).to_dtype(dtype).unwrap();
-            let mut best = Best::new(&at(0.0)).unwrap();
+            let mut best = Best::new(&at(0.0), arithmetic).unwrap();
             best.offer(&scores([1.0, f32::NAN, -5.0, f32::INFINITY]), &at(1.0)).unwrap();
             best.offer(&scores([1.0, -9.0, -4.0, f32::NAN]), &at(2.0)).unwrap();
             best.offer(&scores([0.5, -10.0, f32::NEG_INFINITY, f32::INFINITY]), &at(3.0)).unwrap();

@@ -6,6 +6,7 @@ use super::ascent::{Ascent, Range};
 use super::calm::Calm;
 use super::leash::Leash;
 use super::parameterization::Painter;
+use super::placement::Arithmetic;
 use super::settings::Settings;
 
 /// The images that an optimizer paints: one per search of a batch.
@@ -27,17 +28,23 @@ pub(super) struct Canvas {
 
 impl Canvas {
     /// Starts from these parameters, one image each, for at most so many steps.
-    pub(super) fn new(painter: Painter, parameters: &[Tensor], settings: &Settings, steps: u32) -> Result<Self> {
+    pub(super) fn new(
+        painter: Painter,
+        parameters: &[Tensor],
+        settings: &Settings,
+        steps: u32,
+        arithmetic: Arithmetic,
+    ) -> Result<Self> {
         let parameters = Tensor::stack(parameters, 0)?;
         let range = if painter.is_pixel() { Range::Pixels } else { Range::Free };
-        let ascent = Ascent::new(&settings.optimizer, &parameters, steps, range)?;
+        let ascent = Ascent::new(&settings.optimizer, &parameters, steps, range, arithmetic)?;
         let pixels = painter.decode(&parameters)?;
         let (n, _, height, width) = pixels.dims4()?;
         let looks = || Tensor::zeros((n, height, width), DType::F32, pixels.device());
         let looks = settings.alpha.then(looks).transpose()?;
-        let calm = Calm::new(&settings.regularizers, steps);
+        let calm = Calm::new(&settings.regularizers, steps, arithmetic);
         // Only pixels are ever held back: a request for more is refused.
-        let leash = settings.start.leash().map(|radius| Leash::new(&pixels, radius));
+        let leash = settings.start.leash().map(|radius| Leash::new(&pixels, radius, arithmetic));
         Ok(Self { painter, parameters, pixels, ascent, calm, done: 0, looks, leash })
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
-use super::scoring::precision;
+use super::placement::sum_dtype;
 
 /// Several stimuli for every objective, kept unlike each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ impl Penalty {
             let values = group.iter().map(|&row| {
                 let values = output.get(row)?.contiguous()?;
                 let channels = values.dims().first().copied().unwrap_or(1);
-                values.reshape((channels, ()))?.to_dtype(precision(output.device()))
+                values.reshape((channels, ()))?.to_dtype(sum_dtype(output.device()))
             });
             let values = values.collect::<Result<Vec<_>>>()?;
             let slopes = slopes(&values)?;

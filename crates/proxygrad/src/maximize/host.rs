@@ -1,9 +1,9 @@
-//! Plain loops over tensors in main memory, where they are faster than a chain of tensor operations.
+//! Loops over tensors in main memory: element types, access to values, parallel fills.
 
-use candle_core::{DType, Device, Result, Storage, Tensor, WithDType, bail};
+use candle_core::{Device, Result, Storage, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
-/// Elements that the loops are written for.
+/// Element type of the loops.
 pub(super) trait Real: WithDType {
     fn sqrt(self) -> Self;
     fn abs(self) -> Self;
@@ -33,15 +33,10 @@ macro_rules! real {
 real!(f32);
 real!(f64);
 
-/// Sums that vector units keep apart, to be added up in a fixed order.
+/// Number of partial sums in a vectorized reduction; they are added in a fixed order.
 pub(super) const SUMS: usize = 8;
 
-/// Whether plain loops may work on tensors of this device and type.
-pub(super) fn suits(device: &Device, dtype: DType) -> bool {
-    device.is_cpu() && matches!(dtype, DType::F32 | DType::F64)
-}
-
-/// Calls `$function::<T>` with the element type `T` of a tensor that [`suits`].
+/// Evaluates `$call` with `T` as the element type of an `f32` or `f64` tensor.
 macro_rules! for_type_of {
     ($tensor:expr, $T:ident => $call:expr) => {
         match $tensor.dtype() {
@@ -58,17 +53,17 @@ macro_rules! for_type_of {
 }
 pub(super) use for_type_of;
 
-/// Shows `f` the values of a tensor in row-major order.
+/// Calls `f` with the values of a tensor in row-major order.
 pub(super) fn read<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {
         (Storage::Cpu(storage), Some((from, to))) => Ok(f(&storage.as_slice::<T>()?[from..to])),
-        _ => bail!("a plain loop over a tensor outside of main memory"),
+        _ => bail!("a host loop needs a tensor in main memory"),
     }
 }
 
-/// A tensor with the shape of `x` whose pieces of `size` values are computed in parallel: `f(i, values of x, piece i)`.
+/// A tensor with the shape of `x`, computed in parallel chunks of `size` values: `f(i, values of x, chunk i)`.
 pub(super) fn fill_like<T: Real>(
     x: &Tensor,
     size: usize,
@@ -77,7 +72,7 @@ pub(super) fn fill_like<T: Real>(
     fill(x, x.dims(), size, f)
 }
 
-/// As [`fill_like`], with a shape of its own.
+/// As [`fill_like`], for any shape.
 pub(super) fn fill<T: Real>(
     x: &Tensor,
     shape: &[usize],
@@ -85,11 +80,11 @@ pub(super) fn fill<T: Real>(
     f: impl Fn(usize, &[T], &mut [T]) + Send + Sync,
 ) -> Result<Tensor> {
     let mut filled = vec![T::zero(); shape.iter().product()];
-    read(x, |values| filled.par_chunks_mut(size.max(1)).enumerate().for_each(|(i, piece)| f(i, values, piece)))?;
+    read(x, |values| filled.par_chunks_mut(size.max(1)).enumerate().for_each(|(i, chunk)| f(i, values, chunk)))?;
     Tensor::from_vec(filled, shape, &Device::Cpu)
 }
 
-/// `[N,C,H,W]` of a batch of images, as `[N, C, H * W]`.
+/// `[N, C, H * W]` of a batch of images `[N,C,H,W]`.
 pub(super) fn planes(images: &Tensor) -> Result<[usize; 3]> {
     let (n, c, h, w) = images.dims4()?;
     Ok([n, c, h * w])

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::host::{self, Real, for_type_of};
+use super::placement::Arithmetic;
 
 /// Keeps the pixels `x` of every image within a root-mean-square distance `r` of its start `s`: with
 /// `d = sqrt(mean((x - s)^2))` over all values of the image, `x` becomes `s + (x - s) min(1, r / d)`, the nearest point of
@@ -12,15 +13,13 @@ pub(super) struct Leash {
     /// Pixels `[N,C,H,W]` in [0, 1].
     start: Tensor,
     radius: f64,
-    /// Whether plain loops do the work.
-    plain: bool,
+    arithmetic: Arithmetic,
 }
 
 impl Leash {
     /// Binds images to these pixels `[N,C,H,W]`, by a radius in pixel values of range [0, 1].
-    pub(super) fn new(start: &Tensor, radius: f32) -> Self {
-        let plain = host::suits(start.device(), start.dtype());
-        Self { start: start.clone(), radius: f64::from(radius), plain }
+    pub(super) fn new(start: &Tensor, radius: f32, arithmetic: Arithmetic) -> Self {
+        Self { start: start.clone(), radius: f64::from(radius), arithmetic }
     }
 
     /// Goes on with these images of the batch alone.
@@ -31,8 +30,8 @@ impl Leash {
 
     /// The pixels `[N,C,H,W]`, pulled back where they went too far.
     pub(super) fn pull(&self, pixels: &Tensor) -> Result<Tensor> {
-        if self.plain {
-            return for_type_of!(pixels, T => self.plain_pull::<T>(pixels));
+        if self.arithmetic == Arithmetic::Host {
+            return for_type_of!(pixels, T => self.host_pull::<T>(pixels));
         }
         let n = pixels.dim(0)?;
         let away = (pixels - &self.start)?;
@@ -46,7 +45,7 @@ impl Leash {
         far.reshape((n, 1, 1, 1))?.broadcast_as(pixels.shape())?.contiguous()?.where_cond(&pulled, pixels)
     }
 
-    fn plain_pull<T: Real>(&self, pixels: &Tensor) -> Result<Tensor> {
+    fn host_pull<T: Real>(&self, pixels: &Tensor) -> Result<Tensor> {
         let [_, channels, area] = host::planes(pixels)?;
         let size = channels * area;
         host::read(&self.start, |starts: &[T]| {
@@ -94,9 +93,9 @@ mod tests {
             x in prop::collection::vec(0.0..1.0f64, 12), s in prop::collection::vec(0.0..1.0f64, 12),
             radius in 0.0..0.6f32,
         ) {
-            let leash = Leash::new(&tensor(&s), radius);
+            let leash = Leash::new(&tensor(&s), radius, Arithmetic::Host);
             let pulled = values(&leash.pull(&tensor(&x)).unwrap());
-            let tensors = Leash { plain: false, ..Leash::new(&tensor(&s), radius) };
+            let tensors = Leash::new(&tensor(&s), radius, Arithmetic::Device);
             let other = values(&tensors.pull(&tensor(&x)).unwrap());
             prop_assert!(pulled.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-12));
             let (before, after) = (distances(&x, &s), distances(&pulled, &s));
@@ -116,7 +115,7 @@ mod tests {
     #[test]
     fn images_that_are_kept_keep_their_start() {
         let (x, s): (Vec<f64>, Vec<f64>) = ((0..12).map(|i| f64::from(i) / 12.0).collect(), vec![0.5; 12]);
-        let mut leash = Leash::new(&tensor(&s), 0.1);
+        let mut leash = Leash::new(&tensor(&s), 0.1, Arithmetic::Host);
         let whole = values(&leash.pull(&tensor(&x)).unwrap());
         let second = Tensor::new(&[1u32], &Device::Cpu).unwrap();
         leash.keep(&second).unwrap();

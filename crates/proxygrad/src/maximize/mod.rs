@@ -25,6 +25,7 @@ mod parts;
 mod passes;
 mod picture;
 mod pixels;
+mod placement;
 mod preset;
 mod regularizer;
 mod request;

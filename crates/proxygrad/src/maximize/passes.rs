@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use super::diversity::Penalty;
 use super::parameterization::Painter;
 use super::pixels::Pixels;
+use super::placement::Placement;
 use super::run::{MaximizeError, Task};
 use super::scales::{IMAGES, scales};
 use super::scoring::{Aims, Scoring};
@@ -17,7 +18,7 @@ use crate::network::{ImageSource, Model, NodeId, Selection, Shape};
 
 /// A model prepared for the layers that the objectives of some tasks look at.
 pub(super) struct Passes<'a> {
-    pub(super) engine: &'a dyn Engine,
+    pub(super) placement: Placement,
     model: &'a Model,
     pixels: Pixels,
     plan: Box<dyn Plan>,
@@ -104,13 +105,14 @@ impl<'a> Passes<'a> {
         let [height, width] = settings.size;
         let image = [network.input_shape()[0], height, width];
         let input = Shape::from(image);
-        let pixels = Pixels::new(&model.preprocessing, engine.device(), engine.dtype())?;
+        let placement = Placement::of(engine);
+        let pixels = Pixels::new(&model.preprocessing, &placement)?;
         let relative = settings.gates().any(|gate| gate.relative == Some(true));
         let scales = relative.then(|| scales(engine, model, &ids, image, &pixels)).transpose()?;
         let plan = engine.plan(network, &targets, &input)?;
         let shapes = network.shapes_at(&input, &below).map_err(EngineError::Mismatch)?;
         Ok(Self {
-            engine,
+            placement,
             model,
             pixels,
             plan,
@@ -127,8 +129,7 @@ impl<'a> Passes<'a> {
     /// What makes images of the settings' parameters.
     pub(super) fn painter(&self, settings: &Settings) -> candle_core::Result<Painter> {
         let measured = self.model.statistics.spectrum.as_deref();
-        let (device, dtype) = (self.engine.device(), self.engine.dtype());
-        Painter::new(&settings.parameterization, measured, self.image, device, dtype)
+        Painter::new(&settings.parameterization, measured, self.image, &self.placement)
     }
 
     /// The objective of a task, aimed at the plan's targets.
@@ -144,7 +145,7 @@ impl<'a> Passes<'a> {
             for image in search.aims.images() {
                 let picture = tasks[search.task].pictures.find(image)?;
                 let name = picture.known().sha256;
-                pictures.insert(name.clone(), picture.pixels(self.engine.device(), self.engine.dtype())?);
+                pictures.insert(name.clone(), picture.pixels(&self.placement.device, self.placement.dtype)?);
                 own.insert(name);
             }
             search.passes += own.len() as u32;
@@ -167,7 +168,7 @@ impl<'a> Passes<'a> {
     /// These objectives, one per image of a batch, at work on the targets' outputs.
     pub(super) fn scoring(&self, aims: &[&Aims]) -> candle_core::Result<Scoring> {
         let shapes: Vec<&[usize]> = self.targets.iter().map(|shape| &shape[..]).collect();
-        Scoring::new(aims, &shapes, self.engine.device(), self.engine.dtype())
+        Scoring::new(aims, &shapes, &self.placement)
     }
 
     /// The targets' outputs for pixels `[N,C,H,W]` in [0, 1].

@@ -1,8 +1,9 @@
 //! Between pixels in [0, 1] and the network's input.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use super::host::{self, Real, for_type_of};
+use super::placement::{Arithmetic, Placement};
 use crate::network::Preprocessing;
 
 /// Pixels `[N,C,H,W]` in [0, 1], grey or RGB, to the network's input and back for gradients.
@@ -12,26 +13,26 @@ pub(super) struct Pixels {
     affine: Vec<(f64, f64)>,
     /// Which channel of the image every network channel reads.
     sources: Vec<usize>,
-    /// Whether plain loops do the work.
-    plain: bool,
-    /// The same for other devices: scales and shifts `[1,C,1,1]`, sources `[C]`.
+    arithmetic: Arithmetic,
+    /// The same for [`Arithmetic::Device`]: scales and shifts `[1,C,1,1]`, sources `[C]`.
     scale: Tensor,
     shift: Tensor,
     order: Tensor,
 }
 
 impl Pixels {
-    pub(super) fn new(preprocessing: &Preprocessing, device: &Device, dtype: DType) -> Result<Self> {
+    pub(super) fn new(preprocessing: &Preprocessing, placement: &Placement) -> Result<Self> {
+        let Placement { device, dtype, arithmetic } = placement;
         let affine = preprocessing.affine();
         let channels = affine.len();
         let sources: Vec<usize> = (0..channels).map(|c| preprocessing.channels.source(c)).collect();
         let column = |values: Vec<f64>| {
-            Tensor::from_vec(values, (1, channels, 1, 1), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+            Tensor::from_vec(values, (1, channels, 1, 1), &Device::Cpu)?.to_dtype(*dtype)?.to_device(device)
         };
         let (scale, shift) = affine.iter().copied().unzip();
         let order = sources.iter().map(|&c| c as u32).collect();
         Ok(Self {
-            plain: host::suits(device, dtype),
+            arithmetic: *arithmetic,
             scale: column(scale)?,
             shift: column(shift)?,
             order: Tensor::from_vec(order, channels, device)?,
@@ -42,22 +43,22 @@ impl Pixels {
 
     /// The network's input for pixels.
     pub(super) fn to_input(&self, pixels: &Tensor) -> Result<Tensor> {
-        if self.plain {
-            return for_type_of!(pixels, T => self.plain_input::<T>(pixels));
+        if self.arithmetic == Arithmetic::Host {
+            return for_type_of!(pixels, T => self.host_input::<T>(pixels));
         }
         self.reordered(pixels)?.broadcast_mul(&self.scale)?.broadcast_add(&self.shift)
     }
 
     /// Gradient with respect to pixels, from one with respect to the input.
     pub(super) fn gradient(&self, gradient: &Tensor) -> Result<Tensor> {
-        if self.plain {
-            return for_type_of!(gradient, T => self.plain_gradient::<T>(gradient));
+        if self.arithmetic == Arithmetic::Host {
+            return for_type_of!(gradient, T => self.host_gradient::<T>(gradient));
         }
         // An order of channels is its own inverse: as it is, or reversed.
         self.reordered(&gradient.broadcast_mul(&self.scale)?)
     }
 
-    fn plain_input<T: Real>(&self, pixels: &Tensor) -> Result<Tensor> {
+    fn host_input<T: Real>(&self, pixels: &Tensor) -> Result<Tensor> {
         let [_, channels, size] = host::planes(pixels)?;
         host::fill_like::<T>(pixels, size, |plane, pixels, input| {
             let (n, c) = (plane / channels, plane % channels);
@@ -70,7 +71,7 @@ impl Pixels {
         })
     }
 
-    fn plain_gradient<T: Real>(&self, gradient: &Tensor) -> Result<Tensor> {
+    fn host_gradient<T: Real>(&self, gradient: &Tensor) -> Result<Tensor> {
         let [_, channels, size] = host::planes(gradient)?;
         host::fill_like::<T>(gradient, size, |plane, values, pixels| {
             let (n, c) = (plane / channels, self.sources[plane % channels]);
@@ -92,23 +93,26 @@ impl Pixels {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use candle_core::DType;
+
     use super::*;
     use crate::network::ChannelOrder;
 
     #[test]
-    fn loops_and_tensor_operations_agree() {
+    fn host_and_device_arithmetic_agree() {
         let preprocessing = Preprocessing {
             channels: ChannelOrder::Bgr,
             range: 255.0,
             mean: vec![104.0, 117.0, 123.0],
             std: vec![1.0, 2.0, 3.0],
         };
-        let plain = Pixels::new(&preprocessing, &Device::Cpu, DType::F32).unwrap();
-        let mut tensors = Pixels::new(&preprocessing, &Device::Cpu, DType::F32).unwrap();
-        tensors.plain = false;
+        let placement = Placement::new(&Device::Cpu, DType::F32);
+        let host = Pixels::new(&preprocessing, &placement).unwrap();
+        let device = Placement { arithmetic: Arithmetic::Device, ..placement };
+        let device = Pixels::new(&preprocessing, &device).unwrap();
         let x = Tensor::rand(0f32, 1.0, (2, 3, 4, 5), &Device::Cpu).unwrap();
         let values = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!(values(plain.to_input(&x).unwrap()), values(tensors.to_input(&x).unwrap()));
-        assert_eq!(values(plain.gradient(&x).unwrap()), values(tensors.gradient(&x).unwrap()));
+        assert_eq!(values(host.to_input(&x).unwrap()), values(device.to_input(&x).unwrap()));
+        assert_eq!(values(host.gradient(&x).unwrap()), values(device.gradient(&x).unwrap()));
     }
 }

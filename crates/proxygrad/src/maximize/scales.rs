@@ -91,6 +91,7 @@ mod tests {
 
     use super::*;
     use crate::engine::Reference;
+    use crate::maximize::placement::Placement;
     use crate::network::{Activation, Array, ChannelOrder, Preprocessing};
 
     /// ReLU of the pixels, and of three times their sum.
@@ -120,7 +121,7 @@ mod tests {
         let (model, engine) = (model(), Reference::new(Device::Cpu, DType::F64));
         let network = &model.network;
         let [first, second] = ["first", "second"].map(|name| network.find(name).unwrap());
-        let pixels = Pixels::new(&model.preprocessing, &Device::Cpu, DType::F64).unwrap();
+        let pixels = Pixels::new(&model.preprocessing, &Placement::host_f64()).unwrap();
         let found = scales(&engine, &model, &[second], [1, 6, 70], &pixels).unwrap();
         let images = (0..IMAGES).map(|n| noise(n, [1, 6, 70], &engine).unwrap().flatten_all().unwrap());
         let images: Vec<Vec<f64>> = images.map(|image| image.to_vec1().unwrap()).collect();

@@ -14,8 +14,9 @@ use candle_core::{DType, Result, Tensor};
 
 use self::moments::Moments;
 use self::momentum::Momentum;
-use super::host::{self, Real, for_type_of};
+use super::host::{Real, for_type_of};
 use super::optimizer::{Decay, Optimizer, OptimizerKind};
+use super::placement::Arithmetic;
 
 /// Values that parameters may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,7 @@ impl Range {
 pub(super) struct Ascent {
     optimizer: Optimizer,
     range: Range,
+    arithmetic: Arithmetic,
     /// Steps of the run, and how many of them are done.
     steps: u32,
     done: u32,
@@ -61,11 +63,18 @@ pub(super) struct Ascent {
 
 impl Ascent {
     /// For the batch `parameters` `[N, ...]` and at most so many steps.
-    pub(super) fn new(optimizer: &Optimizer, parameters: &Tensor, steps: u32, range: Range) -> Result<Self> {
+    pub(super) fn new(
+        optimizer: &Optimizer,
+        parameters: &Tensor,
+        steps: u32,
+        range: Range,
+        arithmetic: Arithmetic,
+    ) -> Result<Self> {
         let counts = Tensor::zeros(parameters.dim(0)?, DType::F32, parameters.device())?;
         Ok(Self {
             optimizer: optimizer.clone(),
             range,
+            arithmetic,
             steps,
             done: 0,
             moves: counts.clone(),
@@ -93,10 +102,9 @@ impl Ascent {
 
     /// The parameters `[N, ...]` behind one step along gradients of the same shape.
     pub(super) fn step(&mut self, parameters: &Tensor, gradients: &Tensor) -> Result<Tensor> {
-        if host::suits(parameters.device(), parameters.dtype()) {
-            for_type_of!(parameters, T => self.loop_step::<T>(parameters, gradients))
-        } else {
-            self.tensor_step(parameters, gradients)
+        match self.arithmetic {
+            Arithmetic::Host => for_type_of!(parameters, T => self.loop_step::<T>(parameters, gradients)),
+            Arithmetic::Device => self.tensor_step(parameters, gradients),
         }
     }
 

@@ -29,7 +29,7 @@ const KINDS: [OptimizerKind; 5] = [
 ];
 
 fn ascent(kind: OptimizerKind, parameters: &Tensor, range: Range) -> Ascent {
-    Ascent::new(&Optimizer { kind, lr: 0.05, decay: Decay::Cosine }, parameters, 8, range).unwrap()
+    Ascent::new(&Optimizer { kind, lr: 0.05, decay: Decay::Cosine }, parameters, 8, range, Arithmetic::Host).unwrap()
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
@@ -88,7 +88,9 @@ fn pixels_end_in_their_range_and_other_parameters_go_where_they_go() {
     for kind in KINDS {
         let by = |range| {
             let optimizer = Optimizer { kind, lr: 3.0, decay: Decay::None };
-            values(&Ascent::new(&optimizer, &start, 8, range).unwrap().step(&start, &gradients).unwrap())
+            values(
+                &Ascent::new(&optimizer, &start, 8, range, Arithmetic::Host).unwrap().step(&start, &gradients).unwrap(),
+            )
         };
         let (free, pixels) = (by(Range::Free), by(Range::Pixels));
         assert!(free.iter().any(|x| *x < 0.0) && free.iter().any(|x| *x > 1.0), "{kind:?}: {free:?}");
@@ -160,7 +162,7 @@ fn adam_and_nadam_are_what_their_papers_say() {
         let (mut expected, mut m, mut v) = ([0.4, 0.5, 0.6], [0.0; 3], [0.0; 3]);
         let mut found = Tensor::new(&[expected], &Device::Cpu).unwrap();
         let optimizer = Optimizer { kind, lr: 0.25, decay: Decay::None };
-        let mut ascent = Ascent::new(&optimizer, &found, 6, Range::Free).unwrap();
+        let mut ascent = Ascent::new(&optimizer, &found, 6, Range::Free, Arithmetic::Host).unwrap();
         for t in 1..=6 {
             let g = gradient(t);
             for (((x, m), v), g) in expected.iter_mut().zip(&mut m).zip(&mut v).zip(g) {
@@ -186,7 +188,7 @@ fn cosine_decay_leads_from_the_whole_step_size_to_none() {
     let start = Tensor::zeros((1, 1, 1, 1), DType::F64, &Device::Cpu).unwrap();
     let optimizer = |decay| Optimizer { kind: OptimizerKind::L2Ascent, lr: 1.0, decay };
     let lengths = |decay| {
-        let mut ascent = Ascent::new(&optimizer(decay), &start, 4, Range::Free).unwrap();
+        let mut ascent = Ascent::new(&optimizer(decay), &start, 4, Range::Free, Arithmetic::Host).unwrap();
         let mut step = || ascent.step(&start, &start.ones_like().unwrap()).unwrap().sum_all().unwrap();
         (0..5).map(|_| step().to_scalar::<f64>().unwrap()).collect::<Vec<_>>()
     };

@@ -6,7 +6,8 @@ mod smooth;
 use candle_core::{Result, Tensor};
 
 use self::penalties::Penalties;
-use super::host::{self, for_type_of};
+use super::host::for_type_of;
+use super::placement::Arithmetic;
 use super::regularizer::Regularizer;
 
 /// The regularizers of a run. They look at every image alone.
@@ -17,16 +18,18 @@ pub(super) struct Calm {
     blurs: Vec<(f32, u32)>,
     /// Steps of the run.
     steps: u32,
+    arithmetic: Arithmetic,
 }
 
 impl Calm {
     /// For a run of so many steps.
-    pub(super) fn new(regularizers: &[Regularizer], steps: u32) -> Self {
+    pub(super) fn new(regularizers: &[Regularizer], steps: u32, arithmetic: Arithmetic) -> Self {
         let blur = |regularizer: &Regularizer| match *regularizer {
             Regularizer::Blur { sigma, every } => Some((sigma, every)),
             _ => None,
         };
-        Self { penalties: Penalties::new(regularizers), blurs: regularizers.iter().filter_map(blur).collect(), steps }
+        let blurs = regularizers.iter().filter_map(blur).collect();
+        Self { penalties: Penalties::new(regularizers), blurs, steps, arithmetic }
     }
 
     /// What a step follows: the objective's gradient by the pixels `[N,C,H,W]`, held back by the penalties. It is zero or not
@@ -35,10 +38,9 @@ impl Calm {
         if self.penalties.is_empty() {
             return Ok(gradient);
         }
-        if host::suits(pixels.device(), pixels.dtype()) {
-            for_type_of!(pixels, T => self.penalties.hold_by_loops::<T>(pixels, &gradient))
-        } else {
-            self.penalties.hold_by_tensors(pixels, &gradient)
+        match self.arithmetic {
+            Arithmetic::Host => for_type_of!(pixels, T => self.penalties.hold_by_loops::<T>(pixels, &gradient)),
+            Arithmetic::Device => self.penalties.hold_by_tensors(pixels, &gradient),
         }
     }
 
@@ -49,7 +51,7 @@ impl Calm {
             if done == 0 || !done.is_multiple_of(every) || left <= 0.0 {
                 return Ok(pixels);
             }
-            smooth::smoothed(sigma * left, &pixels)
+            smooth::smoothed(sigma * left, &pixels, self.arithmetic)
         })
     }
 }
@@ -66,7 +68,7 @@ mod tests {
         let mut spot = vec![0.0; 81];
         spot[40] = 1.0;
         let spot = Tensor::from_vec(spot, (1, 1, 9, 9), &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
-        let calm = Calm::new(&["blur:1,2".parse().unwrap()], 8);
+        let calm = Calm::new(&["blur:1,2".parse().unwrap()], 8, Arithmetic::Host);
         let peak = |done| {
             let blurred = calm.blurred(spot.clone(), done).unwrap();
             blurred.max_all().unwrap().to_scalar::<f64>().unwrap()

@@ -3,16 +3,16 @@
 use candle_core::{Device, Result, Tensor};
 
 use crate::maximize::host::{self, Real, for_type_of};
+use crate::maximize::placement::Arithmetic;
 
 /// Images `[N,C,H,W]` blurred by this standard deviation in pixels, as far as three of them reach; at the border the
 /// weights that are left sum to 1.
-pub(super) fn smoothed(sigma: f32, images: &Tensor) -> Result<Tensor> {
+pub(super) fn smoothed(sigma: f32, images: &Tensor, arithmetic: Arithmetic) -> Result<Tensor> {
     let (_, _, height, width) = images.dims4()?;
     let weights = [weights(sigma, height), weights(sigma, width)];
-    if host::suits(images.device(), images.dtype()) {
-        for_type_of!(images, T => by_loops::<T>(&weights, images))
-    } else {
-        by_tensors(&weights, images)
+    match arithmetic {
+        Arithmetic::Host => for_type_of!(images, T => by_loops::<T>(&weights, images)),
+        Arithmetic::Device => by_tensors(&weights, images),
     }
 }
 
@@ -91,7 +91,7 @@ mod tests {
             let blurred = by_loops::<f32>(&weights, &x).unwrap();
             assert!(distance(&blurred, &by_tensors(&weights, &x).unwrap()) < 1e-6);
             let even = x.ones_like().unwrap();
-            assert!(distance(&smoothed(sigma, &even).unwrap(), &even) < 1e-6);
+            assert!(distance(&smoothed(sigma, &even, Arithmetic::Host).unwrap(), &even) < 1e-6);
         }
     }
 
@@ -100,7 +100,7 @@ mod tests {
         let mut spot = vec![0f64; 21 * 21];
         spot[10 * 21 + 10] = 1.0;
         let spot = Tensor::from_vec(spot, (1, 1, 21, 21), &Device::Cpu).unwrap();
-        let values = smoothed(1.5, &spot).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let values = smoothed(1.5, &spot, Arithmetic::Host).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let density = |square: f64| (-0.5 * square / 2.25).exp() / (2.0 * std::f64::consts::PI * 2.25);
         for (down, right) in [(0, 0), (1, 0), (2, 3)] {
             let found = values[(10 + down) * 21 + 10 + right];

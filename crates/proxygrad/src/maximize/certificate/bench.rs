@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::engine::{Forward, Gate};
 use crate::maximize::passes::Passes;
+use crate::maximize::placement::Arithmetic;
 use crate::maximize::run::{MaximizeError, Task};
 use crate::maximize::scoring::Scoring;
 use crate::maximize::search::Search;
@@ -54,12 +55,16 @@ impl<'b, 'a> Bench<'b, 'a> {
         (self.wanted)()
     }
 
+    pub(super) fn arithmetic(&self) -> Arithmetic {
+        self.passes.placement.arithmetic
+    }
+
     /// The images as one tensor `[N,C,H,W]` on the engine's device.
     pub(super) fn tensor(&self, images: &[Vec<f64>]) -> candle_core::Result<Tensor> {
         let [channels, height, width] = self.passes.image;
-        let engine = self.passes.engine;
+        let placement = &self.passes.placement;
         let values = Tensor::from_vec(images.concat(), (images.len(), channels, height, width), &Device::Cpu)?;
-        values.to_dtype(engine.dtype())?.to_device(engine.device())
+        values.to_dtype(placement.dtype)?.to_device(&placement.device)
     }
 
     /// Scores of pixels `[N,C,H,W]`.

@@ -36,6 +36,7 @@ pub(super) fn robust(
 ) -> Result<Option<Vec<Robust>>, MaximizeError> {
     let transforms = transforms(size);
     let pixels = bench.tensor(images)?;
+    let arithmetic = bench.arithmetic();
     let mut views: Vec<Vec<f64>> = vec![Vec::new(); images.len()];
     for view in 0..VIEWS {
         if !bench.is_wanted() {
@@ -44,7 +45,7 @@ pub(super) fn robust(
         let mut rng = ChaCha8Rng::seed_from_u64(SEED);
         rng.set_stream(u64::from(view));
         let mut streams = vec![rng; images.len()];
-        let seen = Views::draw(&transforms, streams.iter_mut(), size).apply(&pixels)?;
+        let seen = Views::draw(&transforms, streams.iter_mut(), size, arithmetic).apply(&pixels)?;
         for (views, score) in views.iter_mut().zip(bench.scores(&seen)?) {
             views.push(score);
         }

@@ -4,27 +4,28 @@ use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::super::host::{self, for_type_of};
+use super::super::placement::Arithmetic;
 use super::fft::Number;
 
 /// The coefficients `[N,2C,H,K]` with these phases `[N,C,H,K]` in radians: all cosines, then all sines.
-pub(super) fn coefficients(phases: &Tensor) -> Result<Tensor> {
-    if !host::suits(phases.device(), phases.dtype()) {
-        return Tensor::cat(&[phases.cos()?, phases.sin()?], 1);
+pub(super) fn coefficients(phases: &Tensor, arithmetic: Arithmetic) -> Result<Tensor> {
+    match arithmetic {
+        Arithmetic::Host => for_type_of!(phases, T => host_coefficients::<T>(phases)),
+        Arithmetic::Device => Tensor::cat(&[phases.cos()?, phases.sin()?], 1),
     }
-    for_type_of!(phases, T => plain_coefficients::<T>(phases))
 }
 
 /// The gradient by the phases, from that by the coefficients.
-pub(super) fn gradient(phases: &Tensor, gradient: &Tensor) -> Result<Tensor> {
-    let channels = phases.dim(1)?;
-    if !host::suits(phases.device(), phases.dtype()) {
-        let (real, imaginary) = (gradient.narrow(1, 0, channels)?, gradient.narrow(1, channels, channels)?);
-        return (imaginary * phases.cos()?)? - (real * phases.sin()?)?;
+pub(super) fn gradient(phases: &Tensor, gradient: &Tensor, arithmetic: Arithmetic) -> Result<Tensor> {
+    if arithmetic == Arithmetic::Host {
+        return for_type_of!(phases, T => host_gradient::<T>(phases, gradient));
     }
-    for_type_of!(phases, T => plain_gradient::<T>(phases, gradient))
+    let channels = phases.dim(1)?;
+    let (real, imaginary) = (gradient.narrow(1, 0, channels)?, gradient.narrow(1, channels, channels)?);
+    (imaginary * phases.cos()?)? - (real * phases.sin()?)?
 }
 
-fn plain_coefficients<T: Number>(phases: &Tensor) -> Result<Tensor> {
+fn host_coefficients<T: Number>(phases: &Tensor) -> Result<Tensor> {
     let (n, channels, height, half) = phases.dims4()?;
     let size = channels * height * half;
     let mut coefficients = vec![T::zero(); 2 * n * size];
@@ -39,7 +40,7 @@ fn plain_coefficients<T: Number>(phases: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(coefficients, (n, 2 * channels, height, half), &Device::Cpu)
 }
 
-fn plain_gradient<T: Number>(phases: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+fn host_gradient<T: Number>(phases: &Tensor, gradient: &Tensor) -> Result<Tensor> {
     let (_, channels, height, half) = phases.dims4()?;
     let size = channels * height * half;
     host::read(gradient, |gradient: &[T]| {

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::super::host::{self, for_type_of};
+use super::super::placement::{Arithmetic, Placement};
 use super::fft::Number;
 use super::spectral::per_image;
 use crate::network::ColourMatrix;
@@ -13,7 +14,7 @@ pub(super) struct Mixing {
     channels: usize,
     /// Rows of `M`, one after the other.
     matrix: Vec<f64>,
-    /// The same and its transpose `[C,C]`, where plain loops do not suit.
+    /// The same and its transpose `[C,C]`, for [`Arithmetic::Device`].
     tensors: Option<[Tensor; 2]>,
     inverse: Vec<f64>,
 }
@@ -22,19 +23,22 @@ pub(super) struct Mixing {
 const NEAREST: f64 = 0.25 / 255.0;
 
 impl Mixing {
-    pub(super) fn new(colour: &ColourMatrix, device: &Device, dtype: DType) -> Result<Self> {
+    pub(super) fn new(colour: &ColourMatrix, placement: &Placement) -> Result<Self> {
         let (channels, matrix) = (colour.channels(), colour.normalized());
         let Some(inverse) = colour.inverse() else {
             candle_core::bail!("colours that depend on each other: {:?}", colour.rows())
         };
-        let tensors = (!host::suits(device, dtype)).then(|| both_ways(&matrix, channels, device, dtype)).transpose()?;
+        let tensors = match placement.arithmetic {
+            Arithmetic::Host => None,
+            Arithmetic::Device => Some(both_ways(&matrix, channels, &placement.device, placement.dtype)?),
+        };
         Ok(Self { channels, matrix, tensors, inverse })
     }
 
     /// Pixels `[N,C,H,W]` in [0, 1] of planes of decorrelated colours.
     pub(super) fn paint(&self, planes: &Tensor) -> Result<Tensor> {
         match &self.tensors {
-            None => for_type_of!(planes, T => self.plain_paint::<T>(planes)),
+            None => for_type_of!(planes, T => self.host_paint::<T>(planes)),
             Some([matrix, _]) => (mixed(matrix, planes)?.neg()?.exp()? + 1.0)?.recip(),
         }
     }
@@ -42,7 +46,7 @@ impl Mixing {
     /// The gradient by the planes, from that by the `pixels` that were painted.
     pub(super) fn gradient(&self, pixels: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         match &self.tensors {
-            None => for_type_of!(pixels, T => self.plain_gradient::<T>(pixels, gradient)),
+            None => for_type_of!(pixels, T => self.host_gradient::<T>(pixels, gradient)),
             Some([_, transposed]) => {
                 let slope = (pixels * pixels.affine(-1.0, 1.0)?)?;
                 mixed(transposed, &(gradient * slope)?)
@@ -60,14 +64,14 @@ impl Mixing {
         })
     }
 
-    fn plain_paint<T: Number>(&self, planes: &Tensor) -> Result<Tensor> {
+    fn host_paint<T: Number>(&self, planes: &Tensor) -> Result<Tensor> {
         host::fill_like::<T>(planes, host::planes(planes)?[2], |plane, colours, pixels| {
             self.sum(&self.matrix, plane, colours, pixels, |_, x| x);
             pixels.iter_mut().for_each(|p| *p = T::one() / (T::one() + (-*p).exp()));
         })
     }
 
-    fn plain_gradient<T: Number>(&self, pixels: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    fn host_gradient<T: Number>(&self, pixels: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let size = host::planes(gradient)?[2];
         let n = self.channels;
         let transposed: Vec<f64> = (0..n * n).map(|at| self.matrix[at % n * n + at / n]).collect();

@@ -24,6 +24,7 @@ pub use self::measure::SpectrumError;
 use self::mixing::Mixing;
 use self::spectral::{Spectral, frequencies};
 use super::picture::Pictures;
+use super::placement::Placement;
 use super::run::MaximizeError;
 use super::start::{Start, normal};
 use crate::network::{ColourMatrix, Spectrum};
@@ -33,8 +34,7 @@ use crate::network::{ColourMatrix, Spectrum};
 pub(super) struct Painter {
     /// `[C,H,W]` of an image.
     image: [usize; 3],
-    device: Device,
-    dtype: DType,
+    placement: Placement,
     way: Way,
 }
 
@@ -55,8 +55,7 @@ impl Painter {
         parameterization: &Parameterization,
         measured: Option<&Spectrum>,
         image: [usize; 3],
-        device: &Device,
-        dtype: DType,
+        placement: &Placement,
     ) -> Result<Self> {
         let [channels, height, width] = image;
         let colour = match &parameterization.colour {
@@ -65,10 +64,7 @@ impl Painter {
         };
         let decay = parameterization.decay_power.unwrap_or(Parameterization::DECAY_POWER);
         let work = |scales: Vec<f64>| {
-            Ok::<_, candle_core::Error>((
-                Spectral::new(image, scales, device, dtype)?,
-                Mixing::new(&colour, device, dtype)?,
-            ))
+            Ok::<_, candle_core::Error>((Spectral::new(image, scales, placement)?, Mixing::new(&colour, placement)?))
         };
         let way = match parameterization.kind {
             ParameterizationKind::Pixel => Way::Pixel,
@@ -93,7 +89,7 @@ impl Painter {
                 Way::Maco(spectral, mixing)
             }
         };
-        Ok(Self { image, device: device.clone(), dtype, way })
+        Ok(Self { image, placement: placement.clone(), way })
     }
 
     /// Whether parameters are pixels, to be kept in [0, 1].
@@ -123,12 +119,20 @@ impl Painter {
                 let values = (0..channels * height * half).map(phase).collect();
                 Ok(self.tensor(values, [channels, height, half])?)
             }
-            (_, start) => Ok(self.encode(&start.draw(rng, self.image, pictures, &self.device, self.dtype)?)?),
+            (_, start) => Ok(self.encode(&start.draw(
+                rng,
+                self.image,
+                pictures,
+                &self.placement.device,
+                self.placement.dtype,
+            )?)?),
         }
     }
 
     fn tensor(&self, values: Vec<f32>, shape: [usize; 3]) -> Result<Tensor> {
-        Tensor::from_vec(values, &shape[..], &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)
+        Tensor::from_vec(values, &shape[..], &Device::Cpu)?
+            .to_dtype(self.placement.dtype)?
+            .to_device(&self.placement.device)
     }
 
     /// Parameters of the image with these pixels `[C,H,W]`. Exact for pixels; for coefficients but for rounding and for
@@ -143,7 +147,7 @@ impl Painter {
             Way::Maco(..) => circle::phases(&coefficients)?,
             _ => coefficients,
         };
-        parameters.squeeze(0)?.to_dtype(self.dtype)?.to_device(&self.device)
+        parameters.squeeze(0)?.to_dtype(self.placement.dtype)?.to_device(&self.placement.device)
     }
 
     /// The pixels `[N,C,H,W]` in [0, 1] that parameters make.
@@ -151,7 +155,9 @@ impl Painter {
         match &self.way {
             Way::Pixel => Ok(parameters.clone()),
             Way::Fourier(spectral, mixing) => mixing.paint(&spectral.synthesize(parameters)?),
-            Way::Maco(spectral, mixing) => mixing.paint(&spectral.synthesize(&circle::coefficients(parameters)?)?),
+            Way::Maco(spectral, mixing) => {
+                mixing.paint(&spectral.synthesize(&circle::coefficients(parameters, self.placement.arithmetic)?)?)
+            }
         }
     }
 
@@ -161,7 +167,8 @@ impl Painter {
             Way::Pixel => Ok(gradient.clone()),
             Way::Fourier(spectral, mixing) => spectral.adjoint(&mixing.gradient(pixels, gradient)?),
             Way::Maco(spectral, mixing) => {
-                circle::gradient(parameters, &spectral.adjoint(&mixing.gradient(pixels, gradient)?)?)
+                let gradient = spectral.adjoint(&mixing.gradient(pixels, gradient)?)?;
+                circle::gradient(parameters, &gradient, self.placement.arithmetic)
             }
         }
     }

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use realfft::num_complex::Complex;
 
 use super::super::host::{self, for_type_of};
+use super::super::placement::{Arithmetic, Placement};
 use super::dft::{Dft, weight};
 use super::fft::{Ffts, Number};
 
@@ -36,17 +37,13 @@ enum Work {
 
 impl Spectral {
     /// For `channels` planes of height and width `size`.
-    pub(super) fn new(
-        [channels, height, width]: [usize; 3],
-        scales: Vec<f64>,
-        device: &Device,
-        dtype: DType,
-    ) -> Result<Self> {
+    pub(super) fn new([channels, height, width]: [usize; 3], scales: Vec<f64>, placement: &Placement) -> Result<Self> {
         let size = [height, width];
-        let work = if host::suits(device, dtype) {
-            Work::Loops(Box::new(Ffts::new(size)))
-        } else {
-            Self::tensors([channels, height, width], &scales, device, dtype)?
+        let work = match placement.arithmetic {
+            Arithmetic::Host => Work::Loops(Box::new(Ffts::new(size))),
+            Arithmetic::Device => {
+                Self::tensors([channels, height, width], &scales, &placement.device, placement.dtype)?
+            }
         };
         Ok(Self { size, channels, scales, work })
     }
@@ -59,7 +56,7 @@ impl Spectral {
 
     /// The same map for f64 in main memory.
     pub(super) fn in_main_memory(&self) -> Result<Self> {
-        Self::new([self.channels, self.size[0], self.size[1]], self.scales.clone(), &Device::Cpu, DType::F64)
+        Self::new([self.channels, self.size[0], self.size[1]], self.scales.clone(), &Placement::host_f64())
     }
 
     /// Coefficients of one plane.
@@ -75,7 +72,7 @@ impl Spectral {
     /// Planes `[N,C,H,W]` of coefficients `[N,2C,H,W/2+1]`: first the real parts of all channels, then the imaginary ones.
     pub(super) fn synthesize(&self, coefficients: &Tensor) -> Result<Tensor> {
         match &self.work {
-            Work::Loops(ffts) => for_type_of!(coefficients, T => self.plain_synthesize::<T>(ffts, coefficients)),
+            Work::Loops(ffts) => for_type_of!(coefficients, T => self.host_synthesize::<T>(ffts, coefficients)),
             Work::Tensors(dft, scales) => per_image(coefficients, |image| {
                 let part = |i: usize| image.narrow(0, i * self.channels, self.channels)? * scales;
                 dft.synthesize(&part(0)?, &part(1)?)
@@ -86,7 +83,7 @@ impl Spectral {
     /// The adjoint of [`Spectral::synthesize`].
     pub(super) fn adjoint(&self, planes: &Tensor) -> Result<Tensor> {
         match &self.work {
-            Work::Loops(ffts) => for_type_of!(planes, T => self.plain_adjoint::<T>(ffts, planes)),
+            Work::Loops(ffts) => for_type_of!(planes, T => self.host_adjoint::<T>(ffts, planes)),
             Work::Tensors(dft, scales) => {
                 let half = self.size[1] / 2 + 1;
                 let weights: Vec<f64> = (0..half).map(|l| weight(l, self.size[1])).collect();
@@ -115,7 +112,7 @@ impl Spectral {
         self.adjoint(planes)?.broadcast_mul(&factors.to_dtype(planes.dtype())?.to_device(planes.device())?)
     }
 
-    fn plain_synthesize<T: Number>(&self, ffts: &Ffts, coefficients: &Tensor) -> Result<Tensor> {
+    fn host_synthesize<T: Number>(&self, ffts: &Ffts, coefficients: &Tensor) -> Result<Tensor> {
         let ([height, width], area, channels) = (self.size, self.area(), self.channels);
         let n = coefficients.dim(0)?;
         let mut planes = vec![T::zero(); n * channels * height * width];
@@ -135,7 +132,7 @@ impl Spectral {
         Tensor::from_vec(planes, (n, channels, height, width), &Device::Cpu)
     }
 
-    fn plain_adjoint<T: Number>(&self, ffts: &Ffts, planes: &Tensor) -> Result<Tensor> {
+    fn host_adjoint<T: Number>(&self, ffts: &Ffts, planes: &Tensor) -> Result<Tensor> {
         let ([height, width], area, channels) = (self.size, self.area(), self.channels);
         let n = planes.dim(0)?;
         let mut coefficients = vec![T::zero(); n * 2 * channels * area];

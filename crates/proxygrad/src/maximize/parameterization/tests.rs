@@ -9,6 +9,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::maximize::placement::Arithmetic;
 use crate::network::{Array, Model, Network, Preprocessing, Statistics};
 
 fn parameterization(json: &str, channels: usize) -> Parameterization {
@@ -37,7 +38,7 @@ const WAYS: [&str; 4] = [
 
 fn painter(way: usize, image: [usize; 3]) -> Painter {
     let parameterization = parameterization(WAYS[way], image[0]);
-    Painter::new(&parameterization, None, image, &Device::Cpu, DType::F64).unwrap()
+    Painter::new(&parameterization, None, image, &Placement::host_f64()).unwrap()
 }
 
 impl Painter {
@@ -48,7 +49,8 @@ impl Painter {
             Way::Fourier(spectral, mixing) => Way::Fourier(spectral.by_tensors(), mixing.by_tensors()),
             Way::Maco(spectral, mixing) => Way::Maco(spectral.by_tensors(), mixing.by_tensors()),
         };
-        Self { image: self.image, device: self.device.clone(), dtype: self.dtype, way }
+        let placement = Placement { arithmetic: Arithmetic::Device, ..self.placement.clone() };
+        Self { image: self.image, placement, way }
     }
 
     fn spectral(&self) -> &Spectral {
@@ -90,7 +92,7 @@ proptest! {
     #[test]
     fn coefficients_are_waves(seed in 0u64..1000, height in 1usize..8, width in 1usize..8) {
         let (mut rng, half) = (ChaCha8Rng::seed_from_u64(seed), width / 2 + 1);
-        let spectral = Spectral::new([1, height, width], vec![1.0; height * half], &Device::Cpu, DType::F64).unwrap();
+        let spectral = Spectral::new([1, height, width], vec![1.0; height * half], &Placement::host_f64()).unwrap();
         let x = random(&mut rng, [1, 2, height, half]);
         let (planes, x) = (values(&spectral.synthesize(&x).unwrap()), values(&x));
         for (at, plane) in planes.iter().enumerate() {
@@ -204,7 +206,7 @@ fn magnitudes(painter: &Painter, pixels: &Tensor) -> Vec<f64> {
     let (Way::Fourier(_, mixing) | Way::Maco(_, mixing)) = &painter.way else { panic!("not for pixels") };
     let [channels, height, width] = painter.image;
     let ones = vec![1.0; channels * height * (width / 2 + 1)];
-    let spectral = Spectral::new(painter.image, ones, &Device::Cpu, DType::F64).unwrap();
+    let spectral = Spectral::new(painter.image, ones, &Placement::host_f64()).unwrap();
     let parts = values(&spectral.invert(&mixing.strip(pixels).unwrap()).unwrap());
     let (real, imaginary) = parts.split_at(parts.len() / 2);
     real.iter().zip(imaginary).map(|(re, im)| re.hypot(*im)).collect()
@@ -241,13 +243,13 @@ fn maco_has_the_contrast_that_is_asked_for_whatever_the_size_is() {
     for (contrast, size) in [(1.0, [64, 48]), (2.5, [33, 65])] {
         let json = format!(r#"{{"kind": "maco", "contrast": {contrast}, "colour": "none"}}"#);
         let image = [2, size[0], size[1]];
-        let painter = Painter::new(&parameterization(&json, 2), None, image, &Device::Cpu, DType::F64).unwrap();
+        let painter = Painter::new(&parameterization(&json, 2), None, image, &Placement::host_f64()).unwrap();
         let phases = painter
             .draw(&Start::Uniform, &Pictures::default(), &mut ChaCha8Rng::seed_from_u64(3))
             .unwrap()
             .unsqueeze(0)
             .unwrap();
-        let planes = painter.spectral().synthesize(&circle::coefficients(&phases).unwrap()).unwrap();
+        let planes = painter.spectral().synthesize(&circle::coefficients(&phases, Arithmetic::Host).unwrap()).unwrap();
         let planes = values(&planes);
         let deviation = (planes.iter().map(|x| x * x).sum::<f64>() / planes.len() as f64).sqrt();
         assert!((deviation - contrast).abs() < 0.01 * contrast, "{deviation}, not {contrast}");
@@ -300,7 +302,7 @@ fn a_measured_spectrum_keeps_its_frequencies_at_another_size() {
     assert_eq!(settings.spectrum, Some(SpectrumKind::Measured), "what the model comes with is the default");
     assert_eq!(settings.spectrum_digest.as_deref(), Some(spectrum.digest()));
     assert_eq!(resolve(&serde_json::to_string(&settings).unwrap(), &statistics).unwrap(), settings);
-    let painter = |spectrum| Painter::new(&settings, spectrum, [1, 9, 9], &Device::Cpu, DType::F64);
+    let painter = |spectrum| Painter::new(&settings, spectrum, [1, 9, 9], &Placement::host_f64());
     assert!(painter(Some(&spectrum)).is_ok());
     assert!(painter(None).is_err(), "the spectrum is gone");
     let natural = resolve(r#"{"kind": "maco", "decay_power": 1}"#, &statistics).unwrap();

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::Aim;
 use super::likeness::Likeness;
+use crate::maximize::placement::{Placement, sum_dtype};
 use crate::network::{Reduction, Selection};
 
 /// What the units of a group have in common.
@@ -128,19 +129,9 @@ pub(super) struct Reading {
     pub(super) values: Tensor,
 }
 
-/// Sums run in f64 where the device has it: a mean over a large map stays exact to f32.
-pub(in crate::maximize) fn precision(device: &Device) -> DType {
-    if device.is_metal() { DType::F32 } else { DType::F64 }
-}
-
 impl Group {
-    pub(super) fn new(
-        kind: Kind,
-        members: &[(usize, &Aim)],
-        shape: &[usize],
-        device: &Device,
-        dtype: DType,
-    ) -> Result<Self> {
+    pub(super) fn new(kind: Kind, members: &[(usize, &Aim)], shape: &[usize], placement: &Placement) -> Result<Self> {
+        let &Placement { ref device, dtype, arithmetic } = placement;
         let count = members.len();
         let indices = |of: &dyn Fn(usize, &Aim) -> usize, shape: &[usize]| {
             let indices = members.iter().map(|(image, aim)| of(*image, aim) as u32).collect();
@@ -157,13 +148,13 @@ impl Group {
             let likeness = match (&aim.selection, &aim.reference) {
                 (Selection::Direction { weights, cosine_power, .. }, _) => {
                     let direction = Tensor::from_slice(weights, (channels, 1), device)?.to_dtype(dtype)?;
-                    Likeness::cosine(&direction.broadcast_as((channels, positions(shape)))?, *cosine_power)?
+                    Likeness::cosine(&direction.broadcast_as((channels, positions(shape)))?, *cosine_power, arithmetic)?
                 }
                 (Selection::Caricature { cosine_power, .. }, Some(reference)) => {
-                    Likeness::cosine(&reference.reshape((channels, ()))?, *cosine_power)?
+                    Likeness::cosine(&reference.reshape((channels, ()))?, *cosine_power, arithmetic)?
                 }
                 (Selection::Inversion { .. }, Some(reference)) => {
-                    Likeness::distance(&reference.reshape((channels, ()))?)?
+                    Likeness::distance(&reference.reshape((channels, ()))?, arithmetic)?
                 }
                 _ => bail!("a unit without the image that it compares with"),
             };
@@ -183,7 +174,7 @@ impl Group {
             kind,
             shape: shape.to_vec(),
             images: indices(&|image, _| image, &[count])?,
-            weights: Tensor::from_vec::<_, f32>(weights, count, device)?.to_dtype(precision(device))?,
+            weights: Tensor::from_vec::<_, f32>(weights, count, device)?.to_dtype(sum_dtype(device))?,
             maps,
             places: indices(&|_, aim| place(&aim.selection, shape), &[count, 1])?,
             dtype,
@@ -225,7 +216,7 @@ impl Group {
                 Tensor::cat(&likenesses.iter().map(map).collect::<Result<Vec<_>>>()?, 0)?
             }
         };
-        maps.to_dtype(precision(output.device()))
+        maps.to_dtype(sum_dtype(output.device()))
     }
 
     pub(super) fn read(&self, output: &Tensor) -> Result<Reading> {

@@ -4,8 +4,8 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::group::precision;
 use crate::maximize::host::{self, Real, for_type_of};
+use crate::maximize::placement::{Arithmetic, sum_dtype};
 
 /// Cosines count as at least this much: what points away from the reference still has a gradient (Lucid).
 const FLOOR: f64 = 0.1;
@@ -16,8 +16,7 @@ pub(super) struct Likeness {
     /// `[C,P]`.
     reference: Tensor,
     measure: Measure,
-    /// Whether plain loops do the work.
-    plain: bool,
+    arithmetic: Arithmetic,
 }
 
 #[derive(Debug)]
@@ -35,28 +34,24 @@ enum Measure {
 
 impl Likeness {
     /// `dot max(cos, 0.1)^power` with the reference `[C,P]`.
-    pub(super) fn cosine(reference: &Tensor, power: f32) -> Result<Self> {
-        let exact = reference.to_dtype(precision(reference.device()))?;
+    pub(super) fn cosine(reference: &Tensor, power: f32, arithmetic: Arithmetic) -> Result<Self> {
+        let exact = reference.to_dtype(sum_dtype(reference.device()))?;
         let measure = Measure::Cosine { power: f64::from(power), lengths: exact.sqr()?.sum_keepdim(0)?.sqrt()? };
-        Self::new(reference, measure)
+        Ok(Self { reference: reference.contiguous()?, measure, arithmetic })
     }
 
     /// The negative squared distance from the reference `[C,P]`, divided by the squared length of that.
-    pub(super) fn distance(reference: &Tensor) -> Result<Self> {
-        let exact = reference.to_dtype(precision(reference.device()))?;
+    pub(super) fn distance(reference: &Tensor, arithmetic: Arithmetic) -> Result<Self> {
+        let exact = reference.to_dtype(sum_dtype(reference.device()))?;
         let square = exact.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-        Self::new(reference, Measure::Distance { scale: if square > 0.0 { square } else { 1.0 } })
-    }
-
-    fn new(reference: &Tensor, measure: Measure) -> Result<Self> {
-        let plain = host::suits(reference.device(), reference.dtype());
-        Ok(Self { reference: reference.contiguous()?, measure, plain })
+        let measure = Measure::Distance { scale: if square > 0.0 { square } else { 1.0 } };
+        Ok(Self { reference: reference.contiguous()?, measure, arithmetic })
     }
 
     /// The likeness of `values` `[C,P]` at every position: `[1,P]`, in the precision of sums.
     pub(super) fn map(&self, values: &Tensor) -> Result<Tensor> {
-        if self.plain {
-            return for_type_of!(values, T => self.plain_map::<T>(values));
+        if self.arithmetic == Arithmetic::Host {
+            return for_type_of!(values, T => self.host_map::<T>(values));
         }
         let (values, reference) = self.exact(values)?;
         match &self.measure {
@@ -71,8 +66,8 @@ impl Likeness {
     /// The derivative `[C,P]` by the values of a number whose derivatives by [`Likeness::map`] are `slopes` `[1,P]`; as
     /// precise as the values.
     pub(super) fn spread(&self, values: &Tensor, slopes: &Tensor) -> Result<Tensor> {
-        if self.plain {
-            return for_type_of!(values, T => self.plain_spread::<T>(values, slopes));
+        if self.arithmetic == Arithmetic::Host {
+            return for_type_of!(values, T => self.host_spread::<T>(values, slopes));
         }
         let dtype = values.dtype();
         let (values, reference) = self.exact(values)?;
@@ -92,8 +87,8 @@ impl Likeness {
     }
 
     fn exact(&self, values: &Tensor) -> Result<(Tensor, Tensor)> {
-        let precision = precision(values.device());
-        Ok((values.to_dtype(precision)?, self.reference.to_dtype(precision)?))
+        let dtype = sum_dtype(values.device());
+        Ok((values.to_dtype(dtype)?, self.reference.to_dtype(dtype)?))
     }
 }
 
@@ -115,9 +110,9 @@ impl Angle {
     }
 }
 
-/// The same as plain loops.
+/// The same as host loops.
 impl Likeness {
-    fn plain_map<T: Real>(&self, values: &Tensor) -> Result<Tensor> {
+    fn host_map<T: Real>(&self, values: &Tensor) -> Result<Tensor> {
         let positions = values.dim(1)?;
         let map = self.read_both(values, |values: &[T], reference: &[T]| match &self.measure {
             Measure::Cosine { power, lengths } => {
@@ -143,7 +138,7 @@ impl Likeness {
         Tensor::from_vec(map, (1, positions), &Device::Cpu)
     }
 
-    fn plain_spread<T: Real>(&self, values: &Tensor, slopes: &Tensor) -> Result<Tensor> {
+    fn host_spread<T: Real>(&self, values: &Tensor, slopes: &Tensor) -> Result<Tensor> {
         let positions = values.dim(1)?;
         let slopes = numbers(slopes)?;
         let spread = self.read_both(values, |values: &[T], reference: &[T]| {
@@ -216,15 +211,15 @@ mod tests {
         Tensor::from_slice(values, SHAPE, &Device::Cpu).unwrap()
     }
 
-    /// Every measure with this reference, as plain loops and as tensor operations.
+    /// Every measure with this reference, with host and device arithmetic.
     fn measures(reference: &[f64]) -> Vec<[Likeness; 2]> {
-        let make = |which: usize| match which {
-            0 => Likeness::distance(&tensor(reference)).unwrap(),
-            1 => Likeness::cosine(&tensor(reference), 0.0).unwrap(),
-            2 => Likeness::cosine(&tensor(reference), 1.0).unwrap(),
-            _ => Likeness::cosine(&tensor(reference), 2.5).unwrap(),
+        let make = |which: usize, arithmetic| match which {
+            0 => Likeness::distance(&tensor(reference), arithmetic).unwrap(),
+            1 => Likeness::cosine(&tensor(reference), 0.0, arithmetic).unwrap(),
+            2 => Likeness::cosine(&tensor(reference), 1.0, arithmetic).unwrap(),
+            _ => Likeness::cosine(&tensor(reference), 2.5, arithmetic).unwrap(),
         };
-        (0..4).map(|which| [make(which), Likeness { plain: false, ..make(which) }]).collect()
+        (0..4).map(|which| [Arithmetic::Host, Arithmetic::Device].map(|by| make(which, by))).collect()
     }
 
     fn close(a: &[f64], b: &[f64], tolerance: f64) {
@@ -240,19 +235,19 @@ mod tests {
             slopes in prop::collection::vec(-1.0..1.0f64, 3),
         ) {
             let slope = Tensor::from_slice(&slopes, (1, 3), &Device::Cpu).unwrap();
-            for [plain, tensors] in measures(&r) {
+            for [host, device] in measures(&r) {
                 let sum = |likeness: &Likeness, a: &[f64]| -> f64 {
                     numbers(&likeness.map(&tensor(a)).unwrap()).unwrap().iter().zip(&slopes).map(|(m, s)| m * s).sum()
                 };
-                let spread = numbers(&plain.spread(&tensor(&a), &slope).unwrap()).unwrap();
-                close(&spread, &numbers(&tensors.spread(&tensor(&a), &slope).unwrap()).unwrap(), 1e-12);
-                close(&[sum(&plain, &a)], &[sum(&tensors, &a)], 1e-12);
+                let spread = numbers(&host.spread(&tensor(&a), &slope).unwrap()).unwrap();
+                close(&spread, &numbers(&device.spread(&tensor(&a), &slope).unwrap()).unwrap(), 1e-12);
+                close(&[sum(&host, &a)], &[sum(&device, &a)], 1e-12);
                 let cosines = numbers(&Angle::new(&tensor(&a), &tensor(&r), &tensor(&r).sqr().unwrap().sum_keepdim(0)
                     .unwrap().sqrt().unwrap()).unwrap().cosine).unwrap();
                 for i in 0..12 {
                     // The floor has a corner, where there is no slope.
                     prop_assume!((cosines[i % 3] - FLOOR).abs() > 1e-3);
-                    let moved = |step: f64| { let mut a = a.clone(); a[i] += step; sum(&plain, &a) };
+                    let moved = |step: f64| { let mut a = a.clone(); a[i] += step; sum(&host, &a) };
                     close(&[spread[i]], &[(moved(1e-5) - moved(-1e-5)) / 2e-5], 1e-6);
                 }
             }
@@ -262,20 +257,22 @@ mod tests {
     #[test]
     fn values_are_what_the_formulas_say() {
         let (a, r) = ([3.0, 0.0, 1.0, 4.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], [1.0; 12]);
-        let cosine = numbers(&Likeness::cosine(&tensor(&r), 2.0).unwrap().map(&tensor(&a)).unwrap()).unwrap();
+        let cosine =
+            numbers(&Likeness::cosine(&tensor(&r), 2.0, Arithmetic::Host).unwrap().map(&tensor(&a)).unwrap()).unwrap();
         // dot 7, |a| 5, |r| 2: the cosine is 0.7. Then no vector, and one at a right angle.
         close(&cosine, &[7.0 * 0.49, 0.0, 0.0], 1e-12);
-        let distance = numbers(&Likeness::distance(&tensor(&r)).unwrap().map(&tensor(&a)).unwrap()).unwrap();
+        let distance =
+            numbers(&Likeness::distance(&tensor(&r), Arithmetic::Host).unwrap().map(&tensor(&a)).unwrap()).unwrap();
         close(&distance, &[-(4.0 + 9.0 + 2.0) / 12.0, -4.0 / 12.0, -(0.0 + 4.0 + 2.0) / 12.0], 1e-12);
-        let nothing = Likeness::distance(&tensor(&[0.0; 12])).unwrap();
+        let nothing = Likeness::distance(&tensor(&[0.0; 12]), Arithmetic::Host).unwrap();
         close(&numbers(&nothing.map(&tensor(&a)).unwrap()).unwrap(), &[-25.0, 0.0, -2.0], 1e-12);
     }
 
     #[test]
     fn a_zero_vector_has_a_gradient_towards_the_reference() {
-        for [plain, tensors] in measures(&[0.5; 12]).into_iter().skip(1) {
+        for [host, device] in measures(&[0.5; 12]).into_iter().skip(1) {
             let slope = Tensor::ones((1, 3), DType::F64, &Device::Cpu).unwrap();
-            for likeness in [plain, tensors] {
+            for likeness in [host, device] {
                 let spread = numbers(&likeness.spread(&tensor(&[0.0; 12]), &slope).unwrap()).unwrap();
                 assert!(spread.iter().all(|&s| s.is_finite() && s > 0.0), "{spread:?}");
             }

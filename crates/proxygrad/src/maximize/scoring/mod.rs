@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-pub(super) use self::group::precision;
 use self::group::{Group, Kind};
 use super::objective::Objective;
+use super::placement::Placement;
 use crate::network::{ImageSource, Selection};
 
 /// One term of an objective, aimed at one of a plan's targets.
@@ -89,7 +89,8 @@ pub(super) struct Scored {
 
 impl Scoring {
     /// The objectives of a batch, one per image, on targets with these shapes.
-    pub(super) fn new(objectives: &[&Aims], shapes: &[&[usize]], device: &Device, dtype: DType) -> Result<Self> {
+    pub(super) fn new(objectives: &[&Aims], shapes: &[&[usize]], placement: &Placement) -> Result<Self> {
+        let Placement { device, dtype, .. } = placement;
         let images = objectives.len();
         // Sorted, so that the terms of an objective are added in the same order whatever its neighbours are.
         let mut members: BTreeMap<Kind, Vec<(usize, &Aim)>> = BTreeMap::new();
@@ -98,10 +99,9 @@ impl Scoring {
                 members.entry(Kind::of(aim, shapes[aim.target])).or_default().push((image, aim));
             }
         }
-        let groups =
-            members.iter().map(|(kind, members)| Group::new(*kind, members, shapes[kind.target], device, dtype));
+        let groups = members.iter().map(|(kind, members)| Group::new(*kind, members, shapes[kind.target], placement));
         let groups = groups.collect::<Result<Vec<_>>>()?;
-        let zeros = shapes.iter().map(|shape| Tensor::zeros([&[images], *shape].concat(), dtype, device));
+        let zeros = shapes.iter().map(|shape| Tensor::zeros([&[images], *shape].concat(), *dtype, device));
         let mut fixed = zeros.collect::<Result<Vec<_>>>()?;
         for group in &groups {
             let seed = &mut fixed[group.kind.target];

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::{Aims, Scored, Scoring};
 use crate::maximize::Objective;
+use crate::maximize::placement::Placement;
 
 fn aims(unit: &str) -> Aims {
     Aims::new(&unit.parse().unwrap(), |_| Some(0))
@@ -13,7 +14,7 @@ fn aims(unit: &str) -> Aims {
 
 /// One image's score of `aims` on `output` `[C,H,W]`, and its seed.
 fn scored(aims: &Aims, output: &Tensor) -> (f32, Tensor) {
-    let scoring = Scoring::new(&[aims], &[output.dims()], &Device::Cpu, DType::F64).unwrap();
+    let scoring = Scoring::new(&[aims], &[output.dims()], &Placement::host_f64()).unwrap();
     let outputs = [output.unsqueeze(0).unwrap()];
     let Scored { scores, seeds } = scoring.scores_and_seeds(&outputs).unwrap();
     let bits = |scores: Tensor| scores.to_vec1::<f32>().unwrap()[0].to_bits();
@@ -91,7 +92,7 @@ fn objectives_of_a_batch_do_not_mix() {
     let objectives = [aims("a@energy"), aims("a:0@top0.5"), mixed, aims("a:1"), aims("a:0@max")];
     let outputs: Vec<Tensor> = (0..5).map(|i| output().affine(1.0 + f64::from(i), -0.3).unwrap()).collect();
     let all: Vec<&Aims> = objectives.iter().collect();
-    let scoring = Scoring::new(&all, &[&[2, 2, 3]], &Device::Cpu, DType::F64).unwrap();
+    let scoring = Scoring::new(&all, &[&[2, 2, 3]], &Placement::host_f64()).unwrap();
     let together = scoring.scores_and_seeds(&[Tensor::stack(&outputs, 0).unwrap()]).unwrap();
     let scores = together.scores.to_vec1::<f32>().unwrap();
     for (i, (aims, output)) in objectives.iter().zip(&outputs).enumerate() {

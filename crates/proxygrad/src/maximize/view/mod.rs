@@ -22,6 +22,7 @@ use self::blur::Blur;
 use self::linear::Linear;
 use self::slot::Slot;
 use super::host::{self, Real, for_type_of};
+use super::placement::Arithmetic;
 use super::transform::Transform;
 
 /// One drawn view for every image of a batch.
@@ -31,6 +32,7 @@ pub(super) struct Views {
     size: [usize; 2],
     /// The maps in the order that they are applied in.
     slots: Vec<Slot>,
+    arithmetic: Arithmetic,
 }
 
 /// One map of one image's chain that takes planes on their own.
@@ -71,26 +73,26 @@ impl Views {
         transforms: &[Transform],
         streams: impl IntoIterator<Item = &'a mut R>,
         size: [usize; 2],
+        arithmetic: Arithmetic,
     ) -> Self {
-        Self { size, slots: slot::draw(transforms, streams, size) }
+        Self { size, slots: slot::draw(transforms, streams, size), arithmetic }
     }
 
     /// The views of `images` `[N,C,H,W]`.
     pub(super) fn apply(&self, images: &Tensor) -> Result<Tensor> {
-        if host::suits(images.device(), images.dtype()) {
-            let run = |x: Tensor, section: &Section<'_>| section.run(&x, false);
-            return self.sections().iter().try_fold(images.clone(), run);
+        match self.arithmetic {
+            Arithmetic::Host => self.sections().iter().try_fold(images.clone(), |x, section| section.run(&x, false)),
+            Arithmetic::Device => self.slots.iter().try_fold(images.clone(), |x, slot| tensors::apply(slot, &x)),
         }
-        self.slots.iter().try_fold(images.clone(), |x, slot| tensors::apply(slot, &x))
     }
 
     /// The adjoint: from gradients with respect to the views to gradients with respect to the images.
     pub(super) fn adjoint(&self, gradients: &Tensor) -> Result<Tensor> {
-        if host::suits(gradients.device(), gradients.dtype()) {
-            let run = |g: Tensor, section: &Section<'_>| section.run(&g, true);
-            return self.sections().iter().rev().try_fold(gradients.clone(), run);
+        let gradients = gradients.clone();
+        match self.arithmetic {
+            Arithmetic::Host => self.sections().iter().rev().try_fold(gradients, |g, section| section.run(&g, true)),
+            Arithmetic::Device => self.slots.iter().rev().try_fold(gradients, |g, slot| tensors::adjoint(slot, &g)),
         }
-        self.slots.iter().rev().try_fold(gradients.clone(), |g, slot| tensors::adjoint(slot, &g))
     }
 
     fn sections(&self) -> Vec<Section<'_>> {

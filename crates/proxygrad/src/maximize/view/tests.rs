@@ -16,7 +16,7 @@ fn images(rng: &mut impl Rng, n: usize, [height, width]: [usize; 2]) -> Tensor {
 fn views(transforms: &[&str], seeds: &[u64], size: [usize; 2]) -> Views {
     let transforms: Vec<Transform> = transforms.iter().map(|text| text.parse().unwrap()).collect();
     let mut streams: Vec<_> = seeds.iter().map(|&seed| ChaCha8Rng::seed_from_u64(seed)).collect();
-    Views::draw(&transforms, streams.iter_mut(), size)
+    Views::draw(&transforms, streams.iter_mut(), size, Arithmetic::Host)
 }
 
 fn by_tensors(views: &Views, x: &Tensor, backwards: bool) -> Tensor {
@@ -182,7 +182,8 @@ fn crops_lie_inside_and_reach_all_corners() {
 fn colours_change_as_they_are_defined() {
     let x = Tensor::new(&[[[[0.3f64]], [[0.9]], [[0.6]]]], &Device::Cpu).unwrap();
     let colour = colour::Colour::new(0.05, 1.2, 0.5);
-    let views = Views { size: [1, 1], slots: vec![Slot::Colour(vec![Some(colour)])] };
+    let slots = vec![Slot::Colour(vec![Some(colour)])];
+    let views = Views { size: [1, 1], slots, arithmetic: Arithmetic::Host };
     // Halfway to the mean 0.6, then 1.2 times as far from 0.5, then brighter.
     let expected = [0.45, 0.75, 0.6].map(|x| 0.5 + 1.2 * (x - 0.5) + 0.05);
     for view in [views.apply(&x).unwrap(), by_tensors(&views, &x, false)] {
