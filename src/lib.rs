@@ -1,12 +1,13 @@
-//! The HTTP service of [`proxygrad`]: a client names a model and a unit and gets back a PNG and a number.
+//! HTTP service for activation maximization with [`proxygrad`]: a client names a model and a unit and receives a PNG and
+//! its score.
 //!
-//! The rooms, in the order data flows through them (each may use only the rooms below it, and the library):
+//! Modules in the order of data flow (each uses only the modules below it, and the library):
 //!
-//! | room | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`service`] | the process: configuration to running server, orderly shutdown |
-//! | [`api`] | HTTP: routes, documents, problem details, OpenAPI |
-//! | [`worker`] | the worker pool: devices, batching, progress, cancellation |
+//! | [`service`] | the process: startup from the configuration, graceful shutdown |
+//! | [`api`] | HTTP API: routes, documents, problem details, OpenAPI |
+//! | [`worker`] | worker pool: devices, batching, progress, cancellation |
 //! | [`jobs`] | durable state: jobs, studies and their results |
 //! | [`config`] | settings from flags, environment and file |
 

@@ -1,4 +1,4 @@
-//! The program `proxygrad`.
+//! The `proxygrad` binary.
 
 mod cli;
 

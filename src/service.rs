@@ -1,4 +1,4 @@
-//! The whole service: the rooms wired together, started and ended in order.
+//! The service: wires store, models, workers and HTTP server together; startup and graceful shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,21 +20,22 @@ pub struct Service {
     store: Store,
     pool: Arc<Pool>,
     server: Server,
-    ending: CancellationToken,
+    /// Ends waiting requests, event streams and background tasks.
+    shutdown: CancellationToken,
 }
 
 impl Service {
     /// Opens the data directory, starts the workers and listens.
     ///
     /// # Errors
-    /// When the data directory cannot be used, a device does not exist, or the address is taken.
+    /// If the data directory cannot be used, a device does not exist, or the address is in use.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        // Before anything that takes time: a second server on the same address must fail at once.
+        // First, so that a second server on the same address fails immediately.
         let listener = api::listen(config.listen).with_context(|| format!("listen = {}", config.listen))?;
         let store =
-            StoreConfig { queue_limit: u64::from(config.queue_limit), ..StoreConfig::new(&config.places.data_dir) };
+            StoreConfig { queue_limit: u64::from(config.queue_limit), ..StoreConfig::new(&config.storage.data_dir) };
         let store = Store::open(&store).await?;
-        let models = Arc::new(Models::new(config.places.models())?);
+        let models = Arc::new(Models::new(config.storage.models())?);
         let pool = PoolConfig {
             devices: config.devices.clone(),
             max_batch: config.max_batch,
@@ -43,57 +44,56 @@ impl Service {
             ..PoolConfig::default()
         };
         let load = Arc::clone(&models);
-        let cpu = config.cpu.settings(&config.places.data_dir);
+        let cpu = config.cpu.settings(&config.storage.data_dir);
         let sources = Sources::new(cpu, move |id| load.load(id));
         let pool = Arc::new(Pool::start(pool, store.clone(), sources, CancellationToken::new()).await?);
-        let ending = CancellationToken::new();
-        tokio::spawn(release_unused(Arc::clone(&models), config.model_idle_time, ending.clone()));
-        let api = Api::new(config.clone(), store.clone(), models, Arc::clone(&pool), ending.clone())?;
+        let shutdown = CancellationToken::new();
+        tokio::spawn(release_idle_models(Arc::clone(&models), config.model_idle_time, shutdown.clone()));
+        let api = Api::new(config.clone(), store.clone(), models, Arc::clone(&pool), shutdown.clone())?;
         let server = Server::start(listener, api::router(api)?, &config)?;
-        Ok(Self { config, store, pool, server, ending })
+        Ok(Self { config, store, pool, server, shutdown })
     }
 
-    /// Where it listens.
+    /// The local address of the HTTP server.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
 
-    /// Accepts nothing more, gives running jobs and open requests the configured grace, and puts back into the queue
-    /// what has not ended by then.
+    /// Stops accepting connections and waits up to `shutdown_grace` for running jobs; unfinished ones go back to the queue.
     pub async fn shutdown(self) {
         let grace = self.config.shutdown_grace;
         self.store.ending();
-        self.server.stop();
+        self.server.drain();
         self.pool.shutdown(grace).await;
-        // Jobs stand still now: whoever waits for one is told how it stands.
-        self.ending.cancel();
-        self.server.shutdown(LAST_WORDS).await;
+        // No job runs any more: requests that wait for one get its current state.
+        self.shutdown.cancel();
+        self.server.shutdown(RESPONSE_GRACE).await;
         self.store.close().await;
     }
 }
 
-/// Time that open connections have to take their answers once no job runs any more.
-const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
+/// Time for open connections to read their responses after all jobs have stopped.
+const RESPONSE_GRACE: Duration = Duration::from_secs(5);
 
-/// Longest time between two looks for models that may leave memory.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(30);
+/// Longest interval between two checks for idle models.
+const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Lets models leave memory that were removed, or that nobody asked for during `idle`.
-async fn release_unused(models: Arc<Models>, idle: Duration, ending: CancellationToken) {
-    let between = (idle / 4).clamp(Duration::from_millis(250), BETWEEN_LOOKS);
-    while ending.run_until_cancelled(tokio::time::sleep(between)).await.is_some() {
+/// Periodically drops models from memory that were removed, or not used for `idle`.
+async fn release_idle_models(models: Arc<Models>, idle: Duration, shutdown: CancellationToken) {
+    let interval = (idle / 4).clamp(Duration::from_millis(250), MAX_CHECK_INTERVAL);
+    while shutdown.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
         let models = Arc::clone(&models);
         let released = tokio::task::spawn_blocking(move || {
             let released = models.release_unused(idle);
             if released > 0 {
-                free_memory::give_back();
+                free_memory::trim();
             }
             released
         });
         match released.await {
             Ok(0) => {}
-            Ok(released) => tracing::info!(models = released, "models left memory"),
-            Err(error) => tracing::error!(%error, "looking for unused models broke down"),
+            Ok(released) => tracing::info!(models = released, "released idle models"),
+            Err(error) => tracing::error!(%error, "releasing idle models failed"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Request bodies: JSON or a form, of bounded size and duration.
+//! Request bodies: JSON or a form, with limits on size and time.
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
@@ -6,24 +6,24 @@ use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 
 use super::Api;
-use super::guard::ROOM;
+use super::admission::OVERLOAD_RETRY_AFTER;
 use super::problem::{Kind, Problem};
-use super::server::Displaced;
+use super::server::Evicted;
 
-/// A body that has arrived.
+/// A complete body.
 pub(super) struct Body {
     pub media_type: MediaType,
     pub bytes: Bytes,
 }
 
-/// What a body is declared as.
+/// Media type of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum MediaType {
     /// `application/json`
     Json,
     /// `multipart/form-data`
     Form {
-        /// What stands between its parts.
+        /// Delimiter of its parts.
         boundary: String,
     },
 }
@@ -42,12 +42,12 @@ impl FromRequest<Api> for Body {
 }
 
 fn media_type(headers: &HeaderMap) -> Result<MediaType, Problem> {
-    let refused = |found: &str| {
+    let unsupported = |found: &str| {
         let detail = format!("the body's Content-Type is {found}; expected application/json or multipart/form-data");
         Problem::new(Kind::UnsupportedMediaType, detail)
     };
-    let value = headers.get(header::CONTENT_TYPE).ok_or_else(|| refused("missing"))?;
-    let text = value.to_str().map_err(|_| refused("not text"))?;
+    let value = headers.get(header::CONTENT_TYPE).ok_or_else(|| unsupported("missing"))?;
+    let text = value.to_str().map_err(|_| unsupported("not text"))?;
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let suffix = essence.strip_prefix("application/").and_then(|subtype| subtype.strip_suffix("+json"));
     if essence == "application/json" || suffix.is_some_and(|name| !name.is_empty()) {
@@ -55,26 +55,26 @@ fn media_type(headers: &HeaderMap) -> Result<MediaType, Problem> {
     }
     if essence == "multipart/form-data" {
         let boundary = multer::parse_boundary(text);
-        let boundary = boundary.map_err(|_| refused("multipart/form-data without a boundary"))?;
+        let boundary = boundary.map_err(|_| unsupported("multipart/form-data without a boundary"))?;
         return Ok(MediaType::Form { boundary });
     }
-    Err(refused(&essence.chars().take(100).collect::<String>()))
+    Err(unsupported(&essence.chars().take(100).collect::<String>()))
 }
 
-/// How many times the limit is read and thrown away, so that a client that only looks at the answer after it has sent
-/// everything gets to see it.
-const DRAINED: usize = 8;
+/// Multiple of the limit that is read and discarded, so that a client that sends its whole body before it reads still
+/// receives the response.
+const DRAIN_FACTOR: usize = 8;
 
 async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Problem> {
     let mut stream = body.into_data_stream();
     let mut kept = Vec::new();
     let mut size = 0;
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(broken)?;
+        let chunk = chunk.map_err(interrupted)?;
         size += chunk.len();
         match size {
             size if size <= limit => kept.extend_from_slice(&chunk),
-            size if size <= limit.saturating_mul(DRAINED) => kept = Vec::new(),
+            size if size <= limit.saturating_mul(DRAIN_FACTOR) => kept = Vec::new(),
             _ => break,
         }
     }
@@ -84,18 +84,18 @@ async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, Problem> {
     Ok(kept.into())
 }
 
-/// Why a body broke off.
-fn broken(error: axum::Error) -> Problem {
-    tracing::debug!(%error, "a body broke off");
+/// The problem of an incomplete body.
+fn interrupted(error: axum::Error) -> Problem {
+    tracing::debug!(%error, "request body was interrupted");
     let mut cause: Option<&dyn std::error::Error> = Some(&error);
     while let Some(error) = cause {
-        if error.is::<Displaced>() {
-            let detail = "there are too many connections, and the body of this one had not arrived; try again later";
-            return Problem::new(Kind::Overloaded, detail).retry_after(ROOM);
+        if error.is::<Evicted>() {
+            let detail = "there are too many connections, and the body of this request was incomplete; try again later";
+            return Problem::new(Kind::Overloaded, detail).retry_after(OVERLOAD_RETRY_AFTER);
         }
         cause = error.source();
     }
-    Problem::new(Kind::MalformedJson, "the body broke off")
+    Problem::new(Kind::MalformedJson, "the body is incomplete")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Who sent a request, and when it came.
+//! The client of a request: its address behind trusted proxies, its site, and the time of arrival.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -11,19 +11,19 @@ use axum::http::request::Parts;
 use super::Api;
 use crate::config::Config;
 
-/// What the server notes about a request that has just come.
+/// Connection details of a request, attached as an extension when its head has arrived.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arrival {
-    /// The other end of the connection.
+pub(super) struct RequestArrival {
+    /// Remote address of the connection.
     pub peer: IpAddr,
-    /// When the head had come.
+    /// When the head arrived.
     pub at: Instant,
-    /// Whether there are too many connections to answer more than probes on this one.
+    /// Whether this is a reserve connection, on which only probes and metrics are answered.
     pub reserve: bool,
 }
 
-/// A client whose share is bounded: an IPv4 address, or the /64 network of an IPv6 address, which is what one subscriber
-/// has.
+/// Key for per-client limits: an IPv4 address, or the /64 network of an IPv6 address, the usual size of a subscriber's
+/// network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ClientKey(IpAddr);
 
@@ -42,62 +42,62 @@ impl ClientKey {
 /// The client of a request, for handlers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client {
-    /// Whose share it takes; `None` for a trusted proxy that does not say for whom it asks.
+    /// Key for per-client limits; `None` for a trusted proxy that does not name the client.
     pub key: Option<ClientKey>,
-    /// When the request came.
-    pub since: Instant,
-    /// Where it comes from.
-    pub site: Site,
+    /// When the request arrived.
+    pub received_at: Instant,
+    /// Whether a page of another site sent it.
+    pub site: RequestSite,
 }
 
 impl FromRequestParts<Api> for Client {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Infallible> {
-        let arrival = parts.extensions.get::<Arrival>();
+        let arrival = parts.extensions.get::<RequestArrival>();
         let address = arrival.and_then(|arrival| address(api.config(), arrival.peer, &parts.headers));
-        let since = arrival.map_or_else(Instant::now, |arrival| arrival.at);
-        let site = parts.extensions.get().copied().unwrap_or(Site::Own);
-        Ok(Self { key: address.map(ClientKey::new), since, site })
+        let received_at = arrival.map_or_else(Instant::now, |arrival| arrival.at);
+        let site = parts.extensions.get().copied().unwrap_or(RequestSite::Trusted);
+        Ok(Self { key: address.map(ClientKey::new), received_at, site })
     }
 }
 
-/// Where a request that is answered comes from.
+/// Site that an admitted request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Site {
-    /// From a page of this server or of an origin that the settings name, or from no page at all.
-    Own,
-    /// From a page of another site: it may look, and must not change anything by looking.
-    Foreign,
+pub(super) enum RequestSite {
+    /// A page of this server or of a configured origin, or a client that is not a browser.
+    Trusted,
+    /// A page of another site: the request must have no side effects.
+    CrossSite,
 }
 
-/// The address of the client; behind trusted proxies the last one in `X-Forwarded-For` that is none of theirs.
+/// The client's address: through trusted proxies, the last address in `X-Forwarded-For` that is not a trusted proxy's.
 fn address(config: &Config, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
     if !config.trusts(peer) {
         return Some(peer);
     }
-    // What a client wrote into the header before its proxy must not hide what the proxy added.
+    // A header forged by the client must not hide what the proxy appended.
     let lines: Vec<_> =
         headers.get_all("x-forwarded-for").iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
     let mut hops = lines.iter().rev().flat_map(|line| line.rsplit(','));
     hops.find_map(|hop| match hop_address(hop.trim()) {
         Some(address) if config.trusts(address) => None,
-        // What cannot be read ends the way back: everything before it is unknown.
+        // An unreadable hop ends the search: everything before it is unverified.
         other => Some(other),
     })
     .flatten()
 }
 
-/// An address, with a port or without.
+/// An address with an optional port.
 fn hop_address(text: &str) -> Option<IpAddr> {
     let with_port = || text.parse().map(|address: SocketAddr| address.ip());
     text.trim_matches(['[', ']']).parse().or_else(|_| with_port()).ok()
 }
 
-/// The values of an `X-Forwarded-…` header, the outermost proxy's first; none where the other end is not trusted.
+/// The values of an `X-Forwarded-…` header, the outermost proxy's first; empty if the peer is not a trusted proxy.
 pub(super) fn forwarded<'a>(
     config: &Config,
-    arrival: Option<&Arrival>,
+    arrival: Option<&RequestArrival>,
     headers: &'a HeaderMap,
     name: &str,
 ) -> impl Iterator<Item = &'a str> {
@@ -142,6 +142,6 @@ mod tests {
             axum::http::HeaderValue::from_bytes("\u{e9}, 198.51.100.7".as_bytes()).unwrap(),
         )]);
         let found = address(&config, "10.0.0.1".parse().unwrap(), &hidden);
-        assert_eq!(found, Some("198.51.100.7".parse().unwrap()), "whatever the client wrote before it");
+        assert_eq!(found, Some("198.51.100.7".parse().unwrap()), "regardless of what the client wrote before it");
     }
 }

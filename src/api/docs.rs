@@ -1,6 +1,6 @@
-//! The page under `/docs` that shows the OpenAPI document. Nothing of it comes from another server.
+//! Documentation page under `/docs` (Swagger UI), served without third-party requests.
 //!
-//! It refers to everything relatively: it works under whatever path a proxy puts it.
+//! All links are relative, so that the page works under any base path.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use axum::routing::get;
 use utoipa_swagger_ui::Config;
 
 use super::Api;
-use super::problem::{Answer, Problem};
+use super::problem::{ApiResult, Problem};
 
-/// Where the document is, as seen from the page.
+/// The OpenAPI document, relative to the page.
 const DOCUMENT: &str = "../openapi.json";
 
-/// What the page may do: load its own files, ask this server, and show images that it was sent.
+/// Content security policy of the page: its own files, requests to this server, and inline images.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
      font-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
@@ -25,7 +25,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 
 /// The page and its files.
 pub(super) fn router() -> Router<Api> {
-    // The default validator is a service on the internet.
+    // The default validator is an online service.
     let config = Arc::new(Config::new([DOCUMENT]).validator_url("none"));
     let file = move |path: RawPathParams| {
         let config = Arc::clone(&config);
@@ -40,7 +40,7 @@ pub(super) fn router() -> Router<Api> {
         .route("/docs/{*file}", get(file))
 }
 
-fn file(name: &str, config: Arc<Config<'static>>) -> Answer<Response> {
+fn file(name: &str, config: Arc<Config<'static>>) -> ApiResult<Response> {
     let file = utoipa_swagger_ui::serve(name, config).map_err(Problem::internal)?;
     let Some(file) = file else { return Ok(StatusCode::NOT_FOUND.into_response()) };
     let content_type = HeaderValue::from_str(&file.content_type).map_err(Problem::internal)?;

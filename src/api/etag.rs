@@ -4,46 +4,46 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::problem::{Answer, Problem};
+use super::problem::{ApiResult, Problem};
 
-/// For what never changes any more.
-pub(super) const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+/// `Cache-Control` of content that never changes.
+pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
-/// A representation that a client may keep: how it is told apart, and whether the client has it.
-pub(super) struct Tagged {
+/// A conditional response: the validators of a representation, and whether the client's cached copy is current.
+pub(super) struct Conditional {
     headers: [(HeaderName, HeaderValue); 2],
-    known: bool,
+    not_modified: bool,
 }
 
-impl Tagged {
-    /// The representation with a strong tag, given without its quotes, that may be kept as `control` says.
-    pub(super) fn new(request: &HeaderMap, tag: &str, control: HeaderValue) -> Answer<Self> {
+impl Conditional {
+    /// Compares `If-None-Match` with a strong `tag`, given without quotes.
+    pub(super) fn new(request: &HeaderMap, tag: &str, cache_control: HeaderValue) -> ApiResult<Self> {
         let tag = format!("\"{tag}\"");
-        let known = is_known(request, &tag);
+        let not_modified = matches_if_none_match(request, &tag);
         let tag = HeaderValue::from_str(&tag).map_err(Problem::internal)?;
-        Ok(Self { headers: [(header::ETAG, tag), (header::CACHE_CONTROL, control)], known })
+        Ok(Self { headers: [(header::ETAG, tag), (header::CACHE_CONTROL, cache_control)], not_modified })
     }
 
-    /// The answer to a client that has it.
-    pub(super) fn if_known(&self) -> Option<Response> {
-        self.known.then(|| (StatusCode::NOT_MODIFIED, self.headers.clone()).into_response())
+    /// 304 if the client's copy is current.
+    pub(super) fn if_not_modified(&self) -> Option<Response> {
+        self.not_modified.then(|| (StatusCode::NOT_MODIFIED, self.headers.clone()).into_response())
     }
 
-    /// The answer that holds it.
-    pub(super) fn with(self, body: impl IntoResponse) -> Response {
+    /// The response with this body.
+    pub(super) fn with_body(self, body: impl IntoResponse) -> Response {
         (self.headers, body).into_response()
     }
 
-    /// The answer that holds it as bytes of a media type; none of them for a client that has it.
+    /// The response with these bytes, or 304 without them.
     pub(super) fn with_bytes(self, media_type: &'static str, bytes: impl Into<Bytes>) -> Response {
-        let known = self.if_known();
+        let not_modified = self.if_not_modified();
         let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(media_type))];
-        known.unwrap_or_else(|| self.with((headers, bytes.into())))
+        not_modified.unwrap_or_else(|| self.with_body((headers, bytes.into())))
     }
 }
 
-/// Whether the client already has the representation with this strong tag, quotes included.
-fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+/// Whether `If-None-Match` lists this strong tag, quotes included.
+fn matches_if_none_match(headers: &HeaderMap, tag: &str) -> bool {
     let lines = headers.get_all(header::IF_NONE_MATCH).into_iter().filter_map(|line| line.to_str().ok());
     // The comparison is weak: `W/` makes no difference.
     lines
@@ -59,15 +59,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_is_found_in_a_list_and_behind_a_weak_mark() {
-        let known =
-            |line: &str| is_known(&HeaderMap::from_iter([(header::IF_NONE_MATCH, line.parse().unwrap())]), "\"abc\"");
+    fn a_tag_is_found_in_a_list_and_after_a_weak_mark() {
+        let known = |line: &str| {
+            matches_if_none_match(&HeaderMap::from_iter([(header::IF_NONE_MATCH, line.parse().unwrap())]), "\"abc\"")
+        };
         for line in ["\"abc\"", "W/\"abc\"", "\"x\", \"abc\"", "*"] {
             assert!(known(line), "{line}");
         }
         for line in ["\"abcd\"", "abc", "\"x\", \"y\"", ""] {
             assert!(!known(line), "{line}");
         }
-        assert!(!is_known(&HeaderMap::new(), "\"abc\""));
+        assert!(!matches_if_none_match(&HeaderMap::new(), "\"abc\""));
     }
 }

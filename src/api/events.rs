@@ -1,35 +1,35 @@
-//! What happens to a job or a study, as server-sent events (WHATWG HTML, section 9.2).
+//! Events of jobs and studies as server-sent events (WHATWG HTML, section 9.2).
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::sse::{Event as Line, KeepAlive, Sse};
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::budget::Place;
+use super::admission::OVERLOAD_RETRY_AFTER;
 use super::client::Client;
-use super::guard::ROOM;
-use super::problem::{Answer, Kind, Problem};
+use super::concurrency_limit::ConcurrencyPermit;
+use super::problem::{ApiResult, Kind, Problem};
 use crate::jobs::{Subscription, Update};
 
-/// Time without events after which a comment shows that the connection lives.
-const SILENCE: Duration = Duration::from_secs(15);
+/// Interval of the comments that keep an idle connection alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// A server-sent event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Event)]
 pub(super) struct EventDocument {
-    /// What `data` holds.
+    /// Type of the event.
     event: EventName,
-    /// What to send as `Last-Event-ID` to go on behind this event.
+    /// Value of `Last-Event-ID` that resumes after this event.
     #[schema(nullable = false, pattern = "^[0-9]+$")]
     id: Option<String>,
-    /// A JSON object.
+    /// The event's JSON object.
     #[schema(content_media_type = "application/json")]
     data: String,
 }
@@ -39,81 +39,82 @@ pub(super) struct EventDocument {
 #[serde(rename_all = "lowercase")]
 #[expect(dead_code, reason = "only describes an answer")]
 enum EventName {
-    /// The job, as in a list.
+    /// Summary of the job, as in the job list.
     Job,
-    /// The study, as in a list.
+    /// Summary of the study, as in the study list.
     Study,
-    /// It went into another state.
+    /// The state changed.
     State,
-    /// It has come further.
+    /// Progress was made.
     Progress,
-    /// Events that came before the next one are gone.
+    /// Earlier events are no longer available.
     Skipped,
 }
 
-/// The last event that a client got. An id that was not given out here says nothing: the watcher starts anew, as if it had
-/// none.
-pub(super) fn last(headers: &HeaderMap) -> Option<u64> {
+/// `Last-Event-ID`; `None` for an id in another format, so that the stream starts from the beginning.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Option<u64> {
     headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
-/// Tells nginx, and proxies that follow it, to pass on every event at once instead of collecting them in a buffer.
-const NO_BUFFER: (HeaderName, HeaderValue) =
+/// Disables response buffering in nginx and compatible proxies.
+const NO_BUFFERING: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
-/// A place for a stream of events, as long as there are not too many.
-pub(super) fn place(api: &Api, client: Client) -> Answer<Place> {
-    api.streams().take(client.key).ok_or_else(|| {
-        let detail = "as many streams of events are open as this server, or this client, may have; try again later";
-        Problem::new(Kind::Overloaded, detail).retry_after(ROOM)
+/// A permit for an event stream.
+///
+/// # Errors
+/// [`Kind::Overloaded`] if the server or the client has too many open streams.
+pub(super) fn acquire_stream(api: &Api, client: Client) -> ApiResult<ConcurrencyPermit> {
+    api.streams().try_acquire(client.key).ok_or_else(|| {
+        let detail = "the server or this client has too many open event streams; try again later";
+        Problem::new(Kind::Overloaded, detail).retry_after(OVERLOAD_RETRY_AFTER)
     })
 }
 
-/// The events behind `last`; for a new watcher behind what is watched itself, given with its name. Nothing when it has
-/// ended and the client knows.
-pub(super) async fn answer(
+/// Streams the events after `last`. A new client first receives the resource itself, as the event `name`. The response is
+/// 204 if the resource has ended and no event follows `last`.
+pub(super) async fn stream_response(
     api: &Api,
     mut subscription: Subscription,
     last: Option<u64>,
     ended: bool,
-    (name, watched): (&str, &impl Serialize),
-    place: Place,
-) -> Answer<Response> {
+    (name, resource): (&str, &impl Serialize),
+    permit: ConcurrencyPermit,
+) -> ApiResult<Response> {
     let first = match (last, ended) {
-        (None, _) => Some(line(name, watched)?),
+        (None, _) => Some(sse_event(name, resource)?),
         (Some(_), false) => None,
-        // The events of what has ended are all there: this does not wait.
+        // All events of an ended resource exist already, so this does not wait.
         (Some(_), true) => match subscription.next().await {
-            Some(update) => Some(show(update)?),
+            Some(update) => Some(from_update(update)?),
             None => return Ok(StatusCode::NO_CONTENT.into_response()),
         },
     };
-    let stop = api.ending().clone();
-    let following = follow(subscription).take_until(async move { stop.cancelled().await });
-    let lines = stream::iter(first).chain(following).map(move |line| {
-        // The place is free again when the stream is.
-        let _place = &place;
-        Ok::<_, Infallible>(line)
+    let shutdown = api.shutdown().clone();
+    let following = follow(subscription).take_until(async move { shutdown.cancelled().await });
+    let events = stream::iter(first).chain(following).map(move |event| {
+        // Releases the permit when the stream is dropped.
+        let _permit = &permit;
+        Ok::<_, Infallible>(event)
     });
-    Ok(([NO_BUFFER], Sse::new(lines).keep_alive(KeepAlive::new().interval(SILENCE))).into_response())
+    Ok(([NO_BUFFERING], Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response())
 }
 
-fn follow(subscription: Subscription) -> impl Stream<Item = Line> {
-    subscription.into_stream().filter_map(|update| async move { show(update).ok() })
+fn follow(subscription: Subscription) -> impl Stream<Item = SseEvent> {
+    subscription.into_stream().filter_map(|update| async move { from_update(update).ok() })
 }
 
-/// An update as it goes over the wire.
-fn show(update: Update) -> Result<Line, Problem> {
+fn from_update(update: Update) -> Result<SseEvent, Problem> {
     #[derive(Serialize)]
     struct Skipped {
         events: u64,
     }
     match update {
-        Update::Event { id, event } => Ok(line(event.name(), &event)?.id(id.to_string())),
-        Update::Skipped { events } => line("skipped", &Skipped { events }),
+        Update::Event { id, event } => Ok(sse_event(event.name(), &event)?.id(id.to_string())),
+        Update::Skipped { events } => sse_event("skipped", &Skipped { events }),
     }
 }
 
-fn line(name: &str, data: &impl Serialize) -> Result<Line, Problem> {
-    Line::default().event(name).json_data(data).map_err(Problem::internal)
+fn sse_event(name: &str, data: &impl Serialize) -> Result<SseEvent, Problem> {
+    SseEvent::default().event(name).json_data(data).map_err(Problem::internal)
 }

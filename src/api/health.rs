@@ -1,4 +1,4 @@
-//! Probes: is the process alive, can it do its work?
+//! Health probes: liveness and readiness.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::problem::{Answer, Kind, Problem, declare_problems};
+use super::problem::{ApiResult, Kind, Problem, declare_problems};
 use crate::jobs::JobState;
 use crate::worker::DeviceStatus;
 
-/// The process is alive.
+/// Response of the liveness probe.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Alive {
     /// Always `alive`.
@@ -23,46 +23,46 @@ pub(super) struct Alive {
     version: &'static str,
 }
 
-/// The service can run jobs.
+/// Response of the readiness probe.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Ready {
     /// Always `ready`.
     #[schema(examples("ready"))]
     status: &'static str,
-    /// What the devices do.
+    /// State of each device.
     devices: Vec<DeviceStatus>,
-    /// Number of jobs by state.
+    /// Number of jobs in each state.
     jobs: BTreeMap<&'static str, u64>,
 }
 
-declare_problems!(NeverRefused: );
+declare_problems!(NoProblems: );
 declare_problems!(NotReady: NotReady);
 
-/// Is the process alive?
+/// Liveness probe
 #[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "operation",
-    responses((status = 200, description = "It is.", body = Alive), NeverRefused))]
+    responses((status = 200, description = "The process is alive.", body = Alive), NoProblems))]
 pub(super) async fn livez() -> Json<Alive> {
     Json(Alive { status: "alive", version: env!("CARGO_PKG_VERSION") })
 }
 
-/// Longest time to wait for the store: probes are answered at once, with what is known.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// Time limit for the store, so that probes are answered immediately.
+const STORE_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Can the service run jobs?
+/// Readiness probe
 ///
-/// It can when a device takes jobs and the data directory can be written, which is tried.
+/// The service is ready if at least one device accepts jobs and a test write to the data directory succeeds.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "operation",
-    responses((status = 200, description = "It can.", body = Ready), NotReady))]
-pub(super) async fn readyz(State(api): State<Api>) -> Answer<Json<Ready>> {
+    responses((status = 200, description = "The service can run jobs.", body = Ready), NotReady))]
+pub(super) async fn readyz(State(api): State<Api>) -> ApiResult<Json<Ready>> {
     let devices = api.pool().devices();
     let mut reasons = Vec::new();
-    if api.ending().is_cancelled() {
+    if api.shutdown().is_cancelled() {
         reasons.push("the server is shutting down".to_owned());
     } else if !api.pool().ready() {
         let state = |DeviceStatus { device, state, .. }: &_| format!("device {device} is {state:?}").to_lowercase();
         reasons.extend(devices.iter().map(state));
     }
-    let (counts, fault) = tokio::join!(api.store().counts_within(PATIENCE), api.store().unwritable(PATIENCE));
+    let (counts, fault) = tokio::join!(api.store().counts_within(STORE_TIMEOUT), api.store().unwritable(STORE_TIMEOUT));
     reasons.extend(fault.map(|fault| fault.to_string()));
     if let Err(error) = &counts {
         tracing::error!(%error, "the job store does not answer");
@@ -73,6 +73,6 @@ pub(super) async fn readyz(State(api): State<Api>) -> Answer<Json<Ready>> {
             let jobs = JobState::ALL.map(|state| (state.as_str(), counts.get(&state).copied().unwrap_or(0)));
             Ok(Json(Ready { status: "ready", devices, jobs: jobs.into_iter().collect() }))
         }
-        _ => Err(Problem::new(Kind::NotReady, reasons.join("; ")).because(reasons)),
+        _ => Err(Problem::new(Kind::NotReady, reasons.join("; ")).with_reasons(reasons)),
     }
 }

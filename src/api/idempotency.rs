@@ -1,34 +1,34 @@
-//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a repeated submission makes no second job or study.
+//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a repeated submission creates no second job or study.
 
 use axum::http::HeaderMap;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::parameters::refused;
+use super::parameters::invalid_parameter;
 use super::problem::Problem;
 use crate::jobs::Idempotency;
 
 const NAME: &str = "Idempotency-Key";
-/// Longest key in characters.
-const LONGEST: usize = 255;
+/// Maximum length of a key in characters.
+const MAX_LENGTH: usize = 255;
 
-/// The key of a submission, with the fingerprint of what is submitted; `None` without a key.
+/// The key and the fingerprint of a submission; `None` without a key.
 ///
-/// Two requests are the same when they say the same; order of fields and white space do not matter.
+/// The fingerprint is that of the parsed request: field order and white space do not matter.
 ///
 /// # Errors
-/// When the key is not 1 to 255 printable ASCII characters, or there are several.
+/// If the key is not 1 to 255 printable ASCII characters, or there is more than one.
 pub(super) fn read(headers: &HeaderMap, request: &impl Serialize) -> Result<Option<Idempotency>, Problem> {
     let mut lines = headers.get_all(NAME).into_iter();
     let Some(line) = lines.next() else { return Ok(None) };
     if lines.next().is_some() {
-        return Err(refused(NAME, "two keys", "the header once"));
+        return Err(invalid_parameter(NAME, "two keys", "a single key"));
     }
     let printable =
-        !line.is_empty() && line.len() <= LONGEST && line.as_bytes().iter().all(|b| (b' '..=b'~').contains(b));
+        !line.is_empty() && line.len() <= MAX_LENGTH && line.as_bytes().iter().all(|b| (b' '..=b'~').contains(b));
     let key = Some(line).filter(|_| printable).and_then(|line| line.to_str().ok()).ok_or_else(|| {
         let found = String::from_utf8_lossy(line.as_bytes());
-        refused(NAME, found, format!("1 to {LONGEST} printable ASCII characters"))
+        invalid_parameter(NAME, found, format!("1 to {MAX_LENGTH} printable ASCII characters"))
     })?;
     let document = serde_json::to_vec(request).map_err(Problem::internal)?;
     Ok(Some(Idempotency { key: key.to_owned(), fingerprint: hex::encode(Sha256::digest(document)) }))

@@ -132,7 +132,7 @@ mod tests {
     use proxygrad::maximize::Request;
 
     /// `(status, field, value, expected)` of the problem that this body makes.
-    fn refused(body: &str) -> (u16, String, String, String) {
+    fn rejected(body: &str) -> (u16, String, String, String) {
         let problem = parse::<Request>(body.as_bytes()).unwrap_err();
         let status = problem.kind().status().as_u16();
         match problem.errors() {
@@ -178,7 +178,7 @@ mod tests {
             (r#"{"model": "m", "start": {"kind": "grey", "noise": "x"}}"#, "start", "noise", "a number"),
             (r#"{"model": "m", "start": {"kind": "grey", "nois": 0.1}}"#, "start.nois", "0.1", "noise"),
         ] {
-            let (status, f, v, e) = refused(body);
+            let (status, f, v, e) = rejected(body);
             assert_eq!((status, f.as_str()), (422, field), "{body}: {v}, {e}");
             assert!(v.contains(value), "{body}: {v}");
             assert!(e.contains(expected), "{body}: {e}");
@@ -189,8 +189,8 @@ mod tests {
     fn a_byte_order_mark_is_no_part_of_a_body() {
         let request: Request = parse("\u{feff}{\"model\": \"m\", \"objective\": \"a:1\"}".as_bytes()).unwrap();
         assert_eq!(request.model, "m");
-        assert_eq!(refused("\u{feff}{\"model\": 3}").1, "model");
-        assert_eq!(refused("\u{feff}").3, "the body is empty; expected a JSON object");
+        assert_eq!(rejected("\u{feff}{\"model\": 3}").1, "model");
+        assert_eq!(rejected("\u{feff}").3, "the body is empty; expected a JSON object");
     }
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
         for body in
             ["", "{", "{\"model\": }", "{\"steps\": 1e999}", "{\"model\": 3} x", "{\"model\": NaN}", &deep, "\u{0}"]
         {
-            let (status, ..) = refused(body);
+            let (status, ..) = rejected(body);
             assert_eq!(status, 400, "{}", body.chars().take(40).collect::<String>());
         }
         assert_eq!(parse::<Request>(b"{\"model\": \"\xff\"}").unwrap_err().kind(), Kind::MalformedJson);
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_value_that_quotes_the_error_text_changes_nothing() {
-        let (_, field, value, _) = refused(r#"{"model": "m", "objective": "x: y is not valid; expected z"}"#);
+        let (_, field, value, _) = rejected(r#"{"model": "m", "objective": "x: y is not valid; expected z"}"#);
         assert_eq!(field, "objective");
         assert_eq!(value, "x: y is not valid; expected z");
     }

@@ -1,35 +1,36 @@
-//! HTTP: routes, request and answer documents, problem details, OpenAPI.
+//! HTTP API: routes, request and response documents, problem details, OpenAPI.
 //!
-//! [`router`] holds every call. A handler parses and checks, asks the job store or the models, and answers; it never runs
-//! a network itself. Every error is a [`problem`] document.
+//! [`router`] holds every route. A handler validates the request, calls the job store or the model cache, and responds; it
+//! never runs a network itself. Every error is a [`problem`] document.
 
-mod accepted;
-mod base;
+mod admission;
+mod base_path;
 mod body;
-mod browsers;
-mod budget;
 mod client;
-mod decoding;
+mod concurrency_limit;
+mod cors;
 mod docs;
+mod error_layer;
 mod etag;
 mod events;
-mod explain;
-mod failure;
-mod guard;
 mod health;
 mod idempotency;
+mod image_memory;
 mod jobs;
 mod json_error;
-mod loader;
 mod metrics;
+mod model_cache;
 mod models;
-mod observe;
 mod openapi;
 mod parameters;
 mod prefer;
 pub mod problem;
+mod problem_pages;
+mod request_log;
+mod security_headers;
 mod server;
 mod studies;
+mod submission_response;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -51,63 +52,63 @@ pub use server::{Server, listen};
 use crate::config::Config;
 use crate::jobs::{Job, Store, Study};
 use crate::worker::Pool;
-use budget::Budget;
-use client::{Client, Site};
-use decoding::Decoding;
-use loader::{LoadError, Loader};
+use client::{Client, RequestSite};
+use concurrency_limit::ConcurrencyLimit;
+use image_memory::ImageMemory;
+use model_cache::{LoadError, ModelCache};
 use problem::{Kind, Problem};
 use proxygrad::engine::MemoryModel;
 use proxygrad::maximize::{Limits, Request, Resolved};
 use proxygrad::network::Model;
 use proxygrad::network::catalog::{ModelState, Models};
-use studies::Summaries;
+use studies::SummaryCache;
 
-/// What handlers work with. Clones share it.
+/// Shared state of the handlers. Clones share it.
 #[derive(Clone)]
-pub struct Api(Arc<Parts>);
+pub struct Api(Arc<ApiState>);
 
-struct Parts {
+struct ApiState {
     config: Config,
     store: Store,
-    models: Loader,
+    models: ModelCache,
     pool: Arc<Pool>,
     metrics: PrometheusHandle,
-    ending: CancellationToken,
-    summaries: Summaries,
+    shutdown: CancellationToken,
+    summary_cache: SummaryCache,
     /// Requests that wait for a job, a study or a model.
-    waiting: Budget,
-    /// Streams of events.
-    streams: Budget,
-    /// Studies that are planned at a time.
+    waiting: ConcurrencyLimit,
+    /// Event streams.
+    streams: ConcurrencyLimit,
+    /// Studies that are being planned.
     planning: Arc<Semaphore>,
-    decoding: Decoding,
-    bound: RunBound,
+    image_memory: ImageMemory,
+    run_memory: RunMemoryLimit,
 }
 
-/// Time after which a request that is not answered is one that waits.
-const MOMENT: Duration = Duration::from_secs(1);
+/// Time after which a pending request counts as waiting.
+const QUICK_RESPONSE: Duration = Duration::from_secs(1);
 
-/// Most studies that are planned at a time.
-const PLANNING: usize = 2;
+/// Number of studies that may be planned concurrently.
+const MAX_PLANNING: usize = 2;
 
-/// How much memory a run may take, and what tells how much it would.
+/// Limit on the estimated memory of a run.
 #[derive(Clone)]
-struct RunBound {
-    /// Of each kind of device that there is.
+struct RunMemoryLimit {
+    /// Memory model of each kind of device.
     models: Arc<[MemoryModel]>,
     /// In bytes.
     allowed: u64,
 }
 
-impl RunBound {
+impl RunMemoryLimit {
     fn new(config: &Config) -> Self {
-        let cpu = config.cpu.settings(&config.places.data_dir);
+        let cpu = config.cpu.settings(&config.storage.data_dir);
         let names: BTreeSet<&String> = config.devices.iter().collect();
         let models = names.into_iter().map(|name| MemoryModel::of_device(name, &cpu)).collect();
         Self { models, allowed: config.memory.run_bytes() }
     }
 
-    /// Refuses a request that would take more on some device.
+    /// Rejects a request that would exceed the limit on any device.
     fn check(&self, resolved: &Resolved, model: &Model) -> Result<(), Problem> {
         for memory in self.models.iter() {
             match resolved.too_large(memory, model, self.allowed) {
@@ -123,38 +124,39 @@ impl RunBound {
 }
 
 impl Api {
-    /// An API over these rooms. Once `ending` is cancelled, requests that wait for jobs are answered and event streams
-    /// end.
+    /// Creates the handlers' state. Cancelling `shutdown` answers requests that wait for jobs and ends event streams.
     ///
     /// # Errors
-    /// When this process records metrics in another way.
+    /// If another metrics recorder is installed in this process.
     pub fn new(
         config: Config,
         store: Store,
         models: Arc<Models>,
         pool: Arc<Pool>,
-        ending: CancellationToken,
+        shutdown: CancellationToken,
     ) -> Result<Self, BuildError> {
-        let models = Loader::new(models, config.model_timeout);
+        let models = ModelCache::new(models, config.model_timeout);
         let metrics = metrics::recorder()?;
-        let (summaries, planning) = (Summaries::default(), Arc::new(Semaphore::new(PLANNING)));
-        let (waiting, streams) = (Budget::new(config.max_waiting()), Budget::new(config.max_streams()));
-        let (decoding, bound) = (Decoding::new(config.max_image_memory as u64), RunBound::new(&config));
-        let parts = Parts {
+        let (summary_cache, planning) = (SummaryCache::default(), Arc::new(Semaphore::new(MAX_PLANNING)));
+        let (waiting, streams) =
+            (ConcurrencyLimit::new(config.max_waiting()), ConcurrencyLimit::new(config.max_streams()));
+        let image_memory = ImageMemory::new(config.max_image_memory as u64);
+        let run_memory = RunMemoryLimit::new(&config);
+        let state = ApiState {
             config,
             store,
             models,
             pool,
             metrics,
-            ending,
-            summaries,
+            shutdown,
+            summary_cache,
             waiting,
             streams,
             planning,
-            decoding,
-            bound,
+            image_memory,
+            run_memory,
         };
-        Ok(Self(Arc::new(parts)))
+        Ok(Self(Arc::new(state)))
     }
 
     fn config(&self) -> &Config {
@@ -165,7 +167,7 @@ impl Api {
         &self.0.store
     }
 
-    fn models(&self) -> &Loader {
+    fn models(&self) -> &ModelCache {
         &self.0.models
     }
 
@@ -177,70 +179,71 @@ impl Api {
         &self.0.pool
     }
 
-    fn ending(&self) -> &CancellationToken {
-        &self.0.ending
+    fn shutdown(&self) -> &CancellationToken {
+        &self.0.shutdown
     }
 
-    /// Places for requests that wait.
-    fn waiting(&self) -> &Budget {
+    /// Limit on waiting requests.
+    fn waiting(&self) -> &ConcurrencyLimit {
         &self.0.waiting
     }
 
-    /// Places for streams of events.
-    fn streams(&self) -> &Budget {
+    /// Limit on event streams.
+    fn streams(&self) -> &ConcurrencyLimit {
         &self.0.streams
     }
 
-    /// The model. Who has to wait for it longer than a moment takes a place of those who wait.
+    /// Loads a model. A request that is still pending after [`QUICK_RESPONSE`] counts as waiting.
     async fn load(&self, id: &str, client: Client) -> Result<Arc<Model>, LoadError> {
-        if client.site == Site::Foreign && self.models().entry(id).await?.state == ModelState::Pullable {
-            let detail = format!("model {id} would have to be fetched, which a page of another site may not ask for");
+        if client.site == RequestSite::CrossSite && self.models().entry(id).await?.state == ModelState::Pullable {
+            let detail =
+                format!("model {id} is not downloaded yet, and a page of another site may not start a download");
             return Err(LoadError::Problem(Problem::new(Kind::CrossSiteRequest, detail)));
         }
-        let mut load = std::pin::pin!(self.models().load(id, client.since.elapsed()));
-        if let Ok(loaded) = tokio::time::timeout(MOMENT, load.as_mut()).await {
+        let mut load = std::pin::pin!(self.models().load(id, client.received_at.elapsed()));
+        if let Ok(loaded) = tokio::time::timeout(QUICK_RESPONSE, load.as_mut()).await {
             return loaded;
         }
-        let Some(_place) = self.waiting().take(client.key) else {
-            let detail = format!("model {id} is still being fetched, and too many requests wait already");
-            let problem = Problem::new(Kind::ModelUnavailable, detail).retry_after(loader::SOON);
+        let Some(_permit) = self.waiting().try_acquire(client.key) else {
+            let detail = format!("model {id} is still being downloaded, and too many requests are already waiting");
+            let problem = Problem::new(Kind::ModelUnavailable, detail).retry_after(model_cache::RETRY_AFTER);
             return Err(LoadError::Problem(problem));
         };
         load.await
     }
 
-    /// What the request means for its model. Refuses what would take more memory than is allowed.
+    /// Resolves a request against its model; rejects one that exceeds the memory limit.
     async fn resolve(&self, request: Request, model: Arc<Model>) -> Result<Resolved, Problem> {
         let invalid = |error| Problem::invalid(Kind::InvalidRequest, error);
-        // What is wrong with images is told below, after what is wrong before them; none is unpacked then.
-        let memory = request.image_memory(&model).unwrap_or_default();
-        let room = match memory {
-            Some(bytes) => Some(self.0.decoding.room(bytes).await?),
+        // Invalid images are reported by `resolve` below, after errors in fields before them.
+        let bytes = request.image_memory(&model).unwrap_or_default();
+        let permit = match bytes {
+            Some(bytes) => Some(self.0.image_memory.acquire(bytes).await?),
             None => None,
         };
-        let (limits, bound) = (self.config().limits(), self.0.bound.clone());
+        let (limits, run_memory) = (self.config().limits(), self.0.run_memory.clone());
         let resolved = tokio::task::spawn_blocking(move || {
-            // The work goes on when the client goes away, and so does its share of the memory.
-            let _room = room;
+            // The work continues after the client disconnects, so it holds the permit itself.
+            let _permit = permit;
             let resolved = request.resolve(&model, &limits).map_err(invalid)?;
-            bound.check(&resolved, &model)?;
+            run_memory.check(&resolved, &model)?;
             Ok(resolved)
         });
         resolved.await.map_err(Problem::internal)?
     }
 
-    /// Plans a study, away from the tasks that answer, and not too many at a time. Its requests may bring images.
+    /// Plans a study on a blocking thread, at most [`MAX_PLANNING`] at a time. `images`: its requests hold images to decode.
     async fn plan<T: Send + 'static>(
         &self,
         images: bool,
-        work: impl FnOnce(&RunBound) -> Result<T, Problem> + Send + 'static,
+        work: impl FnOnce(&RunMemoryLimit) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let turn = Arc::clone(&self.0.planning).acquire_owned().await.map_err(Problem::internal)?;
-        let room = if images { Some(self.0.decoding.all_for_large().await?) } else { None };
-        let bound = self.0.bound.clone();
+        let planning = Arc::clone(&self.0.planning).acquire_owned().await.map_err(Problem::internal)?;
+        let memory = if images { Some(self.0.image_memory.acquire_all_large().await?) } else { None };
+        let run_memory = self.0.run_memory.clone();
         let planned = tokio::task::spawn_blocking(move || {
-            let _held = (turn, room);
-            work(&bound)
+            let _permits = (planning, memory);
+            work(&run_memory)
         });
         planned.await.map_err(Problem::internal)?
     }
@@ -248,78 +251,79 @@ impl Api {
     /// The job with this id.
     async fn job(&self, id: Uuid) -> Result<Job, Problem> {
         let job = self.store().get(id).await.map_err(Problem::internal)?;
-        job.ok_or_else(|| jobs::unknown(id))
+        job.ok_or_else(|| jobs::job_not_found(id))
     }
 
     /// The study with this id.
     async fn study(&self, id: Uuid) -> Result<Study, Problem> {
         let study = self.store().study(id).await.map_err(Problem::internal)?;
-        study.ok_or_else(|| studies::unknown(id))
+        study.ok_or_else(|| studies::study_not_found(id))
     }
 
-    /// The job when it has ended, when the time is over, or when the server shuts down.
+    /// Waits until the job has ended, the time limit is reached or the server shuts down; returns the job.
     async fn wait(&self, job: Job, limit: Duration) -> Result<Job, Problem> {
         let ended = self.store().wait(job.id, limit);
-        match self.ending().run_until_cancelled(ended).await {
+        match self.shutdown().run_until_cancelled(ended).await {
             Some(ended) => Ok(ended.map_err(Problem::internal)?.unwrap_or(job)),
             None => self.job(job.id).await,
         }
     }
 
-    /// The study, likewise.
+    /// Waits for a study, as [`Api::wait`] does for a job.
     async fn wait_for_study(&self, study: Study, limit: Duration) -> Result<Study, Problem> {
         let ended = self.store().wait_for_study(study.id, limit);
-        match self.ending().run_until_cancelled(ended).await {
+        match self.shutdown().run_until_cancelled(ended).await {
             Some(ended) => Ok(ended.map_err(Problem::internal)?.unwrap_or(study)),
             None => self.study(study.id).await,
         }
     }
 }
 
-/// Every call and its description.
-fn calls() -> OpenApiRouter<Api> {
-    OpenApiRouter::with_openapi(openapi::frame())
+/// All documented routes.
+fn documented_routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(openapi::skeleton())
         .merge(jobs::router())
         .merge(studies::router())
         .merge(models::router())
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))
-        .routes(routes!(explain::all))
-        .routes(routes!(explain::one))
+        .routes(routes!(problem_pages::list))
+        .routes(routes!(problem_pages::get))
 }
 
-/// The whole service.
+/// The router of the service, with all middleware.
 ///
 /// # Errors
-/// When the OpenAPI document cannot be written as JSON.
+/// If the OpenAPI document cannot be written as JSON.
 pub fn router(api: Api) -> Result<Router, serde_json::Error> {
-    let (calls, document) = calls().split_for_parts();
+    let (routes, document) = documented_routes().split_for_parts();
     let document = openapi::render(&document, &api.config().limits())?;
-    let router = calls
+    let router = routes
         .merge(openapi::router(document)?)
         .merge(docs::router())
-        .layer(CatchPanicLayer::custom(failure::panicked))
-        .layer(from_fn_with_state(api.clone(), guard::guard))
-        .layer(from_fn_with_state(api.clone(), failure::uniform));
-    // Outside of everything that refuses: a page of an allowed origin may also read why.
-    let router = match browsers::cors(&api.config().cors_origin) {
+        .layer(CatchPanicLayer::custom(error_layer::panic_response))
+        .layer(from_fn_with_state(api.clone(), admission::admit))
+        .layer(from_fn_with_state(api.clone(), error_layer::convert_errors));
+    // Outside the layers that reject requests: a page of an allowed origin may read their problems, too.
+    let router = match cors::layer(&api.config().cors_origin) {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    let router = router.layer(from_fn(browsers::protect)).layer(from_fn(observe::observe));
-    // Routes are looked up below, without the base path.
-    let base = api.config().base_path.clone();
-    let service =
-        router.with_state(api).map_request(move |request: axum::extract::Request| base::strip(&base, request));
+    let router = router.layer(from_fn(security_headers::add)).layer(from_fn(request_log::log_request));
+    // Routes are matched without the base path.
+    let base_path = api.config().base_path.clone();
+    let service = router
+        .with_state(api)
+        .map_request(move |request: axum::extract::Request| base_path::strip(&base_path, request));
     Ok(Router::new().fallback_service(service))
 }
 
-/// The OpenAPI document of a server with default limits, as it is committed at `openapi/openapi.json`.
+/// The OpenAPI document of a server with default limits, which is committed as `openapi/openapi.json`.
 ///
 /// # Errors
-/// When it cannot be written as JSON.
+/// If it cannot be written as JSON.
 pub fn openapi_document() -> Result<String, serde_json::Error> {
-    let document = openapi::render(&calls().into_openapi(), &Limits::default())?;
+    let document = openapi::render(&documented_routes().into_openapi(), &Limits::default())?;
     Ok(serde_json::to_string_pretty(&document)? + "\n")
 }

@@ -1,4 +1,4 @@
-//! The OpenAPI document.
+//! OpenAPI document: metadata, limits of the server, and responses of the middleware.
 
 use std::sync::Arc;
 
@@ -10,41 +10,41 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::Api;
-use super::base::Base;
-use super::observe::PROBES;
-use super::problem::{Answer, Components, Kind, Problem, declared};
+use super::base_path::PublicBasePath;
+use super::problem::{ApiResult, Components, Kind, Problem, declared};
+use super::request_log::PROBES;
 use proxygrad::maximize::Limits;
 
 const PATH: &str = "/openapi.json";
 
-/// What the document says beside the calls themselves.
+/// Metadata of the document; operations are added by the routes.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "proxygrad",
-        description = "Explains convolutional networks by activation maximization with ProxyGrad: name a model and a \
-                       unit, and get back a PNG and a number; anybody who decodes that PNG and runs it through the same \
-                       model gets that number.\n\nEvery error is a problem document (RFC 9457, \
+        description = "Explains convolutional networks by activation maximization with ProxyGrad: given a model and a unit, \
+                       the service returns a PNG and its score. The score is reproducible: decode the PNG and run it \
+                       through the same model.\n\nEvery error is a problem document (RFC 9457, \
                        `application/problem+json`).",
     ),
     tags(
         (name = "jobs", description = "Requests for stimuli, from submission to result."),
-        (name = "studies", description = "Requests that compare settings on the same units, starts and passes."),
-        (name = "models", description = "What can be looked into."),
-        (name = "operation", description = "Probes and metrics."),
-        (name = "about", description = "Documentation."),
+        (name = "studies", description = "Comparisons of settings on the same units, starts and number of passes."),
+        (name = "models", description = "Models, their layers and units."),
+        (name = "operation", description = "Health probes and metrics."),
+        (name = "about", description = "Documentation of problem types."),
     ),
 )]
-struct Frame;
+struct Metadata;
 
-/// The frame that the calls are added to.
-pub(super) fn frame() -> utoipa::openapi::OpenApi {
-    let mut frame = Frame::openapi();
-    frame.merge(Components::openapi());
-    frame
+/// The document without operations.
+pub(super) fn skeleton() -> utoipa::openapi::OpenApi {
+    let mut document = Metadata::openapi();
+    document.merge(Components::openapi());
+    document
 }
 
-/// The document as it is served by a server with these limits: what the schemas allow is what the server accepts.
+/// The document of a server with these limits: the schemas state the maximum values it accepts.
 pub(super) fn render(document: &utoipa::openapi::OpenApi, limits: &Limits) -> Result<Value, serde_json::Error> {
     let mut document = serde_json::to_value(document)?;
     let mut set = |pointer: &str, key: &str, value: Value| {
@@ -69,29 +69,29 @@ pub(super) fn render(document: &utoipa::openapi::OpenApi, limits: &Limits) -> Re
             schema.insert(key.into(), value);
         }
     };
-    let alone = |given: &str, other: &str| {
+    let exclusive = |given: &str, other: &str| {
         json!({
             "required": [given],
             "properties": {given: {"not": {"type": "null"}}, other: {"type": "null"}},
         })
     };
-    set("", "oneOf", json!([alone("objective", "objectives"), alone("objectives", "objective")]));
+    set("", "oneOf", json!([exclusive("objective", "objectives"), exclusive("objectives", "objective")]));
     let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
-    for (path, calls) in paths {
-        for (method, call) in calls.as_object_mut().into_iter().flatten() {
-            described(call).for_each(never_null);
-            refusable(path, method, call)?;
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object_mut().into_iter().flatten() {
+            parameters_and_headers(operation).for_each(remove_null_type);
+            add_admission_responses(path, method, operation)?;
         }
     }
     Ok(document)
 }
 
-/// Declares the answers that a call may get before it is looked at: see [`super::guard`].
-fn refusable(path: &str, method: &str, call: &mut Value) -> Result<(), serde_json::Error> {
+/// Adds the problems of [`super::admission`] to an operation.
+fn add_admission_responses(path: &str, method: &str, operation: &mut Value) -> Result<(), serde_json::Error> {
     let host = (!matches!(path, "/livez" | "/readyz")).then_some(Kind::UnknownHost);
     let site = (method != "get").then_some(Kind::CrossSiteRequest);
     let load = (!PROBES.contains(&path)).then_some(Kind::Overloaded);
-    let Some(responses) = call.get_mut("responses").and_then(Value::as_object_mut) else { return Ok(()) };
+    let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return Ok(()) };
     for kind in [host, site, load].into_iter().flatten() {
         let mut declared = serde_json::to_value(declared(&[kind]))?;
         let status = kind.status().as_str().to_owned();
@@ -105,9 +105,9 @@ fn refusable(path: &str, method: &str, call: &mut Value) -> Result<(), serde_jso
     Ok(())
 }
 
-/// Parameters and answers' headers of a call.
-fn described(call: &mut Value) -> impl Iterator<Item = &mut Value> {
-    let parts = call.as_object_mut().into_iter().flatten();
+/// Parameters and response headers of an operation.
+fn parameters_and_headers(operation: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let parts = operation.as_object_mut().into_iter().flatten();
     parts.flat_map(|(name, part)| -> Box<dyn Iterator<Item = &mut Value>> {
         match (name.as_str(), part) {
             ("parameters", Value::Array(parameters)) => Box::new(parameters.iter_mut()),
@@ -121,8 +121,8 @@ fn described(call: &mut Value) -> impl Iterator<Item = &mut Value> {
     })
 }
 
-/// An optional parameter or header is left out; unlike a field of a document it is never null.
-fn never_null(described: &mut Value) {
+/// Removes the type `null`: an optional parameter or header is omitted, never null.
+fn remove_null_type(described: &mut Value) {
     if let Some(types) = described.pointer_mut("/schema/type")
         && let Some([kind, null]) = types.as_array().map(Vec::as_slice)
         && null == "null"
@@ -131,22 +131,22 @@ fn never_null(described: &mut Value) {
     }
 }
 
-/// `GET /openapi.json`: the document, with the path under which the client reaches the service.
+/// `GET /openapi.json`: the document, with the base path as the client sees it.
 pub(super) fn router(document: Value) -> Result<Router<Api>, serde_json::Error> {
     let text = Bytes::from(serde_json::to_string_pretty(&document)? + "\n");
-    // Handlers are copied for every request.
+    // Handlers are cloned for every request.
     let document = Arc::new(document);
-    let answer = async move |base: Base| -> Answer<_> {
+    let handler = async move |base: PublicBasePath| -> ApiResult<_> {
         let text = match base.as_str() {
             "" => text.clone(),
-            path => served_at(&document, path).map_err(Problem::internal)?,
+            path => with_server(&document, path).map_err(Problem::internal)?,
         };
         Ok(([(header::CONTENT_TYPE, "application/json")], text))
     };
-    Ok(Router::new().route(PATH, get(answer)))
+    Ok(Router::new().route(PATH, get(handler)))
 }
 
-fn served_at(document: &Value, path: &str) -> Result<Bytes, serde_json::Error> {
+fn with_server(document: &Value, path: &str) -> Result<Bytes, serde_json::Error> {
     let mut document = document.clone();
     if let Value::Object(document) = &mut document {
         document.insert("servers".into(), json!([{ "url": path }]));

@@ -1,4 +1,4 @@
-//! Parameters in path and query: each is known, taken once and checked.
+//! Path and query parameters: validated, and rejected if unknown or repeated.
 
 use std::fmt::Display;
 
@@ -10,117 +10,117 @@ use super::problem::{Kind, Problem};
 use crate::jobs::{Cursor, JobState};
 use proxygrad::Invalid;
 
-/// A parameter that cannot be used.
-pub(super) fn refused(name: &str, value: impl ToString, expected: impl Into<String>) -> Problem {
+/// The problem of an invalid parameter.
+pub(super) fn invalid_parameter(name: &str, value: impl ToString, expected: impl Into<String>) -> Problem {
     Problem::invalid(Kind::InvalidParameter, Invalid::new(name, value, expected))
 }
 
-/// The parameters of the path, decoded.
-pub(super) struct InPath(Vec<(String, String)>);
+/// Path parameters, percent-decoded.
+pub(super) struct PathParams(Vec<(String, String)>);
 
-impl<S: Send + Sync> FromRequestParts<S> for InPath {
+impl<S: Send + Sync> FromRequestParts<S> for PathParams {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let raw = RawPathParams::from_request_parts(parts, state).await;
-        let raw = raw.map_err(|_| refused("path", parts.uri.path(), "percent-encoded UTF-8"))?;
+        let raw = raw.map_err(|_| invalid_parameter("path", parts.uri.path(), "percent-encoded UTF-8"))?;
         Ok(Self(raw.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
     }
 }
 
-impl InPath {
+impl PathParams {
     /// The parameter as text.
     pub fn text(&self, name: &str) -> &str {
         self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
-    /// The parameter `id` of a job.
+    /// The parameter `id` as the id of a job.
     pub fn job(&self) -> Result<Uuid, Problem> {
         self.id("a job")
     }
 
-    /// The parameter `id` of a study.
+    /// The parameter `id` as the id of a study.
     pub fn study(&self) -> Result<Uuid, Problem> {
         self.id("a study")
     }
 
     fn id(&self, what: &str) -> Result<Uuid, Problem> {
         let text = self.text("id");
-        // Only the usual form, with hyphens: one job, one URL.
+        // Hyphenated form only, so that a job has one URL.
         let id = Some(text).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
         let expected = || format!("the id of {what}, such as 0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a");
-        id.ok_or_else(|| refused("id", text, expected()))
+        id.ok_or_else(|| invalid_parameter("id", text, expected()))
     }
 
-    /// A whole number from 0 to `most`.
-    pub fn number(&self, name: &str, most: usize) -> Result<usize, Problem> {
-        whole_number(name, self.text(name), 0, most)
+    /// An integer from 0 to `max`.
+    pub fn number(&self, name: &str, max: usize) -> Result<usize, Problem> {
+        integer(name, self.text(name), 0, max)
     }
 }
 
-/// Most jobs or studies on a page.
-const MOST_ON_PAGE: usize = 100;
-/// Jobs or studies on a page unless asked for.
-const ON_PAGE: usize = 20;
+/// Maximum page size of a list.
+const MAX_PAGE_SIZE: usize = 100;
+/// Default page size of a list.
+const DEFAULT_PAGE_SIZE: usize = 20;
 
-/// The parameters of the query.
-pub(super) struct InQuery(Vec<(String, String)>);
+/// Query parameters that have not been taken yet.
+pub(super) struct QueryParams(Vec<(String, String)>);
 
-impl<S: Send + Sync> FromRequestParts<S> for InQuery {
+impl<S: Send + Sync> FromRequestParts<S> for QueryParams {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let pairs = axum::extract::Query::from_request_parts(parts, state).await;
         let axum::extract::Query(pairs) =
-            pairs.map_err(|_| refused("query", parts.uri.query().unwrap_or_default(), "NAME=VALUE pairs"))?;
+            pairs.map_err(|_| invalid_parameter("query", parts.uri.query().unwrap_or_default(), "NAME=VALUE pairs"))?;
         Ok(Self(pairs))
     }
 }
 
-impl InQuery {
-    /// Takes a parameter out.
+impl QueryParams {
+    /// Removes and returns a parameter.
     pub fn take(&mut self, name: &str) -> Result<Option<String>, Problem> {
         let Some(first) = self.0.iter().position(|(key, _)| key == name) else { return Ok(None) };
         let (_, value) = self.0.remove(first);
         match self.0.iter().find(|(key, _)| key == name) {
-            Some((_, second)) => Err(refused(name, second, "the parameter once")),
+            Some((_, second)) => Err(invalid_parameter(name, second, "a single value")),
             None => Ok(Some(value)),
         }
     }
 
-    /// Takes a whole number from `least` to `most` out.
-    pub fn take_number(&mut self, name: &str, least: usize, most: usize) -> Result<Option<usize>, Problem> {
-        self.take(name)?.map(|text| whole_number(name, &text, least, most)).transpose()
+    /// Removes and returns an integer from `min` to `max`.
+    pub fn take_number(&mut self, name: &str, min: usize, max: usize) -> Result<Option<usize>, Problem> {
+        self.take(name)?.map(|text| integer(name, &text, min, max)).transpose()
     }
 
-    /// Takes one of a few words out.
+    /// Removes and returns one of several choices.
     pub fn take_choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Result<Option<T>, Problem> {
         let Some(text) = self.take(name)? else { return Ok(None) };
         let found = choices.iter().find(|(word, _)| *word == text);
         let words = || choices.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
-        found.map(|&(_, choice)| Some(choice)).ok_or_else(|| refused(name, &text, one_of(words())))
+        found.map(|&(_, choice)| Some(choice)).ok_or_else(|| invalid_parameter(name, &text, one_of(words())))
     }
 
-    /// Takes the `state` of jobs or studies out.
+    /// Removes and returns `state`.
     pub fn take_state(&mut self) -> Result<Option<JobState>, Problem> {
         self.take_choice("state", &JobState::ALL.map(|state| (state.as_str(), state)))
     }
 
-    /// Takes out which page of a list is asked for: `cursor` and `limit`.
+    /// Removes and returns `cursor` and `limit` of a list.
     pub fn take_page(&mut self) -> Result<(Option<Cursor>, u32), Problem> {
         let cursor = self.take("cursor")?.map(|text| text.parse()).transpose();
         let cursor = cursor.map_err(|error| Problem::invalid(Kind::InvalidParameter, error))?;
-        let limit = self.take_number("limit", 1, MOST_ON_PAGE)?.unwrap_or(ON_PAGE);
+        let limit = self.take_number("limit", 1, MAX_PAGE_SIZE)?.unwrap_or(DEFAULT_PAGE_SIZE);
         Ok((cursor, u32::try_from(limit).map_err(Problem::internal)?))
     }
 
-    /// Refuses what was not taken out: a misspelt parameter must not go unnoticed.
+    /// Rejects parameters that were not taken, such as misspelt ones.
     pub fn end(self, known: &[&str]) -> Result<(), Problem> {
         match self.0.first() {
             None => Ok(()),
-            Some((name, value)) if known.is_empty() => Err(refused(name, value, "no parameters")),
+            Some((name, value)) if known.is_empty() => Err(invalid_parameter(name, value, "no parameters")),
             Some((name, value)) => {
-                Err(refused(name, value, format!("no such parameter; {}", one_of(known.join(", ")))))
+                Err(invalid_parameter(name, value, format!("no such parameter; {}", one_of(known.join(", ")))))
             }
         }
     }
@@ -130,11 +130,11 @@ fn one_of(words: impl Display) -> String {
     format!("one of {words}")
 }
 
-fn whole_number(name: &str, text: &str, least: usize, most: usize) -> Result<usize, Problem> {
+fn integer(name: &str, text: &str, min: usize, max: usize) -> Result<usize, Problem> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let number = Some(text).filter(|_| digits).and_then(|text| text.parse().ok());
-    let number = number.filter(|number| (least..=most).contains(number));
-    number.ok_or_else(|| refused(name, text, format!("a whole number from {least} to {most}")))
+    let number = number.filter(|number| (min..=max).contains(number));
+    number.ok_or_else(|| invalid_parameter(name, text, format!("a whole number from {min} to {max}")))
 }
 
 #[cfg(test)]
@@ -143,12 +143,12 @@ mod tests {
 
     use super::*;
 
-    fn path(value: &str) -> InPath {
-        InPath(vec![("id".into(), value.into()), ("n".into(), value.into())])
+    fn path(value: &str) -> PathParams {
+        PathParams(vec![("id".into(), value.into()), ("n".into(), value.into())])
     }
 
     #[test]
-    fn a_job_has_one_way_to_be_written() {
+    fn a_job_id_has_one_spelling() {
         let id = "0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a";
         assert_eq!(path(id).job().unwrap().to_string(), id);
         for bad in ["", "1", "0199b4f47a7c7cc18a55d3a1c1bb1f0a", "{0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a}", "\0"] {
@@ -165,10 +165,10 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_taken_apart_completely() {
+    fn a_query_with_untaken_parameters_is_rejected() {
         let pairs = |text: &str| {
             let pair = |pair: &str| pair.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())).unwrap();
-            InQuery(text.split('&').filter(|p| !p.is_empty()).map(pair).collect())
+            QueryParams(text.split('&').filter(|p| !p.is_empty()).map(pair).collect())
         };
         let mut query = pairs("limit=5&state=b");
         assert_eq!(query.take_number("limit", 1, 100).unwrap(), Some(5));

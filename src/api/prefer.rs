@@ -1,22 +1,22 @@
-//! `Prefer: wait=N` (RFC 7240, section 4.3): the client would rather wait for the result than ask again.
+//! `Prefer: wait=N` (RFC 7240, section 4.3): long polling for a result.
 
 use std::time::Duration;
 
 use axum::http::HeaderMap;
 
-/// How long the client wants to wait; `None` without a readable `wait` preference.
+/// The requested wait; `None` without a valid `wait` preference.
 ///
-/// Preferences are wishes: what is unknown or malformed is ignored (RFC 7240, section 2).
+/// Unknown and malformed preferences are ignored (RFC 7240, section 2).
 pub(super) fn wait(headers: &HeaderMap) -> Option<Duration> {
     let lines = headers.get_all("prefer").into_iter().filter_map(|line| line.to_str().ok());
     let preferences = lines.flat_map(|line| line.split(','));
-    // "The first one counts" when a preference is repeated.
+    // The first of repeated preferences counts.
     let seconds = preferences.filter_map(|preference| {
         let (name, value) = preference.split(';').next()?.split_once('=')?;
         name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"'))
     });
     let seconds = seconds.take(1).find(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))?;
-    // More digits than a number of seconds can have still mean "as long as possible".
+    // A number that overflows still means "as long as possible".
     Some(Duration::from_secs(seconds.parse().unwrap_or(u64::from(u32::MAX))))
 }
 

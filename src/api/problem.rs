@@ -159,7 +159,7 @@ impl Kind {
                 StatusCode::FORBIDDEN,
                 "cross-site-request",
                 "A page of another site may not do this",
-                "The request comes from a page of another origin, by its Origin or Sec-Fetch-Site header, and would change \
+                "The request comes from a page of another origin, by its Origin or Sec-Fetch-RequestSite header, and would change \
                  something. Only pages of this server may do that, and those of the origins that the server was started \
                  with (--cors-origin).",
             ),
@@ -443,7 +443,7 @@ pub struct Problem {
 const STORAGE_RECOVERS: u32 = 5;
 
 /// What a handler returns.
-pub type Answer<T> = Result<T, Problem>;
+pub type ApiResult<T> = Result<T, Problem>;
 
 impl Problem {
     /// A problem of this kind; `detail` explains this occurrence.
@@ -492,9 +492,9 @@ impl Problem {
         Self { retry_after: Some(seconds), ..self }
     }
 
-    /// The same problem, with everything that is in the way.
+    /// The same problem, with the reasons why the server is not ready.
     #[must_use]
-    pub fn because(self, reasons: Vec<String>) -> Self {
+    pub fn with_reasons(self, reasons: Vec<String>) -> Self {
         Self { reasons, ..self }
     }
 

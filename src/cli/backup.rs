@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use proxygrad_server::config::Places;
+use proxygrad_server::config::StorageOptions;
 use proxygrad_server::jobs::back_up;
 
 /// `proxygrad backup`
 #[derive(Debug, clap::Args)]
 pub struct Backup {
     #[command(flatten)]
-    places: Places,
+    storage: StorageOptions,
 
     /// Folder for the copy: one that does not exist yet, or is empty.
     #[arg(long, value_name = "DIR")]
@@ -21,7 +21,7 @@ impl Backup {
     /// Copies the data directory, and says what the copy holds.
     pub fn run(self) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let data_dir = &self.places.data_dir;
+        let data_dir = &self.storage.data_dir;
         let backup = runtime.block_on(back_up(data_dir, &self.output));
         let backup = backup.with_context(|| format!("{} was not backed up", data_dir.display()))?;
         for png in &backup.missing {

@@ -18,14 +18,14 @@ use proxygrad::maximize::{
 };
 use proxygrad::network::{ImageSource, Model, Selection, Spectrum, Unit, catalog};
 use proxygrad::text::without_mark;
-use proxygrad_server::config::{CpuOptions, MemoryOptions, Places};
+use proxygrad_server::config::{CpuOptions, MemoryOptions, StorageOptions};
 use serde::Serialize;
 
 /// `proxygrad maximize`
 #[derive(Debug, Args)]
 pub struct Maximize {
     #[command(flatten)]
-    places: Places,
+    storage: StorageOptions,
 
     /// Id of the model; see `proxygrad models list`.
     #[arg(long, value_name = "ID")]
@@ -233,8 +233,8 @@ const START: &str = "start-image";
 impl Maximize {
     /// Runs the request and writes the PNGs.
     pub fn run(self) -> anyhow::Result<()> {
-        let engine = engine::open(&self.device, &self.cpu.settings(&self.places.data_dir))?;
-        let models = catalog::Models::new(self.places.models())?;
+        let engine = engine::open(&self.device, &self.cpu.settings(&self.storage.data_dir))?;
+        let models = catalog::Models::new(self.storage.models())?;
         let model = self.model(&models)?;
         let limits = Limits::default();
         let mut request = self.request()?;

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use proxygrad::network::catalog;
-use proxygrad_server::config::{Config, Places, check_environment, with_file};
+use proxygrad_server::config::{Config, StorageOptions, check_environment, with_file};
 
 /// Explains convolutional networks by activation maximization with ProxyGrad.
 ///
@@ -61,7 +61,7 @@ struct FromFile<T: Args> {
 #[derive(Debug, Args)]
 struct Models {
     #[command(flatten)]
-    places: Places,
+    storage: StorageOptions,
 
     #[command(subcommand)]
     command: models::ModelsCommand,
@@ -80,9 +80,11 @@ pub fn run() -> ExitCode {
     };
     let done = match command {
         Command::Serve(serve) => serve::serve(serve.settings),
-        Command::Models(FromFile { settings: Models { places, command }, .. }) => catalog::Models::new(places.models())
-            .map_err(Into::into)
-            .and_then(|models| models::run(command, &places, &models)),
+        Command::Models(FromFile { settings: Models { storage, command }, .. }) => {
+            catalog::Models::new(storage.models())
+                .map_err(Into::into)
+                .and_then(|models| models::run(command, &storage, &models))
+        }
         Command::Maximize(maximize) => maximize.settings.run(),
         Command::Study(study) => study.settings.run(),
         Command::Backup(backup) => backup.settings.run(),

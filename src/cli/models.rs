@@ -14,7 +14,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::network::catalog::{AddOptions, ModelEntry, ModelState, Models, Pulled};
 use proxygrad::network::{ChannelOrder, Layer, Model, Preprocessing, Unavailable};
-use proxygrad_server::config::Places;
+use proxygrad_server::config::StorageOptions;
 use serde::Serialize;
 use spectrum::SpectrumArgs;
 use table::Table;
@@ -115,8 +115,8 @@ enum Channels {
 ///
 /// # Errors
 /// When a model is unknown, cannot be fetched or is broken, or an option does not fit it.
-pub fn run(command: ModelsCommand, places: &Places, models: &Models) -> anyhow::Result<()> {
-    let done = carry_out(command, places, models);
+pub fn run(command: ModelsCommand, storage: &StorageOptions, models: &Models) -> anyhow::Result<()> {
+    let done = carry_out(command, storage, models);
     // Whoever reads the output may stop reading, as `head` does.
     let unread = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     match done {
@@ -125,7 +125,7 @@ pub fn run(command: ModelsCommand, places: &Places, models: &Models) -> anyhow::
     }
 }
 
-fn carry_out(command: ModelsCommand, places: &Places, models: &Models) -> anyhow::Result<()> {
+fn carry_out(command: ModelsCommand, storage: &StorageOptions, models: &Models) -> anyhow::Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match command {
         ModelsCommand::List { json } => list(&mut out, models, json),
@@ -135,7 +135,7 @@ fn carry_out(command: ModelsCommand, places: &Places, models: &Models) -> anyhow
         ModelsCommand::Show { id, json } => show(&mut out, models, &id, json),
         ModelsCommand::Layers { id, json } => layers(&mut out, models, &id, json),
         ModelsCommand::Add(args) => add(&mut out, models, *args),
-        ModelsCommand::Calibrate(args) => calibrate::run(&mut out, places, models, *args),
+        ModelsCommand::Calibrate(args) => calibrate::run(&mut out, storage, models, *args),
         ModelsCommand::Spectrum(args) => spectrum::run(&mut out, &args),
         ModelsCommand::Remove { id } => {
             models.remove(&id)?;

@@ -16,13 +16,13 @@ use proxygrad::study::{
     perform, report, summary,
 };
 use proxygrad::text;
-use proxygrad_server::config::{CpuOptions, MemoryOptions, Places};
+use proxygrad_server::config::{CpuOptions, MemoryOptions, StorageOptions};
 
 /// `proxygrad study`
 #[derive(Debug, Args)]
 pub struct Study {
     #[command(flatten)]
-    places: Places,
+    storage: StorageOptions,
 
     /// The study's folder. When it holds a part of the same study, the rest is run.
     #[arg(long, value_name = "DIR")]
@@ -199,13 +199,13 @@ impl Study {
     }
 
     fn perform(&self, folder: &Folder) -> anyhow::Result<Summary> {
-        let models = catalog::Models::new(self.places.models())?;
+        let models = catalog::Models::new(self.storage.models())?;
         let design = self.design(&models)?;
         if design.models.is_empty() && design.toys.is_none() {
             return Err(Invalid::new("--models", "nothing", "ids of models, or --toys with a number of starts").into());
         }
         let plan = Plan::new(&design).map_err(|invalid| as_flag(&invalid))?;
-        let engine = engine::open(&self.device, &self.cpu.settings(&self.places.data_dir))?;
+        let engine = engine::open(&self.device, &self.cpu.settings(&self.storage.data_dir))?;
         let (batch, images) = (self.batch as usize, (!self.keep_images).then_some(self.images));
         let manner = Manner { batch, images, memory: self.memory.run_bytes() };
         let loaded: Vec<Arc<Model>> = design.models.iter().map(|(model, _)| Arc::clone(model)).collect();

@@ -9,8 +9,8 @@ mod base_path;
 mod environment;
 mod file;
 mod host;
+mod ip_range;
 mod memory;
-mod network;
 mod origin;
 mod quantity;
 
@@ -25,8 +25,8 @@ pub use base_path::BasePath;
 pub use environment::check_environment;
 pub use file::{ConfigError, with_file};
 pub use host::{Authority, HostPattern};
+pub use ip_range::IpRange;
 pub use memory::{MemoryOptions, RunMemory};
-pub use network::Network;
 pub use origin::Origin;
 
 use proxygrad::engine::{CpuSettings, Instructions};
@@ -104,7 +104,7 @@ pub struct Config {
     /// nobody.
     #[arg(long, env = "PROXYGRAD_TRUSTED_PROXY", value_name = "NETWORKS", default_value = "127.0.0.0/8,::1")]
     #[arg(value_delimiter = ',', help_heading = "Proxies and browsers")]
-    pub trusted_proxy: Vec<Network>,
+    pub trusted_proxy: Vec<IpRange>,
 
     /// On SIGTERM or Ctrl-C: time that running jobs and open requests have to end; jobs that have not ended by then go
     /// back to the queue: 0s to 1h.
@@ -175,7 +175,7 @@ pub struct Config {
 
     /// Where jobs and models lie.
     #[command(flatten)]
-    pub places: Places,
+    pub storage: StorageOptions,
 
     /// Time that a request waits for its model to be pulled or read before it is answered with 503; the pull goes on:
     /// 1s to 1h.
@@ -249,7 +249,7 @@ impl CpuOptions {
 
 /// Where jobs and models lie, and where models come from.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Places {
+pub struct StorageOptions {
     /// Folder of everything that must last: jobs, stimuli, pulled models. One server at a time.
     #[arg(long, global = true, env = "PROXYGRAD_DATA_DIR", value_name = "DIR", default_value = "proxygrad-data")]
     #[arg(help_heading = "Storage and models")]
@@ -266,7 +266,7 @@ pub struct Places {
     pub package_index: PackageIndex,
 }
 
-impl Places {
+impl StorageOptions {
     /// The registry of models of these places.
     pub fn models(&self) -> ModelsConfig {
         ModelsConfig {

@@ -78,7 +78,7 @@ impl Lane {
     pub(super) async fn tidy(&self, trim: bool) {
         let tidy = move |engine: &dyn Engine| {
             if engine.release_unused() || trim {
-                free_memory::give_back();
+                free_memory::trim();
             }
             Ok(())
         };

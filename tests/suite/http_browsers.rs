@@ -190,7 +190,7 @@ async fn every_answer_is_what_it_says_it_is_and_belongs_into_no_frame() {
 async fn a_page_of_another_site_has_no_model_fetched() {
     // Nobody listens there: a fetch would be answered with 503.
     let server =
-        Server::with(|config| config.places.package_index = PackageIndex::new("http://127.0.0.1:9/").unwrap()).await;
+        Server::with(|config| config.storage.package_index = PackageIndex::new("http://127.0.0.1:9/").unwrap()).await;
     let foreign = [("Sec-Fetch-Site", "cross-site")];
     for path in ["layers", "layers/x/units/0", "layers/x/units/0/patches/0"] {
         let pullable = ask(&server, Method::GET, &format!("/v1/models/efficientnet-lite0/{path}"), &foreign).await;

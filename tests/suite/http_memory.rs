@@ -184,7 +184,7 @@ async fn a_model_that_nobody_asks_for_is_read_again() {
     std::fs::write(folder.path().join("model.toml"), manifest.replace("fashion-resnet8", "copy")).unwrap();
     let server = Server::with(|config| {
         config.model_idle_time = Duration::from_millis(500);
-        config.places.models_dirs = vec![folder.path().into()];
+        config.storage.models_dirs = vec![folder.path().into()];
     })
     .await;
     // Without one in its manifest, the list knows the digest only of a model in memory.

@@ -17,7 +17,7 @@ fn job() -> serde_json::Value {
 async fn a_model_that_cannot_be_fetched_says_so_and_may_be_asked_for_again() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let index = PackageIndex::new(&format!("http://{closed}/simple/")).unwrap();
-    let server = Server::with(|config| config.places.package_index = index).await;
+    let server = Server::with(|config| config.storage.package_index = index).await;
     for _ in 0..2 {
         let refused = server.post("/v1/jobs", &job()).await;
         let problem = refused.json();
@@ -39,7 +39,7 @@ async fn nobody_waits_for_ever_for_a_model_and_one_download_serves_all() {
     let takes = Arc::clone(&taken);
     std::thread::spawn(move || listener.incoming().for_each(|stream| takes.lock().unwrap().push(stream.unwrap())));
     let server = Server::with(|config| {
-        config.places.package_index = index;
+        config.storage.package_index = index;
         config.model_timeout = Duration::from_secs(1);
     })
     .await;

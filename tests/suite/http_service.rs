@@ -46,7 +46,7 @@ impl Server {
     pub async fn on(folder: TempDir, adjust: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::defaults();
         config.listen = "127.0.0.1:0".parse().unwrap();
-        config.places.data_dir = folder.path().into();
+        config.storage.data_dir = folder.path().into();
         adjust(&mut config);
         let service = Service::start(config).await.unwrap();
         let base = format!("http://{}", service.address());

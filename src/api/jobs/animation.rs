@@ -5,12 +5,12 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use utoipa::ToSchema;
 
-use super::stimulus::{LARGEST, find};
-use super::unknown;
+use super::job_not_found;
+use super::stimulus::{MAX_INDEX, find_stimulus};
 use crate::api::Api;
-use crate::api::etag::{FOREVER, Tagged};
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::etag::{Conditional, IMMUTABLE};
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 
 /// An animated PNG, 8 bit, grey or RGB.
 #[derive(ToSchema)]
@@ -18,7 +18,7 @@ use crate::api::problem::{Answer, Kind, Problem, declare_problems};
 #[expect(dead_code, reason = "only describes an answer")]
 struct AnimatedImage(Vec<u8>);
 
-declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownStimulus, FileGone);
+declare_problems!(Problems: InvalidParameter, UnknownJob, UnknownStimulus, FileGone);
 
 /// Get an animation
 ///
@@ -38,27 +38,27 @@ declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownStimulus, FileGo
             ("Cache-Control" = String, description = "The answer may be kept for good."),
         )),
         (status = 304, description = "The client has it."),
-        Refused,
+        Problems,
     ),
 )]
 pub(super) async fn animation(
     State(api): State<Api>,
-    path: InPath,
-    query: InQuery,
+    path: PathParams,
+    query: QueryParams,
     headers: HeaderMap,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     query.end(&[])?;
-    let (id, n) = (path.job()?, path.number("n", LARGEST)?);
-    let Some(animation) = find(&api, id, n).await?.animation else {
+    let (id, n) = (path.job()?, path.number("n", MAX_INDEX)?);
+    let Some(animation) = find_stimulus(&api, id, n).await?.animation else {
         let detail = format!("stimulus {n} of job {id} has no animation; ask for one with `animation` in the request");
         return Err(Problem::new(Kind::UnknownStimulus, detail));
     };
-    let tagged = Tagged::new(&headers, &animation.sha256, FOREVER)?;
-    if let Some(known) = tagged.if_known() {
-        return Ok(known);
+    let conditional = Conditional::new(&headers, &animation.sha256, IMMUTABLE)?;
+    if let Some(not_modified) = conditional.if_not_modified() {
+        return Ok(not_modified);
     }
     let bytes = api.store().animation(id, n).await.map_err(Problem::unreadable)?;
-    // Between the two looks somebody may have deleted the job.
-    let bytes = bytes.ok_or_else(|| unknown(id))?;
-    Ok(tagged.with_bytes("image/apng", bytes))
+    // The job may have been deleted in between.
+    let bytes = bytes.ok_or_else(|| job_not_found(id))?;
+    Ok(conditional.with_bytes("image/apng", bytes))
 }

@@ -5,13 +5,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::document::JobDocument;
-use super::unknown;
+use super::job_not_found;
 use crate::api::Api;
-use crate::api::base::Base;
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Problem, declare_problems};
+use crate::api::base_path::PublicBasePath;
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, Problem, declare_problems};
 
-declare_problems!(Refused: InvalidParameter, UnknownJob, StorageUnavailable, NoSpace);
+declare_problems!(Problems: InvalidParameter, UnknownJob, StorageUnavailable, NoSpace);
 
 /// Stop a job
 ///
@@ -22,19 +22,19 @@ declare_problems!(Refused: InvalidParameter, UnknownJob, StorageUnavailable, NoS
     responses(
         (status = 200, description = "The job; it has ended.", body = JobDocument),
         (status = 202, description = "The job; it will stop within one step.", body = JobDocument),
-        Refused,
+        Problems,
     ),
 )]
 pub(super) async fn cancel(
     State(api): State<Api>,
-    path: InPath,
-    query: InQuery,
-    base: Base,
-) -> Answer<(StatusCode, Json<JobDocument>)> {
+    path: PathParams,
+    query: QueryParams,
+    base: PublicBasePath,
+) -> ApiResult<(StatusCode, Json<JobDocument>)> {
     query.end(&[])?;
     let id = path.job()?;
     let job = api.store().cancel(id).await.map_err(Problem::store)?;
-    let job = job.ok_or_else(|| unknown(id))?;
+    let job = job.ok_or_else(|| job_not_found(id))?;
     let status = if job.state.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(JobDocument::new(job, &base))))
 }

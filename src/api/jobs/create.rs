@@ -9,17 +9,17 @@ use axum::response::Response;
 use super::document::{self, JobDocument};
 use super::include::Include;
 use super::submission::{Form, Submission};
-use crate::api::accepted::Wait;
-use crate::api::base::Base;
+use crate::api::base_path::PublicBasePath;
 use crate::api::client::Client;
-use crate::api::loader::LoadError;
-use crate::api::parameters::InQuery;
-use crate::api::problem::{Answer, declare_problems};
-use crate::api::{Api, accepted, idempotency};
+use crate::api::model_cache::LoadError;
+use crate::api::parameters::QueryParams;
+use crate::api::problem::{ApiResult, declare_problems};
+use crate::api::submission_response::Wait;
+use crate::api::{Api, idempotency, submission_response};
 use crate::jobs::NewJob;
 use proxygrad::maximize::Request;
 
-declare_problems!(Refused: InvalidParameter, MalformedJson, MalformedForm, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
+declare_problems!(Problems: InvalidParameter, MalformedJson, MalformedForm, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
                   InvalidRequest, TooMuchMemory, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable, StorageUnavailable, NoSpace);
 
 /// Ask for stimuli
@@ -85,17 +85,17 @@ iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNgOMDw3wEABUQCAA/1fi8A
             ("Preference-Applied" = Option<String>, description = "The wait that was granted: `wait=N`."),
             ("Idempotency-Replayed" = Option<String>, description = "`true` when the job was asked for before."),
         )),
-        Refused,
+        Problems,
     ),
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    mut query: InQuery,
+    mut query: QueryParams,
     headers: HeaderMap,
     client: Client,
-    base: Base,
+    base: PublicBasePath,
     Submission(request): Submission,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     let include = Include::take(&mut query)?;
     query.end(&["include"])?;
     let idempotency = idempotency::read(&headers, &request)?;
@@ -103,13 +103,13 @@ pub(super) async fn create(
     let model = api.load(&request.model, client).await.map_err(LoadError::in_body)?;
     let resolved = api.resolve(request, Arc::clone(&model)).await?;
     let new = NewJob { model: model.id.clone(), model_digest: model.digest.clone(), resolved, idempotency };
-    let (job, replayed) = accepted::taken(api.store().submit(new).await)?;
+    let (job, replayed) = submission_response::created_or_replayed(api.store().submit(new).await)?;
 
     let wait = Wait::grant(&api, &headers, client, job.state.is_terminal());
     let job = match &wait {
-        Some(wait) if !job.state.is_terminal() => api.wait(job, wait.left()).await?,
+        Some(wait) if !job.state.is_terminal() => api.wait(job, wait.remaining()).await?,
         _ => job,
     };
     let (ended, location) = (job.state.is_terminal(), base.path(&document::path(job.id)));
-    accepted::answer(ended, include.show(job, &api, &base).await?, &location, wait, replayed)
+    submission_response::respond(ended, include.show(job, &api, &base).await?, &location, wait, replayed)
 }

@@ -3,13 +3,13 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::unknown;
+use super::job_not_found;
 use crate::api::Api;
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use crate::jobs::Deleted;
 
-declare_problems!(Refused: InvalidParameter, UnknownJob, JobNotFinished, StorageUnavailable, NoSpace);
+declare_problems!(Problems: InvalidParameter, UnknownJob, JobNotFinished, StorageUnavailable, NoSpace);
 
 /// Forget a job
 ///
@@ -17,14 +17,14 @@ declare_problems!(Refused: InvalidParameter, UnknownJob, JobNotFinished, Storage
 #[utoipa::path(
     delete, path = "/v1/jobs/{id}", operation_id = "deleteJob", tag = "jobs",
     params(("id" = uuid::Uuid, Path, description = "The job.")),
-    responses((status = 204, description = "The job is forgotten."), Refused),
+    responses((status = 204, description = "The job is forgotten."), Problems),
 )]
-pub(super) async fn delete(State(api): State<Api>, path: InPath, query: InQuery) -> Answer<StatusCode> {
+pub(super) async fn delete(State(api): State<Api>, path: PathParams, query: QueryParams) -> ApiResult<StatusCode> {
     query.end(&[])?;
     let id = path.job()?;
     match api.store().delete(id).await.map_err(Problem::store)? {
         Deleted::Gone => Ok(StatusCode::NO_CONTENT),
-        Deleted::Unknown => Err(unknown(id)),
+        Deleted::Unknown => Err(job_not_found(id)),
         Deleted::NotFinished(state) => {
             let detail = format!("job {id} is {state}; cancel it first, or wait until it has ended");
             Err(Problem::new(Kind::JobNotFinished, detail))

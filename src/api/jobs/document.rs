@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::api::Api;
-use crate::api::base::Base;
+use crate::api::base_path::PublicBasePath;
 use crate::api::problem::{Kind, Problem};
 use crate::jobs::{Job, JobProblem, JobState, Progress, Stimulus};
 use proxygrad::maximize::{Findings, Objective, ObjectiveDocument, Settings};
@@ -152,7 +152,7 @@ pub(super) fn path(id: Uuid) -> String {
 }
 
 impl Links {
-    fn new(id: Uuid, base: &Base) -> Self {
+    fn new(id: Uuid, base: &PublicBasePath) -> Self {
         let job = base.path(&path(id));
         Self { events: format!("{job}/events"), cancel: format!("{job}/cancel"), job }
     }
@@ -160,7 +160,7 @@ impl Links {
 
 impl JobDocument {
     /// The job, with paths to its images.
-    pub fn new(job: Job, base: &Base) -> Self {
+    pub fn new(job: Job, base: &PublicBasePath) -> Self {
         let links = Links::new(job.id, base);
         let stimuli = job.stimuli.into_iter().enumerate();
         Self {
@@ -183,7 +183,7 @@ impl JobDocument {
     }
 
     /// The job with its images inside, as `data:` URLs.
-    pub async fn with_pngs(job: Job, api: &Api, base: &Base) -> Result<Self, Problem> {
+    pub async fn with_pngs(job: Job, api: &Api, base: &PublicBasePath) -> Result<Self, Problem> {
         let mut document = Self::new(job, base);
         for (n, stimulus) in document.stimuli.iter_mut().enumerate() {
             let png = match api.store().png(document.id, n).await.map_err(Problem::unreadable) {
@@ -217,7 +217,7 @@ impl StimulusDocument {
 
 impl JobSummary {
     /// The job, with paths to its images.
-    pub fn new(job: Job, base: &Base) -> Self {
+    pub fn new(job: Job, base: &PublicBasePath) -> Self {
         let links = Links::new(job.id, base);
         let stimuli = job.stimuli.iter().enumerate();
         Self {

@@ -5,15 +5,15 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::document::JobSummary;
-use super::unknown;
-use crate::api::base::Base;
+use super::job_not_found;
+use crate::api::base_path::PublicBasePath;
 use crate::api::client::Client;
 use crate::api::events::EventDocument;
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Problem, declare_problems};
-use crate::api::{Api, events as watching};
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, Problem, declare_problems};
+use crate::api::{Api, events as sse};
 
-declare_problems!(Refused: InvalidParameter, UnknownJob);
+declare_problems!(Problems: InvalidParameter, UnknownJob);
 
 /// Watch a job
 ///
@@ -31,24 +31,24 @@ declare_problems!(Refused: InvalidParameter, UnknownJob);
     responses(
         (status = 200, description = "The events.", content_type = "text/event-stream", body = EventDocument),
         (status = 204, description = "The job has ended, and the client knows."),
-        Refused,
+        Problems,
     ),
 )]
 pub(super) async fn events(
     State(api): State<Api>,
-    path: InPath,
-    query: InQuery,
+    path: PathParams,
+    query: QueryParams,
     headers: HeaderMap,
     client: Client,
-    base: Base,
-) -> Answer<Response> {
+    base: PublicBasePath,
+) -> ApiResult<Response> {
     query.end(&[])?;
     let id = path.job()?;
-    let place = watching::place(&api, client)?;
-    let last = watching::last(&headers);
+    let permit = sse::acquire_stream(&api, client)?;
+    let last = sse::last_event_id(&headers);
     let subscribed = api.store().subscribe(id, last).await.map_err(Problem::internal)?;
-    let subscription = subscribed.ok_or_else(|| unknown(id))?;
+    let subscription = subscribed.ok_or_else(|| job_not_found(id))?;
     let job = api.job(id).await?;
     let ended = job.state.is_terminal();
-    watching::answer(&api, subscription, last, ended, ("job", &JobSummary::new(job, &base)), place).await
+    sse::stream_response(&api, subscription, last, ended, ("job", &JobSummary::new(job, &base)), permit).await
 }

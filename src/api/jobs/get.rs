@@ -6,11 +6,11 @@ use axum::extract::State;
 use super::document::JobDocument;
 use super::include::Include;
 use crate::api::Api;
-use crate::api::base::Base;
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, declare_problems};
+use crate::api::base_path::PublicBasePath;
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, declare_problems};
 
-declare_problems!(Refused: InvalidParameter, UnknownJob);
+declare_problems!(Problems: InvalidParameter, UnknownJob);
 
 /// Look at a job
 #[utoipa::path(
@@ -19,14 +19,14 @@ declare_problems!(Refused: InvalidParameter, UnknownJob);
         ("id" = uuid::Uuid, Path, description = "The job."),
         ("include" = inline(Option<super::IncludeDocument>), Query, description = "`png` puts the images into the answer."),
     ),
-    responses((status = 200, description = "The job.", body = JobDocument), Refused),
+    responses((status = 200, description = "The job.", body = JobDocument), Problems),
 )]
 pub(super) async fn get(
     State(api): State<Api>,
-    path: InPath,
-    mut query: InQuery,
-    base: Base,
-) -> Answer<Json<JobDocument>> {
+    path: PathParams,
+    mut query: QueryParams,
+    base: PublicBasePath,
+) -> ApiResult<Json<JobDocument>> {
     let include = Include::take(&mut query)?;
     query.end(&["include"])?;
     let job = api.job(path.job()?).await?;

@@ -6,11 +6,11 @@ use axum::response::Response;
 
 use super::stimulus::Image;
 use crate::api::Api;
-use crate::api::etag::{FOREVER, Tagged};
-use crate::api::parameters::{InPath, InQuery, refused};
-use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::etag::{Conditional, IMMUTABLE};
+use crate::api::parameters::{PathParams, QueryParams, invalid_parameter};
+use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 
-declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownImage);
+declare_problems!(Problems: InvalidParameter, UnknownJob, UnknownImage);
 
 /// Get an image that came with a job
 ///
@@ -28,23 +28,23 @@ declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownImage);
             ("Cache-Control" = String, description = "The answer may be kept for good."),
         )),
         (status = 304, description = "The client has it."),
-        Refused,
+        Problems,
     ),
 )]
 pub(super) async fn image(
     State(api): State<Api>,
-    path: InPath,
-    query: InQuery,
+    path: PathParams,
+    query: QueryParams,
     headers: HeaderMap,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     query.end(&[])?;
     let id = path.job()?;
     let sha256 = path.text("sha256");
     if sha256.len() != 64 || !sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-        return Err(refused("sha256", sha256, "64 lower-case hexadecimal digits"));
+        return Err(invalid_parameter("sha256", sha256, "64 lower-case hexadecimal digits"));
     }
     api.job(id).await?;
     let png = api.store().image(id, sha256).await.map_err(Problem::internal)?;
     let png = png.ok_or_else(|| Problem::new(Kind::UnknownImage, format!("job {id} brought no image {sha256}")))?;
-    Ok(Tagged::new(&headers, sha256, FOREVER)?.with_bytes("image/png", png))
+    Ok(Conditional::new(&headers, sha256, IMMUTABLE)?.with_bytes("image/png", png))
 }

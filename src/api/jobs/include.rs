@@ -2,8 +2,8 @@
 
 use super::document::JobDocument;
 use crate::api::Api;
-use crate::api::base::Base;
-use crate::api::parameters::InQuery;
+use crate::api::base_path::PublicBasePath;
+use crate::api::parameters::QueryParams;
 use crate::api::problem::Problem;
 use crate::jobs::Job;
 
@@ -18,12 +18,12 @@ pub(super) enum Include {
 
 impl Include {
     /// Takes `include` out of the query.
-    pub fn take(query: &mut InQuery) -> Result<Self, Problem> {
+    pub fn take(query: &mut QueryParams) -> Result<Self, Problem> {
         Ok(query.take_choice("include", &[("png", Self::Pngs)])?.unwrap_or(Self::Paths))
     }
 
     /// The job, shown as asked for.
-    pub async fn show(self, job: Job, api: &Api, base: &Base) -> Result<JobDocument, Problem> {
+    pub async fn show(self, job: Job, api: &Api, base: &PublicBasePath) -> Result<JobDocument, Problem> {
         match self {
             Self::Paths => Ok(JobDocument::new(job, base)),
             Self::Pngs => JobDocument::with_pngs(job, api, base).await,

@@ -7,9 +7,9 @@ use utoipa::ToSchema;
 
 use super::document::JobSummary;
 use crate::api::Api;
-use crate::api::base::Base;
-use crate::api::parameters::InQuery;
-use crate::api::problem::{Answer, Problem, declare_problems};
+use crate::api::base_path::PublicBasePath;
+use crate::api::parameters::QueryParams;
+use crate::api::problem::{ApiResult, Problem, declare_problems};
 use crate::jobs::{JobFilter, JobState};
 
 /// A page of jobs.
@@ -22,7 +22,7 @@ pub(super) struct JobPage {
     next: Option<String>,
 }
 
-declare_problems!(Refused: InvalidParameter);
+declare_problems!(Problems: InvalidParameter);
 
 /// List jobs
 ///
@@ -35,9 +35,13 @@ declare_problems!(Refused: InvalidParameter);
         ("cursor" = Option<String>, Query, pattern = "^[0-9a-f]{32}$", description = "`next` of the page before."),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Most jobs on the page; 20 unless given."),
     ),
-    responses((status = 200, description = "A page of jobs.", body = JobPage), Refused),
+    responses((status = 200, description = "A page of jobs.", body = JobPage), Problems),
 )]
-pub(super) async fn list(State(api): State<Api>, mut query: InQuery, base: Base) -> Answer<Json<JobPage>> {
+pub(super) async fn list(
+    State(api): State<Api>,
+    mut query: QueryParams,
+    base: PublicBasePath,
+) -> ApiResult<Json<JobPage>> {
     let filter = JobFilter { state: query.take_state()?, model: query.take("model")? };
     let (cursor, limit) = query.take_page()?;
     query.end(&["state", "model", "cursor", "limit"])?;

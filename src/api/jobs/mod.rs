@@ -43,6 +43,6 @@ enum IncludeDocument {
 }
 
 /// The answer to who asks for a job that does not exist.
-pub(super) fn unknown(id: Uuid) -> Problem {
+pub(super) fn job_not_found(id: Uuid) -> Problem {
     Problem::new(Kind::UnknownJob, format!("there is no job {id}"))
 }

@@ -9,15 +9,15 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::unknown;
+use super::job_not_found;
 use crate::api::Api;
-use crate::api::etag::{FOREVER, Tagged};
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::etag::{Conditional, IMMUTABLE};
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use crate::jobs::Stimulus;
 
 /// Largest number of a stimulus that a path may have.
-pub(super) const LARGEST: usize = 65_535;
+pub(super) const MAX_INDEX: usize = 65_535;
 
 /// Forms in which the image is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(super) struct EncodedStimulus {
     sha256: String,
 }
 
-declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownStimulus, FileGone);
+declare_problems!(Problems: InvalidParameter, UnknownJob, UnknownStimulus, FileGone);
 
 /// Get an image
 ///
@@ -77,40 +77,40 @@ declare_problems!(Refused: InvalidParameter, UnknownJob, UnknownStimulus, FileGo
             ("Cache-Control" = String, description = "The answer may be kept for good."),
         )),
         (status = 304, description = "The client has it."),
-        Refused,
+        Problems,
     ),
 )]
 pub(super) async fn stimulus(
     State(api): State<Api>,
-    path: InPath,
-    mut query: InQuery,
+    path: PathParams,
+    mut query: QueryParams,
     headers: HeaderMap,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     let encoding = query.take_choice("encoding", &[("base64", Encoding::Base64)])?.unwrap_or(Encoding::Binary);
     query.end(&["encoding"])?;
-    let (id, n) = (path.job()?, path.number("n", LARGEST)?);
-    let sha256 = find(&api, id, n).await?.sha256;
-    let tagged = match encoding {
-        Encoding::Binary => Tagged::new(&headers, &sha256, FOREVER),
-        Encoding::Base64 => Tagged::new(&headers, &format!("{sha256}-base64"), FOREVER),
+    let (id, n) = (path.job()?, path.number("n", MAX_INDEX)?);
+    let sha256 = find_stimulus(&api, id, n).await?.sha256;
+    let conditional = match encoding {
+        Encoding::Binary => Conditional::new(&headers, &sha256, IMMUTABLE),
+        Encoding::Base64 => Conditional::new(&headers, &format!("{sha256}-base64"), IMMUTABLE),
     }?;
-    if let Some(known) = tagged.if_known() {
-        return Ok(known);
+    if let Some(not_modified) = conditional.if_not_modified() {
+        return Ok(not_modified);
     }
     let png = api.store().png(id, n).await.map_err(Problem::unreadable)?;
-    // Between the two looks somebody may have deleted the job.
-    let png = png.ok_or_else(|| unknown(id))?;
+    // The job may have been deleted in between.
+    let png = png.ok_or_else(|| job_not_found(id))?;
     Ok(match encoding {
-        Encoding::Binary => tagged.with_bytes("image/png", png),
+        Encoding::Binary => conditional.with_bytes("image/png", png),
         Encoding::Base64 => {
             let base64 = base64::prelude::BASE64_STANDARD.encode(png);
-            tagged.with(Json(EncodedStimulus { media_type: "image/png", base64, sha256 }))
+            conditional.with_body(Json(EncodedStimulus { media_type: "image/png", base64, sha256 }))
         }
     })
 }
 
 /// Stimulus `n` of a job.
-pub(super) async fn find(api: &Api, id: Uuid, n: usize) -> Answer<Stimulus> {
+pub(super) async fn find_stimulus(api: &Api, id: Uuid, n: usize) -> ApiResult<Stimulus> {
     let mut job = api.job(id).await?;
     if n < job.stimuli.len() {
         return Ok(job.stimuli.swap_remove(n));

@@ -7,9 +7,9 @@ use utoipa::ToSchema;
 
 use crate::api::Api;
 use crate::api::client::Client;
-use crate::api::loader::LoadError;
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Kind, declare_problems};
+use crate::api::model_cache::LoadError;
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, Kind, declare_problems};
 use proxygrad::network::catalog::{ModelEntry, ModelState};
 
 /// A model.
@@ -23,20 +23,20 @@ pub(super) struct ModelDocument {
     class_names: Option<Vec<String>>,
 }
 
-declare_problems!(Refused: InvalidParameter, UnknownModel, ModelUnavailable);
+declare_problems!(Problems: InvalidParameter, UnknownModel, ModelUnavailable);
 
 /// Look at a model
 ///
 /// This fetches nothing: a model that is `pullable` is shown as far as it is known.
 #[utoipa::path(get, path = "/v1/models/{id}", operation_id = "getModel", tag = "models",
     params(("id" = String, Path, description = "The model.")),
-    responses((status = 200, description = "The model.", body = ModelDocument), Refused))]
+    responses((status = 200, description = "The model.", body = ModelDocument), Problems))]
 pub(super) async fn get(
     State(api): State<Api>,
-    path: InPath,
-    query: InQuery,
+    path: PathParams,
+    query: QueryParams,
     client: Client,
-) -> Answer<Json<ModelDocument>> {
+) -> ApiResult<Json<ModelDocument>> {
     query.end(&[])?;
     let id = path.text("id");
     let mut entry = api.models().entry(id).await.map_err(LoadError::in_path)?;

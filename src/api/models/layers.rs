@@ -7,9 +7,9 @@ use utoipa::ToSchema;
 
 use crate::api::Api;
 use crate::api::client::Client;
-use crate::api::loader::LoadError;
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, declare_problems};
+use crate::api::model_cache::LoadError;
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, declare_problems};
 use proxygrad::network::{Layer, Unavailable};
 
 /// The layers of a model.
@@ -77,20 +77,20 @@ impl From<Layer<'_>> for LayerDocument {
     }
 }
 
-declare_problems!(Refused: InvalidParameter, UnknownModel, BrokenModel, ModelUnavailable, CrossSiteRequest);
+declare_problems!(Problems: InvalidParameter, UnknownModel, BrokenModel, ModelUnavailable, CrossSiteRequest);
 
 /// List the layers of a model
 ///
 /// A model that is not there yet is fetched first.
 #[utoipa::path(get, path = "/v1/models/{id}/layers", operation_id = "listLayers", tag = "models",
     params(("id" = String, Path, description = "The model.")),
-    responses((status = 200, description = "The layers of the model.", body = LayerList), Refused))]
+    responses((status = 200, description = "The layers of the model.", body = LayerList), Problems))]
 pub(super) async fn layers(
     State(api): State<Api>,
-    path: InPath,
-    query: InQuery,
+    path: PathParams,
+    query: QueryParams,
     client: Client,
-) -> Answer<Json<LayerList>> {
+) -> ApiResult<Json<LayerList>> {
     query.end(&[])?;
     let model = api.load(path.text("id"), client).await.map_err(LoadError::in_path)?;
     let layers = model.network.layers().map(LayerDocument::from).collect();

@@ -6,8 +6,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::Api;
-use crate::api::parameters::InQuery;
-use crate::api::problem::{Answer, declare_problems};
+use crate::api::parameters::QueryParams;
+use crate::api::problem::{ApiResult, declare_problems};
 use proxygrad::network::catalog::ModelEntry;
 
 /// Every model of this server.
@@ -17,12 +17,12 @@ pub(super) struct ModelList {
     models: Vec<ModelEntry>,
 }
 
-declare_problems!(Refused: InvalidParameter);
+declare_problems!(Problems: InvalidParameter);
 
 /// List models
 #[utoipa::path(get, path = "/v1/models", operation_id = "listModels", tag = "models",
-    responses((status = 200, description = "Every model of this server.", body = ModelList), Refused))]
-pub(super) async fn list(State(api): State<Api>, query: InQuery) -> Answer<Json<ModelList>> {
+    responses((status = 200, description = "Every model of this server.", body = ModelList), Problems))]
+pub(super) async fn list(State(api): State<Api>, query: QueryParams) -> ApiResult<Json<ModelList>> {
     query.end(&[])?;
     Ok(Json(ModelList { models: api.models().list().await? }))
 }

@@ -9,16 +9,16 @@ use utoipa::ToSchema;
 use super::unit;
 use crate::api::Api;
 use crate::api::client::Client;
-use crate::api::etag::Tagged;
-use crate::api::loader::LoadError;
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::etag::Conditional;
+use crate::api::model_cache::LoadError;
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use proxygrad::network::calibration::cut;
 
 /// Largest number of a patch that a path may have.
 const LARGEST: usize = 65_535;
 /// Another calibration may show another image.
-const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
+const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// An 8-bit PNG, grey or RGB.
 #[derive(ToSchema)]
@@ -27,7 +27,7 @@ const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
 struct PatchImage(Vec<u8>);
 
 declare_problems!(
-    Refused: InvalidParameter, UnknownModel, UnknownLayer, UnknownUnit, UnknownPatch, BrokenModel, ModelUnavailable,
+    Problems: InvalidParameter, UnknownModel, UnknownLayer, UnknownUnit, UnknownPatch, BrokenModel, ModelUnavailable,
     CrossSiteRequest
 );
 
@@ -50,16 +50,16 @@ declare_problems!(
             ("Cache-Control" = String, description = "The answer may be kept, but must be asked for again."),
         )),
         (status = 304, description = "The client has it."),
-        Refused,
+        Problems,
     ),
 )]
 pub(super) async fn patch(
     State(api): State<Api>,
-    path: InPath,
-    query: InQuery,
+    path: PathParams,
+    query: QueryParams,
     client: Client,
     headers: HeaderMap,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     query.end(&[])?;
     let model = api.load(path.text("id"), client).await.map_err(LoadError::in_path)?;
     let (unit, channel) = unit::in_path(&model, &path)?;
@@ -73,7 +73,7 @@ pub(super) async fn patch(
     };
     let patch = calibration.patch(&model.network, &unit.layer, exciting);
     let (id, image) = (model.id.clone(), exciting.image);
-    let png = api.models().look(move |models| {
+    let png = api.models().blocking(move |models| {
         let Some(image) = models.natural_image(&id, image).map_err(|e| e.to_string())? else { return Ok(None) };
         cut(&image, &patch).map(Some).map_err(|e| e.to_string())
     });
@@ -81,5 +81,5 @@ pub(super) async fn patch(
     // Between the two looks somebody may have calibrated the model anew, or removed it.
     let png = png.ok_or_else(|| missing(format!("the image of patch {n} is not there any more")))?;
     let tag = hex::encode(Sha256::digest(&png));
-    Ok(Tagged::new(&headers, &tag, ASK_AGAIN)?.with_bytes("image/png", png))
+    Ok(Conditional::new(&headers, &tag, REVALIDATE)?.with_bytes("image/png", png))
 }

@@ -6,11 +6,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::Api;
-use crate::api::base::Base;
+use crate::api::base_path::PublicBasePath;
 use crate::api::client::Client;
-use crate::api::loader::LoadError;
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::model_cache::LoadError;
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use proxygrad::Invalid;
 use proxygrad::network::calibration::{Calibration, Exciting, Statistics, UnitRecord};
 use proxygrad::network::{Model, Reduction, Selection, Shape, Unit};
@@ -127,7 +127,7 @@ impl UnitCalibration {
 }
 
 /// The unit that a path names.
-pub(super) fn in_path(model: &Model, path: &InPath) -> Answer<(Unit, usize)> {
+pub(super) fn in_path(model: &Model, path: &PathParams) -> ApiResult<(Unit, usize)> {
     let channel = path.number("u", LARGEST)?;
     let selection = Selection::Channel { channel, reduction: Reduction::Mean };
     let mut unit = Unit { layer: path.text("layer").to_owned(), selection };
@@ -158,7 +158,7 @@ fn segment(text: &str) -> String {
     text.bytes().map(byte).collect()
 }
 
-declare_problems!(Refused: InvalidParameter, UnknownModel, UnknownLayer, UnknownUnit, BrokenModel, ModelUnavailable, CrossSiteRequest);
+declare_problems!(Problems: InvalidParameter, UnknownModel, UnknownLayer, UnknownUnit, BrokenModel, ModelUnavailable, CrossSiteRequest);
 
 /// Look at a unit
 ///
@@ -169,14 +169,14 @@ declare_problems!(Refused: InvalidParameter, UnknownModel, UnknownLayer, Unknown
         ("layer" = String, Path, description = "The layer, percent-encoded: `/` is `%2F`."),
         ("u" = u32, Path, description = "The channel or neuron, from 0."),
     ),
-    responses((status = 200, description = "The unit.", body = UnitDocument), Refused))]
+    responses((status = 200, description = "The unit.", body = UnitDocument), Problems))]
 pub(super) async fn unit(
     State(api): State<Api>,
-    path: InPath,
-    query: InQuery,
+    path: PathParams,
+    query: QueryParams,
     client: Client,
-    base: Base,
-) -> Answer<Json<UnitDocument>> {
+    base: PublicBasePath,
+) -> ApiResult<Json<UnitDocument>> {
     query.end(&[])?;
     let model = api.load(path.text("id"), client).await.map_err(LoadError::in_path)?;
     let (unit, channel) = in_path(&model, &path)?;

@@ -1,11 +1,11 @@
-//! Connections: accepting them, bounding them, ending them.
+//! HTTP server: accept loop, connection limits, timeouts and graceful shutdown.
 //!
-//! Every connection is accepted. What is bounded is how many stay: see [`Registry::admit`].
+//! Every connection is accepted; the limits on open connections are enforced by [`ConnectionRegistry::admit`].
 
-mod bodies;
-mod registry;
-mod stream;
-mod turn;
+mod activity;
+mod connection_registry;
+mod tracked_bodies;
+mod tracked_stream;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,229 +27,235 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::{ServiceExt, service_fn};
 
-pub(super) use bodies::Displaced;
-use bodies::{Received, Sent};
-use registry::{Place, Registry};
-use stream::Observed;
-use turn::Exchange;
+use activity::ActiveRequest;
+use connection_registry::{ConnectionPermit, ConnectionRegistry};
+pub(super) use tracked_bodies::Evicted;
+use tracked_bodies::{RequestBody, ResponseBody};
+use tracked_stream::TrackedStream;
 
-use super::client::{Arrival, ClientKey};
-use super::guard::ROOM;
+use super::admission::OVERLOAD_RETRY_AFTER;
+use super::client::{ClientKey, RequestArrival};
 use super::problem::{Kind, MEDIA_TYPE, Problem};
 use crate::config::Config;
 
-/// An HTTP/1.1 and HTTP/2 server that listens.
+/// A running HTTP/1.1 and HTTP/2 server.
 pub struct Server {
     address: SocketAddr,
     accepting: JoinHandle<()>,
     connections: TaskTracker,
-    stop: CancellationToken,
+    drain: CancellationToken,
     abort: CancellationToken,
 }
 
-/// Bytes of answers that the operating system keeps for a client that does not read. Left to itself it takes some megabytes
-/// for each, and with a few hundred such clients there is no memory left for any connection of the machine.
+/// Socket send buffer in bytes. By default Linux buffers several megabytes for each client that does not read, and a few
+/// hundred such clients exhaust the TCP memory of the machine.
 const SEND_BUFFER: u32 = 256 << 10;
 
-/// Connections that may wait to be accepted.
+/// Length of the accept queue.
 const BACKLOG: u32 = 1024;
 
 /// Listens on an address.
 ///
 /// # Errors
-/// When the address is taken or not this machine's.
+/// If the address is in use or not local.
 pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restarted server gets its address back at once; elsewhere than on Unix this would let two servers share it.
+    // Lets a restarted server bind immediately. On other systems this would let two servers share the address.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
-    // Accepted connections inherit it.
+    // Inherited by accepted connections.
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
 impl Server {
-    /// Answers the connections of `listener` with `router`, bounded as `config` says.
+    /// Serves `router` on `listener` with the limits of `config`.
     ///
     /// # Errors
-    /// When the listener has no address.
+    /// If the listener has no local address.
     pub fn start(listener: TcpListener, router: Router, config: &Config) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
-        let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+        let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
         let connections = TaskTracker::new();
-        let acceptor = Acceptor {
+        let accept_loop = AcceptLoop {
             router,
-            patience: config.request_timeout,
-            registry: Arc::new(Registry::new(config.max_connections, config.max_connections_per_client)),
-            trusted: config.trusted_proxy.clone(),
-            farewells: Arc::new(Semaphore::new(FAREWELLS)),
+            client_timeout: config.request_timeout,
+            registry: Arc::new(ConnectionRegistry::new(config.max_connections, config.max_connections_per_client)),
+            trusted_proxies: config.trusted_proxy.clone(),
+            closing: Arc::new(Semaphore::new(MAX_CLOSING)),
             connections: connections.clone(),
-            stop: stop.clone(),
+            drain: drain.clone(),
             abort: abort.clone(),
         };
-        let accepting = tokio::spawn(acceptor.run(listener));
-        Ok(Self { address, accepting, connections, stop, abort })
+        let accepting = tokio::spawn(accept_loop.run(listener));
+        Ok(Self { address, accepting, connections, drain, abort })
     }
 
-    /// Where it listens.
+    /// The local address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Accepts nothing more; connections end after the request that they are in.
-    pub fn stop(&self) {
-        self.stop.cancel();
+    /// Stops accepting connections; open ones close after their current request.
+    pub fn drain(&self) {
+        self.drain.cancel();
     }
 
-    /// Stops, waits until the last connection has ended, and after `grace` cuts those that have not.
+    /// Drains the server and waits for open connections to close; aborts those still open after `grace`.
     pub async fn shutdown(self, grace: Duration) {
-        self.stop();
+        self.drain();
         self.connections.close();
         if tokio::time::timeout(grace, self.connections.wait()).await.is_err() {
-            tracing::warn!(connections = self.connections.len(), "connections are cut");
+            tracing::warn!(connections = self.connections.len(), "aborting open connections");
             self.abort.cancel();
             self.connections.wait().await;
         }
         if let Err(error) = self.accepting.await {
-            tracing::error!(%error, "the acceptor of connections failed");
+            tracing::error!(%error, "accept loop failed");
         }
     }
 }
 
-/// Connections at a time that are given time to read why they have to go.
-const FAREWELLS: usize = 64;
+/// Number of rejected connections that may be open to read the 503 response.
+const MAX_CLOSING: usize = 64;
 
-/// That time.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Time for a closing connection to read its last response.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Requests that one HTTP/2 connection may have open at a time.
-const STREAMS: u32 = 64;
+/// Maximum number of concurrent streams of an HTTP/2 connection.
+const MAX_HTTP2_STREAMS: u32 = 64;
 
-struct Acceptor {
+struct AcceptLoop {
     router: Router,
-    /// Time that a client has for its turn.
-    patience: Duration,
-    registry: Arc<Registry>,
-    trusted: Vec<crate::config::Network>,
-    farewells: Arc<Semaphore>,
+    /// Longest wait for a client.
+    client_timeout: Duration,
+    registry: Arc<ConnectionRegistry>,
+    trusted_proxies: Vec<crate::config::IpRange>,
+    closing: Arc<Semaphore>,
     connections: TaskTracker,
-    stop: CancellationToken,
+    drain: CancellationToken,
     abort: CancellationToken,
 }
 
-impl Acceptor {
+impl AcceptLoop {
     async fn run(self, listener: TcpListener) {
-        let stop = self.stop.clone();
-        stop.run_until_cancelled(async {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, peer)) => self.admit(stream, peer),
-                    Err(error) => self.failed(&error).await,
+        let drain = self.drain.clone();
+        drain
+            .run_until_cancelled(async {
+                loop {
+                    match listener.accept().await {
+                        Ok((stream, peer)) => self.admit(stream, peer),
+                        Err(error) => self.accept_failed(&error).await,
+                    }
                 }
-            }
-        })
-        .await;
+            })
+            .await;
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
         let address = peer.ip().to_canonical();
-        let trusted = self.trusted.iter().any(|network| network.contains(address));
+        let trusted = self.trusted_proxies.iter().any(|range| range.contains(address));
         let client = (!trusted).then(|| ClientKey::new(address));
         match self.registry.admit(client) {
-            Some(place) => self.serve(stream, peer, place),
-            None => self.refuse(stream),
+            Some(permit) => self.serve(stream, peer, permit),
+            None => self.reject(stream),
         }
     }
 
-    /// A failed accept concerns one connection, or the process has run out of file descriptors and needs some back.
-    async fn failed(&self, error: &std::io::Error) {
+    /// An accept error concerns a single connection, or the process has run out of file descriptors.
+    async fn accept_failed(&self, error: &std::io::Error) {
         use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
         if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
             return;
         }
-        let pause = match self.registry.make_room() {
+        let pause = match self.registry.evict_longest_idle() {
             true => Duration::from_millis(5),
             false => Duration::from_secs(1),
         };
-        tracing::error!(%error, "a connection could not be accepted");
+        tracing::error!(%error, "cannot accept a connection");
         tokio::time::sleep(pause).await;
     }
 
-    /// Answers a connection for which there is no place at all, without reading what it asks.
-    fn refuse(&self, mut stream: TcpStream) {
-        let Ok(permit) = Arc::clone(&self.farewells).try_acquire_owned() else { return };
+    /// Answers 503 to a connection beyond all limits, without reading its request.
+    fn reject(&self, mut stream: TcpStream) {
+        let Ok(permit) = Arc::clone(&self.closing).try_acquire_owned() else { return };
         let abort = self.abort.clone();
         let document = Problem::new(Kind::Overloaded, "there are too many connections; try again later").document("");
-        let mut answer = format!(
-            "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {ROOM}\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\nContent-Type: {MEDIA_TYPE}\r\n\
+        let mut response = format!(
+            "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {OVERLOAD_RETRY_AFTER}\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\nContent-Type: {MEDIA_TYPE}\r\n\
              Content-Length: {}\r\n\r\n",
             document.len()
         )
         .into_bytes();
-        answer.extend(document);
+        response.extend(document);
         self.connections.spawn(async move {
             let _permit = permit;
-            let farewell = async {
-                stream.write_all(&answer).await?;
+            let close = async {
+                stream.write_all(&response).await?;
                 stream.shutdown().await?;
-                // A connection that is closed with something unread is reset, and the answer with it.
+                // Closing a socket with unread data resets the connection and discards the response.
                 let mut rest = [0; 4096];
                 while stream.read(&mut rest).await? > 0 {}
                 std::io::Result::Ok(())
             };
-            let _ = abort.run_until_cancelled(tokio::time::timeout(FAREWELL, farewell)).await;
+            let _ = abort.run_until_cancelled(tokio::time::timeout(CLOSE_TIMEOUT, close)).await;
         });
     }
 
-    fn serve(&self, stream: TcpStream, peer: SocketAddr, place: Place) {
-        // Answers are written whole; waiting for more to send would only delay them.
+    fn serve(&self, stream: TcpStream, peer: SocketAddr, permit: ConnectionPermit) {
+        // Responses are written as a whole, so Nagle's algorithm would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let (turn, leave, reserve) = (Arc::clone(&place.turn), place.leave.clone(), place.reserve);
-        let retire = CancellationToken::new();
-        let stream = Observed::new(stream, Arc::clone(&turn));
+        let (activity, evicted, reserve) = (Arc::clone(&permit.activity), permit.evicted.clone(), permit.reserve);
+        let close_reserve = CancellationToken::new();
+        let stream = TrackedStream::new(stream, Arc::clone(&activity));
         let service = {
-            let (router, turn, leave, retire) = (self.router.clone(), Arc::clone(&turn), leave.clone(), retire.clone());
+            let (router, activity, evicted, close_reserve) =
+                (self.router.clone(), Arc::clone(&activity), evicted.clone(), close_reserve.clone());
             service_fn(move |mut request: Request<Incoming>| {
-                let exchange = Arc::new(Exchange::new(Arc::clone(&turn)));
-                let arrival = Arrival { peer: peer.ip().to_canonical(), at: Instant::now(), reserve };
+                let active = Arc::new(ActiveRequest::new(Arc::clone(&activity)));
+                let arrival = RequestArrival { peer: peer.ip().to_canonical(), at: Instant::now(), reserve };
                 request.extensions_mut().insert(arrival);
-                answer(router.clone(), request, exchange, leave.clone(), reserve.then(|| retire.clone()))
+                handle(router.clone(), request, active, evicted.clone(), reserve.then(|| close_reserve.clone()))
             })
         };
-        let (stop, abort, patience) = (self.stop.clone(), self.abort.clone(), self.patience);
-        let farewells = Arc::clone(&self.farewells);
+        let (drain, abort, client_timeout) = (self.drain.clone(), self.abort.clone(), self.client_timeout);
+        let closing = Arc::clone(&self.closing);
         self.connections.spawn(async move {
-            let _place = place;
+            let _permit = permit;
             let mut builder = Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);
-            builder.http2().timer(TokioTimer::new()).keep_alive_interval(patience).keep_alive_timeout(patience);
-            builder.http2().max_concurrent_streams(STREAMS);
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(client_timeout);
+            builder
+                .http2()
+                .timer(TokioTimer::new())
+                .keep_alive_interval(client_timeout)
+                .keep_alive_timeout(client_timeout);
+            builder.http2().max_concurrent_streams(MAX_HTTP2_STREAMS);
             let service = TowerToHyperService::new(service);
             let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
             let ended = tokio::select! {
-                // A request that has arrived is seen before anything ends the connection.
+                // A request that has arrived is handled before the connection is closed.
                 biased;
                 ended = connection.as_mut() => ended,
-                () = retire.cancelled() => {
+                () = close_reserve.cancelled() => {
                     connection.as_mut().graceful_shutdown();
-                    tokio::time::timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+                    tokio::time::timeout(CLOSE_TIMEOUT, connection).await.unwrap_or(Ok(()))
                 }
-                () = turn.overdue(patience) => {
+                () = activity.timed_out(client_timeout) => {
                     metrics::counter!("proxygrad_http_connections_overdue_total").increment(1);
                     Ok(())
                 }
-                () = leave.cancelled() => match (turn.is_receiving(), farewells.try_acquire()) {
+                () = evicted.cancelled() => match (activity.is_receiving(), closing.try_acquire()) {
                     // Who is in the middle of a request is told.
                     (true, Ok(_permit)) => {
                         connection.as_mut().graceful_shutdown();
-                        tokio::time::timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+                        tokio::time::timeout(CLOSE_TIMEOUT, connection).await.unwrap_or(Ok(()))
                     }
                     _ => Ok(()),
                 },
-                () = stop.cancelled() => {
+                () = drain.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     tokio::select! {
                         ended = connection => ended,
@@ -258,30 +264,30 @@ impl Acceptor {
                 }
             };
             if let Err(error) = ended {
-                tracing::debug!(%error, "a connection broke");
+                tracing::debug!(%error, "connection failed");
             }
         });
     }
 }
 
-/// The answer to a request; both note whose turn it is.
-async fn answer(
+/// Handles a request; its body and the response's body report to the connection's activity.
+async fn handle(
     router: Router,
     request: Request<Incoming>,
-    exchange: Arc<Exchange>,
-    leave: CancellationToken,
+    active: Arc<ActiveRequest>,
+    evicted: CancellationToken,
     reserve: Option<CancellationToken>,
-) -> Result<Response<Sent>, Infallible> {
+) -> Result<Response<ResponseBody>, Infallible> {
     let version = request.version();
-    let receiving = Arc::clone(&exchange);
-    let request = request.map(|body| Body::new(Received::new(body, receiving, leave.cancelled_owned())));
+    let request_activity = Arc::clone(&active);
+    let request = request.map(|body| Body::new(RequestBody::new(body, request_activity, evicted.cancelled_owned())));
     let mut response = router.oneshot(request).await?;
-    // A connection of the reserve is one for probes as long as it lives: who comes back comes on another.
-    if let Some(retire) = reserve.filter(|_| response.status() == StatusCode::SERVICE_UNAVAILABLE) {
+    // A reserve connection is closed after a 503, so that a retry gets a new connection.
+    if let Some(close_reserve) = reserve.filter(|_| response.status() == StatusCode::SERVICE_UNAVAILABLE) {
         match version {
-            Version::HTTP_2 => retire.cancel(),
+            Version::HTTP_2 => close_reserve.cancel(),
             _ => _ = response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close")),
         }
     }
-    Ok(response.map(|body| Sent::new(body, exchange)))
+    Ok(response.map(|body| ResponseBody::new(body, active)))
 }

@@ -5,13 +5,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::document::StudyDocument;
-use super::unknown;
+use super::study_not_found;
 use crate::api::Api;
-use crate::api::base::Base;
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Problem, declare_problems};
+use crate::api::base_path::PublicBasePath;
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, Problem, declare_problems};
 
-declare_problems!(Refused: InvalidParameter, UnknownStudy, StorageUnavailable, NoSpace);
+declare_problems!(Problems: InvalidParameter, UnknownStudy, StorageUnavailable, NoSpace);
 
 /// Stop a study
 ///
@@ -23,18 +23,18 @@ declare_problems!(Refused: InvalidParameter, UnknownStudy, StorageUnavailable, N
     responses(
         (status = 200, description = "The study; it has ended.", body = StudyDocument),
         (status = 202, description = "The study; it will stop within one step.", body = StudyDocument),
-        Refused,
+        Problems,
     ),
 )]
 pub(super) async fn cancel(
     State(api): State<Api>,
-    path: InPath,
-    query: InQuery,
-    base: Base,
-) -> Answer<(StatusCode, Json<StudyDocument>)> {
+    path: PathParams,
+    query: QueryParams,
+    base: PublicBasePath,
+) -> ApiResult<(StatusCode, Json<StudyDocument>)> {
     query.end(&[])?;
     let id = path.study()?;
-    let study = api.store().cancel_study(id).await.map_err(Problem::store)?.ok_or_else(|| unknown(id))?;
+    let study = api.store().cancel_study(id).await.map_err(Problem::store)?.ok_or_else(|| study_not_found(id))?;
     let status = if study.state.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(StudyDocument::of(&api, study, &base).await?)))
 }

@@ -6,18 +6,18 @@ use axum::response::Response;
 
 use super::document::{self, StudyDocument};
 use super::submission::Submission;
-use crate::api::accepted::Wait;
-use crate::api::base::Base;
+use crate::api::base_path::PublicBasePath;
 use crate::api::client::Client;
-use crate::api::loader::LoadError;
-use crate::api::parameters::InQuery;
-use crate::api::problem::{Answer, Kind, Problem, declare_problems};
-use crate::api::{Api, accepted, idempotency};
+use crate::api::model_cache::LoadError;
+use crate::api::parameters::QueryParams;
+use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
+use crate::api::submission_response::Wait;
+use crate::api::{Api, idempotency, submission_response};
 use crate::jobs::NewStudy;
 use proxygrad::Invalid;
 use proxygrad::study::{ModelChoice, Plan, StudyRequest};
 
-declare_problems!(Refused: InvalidParameter, MalformedJson, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
+declare_problems!(Problems: InvalidParameter, MalformedJson, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
                   InvalidRequest, TooMuchMemory, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable, StorageUnavailable, NoSpace);
 
 /// Ask for a study
@@ -63,35 +63,35 @@ declare_problems!(Refused: InvalidParameter, MalformedJson, RequestTimeout, Body
             ("Preference-Applied" = Option<String>, description = "The wait that was granted: `wait=N`."),
             ("Idempotency-Replayed" = Option<String>, description = "`true` when the study was asked for before."),
         )),
-        Refused,
+        Problems,
     ),
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    query: InQuery,
+    query: QueryParams,
     headers: HeaderMap,
     client: Client,
-    base: Base,
+    base: PublicBasePath,
     Submission(request): Submission,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     query.end(&[])?;
     let idempotency = idempotency::read(&headers, &request)?;
 
     let plan = plan(&api, &request, client).await?;
     let new = NewStudy { plan, images: request.images, idempotency };
-    let (study, replayed) = accepted::taken(api.store().submit_study(new).await)?;
+    let (study, replayed) = submission_response::created_or_replayed(api.store().submit_study(new).await)?;
 
     let wait = Wait::grant(&api, &headers, client, study.state.is_terminal());
     let study = match &wait {
-        Some(wait) if !study.state.is_terminal() => api.wait_for_study(study, wait.left()).await?,
+        Some(wait) if !study.state.is_terminal() => api.wait_for_study(study, wait.remaining()).await?,
         _ => study,
     };
     let (ended, location) = (study.state.is_terminal(), base.path(&document::path(study.id)));
-    accepted::answer(ended, StudyDocument::of(&api, study, &base).await?, &location, wait, replayed)
+    submission_response::respond(ended, StudyDocument::of(&api, study, &base).await?, &location, wait, replayed)
 }
 
 /// What the request means for its models.
-async fn plan(api: &Api, request: &StudyRequest, client: Client) -> Answer<Plan> {
+async fn plan(api: &Api, request: &StudyRequest, client: Client) -> ApiResult<Plan> {
     let mut devices = api.config().devices.clone();
     devices.sort();
     devices.dedup();

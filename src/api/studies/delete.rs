@@ -3,13 +3,13 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::unknown;
+use super::study_not_found;
 use crate::api::Api;
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use crate::jobs::Deleted;
 
-declare_problems!(Refused: InvalidParameter, UnknownStudy, StudyNotFinished, StorageUnavailable, NoSpace);
+declare_problems!(Problems: InvalidParameter, UnknownStudy, StudyNotFinished, StorageUnavailable, NoSpace);
 
 /// Forget a study
 ///
@@ -17,14 +17,14 @@ declare_problems!(Refused: InvalidParameter, UnknownStudy, StudyNotFinished, Sto
 #[utoipa::path(
     delete, path = "/v1/studies/{id}", operation_id = "deleteStudy", tag = "studies",
     params(("id" = uuid::Uuid, Path, description = "The study.")),
-    responses((status = 204, description = "The study is forgotten."), Refused),
+    responses((status = 204, description = "The study is forgotten."), Problems),
 )]
-pub(super) async fn delete(State(api): State<Api>, path: InPath, query: InQuery) -> Answer<StatusCode> {
+pub(super) async fn delete(State(api): State<Api>, path: PathParams, query: QueryParams) -> ApiResult<StatusCode> {
     query.end(&[])?;
     let id = path.study()?;
     match api.store().delete_study(id).await.map_err(Problem::store)? {
         Deleted::Gone => Ok(StatusCode::NO_CONTENT),
-        Deleted::Unknown => Err(unknown(id)),
+        Deleted::Unknown => Err(study_not_found(id)),
         Deleted::NotFinished(state) => {
             let detail = format!("study {id} is {state}; cancel it first, or wait until it has ended");
             Err(Problem::new(Kind::StudyNotFinished, detail))

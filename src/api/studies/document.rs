@@ -5,10 +5,10 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::unknown;
+use super::study_not_found;
 use crate::api::Api;
-use crate::api::base::Base;
-use crate::api::problem::{Answer, Problem};
+use crate::api::base_path::PublicBasePath;
+use crate::api::problem::{ApiResult, Problem};
 use crate::jobs::{JobProblem, JobState, Study, StudyProgress};
 use proxygrad::study::{ArmSummary, Fields, Plan, PlannedModel, Summary, Table, Variant};
 
@@ -181,7 +181,7 @@ pub(super) fn path(id: Uuid) -> String {
 }
 
 impl StudyLinks {
-    fn new(id: Uuid, base: &Base) -> Self {
+    fn new(id: Uuid, base: &PublicBasePath) -> Self {
         let study = base.path(&path(id));
         let below = |name: &str| format!("{study}/{name}");
         Self {
@@ -199,10 +199,10 @@ impl StudyLinks {
 
 impl StudyDocument {
     /// The study with what its runs come to.
-    pub async fn of(api: &Api, study: Study, base: &Base) -> Answer<Self> {
+    pub async fn of(api: &Api, study: Study, base: &PublicBasePath) -> ApiResult<Self> {
         // Between two looks somebody may delete the study.
         let plan = api.store().plan(study.id).await.map_err(Problem::internal)?;
-        let plan = plan.ok_or_else(|| unknown(study.id))?;
+        let plan = plan.ok_or_else(|| study_not_found(study.id))?;
         let summary = match study.progress.done >= 1.0 {
             true => api.summary(study.id).await?,
             false => None,
@@ -268,7 +268,7 @@ impl ArmDocument {
 
 impl StudyInList {
     /// The study in a list.
-    pub fn new(study: Study, base: &Base) -> Self {
+    pub fn new(study: Study, base: &PublicBasePath) -> Self {
         Self {
             id: study.id,
             state: study.state,

@@ -5,15 +5,15 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::document::StudyInList;
-use super::unknown;
-use crate::api::base::Base;
+use super::study_not_found;
+use crate::api::base_path::PublicBasePath;
 use crate::api::client::Client;
 use crate::api::events::EventDocument;
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Problem, declare_problems};
-use crate::api::{Api, events as watching};
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, Problem, declare_problems};
+use crate::api::{Api, events as sse};
 
-declare_problems!(Refused: InvalidParameter, UnknownStudy);
+declare_problems!(Problems: InvalidParameter, UnknownStudy);
 
 /// Watch a study
 ///
@@ -31,24 +31,24 @@ declare_problems!(Refused: InvalidParameter, UnknownStudy);
     responses(
         (status = 200, description = "The events.", content_type = "text/event-stream", body = EventDocument),
         (status = 204, description = "The study has ended, and the client knows."),
-        Refused,
+        Problems,
     ),
 )]
 pub(super) async fn events(
     State(api): State<Api>,
-    path: InPath,
-    query: InQuery,
+    path: PathParams,
+    query: QueryParams,
     headers: HeaderMap,
     client: Client,
-    base: Base,
-) -> Answer<Response> {
+    base: PublicBasePath,
+) -> ApiResult<Response> {
     query.end(&[])?;
     let id = path.study()?;
-    let place = watching::place(&api, client)?;
-    let last = watching::last(&headers);
+    let permit = sse::acquire_stream(&api, client)?;
+    let last = sse::last_event_id(&headers);
     let subscribed = api.store().subscribe_study(id, last).await.map_err(Problem::internal)?;
-    let subscription = subscribed.ok_or_else(|| unknown(id))?;
+    let subscription = subscribed.ok_or_else(|| study_not_found(id))?;
     let study = api.study(id).await?;
     let ended = study.state.is_terminal();
-    watching::answer(&api, subscription, last, ended, ("study", &StudyInList::new(study, &base)), place).await
+    sse::stream_response(&api, subscription, last, ended, ("study", &StudyInList::new(study, &base)), permit).await
 }

@@ -8,16 +8,16 @@ use axum::response::Response;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::unknown;
+use super::study_not_found;
 use crate::api::Api;
-use crate::api::etag::{FOREVER, Tagged};
-use crate::api::parameters::{InPath, InQuery};
-use crate::api::problem::{Answer, Kind, Problem, declare_problems};
+use crate::api::etag::{Conditional, IMMUTABLE};
+use crate::api::parameters::{PathParams, QueryParams};
+use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use crate::jobs::{JobState, Study};
 use proxygrad::study::{StudyError, page};
 
 /// What may be another thing the next time.
-const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
+const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// What the report may do: show what is inside it.
 const PAGE: HeaderValue = HeaderValue::from_static(
@@ -65,8 +65,8 @@ struct Csv(String);
 #[expect(dead_code, reason = "only describes an answer")]
 struct Html(String);
 
-declare_problems!(Refused: InvalidParameter, UnknownStudy, NoRunsYet, FileGone);
-declare_problems!(PlanRefused: InvalidParameter, UnknownStudy);
+declare_problems!(Problems: InvalidParameter, UnknownStudy, NoRunsYet, FileGone);
+declare_problems!(PlanProblems: InvalidParameter, UnknownStudy);
 
 /// Get the report
 ///
@@ -83,15 +83,15 @@ declare_problems!(PlanRefused: InvalidParameter, UnknownStudy);
             ("Cache-Control" = String, description = "Once the study has succeeded the answer may be kept for good."),
         )),
         (status = 304, description = "The client has it."),
-        Refused,
+        Problems,
     ),
 )]
 pub(super) async fn report(
     State(api): State<Api>,
-    path: InPath,
-    query: InQuery,
+    path: PathParams,
+    query: QueryParams,
     headers: HeaderMap,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     file(&api, &path, query, &headers, File::Report).await
 }
 
@@ -111,10 +111,15 @@ pub(super) async fn report(
             ("Cache-Control" = String, description = "Once the study has succeeded the answer may be kept for good."),
         )),
         (status = 304, description = "The client has it."),
-        Refused,
+        Problems,
     ),
 )]
-pub(super) async fn runs(State(api): State<Api>, path: InPath, query: InQuery, headers: HeaderMap) -> Answer<Response> {
+pub(super) async fn runs(
+    State(api): State<Api>,
+    path: PathParams,
+    query: QueryParams,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
     file(&api, &path, query, &headers, File::Runs).await
 }
 
@@ -133,15 +138,15 @@ pub(super) async fn runs(State(api): State<Api>, path: InPath, query: InQuery, h
             ("Cache-Control" = String, description = "Once the study has succeeded the answer may be kept for good."),
         )),
         (status = 304, description = "The client has it."),
-        Refused,
+        Problems,
     ),
 )]
 pub(super) async fn summary_csv(
     State(api): State<Api>,
-    path: InPath,
-    query: InQuery,
+    path: PathParams,
+    query: QueryParams,
     headers: HeaderMap,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     file(&api, &path, query, &headers, File::SummaryCsv).await
 }
 
@@ -160,15 +165,15 @@ pub(super) async fn summary_csv(
             ("Cache-Control" = String, description = "Once the study has succeeded the answer may be kept for good."),
         )),
         (status = 304, description = "The client has it."),
-        Refused,
+        Problems,
     ),
 )]
 pub(super) async fn summary_json(
     State(api): State<Api>,
-    path: InPath,
-    query: InQuery,
+    path: PathParams,
+    query: QueryParams,
     headers: HeaderMap,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     file(&api, &path, query, &headers, File::SummaryJson).await
 }
 
@@ -188,24 +193,35 @@ pub(super) async fn summary_json(
             ("Cache-Control" = String, description = "The answer may be kept for good."),
         )),
         (status = 304, description = "The client has it."),
-        PlanRefused,
+        PlanProblems,
     ),
 )]
-pub(super) async fn plan(State(api): State<Api>, path: InPath, query: InQuery, headers: HeaderMap) -> Answer<Response> {
+pub(super) async fn plan(
+    State(api): State<Api>,
+    path: PathParams,
+    query: QueryParams,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
     query.end(&[])?;
     let id = path.study()?;
-    let plan = api.store().plan(id).await.map_err(Problem::internal)?.ok_or_else(|| unknown(id))?;
+    let plan = api.store().plan(id).await.map_err(Problem::internal)?.ok_or_else(|| study_not_found(id))?;
     let text = plan.to_json().map_err(Problem::internal)?;
-    tagged(&headers, FOREVER, "application/json", text.into())
+    tagged(&headers, IMMUTABLE, "application/json", text.into())
 }
 
 /// A file of the study in the path.
-async fn file(api: &Api, path: &InPath, query: InQuery, headers: &HeaderMap, file: File) -> Answer<Response> {
+async fn file(
+    api: &Api,
+    path: &PathParams,
+    query: QueryParams,
+    headers: &HeaderMap,
+    file: File,
+) -> ApiResult<Response> {
     query.end(&[])?;
     let study = api.study(path.study()?).await?;
     let (control, bytes) = match study.state {
-        JobState::Succeeded => (FOREVER, written(api, &study, file).await?),
-        _ => (ASK_AGAIN, so_far(api, &study, file).await?),
+        JobState::Succeeded => (IMMUTABLE, written(api, &study, file).await?),
+        _ => (REVALIDATE, so_far(api, &study, file).await?),
     };
     let mut answer = tagged(headers, control, file.media_type(), bytes)?;
     if matches!(file, File::Report) {
@@ -215,7 +231,7 @@ async fn file(api: &Api, path: &InPath, query: InQuery, headers: &HeaderMap, fil
 }
 
 /// The file as it was written when the study came to its end.
-async fn written(api: &Api, study: &Study, file: File) -> Answer<Vec<u8>> {
+async fn written(api: &Api, study: &Study, file: File) -> ApiResult<Vec<u8>> {
     let path = api.store().study_folder(study.id).file(file.name());
     match tokio::fs::read(&path).await {
         Ok(bytes) => Ok(bytes),
@@ -233,7 +249,7 @@ async fn written(api: &Api, study: &Study, file: File) -> Answer<Vec<u8>> {
 }
 
 /// The file that the runs so far would make.
-async fn so_far(api: &Api, study: &Study, file: File) -> Answer<Vec<u8>> {
+async fn so_far(api: &Api, study: &Study, file: File) -> ApiResult<Vec<u8>> {
     let summary = api.summary(study.id).await?.ok_or_else(|| {
         let detail = format!("study {} is {}, and none of its runs is done", study.id, study.state);
         Problem::new(Kind::NoRunsYet, detail)
@@ -251,7 +267,7 @@ async fn so_far(api: &Api, study: &Study, file: File) -> Answer<Vec<u8>> {
     match made {
         Ok(text) if !text.is_empty() => Ok(text.into_bytes()),
         // Between the two looks somebody may have deleted the study.
-        Ok(_) => Err(unknown(id)),
+        Ok(_) => Err(study_not_found(id)),
         Err(error) => {
             api.study(id).await?;
             Err(Problem::internal(error))
@@ -259,7 +275,7 @@ async fn so_far(api: &Api, study: &Study, file: File) -> Answer<Vec<u8>> {
     }
 }
 
-fn tagged(headers: &HeaderMap, control: HeaderValue, media_type: &'static str, bytes: Vec<u8>) -> Answer<Response> {
+fn tagged(headers: &HeaderMap, control: HeaderValue, media_type: &'static str, bytes: Vec<u8>) -> ApiResult<Response> {
     let tag = hex::encode(Sha256::digest(&bytes));
-    Ok(Tagged::new(headers, &tag, control)?.with_bytes(media_type, bytes))
+    Ok(Conditional::new(headers, &tag, control)?.with_bytes(media_type, bytes))
 }

@@ -7,9 +7,9 @@ use utoipa::ToSchema;
 
 use super::document::StudyInList;
 use crate::api::Api;
-use crate::api::base::Base;
-use crate::api::parameters::InQuery;
-use crate::api::problem::{Answer, Problem, declare_problems};
+use crate::api::base_path::PublicBasePath;
+use crate::api::parameters::QueryParams;
+use crate::api::problem::{ApiResult, Problem, declare_problems};
 use crate::jobs::JobState;
 
 /// A page of studies.
@@ -22,7 +22,7 @@ pub(super) struct StudyPage {
     next: Option<String>,
 }
 
-declare_problems!(Refused: InvalidParameter);
+declare_problems!(Problems: InvalidParameter);
 
 /// List studies
 ///
@@ -35,9 +35,13 @@ declare_problems!(Refused: InvalidParameter);
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100,
             description = "Most studies on the page; 20 unless given."),
     ),
-    responses((status = 200, description = "A page of studies.", body = StudyPage), Refused),
+    responses((status = 200, description = "A page of studies.", body = StudyPage), Problems),
 )]
-pub(super) async fn list(State(api): State<Api>, mut query: InQuery, base: Base) -> Answer<Json<StudyPage>> {
+pub(super) async fn list(
+    State(api): State<Api>,
+    mut query: QueryParams,
+    base: PublicBasePath,
+) -> ApiResult<Json<StudyPage>> {
     let state = query.take_state()?;
     let (cursor, limit) = query.take_page()?;
     query.end(&["state", "cursor", "limit"])?;

@@ -9,7 +9,7 @@ mod files;
 mod get;
 mod list;
 mod submission;
-mod summaries;
+mod summary_cache;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::Api;
 use super::problem::{Kind, Problem};
-pub(super) use summaries::Summaries;
+pub(super) use summary_cache::SummaryCache;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -33,6 +33,6 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 }
 
 /// The answer to who asks for a study that does not exist.
-pub(super) fn unknown(id: Uuid) -> Problem {
+pub(super) fn study_not_found(id: Uuid) -> Problem {
     Problem::new(Kind::UnknownStudy, format!("there is no study {id}"))
 }

@@ -10,7 +10,7 @@ use proxygrad::Invalid;
 use proxygrad::calibrate::{CalibrateError, Calibrated, Options, calibrate, images_in, write};
 use proxygrad::engine;
 use proxygrad::network::catalog::Models;
-use proxygrad_server::config::{CpuOptions, Places};
+use proxygrad_server::config::{CpuOptions, StorageOptions};
 
 /// A model and a folder of natural images.
 #[derive(Debug, Args)]
@@ -35,14 +35,14 @@ pub struct CalibrateArgs {
 }
 
 /// Measures, and puts the result in the place of what was measured before.
-pub fn run(out: &mut impl Write, places: &Places, models: &Models, args: CalibrateArgs) -> anyhow::Result<()> {
+pub fn run(out: &mut impl Write, storage: &StorageOptions, models: &Models, args: CalibrateArgs) -> anyhow::Result<()> {
     let root = args.images;
     let files = images_in(&root).with_context(|| format!("cannot read {}", root.display()))?;
     if files.is_empty() {
         let expected = "a folder with PNG or JPEG files, in it or below it";
         return Err(Invalid::new("--images", root.display(), expected).into());
     }
-    let engine = engine::open(&args.device, &args.cpu.settings(&places.data_dir))?;
+    let engine = engine::open(&args.device, &args.cpu.settings(&storage.data_dir))?;
     let model = super::load(models, &args.id)?;
     let bar = ProgressBar::new(files.len() as u64).with_style(
         ProgressStyle::with_template("{wide_bar} {pos}/{len} images, {eta} left")

@@ -1,4 +1,4 @@
-//! Models for handlers: loading blocks and can take long, requests must neither.
+//! Model cache of the handlers: single-flight loading on blocking threads, with a timeout per request.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,16 +12,16 @@ use proxygrad::Invalid;
 use proxygrad::network::Model;
 use proxygrad::network::catalog::{ModelEntry, ModelError, Models};
 
-/// A model that cannot be had.
+/// Why a model could not be loaded.
 pub(super) enum LoadError {
-    /// No such model.
+    /// No model has this id.
     Unknown(Invalid),
-    /// It exists, but.
+    /// The model exists, but cannot be used now.
     Problem(Problem),
 }
 
 impl LoadError {
-    /// The answer to a request whose path named the model.
+    /// The problem if the path of the request names the model.
     pub fn in_path(self) -> Problem {
         match self {
             Self::Unknown(error) => Problem::invalid(Kind::UnknownModel, error),
@@ -29,7 +29,7 @@ impl LoadError {
         }
     }
 
-    /// The answer to a request whose body named the model.
+    /// The problem if the body of the request names the model.
     pub fn in_body(self) -> Problem {
         match self {
             Self::Unknown(error) => Problem::invalid(Kind::InvalidRequest, error),
@@ -40,33 +40,33 @@ impl LoadError {
 
 type Load = Shared<BoxFuture<'static, Result<Arc<Model>, Problem>>>;
 
-/// The models, loaded on threads of their own: one per model at most, however many requests wait for it.
-pub(super) struct Loader {
+/// Models for handlers. Concurrent requests for a model share a single load.
+pub(super) struct ModelCache {
     models: Arc<Models>,
-    /// How long a request waits.
-    patience: Duration,
+    /// Longest wait of a request.
+    timeout: Duration,
     loads: Arc<Mutex<HashMap<String, Load>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whole between any two statements, whoever panics.
+    // Consistent between any two statements, so a poisoned lock is usable.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Loader {
-    pub fn new(models: Arc<Models>, patience: Duration) -> Self {
-        Self { models, patience, loads: Arc::default() }
+impl ModelCache {
+    pub fn new(models: Arc<Models>, timeout: Duration) -> Self {
+        Self { models, timeout, loads: Arc::default() }
     }
 
-    /// Every model.
+    /// All models.
     pub async fn list(&self) -> Result<Vec<ModelEntry>, Problem> {
-        self.look(Models::list).await
+        self.blocking(Models::list).await
     }
 
-    /// What is known about a model without loading it.
+    /// The catalog entry of a model, without loading it.
     pub async fn entry(&self, id: &str) -> Result<ModelEntry, LoadError> {
         let name = id.to_owned();
-        match self.look(move |models| models.entry(&name)).await.map_err(LoadError::Problem)? {
+        match self.blocking(move |models| models.entry(&name)).await.map_err(LoadError::Problem)? {
             Some(entry) => Ok(entry),
             None => {
                 let known: Vec<String> =
@@ -76,54 +76,54 @@ impl Loader {
         }
     }
 
-    /// Looks something up in the folders of models.
-    pub async fn look<T: Send + 'static>(
+    /// Runs a catalog operation, which reads files, on a blocking thread.
+    pub async fn blocking<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Models) -> T + Send + 'static,
+        work: impl FnOnce(&Models) -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let models = Arc::clone(&self.models);
-        tokio::task::spawn_blocking(move || look(&models)).await.map_err(Problem::internal)
+        tokio::task::spawn_blocking(move || work(&models)).await.map_err(Problem::internal)
     }
 
-    /// The model, for a request that arrived so long ago. When it takes too long the request is told to come back; the load
-    /// goes on.
+    /// Loads a model for a request that has already waited for `waited`. On timeout the request gets a problem with
+    /// `Retry-After`, and the load continues.
     pub async fn load(&self, id: &str, waited: Duration) -> Result<Arc<Model>, LoadError> {
-        // Unknown ids never get a load: there are at most as many as models.
+        // Unknown ids never start a load, so there are at most as many loads as models.
         self.entry(id).await?;
-        let load = lock(&self.loads).entry(id.to_owned()).or_insert_with(|| self.begin(id)).clone();
-        match tokio::time::timeout(self.patience.saturating_sub(waited), load).await {
+        let load = lock(&self.loads).entry(id.to_owned()).or_insert_with(|| self.start(id)).clone();
+        match tokio::time::timeout(self.timeout.saturating_sub(waited), load).await {
             Ok(loaded) => loaded.map_err(LoadError::Problem),
             Err(_) => {
-                let detail = format!("model {id} is still being fetched after {:?}", self.patience);
-                Err(LoadError::Problem(Problem::new(Kind::ModelUnavailable, detail).retry_after(SOON)))
+                let detail = format!("model {id} is still being downloaded after {:?}", self.timeout);
+                Err(LoadError::Problem(Problem::new(Kind::ModelUnavailable, detail).retry_after(RETRY_AFTER)))
             }
         }
     }
 
-    fn begin(&self, id: &str) -> Load {
+    fn start(&self, id: &str) -> Load {
         let (models, loads, id) = (Arc::clone(&self.models), Arc::clone(&self.loads), id.to_owned());
         let work = tokio::task::spawn_blocking(move || {
             let loaded = models.load(&id);
             lock(&loads).remove(&id);
             loaded.map_err(problem)
         });
-        // A task of its own: it goes on when every request that waits for it goes away.
+        // The blocking task continues even if every waiting request is dropped.
         let load = async move { work.await.unwrap_or_else(|error| Err(Problem::internal(error))) };
         load.boxed().shared()
     }
 }
 
-/// Seconds after which a model may have arrived.
-pub(super) const SOON: u32 = 10;
+/// `Retry-After` while a model is unavailable, in seconds.
+pub(super) const RETRY_AFTER: u32 = 10;
 
 fn problem(error: ModelError) -> Problem {
     match error {
         ModelError::Unavailable { .. } => {
-            tracing::warn!(%error, "a model could not be fetched");
-            Problem::new(Kind::ModelUnavailable, error.to_string()).retry_after(SOON)
+            tracing::warn!(%error, "model download failed");
+            Problem::new(Kind::ModelUnavailable, error.to_string()).retry_after(RETRY_AFTER)
         }
         error => {
-            tracing::error!(%error, "a model cannot be used");
+            tracing::error!(%error, "model is broken");
             Problem::new(Kind::BrokenModel, error.to_string())
         }
     }

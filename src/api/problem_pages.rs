@@ -1,4 +1,4 @@
-//! `GET /problems` and `GET /problems/{kind}`: what the `type` of a problem document leads to.
+//! `GET /problems` and `GET /problems/{kind}`: documentation pages that the `type` of a problem document links to.
 
 use std::fmt::Write;
 
@@ -6,10 +6,10 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::parameters::InPath;
-use super::problem::{Answer, Kind, Problem, declare_problems};
+use super::parameters::PathParams;
+use super::problem::{ApiResult, Kind, Problem, declare_problems};
 
-/// The schema of a kind's name.
+/// Schema of the last part of a problem `type`.
 struct Slug;
 
 impl PartialSchema for Slug {
@@ -20,25 +20,25 @@ impl PartialSchema for Slug {
 
 impl ToSchema for Slug {}
 
-declare_problems!(NeverRefused: );
-declare_problems!(Refused: NotFound);
+declare_problems!(NoProblems: );
+declare_problems!(Problems: NotFound);
 
-/// Kinds of problems
+/// List problem types
 #[utoipa::path(get, path = "/problems", operation_id = "listProblems", tag = "about",
-    responses((status = 200, description = "Every kind of problem, for people.", content_type = "text/plain",
-               body = String), NeverRefused))]
-pub(super) async fn all() -> String {
+    responses((status = 200, description = "Human-readable descriptions of all problem types.", content_type = "text/plain",
+               body = String), NoProblems))]
+pub(super) async fn list() -> String {
     Kind::ALL.into_iter().fold(String::new(), |text, kind| text + &page(kind) + "\n")
 }
 
-/// A kind of problem
+/// Get a problem type
 #[utoipa::path(get, path = "/problems/{kind}", operation_id = "getProblem", tag = "about",
     params(("kind" = inline(Slug), Path, description = "Last part of the problem's `type`.")),
-    responses((status = 200, description = "What it means and what to do, for people.", content_type = "text/plain",
-               body = String), Refused))]
-pub(super) async fn one(path: InPath) -> Answer<String> {
+    responses((status = 200, description = "Human-readable description: what the problem means and how to solve it.", content_type = "text/plain",
+               body = String), Problems))]
+pub(super) async fn get(path: PathParams) -> ApiResult<String> {
     let kind = Kind::find(path.text("kind"));
-    kind.map(page).ok_or_else(|| Problem::new(Kind::NotFound, "there is no such kind of problem; see /problems"))
+    kind.map(page).ok_or_else(|| Problem::new(Kind::NotFound, "no such problem type; see /problems"))
 }
 
 fn page(kind: Kind) -> String {

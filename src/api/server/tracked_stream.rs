@@ -1,4 +1,4 @@
-//! A TCP connection that notes whether its client reads.
+//! TCP stream that records whether its client reads.
 
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
@@ -8,51 +8,51 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::turn::Turn;
+use super::activity::Activity;
 
-/// The connection.
-pub(super) struct Observed {
+/// A TCP stream that reports writes to the connection's [`Activity`].
+pub(super) struct TrackedStream {
     stream: TcpStream,
-    turn: Arc<Turn>,
+    activity: Arc<Activity>,
 }
 
-impl Observed {
-    /// Notes in `turn` what becomes of the bytes that are written.
-    pub fn new(stream: TcpStream, turn: Arc<Turn>) -> Self {
-        Self { stream, turn }
+impl TrackedStream {
+    /// Wraps `stream` and records its writes in `activity`.
+    pub fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
+        Self { stream, activity }
     }
 
-    fn note(&self, written: Poll<Result<usize>>, all: usize) -> Poll<Result<usize>> {
+    fn record(&self, written: Poll<Result<usize>>, len: usize) -> Poll<Result<usize>> {
         match &written {
-            Poll::Pending => self.turn.blocked(),
-            Poll::Ready(Ok(bytes)) => self.turn.wrote(*bytes, *bytes == all),
+            Poll::Pending => self.activity.blocked(),
+            Poll::Ready(Ok(bytes)) => self.activity.wrote(*bytes, *bytes == len),
             Poll::Ready(Err(_)) => {}
         }
         written
     }
 }
 
-impl Drop for Observed {
+impl Drop for TrackedStream {
     fn drop(&mut self) {
-        // What a client does not read would stay in the operating system's memory for minutes.
-        if self.turn.is_blocked()
+        // Unread data would otherwise stay in kernel memory for minutes.
+        if self.activity.is_blocked()
             && let Err(error) = self.stream.set_zero_linger()
         {
-            tracing::debug!(%error, "an unread answer is kept");
+            tracing::debug!(%error, "cannot discard an unread response");
         }
     }
 }
 
-impl AsyncRead for Observed {
+impl AsyncRead for TrackedStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for Observed {
+impl AsyncWrite for TrackedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.note(written, bytes.len())
+        self.record(written, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -61,7 +61,7 @@ impl AsyncWrite for Observed {
         parts: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.note(written, parts.iter().map(|part| part.len()).sum())
+        self.record(written, parts.iter().map(|part| part.len()).sum())
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The answer to a submission, whatever was submitted: where it is, how long was waited, whether it is new.
+//! Response to a submission of a job or a study: location, granted wait, idempotent replay.
 
 use std::time::{Duration, Instant};
 
@@ -7,56 +7,54 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::budget::Place;
 use super::client::Client;
-use super::problem::{Answer, Kind, Problem};
+use super::concurrency_limit::ConcurrencyPermit;
+use super::problem::{ApiResult, Kind, Problem};
 use super::{Api, prefer};
 use crate::jobs::{SubmitError, Submitted};
 
-/// Name of the header with the wait that was granted.
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-/// Name of the header that says that this was asked for before.
 pub(super) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// The wait that a client gets, and its place among those who wait.
+/// The wait granted to a client, and its permit for waiting.
 pub(super) struct Wait {
-    /// What it was granted, from the arrival of its request.
+    /// Counted from the arrival of the request.
     granted: Duration,
     until: Instant,
-    _place: Option<Place>,
+    _permit: Option<ConcurrencyPermit>,
 }
 
 impl Wait {
-    /// The wait, if the client asked for one and not too many wait already: a server may ignore a preference (RFC 7240,
-    /// section 2), and then the client asks again. Nothing is left to wait for when what was submitted has `ended`.
+    /// Grants a wait if the client asked for one and not too many requests are waiting: a server may ignore a preference
+    /// (RFC 7240, section 2). If the resource has `ended`, no permit is needed.
     pub fn grant(api: &Api, headers: &HeaderMap, client: Client, ended: bool) -> Option<Self> {
         let granted = prefer::wait(headers)?.min(api.config().max_wait);
-        let place = if ended { None } else { Some(api.waiting().take(client.key)?) };
-        Some(Self { granted, until: client.since + granted, _place: place })
+        let permit = if ended { None } else { Some(api.waiting().try_acquire(client.key)?) };
+        Some(Self { granted, until: client.received_at + granted, _permit: permit })
     }
 
-    /// What is left of it.
-    pub fn left(&self) -> Duration {
+    /// Remaining time.
+    pub fn remaining(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
     }
 }
 
-/// What was submitted, and whether that was before.
-pub(super) fn taken<T>(submitted: Result<Submitted<T>, SubmitError>) -> Answer<(T, bool)> {
-    match submitted.map_err(refused)? {
+/// The submitted resource, and whether this is a replay of an earlier submission.
+pub(super) fn created_or_replayed<T>(submitted: Result<Submitted<T>, SubmitError>) -> ApiResult<(T, bool)> {
+    match submitted.map_err(submit_problem)? {
         Submitted::Created(new) => Ok((new, false)),
         Submitted::Replayed(known) => Ok((known, true)),
     }
 }
 
-/// The answer: 200 once it has ended, 202 until then.
-pub(super) fn answer(
+/// The response: 200 if the resource has ended, otherwise 202.
+pub(super) fn respond(
     ended: bool,
     document: impl Serialize,
     location: &str,
     wait: Option<Wait>,
     replayed: bool,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     let status = if ended { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut response = (status, Json(document)).into_response();
     let headers = response.headers_mut();
@@ -71,12 +69,14 @@ pub(super) fn answer(
     Ok(response)
 }
 
-/// Seconds after which a full queue has probably moved.
-const QUEUE_MOVES: u32 = 5;
+/// `Retry-After` of a full queue, in seconds.
+const QUEUE_RETRY_AFTER: u32 = 5;
 
-fn refused(error: SubmitError) -> Problem {
+fn submit_problem(error: SubmitError) -> Problem {
     match error {
-        SubmitError::QueueFull { .. } => Problem::new(Kind::QueueFull, error.to_string()).retry_after(QUEUE_MOVES),
+        SubmitError::QueueFull { .. } => {
+            Problem::new(Kind::QueueFull, error.to_string()).retry_after(QUEUE_RETRY_AFTER)
+        }
         SubmitError::KeyReused => Problem::new(Kind::IdempotencyKeyReused, error.to_string()),
         SubmitError::Store(error) => Problem::store(error),
     }

@@ -1,4 +1,4 @@
-//! The path before the service's own paths, as the client sees it.
+//! The base path of the service as the client sees it: a proxy may publish the service below `/xai`.
 
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -9,36 +9,37 @@ use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{Extensions, HeaderMap, Request};
 
 use super::Api;
-use super::client::{Arrival, forwarded};
+use super::client::{RequestArrival, forwarded};
 use crate::config::{BasePath, Config};
 
-/// The path under which the client reaches the service: what a trusted proxy says in `X-Forwarded-Prefix`, or the setting
-/// `base_path`. Links begin with it.
+/// Path under which the client reaches the service: `X-Forwarded-Prefix` of a trusted proxy, or the setting `base_path`.
+/// Prefix of all links in responses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Base(BasePath);
+pub(super) struct PublicBasePath(BasePath);
 
-impl Base {
-    /// The base path of a request.
+impl PublicBasePath {
+    /// The base path for the response to a request.
     pub fn of(config: &Config, headers: &HeaderMap, extensions: &Extensions) -> Self {
-        // Each proxy on the way removes its own prefix: the inner ones follow the outer ones.
-        let said = forwarded(config, extensions.get::<Arrival>(), headers, "x-forwarded-prefix");
-        let said: Option<String> = said.map(|path| Some(path.parse::<BasePath>().ok()?.as_str().to_owned())).collect();
-        let said = said.filter(|path| !path.is_empty()).and_then(|path| path.parse().ok());
-        Self(said.unwrap_or_else(|| config.base_path.clone()))
+        // Each proxy removes its own prefix; an inner proxy's prefix follows the outer ones.
+        let prefixes = forwarded(config, extensions.get::<RequestArrival>(), headers, "x-forwarded-prefix");
+        let prefix: Option<String> =
+            prefixes.map(|path| Some(path.parse::<BasePath>().ok()?.as_str().to_owned())).collect();
+        let prefix = prefix.filter(|path| !path.is_empty()).and_then(|path| path.parse().ok());
+        Self(prefix.unwrap_or_else(|| config.base_path.clone()))
     }
 
-    /// A path of this service, as the client has to ask for it.
+    /// A path of this service, as the client has to request it.
     pub fn path(&self, path: &str) -> String {
         format!("{}{path}", self.0.as_str())
     }
 
-    /// What stands before every path; empty where nothing does.
+    /// The prefix without a trailing slash; may be empty.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 }
 
-impl FromStr for Base {
+impl FromStr for PublicBasePath {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -46,7 +47,7 @@ impl FromStr for Base {
     }
 }
 
-impl FromRequestParts<Api> for Base {
+impl FromRequestParts<Api> for PublicBasePath {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Infallible> {
@@ -54,7 +55,7 @@ impl FromRequestParts<Api> for Base {
     }
 }
 
-/// The request without the base path: some proxies remove it, others do not.
+/// Removes the base path from a request: some proxies do this themselves, others do not.
 pub(super) fn strip<B>(base: &BasePath, mut request: Request<B>) -> Request<B> {
     if let Some(uri) = stripped(base.as_str(), request.uri()) {
         *request.uri_mut() = uri;
@@ -71,7 +72,7 @@ fn stripped(base: &str, uri: &Uri) -> Option<Uri> {
     let rest = match rest.bytes().next() {
         Some(b'/') => rest.to_owned(),
         None | Some(b'?') => format!("/{rest}"),
-        // Only the beginning of a longer name.
+        // A prefix of a longer path segment.
         Some(_) => return None,
     };
     let mut parts = uri.clone().into_parts();
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_base_path_is_removed_where_it_stands_whole() {
+    fn the_base_path_is_removed_only_as_whole_segments() {
         for (uri, path) in [
             ("/xai/v1/jobs?limit=1", Some("/v1/jobs?limit=1")),
             ("/xai", Some("/")),
@@ -105,12 +106,12 @@ mod tests {
     #[test]
     fn a_prefix_is_believed_from_trusted_proxies_only_and_only_as_a_path() {
         let config = Config { base_path: "/set".parse().unwrap(), ..Config::defaults() };
-        let base = |peer: &str, said: &str| {
+        let base = |peer: &str, prefix: &str| {
             let mut extensions = Extensions::new();
             let at = std::time::Instant::now();
-            extensions.insert(Arrival { peer: peer.parse().unwrap(), at, reserve: false });
-            let headers = HeaderMap::from_iter([("x-forwarded-prefix".parse().unwrap(), said.parse().unwrap())]);
-            Base::of(&config, &headers, &extensions).path("/docs")
+            extensions.insert(RequestArrival { peer: peer.parse().unwrap(), at, reserve: false });
+            let headers = HeaderMap::from_iter([("x-forwarded-prefix".parse().unwrap(), prefix.parse().unwrap())]);
+            PublicBasePath::of(&config, &headers, &extensions).path("/docs")
         };
         assert_eq!(base("127.0.0.1", "/xai"), "/xai/docs");
         assert_eq!(base("127.0.0.1", "/xai/, /inner"), "/xai/inner/docs");

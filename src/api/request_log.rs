@@ -1,4 +1,4 @@
-//! What the server notes about every request: an id, one log line, metrics.
+//! Request log: an id, one log line and metrics per request.
 
 use std::time::Instant;
 
@@ -9,16 +9,15 @@ use axum::response::Response;
 use tracing::Instrument;
 use uuid::Uuid;
 
-/// Name of the header with the id of a request.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest id that is taken over from a client, in characters.
-const LONGEST_ID: usize = 128;
+/// Maximum length of a request id that a client supplies, in characters.
+const MAX_ID_LENGTH: usize = 128;
 
-/// Asked every few seconds by machines; nobody wants to read about each time.
+/// Polled every few seconds by machines, so logged at debug level only.
 pub(super) const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// Gives the request an id (the client's own, when it is a plain word), answers with it, and logs and counts the answer.
-pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+/// Middleware that assigns a request id (the client's own if it is a plain word), and logs and counts the response.
+pub(super) async fn log_request(mut request: Request, next: Next) -> Response {
     let start = Instant::now();
     let id = client_id(request.headers()).unwrap_or_else(|| Uuid::now_v7().to_string());
     let header = HeaderValue::from_str(&id).ok();
@@ -35,8 +34,8 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let elapsed = start.elapsed();
     let (status_code, duration_ms) = (status.as_u16(), elapsed.as_secs_f64() * 1000.0);
     span.in_scope(|| match PROBES.contains(&path.as_str()) {
-        true => tracing::debug!(status = status_code, duration_ms, "answered"),
-        false => tracing::info!(status = status_code, duration_ms, "answered"),
+        true => tracing::debug!(status = status_code, duration_ms, "request completed"),
+        false => tracing::info!(status = status_code, duration_ms, "request completed"),
     });
     let labels = [("method", method.to_owned()), ("path", path.clone()), ("status", status.as_u16().to_string())];
     metrics::counter!("proxygrad_http_requests_total", &labels).increment(1);
@@ -48,14 +47,14 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// The id that the client gave, when it can stand in a log line as it is.
+/// The client's request id, if it is safe to log verbatim.
 fn client_id(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(REQUEST_ID)?.to_str().ok()?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    ((1..=LONGEST_ID).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
+    ((1..=MAX_ID_LENGTH).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
 }
 
-/// A method as a label; made-up methods share one, so that the number of series is bounded.
+/// Metric label of a method; unknown methods share one label, which bounds the number of time series.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

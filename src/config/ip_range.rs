@@ -7,16 +7,16 @@ use ipnet::IpNet;
 
 /// A network (`10.0.0.0/8`), one address (`10.1.2.3`), or `none`, which holds no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network(Option<IpNet>);
+pub struct IpRange(Option<IpNet>);
 
-impl Network {
+impl IpRange {
     /// Whether the address belongs to it. An IPv4 address inside IPv6 (`::ffff:10.1.2.3`) is the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.is_some_and(|network| network.contains(&address.to_canonical()))
     }
 }
 
-impl FromStr for Network {
+impl FromStr for IpRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -45,13 +45,13 @@ mod tests {
             ("::1", "::1", "127.0.0.1"),
             ("fd00::/8", "fd12::1", "fe80::1"),
         ] {
-            let network: Network = network.parse().unwrap();
+            let network: IpRange = network.parse().unwrap();
             assert!(network.contains(inside.parse().unwrap()), "{network:?} {inside}");
             assert!(!network.contains(outside.parse().unwrap()), "{network:?} {outside}");
         }
-        assert!(!"none".parse::<Network>().unwrap().contains("127.0.0.1".parse().unwrap()));
+        assert!(!"none".parse::<IpRange>().unwrap().contains("127.0.0.1".parse().unwrap()));
         for bad in ["", "localhost", "10.0.0.0/33", "10.0.0", "*"] {
-            assert!(bad.parse::<Network>().is_err(), "{bad}");
+            assert!(bad.parse::<IpRange>().is_err(), "{bad}");
         }
     }
 }

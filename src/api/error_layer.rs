@@ -1,4 +1,4 @@
-//! Errors that no handler made: unknown paths, wrong methods, panics. They are problem documents too.
+//! Error layer: problem documents for errors outside the handlers (unknown paths, wrong methods, panics).
 
 use std::any::Any;
 
@@ -8,17 +8,17 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
-use super::base::Base;
+use super::base_path::PublicBasePath;
 use super::problem::{Kind, MEDIA_TYPE, Problem};
 
-/// Turns every error answer that is not a problem document yet into one, and lets the `type` of every problem begin with
-/// the base path.
-pub(super) async fn uniform(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let base = Base::of(api.config(), request.headers(), request.extensions());
-    under(&base, request, next).await
+/// Middleware that turns every other error response into a problem document, and puts the base path before the `type` of
+/// every problem.
+pub(super) async fn convert_errors(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let base = PublicBasePath::of(api.config(), request.headers(), request.extensions());
+    convert_with_base(&base, request, next).await
 }
 
-async fn under(base: &Base, request: Request, next: Next) -> Response {
+async fn convert_with_base(base: &PublicBasePath, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut response = next.run(request).await;
     let status = response.status();
@@ -26,7 +26,7 @@ async fn under(base: &Base, request: Request, next: Next) -> Response {
         return response;
     }
     if response.headers().get(header::CONTENT_TYPE).is_none_or(|value| value != MEDIA_TYPE) {
-        response = translate(status, &method, &uri).into_response();
+        response = problem_for(status, &method, &uri).into_response();
     }
     match response.extensions_mut().remove::<Problem>() {
         Some(problem) if !base.as_str().is_empty() => {
@@ -38,22 +38,22 @@ async fn under(base: &Base, request: Request, next: Next) -> Response {
     }
 }
 
-fn translate(status: StatusCode, method: &Method, uri: &Uri) -> Problem {
+fn problem_for(status: StatusCode, method: &Method, uri: &Uri) -> Problem {
     let path: String = uri.path().chars().take(200).collect();
     match status {
-        StatusCode::NOT_FOUND => Problem::new(Kind::NotFound, format!("there is no {path}")),
+        StatusCode::NOT_FOUND => Problem::new(Kind::NotFound, format!("no resource at {path}")),
         StatusCode::METHOD_NOT_ALLOWED => {
-            let detail = format!("{path} has no method {method}; the Allow header lists those it has");
+            let detail = format!("{path} does not support {method}; the Allow header lists the supported methods");
             Problem::new(Kind::MethodNotAllowed, detail)
         }
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Kind::BodyTooLarge, "the body is too large"),
         StatusCode::REQUEST_TIMEOUT => Problem::new(Kind::RequestTimeout, "the request did not arrive in time"),
-        status => Problem::internal(format!("{method} {path} was answered with {status} and no reason")),
+        status => Problem::internal(format!("{method} {path} failed with {status} and no problem document")),
     }
 }
 
-/// The answer of a handler that panicked.
-pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+/// The response to a request whose handler panicked.
+pub(super) fn panic_response(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
     Problem::internal(format!("a handler panicked: {text}")).into_response()
@@ -75,10 +75,12 @@ mod tests {
 
     async fn answer(method: Method, path: &str) -> (StatusCode, serde_json::Value) {
         let router: Router = Router::new()
-            .route("/panics", get(async || -> &'static str { panic!("secret of the house") }))
+            .route("/panics", get(async || -> &'static str { panic!("secret of the server") }))
             .route("/fails", get(async || StatusCode::BAD_GATEWAY))
-            .layer(CatchPanicLayer::custom(panicked))
-            .layer(from_fn(async |request: Request, next: Next| under(&"/xai".parse().unwrap(), request, next).await));
+            .layer(CatchPanicLayer::custom(panic_response))
+            .layer(from_fn(async |request: Request, next: Next| {
+                convert_with_base(&"/xai".parse().unwrap(), request, next).await
+            }));
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         assert_eq!(response.headers()[header::CONTENT_TYPE], MEDIA_TYPE);
@@ -87,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whatever_goes_wrong_the_answer_is_a_problem_document_and_keeps_secrets() {
+    async fn every_error_is_a_problem_document_without_internal_details() {
         for (method, path, status) in [
             (Method::GET, "/panics", 500),
             (Method::GET, "/fails", 500),

@@ -1,5 +1,5 @@
-//! Requests that are not answered: for hosts that are not this server's (DNS rebinding), from pages of other sites, and
-//! while there are too many connections.
+//! Admission of requests: checks of the host (DNS rebinding) and of the origin (cross-site requests), and a refusal while
+//! there are too many connections.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, Version, header};
@@ -7,16 +7,16 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
-use super::client::{Arrival, Site, forwarded};
-use super::observe::PROBES;
-use super::problem::{Answer, Kind, Problem};
+use super::client::{RequestArrival, RequestSite, forwarded};
+use super::problem::{ApiResult, Kind, Problem};
+use super::request_log::PROBES;
 use crate::config::{Authority, Config};
 
-/// Seconds after which there may be room for another connection or another stream.
-pub(super) const ROOM: u32 = 1;
+/// `Retry-After` of a refusal for too many connections or event streams, in seconds.
+pub(super) const OVERLOAD_RETRY_AFTER: u32 = 1;
 
-/// Answers the request, or says why not.
-pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+/// Middleware that refuses a request with a problem, or passes it on with its [`RequestSite`].
+pub(super) async fn admit(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     match check(api.config(), &request) {
         Ok(site) => {
             request.extensions_mut().insert(site);
@@ -26,14 +26,14 @@ pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
     }
 }
 
-fn check<B>(config: &Config, request: &Request<B>) -> Answer<Site> {
-    let arrival = request.extensions().get::<Arrival>();
+fn check<B>(config: &Config, request: &Request<B>) -> ApiResult<RequestSite> {
+    let arrival = request.extensions().get::<RequestArrival>();
     let path = request.uri().path();
     if arrival.is_some_and(|arrival| arrival.reserve) && !PROBES.contains(&path) {
         let detail = format!("there are more than {} connections; try again later", config.max_connections);
-        return Err(Problem::new(Kind::Overloaded, detail).retry_after(ROOM));
+        return Err(Problem::new(Kind::Overloaded, detail).retry_after(OVERLOAD_RETRY_AFTER));
     }
-    // Orchestrators ask for these under whatever name they know, and they tell little.
+    // Orchestrators probe under any host name, and the answers reveal little.
     let host = if matches!(path, "/livez" | "/readyz") {
         host(request).ok().flatten()
     } else {
@@ -41,49 +41,50 @@ fn check<B>(config: &Config, request: &Request<B>) -> Answer<Site> {
         host.as_ref().map_or(Ok(()), |host| check_host(config, host))?;
         host
     };
-    let said = forwarded(config, arrival, request.headers(), "x-forwarded-host").next();
-    match check_site(config, request.headers(), &[host, said.and_then(|host| host.parse().ok())]) {
-        Ok(()) => Ok(Site::Own),
-        Err(_) if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) => Ok(Site::Foreign),
+    let forwarded_host = forwarded(config, arrival, request.headers(), "x-forwarded-host").next();
+    match check_site(config, request.headers(), &[host, forwarded_host.and_then(|host| host.parse().ok())]) {
+        Ok(()) => Ok(RequestSite::Trusted),
+        Err(_) if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) => {
+            Ok(RequestSite::CrossSite)
+        }
         Err(problem) => Err(problem),
     }
 }
 
-/// The host that the request is for: of its target (HTTP/2, or the absolute form), or of its `Host` header.
-fn host<B>(request: &Request<B>) -> Answer<Option<Authority>> {
+/// The requested host, from the request target (HTTP/2, or absolute form) or the `Host` header.
+fn host<B>(request: &Request<B>) -> ApiResult<Option<Authority>> {
     let wrong = |found: &str, expected: String| {
         Err(Problem::invalid(Kind::InvalidParameter, proxygrad::Invalid::new("Host", found, expected)))
     };
     let mut lines = request.headers().get_all(header::HOST).iter();
     let line = lines.next();
     if lines.next().is_some() && request.version() <= Version::HTTP_11 {
-        return wrong("two hosts", "the header once".into());
+        return wrong("two hosts", "a single Host header".into());
     }
     let text = match (request.uri().authority(), line) {
         (Some(authority), _) => authority.as_str(),
-        // HTTP/1.0, and machines: every browser names the host.
+        // HTTP/1.0 clients only: every browser sends a host.
         (None, None) => return Ok(None),
         (None, Some(line)) => match line.to_str() {
             Ok(text) => text.trim(),
-            Err(_) => return wrong(&String::from_utf8_lossy(line.as_bytes()), "a host and perhaps a port".into()),
+            Err(_) => return wrong(&String::from_utf8_lossy(line.as_bytes()), "a host with an optional port".into()),
         },
     };
     match text.parse() {
         Ok(host) => Ok(Some(host)),
-        Err(_) => wrong(text, "a host and perhaps a port, such as localhost:8080".into()),
+        Err(_) => wrong(text, "a host with an optional port, such as localhost:8080".into()),
     }
 }
 
-/// A page whose name leads to this server although it belongs to somebody else (DNS rebinding) may not ask. That takes a
-/// name: nobody can make an address lead elsewhere.
-fn check_host(config: &Config, found: &Authority) -> Answer<()> {
+/// Protects against DNS rebinding: a page whose domain name resolves to this server must not send requests to it.
+/// Literal IP addresses cannot be rebound.
+fn check_host(config: &Config, found: &Authority) -> ApiResult<()> {
     let public = !config.listen.ip().is_loopback();
     let known = match found.address() {
         Some(address) => public || address.to_canonical().is_loopback(),
         None => {
             let local = found.host == "localhost" || found.host.ends_with(".localhost");
-            // A name without a dot is one of this network (a container, a service): nobody outside can own it, and who
-            // is inside can ask without a browser.
+            // A name without a dot is local to this network (a container, a service), so no outsider can own it.
             local || (public && !found.host.contains('.'))
         }
     };
@@ -94,15 +95,15 @@ fn check_host(config: &Config, found: &Authority) -> Answer<()> {
     Err(Problem::new(
         Kind::UnknownHost,
         format!(
-            "this server does not answer for the host {host}; if clients should reach it under this name, start it with \
+            "this server does not accept requests for the host {host}; to allow it, start the server with \
              --allowed-host {host} (PROXYGRAD_ALLOWED_HOST, or allowed_host in the configuration file)"
         ),
     ))
 }
 
-/// What changes something may be asked for by pages of this server, by pages of origins that the settings name, and by
-/// whoever is no browser (Fetch Metadata, and the `Origin` of the Fetch standard, section 3.1).
-fn check_site(config: &Config, headers: &HeaderMap, hosts: &[Option<Authority>]) -> Answer<()> {
+/// Accepts requests from this server's own pages, from pages of the configured origins, and from clients that are not
+/// browsers (Fetch Metadata, and `Origin` of the Fetch standard, section 3.1).
+fn check_site(config: &Config, headers: &HeaderMap, hosts: &[Option<Authority>]) -> ApiResult<()> {
     let values = |name| headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
     let origins: Vec<_> = values("origin").collect();
     let allowed = |origin: &str| config.cors_origin.iter().any(|known| known.matches(origin));
@@ -111,9 +112,9 @@ fn check_site(config: &Config, headers: &HeaderMap, hosts: &[Option<Authority>])
     }
     let mut sites = values("sec-fetch-site").peekable();
     let own = match sites.peek().is_some() {
-        // The browser knows better than a comparison: a proxy may have changed the host.
+        // More reliable than comparing hosts, which a proxy may have changed.
         true => sites.all(|site| matches!(&*site, "same-origin" | "none")),
-        false => origins.iter().all(|origin| hosts.iter().flatten().any(|host| is_of(origin, host))),
+        false => origins.iter().all(|origin| hosts.iter().flatten().any(|host| is_same_origin(origin, host))),
     };
     if own {
         return Ok(());
@@ -122,14 +123,14 @@ fn check_site(config: &Config, headers: &HeaderMap, hosts: &[Option<Authority>])
     Err(Problem::new(
         Kind::CrossSiteRequest,
         format!(
-            "a page of {from} may not do this; if it should, start the server with --cors-origin and its origin \
-             (PROXYGRAD_CORS_ORIGIN, or cors_origin in the configuration file)"
+            "a page of {from} is not allowed to send this request; to allow it, start the server with --cors-origin \
+             and that origin (PROXYGRAD_CORS_ORIGIN, or cors_origin in the configuration file)"
         ),
     ))
 }
 
-/// Whether an origin is that of the pages of this host.
-fn is_of(origin: &str, host: &Authority) -> bool {
+/// Whether pages of this host have this origin.
+fn is_same_origin(origin: &str, host: &Authority) -> bool {
     let Some((scheme, rest)) = origin.split_once("://") else { return false };
     let usual = match scheme {
         "http" => 80,
@@ -160,7 +161,7 @@ mod tests {
         }
         let mut request = request.body(()).unwrap();
         let peer = "127.0.0.1".parse().unwrap();
-        request.extensions_mut().insert(Arrival { peer, at: Instant::now(), reserve: false });
+        request.extensions_mut().insert(RequestArrival { peer, at: Instant::now(), reserve: false });
         request
     }
 
@@ -245,8 +246,8 @@ mod tests {
         }
         let image = [("host", "127.0.0.1"), ("sec-fetch-site", "cross-site")];
         let site = check(&config(), &request(Method::GET, &image)).unwrap();
-        assert_eq!(site, Site::Foreign, "looking changes nothing");
-        assert_eq!(check(&config(), &request(Method::GET, &[("host", "127.0.0.1")])).unwrap(), Site::Own);
+        assert_eq!(site, RequestSite::CrossSite, "reading changes nothing");
+        assert_eq!(check(&config(), &request(Method::GET, &[("host", "127.0.0.1")])).unwrap(), RequestSite::Trusted);
     }
 
     #[test]
