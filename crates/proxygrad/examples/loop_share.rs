@@ -67,7 +67,7 @@ impl Plan for StillPlan {
 }
 
 /// A network that reads 224x224 pixels in three channels and has 1000 logits.
-fn model(preprocessing: Preprocessing) -> Result<Model, String> {
+fn model(preprocessing: Preprocessing) -> anyhow::Result<Model> {
     let mut network = Network::new(3, 224, 224);
     let mean = Op::Reduce { kind: Reduce::Mean, axes: vec![1, 2], keep: false };
     let pool = network.push("pool", mean, &[Network::INPUT])?;
@@ -135,7 +135,7 @@ fn main() -> anyhow::Result<()> {
     println!("|---|---|---|---|---|---|");
     let transforms = ["jitter:16", "scale:0.9,1.1", "rotate:10", "blur:0.5"];
     for (name, preprocessing) in [("RGB", resnet), ("BGR", squeezenet)] {
-        let model = model(preprocessing).map_err(anyhow::Error::msg)?;
+        let model = model(preprocessing)?;
         for batch in [1, 4, 16] {
             for (label, transforms) in [("off", &[][..]), ("on", &transforms)] {
                 let (few, many) = (8, 40);

@@ -34,7 +34,7 @@ impl Ascent {
     ) -> anyhow::Result<Self> {
         let input = super::input();
         let target = network.find(layer).with_context(|| format!("there is no layer {layer}"))?;
-        let shape = network.shapes_at(&input, &network.below(&[target])).map_err(anyhow::Error::msg)?;
+        let shape = network.shapes_at(&input, &network.below(&[target]))?;
         let shape = &shape[&target];
         let positions = shape.elements() / shape.channels();
         let channel = CHANNEL % shape.channels();

@@ -21,7 +21,7 @@ impl Noise {
     pub fn weight(&mut self, shape: &[usize], gain: f64) -> anyhow::Result<Array> {
         let fan = shape[1..].iter().product::<usize>();
         let values = self.values(shape.iter().product(), (3.0 * gain / fan as f64).sqrt());
-        Array::new(shape, values).map_err(anyhow::Error::msg)
+        Ok(Array::new(shape, values)?)
     }
 
     /// Small biases.

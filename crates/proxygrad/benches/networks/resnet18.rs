@@ -64,7 +64,7 @@ impl Builder {
     }
 
     fn push(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> anyhow::Result<NodeId> {
-        self.network.push(name, op, inputs).map_err(anyhow::Error::msg)
+        Ok(self.network.push(name, op, inputs)?)
     }
 }
 

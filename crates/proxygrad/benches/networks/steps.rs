@@ -13,7 +13,7 @@ use proxygrad::network::{Network, Op};
 /// When the shapes at the measured size cannot be found.
 pub fn tell(network: &Network, times: &[StepTime], iterations: usize, batch: usize) -> anyhow::Result<()> {
     let last = times.iter().map(|step| step.node).max().unwrap_or(Network::INPUT);
-    let shapes = network.shapes_at(&super::networks::input(), &network.below(&[last])).map_err(anyhow::Error::msg)?;
+    let shapes = network.shapes_at(&super::networks::input(), &network.below(&[last]))?;
     let mut kinds: BTreeMap<String, [f64; 2]> = BTreeMap::new();
     let mut total = 0.0;
     eprintln!("{:>8} {:>9} {:>8}  step", "ms", "M mul-add", "GFLOP/s");

@@ -1,9 +1,11 @@
-//! The networks that are checked: those of the catalog, and ResNet-18, which others are timed with.
+//! The networks to check: those of the catalog, and ResNet-18, a common choice for timing.
 
 use anyhow::{Context, anyhow};
 use proxygrad::network::architecture::Architecture;
 use proxygrad::network::checkpoint::StateDict;
-use proxygrad::network::{Activation, Array, Binary, Conv, Network, NodeId, Op, Padding, Reduce, Window, onnx};
+use proxygrad::network::{
+    Activation, Array, Binary, Conv, GraphError, Network, NodeId, Op, Padding, Reduce, Window, onnx,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -11,26 +13,26 @@ use rand_chacha::ChaCha8Rng;
 pub const NAMES: [&str; 6] =
     ["fashion-resnet8", "squeezenet1.1", "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "resnet18"];
 
-/// The network of a name, or of an ONNX file. Weights of named networks are drawn by a fixed seed, except those of the
-/// embedded one.
+/// Builds a network by name, or from an ONNX file. Weights of named networks are random with a fixed seed, except those
+/// of the embedded one.
 pub fn build(name: &str) -> anyhow::Result<Network> {
     let tensors = match name {
         "fashion-resnet8" => {
             return Ok(onnx::import(include_bytes!("../../assets/fashion-resnet8/model.onnx"))?.network);
         }
-        "resnet18" => return resnet18().map_err(|why| anyhow!("resnet18: {why}")),
+        "resnet18" => return resnet18(),
         "squeezenet1.1" => include_str!("../../tests/data/architectures/squeezenet1.1.tensors"),
         "efficientnet-lite0" => include_str!("../../tests/data/architectures/efficientnet-lite0.tensors"),
         "efficientnet-lite1" => include_str!("../../tests/data/architectures/efficientnet-lite1.tensors"),
         "efficientnet-lite2" => include_str!("../../tests/data/architectures/efficientnet-lite2.tensors"),
         file if file.ends_with(".onnx") => return Ok(onnx::import(&std::fs::read(file)?)?.network),
-        _ => anyhow::bail!("no network {name}; there are {} and ONNX files", NAMES.join(", ")),
+        _ => anyhow::bail!("unknown network {name}; expected an ONNX file or one of {}", NAMES.join(", ")),
     };
     let architecture: Architecture = name.parse().map_err(|e| anyhow!("{name}: {e:?}"))?;
     Ok(architecture.build(&weights(tensors)?)?)
 }
 
-/// Weights for lines `NAME LENGTH LENGTH ...`.
+/// Random weights for lines `NAME LENGTH LENGTH ...`.
 fn weights(tensors: &str) -> anyhow::Result<StateDict> {
     let mut random = Random(ChaCha8Rng::seed_from_u64(1));
     let mut state = StateDict::default();
@@ -41,7 +43,7 @@ fn weights(tensors: &str) -> anyhow::Result<StateDict> {
         let count = shape.iter().product();
         let values = match shape.len() {
             1 if name.ends_with("running_var") => random.uniform(count, 0.5, 1.5),
-            // Below 1, or a deep network would make much of the smallest difference, as trained ones do not.
+            // Below 1: otherwise a deep network amplifies the smallest difference, which trained ones do not.
             1 if name.ends_with("weight") => random.uniform(count, 0.3, 0.8),
             1 => random.uniform(count, -0.1, 0.1),
             _ => random.kernel(&shape),
@@ -58,15 +60,15 @@ impl Random {
         (0..count).map(|_| low + (high - low) * self.0.random::<f32>()).collect()
     }
 
-    /// Weights of `[O, ...]` that keep the size of what passes a ReLU.
+    /// Weights `[O, ...]` that keep the variance through a ReLU (He initialization).
     fn kernel(&mut self, shape: &[usize]) -> Vec<f32> {
         let bound = (6.0 / shape[1..].iter().product::<usize>() as f32).sqrt();
         self.uniform(shape.iter().product(), -bound, bound)
     }
 }
 
-/// ResNet-18 for 224 pixels, its batch normalizations folded.
-fn resnet18() -> Result<Network, String> {
+/// ResNet-18 for 224 pixels, with folded batch normalizations.
+fn resnet18() -> anyhow::Result<Network> {
     let mut net = Builder { network: Network::new(3, 224, 224), random: Random(ChaCha8Rng::seed_from_u64(2)) };
     let stem = net.conv("stem", Network::INPUT, [64, 3], 7, 2, 1.0)?;
     let stem = net.relu("stem.relu", stem)?;
@@ -78,7 +80,7 @@ fn resnet18() -> Result<Network, String> {
             let stride = if stage > 0 && block == 0 { 2 } else { 1 };
             let y = net.conv(&format!("{name}.conv1"), x, [out, channels], 3, stride, 1.0)?;
             let y = net.relu(&format!("{name}.relu1"), y)?;
-            // Small, so that sums of blocks do not grow.
+            // Small, so that residual sums do not grow.
             let y = net.conv(&format!("{name}.conv2"), y, [out, out], 3, 1, 0.3)?;
             if stride == 2 {
                 x = net.conv(&format!("{name}.downsample"), x, [out, channels], 1, 2, 0.7)?;
@@ -96,7 +98,7 @@ fn resnet18() -> Result<Network, String> {
     Ok(net.network)
 }
 
-/// A square window with the border that keeps the size at stride 1.
+/// A square window with SAME padding.
 fn window(size: usize, stride: usize) -> Window {
     let p = size / 2;
     let padding = Padding { top: p, left: p, bottom: p, right: p };
@@ -117,15 +119,16 @@ impl Builder {
         size: usize,
         stride: usize,
         gain: f32,
-    ) -> Result<NodeId, String> {
+    ) -> anyhow::Result<NodeId> {
         let shape = [out, channels, size, size];
         let values: Vec<f32> = self.random.kernel(&shape).into_iter().map(|v| gain * v).collect();
         let bias = Some(Array::vector(self.random.uniform(out, -0.1, 0.1)));
         let weight = Array::new(shape, values)?;
-        self.network.push(name, Op::Conv(Conv { weight, bias, window: window(size, stride), groups: 1 }), &[x])
+        let conv = Conv { weight, bias, window: window(size, stride), groups: 1 };
+        Ok(self.network.push(name, Op::Conv(conv), &[x])?)
     }
 
-    fn relu(&mut self, name: &str, x: NodeId) -> Result<NodeId, String> {
+    fn relu(&mut self, name: &str, x: NodeId) -> Result<NodeId, GraphError> {
         self.network.push(name, Op::Activation(Activation::Relu), &[x])
     }
 }

@@ -51,6 +51,7 @@ impl Default for Options {
 
 /// Why a model was not calibrated.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CalibrateError {
     /// An option does not fit the model, or no file is an image.
     #[error(transparent)]

@@ -1,25 +1,28 @@
-//! What can go wrong while a network runs.
+//! Errors of running a network.
+
+use crate::network::{GraphError, Shape};
 
 /// A failure of an engine.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EngineError {
     /// The network cannot run at this input size.
-    #[error("the network cannot run on {input}: {why}")]
+    #[error("the network cannot run on {input}: {source}")]
     Size {
-        /// The input size that was asked for.
-        input: String,
+        /// Input `[C,H,W]` asked for.
+        input: Shape,
         /// The layer and its reason.
-        why: String,
+        source: Box<GraphError>,
     },
-    /// A tensor handed to the engine does not fit the plan.
+    /// A tensor given to the engine does not fit the plan.
     #[error("{0}")]
     Mismatch(String),
-    /// The device named does not exist or is not supported by this build.
+    /// The device does not exist or is not supported by this build.
     #[error("device {device}: {why}")]
     Device {
-        /// As written by the user: `cuda:0`.
+        /// Name as given: `cuda:0`.
         device: String,
-        /// What is missing.
+        /// The reason.
         why: String,
     },
     /// The tensor library or the device failed.

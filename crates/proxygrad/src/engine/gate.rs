@@ -2,6 +2,7 @@
 
 /// How activations compute their value.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Forward {
     /// The network as it is.
     Original,
@@ -15,6 +16,7 @@ pub enum Forward {
 
 /// Which derivative activations use in one backward pass, taken at the pre-activations of the last forward pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Gate {
     /// The derivative of the network itself.
     Plain,

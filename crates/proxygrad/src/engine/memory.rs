@@ -173,7 +173,20 @@ fn of_tensors(network: &Network, targets: &[Target], input: &Shape, value: u64) 
                 weights = weights.saturating_add(2 * weight.len() as u64);
                 1
             }
-            _ => 1,
+            Op::Input
+            | Op::Constant(_)
+            | Op::Affine { .. }
+            | Op::Activation(_)
+            | Op::Binary(_)
+            | Op::Concat { .. }
+            | Op::Reduce { .. }
+            | Op::Pad { .. }
+            | Op::Reshape(_)
+            | Op::Transpose(_)
+            | Op::Slice { .. }
+            | Op::Resize(_)
+            | Op::Softmax { .. }
+            | Op::LogSoftmax { .. } => 1,
         };
         // Columns, what is made of them, and indices of eight bytes at most.
         matrix = matrix.max(3 * window.saturating_mul(read.max(to)) + 2 * (read + to));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use candle_core::Tensor;
 
 use super::EngineError;
-use crate::network::{Activation, Axis, Conv, Network, NodeId, Op, Shape};
+use crate::network::{Axis, Conv, Network, NodeId, Op, Shape};
 
 /// A layer whose output a plan computes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +77,9 @@ pub(super) struct SubgraphTarget {
 impl Subgraph {
     pub(super) fn new(network: &Network, targets: &[Target], input: &Shape) -> Result<Self, EngineError> {
         let order = network.below(&targets.iter().map(|target| target.layer).collect::<Vec<_>>());
-        let mut shapes =
-            network.shapes_at(input, &order).map_err(|why| EngineError::Size { input: input.to_string(), why })?;
+        let mut shapes = network
+            .shapes_at(input, &order)
+            .map_err(|source| EngineError::Size { input: input.clone(), source: Box::new(source) })?;
         let index = |id: &NodeId| order.binary_search(id).ok();
         let mut nodes: Vec<SubgraphNode> = Vec::with_capacity(order.len());
         for &id in &order {
@@ -240,12 +241,9 @@ fn pruned(op: &Op, kept: &[usize], output: &Shape) -> Op {
             Op::Dense { weight: weight.rows(kept), bias: bias.as_ref().map(|bias| bias.rows(kept)) }
         }
         Op::Affine { scale, shift } => Op::Affine { scale: scale.rows(kept), shift: shift.rows(kept) },
-        Op::Activation(Activation::PRelu { slopes }) if slopes.len() > 1 => {
-            Op::Activation(Activation::PRelu { slopes: slopes.rows(kept) })
-        }
+        Op::Activation(activation) => Op::Activation(activation.select_channels(kept)),
         Op::Reshape(_) => Op::Reshape(output.iter().map(|&length| Axis::Exact(length)).collect()),
-        Op::Activation(_)
-        | Op::MaxPool(_)
+        Op::MaxPool(_)
         | Op::AveragePool { .. }
         | Op::Reduce { .. }
         | Op::Input

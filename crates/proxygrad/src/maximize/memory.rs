@@ -112,7 +112,9 @@ impl<'a> Sizes<'a> {
         let input = Shape::from([channels, height, width]);
         let plan = memory.footprint(network, &aimed.targets, &input)?;
         let below = network.below(&aimed.ids);
-        let shapes = network.shapes_at(&input, &below).map_err(EngineError::Mismatch)?;
+        let shapes = network
+            .shapes_at(&input, &below)
+            .map_err(|source| EngineError::Size { input: input.clone(), source: Box::new(source) })?;
         let (value, area) = (memory.value_bytes(), area(settings.size));
         let image = area.saturating_mul(channels as u64).saturating_mul(value);
         let mut scales = 0;

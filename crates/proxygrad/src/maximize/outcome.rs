@@ -91,6 +91,7 @@ pub struct Point {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Warning {
     /// The score never moved from its start, whatever gradient came: no image wakes the unit, or none that this gate and
     /// start lead to.

@@ -110,7 +110,9 @@ impl<'a> Passes<'a> {
         let relative = settings.gates().any(|gate| gate.relative == Some(true));
         let scales = relative.then(|| scales(engine, model, &ids, image, &pixels)).transpose()?;
         let plan = engine.plan(network, &targets, &input)?;
-        let shapes = network.shapes_at(&input, &below).map_err(EngineError::Mismatch)?;
+        let shapes = network
+            .shapes_at(&input, &below)
+            .map_err(|source| EngineError::Size { input: input.clone(), source: Box::new(source) })?;
         Ok(Self {
             placement,
             model,

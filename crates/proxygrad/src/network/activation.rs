@@ -1,16 +1,31 @@
-//! Activations: their values, their derivatives, and the proxy copies that ProxyGrad takes gradients from.
+//! Activation functions: value, derivative, and the surrogate derivatives of ProxyGrad and the soft gate.
 //!
-//! The functions here, in f64, are the definitions; engines compute the same on tensors and are tested against them.
+//! The functions here, in f64, are the definitions; every engine is tested against them. No match has a wildcard arm, so
+//! that a new activation compiles only once each of them has decided about it.
 
 use super::array::Array;
+use super::error::ShapeError;
 use super::shape::Shape;
 
 /// An elementwise nonlinearity.
 ///
-/// Every activation has a *peak*, the largest derivative of its linear reading (1 for the ReLU family), and *flat sides*,
-/// where the derivative is small and gradients get lost: below 0 for the rectifiers, outside the linear range for
-/// clipped functions, everywhere for sigmoid and tanh.
+/// Every activation has a *peak*, the largest derivative of its linear approximation (1 for the ReLU family), and *flat
+/// sides* (saturated regions), where the derivative is small and gradients vanish: below 0 for the rectifiers, outside
+/// the linear range for clipped functions, everywhere for sigmoid and tanh.
+///
+/// # Examples
+/// ```
+/// use proxygrad::network::Activation;
+///
+/// let relu6 = Activation::Clip { min: 0.0, max: 6.0 };
+/// assert_eq!(relu6.name(), "relu6");
+/// assert_eq!(relu6.derivative(-1.0, 0), 0.0);
+/// // The proxy copy of ProxyGrad has a slope on the flat sides.
+/// assert_eq!(relu6.proxy_derivative(-1.0, 0.3, 0), 0.3);
+/// assert_eq!(relu6.proxy_value(8.0, 0.5, 0), 7.0);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Activation {
     /// `max(z, 0)`
     Relu,
@@ -19,7 +34,7 @@ pub enum Activation {
         /// Slope below 0.
         slope: f32,
     },
-    /// Leaky ReLU with one learned slope per channel (or one for all).
+    /// Leaky ReLU with one learned slope per channel, or one for all.
     PRelu {
         /// `[C]` or `[1]`.
         slopes: Array,
@@ -70,7 +85,7 @@ pub(crate) const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
 pub(crate) const SELU_LAMBDA: f64 = 1.050_700_987_355_480_5;
 
 impl Activation {
-    /// The activation in the field's words.
+    /// Name as in layer listings: `relu`, `leaky-relu`, `relu6`, …
     pub fn name(&self) -> &'static str {
         match self {
             Self::Relu => "relu",
@@ -91,40 +106,79 @@ impl Activation {
         }
     }
 
-    /// Whether a map of this shape can be activated.
+    /// Checks the parameters, and that they fit an input of this shape.
     ///
     /// # Errors
-    /// When a PReLU has a number of slopes that does not fit the channels.
-    pub fn check(&self, input: &Shape) -> Result<(), String> {
+    /// When a parameter is out of range, or a PReLU's number of slopes differs from the number of channels.
+    pub fn check(&self, input: &Shape) -> Result<(), ShapeError> {
+        let problem = match self {
+            Self::PRelu { slopes } => (slopes.len() != 1 && slopes.len() != input.channels())
+                .then(|| format!("has {} slopes for {} channels", slopes.len(), input.channels())),
+            Self::Clip { min, max } => (min.is_nan() || max.is_nan() || min > max)
+                .then(|| format!("clips to {min}..{max}, which is not a range")),
+            Self::HardSigmoid { alpha, beta } => (*alpha <= 0.0 || !alpha.is_finite() || !beta.is_finite())
+                .then(|| format!("has alpha {alpha} and beta {beta}; expected finite numbers, alpha above 0")),
+            Self::LeakyRelu { slope: number } | Self::Elu { alpha: number } => {
+                (!number.is_finite()).then(|| format!("has slope {number}, which is not finite"))
+            }
+            Self::Relu
+            | Self::HardSwish
+            | Self::Sigmoid
+            | Self::Tanh
+            | Self::Silu
+            | Self::Gelu { .. }
+            | Self::Selu
+            | Self::Mish
+            | Self::Softplus => None,
+        };
+        problem.map_or(Ok(()), |why| Err(ShapeError::Parameter(why)))
+    }
+
+    /// The activation of the channels `kept` alone, in that order.
+    pub(crate) fn select_channels(&self, kept: &[usize]) -> Self {
         match self {
-            Self::PRelu { slopes } if slopes.len() != 1 && slopes.len() != input.channels() => {
-                Err(format!("has {} slopes for {} channels", slopes.len(), input.channels()))
-            }
-            Self::Clip { min, max } if min.is_nan() || max.is_nan() || min > max => {
-                Err(format!("clips to {min}..{max}, which is no range"))
-            }
-            Self::HardSigmoid { alpha, beta } if *alpha <= 0.0 || !alpha.is_finite() || !beta.is_finite() => {
-                Err(format!("has alpha {alpha} and beta {beta}; expected a positive and a finite number"))
-            }
-            Self::LeakyRelu { slope: number } | Self::Elu { alpha: number } if !number.is_finite() => {
-                Err(format!("has slope {number}, which is not finite"))
-            }
-            _ => Ok(()),
+            Self::PRelu { slopes } if slopes.len() > 1 => Self::PRelu { slopes: slopes.rows(kept) },
+            Self::Relu
+            | Self::LeakyRelu { .. }
+            | Self::PRelu { .. }
+            | Self::Clip { .. }
+            | Self::HardSigmoid { .. }
+            | Self::HardSwish
+            | Self::Sigmoid
+            | Self::Tanh
+            | Self::Silu
+            | Self::Gelu { .. }
+            | Self::Elu { .. }
+            | Self::Selu
+            | Self::Mish
+            | Self::Softplus => self.clone(),
         }
     }
 
-    /// Largest derivative of the linear reading: what [`Gate::Identity`](crate::engine::Gate::Identity) passes on.
+    /// Largest derivative of the linear approximation: the factor that
+    /// [`Gate::Identity`](crate::engine::Gate::Identity) passes on.
     pub fn peak(&self) -> f64 {
         match self {
             Self::HardSigmoid { alpha, .. } => f64::from(*alpha),
             Self::Sigmoid => 0.25,
             Self::Selu => SELU_LAMBDA,
-            _ => 1.0,
+            Self::Relu
+            | Self::LeakyRelu { .. }
+            | Self::PRelu { .. }
+            | Self::Clip { .. }
+            | Self::HardSwish
+            | Self::Tanh
+            | Self::Silu
+            | Self::Gelu { .. }
+            | Self::Elu { .. }
+            | Self::Mish
+            | Self::Softplus => 1.0,
         }
     }
 
-    /// Where the flat sides begin: below the first number and above the second. `(inf, -inf)` is everywhere.
-    pub fn knees(&self) -> (f64, f64) {
+    /// Breakpoints between the linear range and the flat sides: flat at or below the first number, and at or above the
+    /// second. `(inf, -inf)` means flat everywhere.
+    pub fn breakpoints(&self) -> (f64, f64) {
         match self {
             Self::Clip { min, max } => (f64::from(*min), f64::from(*max)),
             Self::HardSigmoid { alpha, beta } => {
@@ -132,7 +186,16 @@ impl Activation {
                 (-beta / alpha, (1.0 - beta) / alpha)
             }
             Self::Sigmoid | Self::Tanh => (f64::INFINITY, f64::NEG_INFINITY),
-            _ => (0.0, f64::INFINITY),
+            Self::Relu
+            | Self::LeakyRelu { .. }
+            | Self::PRelu { .. }
+            | Self::HardSwish
+            | Self::Silu
+            | Self::Gelu { .. }
+            | Self::Elu { .. }
+            | Self::Selu
+            | Self::Mish
+            | Self::Softplus => (0.0, f64::INFINITY),
         }
     }
 
@@ -140,13 +203,8 @@ impl Activation {
     pub fn value(&self, z: f64, channel: usize) -> f64 {
         match self {
             Self::Relu => z.max(0.0),
-            Self::LeakyRelu { .. } | Self::PRelu { .. } => {
-                if z > 0.0 {
-                    z
-                } else {
-                    self.leak(channel) * z
-                }
-            }
+            Self::LeakyRelu { slope } => leaky(z, f64::from(*slope)),
+            Self::PRelu { slopes } => leaky(z, prelu_slope(slopes, channel)),
             Self::Clip { min, max } => z.max(f64::from(*min)).min(f64::from(*max)),
             Self::HardSigmoid { alpha, beta } => (f64::from(*alpha) * z + f64::from(*beta)).clamp(0.0, 1.0),
             Self::HardSwish => z * (z / 6.0 + 0.5).clamp(0.0, 1.0),
@@ -162,19 +220,14 @@ impl Activation {
         }
     }
 
-    /// `f'(z)`, with the derivative of the flat side at a kink (ReLU's derivative at 0 is 0).
+    /// `f'(z)`, with the derivative of the flat side at a breakpoint (ReLU's derivative at 0 is 0).
     pub fn derivative(&self, z: f64, channel: usize) -> f64 {
         match self {
             Self::Relu => f64::from(u8::from(z > 0.0)),
-            Self::LeakyRelu { .. } | Self::PRelu { .. } => {
-                if z > 0.0 {
-                    1.0
-                } else {
-                    self.leak(channel)
-                }
-            }
+            Self::LeakyRelu { slope } => leaky_derivative(z, f64::from(*slope)),
+            Self::PRelu { slopes } => leaky_derivative(z, prelu_slope(slopes, channel)),
             Self::Clip { .. } | Self::HardSigmoid { .. } => {
-                let (low, high) = self.knees();
+                let (low, high) = self.breakpoints();
                 if z > low && z < high { self.peak() } else { 0.0 }
             }
             Self::HardSwish if z <= -3.0 => 0.0,
@@ -191,8 +244,8 @@ impl Activation {
             Self::Gelu { tanh: false } => {
                 normal_cdf(z) + z * (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt()
             }
-            Self::Elu { alpha } => elu_slope(z, f64::from(*alpha)),
-            Self::Selu => SELU_LAMBDA * elu_slope(z, SELU_ALPHA),
+            Self::Elu { alpha } => elu_derivative(z, f64::from(*alpha)),
+            Self::Selu => SELU_LAMBDA * elu_derivative(z, SELU_ALPHA),
             Self::Mish => {
                 let t = softplus(z).tanh();
                 t + z * (1.0 - t * t) * sigmoid(z)
@@ -202,56 +255,58 @@ impl Activation {
     }
 
     /// Value of the proxy copy: the activation plus a line of slope `slope * peak` on each flat side, continuous at the
-    /// knees. For ReLU it is the Leaky ReLU of the paper (section III); a (P)LeakyReLU keeps the larger of both slopes.
+    /// breakpoints. For ReLU it is the Leaky ReLU of the paper (section III); a (P)LeakyReLU keeps the larger of both
+    /// slopes.
     pub fn proxy_value(&self, z: f64, slope: f64, channel: usize) -> f64 {
-        match self {
-            Self::LeakyRelu { .. } | Self::PRelu { .. } if z <= 0.0 => self.leak(channel).max(slope) * z,
-            _ => self.value(z, channel) + slope * self.peak() * self.overhang(z),
+        match self.negative_slope(channel) {
+            Some(own) if z <= 0.0 => own.max(slope) * z,
+            _ => self.value(z, channel) + slope * self.peak() * self.excess(z),
         }
     }
 
     /// Derivative of [`Activation::proxy_value`]: what the `decoupled` gate takes at the original pre-activations.
     pub fn proxy_derivative(&self, z: f64, slope: f64, channel: usize) -> f64 {
-        match self {
-            Self::LeakyRelu { .. } | Self::PRelu { .. } if z <= 0.0 => self.leak(channel).max(slope),
+        match self.negative_slope(channel) {
+            Some(own) if z <= 0.0 => own.max(slope),
             _ if self.is_flat_side(z) => self.derivative(z, channel) + slope * self.peak(),
             _ => self.derivative(z, channel),
         }
     }
 
-    /// Derivative under the `soft` gate: the kinks of piecewise linear functions are replaced by logistic steps of
-    /// width `temperature` (in units of z); smooth functions get the logistic step on their flat side where it is larger.
-    /// A temperature of 0 is the plain derivative.
+    /// Derivative under the `soft` gate: piecewise linear functions get logistic steps of width `temperature` (in units
+    /// of z) at their breakpoints; smooth functions get the larger of their derivative and the logistic step on their
+    /// flat side. At a temperature of 0 it is the plain derivative.
     pub fn soft_derivative(&self, z: f64, temperature: f64, channel: usize) -> f64 {
         if temperature <= 0.0 {
             return self.derivative(z, channel);
         }
         let step = sigmoid(z / temperature);
+        let leaky = |slope: f64| slope + (1.0 - slope) * step;
         match self {
             Self::Relu => step,
-            Self::LeakyRelu { .. } | Self::PRelu { .. } => {
-                let leak = self.leak(channel);
-                leak + (1.0 - leak) * step
-            }
+            Self::LeakyRelu { slope } => leaky(f64::from(*slope)),
+            Self::PRelu { slopes } => leaky(prelu_slope(slopes, channel)),
             Self::Clip { .. } | Self::HardSigmoid { .. } => {
-                let (low, high) = self.knees();
+                let (low, high) = self.breakpoints();
                 self.peak() * sigmoid((z - low) / temperature) * sigmoid((high - z) / temperature)
             }
             Self::Sigmoid | Self::Tanh | Self::Softplus => self.derivative(z, channel),
-            _ if z <= 0.0 => self.derivative(z, channel).max(self.peak() * step),
-            _ => self.derivative(z, channel),
+            Self::HardSwish | Self::Silu | Self::Gelu { .. } | Self::Elu { .. } | Self::Selu | Self::Mish => {
+                let derivative = self.derivative(z, channel);
+                if z <= 0.0 { derivative.max(self.peak() * step) } else { derivative }
+            }
         }
     }
 
-    /// Whether `z` lies on a flat side.
+    /// Whether `z` is on a flat side.
     pub fn is_flat_side(&self, z: f64) -> bool {
-        let (low, high) = self.knees();
+        let (low, high) = self.breakpoints();
         z <= low || z >= high
     }
 
-    /// Signed distance of `z` from the linear range; `z` itself where everything is flat.
-    fn overhang(&self, z: f64) -> f64 {
-        let (low, high) = self.knees();
+    /// Signed distance of `z` from the linear range; `z` itself if the activation is flat everywhere.
+    fn excess(&self, z: f64) -> f64 {
+        let (low, high) = self.breakpoints();
         if low > high {
             z
         } else if z <= low {
@@ -263,15 +318,37 @@ impl Activation {
         }
     }
 
-    /// Slope of a (P)LeakyReLU below 0.
-    fn leak(&self, channel: usize) -> f64 {
+    /// Slope of a (P)LeakyReLU below 0; `None` for all other activations.
+    fn negative_slope(&self, channel: usize) -> Option<f64> {
         match self {
-            Self::LeakyRelu { slope } => f64::from(*slope),
-            Self::PRelu { slopes } if slopes.len() == 1 => f64::from(slopes.data()[0]),
-            Self::PRelu { slopes } => f64::from(slopes.data()[channel]),
-            _ => 0.0,
+            Self::LeakyRelu { slope } => Some(f64::from(*slope)),
+            Self::PRelu { slopes } => Some(prelu_slope(slopes, channel)),
+            Self::Relu
+            | Self::Clip { .. }
+            | Self::HardSigmoid { .. }
+            | Self::HardSwish
+            | Self::Sigmoid
+            | Self::Tanh
+            | Self::Silu
+            | Self::Gelu { .. }
+            | Self::Elu { .. }
+            | Self::Selu
+            | Self::Mish
+            | Self::Softplus => None,
         }
     }
+}
+
+fn prelu_slope(slopes: &Array, channel: usize) -> f64 {
+    f64::from(slopes.data()[if slopes.len() == 1 { 0 } else { channel }])
+}
+
+fn leaky(z: f64, slope: f64) -> f64 {
+    if z > 0.0 { z } else { slope * z }
+}
+
+fn leaky_derivative(z: f64, slope: f64) -> f64 {
+    if z > 0.0 { 1.0 } else { slope }
 }
 
 fn sigmoid(z: f64) -> f64 {
@@ -287,7 +364,7 @@ fn elu(z: f64, alpha: f64) -> f64 {
     if z > 0.0 { z } else { alpha * z.exp_m1() }
 }
 
-fn elu_slope(z: f64, alpha: f64) -> f64 {
+fn elu_derivative(z: f64, alpha: f64) -> f64 {
     if z > 0.0 { 1.0 } else { alpha * z.exp() }
 }
 

@@ -1,9 +1,11 @@
-//! Constant tensors: weights and biases.
+//! Constant f32 tensors: weights and biases.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A dense, row-major f32 tensor that never changes; clones share the data.
+use super::error::ArrayError;
+
+/// An immutable, dense, row-major f32 tensor; clones share the data.
 #[derive(Clone, PartialEq)]
 pub struct Array {
     shape: Vec<usize>,
@@ -15,11 +17,11 @@ impl Array {
     ///
     /// # Errors
     /// When `data` does not hold exactly the product of `shape` values.
-    pub fn new(shape: impl Into<Vec<usize>>, data: impl Into<Arc<[f32]>>) -> Result<Self, String> {
+    pub fn new(shape: impl Into<Vec<usize>>, data: impl Into<Arc<[f32]>>) -> Result<Self, ArrayError> {
         let (shape, data) = (shape.into(), data.into());
         let expected = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         if expected != Some(data.len()) {
-            return Err(format!("a tensor of shape {shape:?} cannot hold {} values", data.len()));
+            return Err(ArrayError { shape, values: data.len() });
         }
         Ok(Self { shape, data })
     }
@@ -50,7 +52,7 @@ impl Array {
         self.data.is_empty()
     }
 
-    /// Some of the entries of the first axis, in the order given.
+    /// Selects entries of the first axis, in the order given.
     pub(crate) fn rows(&self, entries: &[usize]) -> Self {
         let size: usize = self.shape[1..].iter().product();
         let data: Vec<f32> =
@@ -59,11 +61,11 @@ impl Array {
         Self { shape, data: data.into() }
     }
 
-    /// The same values under another shape of equal size.
+    /// The same values in another shape of equal size.
     ///
     /// # Errors
     /// When the sizes differ.
-    pub fn reshape(&self, shape: impl Into<Vec<usize>>) -> Result<Self, String> {
+    pub fn reshape(&self, shape: impl Into<Vec<usize>>) -> Result<Self, ArrayError> {
         Self::new(shape, Arc::clone(&self.data))
     }
 }

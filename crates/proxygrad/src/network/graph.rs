@@ -1,12 +1,13 @@
-//! The graph: nodes in topological order, layers by name, the part below a target.
+//! The network graph: nodes in topological order, layers by name, and the subgraph below a target.
 
 use std::collections::HashMap;
 
+use super::error::GraphError;
 use super::op::Op;
 use super::shape::Shape;
 use super::unavailable::Unavailable;
 
-/// Index of a node in its [`Network`]; nodes only read nodes with smaller ids.
+/// Index of a node in its [`Network`]; a node only reads nodes with smaller ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub usize);
 
@@ -15,54 +16,74 @@ pub struct NodeId(pub usize);
 pub struct Node {
     /// The layer's name; unique in the network.
     pub name: String,
-    /// What is computed.
+    /// The operation.
     pub op: Op,
-    /// Where its inputs come from, in the operation's order.
+    /// The nodes that it reads, in the operation's order.
     pub inputs: Vec<NodeId>,
     /// Shape of the output at the network's own input size, without the batch axis.
     pub shape: Shape,
 }
 
-/// For which input sizes the parameters of a node hold that were computed from a size.
+/// Input sizes for which parameters of a node are valid that were computed from a size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SizeBound {
     /// Only for the network's own input size.
     Exact,
     /// For maps whose height and width, divided by these numbers, leave the same remainders as at the network's own
-    /// input size: the padding of a strided window that is meant to cover the whole map (SAME).
+    /// input size: SAME padding of a strided window.
     Remainder([usize; 2]),
 }
 
 /// A layer as shown to users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer<'a> {
-    /// Name by which units refer to it.
+    /// Name that units refer to.
     pub name: &'a str,
-    /// Operation, in the field's words: `conv`, `relu`, `max-pool`, …
+    /// Operation: `conv`, `relu`, `max-pool`, …
     pub op: &'static str,
     /// Output shape without the batch axis: `[C,H,W]` or `[K]`.
     pub shape: &'a Shape,
-    /// Paths of the PyTorch modules whose output this is (`layer1.0.bn2`), where the file tells; they name the layer too.
+    /// Paths of the PyTorch modules whose output this is (`layer1.0.bn2`), if the file has them; they are names of the
+    /// layer too.
     pub modules: &'a [String],
 }
 
 /// A convolutional network with frozen weights: a directed acyclic graph with one image input.
+///
+/// # Examples
+/// ```
+/// use proxygrad::network::{Activation, Array, Network, Op, Reduce};
+///
+/// let mut network = Network::new(3, 8, 8);
+/// let mean = Op::Reduce { kind: Reduce::Mean, axes: vec![1, 2], keep: false };
+/// let pool = network.push("pool", mean, &[Network::INPUT])?;
+/// let dense = Op::Dense { weight: Array::new([2, 3], vec![0.5; 6])?, bias: None };
+/// let dense = network.push("dense", dense, &[pool])?;
+/// let logits = network.push("logits", Op::Activation(Activation::Relu), &[dense])?;
+/// network.set_outputs(vec![logits]);
+///
+/// assert_eq!(network.node(logits).shape[..], [2]);
+/// assert_eq!(network.find("logits"), Some(logits));
+/// let error = network.push("logits", Op::Transpose(vec![0]), &[logits]).unwrap_err();
+/// assert_eq!(error.to_string(), "logits: two layers have this name");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Network {
     nodes: Vec<Node>,
     by_name: HashMap<String, NodeId>,
-    /// Other names of layers.
+    /// Alternative names of layers.
     aliases: HashMap<String, NodeId>,
     modules: HashMap<NodeId, Vec<String>>,
     unavailable: Vec<Unavailable>,
-    /// Names of what is unavailable.
+    /// Index in `unavailable` by name.
     missing: HashMap<String, usize>,
     outputs: Vec<NodeId>,
     bounds: HashMap<NodeId, SizeBound>,
 }
 
 impl Network {
-    /// A network that so far only has its image input `[C,H,W]`, under the name `input`.
+    /// A network with nothing but its image input `[C,H,W]`, named `input`.
     pub fn new(channels: usize, height: usize, width: usize) -> Self {
         let shape = Shape::from([channels, height, width]);
         let node = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape };
@@ -82,22 +103,25 @@ impl Network {
     /// The image input.
     pub const INPUT: NodeId = NodeId(0);
 
-    /// Adds a node behind its inputs and infers its shape. A constant is no layer: its name leads nowhere and takes no
-    /// other node's.
+    /// Adds a node and infers its shape. A constant is not a layer: it cannot be found by its name, which other nodes may
+    /// have too.
     ///
     /// # Errors
     /// When the name is taken, an input does not exist, or the operation does not accept the inputs' shapes.
-    pub fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> Result<NodeId, String> {
+    pub fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> Result<NodeId, GraphError> {
         let name = name.into();
         let is_layer = !matches!(op, Op::Constant(_));
         if is_layer && self.by_name.contains_key(&name) {
-            return Err(format!("{name}: two layers have this name"));
+            return Err(GraphError::NameTaken { name });
         }
-        if let Some(missing) = inputs.iter().find(|id| id.0 >= self.nodes.len()) {
-            return Err(format!("{name}: reads node {} before it exists", missing.0));
+        if let Some(&input) = inputs.iter().find(|id| id.0 >= self.nodes.len()) {
+            return Err(GraphError::MissingInput { name, input });
         }
         let shapes: Vec<&Shape> = inputs.iter().map(|&id| &self.node(id).shape).collect();
-        let shape = op.infer(&shapes).map_err(|why| format!("{name} ({}): {why}", op.name()))?;
+        let shape = match op.infer(&shapes) {
+            Ok(shape) => shape,
+            Err(source) => return Err(GraphError::Shape { name, op: op.name(), source }),
+        };
         let id = NodeId(self.nodes.len());
         if is_layer {
             self.by_name.insert(name.clone(), id);
@@ -106,7 +130,7 @@ impl Network {
         Ok(id)
     }
 
-    /// Declares that the parameters of a node only hold for some input sizes; [`Network::shapes_at`] refuses all others.
+    /// Restricts a node to the input sizes that its parameters are valid for; [`Network::shapes_at`] rejects all others.
     pub fn bind_size(&mut self, id: NodeId, bound: SizeBound) {
         self.bounds.insert(id, bound);
     }
@@ -121,7 +145,7 @@ impl Network {
         &self.outputs
     }
 
-    /// All nodes; every node stands behind its inputs.
+    /// All nodes in topological order.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
@@ -129,18 +153,18 @@ impl Network {
     /// The node with this id.
     ///
     /// # Panics
-    /// When the id comes from another, larger network.
+    /// When the id belongs to another, larger network.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
     }
 
-    /// The layer (or input) with this name, or with this other name, with or without a slash before it.
+    /// The layer (or input) with this name or alias, with or without a leading slash.
     pub fn find(&self, name: &str) -> Option<NodeId> {
         let named = |name: &str| self.by_name.get(name).or_else(|| self.aliases.get(name)).copied();
         named(name).or_else(|| named(name.trim_start_matches('/')))
     }
 
-    /// Lets a layer be found by another name, too, unless that leads somewhere already.
+    /// Adds an alternative name of a layer, unless a layer has that name already.
     pub fn add_alias(&mut self, name: impl Into<String>, id: NodeId) {
         let name = name.into();
         if !self.by_name.contains_key(&name) {
@@ -148,7 +172,7 @@ impl Network {
         }
     }
 
-    /// Lets a layer be found, and shown, by the path of the module whose output it is.
+    /// Adds the path of the module whose output a layer is, to be found by and shown.
     pub fn add_module(&mut self, path: impl Into<String>, id: NodeId) {
         let path = path.into();
         self.add_alias(path.clone(), id);
@@ -158,7 +182,7 @@ impl Network {
         }
     }
 
-    /// Tells of a node that has no layer, and the names by which someone may look for it.
+    /// Records a node that has no layer, with the names that users may look for.
     pub fn add_unavailable(&mut self, unavailable: Unavailable, names: impl IntoIterator<Item = String>) {
         let index = self.unavailable.len();
         for name in names.into_iter().chain([unavailable.name.clone()]) {
@@ -167,12 +191,12 @@ impl Network {
         self.unavailable.push(unavailable);
     }
 
-    /// The nodes of the imported file that have no layer here, in the file's order.
+    /// The nodes of the imported file that have no layer, in the file's order.
     pub fn unavailable(&self) -> &[Unavailable] {
         &self.unavailable
     }
 
-    /// Why there is no layer of this name, when the imported file has such a node.
+    /// Why there is no layer with this name although the imported file has such a node.
     pub fn why_unavailable(&self, name: &str) -> Option<&Unavailable> {
         let found = self.missing.get(name).or_else(|| self.missing.get(name.trim_start_matches('/')))?;
         self.unavailable.get(*found)
@@ -183,8 +207,8 @@ impl Network {
         &self.node(Self::INPUT).shape
     }
 
-    /// The layers whose output can be maximized, in topological order: every node but the input, constants, and what has its
-    /// channels last before the network begins.
+    /// The layers whose output can be maximized, in topological order: every node except the input, constants, and
+    /// channels-last nodes before the first transposition.
     pub fn layers(&self) -> impl Iterator<Item = Layer<'_>> {
         let hidden = self.channels_last();
         let is_layer = move |(id, node): &(usize, &Node)| {
@@ -198,7 +222,7 @@ impl Network {
         })
     }
 
-    /// The nodes that the `targets` depend on, themselves included, in topological order.
+    /// The nodes that the `targets` depend on, including the targets, in topological order.
     pub fn below(&self, targets: &[NodeId]) -> Vec<NodeId> {
         let mut needed = vec![false; self.nodes.len()];
         for target in targets {
@@ -214,12 +238,12 @@ impl Network {
         (0..self.nodes.len()).filter(|&id| needed[id]).map(NodeId).collect()
     }
 
-    /// Shapes of all nodes in `order` (as given by [`Network::below`]) for another input size `[C,H,W]`.
+    /// Shapes of all nodes in `order` (from [`Network::below`]) for another input size `[C,H,W]`.
     ///
     /// # Errors
-    /// When an operation cannot work at that size, for example a dense layer behind a flatten, or one whose parameters
+    /// When an operation does not work at that size, for example a dense layer after a flatten, or one whose parameters
     /// were computed from another size.
-    pub fn shapes_at(&self, input: &Shape, order: &[NodeId]) -> Result<HashMap<NodeId, Shape>, String> {
+    pub fn shapes_at(&self, input: &Shape, order: &[NodeId]) -> Result<HashMap<NodeId, Shape>, GraphError> {
         let mut shapes: HashMap<NodeId, Shape> = HashMap::with_capacity(order.len());
         for &id in order {
             let node = self.node(id);
@@ -228,17 +252,18 @@ impl Network {
             } else {
                 let inputs: Vec<&Shape> = node.inputs.iter().map(|input| &shapes[input]).collect();
                 self.check_bound(id, input, &inputs)?;
-                node.op.infer(&inputs).map_err(|why| format!("{} ({}): {why}", node.name, node.op.name()))?
+                let error = |source| GraphError::Shape { name: node.name.clone(), op: node.op.name(), source };
+                node.op.infer(&inputs).map_err(error)?
             };
             shapes.insert(id, shape);
         }
         Ok(shapes)
     }
 
-    /// Whether the parameters of a node hold for an image `input`, which gives the node `inputs`.
-    fn check_bound(&self, id: NodeId, input: &Shape, inputs: &[&Shape]) -> Result<(), String> {
+    /// Whether the parameters of a node are valid for an image of shape `input`, where the node reads `inputs`.
+    fn check_bound(&self, id: NodeId, input: &Shape, inputs: &[&Shape]) -> Result<(), GraphError> {
         let node = self.node(id);
-        let holds = match self.bounds.get(&id) {
+        let valid = match self.bounds.get(&id) {
             None => true,
             Some(SizeBound::Exact) => input == self.input_shape(),
             Some(SizeBound::Remainder(steps)) => {
@@ -249,10 +274,14 @@ impl Network {
                 })
             }
         };
-        if holds {
+        if valid {
             return Ok(());
         }
-        let (name, op, own) = (&node.name, node.op.name(), self.input_shape());
-        Err(format!("{name} ({op}): its parameters were computed for an input of {own} and do not fit {input}"))
+        Err(GraphError::InputSize {
+            name: node.name.clone(),
+            op: node.op.name(),
+            expected: self.input_shape().clone(),
+            found: input.clone(),
+        })
     }
 }

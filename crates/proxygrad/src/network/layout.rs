@@ -19,7 +19,17 @@ impl Network {
                 | Op::Concat { .. }
                 | Op::Pad { .. }
                 | Op::Slice { .. } => node.inputs.iter().any(|input| found.contains(input)),
-                _ => false,
+                Op::Input
+                | Op::Constant(_)
+                | Op::Conv(_)
+                | Op::Dense { .. }
+                | Op::MaxPool(_)
+                | Op::AveragePool { .. }
+                | Op::Reduce { .. }
+                | Op::Reshape(_)
+                | Op::Resize(_)
+                | Op::Softmax { .. }
+                | Op::LogSoftmax { .. } => false,
             };
             if is_last && node.shape.len() == 3 {
                 found.insert(NodeId(id));

@@ -1,4 +1,4 @@
-//! What a network is: its graph, layers and units, its preprocessing, and how it is imported.
+//! Networks: graph, layers, units, preprocessing, import and the model catalog.
 
 mod activation;
 pub mod architecture;
@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod checkpoint;
 mod class_names;
 mod colour;
+mod error;
 mod graph;
 mod grey;
 mod image_source;
@@ -31,6 +32,7 @@ pub use activation::Activation;
 pub(crate) use activation::{SELU_ALPHA, SELU_LAMBDA};
 pub use array::Array;
 pub use colour::ColourMatrix;
+pub use error::{ArrayError, GraphError, ShapeError};
 pub use graph::{Layer, Network, Node, NodeId, SizeBound};
 pub(crate) use grey::grey;
 pub use image_source::{ImageSource, KnownImage};
@@ -38,9 +40,9 @@ pub use model::{Model, Statistics};
 pub(crate) use op::broadcast;
 pub use op::{Axis, Binary, Conv, Op, PadMode, Reduce};
 pub use preprocessing::{ChannelOrder, Preprocessing};
-pub use resize::{Coordinates, Interpolation, Resize, Rounding, Target};
+pub use resize::{Coordinates, Interpolation, Resize, ResizeTarget, Rounding};
 pub use shape::Shape;
-pub use spectrum::Spectrum;
+pub use spectrum::{Spectrum, SpectrumFileError};
 pub use unavailable::Unavailable;
 pub use unit::{ImageDocument, ReduceDocument, Reduction, Selection, Unit, UnitDocument, UnitText};
 pub use window::{Padding, Window};

@@ -1,22 +1,24 @@
-//! The operations a network is made of, and the shapes they give.
+//! Operations of a network, and shape inference.
 //!
 //! The importer lowers every exporter's dialect to this set; an engine implements exactly this set. Axes never count the
 //! batch: axis 0 is the channel axis of `[C,H,W]`.
 
 use super::activation::Activation;
 use super::array::Array;
+use super::error::ShapeError;
 use super::resize::Resize;
 use super::shape::Shape;
 use super::window::Window;
 
 /// Most values of one tensor of one image: 4 GiB in f32.
-const LARGEST_TENSOR: usize = 1 << 30;
+const MAX_ELEMENTS: usize = 1 << 30;
 
-/// Most axes of a tensor without the batch.
-const MOST_AXES: usize = 15;
+/// Most axes of a tensor, not counting the batch.
+const MAX_AXES: usize = 15;
 
-/// One operation. Weights are part of it; activations flow in through the node's inputs.
+/// One operation with its weights.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Op {
     /// The image, `[C,H,W]`.
     Input,
@@ -31,38 +33,38 @@ pub enum Op {
         /// `[O]`.
         bias: Option<Array>,
     },
-    /// `scale * x + shift` per channel: a batch normalization that could not be folded into a neighbour.
+    /// `scale * x + shift` per channel: a batch normalization that could not be folded into a convolution.
     Affine {
         /// `[C]`.
         scale: Array,
         /// `[C]`.
         shift: Array,
     },
-    /// An elementwise nonlinearity; the only operations whose backward rule a gate replaces.
+    /// An elementwise nonlinearity; the only operation whose backward rule a gate replaces.
     Activation(Activation),
-    /// Two inputs combined elementwise, with broadcasting of axes of length 1.
+    /// Elementwise arithmetic on two inputs, with broadcasting.
     Binary(Binary),
-    /// Inputs joined along `axis`.
+    /// Concatenation along `axis`.
     Concat {
         /// Axis along which the inputs are joined.
         axis: usize,
     },
-    /// Largest value of each window; padding never wins.
+    /// Largest value of each window; padding counts as minus infinity.
     MaxPool(Window),
     /// Mean of each window.
     AveragePool {
         /// The sliding window.
         window: Window,
-        /// Whether padding counts in the divisor.
+        /// Whether padding is included in the divisor.
         count_padding: bool,
     },
-    /// One value for whole axes: global pooling and its relatives.
+    /// Reduction of whole axes, such as global pooling.
     Reduce {
         /// How the values are combined.
         kind: Reduce,
         /// Axes that are reduced, ascending.
         axes: Vec<usize>,
-        /// Whether reduced axes stay with length 1.
+        /// Whether reduced axes are kept with length 1.
         keep: bool,
     },
     /// A border around the tensor.
@@ -74,7 +76,7 @@ pub enum Op {
         /// What the border holds.
         mode: PadMode,
     },
-    /// The same values under another shape.
+    /// The same values in another shape.
     Reshape(Vec<Axis>),
     /// Axes in another order: output axis `i` is input axis `order[i]`.
     Transpose(Vec<usize>),
@@ -86,7 +88,7 @@ pub enum Op {
         start: usize,
         /// One past the last index; larger values mean the axis' end.
         end: usize,
-        /// Distance of two kept indices, at least 1.
+        /// Distance between two selected indices, at least 1.
         step: usize,
     },
     /// Interpolation of a `[C,H,W]` map to another height and width.
@@ -116,8 +118,9 @@ pub struct Conv {
     pub groups: usize,
 }
 
-/// Elementwise combinations of two tensors.
+/// Elementwise arithmetic on two tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Binary {
     /// `a + b`
     Add,
@@ -131,6 +134,7 @@ pub enum Binary {
 
 /// Ways to reduce an axis to one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reduce {
     /// Arithmetic mean.
     Mean,
@@ -142,10 +146,11 @@ pub enum Reduce {
 
 /// What a border holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum PadMode {
     /// One value everywhere.
     Constant(f32),
-    /// The tensor mirrored at its edge, the edge itself not repeated.
+    /// The tensor mirrored at its edge, without repeating the edge.
     Reflect,
     /// The edge value repeated.
     Edge,
@@ -154,16 +159,16 @@ pub enum PadMode {
 /// One axis of a [`Op::Reshape`] target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
-    /// As long as the input's axis of this index.
+    /// The length of the input's axis with this index.
     Copy(usize),
-    /// Exactly this long.
+    /// This length.
     Exact(usize),
-    /// Whatever is left; at most one axis.
+    /// The length that keeps the number of values; at most one axis.
     Infer,
 }
 
 impl Op {
-    /// The operation in the field's words.
+    /// Name as in layer listings: `conv`, `relu`, `max-pool`, …
     pub fn name(&self) -> &'static str {
         match self {
             Self::Input => "input",
@@ -193,44 +198,61 @@ impl Op {
         }
     }
 
-    /// Whether its values are probabilities, or their logarithms: those of a softmax.
+    /// Whether it is a softmax or its logarithm.
     pub fn is_softmax(&self) -> bool {
         matches!(self, Self::Softmax { .. } | Self::LogSoftmax { .. })
     }
 
-    /// Shape of the output for inputs of these shapes.
+    /// Infers the shape of the output from the shapes of the inputs.
     ///
     /// # Errors
-    /// A phrase that says why the operation does not accept these inputs.
-    pub fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+    /// When the operation does not accept these inputs, or its output would be empty or too large.
+    pub fn infer(&self, inputs: &[&Shape]) -> Result<Shape, ShapeError> {
         let shape = self.infer_unchecked(inputs)?;
         match shape.elements() {
-            0 => Err(format!("gives an empty tensor {shape}")),
-            elements if elements > LARGEST_TENSOR => Err(format!("gives {shape}, more than {LARGEST_TENSOR} values")),
-            _ if shape.len() > MOST_AXES => Err(format!("gives a tensor of {} axes", shape.len())),
+            0 => Err(ShapeError::Output(format!("outputs an empty tensor {shape}"))),
+            elements if elements > MAX_ELEMENTS => {
+                Err(ShapeError::Output(format!("outputs {shape}, more than {MAX_ELEMENTS} values")))
+            }
+            _ if shape.len() > MAX_AXES => Err(ShapeError::Output(format!("outputs a tensor of {} axes", shape.len()))),
             _ => Ok(shape),
         }
     }
 
-    fn infer_unchecked(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+    fn infer_unchecked(&self, inputs: &[&Shape]) -> Result<Shape, ShapeError> {
         let arity = match self {
             Self::Input | Self::Constant(_) => 0,
             Self::Binary(_) => 2,
             Self::Concat { .. } => inputs.len().max(1),
-            _ => 1,
+            Self::Conv(_)
+            | Self::Dense { .. }
+            | Self::Affine { .. }
+            | Self::Activation(_)
+            | Self::MaxPool(_)
+            | Self::AveragePool { .. }
+            | Self::Reduce { .. }
+            | Self::Pad { .. }
+            | Self::Reshape(_)
+            | Self::Transpose(_)
+            | Self::Slice { .. }
+            | Self::Resize(_)
+            | Self::Softmax { .. }
+            | Self::LogSoftmax { .. } => 1,
         };
         if inputs.len() != arity {
-            return Err(format!("takes {arity} inputs, not {}", inputs.len()));
+            return Err(ShapeError::Arity { expected: arity, found: inputs.len() });
         }
         match self {
-            Self::Input => Err("stands only at the start of a network".into()),
+            Self::Input => Err(ShapeError::Parameter("is only allowed as the first node of a network".into())),
             Self::Constant(array) => Ok(array.shape().to_vec().into()),
             Self::Conv(conv) => conv.infer(inputs[0]),
             Self::Dense { weight, bias } => infer_dense(weight, bias.as_ref(), inputs[0]),
             Self::Affine { scale, shift } => {
                 let channels = inputs[0].channels();
                 if scale.len() != channels || shift.len() != channels {
-                    return Err(format!("has {} scales for {channels} channels", scale.len()));
+                    let (scales, shifts) = (scale.len(), shift.len());
+                    let why = format!("has {scales} scales and {shifts} shifts for {channels} channels");
+                    return Err(ShapeError::Weights(why));
                 }
                 Ok(inputs[0].clone())
             }
@@ -249,7 +271,8 @@ impl Op {
                 let mut sorted = order.clone();
                 sorted.sort_unstable();
                 if !sorted.iter().copied().eq(0..inputs[0].len()) {
-                    return Err(format!("order {order:?} does not permute the axes of {}", inputs[0]));
+                    let why = format!("order {order:?} does not permute the axes of {}", inputs[0]);
+                    return Err(ShapeError::Parameter(why));
                 }
                 Ok(order.iter().map(|&axis| inputs[0][axis]).collect::<Vec<_>>().into())
             }
@@ -278,62 +301,67 @@ impl Conv {
         self.weight.shape()[0]
     }
 
-    fn infer(&self, input: &Shape) -> Result<Shape, String> {
+    fn infer(&self, input: &Shape) -> Result<Shape, ShapeError> {
         let map @ [channels, ..] = feature_map(input)?;
         let &[out, per_group, kh, kw] = self.weight.shape() else {
-            return Err(format!("needs weights [O,C,kh,kw], not {:?}", self.weight.shape()));
+            return Err(ShapeError::Weights(format!("needs weights [O,C,kh,kw], not {:?}", self.weight.shape())));
         };
         if [kh, kw] != self.window.kernel {
-            return Err(format!("has weights of {kh}x{kw} for a window of {:?}", self.window.kernel));
+            let why = format!("has weights of {kh}x{kw} for a window of {:?}", self.window.kernel);
+            return Err(ShapeError::Weights(why));
         }
         if self.groups == 0 || per_group.saturating_mul(self.groups) != channels || out % self.groups != 0 {
-            return Err(format!(
+            return Err(ShapeError::Weights(format!(
                 "has weights {:?} in {} groups, which do not fit {channels} input channels",
                 self.weight.shape(),
                 self.groups
-            ));
+            )));
         }
         if self.bias.as_ref().is_some_and(|bias| bias.len() != out) {
-            return Err(format!("needs {out} biases"));
+            return Err(ShapeError::Weights(format!("needs {out} biases")));
         }
         let [height, width] = infer_window(&self.window, map)?;
         Ok([out, height, width].into())
     }
 }
 
-fn feature_map(shape: &Shape) -> Result<[usize; 3], String> {
-    shape.feature_map().ok_or_else(|| format!("needs a feature map [C,H,W], not {shape}"))
+fn feature_map(shape: &Shape) -> Result<[usize; 3], ShapeError> {
+    let expected = || ShapeError::Input { expected: "a feature map [C,H,W]".into(), found: shape.to_string() };
+    shape.feature_map().ok_or_else(expected)
 }
 
-/// Height and width of what a window gives that slides over a map `[C,H,W]`.
-fn infer_window(window: &Window, [channels, height, width]: [usize; 3]) -> Result<[usize; 2], String> {
+/// Height and width of the output of a window that slides over a map `[C,H,W]`.
+fn infer_window(window: &Window, [channels, height, width]: [usize; 3]) -> Result<[usize; 2], ShapeError> {
     let sum = |i: usize, size: usize| size.saturating_add(window.before()[i]).saturating_add(window.after()[i]);
     let padded = Shape::from([channels, sum(0, height), sum(1, width)]);
-    if padded.elements() > LARGEST_TENSOR {
-        return Err(format!("pads its input to {padded}, more than {LARGEST_TENSOR} values"));
+    if padded.elements() > MAX_ELEMENTS {
+        return Err(ShapeError::Output(format!("pads its input to {padded}, more than {MAX_ELEMENTS} values")));
     }
     window.output([height, width])
 }
 
-fn check_axis(axis: usize, shape: &Shape) -> Result<(), String> {
-    if axis < shape.len() { Ok(()) } else { Err(format!("axis {axis} does not exist in {shape}")) }
+fn check_axis(axis: usize, shape: &Shape) -> Result<(), ShapeError> {
+    if axis < shape.len() { Ok(()) } else { Err(ShapeError::Axis { axis, shape: shape.clone() }) }
 }
 
-fn infer_dense(weight: &Array, bias: Option<&Array>, input: &Shape) -> Result<Shape, String> {
+fn infer_dense(weight: &Array, bias: Option<&Array>, input: &Shape) -> Result<Shape, ShapeError> {
     let (&[out, features], &[found]) = (weight.shape(), &input[..]) else {
-        return Err(format!("needs weights [O,I] and a vector [I], not {:?} and {input}", weight.shape()));
+        return Err(ShapeError::Input {
+            expected: "weights [O,I] and a vector [I]".into(),
+            found: format!("{:?} and {input}", weight.shape()),
+        });
     };
     if features != found {
-        return Err(format!("needs {features} values, not {found}"));
+        return Err(ShapeError::Input { expected: format!("{features} values"), found: found.to_string() });
     }
     if bias.is_some_and(|bias| bias.len() != out) {
-        return Err(format!("needs {out} biases"));
+        return Err(ShapeError::Weights(format!("needs {out} biases")));
     }
     Ok([out].into())
 }
 
-/// Numpy's broadcasting: shapes are aligned at the last axis, and axes of length 1 repeat.
-pub(crate) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, String> {
+/// NumPy broadcasting: shapes are aligned at the last axis, and axes of length 1 repeat.
+pub(crate) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, ShapeError> {
     let rank = a.len().max(b.len());
     let axis = |shape: &Shape, i: usize| (i + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);
     (0..rank)
@@ -341,29 +369,29 @@ pub(crate) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, String> {
             (x, y) if x == y => Ok(x),
             (1, y) => Ok(y),
             (x, 1) => Ok(x),
-            _ => Err(format!("cannot combine {a} with {b}")),
+            _ => Err(ShapeError::Broadcast(a.clone(), b.clone())),
         })
         .collect::<Result<Vec<_>, _>>()
         .map(Shape::from)
 }
 
-fn infer_concat(axis: usize, inputs: &[&Shape]) -> Result<Shape, String> {
+fn infer_concat(axis: usize, inputs: &[&Shape]) -> Result<Shape, ShapeError> {
     let Some((first, rest)) = inputs.split_first() else {
-        return Err("joins at least one input".into());
+        return Err(ShapeError::Arity { expected: 1, found: 0 });
     };
     check_axis(axis, first)?;
     let mut joined = first.to_vec();
     for shape in rest {
         let fits = shape.len() == first.len() && (0..first.len()).all(|i| i == axis || shape[i] == first[i]);
         if !fits {
-            return Err(format!("cannot join {first} and {shape} along axis {axis}"));
+            return Err(ShapeError::Concat { first: (*first).clone(), other: (*shape).clone(), axis });
         }
         joined[axis] = joined[axis].saturating_add(shape[axis]);
     }
     Ok(joined.into())
 }
 
-fn infer_reduce(axes: &[usize], keep: bool, input: &Shape) -> Result<Shape, String> {
+fn infer_reduce(axes: &[usize], keep: bool, input: &Shape) -> Result<Shape, ShapeError> {
     for &axis in axes {
         check_axis(axis, input)?;
     }
@@ -375,9 +403,9 @@ fn infer_reduce(axes: &[usize], keep: bool, input: &Shape) -> Result<Shape, Stri
     Ok(kept.collect::<Vec<_>>().into())
 }
 
-fn infer_pad(before: &[usize], after: &[usize], mode: PadMode, input: &Shape) -> Result<Shape, String> {
+fn infer_pad(before: &[usize], after: &[usize], mode: PadMode, input: &Shape) -> Result<Shape, ShapeError> {
     if before.len() != input.len() || after.len() != input.len() {
-        return Err(format!("pads {} axes of {input}", before.len()));
+        return Err(ShapeError::Parameter(format!("pads {} axes of {input}", before.len())));
     }
     let mut reaches = input.iter().zip(before.iter().zip(after).map(|(b, a)| b.max(a)));
     let too_far = |(length, reach): (&usize, &usize)| match mode {
@@ -386,21 +414,24 @@ fn infer_pad(before: &[usize], after: &[usize], mode: PadMode, input: &Shape) ->
         PadMode::Edge => *length == 0 && *reach > 0,
     };
     if reaches.any(too_far) {
-        return Err(format!("cannot mirror {before:?}/{after:?} values of {input}"));
+        let why = format!("cannot mirror {before:?}/{after:?} values of {input}");
+        return Err(ShapeError::Parameter(why));
     }
     let sum = |(n, (b, a)): (&usize, (&usize, &usize))| n.saturating_add(*b).saturating_add(*a);
     Ok(input.iter().zip(before.iter().zip(after)).map(sum).collect::<Vec<_>>().into())
 }
 
-fn infer_reshape(target: &[Axis], input: &Shape) -> Result<Shape, String> {
+fn infer_reshape(target: &[Axis], input: &Shape) -> Result<Shape, ShapeError> {
     let mut lengths = Vec::with_capacity(target.len());
     let mut inferred = None;
     for (i, axis) in target.iter().enumerate() {
         lengths.push(match *axis {
-            Axis::Copy(from) => *input.get(from).ok_or_else(|| format!("copies axis {from} of {input}"))?,
+            Axis::Copy(from) => {
+                *input.get(from).ok_or_else(|| ShapeError::Axis { axis: from, shape: input.clone() })?
+            }
             Axis::Exact(length) => length,
             Axis::Infer if inferred.replace(i).is_none() => 1,
-            Axis::Infer => return Err("can infer only one axis".into()),
+            Axis::Infer => return Err(ShapeError::Parameter("can infer only one axis".into())),
         });
     }
     let known = Shape::from(lengths.clone()).elements();
@@ -409,16 +440,16 @@ fn infer_reshape(target: &[Axis], input: &Shape) -> Result<Shape, String> {
     }
     let shape = Shape::from(lengths);
     if shape.elements() != input.elements() {
-        return Err(format!("cannot view {input} as {shape}"));
+        return Err(ShapeError::Reshape { from: input.clone(), to: shape });
     }
     Ok(shape)
 }
 
-fn infer_slice(axis: usize, start: usize, end: usize, step: usize, input: &Shape) -> Result<Shape, String> {
+fn infer_slice(axis: usize, start: usize, end: usize, step: usize, input: &Shape) -> Result<Shape, ShapeError> {
     check_axis(axis, input)?;
     let end = end.min(input[axis]);
     if step == 0 || start >= end {
-        return Err(format!("takes nothing: {start}..{end} in steps of {step}"));
+        return Err(ShapeError::Parameter(format!("selects nothing: {start}..{end} in steps of {step}")));
     }
     let mut shape = input.to_vec();
     shape[axis] = (end - start).div_ceil(step);

@@ -1,29 +1,32 @@
-//! Interpolation of feature maps (ONNX `Resize`/`Upsample`), reduced to weighted sums of rows and columns.
+//! Interpolation of feature maps (ONNX `Resize` and `Upsample`) as weighted sums of rows and columns.
 
-/// How a `[H,W]` map is brought to another size.
+use super::error::ShapeError;
+
+/// Resizing of a `[H,W]` map.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Resize {
-    /// The output's height and width.
-    pub target: Target,
-    /// How values between pixels are found.
+    /// Output size.
+    pub target: ResizeTarget,
+    /// How values between pixels are interpolated.
     pub interpolation: Interpolation,
-    /// Which input position an output pixel stands for.
+    /// Which input position an output pixel maps to.
     pub coordinates: Coordinates,
 }
 
 /// Output size of a [`Resize`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Target {
+pub enum ResizeTarget {
     /// Factors for height and width.
     Scales([f32; 2]),
-    /// Height and width themselves.
+    /// Height and width.
     Sizes([usize; 2]),
 }
 
-/// How values between pixels are found.
+/// How values between pixels are interpolated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Interpolation {
-    /// The nearest pixel, with this rule for ties and rounding.
+    /// The nearest pixel, with this rounding rule.
     Nearest(Rounding),
     /// Bilinear.
     Linear,
@@ -31,6 +34,7 @@ pub enum Interpolation {
 
 /// How [`Interpolation::Nearest`] rounds a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Rounding {
     /// To the nearest, halves down.
     HalfDown,
@@ -42,8 +46,9 @@ pub enum Rounding {
     Ceil,
 }
 
-/// Which input position an output pixel stands for (ONNX `coordinate_transformation_mode`).
+/// Which input position an output pixel maps to (ONNX `coordinate_transformation_mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Coordinates {
     /// Pixel centres at half-integers.
     HalfPixel,
@@ -60,14 +65,14 @@ impl Resize {
     ///
     /// # Errors
     /// When an axis would become empty.
-    pub fn output(&self, size: [usize; 2]) -> Result<[usize; 2], String> {
+    pub fn output(&self, size: [usize; 2]) -> Result<[usize; 2], ShapeError> {
         let output = match self.target {
-            Target::Sizes(sizes) => sizes,
+            ResizeTarget::Sizes(sizes) => sizes,
             // In f32, like ONNX Runtime: 10 * 0.7 is 7, although the f32 nearest to 0.7 is smaller than 0.7.
-            Target::Scales(scales) => [0, 1].map(|i| (size[i] as f32 * scales[i]).floor() as usize),
+            ResizeTarget::Scales(scales) => [0, 1].map(|i| (size[i] as f32 * scales[i]).floor() as usize),
         };
         if output.contains(&0) || size.contains(&0) {
-            return Err(format!("cannot bring {size:?} to {output:?}"));
+            return Err(ShapeError::Resize { from: size, to: output });
         }
         Ok(output)
     }
@@ -76,13 +81,13 @@ impl Resize {
     /// output index.
     pub fn taps(&self, axis: usize, input: usize, output: usize) -> Vec<[(usize, f64); 2]> {
         let scale = match self.target {
-            Target::Scales(scales) => scales[axis],
-            Target::Sizes(_) => output as f32 / input as f32,
+            ResizeTarget::Scales(scales) => scales[axis],
+            ResizeTarget::Sizes(_) => output as f32 / input as f32,
         };
         (0..output).map(|i| self.tap(self.position(i as f32, scale, input, output), input)).collect()
     }
 
-    /// In f32, like ONNX Runtime, so that ties are rounded alike.
+    /// Source position of output index `i`. In f32, like ONNX Runtime, so that ties round the same way.
     fn position(&self, i: f32, scale: f32, input: usize, output: usize) -> f32 {
         if scale == 1.0 {
             return i;

@@ -1,4 +1,4 @@
-//! Shapes without the batch axis.
+//! Tensor shapes without the batch axis.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,22 +9,22 @@ use std::ops::Deref;
 pub struct Shape(Vec<usize>);
 
 impl Shape {
-    /// Number of values of one sample (`usize::MAX` when it is beyond counting).
+    /// Number of values of one sample; `usize::MAX` on overflow.
     pub fn elements(&self) -> usize {
         self.0.iter().fold(1, |n, &axis| n.saturating_mul(axis))
     }
 
-    /// `[C,H,W]`, when this is a feature map.
+    /// `[C,H,W]` if this is a feature map.
     pub fn feature_map(&self) -> Option<[usize; 3]> {
         <[usize; 3]>::try_from(self.0.as_slice()).ok()
     }
 
-    /// Whether a channel has a value at its center: it is a map with rows and columns, or a single value.
+    /// Whether a channel has a center: it has rows and columns, or a single value.
     pub fn has_center(&self) -> bool {
         self.feature_map().is_some() || self.len() <= 1
     }
 
-    /// Number of channels `C`, or of neurons `K`: the number of units of a layer. One number is one unit.
+    /// Number of channels `C` or neurons `K`, which is the number of units of a layer; 1 for a scalar.
     pub fn channels(&self) -> usize {
         self.0.first().copied().unwrap_or(1)
     }

@@ -1,4 +1,4 @@
-//! Which layers give the values of a softmax.
+//! Layers whose values come from a softmax.
 
 use std::collections::BTreeSet;
 
@@ -6,9 +6,9 @@ use super::graph::{Network, NodeId};
 use super::op::{Binary, Op};
 
 impl Network {
-    /// Whether every value of a layer is one of a softmax: the layer is a softmax, or what it reads is one that has since
-    /// only been scaled or shifted by constants, interpolated, reordered, cut into parts or joined again. A softmax that
-    /// weighs other values, as attention does, does not count.
+    /// Whether every value of a layer comes from a softmax: the layer is a softmax, or reads one that has since only been
+    /// scaled or shifted by constants, interpolated, reordered, sliced or concatenated. A softmax that weights other
+    /// values, as attention does, does not count.
     pub fn is_softmax(&self, layer: NodeId) -> bool {
         let mut waiting = vec![layer];
         let mut seen = BTreeSet::new();
@@ -18,22 +18,28 @@ impl Network {
             }
             let node = self.node(id);
             let is_constant = |input: &NodeId| matches!(self.node(*input).op, Op::Constant(_));
-            match (&node.op, node.inputs.as_slice()) {
-                (op, _) if op.is_softmax() => {}
-                (
-                    Op::Reshape(_)
-                    | Op::Transpose(_)
-                    | Op::Slice { .. }
-                    | Op::Concat { .. }
-                    | Op::Affine { .. }
-                    | Op::Resize(_),
-                    inputs,
-                ) => waiting.extend(inputs),
-                (Op::Binary(_), [values, constant]) if is_constant(constant) => waiting.push(*values),
-                (Op::Binary(op), [constant, values]) if is_constant(constant) && *op != Binary::Div => {
-                    waiting.push(*values);
-                }
-                _ => return false,
+            match &node.op {
+                Op::Softmax { .. } | Op::LogSoftmax { .. } => {}
+                Op::Reshape(_)
+                | Op::Transpose(_)
+                | Op::Slice { .. }
+                | Op::Concat { .. }
+                | Op::Affine { .. }
+                | Op::Resize(_) => waiting.extend(&node.inputs),
+                Op::Binary(op) => match node.inputs.as_slice() {
+                    [values, constant] if is_constant(constant) => waiting.push(*values),
+                    [constant, values] if is_constant(constant) && *op != Binary::Div => waiting.push(*values),
+                    _ => return false,
+                },
+                Op::Input
+                | Op::Constant(_)
+                | Op::Conv(_)
+                | Op::Dense { .. }
+                | Op::Activation(_)
+                | Op::MaxPool(_)
+                | Op::AveragePool { .. }
+                | Op::Reduce { .. }
+                | Op::Pad { .. } => return false,
             }
         }
         true
@@ -48,7 +54,7 @@ mod tests {
     use crate::network::{Activation, Array, Axis, Reduce};
 
     #[test]
-    fn a_softmax_is_one_until_it_weighs_something() {
+    fn a_softmax_is_one_until_it_weights_something() {
         let mut network = Network::new(4, 6, 6);
         let mut push = |name: &str, op: Op, inputs: &[NodeId]| network.push(name, op, inputs).unwrap();
         let mean = push("mean", Op::Reduce { kind: Reduce::Mean, axes: vec![1, 2], keep: true }, &[Network::INPUT]);

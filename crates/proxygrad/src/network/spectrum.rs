@@ -1,4 +1,4 @@
-//! Magnitude spectra of images, as measured.
+//! Average magnitude spectrum of a set of images, and its file format.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,11 +8,12 @@ use sha2::{Digest, Sha256};
 
 use super::array::Array;
 use super::colour::ColourMatrix;
+use super::error::ArrayError;
 use crate::Invalid;
 
-/// How strong every frequency is in the decorrelated colours of images, on average, and how the colours hang together.
+/// Average magnitude of every frequency in the decorrelated colours of images, and the colour decorrelation matrix.
 ///
-/// As a file: safetensors with the tensors `magnitude` `[C,S,S/2+1]` (of the half spectrum of images of side `S`, in any
+/// As a file: safetensors with the tensors `magnitude` `[C,S,S/2+1]` (the half spectrum of images of side `S`, in any
 /// unit) and `colour` `[C,C]` (the [`ColourMatrix`] that the channels were decorrelated with), both f32.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spectrum {
@@ -21,14 +22,32 @@ pub struct Spectrum {
     digest: String,
 }
 
+/// Why a spectrum file cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpectrumFileError {
+    /// A tensor is missing.
+    #[error("has no tensor {0}")]
+    Missing(&'static str),
+    /// A tensor does not have the size that its shape says.
+    #[error(transparent)]
+    Array(#[from] ArrayError),
+    /// The tensors are not a spectrum.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The file cannot be read or written as safetensors.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
 impl Spectrum {
     /// Largest side of the measured images.
     pub const LARGEST_SIDE: usize = 1024;
 
-    /// Magnitudes `[C,S,S/2+1]` of the colours that `colour` decorrelates; `S` is even.
+    /// A spectrum of magnitudes `[C,S,S/2+1]` of the colours that `colour` decorrelates; `S` is even.
     ///
     /// # Errors
-    /// When shapes do not fit, or a magnitude is negative or not finite.
+    /// When shapes do not fit, a magnitude is negative or not finite, or a channel has only zeros.
     pub fn new(magnitude: Array, colour: ColourMatrix) -> Result<Self, Invalid> {
         let &[channels, side, half] = magnitude.shape() else {
             return Err(Invalid::new("magnitude", format!("{:?}", magnitude.shape()), "a shape [C,S,S/2+1]"));
@@ -42,7 +61,7 @@ impl Spectrum {
         if let Some(wrong) = magnitude.data().iter().find(|x| !(x.is_finite() && **x >= 0.0)) {
             return Err(Invalid::new("magnitude", wrong, "finite numbers of at least 0"));
         }
-        // Row 0 begins with the mean of an image, which no spectrum fixes.
+        // The first value of row 0 belongs to the mean of an image, which a spectrum leaves open.
         if magnitude.data().chunks(side * half).any(|channel| channel[1..].iter().all(|&x| x == 0.0)) {
             return Err(Invalid::new("magnitude", "only zeros", "a frequency other than 0 in every channel"));
         }
@@ -54,36 +73,34 @@ impl Spectrum {
         Ok(Self { magnitude, colour, digest: hex::encode(digest.finalize()) })
     }
 
-    /// Reads a file's content.
+    /// Reads the content of a spectrum file.
     ///
     /// # Errors
     /// When it is not what [`Spectrum::save`] writes.
-    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| e.to_string())?;
-        let find = |name: &str| {
-            let tensor = tensors.get(name).ok_or_else(|| format!("has no tensor {name}"))?;
-            let tensor = tensor.to_dtype(candle_core::DType::F32).map_err(|e| format!("{name}: {e}"))?;
-            let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).map_err(|e| e.to_string())?;
-            Array::new(tensor.dims(), values)
+    pub fn parse(bytes: &[u8]) -> Result<Self, SpectrumFileError> {
+        let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
+        let find = |name: &'static str| {
+            let tensor = tensors.get(name).ok_or(SpectrumFileError::Missing(name))?;
+            let values = tensor.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            Ok::<_, SpectrumFileError>(Array::new(tensor.dims(), values)?)
         };
         let (magnitude, colour) = (find("magnitude")?, find("colour")?);
         let rows = colour.shape().get(1).copied().unwrap_or_default().max(1);
         let colour = ColourMatrix::new(colour.data().chunks(rows).map(<[f32]>::to_vec).collect());
-        Self::new(magnitude, colour).map_err(|invalid| invalid.to_string())
+        Ok(Self::new(magnitude, colour)?)
     }
 
-    /// Writes the file.
+    /// Writes the spectrum to a file.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<(), String> {
+    pub fn save(&self, path: &Path) -> Result<(), SpectrumFileError> {
         let tensor = |array: &[f32], shape: &[usize]| Tensor::from_slice(array, shape, &Device::Cpu);
         let n = self.channels();
         let rows = self.colour.rows().concat();
-        let tensors = tensor(self.magnitude.data(), self.magnitude.shape()).and_then(|magnitude| {
-            Ok(HashMap::from([("magnitude".to_owned(), magnitude), ("colour".to_owned(), tensor(&rows, &[n, n])?)]))
-        });
-        tensors.and_then(|tensors| candle_core::safetensors::save(&tensors, path)).map_err(|e| e.to_string())
+        let magnitude = tensor(self.magnitude.data(), self.magnitude.shape())?;
+        let tensors = [("magnitude".to_owned(), magnitude), ("colour".to_owned(), tensor(&rows, &[n, n])?)];
+        Ok(candle_core::safetensors::save(&HashMap::from(tensors), path)?)
     }
 
     /// Number of channels.
@@ -101,7 +118,7 @@ impl Spectrum {
         &self.magnitude
     }
 
-    /// The colours that the channels were decorrelated with.
+    /// The matrix that the channels were decorrelated with.
     pub fn colour(&self) -> &ColourMatrix {
         &self.colour
     }

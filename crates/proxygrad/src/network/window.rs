@@ -1,4 +1,6 @@
-//! Sliding windows: what convolutions and pools have in common.
+//! Sliding windows of convolutions and pools.
+
+use super::error::ShapeError;
 
 /// A border of a `[H,W]` map, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,11 +29,11 @@ pub struct Window {
     pub kernel: [usize; 2],
     /// Step between two windows, vertically and horizontally.
     pub stride: [usize; 2],
-    /// Distance of two taps of the window.
+    /// Distance between two taps of the window.
     pub dilation: [usize; 2],
-    /// Border of the map.
+    /// Border added to the map.
     pub padding: Padding,
-    /// Whether a last window that only partly fits is kept (it must start inside the map or its leading border).
+    /// Ceil mode: whether a last window that only partly fits is kept (it must start inside the map or its leading border).
     pub ceil: bool,
 }
 
@@ -51,7 +53,7 @@ impl Window {
         [self.padding.top, self.padding.left]
     }
 
-    /// Border behind the map, vertically and horizontally.
+    /// Border after the map, vertically and horizontally.
     pub fn after(&self) -> [usize; 2] {
         [self.padding.bottom, self.padding.right]
     }
@@ -61,16 +63,16 @@ impl Window {
     ///
     /// # Errors
     /// When the window does not fit the padded map, or one of its lengths is zero.
-    pub fn output(&self, size: [usize; 2]) -> Result<[usize; 2], String> {
+    pub fn output(&self, size: [usize; 2]) -> Result<[usize; 2], ShapeError> {
         let mut output = [0; 2];
         for i in 0..2 {
             if self.kernel[i] == 0 || self.stride[i] == 0 || self.dilation[i] == 0 {
-                return Err("has a kernel, stride or dilation of zero".into());
+                return Err(ShapeError::Parameter("has a kernel, stride or dilation of zero".into()));
             }
             let padded = size[i].saturating_add(self.before()[i]).saturating_add(self.after()[i]);
             let slack = if self.ceil { self.stride[i] - 1 } else { 0 };
             let Some(room) = padded.saturating_add(slack).checked_sub(self.extent()[i]) else {
-                return Err(format!("has a window of {:?}, larger than its input of {size:?}", self.extent()));
+                return Err(ShapeError::Window { window: self.extent(), input: size });
             };
             let count = room / self.stride[i] + 1;
             let starts_outside =
@@ -80,8 +82,8 @@ impl Window {
         Ok(output)
     }
 
-    /// How many taps of each of `output` windows along axis `i` (0 = vertical) of a map of length `input` count in an
-    /// average: those on the map, with `padding` also those on its border, never those that only ceil mode reaches.
+    /// Divisor of an average along axis `i` (0 = vertical) for each of `output` windows over a map of length `input`: the
+    /// taps on the map, with `padding` also those on its border, but not those that only ceil mode reaches.
     pub(crate) fn counts(&self, i: usize, input: usize, output: usize, padding: bool) -> Vec<usize> {
         let (before, after) = (self.before()[i], self.after()[i]);
         let counted = if padding { 0..input + before + after } else { before..before + input };

@@ -2,7 +2,7 @@
 
 use proxygrad::network::{
     Activation, Array, Axis, Binary, Coordinates, Interpolation, Network, Op, PadMode, Padding, Reduce, Resize,
-    Rounding, Target, Window,
+    ResizeTarget, Rounding, Window,
 };
 
 use crate::networks::{array, conv, rng, same};
@@ -116,7 +116,7 @@ pub fn rearrangements() -> Vec<Case> {
         [Coordinates::HalfPixel, Coordinates::PytorchHalfPixel, Coordinates::Asymmetric, Coordinates::AlignCorners];
     for coordinates in coordinates {
         for interpolation in [Interpolation::Linear, Interpolation::Nearest(Rounding::Floor)] {
-            for target in [Target::Scales([2.0, 1.5]), Target::Sizes([3, 9])] {
+            for target in [ResizeTarget::Scales([2.0, 1.5]), ResizeTarget::Sizes([3, 9])] {
                 let resize = Resize { target, interpolation, coordinates };
                 cases.push(case(format!("{resize:?}"), [2, 4, 6], Op::Resize(resize)));
             }

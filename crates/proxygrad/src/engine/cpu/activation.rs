@@ -53,7 +53,7 @@ impl Activated {
 
     /// Factor on a gradient under [`Gate::Redirect`] where the whole layer's gradient vanishes.
     fn redirected(&self, z: f32, gradient: f32) -> f32 {
-        let ((low, high), z) = (self.activation.knees(), f64::from(z));
+        let ((low, high), z) = (self.activation.breakpoints(), f64::from(z));
         let outwards = (z <= low && gradient < 0.0) || (z >= high && gradient > 0.0);
         if outwards { 0.0 } else { self.activation.peak() as f32 }
     }

@@ -1,4 +1,4 @@
-//! Activations and their gates on tensors; the definitions are [`Activation`]'s functions of one number.
+//! Activations and gates on tensors; [`Activation`] holds their definitions.
 
 use candle_core::{Result, Tensor};
 
@@ -9,30 +9,38 @@ use crate::network::{Activation, SELU_ALPHA, SELU_LAMBDA, Shape};
 pub(super) struct Activated {
     activation: Activation,
     /// Slopes of a (P)LeakyReLU below 0, `[1,C,1,1]` or `[1,1,1,1]`.
-    leak: Option<Tensor>,
-    /// Bounds of the value of Clip and HardSigmoid, `[1,1,1,1]`. A number given to [`Tensor::minimum`] would be sent to the
-    /// device in every pass.
+    negative_slopes: Option<Tensor>,
+    /// Bounds for [`Activated::clamp`], `[1,1,1,1]`. A number given to [`Tensor::minimum`] would be copied to the device in
+    /// every pass.
     bounds: Option<[Tensor; 2]>,
 }
 
 impl Activated {
     pub(super) fn new(engine: &Reference, activation: &Activation, input: &Shape) -> Result<Self> {
         let rank = input.len() + 1;
-        let leak = match activation {
-            Activation::LeakyRelu { slope } => Some(engine.tensor(&[*slope], &per_channel(1, rank))?),
-            Activation::PRelu { slopes } => Some(engine.tensor(slopes.data(), &per_channel(slopes.len(), rank))?),
-            _ => None,
-        };
         let bound = |value| engine.tensor(&[value], &per_channel(1, rank));
-        let bounds = match activation {
-            Activation::Clip { min, max } => Some([bound(*min)?, bound(*max)?]),
-            Activation::HardSigmoid { .. } | Activation::HardSwish => Some([bound(0.0)?, bound(1.0)?]),
-            _ => None,
-        };
-        Ok(Self { activation: activation.clone(), leak, bounds })
+        let (mut negative_slopes, mut bounds) = (None, None);
+        match activation {
+            Activation::LeakyRelu { slope } => negative_slopes = Some(bound(*slope)?),
+            Activation::PRelu { slopes } => {
+                negative_slopes = Some(engine.tensor(slopes.data(), &per_channel(slopes.len(), rank))?);
+            }
+            Activation::Clip { min, max } => bounds = Some([bound(*min)?, bound(*max)?]),
+            Activation::HardSigmoid { .. } | Activation::HardSwish => bounds = Some([bound(0.0)?, bound(1.0)?]),
+            Activation::Relu
+            | Activation::Sigmoid
+            | Activation::Tanh
+            | Activation::Silu
+            | Activation::Gelu { .. }
+            | Activation::Elu { .. }
+            | Activation::Selu
+            | Activation::Mish
+            | Activation::Softplus => {}
+        }
+        Ok(Self { activation: activation.clone(), negative_slopes, bounds })
     }
 
-    fn bounded(&self, z: &Tensor) -> Result<Tensor> {
+    fn clamp(&self, z: &Tensor) -> Result<Tensor> {
         match &self.bounds {
             Some([min, max]) => z.broadcast_maximum(min)?.broadcast_minimum(max),
             None => Ok(z.clone()),
@@ -41,14 +49,14 @@ impl Activated {
 
     /// `f(z)`.
     fn value(&self, z: &Tensor) -> Result<Tensor> {
-        if let Some(leak) = &self.leak {
-            return leaky(z, leak);
+        if let Some(slopes) = &self.negative_slopes {
+            return leaky(z, slopes);
         }
         match &self.activation {
             Activation::Relu | Activation::LeakyRelu { .. } | Activation::PRelu { .. } => z.relu(),
-            Activation::Clip { .. } => self.bounded(z),
-            Activation::HardSigmoid { alpha, beta } => self.bounded(&z.affine(f64::from(*alpha), f64::from(*beta))?),
-            Activation::HardSwish => z * self.bounded(&z.affine(1.0 / 6.0, 0.5)?)?,
+            Activation::Clip { .. } => self.clamp(z),
+            Activation::HardSigmoid { alpha, beta } => self.clamp(&z.affine(f64::from(*alpha), f64::from(*beta))?),
+            Activation::HardSwish => z * self.clamp(&z.affine(1.0 / 6.0, 0.5)?)?,
             Activation::Sigmoid => sigmoid(z),
             Activation::Tanh => z.tanh(),
             Activation::Silu => z * sigmoid(z)?,
@@ -63,8 +71,8 @@ impl Activated {
 
     /// `f'(z)`.
     fn derivative(&self, z: &Tensor) -> Result<Tensor> {
-        if let Some(leak) = &self.leak {
-            return leaky_slope(z, leak);
+        if let Some(slopes) = &self.negative_slopes {
+            return leaky_derivative(z, slopes);
         }
         match &self.activation {
             Activation::Relu | Activation::LeakyRelu { .. } | Activation::PRelu { .. } => above(z, 0.0),
@@ -99,8 +107,8 @@ impl Activated {
                 let density = ((z.sqr()? * -0.5)?.exp()? * (1.0 / (2.0 * std::f64::consts::PI).sqrt()))?;
                 normal_cdf(z)? + (z * density)?
             }
-            Activation::Elu { alpha } => elu_slope(z, f64::from(*alpha)),
-            Activation::Selu => elu_slope(z, SELU_ALPHA)? * SELU_LAMBDA,
+            Activation::Elu { alpha } => elu_derivative(z, f64::from(*alpha)),
+            Activation::Selu => elu_derivative(z, SELU_ALPHA)? * SELU_LAMBDA,
             Activation::Mish => {
                 let t = softplus(z)?.tanh()?;
                 let curve = ((z * t.sqr()?.affine(-1.0, 1.0)?)? * sigmoid(z)?)?;
@@ -110,9 +118,9 @@ impl Activated {
         }
     }
 
-    /// 1 on the flat sides, 0 between them.
+    /// 1 on the flat sides, 0 in the linear range.
     fn flat_sides(&self, z: &Tensor) -> Result<Tensor> {
-        let (low, high) = self.activation.knees();
+        let (low, high) = self.activation.breakpoints();
         if low > high {
             return z.ones_like();
         }
@@ -123,9 +131,9 @@ impl Activated {
         not(&(above * below(z, high)?)?)
     }
 
-    /// Signed distance from the linear range; `z` itself where everything is flat.
-    fn overhang(&self, z: &Tensor) -> Result<Tensor> {
-        let (low, high) = self.activation.knees();
+    /// Signed distance from the linear range; `z` itself if the activation is flat everywhere.
+    fn excess(&self, z: &Tensor) -> Result<Tensor> {
+        let (low, high) = self.activation.breakpoints();
         if low > high {
             return Ok(z.clone());
         }
@@ -140,23 +148,33 @@ impl Activated {
     }
 
     fn proxy_value(&self, z: &Tensor, slope: f64) -> Result<Tensor> {
-        match &self.leak {
-            Some(leak) => leaky(z, &at_least(leak, slope)?),
-            None => self.value(z)? + (self.overhang(z)? * (slope * self.activation.peak()))?,
+        match &self.negative_slopes {
+            Some(slopes) => leaky(z, &at_least(slopes, slope)?),
+            None => self.value(z)? + (self.excess(z)? * (slope * self.activation.peak()))?,
         }
     }
 
     fn proxy_derivative(&self, z: &Tensor, slope: f64) -> Result<Tensor> {
-        match &self.leak {
-            Some(leak) => leaky_slope(z, &at_least(leak, slope)?),
+        match &self.negative_slopes {
+            Some(slopes) => leaky_derivative(z, &at_least(slopes, slope)?),
             None => {
                 let peak = self.activation.peak();
                 match self.activation {
-                    // Straight lines: the proxy only lifts the flat sides.
+                    // Piecewise linear: the proxy only lifts the flat sides.
                     Activation::Relu | Activation::Clip { .. } | Activation::HardSigmoid { .. } => {
                         self.flat_sides(z)?.affine(peak * (slope - 1.0), peak)
                     }
-                    _ => self.derivative(z)? + (self.flat_sides(z)? * (slope * peak))?,
+                    Activation::LeakyRelu { .. }
+                    | Activation::PRelu { .. }
+                    | Activation::HardSwish
+                    | Activation::Sigmoid
+                    | Activation::Tanh
+                    | Activation::Silu
+                    | Activation::Gelu { .. }
+                    | Activation::Elu { .. }
+                    | Activation::Selu
+                    | Activation::Mish
+                    | Activation::Softplus => self.derivative(z)? + (self.flat_sides(z)? * (slope * peak))?,
                 }
             }
         }
@@ -167,14 +185,14 @@ impl Activated {
             return self.derivative(z);
         }
         let step = |z: &Tensor| sigmoid(&(z / temperature)?);
-        if let Some(leak) = &self.leak {
-            return step(z)?.broadcast_mul(&leak.affine(-1.0, 1.0)?)?.broadcast_add(leak);
+        if let Some(slopes) = &self.negative_slopes {
+            return step(z)?.broadcast_mul(&slopes.affine(-1.0, 1.0)?)?.broadcast_add(slopes);
         }
         let peak = self.activation.peak();
         match &self.activation {
-            Activation::Relu => step(z),
+            Activation::Relu | Activation::LeakyRelu { .. } | Activation::PRelu { .. } => step(z),
             Activation::Clip { .. } | Activation::HardSigmoid { .. } => {
-                let (low, high) = self.activation.knees();
+                let (low, high) = self.activation.breakpoints();
                 let mut gate = z.ones_like()?.affine(peak, 0.0)?;
                 if low.is_finite() {
                     gate = (gate * step(&z.affine(1.0, -low)?)?)?;
@@ -185,7 +203,12 @@ impl Activated {
                 Ok(gate)
             }
             Activation::Sigmoid | Activation::Tanh | Activation::Softplus => self.derivative(z),
-            _ => {
+            Activation::HardSwish
+            | Activation::Silu
+            | Activation::Gelu { .. }
+            | Activation::Elu { .. }
+            | Activation::Selu
+            | Activation::Mish => {
                 let derivative = self.derivative(z)?;
                 let lifted = derivative.maximum(&(step(z)? * peak)?)?;
                 let above = above(z, 0.0)?;
@@ -194,15 +217,15 @@ impl Activated {
         }
     }
 
-    /// Lucid's rule: see [`Gate::Redirect`].
+    /// Lucid's redirected gradient: see [`Gate::Redirect`].
     fn redirected(&self, z: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let plain = (gradient * self.derivative(z)?)?;
-        let (low, high) = self.activation.knees();
-        let mut further = (not(&above(z, low)?)? * below(gradient, 0.0)?)?;
+        let (low, high) = self.activation.breakpoints();
+        let mut outward = (not(&above(z, low)?)? * below(gradient, 0.0)?)?;
         if high.is_finite() {
-            further = (further + (not(&below(z, high)?)? * above(gradient, 0.0)?)?)?;
+            outward = (outward + (not(&below(z, high)?)? * above(gradient, 0.0)?)?)?;
         }
-        let redirected = (gradient * further.affine(-self.activation.peak(), self.activation.peak())?)?;
+        let redirected = (gradient * outward.affine(-self.activation.peak(), self.activation.peak())?)?;
         let mut shape = vec![1; z.rank()];
         shape[0] = z.dim(0)?;
         let alive = above(&plain.abs()?.flatten_from(1)?.sum_keepdim(1)?, 0.0)?.reshape(shape)?;
@@ -231,22 +254,22 @@ impl Operation for Activated {
     }
 }
 
-/// 1 above `knee`, else 0.
-fn above(z: &Tensor, knee: f64) -> Result<Tensor> {
-    if knee == 0.0 { z.sign()?.relu() } else { z.affine(1.0, -knee)?.sign()?.relu() }
+/// 1 above `threshold`, else 0.
+fn above(z: &Tensor, threshold: f64) -> Result<Tensor> {
+    if threshold == 0.0 { z.sign()?.relu() } else { z.affine(1.0, -threshold)?.sign()?.relu() }
 }
 
-/// 1 below `knee`, else 0.
-fn below(z: &Tensor, knee: f64) -> Result<Tensor> {
-    z.affine(-1.0, knee)?.sign()?.relu()
+/// 1 below `threshold`, else 0.
+fn below(z: &Tensor, threshold: f64) -> Result<Tensor> {
+    z.affine(-1.0, threshold)?.sign()?.relu()
 }
 
-/// 0 for 1, and 1 for 0.
-fn not(truth: &Tensor) -> Result<Tensor> {
-    truth.affine(-1.0, 1.0)
+/// Logical not of 0 and 1.
+fn not(mask: &Tensor) -> Result<Tensor> {
+    mask.affine(-1.0, 1.0)
 }
 
-/// The larger of a tensor and a number. Only for few values: it rounds.
+/// The maximum of a tensor and a number, with rounding errors.
 fn at_least(x: &Tensor, least: f64) -> Result<Tensor> {
     x.affine(1.0, -least)?.relu()?.affine(1.0, least)
 }
@@ -255,13 +278,13 @@ fn below_zero(z: &Tensor) -> Result<Tensor> {
     z.neg()?.relu()?.neg()
 }
 
-fn leaky(z: &Tensor, leak: &Tensor) -> Result<Tensor> {
-    z.relu()? + below_zero(z)?.broadcast_mul(leak)?
+fn leaky(z: &Tensor, slopes: &Tensor) -> Result<Tensor> {
+    z.relu()? + below_zero(z)?.broadcast_mul(slopes)?
 }
 
-fn leaky_slope(z: &Tensor, leak: &Tensor) -> Result<Tensor> {
+fn leaky_derivative(z: &Tensor, slopes: &Tensor) -> Result<Tensor> {
     let positive = above(z, 0.0)?;
-    &positive + positive.affine(-1.0, 1.0)?.broadcast_mul(leak)?
+    &positive + positive.affine(-1.0, 1.0)?.broadcast_mul(slopes)?
 }
 
 fn sigmoid(z: &Tensor) -> Result<Tensor> {
@@ -276,7 +299,7 @@ fn elu(z: &Tensor, alpha: f64) -> Result<Tensor> {
     z.relu()? + below_zero(z)?.exp()?.affine(alpha, -alpha)?
 }
 
-fn elu_slope(z: &Tensor, alpha: f64) -> Result<Tensor> {
+fn elu_derivative(z: &Tensor, alpha: f64) -> Result<Tensor> {
     let above = above(z, 0.0)?;
     &above + (not(&above)? * below_zero(z)?.exp()?.affine(alpha, 0.0)?)?
 }

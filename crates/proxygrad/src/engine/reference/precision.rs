@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Result, Tensor};
 /// How the reference engine computes the matrix products of convolutions and dense layers. Everything between them,
 /// and images, outputs and gradients, keep the engine's own type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Precision {
     /// In the engine's own type.
     #[default]

@@ -36,7 +36,9 @@ impl<'a> Builder<'a> {
     /// Adds a layer.
     pub(super) fn push(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> Result<NodeId, ArchitectureError> {
         let architecture = self.architecture;
-        self.network.push(name, op, inputs).map_err(|why| ArchitectureError::Graph { architecture, why })
+        self.network
+            .push(name, op, inputs)
+            .map_err(|error| ArchitectureError::Graph { architecture, why: error.into() })
     }
 
     /// A convolution with the tensors `{tensors}.weight` and `{tensors}.bias`.
@@ -154,7 +156,8 @@ impl<'a> Builder<'a> {
     }
 
     fn array(&self, shape: &[usize], data: Vec<f32>) -> Result<Array, ArchitectureError> {
-        Array::new(shape, data).map_err(|why| ArchitectureError::Graph { architecture: self.architecture, why })
+        Array::new(shape, data)
+            .map_err(|error| ArchitectureError::Graph { architecture: self.architecture, why: error.into() })
     }
 
     fn shape_error(&self, name: &str, found: &[usize], expected: String) -> ArchitectureError {

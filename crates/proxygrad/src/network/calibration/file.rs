@@ -16,6 +16,7 @@ use super::{Calibration, Exciting, LayerRecord, Statistics, UnitRecord};
 
 /// Why a calibration cannot be read or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CalibrationError {
     /// A file cannot be read or written.
     #[error("{}: {why}", file.display())]

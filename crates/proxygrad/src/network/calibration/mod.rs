@@ -77,6 +77,7 @@ pub struct Exciting {
 
 /// Why a calibration tells nothing about a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Unmeasured {
     /// The layer was left out.
     Layer,

@@ -8,6 +8,7 @@ use crate::Invalid;
 
 /// Why a model cannot be had.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ModelError {
     /// No model has this id.
     #[error("no model {id:?}; known are {}", known.join(", "))]

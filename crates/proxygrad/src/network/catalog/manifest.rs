@@ -114,6 +114,7 @@ pub enum Classes {
 
 /// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ManifestError {
     /// A file cannot be read.
     #[error("{file}: {why}")]

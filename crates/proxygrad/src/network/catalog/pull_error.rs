@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// Why a model could not be pulled. Nothing of a failed attempt is kept.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PullError {
     /// The index or the server of its files cannot be reached, or broke off.
     #[error("{url}: {why}")]

@@ -14,7 +14,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<StateDict, CheckpointError> {
             continue;
         }
         let values = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
-        let array = values.map_err(|e| e.to_string()).and_then(|values| Array::new(tensor.dims(), values));
+        let array = values.map_err(|e| e.to_string()).and_then(|values| Ok(Array::new(tensor.dims(), values)?));
         collector.insert(&name, array.map_err(|why| content(format!("{name}: {why}")))?)?;
     }
     collector.finish()

@@ -108,7 +108,7 @@ pub(super) fn gather(
             index[axis] = 0;
         }
     }
-    Array::new(shape, data)
+    Ok(Array::new(shape, data)?)
 }
 
 #[cfg(test)]

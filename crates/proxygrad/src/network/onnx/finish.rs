@@ -47,7 +47,7 @@ pub(super) fn finish(
         let DraftOp::Op(op) = node.op.clone() else { continue };
         let name = names.remove(&id).unwrap_or_else(|| node.name.clone());
         let inputs: Vec<NodeId> = node.inputs.iter().filter_map(|input| ids.get(input).copied()).collect();
-        let added = network.push(name, op, &inputs).map_err(ImportError::Graph)?;
+        let added = network.push(name, op, &inputs).map_err(|error| ImportError::Graph(error.into()))?;
         if let Some(bound) = node.bound {
             network.bind_size(added, bound);
         }

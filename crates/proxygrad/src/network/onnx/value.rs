@@ -199,7 +199,7 @@ impl Value {
     /// # Errors
     /// When the values are of another type or depend on the batch.
     pub fn array(&self) -> Result<Array, String> {
-        Array::new(self.shape.clone(), Arc::clone(self.floats()?))
+        Ok(Array::new(self.shape.clone(), Arc::clone(self.floats()?))?)
     }
 }
 

@@ -25,6 +25,7 @@ pub struct Unit {
 /// Which values of a layer's output, and how they become one number. The output is `[C,H,W]` or `[K]`; of another number of
 /// axes the first counts as the channels and the rest as positions, and one number per image is one channel.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Selection {
     /// One channel, reduced over its positions; in a `[K]` layer one neuron or class logit.
     Channel {
@@ -80,6 +81,7 @@ pub enum Selection {
 
 /// How the positions of a channel become one number.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
 pub enum Reduction {
     /// Arithmetic mean.
     #[default]

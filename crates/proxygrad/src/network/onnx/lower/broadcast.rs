@@ -11,7 +11,7 @@ use crate::network::{Array, Shape};
 pub(super) fn beside_batch(value: &Value, rank: usize) -> Result<Array, String> {
     let array = value.array()?;
     match *array.shape() {
-        [1, ref rest @ ..] if rest.len() == rank => array.reshape(rest),
+        [1, ref rest @ ..] if rest.len() == rank => Ok(array.reshape(rest)?),
         ref shape if shape.len() <= rank => Ok(array),
         ref shape => Err(format!("combines a constant {shape:?} with the batch axis")),
     }

@@ -39,14 +39,14 @@ fn matrix(value: &Value, transposed: bool) -> Result<Array, String> {
     }
     let data = array.data();
     let turned: Vec<f32> = (0..columns).flat_map(|c| (0..rows).map(move |r| data[r * columns + c])).collect();
-    Array::new([columns, rows], turned)
+    Ok(Array::new([columns, rows], turned)?)
 }
 
 fn scaled(weight: &Array, factor: f32) -> Result<Array, String> {
     if factor == 1.0 {
         return Ok(weight.clone());
     }
-    Array::new(weight.shape(), weight.data().iter().map(|w| w * factor).collect::<Vec<_>>())
+    Ok(Array::new(weight.shape(), weight.data().iter().map(|w| w * factor).collect::<Vec<_>>())?)
 }
 
 /// `factor` times a constant that is broadcast to a row of `length` values.

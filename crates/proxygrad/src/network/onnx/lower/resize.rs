@@ -4,7 +4,7 @@ use super::super::call::{Call, distinct_axes};
 use super::super::draft::{Draft, Id};
 use super::super::value::{Origin, Value};
 use super::windows::feature_map;
-use crate::network::{Coordinates, Interpolation, Op, Resize, Rounding, Target};
+use crate::network::{Coordinates, Interpolation, Op, Resize, ResizeTarget, Rounding};
 
 /// <https://onnx.ai/onnx/operators/onnx__Upsample.html>
 pub(super) fn upsample(draft: &mut Draft, call: &Call) -> Result<Id, String> {
@@ -24,13 +24,13 @@ pub(super) fn resize(draft: &mut Draft, call: &Call) -> Result<Id, String> {
     };
     let given = |i: usize| call.value(i).map(|value| value.filter(|value| value.len() > 0));
     let (target, sized) = match (given(2)?, given(3)?) {
-        (Some(scales), None) => (Target::Scales(scale_pair(scales.floats()?, &axes)?), scales.is_sized()),
+        (Some(scales), None) => (ResizeTarget::Scales(scale_pair(scales.floats()?, &axes)?), scales.is_sized()),
         (None, Some(sizes)) => {
             let policy = call.text("keep_aspect_ratio_policy", "stretch")?;
             if policy != "stretch" {
                 return Err(format!("has keep_aspect_ratio_policy {policy}; only stretch is supported"));
             }
-            (Target::Sizes(size_pair(sizes, &axes, [channels, height, width], call.batch)?), sizes.is_sized())
+            (ResizeTarget::Sizes(size_pair(sizes, &axes, [channels, height, width], call.batch)?), sizes.is_sized())
         }
         _ => return Err("needs either scales or sizes".into()),
     };
@@ -82,7 +82,7 @@ fn early(draft: &mut Draft, call: &Call) -> Result<Id, String> {
         "linear" => Interpolation::Linear,
         other => return Err(format!("has mode {other}; only nearest and linear are supported")),
     };
-    let resize = Resize { target: Target::Scales(scales), interpolation, coordinates: Coordinates::Asymmetric };
+    let resize = Resize { target: ResizeTarget::Scales(scales), interpolation, coordinates: Coordinates::Asymmetric };
     draft.push_sized(Op::Resize(resize), &[input], sized)
 }
 
@@ -127,9 +127,9 @@ fn size_pair(
     Ok([sizes[2], sizes[3]])
 }
 
-fn is_exact(target: Target, input: [usize; 2], output: [usize; 2]) -> bool {
+fn is_exact(target: ResizeTarget, input: [usize; 2], output: [usize; 2]) -> bool {
     match target {
-        Target::Sizes(_) => true,
-        Target::Scales(scales) => (0..2).all(|i| scales[i] * input[i] as f32 == output[i] as f32),
+        ResizeTarget::Sizes(_) => true,
+        ResizeTarget::Scales(scales) => (0..2).all(|i| scales[i] * input[i] as f32 == output[i] as f32),
     }
 }

@@ -82,7 +82,7 @@ fn layers_of_absurd_sizes() {
             .output("y")
             .int_constant("pads", &[0, 0, n, n, 0, 0, n, n])
     };
-    assert_says(&pads(1 << 23), "pad (Pad): gives [1,16777220,16777220], more than 1073741824 values");
+    assert_says(&pads(1 << 23), "pad (Pad): outputs [1,16777220,16777220], more than 1073741824 values");
     assert_says(&pads(i64::MAX), "has pads 9223372036854775807; expected a number from 0 to 16777216");
     assert_says(&pads(-1), "has pads -1");
     let strides = [ints("strides", &[0, 1]), ints("kernel_shape", &[2, 2])];
@@ -201,7 +201,10 @@ fn tensors_that_cannot_be_read() {
     assert_says(&broken(|t| t.raw_data = vec![0; 215]), "its input w has dimensions [3, 2, 3, 3] but holds 215 bytes");
     assert_says(&broken(|t| t.float_data[7] = f32::NAN), "conv (Conv): has weights that are not finite numbers");
     assert_says(&broken(|t| t.dims = vec![0, 2, 3, 3]), "but holds 54 values");
-    assert_says(&broken(|t| (t.dims, t.float_data) = (vec![0, 2, 3, 3], vec![])), "conv (Conv): gives an empty tensor");
+    assert_says(
+        &broken(|t| (t.dims, t.float_data) = (vec![0, 2, 3, 3], vec![])),
+        "conv (Conv): outputs an empty tensor",
+    );
 }
 
 #[test]
