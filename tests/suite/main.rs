@@ -5,6 +5,7 @@
 
 mod backup;
 mod calibrate_command;
+mod docs;
 mod http_bad_requests;
 mod http_browsers;
 mod http_connections;
@@ -17,6 +18,7 @@ mod http_program;
 mod http_proxies;
 mod http_pulling;
 mod http_service;
+mod http_snapshots;
 mod http_storage;
 mod http_studies;
 mod http_units;

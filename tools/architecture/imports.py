@@ -35,10 +35,14 @@ LARGEST_CYCLE = {"crates/proxygrad/src/maximize": 3, "crates/proxygrad/src/engin
 # Layers of `maximize`, lowest first: folders and files below `crates/proxygrad/src/maximize`. The first that matches counts.
 MAXIMIZE = "crates/proxygrad/src/maximize"
 LAYERS = [
-    ("ground", r"(error|task|random|ops|image8|fft)(/.*)?\.rs"),
-    ("documents", r"(request(/.*)?|[a-z_]+/document|settings)\.rs"),
-    ("parts", r"(objective|transform|optimizer|regularization|parameterization|gate|diagnostics)(/.*)?\.rs"),
-    ("run", r"run(/.*)?\.rs"),
+    ("ground", r"(error|task|random|ops|image8|string_or_object|preprocessor|reference_image|callback)(/.*)?\.rs"),
+    ("documents", r"(request(/.*)?|[a-z_]+/document|settings|start|halving|diversity|gate_schedule|animation)\.rs"),
+    (
+        "parts",
+        r"(objective|transform|optimizer|regularization|parameterization|gate|diagnostics|projection|model_runner|outcome)"
+        r"(/.*)?\.rs",
+    ),
+    ("run", r"(run|memory)(/.*)?\.rs"),
 ]
 MOST_UPWARD = 12
 
