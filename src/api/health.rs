@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::problem::{ApiResult, Kind, Problem, declare_problems};
-use crate::jobs::JobState;
+use crate::jobs::RunState;
 use crate::worker::DeviceStatus;
 
 /// Response of the liveness probe.
@@ -62,7 +62,8 @@ pub(super) async fn readyz(State(api): State<Api>) -> ApiResult<Json<Ready>> {
         let state = |DeviceStatus { device, state, .. }: &_| format!("device {device} is {state:?}").to_lowercase();
         reasons.extend(devices.iter().map(state));
     }
-    let (counts, fault) = tokio::join!(api.store().counts_within(STORE_TIMEOUT), api.store().unwritable(STORE_TIMEOUT));
+    let (counts, fault) =
+        tokio::join!(api.store().counts_within(STORE_TIMEOUT), api.store().check_writable(STORE_TIMEOUT));
     reasons.extend(fault.map(|fault| fault.to_string()));
     if let Err(error) = &counts {
         tracing::error!(%error, "the job store does not answer");
@@ -70,7 +71,7 @@ pub(super) async fn readyz(State(api): State<Api>) -> ApiResult<Json<Ready>> {
     }
     match (counts, reasons.is_empty()) {
         (Ok(counts), true) => {
-            let jobs = JobState::ALL.map(|state| (state.as_str(), counts.get(&state).copied().unwrap_or(0)));
+            let jobs = RunState::ALL.map(|state| (state.as_str(), counts.get(&state).copied().unwrap_or(0)));
             Ok(Json(Ready { status: "ready", devices, jobs: jobs.into_iter().collect() }))
         }
         _ => Err(Problem::new(Kind::NotReady, reasons.join("; ")).with_reasons(reasons)),

@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use uuid::Uuid;
 
 use super::problem::{Kind, Problem};
-use crate::jobs::{Cursor, JobState};
+use crate::jobs::{Cursor, RunState};
 use proxygrad::Invalid;
 
 /// The problem of an invalid parameter.
@@ -102,8 +102,8 @@ impl QueryParams {
     }
 
     /// Removes and returns `state`.
-    pub fn take_state(&mut self) -> Result<Option<JobState>, Problem> {
-        self.take_choice("state", &JobState::ALL.map(|state| (state.as_str(), state)))
+    pub fn take_state(&mut self) -> Result<Option<RunState>, Problem> {
+        self.take_choice("state", &RunState::ALL.map(|state| (state.as_str(), state)))
     }
 
     /// Removes and returns `cursor` and `limit` of a list.

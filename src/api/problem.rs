@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Response as Declared, ResponseBuilder};
 
-use crate::jobs::{Fault, StoreError};
+use crate::jobs::{StorageFault, StoreError};
 use proxygrad::Invalid;
 
 /// Media type of every error answer.
@@ -482,7 +482,7 @@ impl Problem {
     pub fn store(error: StoreError) -> Self {
         let Some(fault) = error.fault() else { return Self::internal(error) };
         tracing::error!(cause = %error, "request failed");
-        let kind = if fault == Fault::NoSpace { Kind::NoSpace } else { Kind::StorageUnavailable };
+        let kind = if fault == StorageFault::NoSpace { Kind::NoSpace } else { Kind::StorageUnavailable };
         Self::new(kind, format!("{fault}; nothing of this request was carried out")).retry_after(STORAGE_RECOVERS)
     }
 

@@ -12,8 +12,8 @@ use proxygrad::Invalid;
 use proxygrad::engine;
 use proxygrad::network::{Model, catalog};
 use proxygrad::study::{
-    DEFAULTS, Design, Folder, Manner, Plan, Progress, StudyError, Summary, Toys, Variant, Variants, View, exhibit,
-    perform, report, summary,
+    ComparisonOptions, DEFAULTS, Design, Folder, Plan, Progress, RunOptions, StudyError, Summary, Toys, Variant,
+    Variants, render_exhibits, report, run, summary,
 };
 use proxygrad::text;
 use proxygrad_server::config::{CpuOptions, MemoryOptions, StorageOptions};
@@ -174,7 +174,7 @@ impl Study {
     /// Runs what is missing, and makes the report.
     pub fn run(self) -> anyhow::Result<()> {
         let folder = Folder::new(&self.out);
-        let summary = if self.report { self.summary(&folder)? } else { self.perform(&folder)? };
+        let summary = if self.report { self.summary(&folder)? } else { self.run_plan(&folder)? };
         report(&folder, &summary)?;
         print(&summary);
         println!("{}", folder.file("report.html").display());
@@ -183,22 +183,23 @@ impl Study {
 
     fn summary(&self, folder: &Folder) -> anyhow::Result<Summary> {
         let arms = folder.plan()?.map(|plan| plan.arms).unwrap_or_default();
-        summary(folder, Some(&self.view(&arms))).map_err(|error| match error {
+        summary(folder, Some(&self.options(&arms))).map_err(|error| match error {
             StudyError::Invalid(invalid) => as_flag(&invalid).into(),
             error => error.into(),
         })
     }
 
-    /// The usual view, but for what was given.
-    fn view(&self, arms: &[Variant]) -> View {
+    /// The default options, overridden by the flags given.
+    fn options(&self, arms: &[Variant]) -> ComparisonOptions {
         let Compared { against, focus, rivals, .. } = &self.compared;
-        let usual = View::of(arms);
+        let usual = ComparisonOptions::of(arms);
         let (against, focus) = (against.clone().unwrap_or(usual.against), focus.clone().unwrap_or(usual.focus));
-        let rivals = if rivals.is_empty() { View::rivals_of(arms, &against, &focus) } else { rivals.clone() };
-        View { against, focus, rivals, ..usual }
+        let rivals =
+            if rivals.is_empty() { ComparisonOptions::rivals_of(arms, &against, &focus) } else { rivals.clone() };
+        ComparisonOptions { against, focus, rivals, ..usual }
     }
 
-    fn perform(&self, folder: &Folder) -> anyhow::Result<Summary> {
+    fn run_plan(&self, folder: &Folder) -> anyhow::Result<Summary> {
         let models = catalog::Models::new(self.storage.models())?;
         let design = self.design(&models)?;
         if design.models.is_empty() && design.toys.is_none() {
@@ -207,15 +208,15 @@ impl Study {
         let plan = Plan::new(&design).map_err(|invalid| as_flag(&invalid))?;
         let engine = engine::open(&self.device, &self.cpu.settings(&self.storage.data_dir))?;
         let (batch, images) = (self.batch as usize, (!self.keep_images).then_some(self.images));
-        let manner = Manner { batch, images, memory: self.memory.run_bytes() };
+        let options = RunOptions { batch, images, memory: self.memory.run_bytes() };
         let loaded: Vec<Arc<Model>> = design.models.iter().map(|(model, _)| Arc::clone(model)).collect();
         let mut shown = Shown::new(plan.runs());
         // Found wrong now, not when everything has run.
-        self.view(&plan.arms).check(&plan.arms).map_err(|invalid| as_flag(&invalid))?;
+        self.options(&plan.arms).check(&plan.arms).map_err(|invalid| as_flag(&invalid))?;
         let mut watch = |progress: Progress<'_>| shown.show(&progress);
-        perform(folder, &plan, &loaded, engine.as_ref(), &manner, &mut watch)?;
+        run(folder, &plan, &loaded, engine.as_ref(), &options, &mut watch)?;
         let summary = self.summary(folder)?;
-        exhibit(folder, &plan, &loaded, engine.as_ref(), manner.memory, &summary, &mut watch)?;
+        render_exhibits(folder, &plan, &loaded, engine.as_ref(), options.memory, &summary, &mut watch)?;
         shown.bar.finish_and_clear();
         Ok(summary)
     }
@@ -329,23 +330,23 @@ fn print(summary: &Summary) {
         let Some(all) = table.sections.first() else { continue };
         println!(
             "{}, {}: {} units, {} of them live under {}",
-            table.model, table.method, all.units, all.live, summary.view.against
+            table.model, table.method, all.units, all.live, summary.options.against
         );
         println!("  {:<16} {:>11} {:>7} {:>22} {:>16}", "arm", "dead runs", "ratio", "95 %", "wins/ties/losses");
         for arm in &all.arms {
-            let contest = &arm.contest;
-            let ratio = contest.median_ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.3}"));
-            let interval = contest.interval.map_or_else(String::new, |[low, high]| format!("{low:.3} to {high:.3}"));
-            let counts = format!("{}/{}/{}", contest.wins, contest.ties, contest.losses);
+            let paired = &arm.versus_reference;
+            let ratio = paired.median_ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.3}"));
+            let interval = paired.interval.map_or_else(String::new, |[low, high]| format!("{low:.3} to {high:.3}"));
+            let counts = format!("{}/{}/{}", paired.wins, paired.ties, paired.losses);
             let dead = format!("{} of {}", arm.dead, arm.runs);
             println!("  {:<16} {dead:>11} {ratio:>7} {interval:>22} {counts:>16}", arm.arm);
         }
-        let contest = &all.focus;
-        let (wins, ties, losses) = (contest.wins, contest.ties, contest.losses);
+        let paired = &all.focus;
+        let (wins, ties, losses) = (paired.wins, paired.ties, paired.losses);
         println!(
             "  {} against the best of {}: {wins}/{ties}/{losses}",
-            summary.view.focus,
-            summary.view.rivals.join(", ")
+            summary.options.focus,
+            summary.options.rivals.join(", ")
         );
     }
 }

@@ -9,8 +9,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use uuid::Uuid;
 
-use super::job::{JobState, Stimulus};
+use super::job::Stimulus;
 use super::row;
+use super::run_state::RunState;
 
 /// The database's file in a data directory.
 const DATABASE: &str = "jobs.sqlite3";
@@ -82,7 +83,7 @@ pub async fn back_up(data_dir: &Path, output: &Path) -> Result<Backup, BackupErr
     for row in sqlx::query("SELECT id, state, stimuli FROM jobs").fetch_all(&mut copied).await? {
         let id = id(&row)?;
         backup.jobs += 1;
-        if row.try_get::<&str, _>("state")? != JobState::Succeeded.as_str() {
+        if row.try_get::<&str, _>("state")? != RunState::Succeeded.as_str() {
             continue;
         }
         let folder = Path::new("stimuli").join(id.to_string());

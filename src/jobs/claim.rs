@@ -6,20 +6,21 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::error::StoreError;
 use super::feed::Event;
-use super::job::{Job, JobProblem, JobState, ProblemCode};
+use super::job::Job;
+use super::lease::Lease;
 use super::metrics;
 use super::row::{self, columns};
+use super::run_state::{Failure, FailureCode, RunState};
 use super::store::Store;
 use super::table::Table;
-use super::writer::{Party, Write};
+use super::writer::{Caller, WriteTransaction};
 
 /// What was running at so many crashes, with other work beside it, runs with nothing beside it the next time: should it
 /// bring down the process, it is known to have been the cause.
-const SUSPECT: i64 = 2;
+const SUSPECT_CRASHES: i64 = 2;
 
 /// A running job that its claimer, and nobody else, may end.
 #[derive(Debug, Clone)]
@@ -29,26 +30,17 @@ pub struct Claim {
     /// What its end must be reported under.
     pub lease: Lease,
     /// Canceled when somebody asks the job to stop.
-    pub canceled: CancellationToken,
-}
-
-/// The right to end one run of one job or study. It is void once that was requeued or has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lease {
-    /// The job or study.
-    pub id: Uuid,
-    pub(super) table: Table,
-    pub(super) number: i64,
+    pub cancel_requested: CancellationToken,
 }
 
 /// What a device gets when it asks for jobs.
 #[derive(Debug, Default)]
-pub struct Claimed {
+pub struct ClaimedJobs {
     /// Jobs to run together; empty when there are none.
     pub jobs: Vec<Claim>,
     /// There is nothing now because one job or study has to run with nothing beside it: it runs already, or waits until the
     /// other devices are free. Nothing else should be begun or gone on with.
-    pub held_up: bool,
+    pub blocked: bool,
 }
 
 impl Store {
@@ -65,7 +57,7 @@ impl Store {
     /// # Errors
     /// When the database fails; nothing is claimed then.
     pub async fn claim(&self, most_stimuli: usize) -> Result<Vec<Claim>, StoreError> {
-        Ok(self.claim_before(most_stimuli, None).await?.jobs)
+        Ok(self.claim_ahead_of(most_stimuli, None).await?.jobs)
     }
 
     /// The same for a device that has a study: while the jobs run, the study waits. One that has to run with nothing beside
@@ -73,7 +65,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails; nothing is claimed then.
-    pub async fn claim_before(&self, most_stimuli: usize, study: Option<Lease>) -> Result<Claimed, StoreError> {
+    pub async fn claim_ahead_of(&self, most_stimuli: usize, study: Option<Lease>) -> Result<ClaimedJobs, StoreError> {
         self.detached(move |store| async move {
             loop {
                 if let Some(claimed) = store.claim_batch(most_stimuli, study).await? {
@@ -85,25 +77,25 @@ impl Store {
     }
 
     /// One look at the queue; nothing when all it found were rows that cannot be read, which are out of the way then.
-    async fn claim_batch(&self, most_stimuli: usize, study: Option<Lease>) -> Result<Option<Claimed>, StoreError> {
-        let mut write = self.write(Party::Worker).await?;
+    async fn claim_batch(&self, most_stimuli: usize, study: Option<Lease>) -> Result<Option<ClaimedJobs>, StoreError> {
+        let mut write = self.write(Caller::Worker).await?;
         if let Some(study) = study
             && write.is_suspect_study(study).await?
         {
             // Were it to wait, other devices would begin something beside which it then goes on.
-            write.abandon().await?;
-            return Ok(Some(Claimed::default()));
+            write.rollback().await?;
+            return Ok(Some(ClaimedJobs::default()));
         }
         let others = write.others(study).await?;
         let mut rows = candidates(&mut write, most_stimuli).await?;
-        let held_up = others.suspects || others.running && suspect(rows.first())?;
-        if held_up {
-            self.inner.held_up.store(true, Ordering::Release);
+        let blocked = others.suspects || others.running && is_suspect(rows.first())?;
+        if blocked {
+            self.inner.blocked.store(true, Ordering::Release);
             rows.clear();
         }
         if rows.is_empty() {
-            write.abandon().await?;
-            return Ok(Some(Claimed { jobs: Vec::new(), held_up }));
+            write.rollback().await?;
+            return Ok(Some(ClaimedJobs { jobs: Vec::new(), blocked }));
         }
         let now = row::now();
         let mut started = Vec::new();
@@ -120,7 +112,7 @@ impl Store {
                     started.push((job, candidate.try_get::<i64, _>("lease")? + 1));
                 }
                 Err(error) => {
-                    let problem = JobProblem::new(ProblemCode::Internal, "the stored job is damaged");
+                    let problem = Failure::new(FailureCode::Internal, "the stored job is damaged");
                     let update =
                         sqlx::query("UPDATE jobs SET state = 'failed', finished_at = ?, problem = ? WHERE id = ?");
                     let update = update.bind(now).bind(row::json(&problem)?).bind(row::key(id));
@@ -133,53 +125,53 @@ impl Store {
             let waits = sqlx::query("UPDATE studies SET waits = 1 WHERE id = ? AND lease = ? AND state = 'running'");
             waits.bind(row::key(study.id)).bind(study.number).execute(write.db()).await?;
         }
-        let _turn = write.commit().await?;
+        let _guard = write.commit().await?;
         for (id, error) in damaged {
             tracing::error!(job.id = %id, job.state = "failed", %error, "job cannot be read");
-            self.tell_state(id, JobState::Failed);
-            metrics::ended(Table::Jobs, JobState::Failed, None);
+            self.publish_state(id, RunState::Failed);
+            metrics::finished(Table::Jobs, RunState::Failed, None);
         }
         if started.is_empty() {
             return Ok(None);
         }
         let jobs = started.into_iter().map(|(job, number)| self.started(job, now, number)).collect();
-        Ok(Some(Claimed { jobs, held_up }))
+        Ok(Some(ClaimedJobs { jobs, blocked }))
     }
 
     /// The claim on a job that was just marked running.
     fn started(&self, mut job: Job, now: i64, number: i64) -> Claim {
-        job.state = JobState::Running;
+        job.state = RunState::Running;
         job.started_at = row::time(now).ok();
         job.attempts += 1;
-        let canceled = CancellationToken::new();
-        self.running().insert(job.id, canceled.clone());
-        self.inner.feed.publish(job.id, Event::State { state: JobState::Running });
+        let cancel_requested = CancellationToken::new();
+        self.running().insert(job.id, cancel_requested.clone());
+        self.inner.feed.publish(job.id, Event::State { state: RunState::Running });
         let queued_ms = row::milliseconds(job.created_at, job.started_at);
         metrics::started(Table::Jobs, queued_ms);
         tracing::info!(
             job.id = %job.id, job.state = "running", job.attempts, model = job.model, queued_ms, "job started"
         );
-        Claim { lease: Lease { id: job.id, table: Table::Jobs, number }, job, canceled }
+        Claim { lease: Lease { id: job.id, table: Table::Jobs, number }, job, cancel_requested }
     }
 }
 
 /// What runs beside the work of one device.
-pub(super) struct Others {
+pub(super) struct OtherWork {
     /// Something is on another device.
     pub(super) running: bool,
     /// Something is there that has to run with nothing beside it.
     pub(super) suspects: bool,
 }
 
-impl Write<'_> {
+impl WriteTransaction<'_> {
     /// Whether this study has to run with nothing beside it.
     async fn is_suspect_study(&mut self, study: Lease) -> Result<bool, StoreError> {
         let select = sqlx::query("SELECT crashes FROM studies WHERE id = ?").bind(row::key(study.id));
-        suspect(select.fetch_optional(self.db()).await?.as_ref())
+        is_suspect(select.fetch_optional(self.db()).await?.as_ref())
     }
 
     /// What runs, apart from this study.
-    pub(super) async fn others(&mut self, study: Option<Lease>) -> Result<Others, StoreError> {
+    pub(super) async fn others(&mut self, study: Option<Lease>) -> Result<OtherWork, StoreError> {
         let select = sqlx::query(
             "SELECT COUNT(*) AS running, COALESCE(MAX(crashes), 0) AS crashes FROM (\
              SELECT crashes FROM jobs WHERE state = 'running' UNION ALL \
@@ -188,17 +180,17 @@ impl Write<'_> {
         let own = study.map_or_else(Vec::new, |study| row::key(study.id));
         let found = select.bind(own).fetch_one(self.db()).await?;
         let (running, crashes) = (found.try_get::<i64, _>("running")?, found.try_get::<i64, _>("crashes")?);
-        Ok(Others { running: running > 0, suspects: crashes >= SUSPECT })
+        Ok(OtherWork { running: running > 0, suspects: crashes >= SUSPECT_CRASHES })
     }
 }
 
 /// Whether this row has to run with nothing beside it.
-pub(super) fn suspect(row: Option<&SqliteRow>) -> Result<bool, StoreError> {
-    Ok(row.map(|row| row.try_get::<i64, _>("crashes")).transpose()?.is_some_and(|crashes| crashes >= SUSPECT))
+pub(super) fn is_suspect(row: Option<&SqliteRow>) -> Result<bool, StoreError> {
+    Ok(row.map(|row| row.try_get::<i64, _>("crashes")).transpose()?.is_some_and(|crashes| crashes >= SUSPECT_CRASHES))
 }
 
 /// The rows of the jobs to claim together.
-async fn candidates(write: &mut Write<'_>, most_stimuli: usize) -> Result<Vec<SqliteRow>, StoreError> {
+async fn candidates(write: &mut WriteTransaction<'_>, most_stimuli: usize) -> Result<Vec<SqliteRow>, StoreError> {
     let select = sqlx::query(concat!(
         "SELECT ",
         columns!(),

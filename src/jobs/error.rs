@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::fault::Fault;
+use super::storage_fault::{self, StorageFault};
 
 /// The store could not do what was asked. Nothing was half done: what was not committed did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +59,27 @@ pub enum StoreError {
     },
     /// Nothing can be written at the moment.
     #[error("{0}")]
-    Unwritable(Fault),
+    Unwritable(StorageFault),
     /// The service went down in the middle, or a fault ended the work.
     #[error("the work on the job database was cut short: {0}")]
     CutShort(String),
+}
+
+impl StoreError {
+    /// Why the data directory could not be written, when that is the cause of this error: the same call may succeed
+    /// later. Nothing for damaged data and for faults of the program.
+    pub fn fault(&self) -> Option<StorageFault> {
+        match self {
+            Self::Directory { source, .. } => Some(StorageFault::of_io(source)),
+            Self::Database(error) => storage_fault::of_database(error),
+            Self::Objects(error) => storage_fault::of_objects(error),
+            Self::Busy { .. } => Some(StorageFault::Locked),
+            Self::Unwritable(fault) => Some(*fault),
+            Self::InUse { .. } | Self::Migration(_) | Self::Damaged { .. } | Self::Lost { .. } | Self::CutShort(_) => {
+                None
+            }
+        }
+    }
 }
 
 /// Why a job or study was not accepted.

@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::job::{JobState, Progress};
+use super::job::Progress;
+use super::run_state::RunState;
 use super::study::StudyProgress;
 
 /// Events that a job's channel remembers.
@@ -31,7 +32,7 @@ pub enum Event {
     /// It went into another state.
     State {
         /// The new state.
-        state: JobState,
+        state: RunState,
     },
     /// A step was scored.
     Progress {
@@ -105,7 +106,7 @@ struct Ring {
     next: u64,
     events: VecDeque<(u64, Event)>,
     /// The latest state stays known when progress pushes it out of the ring.
-    state: Option<(u64, JobState)>,
+    state: Option<(u64, RunState)>,
     /// The latest event that told how far it is, while it stays in its state.
     progress: Option<Event>,
     closed: bool,
@@ -221,7 +222,7 @@ pub(super) struct Attached<'a> {
 
 impl Attached<'_> {
     /// Starts reading behind the event `after`; `state` is the job's, in case that no event told one yet.
-    pub(super) fn subscribe(self, state: JobState, after: Option<u64>) -> Subscription {
+    pub(super) fn subscribe(self, state: RunState, after: Option<u64>) -> Subscription {
         if self.channel.push_first(state) {
             self.feed.channels().ended.push_back((Instant::now(), self.job));
         }
@@ -266,7 +267,7 @@ impl Channel {
     }
 
     /// Tells the state, unless one has been told before. Whether that ended the channel.
-    fn push_first(&self, state: JobState) -> bool {
+    fn push_first(&self, state: RunState) -> bool {
         let mut ring = lock(&self.ring);
         let ended = ring.state.is_none() && ring.push(Event::State { state });
         drop(ring);
@@ -364,22 +365,22 @@ mod tests {
 
     use super::*;
 
-    const STATE: fn(JobState) -> Event = |state| Event::State { state };
+    const STATE: fn(RunState) -> Event = |state| Event::State { state };
 
     #[test]
     fn channels_of_ended_jobs_go_and_those_of_living_jobs_stay() {
         let feed = Feed::new(Duration::ZERO);
         let living = Uuid::now_v7();
-        feed.publish(living, STATE(JobState::Running));
+        feed.publish(living, STATE(RunState::Running));
         for _ in 0..5000 {
             let job = Uuid::now_v7();
-            feed.publish(job, STATE(JobState::Running));
+            feed.publish(job, STATE(RunState::Running));
             feed.publish(job, Event::Progress { step: 1, steps: 2, stimulus: 0, score: 0.0 });
-            feed.publish(job, STATE(JobState::Succeeded));
+            feed.publish(job, STATE(RunState::Succeeded));
         }
         assert_eq!(feed.channels_in_memory(), 1);
         assert!(lock(&feed.channels).ended.is_empty());
-        feed.publish(living, STATE(JobState::Failed));
+        feed.publish(living, STATE(RunState::Failed));
         assert_eq!(feed.channels_in_memory(), 0);
     }
 
@@ -387,7 +388,7 @@ mod tests {
     fn a_channel_outlives_its_job_for_a_while() {
         let feed = Feed::new(Duration::from_secs(3600));
         let job = Uuid::now_v7();
-        feed.publish(job, STATE(JobState::Canceled));
+        feed.publish(job, STATE(RunState::Canceled));
         assert_eq!(feed.channels_in_memory(), 1);
         feed.forget(job);
         assert_eq!(feed.channels_in_memory(), 0);
@@ -397,7 +398,7 @@ mod tests {
     fn watching_jobs_that_ended_long_ago_leaves_nothing_behind() {
         let feed = Feed::new(Duration::ZERO);
         for _ in 0..100 {
-            drop(feed.attach(Uuid::now_v7()).subscribe(JobState::Succeeded, None));
+            drop(feed.attach(Uuid::now_v7()).subscribe(RunState::Succeeded, None));
             drop(feed.attach(Uuid::now_v7()));
         }
         assert_eq!(feed.channels_in_memory(), 0);
@@ -409,8 +410,8 @@ mod tests {
         let job = Uuid::now_v7();
         let (stays, gives_up) = (feed.attach(job), feed.attach(job));
         drop(gives_up);
-        let events = stays.subscribe(JobState::Queued, None);
-        feed.publish(job, STATE(JobState::Running));
+        let events = stays.subscribe(RunState::Queued, None);
+        feed.publish(job, STATE(RunState::Running));
         assert_eq!(lock(&events.channel.ring).events.len(), 2);
     }
 

@@ -1,7 +1,6 @@
-//! How a run ends: succeeded, failed, canceled, or back into the queue.
+//! Outcome of a run: succeeded, failed, canceled, or back in the queue.
 //!
-//! The ends of a batch are one commit, each under its run's lease. One that comes late, after the job was requeued or has
-//! ended, changes nothing.
+//! The outcomes of a batch are one commit, each under the lease of its run. A report under a stale lease changes nothing.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -13,81 +12,98 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::claim::{Claim, Lease};
+use super::claim::Claim;
 use super::error::StoreError;
 use super::feed::Event;
-use super::job::{JobProblem, JobState, ProblemCode, Stimulus, StoredAnimation};
+use super::job::{Stimulus, StoredAnimation};
+use super::lease::Lease;
 use super::metrics;
 use super::row;
+use super::run_state::{Failure, FailureCode, RunState};
 use super::store::Store;
-use super::table::{Table, note, query};
-use super::writer::{Party, Write};
+use super::table::{Table, log_state, query};
+use super::writer::{Caller, WriteTransaction};
 use proxygrad::maximize::Outcome;
 
-/// So many times a job or study may bring down the process, or its device, while nothing else runs; the last of them
-/// fails it.
-pub const MOST_INTERRUPTIONS: u32 = 3;
-/// PNGs that are written at a time.
-const WRITERS: usize = 8;
+/// Number of times that a job or study may bring down the process or its device while nothing else runs; the last of
+/// them fails it.
+pub const MAX_INTERRUPTIONS: u32 = 3;
+/// PNGs written concurrently.
+const CONCURRENT_WRITES: usize = 8;
 
-/// How a run ended.
+/// Outcome of one run of a job or study.
 #[derive(Debug, Clone)]
-pub enum RunEnd {
-    /// With these stimuli, whose PNGs are stored; a study has its runs in its folder.
+pub enum RunOutcome {
+    /// Stimuli were found, and their PNGs are stored. A study has its runs in its folder instead.
     Succeeded {
-        /// What was found, in the order of the objectives.
+        /// One stimulus per objective, in their order.
         stimuli: Vec<Stimulus>,
         /// Steps done, over all stimuli.
         steps: u32,
     },
-    /// Without a result.
-    Failed(JobProblem),
-    /// Because somebody asked for it.
+    /// No result.
+    Failed(Failure),
+    /// A client canceled it.
     Canceled,
-    /// Back into the queue as if the run had never started.
+    /// Back in the queue as if the run had never started, as at a graceful shutdown. Canceled instead if a client asked
+    /// for that.
     Requeued,
-    /// Back into the queue after the run broke down. With nothing `beside` it, a run is to blame for that: the job fails
-    /// after [`MOST_INTERRUPTIONS`] of them.
+    /// Back in the queue after the run broke down. Canceled instead if a client asked for that; failed after
+    /// [`MAX_INTERRUPTIONS`] such runs with `alone`.
     Interrupted {
-        /// Whether something else ran in the same batch.
-        beside: bool,
+        /// Whether nothing else ran in the same batch, so that this run is to blame.
+        alone: bool,
     },
 }
 
-/// What is stored of a job's end.
+impl RunOutcome {
+    /// Outcome of a study whose runs are all done.
+    pub fn study_completed() -> Self {
+        Self::Succeeded { stimuli: Vec::new(), steps: 0 }
+    }
+}
+
+/// Columns that are written when a run ends for good.
 #[derive(Default)]
-struct End {
+struct FinalColumns {
     stimuli: Option<String>,
-    problem: Option<JobProblem>,
+    problem: Option<Failure>,
     step: u32,
 }
 
-/// What came of one end.
-enum Told {
-    /// The lease is void.
-    Void,
-    Ended(JobState, End, Ended),
+/// Effect of one reported outcome.
+enum Effect {
+    /// None: the lease is stale.
+    StaleLease,
+    Finished(RunState, FinalColumns, FinishedRow),
     Requeued,
 }
 
+/// What log and metrics show of a finished job or study.
+struct FinishedRow {
+    model: String,
+    started_at: Option<OffsetDateTime>,
+    finished_at: Option<OffsetDateTime>,
+}
+
 impl Store {
-    /// Ends a run with one outcome per objective: first the PNGs, then the commit that says so. Whether the result
-    /// counted; `false` when the lease is void.
+    /// Finishes a job with one maximization outcome per objective: the PNGs are written first, then the commit. Returns
+    /// `false` if the lease is stale.
     ///
-    /// After an error the job is still running: try again, or report another end.
+    /// After an error the job is still running: try again, or report another outcome.
     ///
     /// # Errors
-    /// When there are more or fewer outcomes than objectives, a PNG cannot be written or the database fails.
+    /// If the number of outcomes differs from that of objectives, a PNG cannot be written, or the database fails.
     pub async fn succeed(&self, claim: &Claim, outcomes: &[Outcome]) -> Result<bool, StoreError> {
-        let end = self.store_pngs(claim, outcomes).await?;
-        self.end_run(claim.lease, end).await
+        let outcome = self.store_pngs(claim, outcomes).await?;
+        self.finish(claim.lease, outcome).await
     }
 
-    /// Writes the PNGs of a run, and gives the end that says so. May be repeated.
+    /// Writes the PNGs of a run and returns the outcome to report. May be repeated.
     ///
     /// # Errors
-    /// When there are more or fewer outcomes than objectives, or a PNG cannot be written.
-    pub async fn store_pngs(&self, claim: &Claim, outcomes: &[Outcome]) -> Result<RunEnd, StoreError> {
+    /// If the number of outcomes differs from that of objectives, or a PNG cannot be written.
+    pub async fn store_pngs(&self, claim: &Claim, outcomes: &[Outcome]) -> Result<RunOutcome, StoreError> {
         let job = &claim.job;
         if outcomes.len() != job.objectives.len() {
             let why = format!("{} outcomes for {} objectives", outcomes.len(), job.objectives.len());
@@ -107,104 +123,77 @@ impl Store {
             };
             writes.push(write.boxed());
         }
-        let written: Result<Vec<Stimulus>, StoreError> = stream::iter(writes).buffered(WRITERS).try_collect().await;
+        let written: Result<Vec<Stimulus>, StoreError> =
+            stream::iter(writes).buffered(CONCURRENT_WRITES).try_collect().await;
         if let Some(fault) = written.as_ref().err().and_then(StoreError::fault) {
-            self.failed(fault);
+            self.write_failed(fault);
         }
-        Ok(RunEnd::Succeeded { stimuli: written?, steps: job.progress.steps })
+        Ok(RunOutcome::Succeeded { stimuli: written?, steps: job.progress.steps })
     }
 
-    /// Ends a run without a result. Whether that counted; `false` when the lease is void.
+    /// Reports the outcome of one run. Returns `false` if the lease is stale.
     ///
     /// # Errors
-    /// When the database fails; the job is still running then.
-    pub async fn fail(&self, lease: Lease, problem: JobProblem) -> Result<bool, StoreError> {
-        self.end_run(lease, RunEnd::Failed(problem)).await
+    /// If the database fails; the job or study is still running then.
+    pub async fn finish(&self, lease: Lease, outcome: RunOutcome) -> Result<bool, StoreError> {
+        Ok(self.finish_all(vec![(lease, outcome)]).await? == [true])
     }
 
-    /// Ends a run because somebody asked for it. Whether that counted; `false` when the lease is void.
+    /// Reports the outcomes of runs in one commit. Returns `false` for each whose lease is stale. Outcomes without results
+    /// can be stored on a full disk, as long as the disk reserve lasts.
     ///
     /// # Errors
-    /// When the database fails; the job is still running then.
-    pub async fn canceled(&self, lease: Lease) -> Result<bool, StoreError> {
-        self.end_run(lease, RunEnd::Canceled).await
-    }
-
-    /// Puts running jobs back into the queue, in one commit, as if their runs had never started: for an orderly stop.
-    /// One that was asked to stop is canceled instead. Void leases are passed over.
-    ///
-    /// # Errors
-    /// When the database fails; all of them are still running then.
-    pub async fn requeue(&self, leases: &[Lease]) -> Result<(), StoreError> {
-        self.end_runs(leases.iter().map(|&lease| (lease, RunEnd::Requeued)).collect()).await.map(drop)
-    }
-
-    /// Puts running jobs whose run broke down back into the queue, in one commit. One that was asked to stop is canceled;
-    /// one that ran alone fails when that happened [`MOST_INTERRUPTIONS`] times. Void leases are passed over.
-    ///
-    /// # Errors
-    /// When the database fails; all of them are still running then.
-    pub async fn interrupted(&self, leases: &[Lease]) -> Result<(), StoreError> {
-        let end = RunEnd::Interrupted { beside: leases.len() > 1 };
-        self.end_runs(leases.iter().map(|&lease| (lease, end.clone())).collect()).await.map(drop)
-    }
-
-    async fn end_run(&self, lease: Lease, end: RunEnd) -> Result<bool, StoreError> {
-        Ok(self.end_runs(vec![(lease, end)]).await? == [true])
-    }
-
-    /// Ends runs in one commit; says for each whether it counted, or its lease is void. Ends without results are stored on
-    /// a full disk, too, as long as the space lasts that is kept back for that.
-    ///
-    /// # Errors
-    /// When the database fails; all of them are still running then.
-    pub async fn end_runs(&self, ends: Vec<(Lease, RunEnd)>) -> Result<Vec<bool>, StoreError> {
-        let makes_room = !ends.iter().any(|(_, end)| matches!(end, RunEnd::Succeeded { .. }));
+    /// If the database fails; all of them are still running then.
+    pub async fn finish_all(&self, outcomes: Vec<(Lease, RunOutcome)>) -> Result<Vec<bool>, StoreError> {
+        let may_use_reserve = !outcomes.iter().any(|(_, outcome)| matches!(outcome, RunOutcome::Succeeded { .. }));
         self.detached(move |store| async move {
-            let end = |store: Self| {
-                let ends = ends.clone();
-                async move { store.end_now(ends).await }
+            let finish = |store: Self| {
+                let outcomes = outcomes.clone();
+                async move { store.finish_now(outcomes).await }
             };
-            if makes_room { store.making_room(end).await } else { end(store).await }
+            if may_use_reserve { store.with_reserve(finish).await } else { finish(store).await }
         })
         .await
     }
 
-    async fn end_now(&self, ends: Vec<(Lease, RunEnd)>) -> Result<Vec<bool>, StoreError> {
-        let mut write = self.write(Party::Worker).await?;
-        let mut told = Vec::with_capacity(ends.len());
-        for (lease, end) in ends {
+    async fn finish_now(&self, outcomes: Vec<(Lease, RunOutcome)>) -> Result<Vec<bool>, StoreError> {
+        let mut write = self.write(Caller::Worker).await?;
+        let mut effects = Vec::with_capacity(outcomes.len());
+        for (lease, outcome) in outcomes {
             let step = self.step(lease.id);
-            let outcome = match end {
-                RunEnd::Succeeded { stimuli, steps } => {
-                    let end = End { stimuli: Some(row::json(&stimuli)?), problem: None, step: steps };
-                    write.end_run(lease, JobState::Succeeded, end).await?
+            let effect = match outcome {
+                RunOutcome::Succeeded { stimuli, steps } => {
+                    let columns = FinalColumns { stimuli: Some(row::json(&stimuli)?), problem: None, step: steps };
+                    write.finish(lease, RunState::Succeeded, columns).await?
                 }
-                RunEnd::Failed(problem) => {
-                    write.end_run(lease, JobState::Failed, End { problem: Some(problem), stimuli: None, step }).await?
+                RunOutcome::Failed(problem) => {
+                    let columns = FinalColumns { problem: Some(problem), stimuli: None, step };
+                    write.finish(lease, RunState::Failed, columns).await?
                 }
-                RunEnd::Canceled => write.end_run(lease, JobState::Canceled, End { step, ..End::default() }).await?,
-                RunEnd::Requeued => write.give_back(lease, None, step).await?,
-                RunEnd::Interrupted { beside } => write.give_back(lease, Some(beside), step).await?,
+                RunOutcome::Canceled => {
+                    write.finish(lease, RunState::Canceled, FinalColumns { step, ..FinalColumns::default() }).await?
+                }
+                RunOutcome::Requeued => write.requeue(lease, None, step).await?,
+                RunOutcome::Interrupted { alone } => write.requeue(lease, Some(alone), step).await?,
             };
-            told.push((lease, outcome));
+            effects.push((lease, effect));
         }
-        let _turn = write.commit().await?;
-        let counted = told.iter().map(|(_, outcome)| !matches!(outcome, Told::Void)).collect();
-        for (lease, outcome) in told {
-            match outcome {
-                Told::Ended(state, end, ended) => self.tell_end(lease, state, &end, &ended),
-                Told::Requeued => self.tell_requeued(lease),
-                Told::Void => tracing::debug!(id = %lease.id, "the end of a void run is ignored"),
+        let _guard = write.commit().await?;
+        let counted = effects.iter().map(|(_, effect)| !matches!(effect, Effect::StaleLease)).collect();
+        for (lease, effect) in effects {
+            match effect {
+                Effect::Finished(state, columns, row) => self.publish_finished(lease, state, &columns, &row),
+                Effect::Requeued => self.publish_requeued(lease),
+                Effect::StaleLease => tracing::debug!(id = %lease.id, "outcome under a stale lease ignored"),
             }
         }
         Ok(counted)
     }
 
-    /// Ends the run of a job or study, if this process has one.
-    pub(super) fn stop_run(&self, id: Uuid) {
-        if let Some(canceled) = self.running().get(&id) {
-            canceled.cancel();
+    /// Asks the run of a job or study to stop, if this process has one.
+    pub(super) fn interrupt_run(&self, id: Uuid) {
+        if let Some(cancel_requested) = self.running().get(&id) {
+            cancel_requested.cancel();
         }
     }
 
@@ -212,55 +201,48 @@ impl Store {
         self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Steps that a running job has told of.
+    /// Steps last published by a running job.
     fn step(&self, job: Uuid) -> u32 {
         self.inner.feed.progress(job).map_or(0, |progress| progress.step)
     }
 
-    /// Tells watchers, log and metrics that a job or study has ended.
-    fn tell_end(&self, Lease { id, table, .. }: Lease, state: JobState, end: &End, ended: &Ended) {
-        self.tell_state(id, state);
-        let run_ms = ended.started_at.map(|from| row::milliseconds(from, ended.finished_at));
-        metrics::ended(table, state, run_ms);
-        let model = &ended.model;
-        match &end.problem {
-            Some(JobProblem { code, detail }) => {
+    fn publish_finished(&self, lease: Lease, state: RunState, columns: &FinalColumns, row: &FinishedRow) {
+        let Lease { id, table, .. } = lease;
+        self.publish_state(id, state);
+        let run_ms = row.started_at.map(|from| row::milliseconds(from, row.finished_at));
+        metrics::finished(table, state, run_ms);
+        let model = &row.model;
+        match &columns.problem {
+            Some(Failure { code, detail }) => {
                 let code = code.as_str();
-                note!(warn, table, id, state, "failed", model, duration_ms = run_ms, code, detail);
+                log_state!(warn, table, id, state, "failed", model, duration_ms = run_ms, code, detail);
             }
-            None => note!(info, table, id, state, "ended", model, duration_ms = run_ms),
+            None => log_state!(info, table, id, state, "finished", model, duration_ms = run_ms),
         }
     }
 
-    fn tell_requeued(&self, Lease { id, table, .. }: Lease) {
-        self.tell_state(id, JobState::Queued);
+    fn publish_requeued(&self, Lease { id, table, .. }: Lease) {
+        self.publish_state(id, RunState::Queued);
         metrics::requeued(table);
         self.inner.arrivals.send_replace(());
-        note!(info, table, id, JobState::Queued, "requeued");
+        log_state!(info, table, id, RunState::Queued, "requeued");
     }
 
-    /// Tells watchers the state of a job or study that runs no more.
-    pub(super) fn tell_state(&self, id: Uuid, state: JobState) {
+    /// Publishes the state of a job or study that no longer runs.
+    pub(super) fn publish_state(&self, id: Uuid, state: RunState) {
         self.running().remove(&id);
         self.inner.feed.publish(id, Event::State { state });
-        if self.inner.held_up.swap(false, Ordering::AcqRel) {
+        if self.inner.blocked.swap(false, Ordering::AcqRel) {
             self.inner.arrivals.send_replace(());
         }
     }
 }
 
-/// What log and metrics want to know of a job or study that ended.
-struct Ended {
-    model: String,
-    started_at: Option<OffsetDateTime>,
-    finished_at: Option<OffsetDateTime>,
-}
-
-impl Write<'_> {
-    /// Ends the run under this lease.
-    async fn end_run(&mut self, lease: Lease, state: JobState, end: End) -> Result<Told, StoreError> {
+impl WriteTransaction<'_> {
+    /// Moves the job or study of this lease into a terminal state.
+    async fn finish(&mut self, lease: Lease, state: RunState, columns: FinalColumns) -> Result<Effect, StoreError> {
         let now = row::now();
-        let problem = end.problem.as_ref().map(row::json).transpose()?;
+        let problem = columns.problem.as_ref().map(row::json).transpose()?;
         let update = match lease.table {
             Table::Jobs => sqlx::query(
                 "UPDATE jobs SET state = ?, finished_at = ?, problem = ?, step = ?, stimuli = ? \
@@ -273,34 +255,35 @@ impl Write<'_> {
         };
         let update = update.bind(state.as_str()).bind(now).bind(problem);
         let update = match lease.table {
-            Table::Jobs => update.bind(end.step).bind(end.stimuli.clone()),
+            Table::Jobs => update.bind(columns.step).bind(columns.stimuli.clone()),
             Table::Studies => update,
         };
         let update = update.bind(row::key(lease.id)).bind(lease.number);
-        let Some(ended) = update.fetch_optional(self.db()).await? else { return Ok(Told::Void) };
-        let started_at = ended.try_get::<Option<i64>, _>("started_at")?.and_then(|ms| row::time(ms).ok());
-        let ended = Ended { model: ended.try_get("model")?, started_at, finished_at: row::time(now).ok() };
-        Ok(Told::Ended(state, end, ended))
+        let Some(found) = update.fetch_optional(self.db()).await? else { return Ok(Effect::StaleLease) };
+        let started_at = found.try_get::<Option<i64>, _>("started_at")?.and_then(|ms| row::time(ms).ok());
+        let row = FinishedRow { model: found.try_get("model")?, started_at, finished_at: row::time(now).ok() };
+        Ok(Effect::Finished(state, columns, row))
     }
 
-    /// Puts the job or study under this lease back into the queue, or ends it when it was asked to stop or was interrupted
-    /// too often. `interrupted` says whether something ran beside it when it was.
-    async fn give_back(&mut self, lease: Lease, interrupted: Option<bool>, step: u32) -> Result<Told, StoreError> {
+    /// Puts the job or study of this lease back into the queue, or finishes it if it was to be canceled or has been
+    /// interrupted too often. `interrupted` is `Some(alone)` after a run that broke down.
+    async fn requeue(&mut self, lease: Lease, interrupted: Option<bool>, step: u32) -> Result<Effect, StoreError> {
         let select = query!(
             lease.table,
             "SELECT cancel_requested, interruptions FROM ",
             " WHERE id = ? AND lease = ? AND state = 'running'"
         );
         let select = select.bind(row::key(lease.id)).bind(lease.number);
-        let Some(found) = select.fetch_optional(self.db()).await? else { return Ok(Told::Void) };
+        let Some(found) = select.fetch_optional(self.db()).await? else { return Ok(Effect::StaleLease) };
         if found.try_get("cancel_requested")? {
-            return self.end_run(lease, JobState::Canceled, End { step, ..End::default() }).await;
+            let columns = FinalColumns { step, ..FinalColumns::default() };
+            return self.finish(lease, RunState::Canceled, columns).await;
         }
-        let counts = interrupted == Some(false);
+        let counts = interrupted == Some(true);
         let interruptions = found.try_get::<u32, _>("interruptions")? + u32::from(counts);
-        if counts && interruptions >= MOST_INTERRUPTIONS {
-            let problem = Some(self::interrupted(lease.table));
-            return self.end_run(lease, JobState::Failed, End { problem, stimuli: None, step }).await;
+        if counts && interruptions >= MAX_INTERRUPTIONS {
+            let problem = Some(too_many_interruptions(lease.table));
+            return self.finish(lease, RunState::Failed, FinalColumns { problem, stimuli: None, step }).await;
         }
         let update = match lease.table {
             Table::Jobs => {
@@ -314,13 +297,13 @@ impl Write<'_> {
         };
         let update = sqlx::query(update).bind(interrupted.is_none()).bind(interrupted.is_some()).bind(interruptions);
         update.bind(row::key(lease.id)).execute(self.db()).await?;
-        Ok(Told::Requeued)
+        Ok(Effect::Requeued)
     }
 }
 
-/// Why a job or study failed that was interrupted too often.
-pub(super) fn interrupted(table: Table) -> JobProblem {
+/// Failure of a job or study that was interrupted too often.
+pub(super) fn too_many_interruptions(table: Table) -> Failure {
     let detail =
-        format!("the service or its device went down {MOST_INTERRUPTIONS} times while nothing but this {table} ran");
-    JobProblem::new(ProblemCode::Interrupted, detail)
+        format!("the service or its device crashed {MAX_INTERRUPTIONS} times while only this {table} was running");
+    Failure::new(FailureCode::Interrupted, detail)
 }

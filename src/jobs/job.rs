@@ -1,70 +1,12 @@
 //! A job as it is stored and shown.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use proxygrad::Invalid;
+use super::run_state::{Failure, RunState};
 use proxygrad::maximize::{Findings, Objective, ObjectiveDocument, Outcome, Resolved, Settings};
-
-/// Where a job stands: `queued -> running -> succeeded | failed | canceled`.
-///
-/// The last three are terminal: they never change again. A running job goes back to `queued` when its run is
-/// interrupted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum JobState {
-    /// Accepted and waiting for a device.
-    Queued,
-    /// On a device.
-    Running,
-    /// Every stimulus was found.
-    Succeeded,
-    /// Ended without result; the job's problem says why.
-    Failed,
-    /// Ended because somebody asked for it.
-    Canceled,
-}
-
-impl JobState {
-    /// All states, in the order a job passes them.
-    pub const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Canceled];
-
-    /// The state's name: `queued`, `running`, `succeeded`, `failed`, `canceled`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Canceled => "canceled",
-        }
-    }
-
-    /// Whether the job has ended for good.
-    pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
-    }
-}
-
-impl fmt::Display for JobState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for JobState {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let expected = "queued, running, succeeded, failed or canceled";
-        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| Invalid::new("state", text, expected))
-    }
-}
 
 /// One request for stimuli, from submission to a terminal state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -72,7 +14,7 @@ pub struct Job {
     /// UUIDv7: later jobs have greater ids.
     pub id: Uuid,
     /// Where the job stands.
-    pub state: JobState,
+    pub state: RunState,
     /// Id of the model.
     pub model: String,
     /// SHA-256 of the model's weight file, lower-case hexadecimal.
@@ -103,7 +45,7 @@ pub struct Job {
     pub stimuli: Vec<Stimulus>,
     /// Why the job failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problem: Option<JobProblem>,
+    pub problem: Option<Failure>,
 }
 
 /// How far a job is, counted in steps over all its stimuli.
@@ -167,51 +109,6 @@ impl Stimulus {
             height,
             animation: None,
         }
-    }
-}
-
-/// Why a job failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct JobProblem {
-    /// The kind of failure; stable.
-    pub code: ProblemCode,
-    /// What happened, for a person.
-    pub detail: String,
-}
-
-/// Kinds of failure of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProblemCode {
-    /// The job ran longer than the service allows.
-    TimeLimit,
-    /// The network could not run: no memory, no device, an operation that cannot work at this size.
-    Engine,
-    /// The service died under the job again and again.
-    Interrupted,
-    /// A fault of the service itself; its log says more.
-    Internal,
-    /// The model could not be loaded, or its file is no longer the one the job was submitted for.
-    Model,
-}
-
-impl ProblemCode {
-    /// The code as shown: `time-limit`, `engine`, `interrupted`, `internal`, `model`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TimeLimit => "time-limit",
-            Self::Engine => "engine",
-            Self::Interrupted => "interrupted",
-            Self::Internal => "internal",
-            Self::Model => "model",
-        }
-    }
-}
-
-impl JobProblem {
-    /// A problem of this kind.
-    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use super::error::StoreError;
-use super::job::JobState;
+use super::run_state::RunState;
 use super::store::Store;
 use super::table::Table;
 
@@ -86,7 +86,7 @@ pub(super) fn started(table: Table, queued_ms: u64) {
     histogram!(names(table).queue_seconds).record(seconds(queued_ms));
 }
 
-pub(super) fn ended(table: Table, state: JobState, run_ms: Option<u64>) {
+pub(super) fn finished(table: Table, state: RunState, run_ms: Option<u64>) {
     counter!(names(table).ended, "state" => state.as_str()).increment(1);
     if let Some(run_ms) = run_ms {
         histogram!(names(table).run_seconds, "state" => state.as_str()).record(seconds(run_ms));
@@ -99,7 +99,7 @@ pub(super) fn requeued(table: Table) {
 
 pub(super) fn recovered(table: Table, canceled: u64, failed: u64, requeued: u64) {
     let names = names(table);
-    counter!(names.ended, "state" => JobState::Canceled.as_str()).increment(canceled);
-    counter!(names.ended, "state" => JobState::Failed.as_str()).increment(failed);
+    counter!(names.ended, "state" => RunState::Canceled.as_str()).increment(canceled);
+    counter!(names.ended, "state" => RunState::Failed.as_str()).increment(failed);
     counter!(names.requeued).increment(requeued);
 }

@@ -6,40 +6,44 @@
 //!
 //! A study is a row, too, through the same states; its runs lie in a folder, and a study that was cut short goes on there.
 
-mod aside;
 mod backup;
+mod cancel_delete;
 mod claim;
+mod disk_reserve;
 mod error;
-mod fault;
 mod feed;
 mod finish;
-mod health;
 mod images;
 mod job;
+mod lease;
 mod metrics;
 mod page;
-mod recover;
-mod reserve;
+mod quarantine;
+mod recovery;
 mod row;
+mod run_state;
 mod stimuli;
+mod storage_fault;
+mod storage_health;
 mod store;
-mod studies;
 mod study;
+mod study_store;
 mod submit;
 mod table;
-mod withdraw;
 mod writer;
 
 pub use backup::{Backup, BackupError, back_up};
-pub use claim::{Claim, Claimed, Lease};
+pub use claim::{Claim, ClaimedJobs};
 pub use error::{StoreError, SubmitError};
-pub use fault::Fault;
 pub use feed::{Event, Feed, Subscription, Update};
-pub use finish::{MOST_INTERRUPTIONS, RunEnd};
-pub use job::{Idempotency, Job, JobProblem, JobState, NewJob, ProblemCode, Progress, Stimulus, StoredAnimation};
+pub use finish::{MAX_INTERRUPTIONS, RunOutcome};
+pub use job::{Idempotency, Job, NewJob, Progress, Stimulus, StoredAnimation};
+pub use lease::Lease;
 pub use metrics::describe_metrics;
 pub use page::{Cursor, JobFilter, Page};
+pub use run_state::{Failure, FailureCode, RunState};
+pub use storage_fault::StorageFault;
 pub use store::{Deleted, Store, StoreConfig};
-pub use studies::StudyClaim;
 pub use study::{NewStudy, Study, StudyProgress};
+pub use study_store::StudyClaim;
 pub use submit::Submitted;

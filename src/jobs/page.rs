@@ -5,14 +5,15 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
-use super::job::{Job, JobState};
+use super::job::Job;
+use super::run_state::RunState;
 use proxygrad::Invalid;
 
 /// Which jobs a list shows; everything unless given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobFilter {
     /// Only jobs in this state.
-    pub state: Option<JobState>,
+    pub state: Option<RunState>,
     /// Only jobs of the model with this id.
     pub model: Option<String>,
 }

@@ -7,7 +7,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::error::StoreError;
-use super::job::{Job, JobState, Progress};
+use super::job::{Job, Progress};
+use super::run_state::RunState;
 use super::study::{Study, StudyProgress};
 use proxygrad::maximize::Resolved;
 
@@ -105,7 +106,7 @@ fn damaged(row: &SqliteRow, column: &str, why: impl std::fmt::Display) -> StoreE
 }
 
 /// The state of a row that has its id, too.
-pub(super) fn state(row: &SqliteRow) -> Result<JobState, StoreError> {
+pub(super) fn state(row: &SqliteRow) -> Result<RunState, StoreError> {
     row.try_get::<&str, _>("state")?.parse().map_err(|error| damaged(row, "state", error))
 }
 

@@ -15,17 +15,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::disk_reserve::{self, Reserve};
 use super::error::StoreError;
 use super::feed::{Feed, Subscription};
-use super::health::{Health, MayBeFault};
-use super::job::{Job, JobState};
+use super::job::Job;
 use super::page::{Cursor, JobFilter, Page};
-use super::reserve::{self, Reserve};
 use super::row::{self, columns};
+use super::run_state::RunState;
 use super::stimuli::Stimuli;
+use super::storage_health::{AsStorageFault, Health};
 use super::submit::Submissions;
 use super::table::{Table, query};
-use super::writer::{Party, Write, Writer};
+use super::writer::{Caller, WriteTransaction, Writer};
 
 /// Where jobs are kept, and how many may wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,9 +75,9 @@ pub(super) struct Inner {
     /// Ends the runs of running jobs and studies.
     pub(super) running: Mutex<HashMap<Uuid, CancellationToken>>,
     /// Whether a device found nothing because one job or study has to run alone.
-    pub(super) held_up: AtomicBool,
+    pub(super) blocked: AtomicBool,
     /// How many jobs there were in each state when that was last asked for.
-    counts: Mutex<Option<HashMap<JobState, u64>>>,
+    counts: Mutex<Option<HashMap<RunState, u64>>>,
     lock: Mutex<Option<File>>,
 }
 
@@ -86,7 +87,7 @@ pub enum Deleted {
     /// It is forgotten, its files and its idempotency key with it.
     Gone,
     /// It has not ended; cancel it first.
-    NotFinished(JobState),
+    NotFinished(RunState),
     /// There is none.
     Unknown,
 }
@@ -94,7 +95,7 @@ pub enum Deleted {
 impl Store {
     /// Opens the store of a data directory, creating it when missing, and puts jobs that were running when the last
     /// process ended back into the queue. Those that were to be canceled are; one fails that brought down
-    /// [`MOST_INTERRUPTIONS`](super::MOST_INTERRUPTIONS) processes while nothing else ran.
+    /// [`MAX_INTERRUPTIONS`](super::MAX_INTERRUPTIONS) processes while nothing else ran.
     ///
     /// Nothing that holds results is removed: folders of studies that the database does not know, as after an older copy of
     /// it was put back, are moved to `set-aside/studies/`, and come back when the database knows them again.
@@ -114,7 +115,7 @@ impl Store {
             // A commit is on the disk when it returns: an accepted job survives a power cut.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .pragma("wal_autocheckpoint", reserve::LOG_PAGES.to_string())
+            .pragma("wal_autocheckpoint", disk_reserve::LOG_PAGES.to_string())
             .busy_timeout(config.busy_timeout)
             .disable_statement_logging();
         let readers = SqlitePoolOptions::new()
@@ -139,15 +140,15 @@ impl Store {
             feed: Feed::default(),
             arrivals: watch::Sender::new(()),
             running: Mutex::default(),
-            held_up: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
             counts: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         };
         let store = Self { inner: Arc::new(inner) };
-        let crashed = store.begin_life()?;
-        store.making_room(|store| async move { store.recover(crashed).await }).await?;
+        let crashed = store.mark_alive()?;
+        store.with_reserve(|store| async move { store.recover(crashed).await }).await?;
         store.remove_leftovers().await?;
-        store.set_strays_aside().await?;
+        store.quarantine_orphans().await?;
         if let Err(error) = store.hold_reserve().await {
             tracing::warn!(%error, "no space can be kept back: on a full disk, work may not be canceled or deleted");
         }
@@ -156,7 +157,7 @@ impl Store {
 
     /// Ends all streams, closes the database and gives the data directory free. Every later call fails.
     pub async fn close(&self) {
-        self.ending();
+        self.mark_orderly_shutdown();
         self.inner.feed.close();
         self.inner.readers.close().await;
         self.inner.writer.close().await;
@@ -175,7 +176,7 @@ impl Store {
     pub async fn get(&self, id: Uuid) -> Result<Option<Job>, StoreError> {
         let select = sqlx::query(concat!("SELECT ", columns!(), " FROM jobs WHERE id = ?"));
         let row = select.bind(row::key(id)).fetch_optional(&self.inner.readers).await?;
-        row.map(|row| Ok(self.live(row::job(&row)?))).transpose()
+        row.map(|row| Ok(self.with_live_progress(row::job(&row)?))).transpose()
     }
 
     /// A page of jobs, newest first. Following the cursors shows every job that existed at the first page and was not
@@ -193,7 +194,7 @@ impl Store {
         if let Some(model) = &filter.model {
             select.push(" AND model = ").push_bind(model.clone());
         }
-        self.page(select, cursor, limit, |row| Ok(self.live(row::job(row)?))).await
+        self.page(select, cursor, limit, |row| Ok(self.with_live_progress(row::job(row)?))).await
     }
 
     /// The rows that `select` finds, newest first, behind the cursor.
@@ -253,7 +254,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn counts(&self) -> Result<HashMap<JobState, u64>, StoreError> {
+    pub async fn counts(&self) -> Result<HashMap<RunState, u64>, StoreError> {
         self.count(Table::Jobs).await
     }
 
@@ -261,7 +262,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails, or has never answered.
-    pub async fn counts_within(&self, patience: Duration) -> Result<HashMap<JobState, u64>, StoreError> {
+    pub async fn counts_within(&self, patience: Duration) -> Result<HashMap<RunState, u64>, StoreError> {
         let known = || self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner);
         match tokio::time::timeout(patience, self.counts()).await {
             Ok(counts) => {
@@ -273,8 +274,8 @@ impl Store {
         }
     }
 
-    pub(super) async fn count(&self, table: Table) -> Result<HashMap<JobState, u64>, StoreError> {
-        let mut counts: HashMap<_, _> = JobState::ALL.into_iter().map(|state| (state, 0)).collect();
+    pub(super) async fn count(&self, table: Table) -> Result<HashMap<RunState, u64>, StoreError> {
+        let mut counts: HashMap<_, _> = RunState::ALL.into_iter().map(|state| (state, 0)).collect();
         let select = query!(table, "SELECT state, COUNT(*) AS stored FROM ", " GROUP BY state");
         for row in select.fetch_all(&self.inner.readers).await? {
             if let Ok(state) = row.try_get::<&str, _>("state")?.parse() {
@@ -290,10 +291,10 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn subscribe(&self, id: Uuid, after: Option<u64>) -> Result<Option<Subscription>, StoreError> {
-        self.follow(Table::Jobs, id, after).await
+        self.subscribe_to(Table::Jobs, id, after).await
     }
 
-    pub(super) async fn follow(
+    pub(super) async fn subscribe_to(
         &self,
         table: Table,
         id: Uuid,
@@ -304,7 +305,7 @@ impl Store {
     }
 
     /// Where a job or study stands; nothing when there is none.
-    pub(super) async fn state(&self, table: Table, id: Uuid) -> Result<Option<JobState>, StoreError> {
+    pub(super) async fn state(&self, table: Table, id: Uuid) -> Result<Option<RunState>, StoreError> {
         let select = query!(table, "SELECT id, state FROM ", " WHERE id = ?");
         let row = select.bind(row::key(id)).fetch_optional(&self.inner.readers).await?;
         row.map(|row| row::state(&row)).transpose()
@@ -315,13 +316,13 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn wait(&self, id: Uuid, limit: Duration) -> Result<Option<Job>, StoreError> {
-        self.ends_within(Table::Jobs, id, limit).await?;
+        self.wait_until_finished(Table::Jobs, id, limit).await?;
         self.get(id).await
     }
 
     /// Returns when a job or study has ended, or after `limit`; its row says which.
-    pub(super) async fn ends_within(&self, table: Table, id: Uuid, limit: Duration) -> Result<(), StoreError> {
-        if let Some(mut events) = self.follow(table, id, None).await? {
+    pub(super) async fn wait_until_finished(&self, table: Table, id: Uuid, limit: Duration) -> Result<(), StoreError> {
+        if let Some(mut events) = self.subscribe_to(table, id, None).await? {
             let ended = async { while events.next().await.is_some() {} };
             let _ = tokio::time::timeout(limit, ended).await;
         }
@@ -334,8 +335,8 @@ impl Store {
     }
 
     /// Begins a write transaction; writers take turns.
-    pub(super) async fn write(&self, party: Party) -> Result<Write<'_>, StoreError> {
-        self.inner.writer.begin(party).await
+    pub(super) async fn write(&self, caller: Caller) -> Result<WriteTransaction<'_>, StoreError> {
+        self.inner.writer.begin(caller).await
     }
 
     /// Runs `work` to its end even when the caller goes away: what is committed is also told.
@@ -343,19 +344,19 @@ impl Store {
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
-        E: From<StoreError> + MayBeFault + Send + 'static,
+        E: From<StoreError> + AsStorageFault + Send + 'static,
     {
         let task = tokio::spawn(work(self.clone()).in_current_span());
         let done = task.await.unwrap_or_else(|error| Err(StoreError::CutShort(error.to_string()).into()));
-        if let Some(fault) = done.as_ref().err().and_then(MayBeFault::as_fault) {
-            self.failed(fault);
+        if let Some(fault) = done.as_ref().err().and_then(AsStorageFault::as_storage_fault) {
+            self.write_failed(fault);
         }
         done
     }
 
     /// The job with the progress it told last.
-    pub(super) fn live(&self, mut job: Job) -> Job {
-        if job.state == JobState::Running
+    pub(super) fn with_live_progress(&self, mut job: Job) -> Job {
+        if job.state == RunState::Running
             && let Some(progress) = self.inner.feed.progress(job.id)
         {
             job.progress = progress;

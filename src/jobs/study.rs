@@ -7,7 +7,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::job::{Idempotency, JobProblem, JobState};
+use super::job::Idempotency;
+use super::run_state::{Failure, RunState};
 use proxygrad::study::Plan;
 
 /// One request for a study, from submission to a terminal state: everything but its plan and its runs.
@@ -16,7 +17,7 @@ pub struct Study {
     /// UUIDv7: later studies have greater ids.
     pub id: Uuid,
     /// Where the study stands; the states are those of a job.
-    pub state: JobState,
+    pub state: RunState,
     /// Ids of the models.
     pub models: Vec<String>,
     /// When the study was accepted.
@@ -32,7 +33,7 @@ pub struct Study {
     /// How far it is.
     pub progress: StudyProgress,
     /// Why it failed.
-    pub problem: Option<JobProblem>,
+    pub problem: Option<Failure>,
 }
 
 /// How far a study is.

@@ -21,7 +21,7 @@ use super::metrics;
 use super::row::{self, columns};
 use super::store::Store;
 use super::table::{Table, query};
-use super::writer::{Party, Write};
+use super::writer::{Caller, WriteTransaction};
 
 /// Most jobs of one commit.
 const MOST: usize = 1024;
@@ -98,7 +98,7 @@ impl Drop for Writing<'_> {
     }
 }
 
-impl Write<'_> {
+impl WriteTransaction<'_> {
     /// The row that this key and this request made before.
     pub(super) async fn replayed(
         &mut self,
@@ -181,7 +181,7 @@ impl Store {
         };
         let fault = error.fault();
         if let Some(fault) = fault {
-            self.failed(fault);
+            self.write_failed(fault);
         }
         let mut error = Some(error);
         let alone = news.len() == 1;
@@ -206,20 +206,22 @@ impl Store {
 
     /// Writes submissions in one commit: one result for each, or an error that concerns them all.
     async fn submit_together(&self, news: &[NewJob]) -> Result<Vec<Result<Submitted, SubmitError>>, StoreError> {
-        let mut write = self.write(Party::Client).await?;
+        let mut write = self.write(Caller::Client).await?;
         let limit = self.inner.config.queue_limit;
         let mut queued = write.queued(Table::Jobs).await?;
         let mut results = Vec::with_capacity(news.len());
         let (mut created, mut room) = (0_usize, None);
         for new in news {
             let result = match write.replayed(Table::Jobs, new.idempotency.as_ref()).await {
-                Ok(Some(known)) => row::job(&known).map(|job| Submitted::Replayed(self.live(job))).map_err(Into::into),
+                Ok(Some(known)) => {
+                    row::job(&known).map(|job| Submitted::Replayed(self.with_live_progress(job))).map_err(Into::into)
+                }
                 Err(SubmitError::Store(error)) => return Err(error),
                 Err(refused) => Err(refused),
                 Ok(None) if queued >= limit => Err(SubmitError::QueueFull { limit }),
                 Ok(None) => {
                     if room.is_none() {
-                        room = Some(self.room_on_disk().await.err().and_then(|error| error.fault()));
+                        room = Some(self.check_space().await.err().and_then(|error| error.fault()));
                     }
                     match room.flatten() {
                         Some(fault) => Err(StoreError::Unwritable(fault).into()),
@@ -233,13 +235,13 @@ impl Store {
             results.push(result);
         }
         if created == 0 {
-            write.abandon().await?;
+            write.rollback().await?;
         } else {
-            let _turn = write.commit().await?;
+            let _guard = write.commit().await?;
             self.inner.arrivals.send_replace(());
         }
         if let Some(fault) = room.flatten() {
-            self.failed(fault);
+            self.write_failed(fault);
         }
         Ok(results)
     }

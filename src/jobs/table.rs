@@ -30,7 +30,7 @@ macro_rules! query {
 pub(super) use query;
 
 /// Logs a change of state of a job or study.
-macro_rules! note {
+macro_rules! log_state {
     ($level:ident, $table:expr, $id:expr, $state:expr, $what:literal $(, $($fields:tt)*)?) => {
         match $table {
             $crate::jobs::table::Table::Jobs => {
@@ -42,4 +42,4 @@ macro_rules! note {
         }
     };
 }
-pub(super) use note;
+pub(super) use log_state;

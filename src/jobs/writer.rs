@@ -32,23 +32,23 @@ type Slot = Option<SqliteConnection>;
 
 /// Who writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Party {
+pub(super) enum Caller {
     /// A device that claims work or reports its end; does not queue behind clients.
     Worker,
     /// A client's request.
     Client,
 }
 
-/// A write transaction. Dropped before [`Write::commit`], nothing of it happens, and its connection is closed.
+/// A write transaction. Dropped before [`WriteTransaction::commit`], nothing of it happens, and its connection is closed.
 #[derive(Debug)]
-pub(super) struct Write<'a> {
+pub(super) struct WriteTransaction<'a> {
     connection: SqliteConnection,
-    turn: Turn<'a>,
+    turn: CommitGuard<'a>,
 }
 
 /// The right to write next, kept after a commit while its news is told.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
+pub(super) struct CommitGuard<'a> {
     slot: MutexGuard<'a, Slot>,
     _client: Option<MutexGuard<'a, ()>>,
 }
@@ -60,12 +60,12 @@ impl Writer {
         Self { options, patience, clients, turn, closed: AtomicBool::new(false) }
     }
 
-    /// Begins a transaction once it is this party's turn.
-    pub(super) async fn begin(&self, party: Party) -> Result<Write<'_>, StoreError> {
+    /// Begins a transaction once it is this caller's turn.
+    pub(super) async fn begin(&self, caller: Caller) -> Result<WriteTransaction<'_>, StoreError> {
         let busy = |_| StoreError::Busy { seconds: self.patience.as_secs() };
-        let client = match party {
-            Party::Client => Some(timeout(self.patience, self.clients.lock()).await.map_err(busy)?),
-            Party::Worker => None,
+        let client = match caller {
+            Caller::Client => Some(timeout(self.patience, self.clients.lock()).await.map_err(busy)?),
+            Caller::Worker => None,
         };
         let mut slot = timeout(self.patience, self.turn.lock()).await.map_err(busy)?;
         if self.is_closed() {
@@ -76,7 +76,7 @@ impl Writer {
             None => self.options.connect().await?,
         };
         sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await?;
-        Ok(Write { connection, turn: Turn { slot, _client: client } })
+        Ok(WriteTransaction { connection, turn: CommitGuard { slot, _client: client } })
     }
 
     /// Moves what the write-ahead log holds into the database, so that the log is written from its beginning again: its file
@@ -116,23 +116,23 @@ impl Writer {
     }
 }
 
-impl<'a> Write<'a> {
+impl<'a> WriteTransaction<'a> {
     /// Where the statements of the transaction go.
     pub(super) fn db(&mut self) -> &mut SqliteConnection {
         &mut self.connection
     }
 
     /// Commits and keeps the turn, so that the news can be told before the next writer's.
-    pub(super) async fn commit(self) -> Result<Turn<'a>, StoreError> {
+    pub(super) async fn commit(self) -> Result<CommitGuard<'a>, StoreError> {
         self.end("COMMIT").await
     }
 
     /// Ends a transaction in which there was nothing to write.
-    pub(super) async fn abandon(self) -> Result<(), StoreError> {
+    pub(super) async fn rollback(self) -> Result<(), StoreError> {
         self.end("ROLLBACK").await.map(drop)
     }
 
-    async fn end(self, statement: &'static str) -> Result<Turn<'a>, StoreError> {
+    async fn end(self, statement: &'static str) -> Result<CommitGuard<'a>, StoreError> {
         let Self { mut connection, mut turn } = self;
         sqlx::query(statement).execute(&mut connection).await?;
         *turn.slot = Some(connection);

@@ -6,7 +6,7 @@ use proxygrad::maximize::Objective;
 
 /// One stimulus of one of the jobs that were claimed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Slot {
+pub(super) struct BatchItem {
     /// Index of the job in the claim.
     pub(super) job: usize,
     /// Index of the stimulus in its job.
@@ -17,18 +17,18 @@ pub(super) struct Slot {
 /// batches of at most `most`. All stimuli of a batch look at the same layers, so that none pays for a part of the network
 /// that only another one needs. A group is never split; one that is larger than a batch runs alone, at its own size. The
 /// oldest job's first stimulus runs first.
-pub(super) fn batches(jobs: &[(Vec<Objective>, usize)], most: usize) -> Vec<Vec<Slot>> {
-    let mut alike: BTreeMap<BTreeSet<&str>, Vec<Vec<Slot>>> = BTreeMap::new();
+pub(super) fn batches(jobs: &[(Vec<Objective>, usize)], most: usize) -> Vec<Vec<BatchItem>> {
+    let mut alike: BTreeMap<BTreeSet<&str>, Vec<Vec<BatchItem>>> = BTreeMap::new();
     for (job, (objectives, copies)) in jobs.iter().enumerate() {
-        let slots: Vec<usize> = (0..objectives.len()).collect();
-        for group in slots.chunks((*copies).max(1)) {
+        let items: Vec<usize> = (0..objectives.len()).collect();
+        for group in items.chunks((*copies).max(1)) {
             let terms = group.iter().flat_map(|&stimulus| &objectives[stimulus].terms);
             let layers = terms.map(|term| term.unit.layer.as_str()).collect();
-            let group = group.iter().map(|&stimulus| Slot { job, stimulus }).collect();
+            let group = group.iter().map(|&stimulus| BatchItem { job, stimulus }).collect();
             alike.entry(layers).or_default().push(group);
         }
     }
-    let mut batches: Vec<Vec<Slot>> = Vec::new();
+    let mut batches: Vec<Vec<BatchItem>> = Vec::new();
     for groups in alike.into_values() {
         let mut batch = Vec::new();
         for group in groups {
@@ -39,7 +39,7 @@ pub(super) fn batches(jobs: &[(Vec<Objective>, usize)], most: usize) -> Vec<Vec<
         }
         batches.push(batch);
     }
-    batches.sort_by_key(|batch| batch.first().map(|slot| (slot.job, slot.stimulus)));
+    batches.sort_by_key(|batch| batch.first().map(|item| (item.job, item.stimulus)));
     batches
 }
 
@@ -53,8 +53,8 @@ mod tests {
         (texts.iter().map(|text| text.parse().unwrap()).collect(), 1)
     }
 
-    fn named(batches: &[Vec<Slot>]) -> Vec<Vec<(usize, usize)>> {
-        batches.iter().map(|batch| batch.iter().map(|slot| (slot.job, slot.stimulus)).collect()).collect()
+    fn named(batches: &[Vec<BatchItem>]) -> Vec<Vec<(usize, usize)>> {
+        batches.iter().map(|batch| batch.iter().map(|item| (item.job, item.stimulus)).collect()).collect()
     }
 
     #[test]
@@ -74,7 +74,7 @@ mod tests {
         let job = objectives(&["x:0"; 7]);
         let batches = batches(&[job], 3);
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 1]);
-        let all: Vec<usize> = batches.concat().iter().map(|slot| slot.stimulus).collect();
+        let all: Vec<usize> = batches.concat().iter().map(|item| item.stimulus).collect();
         assert_eq!(all, [0, 1, 2, 3, 4, 5, 6]);
     }
 

@@ -1,19 +1,20 @@
 //! One device: claims jobs and studies and runs them, one claim after another.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::lane::Lane;
+use super::device_thread::DeviceThread;
 use super::metrics;
-use super::pool::{DeviceState, PoolConfig};
-use super::run::Bench;
-use super::settle::{Ended, settle};
+use super::pool::PoolConfig;
+use super::report::{PendingReport, report_with_retry};
+use super::run::RunContext;
 use super::sources::Sources;
-use super::study::Ongoing;
-use crate::jobs::{Claim, Claimed, RunEnd, Store};
+use super::status::{DeviceState, SharedStatus};
+use super::study::RunningStudy;
+use crate::jobs::{Claim, ClaimedJobs, RunOutcome, Store};
 
 /// How often the queue is looked at when nothing was heard of it.
 const POLL: Duration = Duration::from_secs(5);
@@ -27,50 +28,32 @@ const LONGEST_STORE_WAIT: Duration = Duration::from_secs(2);
 /// A device and what it needs.
 pub(super) struct Device {
     pub(super) name: String,
-    pub(super) lane: Arc<Lane>,
+    pub(super) thread: Arc<DeviceThread>,
     pub(super) config: PoolConfig,
     pub(super) store: Store,
     pub(super) sources: Sources,
     /// No more claims.
-    pub(super) cancel: CancellationToken,
+    pub(super) drain: CancellationToken,
     /// Runs end within one step.
-    pub(super) stop: CancellationToken,
-    pub(super) status: Arc<Status>,
-}
-
-/// What a device does right now.
-#[derive(Debug)]
-pub(super) struct Status(Mutex<(DeviceState, usize)>);
-
-impl Status {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new((DeviceState::Idle, 0)))
-    }
-
-    fn set(&self, state: DeviceState, jobs: usize) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (state, jobs);
-    }
-
-    pub(super) fn get(&self) -> (DeviceState, usize) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    pub(super) interrupt_runs: CancellationToken,
+    pub(super) status: Arc<SharedStatus>,
 }
 
 /// What a device does next.
 enum Next {
     /// These jobs; the study that is going on waits.
-    Jobs(Vec<Claim>, Option<Box<Ongoing>>),
-    /// A piece of this study.
-    Study(Box<Ongoing>),
+    Jobs(Vec<Claim>, Option<Box<RunningStudy>>),
+    /// A next_stage of this study.
+    Study(Box<RunningStudy>),
     /// There is nothing to do, and this study must not go on.
-    Nothing(Option<Box<Ongoing>>),
+    Nothing(Option<Box<RunningStudy>>),
 }
 
 /// Neither jobs nor a study could be claimed.
 struct Failed {
     longest_wait: Duration,
     /// The study that was going on.
-    study: Option<Box<Ongoing>>,
+    study: Option<Box<RunningStudy>>,
 }
 
 impl Device {
@@ -78,9 +61,9 @@ impl Device {
     pub(super) async fn work(mut self) {
         let mut arrivals = self.store.arrivals();
         let mut wait = FIRST_WAIT;
-        let mut study: Option<Box<Ongoing>> = None;
+        let mut study: Option<Box<RunningStudy>> = None;
         let mut worked = false;
-        while !self.cancel.is_cancelled() {
+        while !self.drain.is_cancelled() {
             // Marked before the look at the queue: what comes after the look is a change.
             arrivals.mark_unchanged();
             let next = match self.next(study.take()).await {
@@ -88,7 +71,7 @@ impl Device {
                 Err(Failed { longest_wait, study: kept }) => {
                     // Another device may go on with it, and whoever cancels it need not wait for this one.
                     if let Some(ongoing) = kept {
-                        self.bench().lay_down(*ongoing).await;
+                        self.run_context().requeue_study(*ongoing).await;
                     }
                     wait = wait.min(longest_wait);
                     self.pause(wait).await;
@@ -101,30 +84,30 @@ impl Device {
             match next {
                 Next::Jobs(claims, None) => self.run(claims).await,
                 Next::Jobs(claims, Some(ongoing)) => study = self.run_before(claims, ongoing).await,
-                Next::Study(ongoing) => study = self.further(ongoing).await,
+                Next::Study(ongoing) => study = self.advance(ongoing).await,
                 Next::Nothing(kept) => {
                     // Something has to run with nothing beside it, not even a study between two batches.
                     if let Some(ongoing) = kept {
-                        self.bench().lay_down(*ongoing).await;
+                        self.run_context().requeue_study(*ongoing).await;
                     }
                     self.status.set(DeviceState::Idle, 0);
                     tokio::select! {
-                        () = self.cancel.cancelled() => {}
+                        () = self.drain.cancelled() => {}
                         _ = arrivals.changed() => {}
-                        () = tokio::time::sleep(POLL) => self.lane.tidy(std::mem::take(&mut worked)).await,
+                        () = tokio::time::sleep(POLL) => self.thread.tidy(std::mem::take(&mut worked)).await,
                     }
                 }
             }
         }
         if let Some(ongoing) = study {
-            self.bench().lay_down(*ongoing).await;
+            self.run_context().requeue_study(*ongoing).await;
         }
         self.status.set(DeviceState::Stopped, 0);
     }
 
     /// What to run next: jobs if any wait, else the study that is going on, else one that waits. After a failure the study
     /// is given back.
-    async fn next(&mut self, study: Option<Box<Ongoing>>) -> Result<Next, Failed> {
+    async fn next(&mut self, study: Option<Box<RunningStudy>>) -> Result<Next, Failed> {
         // Results that wait to be written are not given up for jobs, which could not be stored either.
         let study = match study {
             Some(ongoing) if ongoing.is_unwritten() => return Ok(Next::Study(ongoing)),
@@ -135,11 +118,11 @@ impl Device {
             Err(longest_wait) => return Err(Failed { longest_wait, study }),
         };
         match study {
-            study if claimed.held_up => Ok(Next::Nothing(study)),
+            study if claimed.blocked => Ok(Next::Nothing(study)),
             study if !claimed.jobs.is_empty() => Ok(Next::Jobs(claimed.jobs, study)),
             Some(ongoing) => Ok(Next::Study(ongoing)),
             None => match self.store.claim_study().await {
-                Ok(Some(claim)) => Ok(Next::Study(Box::new(Ongoing::new(claim)))),
+                Ok(Some(claim)) => Ok(Next::Study(Box::new(RunningStudy::new(claim)))),
                 Ok(None) => Ok(Next::Nothing(None)),
                 Err(error) => {
                     tracing::error!(device = self.name, %error, "no study could be claimed");
@@ -151,8 +134,8 @@ impl Device {
 
     /// Claims jobs, once the engine is open and the store can be written: what runs must be stored in the end. A study waits
     /// while its device runs jobs. After a failure, the longest time to wait before the next try.
-    async fn claim(&mut self, study: Option<&Ongoing>) -> Result<Claimed, Duration> {
-        match self.lane.open().await {
+    async fn claim(&mut self, study: Option<&RunningStudy>) -> Result<ClaimedJobs, Duration> {
+        match self.thread.open().await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 self.status.set(DeviceState::Unavailable, 0);
@@ -162,8 +145,8 @@ impl Device {
             Err(_) => {
                 self.status.set(DeviceState::Unavailable, 0);
                 tracing::error!(device = self.name, "the device's thread is gone; starting another");
-                match Lane::start(&self.name, Arc::clone(&self.sources.engine)) {
-                    Ok(lane) => self.lane = Arc::new(lane),
+                match DeviceThread::start(&self.name, Arc::clone(&self.sources.engine)) {
+                    Ok(thread) => self.thread = Arc::new(thread),
                     Err(error) => tracing::error!(device = self.name, %error, "the thread could not be started"),
                 }
                 return Err(LONGEST_WAIT);
@@ -176,26 +159,26 @@ impl Device {
             }
         };
         tokio::select! {
-            () = self.cancel.cancelled() => return Ok(Claimed { held_up: true, ..Claimed::default() }),
+            () = self.drain.cancelled() => return Ok(ClaimedJobs { blocked: true, ..ClaimedJobs::default() }),
             // Its end is stored with the help of the reserve.
-            () = canceled => return Ok(Claimed::default()),
-            () = self.store.until_writable() => {}
+            () = canceled => return Ok(ClaimedJobs::default()),
+            () = self.store.wait_until_writable() => {}
         }
-        let lease = study.map(Ongoing::lease);
-        self.store.claim_before(self.config.max_batch, lease).await.map_err(|error| {
+        let lease = study.map(RunningStudy::lease);
+        self.store.claim_ahead_of(self.config.max_batch, lease).await.map_err(|error| {
             tracing::error!(device = self.name, %error, "jobs could not be claimed");
             LONGEST_STORE_WAIT
         })
     }
 
     /// Runs jobs while a study waits; nothing of the study when somebody stops it meanwhile.
-    async fn run_before(&self, claims: Vec<Claim>, mut ongoing: Box<Ongoing>) -> Option<Box<Ongoing>> {
+    async fn run_before(&self, claims: Vec<Claim>, mut ongoing: Box<RunningStudy>) -> Option<Box<RunningStudy>> {
         ongoing.waits();
         let mut run = pin!(self.run(claims));
         tokio::select! {
             () = &mut run => Some(ongoing),
             () = ongoing.canceled() => {
-                self.bench().lay_down(*ongoing).await;
+                self.run_context().requeue_study(*ongoing).await;
                 run.await;
                 None
             }
@@ -203,57 +186,60 @@ impl Device {
     }
 
     async fn run(&self, claims: Vec<Claim>) {
-        let beside = claims.len() > 1;
-        let end = |claim: &Claim| Ended::known(claim.lease, &claim.canceled, RunEnd::Interrupted { beside });
+        let alone = claims.len() == 1;
+        let end = |claim: &Claim| {
+            PendingReport::with_outcome(claim.lease, &claim.cancel_requested, RunOutcome::Interrupted { alone })
+        };
         let interrupted = claims.iter().map(end).collect();
         self.status.set(DeviceState::Busy, claims.len());
         metrics::busy(&self.name, true);
-        let bench = self.bench();
+        let context = self.run_context();
         // A task of its own: should this code panic, the device lives on and no job stays running.
-        if let Err(error) = tokio::spawn(async move { bench.run(claims).await }).await {
+        if let Err(error) = tokio::spawn(async move { context.run(claims).await }).await {
             tracing::error!(device = self.name, %error, "a run broke down");
-            settle(&self.store, interrupted, &self.stop, self.config.result_patience).await;
+            report_with_retry(&self.store, interrupted, &self.interrupt_runs, self.config.result_patience).await;
         }
         metrics::busy(&self.name, false);
         self.status.set(DeviceState::Idle, 0);
     }
 
-    /// Does the next piece of a study; nothing when it has ended.
-    async fn further(&self, ongoing: Box<Ongoing>) -> Option<Box<Ongoing>> {
+    /// Does the next next_stage of a study; nothing when it has ended.
+    async fn advance(&self, ongoing: Box<RunningStudy>) -> Option<Box<RunningStudy>> {
         let (lease, interrupted) = (ongoing.lease(), ongoing.interrupted());
         self.status.set(DeviceState::Busy, 0);
         metrics::busy(&self.name, true);
-        let bench = self.bench();
+        let context = self.run_context();
         // A task of its own, for the same reason.
-        let further = tokio::spawn(async move { bench.further(*ongoing).await.map(Box::new) }).await;
+        let advance = tokio::spawn(async move { context.advance(*ongoing).await.map(Box::new) }).await;
         metrics::busy(&self.name, false);
-        match further {
+        match advance {
             Ok(ongoing) => ongoing,
             Err(error) => {
                 tracing::error!(device = self.name, study.id = %lease.id, %error, "a batch of a study broke down");
-                settle(&self.store, vec![interrupted], &self.stop, self.config.result_patience).await;
+                report_with_retry(&self.store, vec![interrupted], &self.interrupt_runs, self.config.result_patience)
+                    .await;
                 None
             }
         }
     }
 
-    fn bench(&self) -> Bench {
-        Bench {
+    fn run_context(&self) -> RunContext {
+        RunContext {
             device: self.name.clone(),
-            lane: Arc::clone(&self.lane),
+            thread: Arc::clone(&self.thread),
             store: self.store.clone(),
             load: Arc::clone(&self.sources.model),
             max_batch: self.config.max_batch,
             time_limit: self.config.job_time_limit,
             run_memory: self.config.run_memory,
             patience: self.config.result_patience,
-            stop: self.stop.clone(),
+            interrupt: self.interrupt_runs.clone(),
         }
     }
 
     async fn pause(&self, wait: Duration) {
         tokio::select! {
-            () = self.cancel.cancelled() => {}
+            () = self.drain.cancelled() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }

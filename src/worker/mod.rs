@@ -8,18 +8,20 @@
 //! its study until that ends, and takes no other one before.
 
 mod batch;
-mod claimed;
 mod device;
-mod lane;
+mod device_thread;
 mod metrics;
 mod observer;
 mod pool;
+mod report;
 mod run;
-mod settle;
+mod running_job;
 mod sources;
+mod status;
+mod stop_signal;
 mod study;
-mod verdict;
 
 pub use metrics::describe_metrics;
-pub use pool::{DeviceState, DeviceStatus, Pool, PoolConfig};
+pub use pool::{Pool, PoolConfig};
 pub use sources::{LoadModel, OpenEngine, Sources};
+pub use status::{DeviceState, DeviceStatus};

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use ::metrics::Counter;
 
-use super::claimed::Claimed;
 use super::metrics;
+use super::running_job::RunningJob;
 use crate::jobs::Store;
 use proxygrad::maximize::{Observer, Point};
 
-/// Drops stimuli whose job has a verdict, counts steps and tells progress.
+/// Drops stimuli whose job has a reason, counts steps and tells progress.
 pub(super) struct Watch {
     store: Store,
     /// One per stimulus of the batch.
@@ -18,7 +18,7 @@ pub(super) struct Watch {
 }
 
 struct Watched {
-    job: Arc<Claimed>,
+    job: Arc<RunningJob>,
     /// Index of the stimulus in its job.
     stimulus: usize,
     /// How often it was asked for.
@@ -27,7 +27,7 @@ struct Watched {
 
 impl Watch {
     /// Watches these stimuli, each given by its job and its index there.
-    pub(super) fn new(store: Store, stimuli: impl IntoIterator<Item = (Arc<Claimed>, usize)>) -> Self {
+    pub(super) fn new(store: Store, stimuli: impl IntoIterator<Item = (Arc<RunningJob>, usize)>) -> Self {
         let stimuli = stimuli.into_iter().map(|(job, stimulus)| {
             job.starts(stimulus);
             Watched { job, stimulus, asked: 0 }
@@ -45,11 +45,11 @@ impl Observer for Watch {
             watched.job.stepped(&self.store, watched.stimulus, watched.asked);
         }
         watched.asked += 1;
-        watched.job.trial.verdict().is_none()
+        watched.job.stop_signal.reason().is_none()
     }
 
     fn wants(&mut self, stimulus: usize) -> bool {
-        self.stimuli[stimulus].job.trial.verdict().is_none()
+        self.stimuli[stimulus].job.stop_signal.reason().is_none()
     }
 
     fn scored(&mut self, stimulus: usize, point: Point) {

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use utoipa::ToSchema;
 
-use super::device::{Device, Status};
-use super::lane::Lane;
+use super::device::Device;
+use super::device_thread::DeviceThread;
 use super::sources::Sources;
+use super::status::{DeviceState, DeviceStatus, SharedStatus};
 use crate::jobs::Store;
 use proxygrad::engine::EngineError;
 
@@ -48,35 +47,10 @@ impl Default for PoolConfig {
 /// The running pool. Dropped without [`Pool::shutdown`], its runs end within one step and their jobs are requeued.
 #[derive(Debug)]
 pub struct Pool {
-    devices: Vec<(String, Arc<Status>)>,
+    devices: Vec<(String, Arc<SharedStatus>)>,
     tasks: TaskTracker,
-    cancel: CancellationToken,
-    stop: CancellationToken,
-}
-
-/// A device and what it does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct DeviceStatus {
-    /// Its name, such as `cuda:0`.
-    pub device: String,
-    /// What it does.
-    pub state: DeviceState,
-    /// How many jobs it runs; none while it runs a study.
-    pub jobs: usize,
-}
-
-/// What a device does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceState {
-    /// It waits for jobs and studies.
-    Idle,
-    /// It runs jobs or a study.
-    Busy,
-    /// Its engine could not be opened again after a failure; that is tried from time to time.
-    Unavailable,
-    /// It takes no more.
-    Stopped,
+    drain: CancellationToken,
+    interrupt_runs: CancellationToken,
 }
 
 impl Pool {
@@ -88,44 +62,45 @@ impl Pool {
         config: PoolConfig,
         store: Store,
         sources: Sources,
-        cancel: CancellationToken,
+        drain: CancellationToken,
     ) -> Result<Self, EngineError> {
-        let mut lanes = Vec::with_capacity(config.devices.len());
+        let mut threads = Vec::with_capacity(config.devices.len());
         for name in &config.devices {
             let failed = |why: String| EngineError::Device { device: name.clone(), why };
-            let lane = Lane::start(name, Arc::clone(&sources.engine)).map_err(|error| failed(error.to_string()))?;
-            let opened = lane.open().await;
+            let thread =
+                DeviceThread::start(name, Arc::clone(&sources.engine)).map_err(|error| failed(error.to_string()))?;
+            let opened = thread.open().await;
             opened.unwrap_or_else(|_| Err(failed("its thread ended".into())))?;
-            lanes.push((name.clone(), Arc::new(lane)));
+            threads.push((name.clone(), Arc::new(thread)));
         }
-        let cancel = cancel.child_token();
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let start = |(name, lane): (String, Arc<Lane>)| {
-            let status = Arc::new(Status::new());
+        let drain = drain.child_token();
+        let (interrupt_runs, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let start = |(name, thread): (String, Arc<DeviceThread>)| {
+            let status = Arc::new(SharedStatus::new());
             let device = Device {
                 name: name.clone(),
-                lane,
+                thread,
                 config: config.clone(),
                 store: store.clone(),
                 sources: sources.clone(),
-                cancel: cancel.clone(),
-                stop: stop.clone(),
+                drain: drain.clone(),
+                interrupt_runs: interrupt_runs.clone(),
                 status: Arc::clone(&status),
             };
             tasks.spawn(device.work());
             (name, status)
         };
-        let devices = lanes.into_iter().map(start).collect();
+        let devices = threads.into_iter().map(start).collect();
         tasks.close();
-        Ok(Self { devices, tasks, cancel, stop })
+        Ok(Self { devices, tasks, drain, interrupt_runs })
     }
 
     /// Stops claiming, lets running batches finish within `grace`, and otherwise stops them within one step and puts
     /// their jobs back into the queue, as if they had never started. Studies go back between two batches.
     pub async fn shutdown(&self, grace: Duration) {
-        self.cancel.cancel();
+        self.drain.cancel();
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
-            self.stop.cancel();
+            self.interrupt_runs.cancel();
             if tokio::time::timeout(LAST_WAIT, self.tasks.wait()).await.is_err() {
                 tracing::error!("a device does not stop; its jobs run again at the next start");
             }
@@ -135,12 +110,12 @@ impl Pool {
     /// Whether some device takes jobs.
     pub fn ready(&self) -> bool {
         let takes = |state| matches!(state, DeviceState::Idle | DeviceState::Busy);
-        !self.cancel.is_cancelled() && self.devices.iter().any(|(_, status)| takes(status.get().0))
+        !self.drain.is_cancelled() && self.devices.iter().any(|(_, status)| takes(status.get().0))
     }
 
     /// What the devices do, in the order of the configuration.
     pub fn devices(&self) -> Vec<DeviceStatus> {
-        let status = |(device, status): &(String, Arc<Status>)| {
+        let status = |(device, status): &(String, Arc<SharedStatus>)| {
             let (state, jobs) = status.get();
             DeviceStatus { device: device.clone(), state, jobs }
         };
@@ -150,7 +125,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.cancel.cancel();
-        self.stop.cancel();
+        self.drain.cancel();
+        self.interrupt_runs.cancel();
     }
 }

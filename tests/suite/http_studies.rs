@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proxygrad::engine::{Cpu, CpuSettings};
 use proxygrad::network::Model;
 use proxygrad::network::catalog::{Models, ModelsConfig};
-use proxygrad::study::{Design, Folder, Manner, Plan, Row, Variants, perform, report, summary};
+use proxygrad::study::{Design, Folder, Plan, Row, RunOptions, Variants, report, run, summary};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -66,12 +66,12 @@ fn performed(plan: &Plan, folder: &Path) -> Vec<Row> {
     let folder = Folder::new(folder);
     let engine = Cpu::new(&CpuSettings::default()).unwrap();
     assert!(
-        perform(
+        run(
             &folder,
             plan,
             &[model()],
             &engine,
-            &Manner { batch: 3, images: Some(0), memory: u64::MAX },
+            &RunOptions { batch: 3, images: Some(0), memory: u64::MAX },
             &mut |_| true
         )
         .unwrap()

@@ -11,7 +11,7 @@ use proxygrad::engine::{Engine, EngineError, Forward, Gate, MemoryModel, Plan, R
 use proxygrad::maximize::{Findings, Limits, Outcome, Point, Preset, Request};
 use proxygrad::network::{Activation, Array, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape, Statistics};
 use proxygrad_server::jobs::{
-    Claim, Idempotency, Job, JobState, NewJob, Store, StoreConfig, SubmitError, Submitted, Subscription, Update,
+    Claim, Idempotency, Job, NewJob, RunState, Store, StoreConfig, SubmitError, Submitted, Subscription, Update,
 };
 use uuid::Uuid;
 
@@ -81,7 +81,7 @@ pub fn is_full(result: &Result<Submitted, SubmitError>) -> bool {
     matches!(result, Err(SubmitError::QueueFull { .. }))
 }
 
-pub async fn state(store: &Store, id: Uuid) -> JobState {
+pub async fn state(store: &Store, id: Uuid) -> RunState {
     store.get(id).await.unwrap().unwrap().state
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use proxygrad_server::jobs::{Deleted, JobFilter, JobProblem, JobState, ProblemCode, Store, Submitted};
+use proxygrad_server::jobs::{Deleted, Failure, FailureCode, JobFilter, RunOutcome, RunState, Store, Submitted};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ async fn an_accepted_job_is_there_after_a_restart_exactly_as_it_was_accepted() {
         })),
     )
     .await;
-    assert_eq!(accepted.state, JobState::Queued);
+    assert_eq!(accepted.state, RunState::Queued);
     assert_eq!((accepted.progress.step, accepted.progress.steps), (0, 3 * accepted.settings.steps));
     drop(store);
     assert_eq!(open(folder.path()).await.get(accepted.id).await.unwrap(), Some(accepted));
@@ -81,7 +81,7 @@ async fn one_idempotency_key_is_one_job_as_long_as_the_job_exists() {
     let store = open(folder.path()).await;
     store.cancel(first.id).await.unwrap();
     let again = store.submit(keyed(small(0), "k", "f")).await.unwrap();
-    assert!(matches!(again, Submitted::Replayed(job) if job.id == first.id && job.state == JobState::Canceled));
+    assert!(matches!(again, Submitted::Replayed(job) if job.id == first.id && job.state == RunState::Canceled));
     assert_eq!(store.delete(first.id).await.unwrap(), Deleted::Gone);
     assert_ne!(submit(&store, keyed(small(1), "k", "g")).await.id, first.id);
 }
@@ -104,7 +104,7 @@ async fn submissions_at_the_same_moment_under_one_key_make_one_job() {
         seen.insert(submitted.job().id);
     }
     assert_eq!((created, seen.len()), (1, 1));
-    assert_eq!(store.counts().await.unwrap()[&JobState::Queued], 1);
+    assert_eq!(store.counts().await.unwrap()[&RunState::Queued], 1);
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn jobs_are_claimed_oldest_first_with_those_that_may_share_their_batch() {
     let claims = store.claim(3).await.unwrap();
     assert_eq!(ids(&claims), [a, b], "the pair would make four; whoever came behind it waits for it");
     for claim in &claims {
-        assert_eq!((claim.job.state, claim.job.attempts), (JobState::Running, 1));
+        assert_eq!((claim.job.state, claim.job.attempts), (RunState::Running, 1));
         assert_eq!(store.get(claim.job.id).await.unwrap().unwrap(), claim.job);
     }
     assert_eq!(ids(&store.claim(3).await.unwrap()), [other_layer]);
@@ -181,7 +181,7 @@ async fn a_queued_job_is_canceled_at_once_and_never_claimed() {
     let store = open(folder.path()).await;
     let id = submit(&store, small(0)).await.id;
     let canceled = store.cancel(id).await.unwrap().unwrap();
-    assert_eq!(canceled.state, JobState::Canceled);
+    assert_eq!(canceled.state, RunState::Canceled);
     assert!(canceled.finished_at.is_some() && canceled.cancel_requested);
     assert!(store.claim(8).await.unwrap().is_empty());
     assert_eq!(store.cancel(id).await.unwrap(), Some(canceled), "again changes nothing");
@@ -194,12 +194,12 @@ async fn a_running_job_is_told_to_stop_and_says_so_until_it_has() {
     let store = open(folder.path()).await;
     let id = submit(&store, small(0)).await.id;
     let claim = claim_one(&store).await;
-    assert!(!claim.canceled.is_cancelled());
+    assert!(!claim.cancel_requested.is_cancelled());
     let asked = store.cancel(id).await.unwrap().unwrap();
-    assert_eq!((asked.state, asked.cancel_requested), (JobState::Running, true));
-    assert!(claim.canceled.is_cancelled());
-    assert!(store.canceled(claim.lease).await.unwrap());
-    assert_eq!(state(&store, id).await, JobState::Canceled);
+    assert_eq!((asked.state, asked.cancel_requested), (RunState::Running, true));
+    assert!(claim.cancel_requested.is_cancelled());
+    assert!(store.finish(claim.lease, RunOutcome::Canceled).await.unwrap());
+    assert_eq!(state(&store, id).await, RunState::Canceled);
 }
 
 #[tokio::test]
@@ -211,10 +211,10 @@ async fn a_job_that_ended_never_changes_again() {
     assert!(store.succeed(&claim, &[outcome(b"one")]).await.unwrap());
     let ended = store.get(id).await.unwrap();
     assert!(!store.succeed(&claim, &[outcome(b"two")]).await.unwrap());
-    assert!(!store.fail(claim.lease, JobProblem::new(ProblemCode::Engine, "late")).await.unwrap());
-    assert!(!store.canceled(claim.lease).await.unwrap());
-    store.requeue(&[claim.lease]).await.unwrap();
-    store.interrupted(&[claim.lease]).await.unwrap();
+    assert!(!store.finish(claim.lease, RunOutcome::Failed(Failure::new(FailureCode::Engine, "late"))).await.unwrap());
+    assert!(!store.finish(claim.lease, RunOutcome::Canceled).await.unwrap());
+    store.finish(claim.lease, RunOutcome::Requeued).await.unwrap();
+    store.finish(claim.lease, RunOutcome::Interrupted { alone: true }).await.unwrap();
     store.cancel(id).await.unwrap();
     assert_eq!(store.get(id).await.unwrap(), ended);
     assert_eq!(store.png(id, 0).await.unwrap().unwrap(), &b"one"[..]);
@@ -228,11 +228,11 @@ async fn only_the_run_that_holds_the_job_can_end_it() {
     let store = open(folder.path()).await;
     let id = submit(&store, small(0)).await.id;
     let old = claim_one(&store).await;
-    store.requeue(&[old.lease]).await.unwrap();
+    store.finish(old.lease, RunOutcome::Requeued).await.unwrap();
     let new = claim_one(&store).await;
     assert_eq!((new.job.id, new.job.attempts), (id, 1), "the attempt was given back");
     assert!(!store.succeed(&old, &[outcome(b"old")]).await.unwrap());
-    assert_eq!(state(&store, id).await, JobState::Running);
+    assert_eq!(state(&store, id).await, RunState::Running);
     assert!(store.succeed(&new, &[outcome(b"new")]).await.unwrap());
     assert_eq!(store.png(id, 0).await.unwrap().unwrap(), &b"new"[..]);
 }
@@ -244,8 +244,8 @@ async fn a_job_asked_to_stop_is_canceled_rather_than_requeued() {
     let id = submit(&store, small(0)).await.id;
     let claim = claim_one(&store).await;
     store.cancel(id).await.unwrap();
-    store.requeue(&[claim.lease]).await.unwrap();
-    assert_eq!(state(&store, id).await, JobState::Canceled);
+    store.finish(claim.lease, RunOutcome::Requeued).await.unwrap();
+    assert_eq!(state(&store, id).await, RunState::Canceled);
 }
 
 #[tokio::test]
@@ -253,9 +253,9 @@ async fn a_job_is_deleted_with_its_pngs_once_it_has_ended() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     let id = submit(&store, job(json!({"objectives": ["logits:0", "logits:1"], "steps": 4}))).await.id;
-    assert_eq!(store.delete(id).await.unwrap(), Deleted::NotFinished(JobState::Queued));
+    assert_eq!(store.delete(id).await.unwrap(), Deleted::NotFinished(RunState::Queued));
     let claim = claim_one(&store).await;
-    assert_eq!(store.delete(id).await.unwrap(), Deleted::NotFinished(JobState::Running));
+    assert_eq!(store.delete(id).await.unwrap(), Deleted::NotFinished(RunState::Running));
     assert!(store.succeed(&claim, &[outcome(b"one"), outcome(b"two")]).await.unwrap());
     let pngs = folder.path().join("stimuli").join(id.to_string());
     assert_eq!(pngs.read_dir().unwrap().count(), 2);
@@ -301,20 +301,20 @@ async fn lists_can_be_narrowed_to_a_state_and_a_model() {
     let other = submit(&store, other).await.id;
     let canceled = submit(&store, small(1)).await.id;
     store.cancel(canceled).await.unwrap();
-    let list = async |state: Option<JobState>, model: Option<&str>| {
+    let list = async |state: Option<RunState>, model: Option<&str>| {
         let filter = JobFilter { state, model: model.map(Into::into) };
         let page = store.list(&filter, None, 10).await.unwrap();
         assert!(page.next.is_none());
         page.items.iter().map(|job| job.id).collect::<Vec<_>>()
     };
     assert_eq!(list(None, None).await, [canceled, other, tiny]);
-    assert_eq!(list(Some(JobState::Queued), None).await, [other, tiny]);
+    assert_eq!(list(Some(RunState::Queued), None).await, [other, tiny]);
     assert_eq!(list(None, Some("tiny")).await, [canceled, tiny]);
-    assert_eq!(list(Some(JobState::Queued), Some("tiny")).await, [tiny]);
-    assert!(list(Some(JobState::Failed), None).await.is_empty());
+    assert_eq!(list(Some(RunState::Queued), Some("tiny")).await, [tiny]);
+    assert!(list(Some(RunState::Failed), None).await.is_empty());
     let counts = store.counts().await.unwrap();
     assert_eq!(counts.len(), 5);
-    assert_eq!((counts[&JobState::Queued], counts[&JobState::Canceled], counts[&JobState::Running]), (2, 1, 0));
+    assert_eq!((counts[&RunState::Queued], counts[&RunState::Canceled], counts[&RunState::Running]), (2, 1, 0));
 }
 
 #[test]
@@ -332,8 +332,13 @@ fn metrics_count_what_happens_to_jobs() {
             }
             let claims = store.claim(3).await.unwrap();
             assert!(store.succeed(&claims[0], &[outcome(b"png")]).await.unwrap());
-            assert!(store.fail(claims[1].lease, JobProblem::new(ProblemCode::Engine, "no")).await.unwrap());
-            store.requeue(&[claims[2].lease]).await.unwrap();
+            assert!(
+                store
+                    .finish(claims[1].lease, RunOutcome::Failed(Failure::new(FailureCode::Engine, "no")))
+                    .await
+                    .unwrap()
+            );
+            store.finish(claims[2].lease, RunOutcome::Requeued).await.unwrap();
             store.measure().await.unwrap();
         });
     });

@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use proxygrad_server::jobs::{Deleted, JobProblem, JobState, MOST_INTERRUPTIONS, ProblemCode, Store, StoreError};
+use proxygrad_server::jobs::{
+    Deleted, Failure, FailureCode, MAX_INTERRUPTIONS, RunOutcome, RunState, Store, StoreError,
+};
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
@@ -28,7 +30,7 @@ async fn jobs_that_ran_when_the_process_died_run_again_before_later_ones() {
     drop(store);
     let store = open(folder.path()).await;
     let found = store.get(running).await.unwrap().unwrap();
-    assert_eq!((found.state, found.attempts, found.started_at), (JobState::Queued, 1, None));
+    assert_eq!((found.state, found.attempts, found.started_at), (RunState::Queued, 1, None));
     let claims = store.claim(8).await.unwrap();
     assert_eq!(ids(&claims), [running], "what may have brought the process down takes no other job with it");
     assert_eq!(ids(&store.claim(8).await.unwrap()), [queued]);
@@ -39,15 +41,15 @@ async fn jobs_that_ran_when_the_process_died_run_again_before_later_ones() {
 async fn a_job_whose_process_dies_every_time_fails_in_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let id = submit(&open(folder.path()).await, small(0)).await.id;
-    for attempt in 1..=MOST_INTERRUPTIONS {
+    for attempt in 1..=MAX_INTERRUPTIONS {
         let store = open(folder.path()).await;
-        assert_eq!(state(&store, id).await, JobState::Queued);
+        assert_eq!(state(&store, id).await, RunState::Queued);
         assert_eq!(claim_one(&store).await.job.attempts, attempt);
     }
     let store = open(folder.path()).await;
     let failed = store.get(id).await.unwrap().unwrap();
-    assert_eq!(failed.state, JobState::Failed);
-    assert_eq!(failed.problem.unwrap().code, ProblemCode::Interrupted);
+    assert_eq!(failed.state, RunState::Failed);
+    assert_eq!(failed.problem.unwrap().code, FailureCode::Interrupted);
     assert!(failed.finished_at.is_some());
     assert!(store.claim(8).await.unwrap().is_empty());
 }
@@ -58,14 +60,14 @@ async fn an_interrupted_run_counts_and_an_orderly_stop_does_not() {
     let store = open(folder.path()).await;
     let id = submit(&store, small(0)).await.id;
     for _ in 0..10 {
-        store.requeue(&[claim_one(&store).await.lease]).await.unwrap();
+        store.finish(claim_one(&store).await.lease, RunOutcome::Requeued).await.unwrap();
     }
     assert_eq!(store.get(id).await.unwrap().unwrap().attempts, 0);
-    for _ in 0..MOST_INTERRUPTIONS {
-        assert_eq!(state(&store, id).await, JobState::Queued);
-        store.interrupted(&[claim_one(&store).await.lease]).await.unwrap();
+    for _ in 0..MAX_INTERRUPTIONS {
+        assert_eq!(state(&store, id).await, RunState::Queued);
+        store.finish(claim_one(&store).await.lease, RunOutcome::Interrupted { alone: true }).await.unwrap();
     }
-    assert_eq!(state(&store, id).await, JobState::Failed);
+    assert_eq!(state(&store, id).await, RunState::Failed);
 }
 
 #[tokio::test]
@@ -84,11 +86,11 @@ async fn what_ran_beside_the_culprit_is_not_blamed() {
     let store = open(folder.path()).await;
     let alone = claim_one(&store).await;
     assert_eq!(alone.job.id, innocent);
-    let next = store.claim_before(8, None).await.unwrap();
-    assert!(next.jobs.is_empty() && next.held_up, "what was there at two crashes runs with nothing beside it");
+    let next = store.claim_ahead_of(8, None).await.unwrap();
+    assert!(next.jobs.is_empty() && next.blocked, "what was there at two crashes runs with nothing beside it");
     assert!(store.succeed(&alone, &[outcome(b"png")]).await.unwrap());
     drop(store);
-    for _ in 0..MOST_INTERRUPTIONS {
+    for _ in 0..MAX_INTERRUPTIONS {
         let store = open(folder.path()).await;
         assert_eq!(claim_one(&store).await.job.id, culprit);
         submit(&store, small(2)).await;
@@ -96,9 +98,9 @@ async fn what_ran_beside_the_culprit_is_not_blamed() {
     }
     let store = open(folder.path()).await;
     let failed = store.get(culprit).await.unwrap().unwrap();
-    assert_eq!(failed.problem.unwrap().code, ProblemCode::Interrupted);
-    assert_eq!(state(&store, innocent).await, JobState::Succeeded);
-    assert_eq!(store.counts().await.unwrap()[&JobState::Queued], u64::from(MOST_INTERRUPTIONS), "the queue goes on");
+    assert_eq!(failed.problem.unwrap().code, FailureCode::Interrupted);
+    assert_eq!(state(&store, innocent).await, RunState::Succeeded);
+    assert_eq!(store.counts().await.unwrap()[&RunState::Queued], u64::from(MAX_INTERRUPTIONS), "the queue goes on");
     assert_eq!(store.claim(8).await.unwrap().len(), 3);
 }
 
@@ -120,20 +122,20 @@ async fn jobs_that_share_a_batch_outlive_any_number_of_crashes() {
         assert!(store.succeed(&claim, &[outcome(b"png")]).await.unwrap());
     }
     let store = open(folder.path()).await;
-    assert_eq!(store.counts().await.unwrap()[&JobState::Succeeded], 4);
+    assert_eq!(store.counts().await.unwrap()[&RunState::Succeeded], 4);
 }
 
 #[tokio::test]
 async fn a_process_that_was_asked_to_end_and_then_killed_counts_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let id = submit(&open(folder.path()).await, small(0)).await.id;
-    for _ in 0..2 * MOST_INTERRUPTIONS {
+    for _ in 0..2 * MAX_INTERRUPTIONS {
         let store = open(folder.path()).await;
         let job = claim_one(&store).await.job;
         assert_eq!((job.id, job.attempts), (id, 1));
-        store.ending();
+        store.mark_orderly_shutdown();
     }
-    assert_eq!(state(&open(folder.path()).await, id).await, JobState::Queued);
+    assert_eq!(state(&open(folder.path()).await, id).await, RunState::Queued);
 }
 
 #[tokio::test]
@@ -141,28 +143,28 @@ async fn a_study_that_waits_for_jobs_has_no_part_in_a_crash() {
     let folder = tempfile::tempdir().unwrap();
     let study = submit_study(&open(folder.path()).await, "test").await;
     let job = submit(&open(folder.path()).await, small(0)).await.id;
-    for _ in 0..MOST_INTERRUPTIONS {
+    for _ in 0..MAX_INTERRUPTIONS {
         let store = open(folder.path()).await;
         let waits = store.claim_study().await.unwrap().unwrap();
-        let claimed = store.claim_before(8, Some(waits.lease)).await.unwrap();
+        let claimed = store.claim_ahead_of(8, Some(waits.lease)).await.unwrap();
         assert_eq!(ids(&claimed.jobs), [job]);
     }
     let store = open(folder.path()).await;
-    assert_eq!(state(&store, job).await, JobState::Failed, "it ran alone three times");
-    assert_eq!(store.study(study).await.unwrap().unwrap().state, JobState::Queued);
+    assert_eq!(state(&store, job).await, RunState::Failed, "it ran alone three times");
+    assert_eq!(store.study(study).await.unwrap().unwrap().state, RunState::Queued);
     // One that goes on after the jobs is there itself.
     let goes_on = store.claim_study().await.unwrap().unwrap();
     let done = submit(&store, small(1)).await.id;
-    let claimed = store.claim_before(8, Some(goes_on.lease)).await.unwrap();
+    let claimed = store.claim_ahead_of(8, Some(goes_on.lease)).await.unwrap();
     assert!(store.succeed(&claimed.jobs[0], &[outcome(b"png")]).await.unwrap());
-    store.study_goes_on(goes_on.lease).await.unwrap();
+    store.study_resumed(goes_on.lease).await.unwrap();
     drop(store);
-    for _ in 1..MOST_INTERRUPTIONS {
+    for _ in 1..MAX_INTERRUPTIONS {
         open(folder.path()).await.claim_study().await.unwrap().unwrap();
     }
     let store = open(folder.path()).await;
-    assert_eq!(store.study(study).await.unwrap().unwrap().state, JobState::Failed);
-    assert_eq!(state(&store, done).await, JobState::Succeeded);
+    assert_eq!(store.study(study).await.unwrap().unwrap().state, RunState::Failed);
+    assert_eq!(state(&store, done).await, RunState::Succeeded);
 }
 
 #[tokio::test]
@@ -175,10 +177,10 @@ async fn a_study_that_may_be_what_crashes_lets_no_job_pass_before_its_next_batch
     let store = open(folder.path()).await;
     let suspect = store.claim_study().await.unwrap().unwrap();
     let job = submit(&store, small(0)).await.id;
-    let claimed = store.claim_before(8, Some(suspect.lease)).await.unwrap();
-    assert!(claimed.jobs.is_empty() && !claimed.held_up, "the study goes on at once");
-    store.study_advanced(suspect.lease, 1).await.unwrap();
-    let claimed = store.claim_before(8, Some(suspect.lease)).await.unwrap();
+    let claimed = store.claim_ahead_of(8, Some(suspect.lease)).await.unwrap();
+    assert!(claimed.jobs.is_empty() && !claimed.blocked, "the study goes on at once");
+    store.record_study_progress(suspect.lease, 1).await.unwrap();
+    let claimed = store.claim_ahead_of(8, Some(suspect.lease)).await.unwrap();
     assert_eq!(ids(&claimed.jobs), [job], "it is not what crashed");
 }
 
@@ -214,7 +216,7 @@ async fn studies_that_an_older_database_does_not_know_are_set_aside_and_come_bac
         for (name, contents) in files {
             fs::write(place.join(name), contents).unwrap();
         }
-        assert!(store.study_succeeded(lease).await.unwrap());
+        assert!(store.finish(lease, RunOutcome::study_completed()).await.unwrap());
         // What a process left that died before a first run: nothing is lost with it.
         let empty = studies.join(Uuid::now_v7().to_string());
         fs::create_dir_all(empty.join("images")).unwrap();
@@ -231,7 +233,7 @@ async fn studies_that_an_older_database_does_not_know_are_set_aside_and_come_bac
         }
         put_back(store, folder.path(), Some(newer)).await;
         let store = open(folder.path()).await;
-        assert_eq!(store.study(study).await.unwrap().unwrap().state, JobState::Succeeded);
+        assert_eq!(store.study(study).await.unwrap().unwrap().state, RunState::Succeeded);
         for (name, contents) in files {
             assert_eq!(fs::read_to_string(place.join(name)).unwrap(), contents, "{name}");
         }
@@ -265,7 +267,7 @@ async fn a_job_that_was_to_stop_when_the_process_died_is_canceled() {
     claim_one(&store).await;
     store.cancel(id).await.unwrap();
     drop(store);
-    assert_eq!(state(&open(folder.path()).await, id).await, JobState::Canceled);
+    assert_eq!(state(&open(folder.path()).await, id).await, RunState::Canceled);
 }
 
 #[tokio::test]
@@ -278,7 +280,7 @@ async fn a_result_that_was_not_committed_is_made_again_over_the_pngs_it_left() {
     sqlx::query("BEGIN EXCLUSIVE").execute(&mut intruder).await.unwrap();
     let error = store.succeed(&claim, &[outcome(b"png")]).await.unwrap_err();
     assert!(matches!(error, StoreError::Database(_)), "{error}");
-    assert_eq!(state(&store, id).await, JobState::Running);
+    assert_eq!(state(&store, id).await, RunState::Running);
     let pngs = folder.path().join("stimuli").join(id.to_string());
     assert_eq!(pngs.read_dir().unwrap().count(), 1, "the PNG is there before the commit");
     assert_eq!(store.png(id, 0).await.unwrap(), None, "but no result");
@@ -302,11 +304,11 @@ async fn a_locked_database_gives_errors_and_works_again_afterwards() {
     assert!(store.submit(small(1)).await.is_err());
     assert!(store.claim(1).await.is_err());
     assert!(store.cancel(id).await.is_err());
-    assert_eq!(state(&store, id).await, JobState::Queued, "reading goes on");
+    assert_eq!(state(&store, id).await, RunState::Queued, "reading goes on");
     sqlx::query("ROLLBACK").execute(&mut intruder).await.unwrap();
     assert_eq!(claim_one(&store).await.job.id, id);
     submit(&store, small(1)).await;
-    assert_eq!(store.counts().await.unwrap()[&JobState::Queued], 1);
+    assert_eq!(store.counts().await.unwrap()[&RunState::Queued], 1);
     intruder.close().await.unwrap();
 }
 
@@ -321,9 +323,11 @@ async fn a_png_that_cannot_be_written_is_an_error_and_the_job_can_still_fail() {
     fs::write(folder.path().join("stimuli"), "").unwrap();
     let error = store.succeed(&claim, &[outcome(b"png")]).await.unwrap_err();
     assert!(matches!(error, StoreError::Objects(_)), "{error}");
-    assert_eq!(state(&store, id).await, JobState::Running);
-    assert!(store.fail(claim.lease, JobProblem::new(ProblemCode::Internal, "no disk")).await.unwrap());
-    assert_eq!(state(&store, id).await, JobState::Failed);
+    assert_eq!(state(&store, id).await, RunState::Running);
+    assert!(
+        store.finish(claim.lease, RunOutcome::Failed(Failure::new(FailureCode::Internal, "no disk"))).await.unwrap()
+    );
+    assert_eq!(state(&store, id).await, RunState::Failed);
 }
 
 #[tokio::test]
@@ -357,7 +361,7 @@ async fn a_damaged_row_stops_neither_the_queue_nor_lists() {
     assert_eq!(list.items.iter().map(|job| job.id).collect::<Vec<_>>(), [fine]);
     let error = store.get(damaged).await.unwrap_err();
     assert!(error.to_string().contains(&damaged.to_string()), "{error}");
-    assert_eq!(store.counts().await.unwrap()[&JobState::Failed], 1);
+    assert_eq!(store.counts().await.unwrap()[&RunState::Failed], 1);
     assert_eq!(store.delete(damaged).await.unwrap(), Deleted::Gone);
 }
 
@@ -388,7 +392,7 @@ async fn one_data_directory_serves_one_process_at_a_time() {
     claim_one(&store).await;
     let second = Store::open(&config(folder.path())).await;
     assert!(matches!(second, Err(StoreError::InUse { .. })), "{second:?}");
-    assert_eq!(state(&store, id).await, JobState::Running, "the first one's jobs are left alone");
+    assert_eq!(state(&store, id).await, RunState::Running, "the first one's jobs are left alone");
     let late = store.clone();
     store.close().await;
     open(folder.path()).await;

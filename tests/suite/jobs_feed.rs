@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proxygrad_server::jobs::{Event, JobState, Progress, Store, Subscription, Update};
+use proxygrad_server::jobs::{Event, Progress, RunOutcome, RunState, Store, Subscription, Update};
 use uuid::Uuid;
 
 use crate::job_fixture::{claim_one, next, open, outcome, small, submit};
@@ -43,10 +43,10 @@ async fn a_watcher_sees_a_job_from_the_queue_to_its_end() {
     let id = submit(&store, small(0)).await.id;
     let mut events = watch(&store, id, None).await;
     let (first, queued) = event(&mut events).await;
-    assert_eq!(queued, Event::State { state: JobState::Queued });
+    assert_eq!(queued, Event::State { state: RunState::Queued });
     let claim = claim_one(&store).await;
     let (second, running) = event(&mut events).await;
-    assert_eq!(running, Event::State { state: JobState::Running });
+    assert_eq!(running, Event::State { state: RunState::Running });
     assert!(second > first);
     step(&store, id, 1);
     assert_eq!(store.get(id).await.unwrap().unwrap().progress, Progress { step: 1, steps: 4 });
@@ -66,7 +66,7 @@ async fn watchers_before_during_and_after_see_the_same_end() {
     step(&store, id, 1);
     let during = watch(&store, id, None).await;
     store.cancel(id).await.unwrap();
-    assert!(store.canceled(claim.lease).await.unwrap());
+    assert!(store.finish(claim.lease, RunOutcome::Canceled).await.unwrap());
     let after = watch(&store, id, None).await;
     for events in [before, during, after] {
         assert_eq!(rest(events).await, ["queued", "running", "1", "canceled"]);
@@ -110,7 +110,7 @@ async fn a_watcher_that_is_too_slow_learns_how_much_it_missed_and_still_knows_th
     }
     let mut late = watch(&store, id, None).await;
     assert_eq!(next(&mut late).await, Some(Update::Skipped { events: 1 }), "queued");
-    assert_eq!(event(&mut late).await.1, Event::State { state: JobState::Running });
+    assert_eq!(event(&mut late).await.1, Event::State { state: RunState::Running });
     assert_eq!(next(&mut late).await, Some(Update::Skipped { events: 744 }), "all but the latest 256");
     assert!(store.succeed(&claim, &[outcome(b"png")]).await.unwrap());
     let slow = rest(slow).await;
@@ -127,9 +127,9 @@ async fn a_requeued_job_is_queued_again_for_its_watchers() {
     let claim = claim_one(&store).await;
     let mut events = watch(&store, id, None).await;
     step(&store, id, 3);
-    store.requeue(&[claim.lease]).await.unwrap();
+    store.finish(claim.lease, RunOutcome::Requeued).await.unwrap();
     assert_eq!(store.get(id).await.unwrap().unwrap().progress.step, 0);
-    for state in [JobState::Running, JobState::Queued] {
+    for state in [RunState::Running, RunState::Queued] {
         while event(&mut events).await.1 != (Event::State { state }) {}
     }
 }
@@ -151,14 +151,14 @@ async fn waiting_ends_with_the_job_or_with_patience() {
     let store = open(folder.path()).await;
     let id = submit(&store, small(0)).await.id;
     let job = store.wait(id, Duration::from_millis(20)).await.unwrap().unwrap();
-    assert_eq!(job.state, JobState::Queued);
+    assert_eq!(job.state, RunState::Queued);
     let waiting = tokio::spawn({
         let store = store.clone();
         async move { store.wait(id, Duration::from_secs(60)).await.unwrap().unwrap() }
     });
     let claim = claim_one(&store).await;
     assert!(store.succeed(&claim, &[outcome(b"png")]).await.unwrap());
-    assert_eq!(waiting.await.unwrap().state, JobState::Succeeded);
+    assert_eq!(waiting.await.unwrap().state, RunState::Succeeded);
 }
 
 #[tokio::test]

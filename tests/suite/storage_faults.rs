@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use libsqlite3_sys::{SQLITE_BUSY, SQLITE_FULL, SQLITE_IOERR_WRITE, SQLITE_READONLY};
 use proxygrad_server::jobs::{
-    Claim, Deleted, Fault, JobProblem, JobState, NewStudy, ProblemCode, Store, StoreError, StudyClaim, SubmitError,
-    Submitted,
+    Claim, Deleted, Failure, FailureCode, NewStudy, RunOutcome, RunState, StorageFault, Store, StoreError, StudyClaim,
+    SubmitError, Submitted,
 };
 use proxygrad_server::worker::{Pool, PoolConfig, Sources};
 use serde_json::json;
@@ -22,11 +22,11 @@ use crate::sqlite_faults::{Faulty, install};
 use crate::worker_studies::{plan, study_ended, submit_study};
 
 /// Result codes of SQLite, and what they mean.
-const FAULTS: [(i32, Fault); 4] = [
-    (SQLITE_FULL, Fault::NoSpace),
-    (SQLITE_IOERR_WRITE, Fault::Io),
-    (SQLITE_BUSY, Fault::Locked),
-    (SQLITE_READONLY, Fault::ReadOnly),
+const FAULTS: [(i32, StorageFault); 4] = [
+    (SQLITE_FULL, StorageFault::NoSpace),
+    (SQLITE_IOERR_WRITE, StorageFault::Io),
+    (SQLITE_BUSY, StorageFault::Locked),
+    (SQLITE_READONLY, StorageFault::ReadOnly),
 ];
 /// Time after the end of a fault in which everything must work again.
 const RECOVERY: Duration = Duration::from_secs(5);
@@ -103,17 +103,22 @@ impl Work {
             }
             "succeed" => store.succeed(&self.succeeds, &[outcome(b"png")]).await.map(|counted| assert!(counted)),
             "fail" => {
-                let problem = JobProblem::new(ProblemCode::Engine, "of its own");
-                store.fail(self.fails.lease, problem).await.map(|counted| assert!(counted))
+                let problem = Failure::new(FailureCode::Engine, "of its own");
+                store.finish(self.fails.lease, RunOutcome::Failed(problem)).await.map(|counted| assert!(counted))
             }
-            "stop" => store.canceled(self.stops.lease).await.map(|counted| assert!(counted)),
-            "requeue" => store.requeue(&[self.returns.lease]).await,
-            "interrupt" => store.interrupted(&[self.breaks.lease]).await,
+            "stop" => store.finish(self.stops.lease, RunOutcome::Canceled).await.map(|counted| assert!(counted)),
+            "requeue" => store.finish(self.returns.lease, RunOutcome::Requeued).await.map(|counted| assert!(counted)),
+            "interrupt" => {
+                let outcome = RunOutcome::Interrupted { alone: true };
+                store.finish(self.breaks.lease, outcome).await.map(|counted| assert!(counted))
+            }
             "delete" => store.delete(self.over).await.map(|deleted| assert_eq!(deleted, Deleted::Gone)),
             "cancel" => store.cancel(self.queued).await.map(drop),
             "claim" => store.claim(1).await.map(|claims| assert_eq!(claims.len(), 1)),
-            "advance a study" => store.study_advanced(self.study_runs.lease, 3).await,
-            "end a study" => store.study_succeeded(self.study_runs.lease).await.map(|counted| assert!(counted)),
+            "advance a study" => store.record_study_progress(self.study_runs.lease, 3).await,
+            "end a study" => {
+                store.finish(self.study_runs.lease, RunOutcome::study_completed()).await.map(|counted| assert!(counted))
+            }
             "cancel a study" => store.cancel_study(self.study_queued).await.map(drop),
             "delete a study" => store.delete_study(self.study_over).await.map(drop),
             other => panic!("{other}"),
@@ -139,10 +144,10 @@ async fn every_write_fails_with_its_reason_and_works_when_the_fault_is_over() {
             work.write(write).await.unwrap_or_else(|error| panic!("{write} after {fault}: {error}"));
         }
         let store = &work.store;
-        assert_eq!(state(store, work.succeeds.job.id).await, JobState::Succeeded);
-        assert_eq!(state(store, work.fails.job.id).await, JobState::Failed);
-        assert_eq!(state(store, work.stops.job.id).await, JobState::Canceled);
-        assert_eq!(state(store, work.queued).await, JobState::Canceled);
+        assert_eq!(state(store, work.succeeds.job.id).await, RunState::Succeeded);
+        assert_eq!(state(store, work.fails.job.id).await, RunState::Failed);
+        assert_eq!(state(store, work.stops.job.id).await, RunState::Canceled);
+        assert_eq!(state(store, work.queued).await, RunState::Canceled);
         assert_eq!(store.get(work.over).await.unwrap(), None);
         match store.submit(keyed(small(0), "key", "print")).await {
             Ok(Submitted::Replayed(_)) => {}
@@ -157,16 +162,16 @@ async fn the_store_knows_whether_it_can_be_written_before_anybody_tries() {
     for (code, fault) in FAULTS {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path()).await;
-        assert_eq!(store.unwritable(RECOVERY).await, None);
+        assert_eq!(store.check_writable(RECOVERY).await, None);
         tokio::time::sleep(Duration::from_millis(600)).await;
         let faulty = Faulty::writes(folder.path(), code);
-        assert_eq!(store.unwritable(RECOVERY).await, Some(fault));
+        assert_eq!(store.check_writable(RECOVERY).await, Some(fault));
         drop(faulty);
         let over = Instant::now();
-        tokio::time::timeout(RECOVERY, store.until_writable())
+        tokio::time::timeout(RECOVERY, store.wait_until_writable())
             .await
             .expect("it is not found out that the fault is over");
-        assert_eq!(store.unwritable(RECOVERY).await, None, "{:?}", over.elapsed());
+        assert_eq!(store.check_writable(RECOVERY).await, None, "{:?}", over.elapsed());
     }
 }
 
@@ -174,18 +179,21 @@ async fn the_store_knows_whether_it_can_be_written_before_anybody_tries() {
 async fn an_answer_about_writing_comes_at_once_also_while_a_write_hangs() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
-    assert_eq!(store.unwritable(RECOVERY).await, None);
+    assert_eq!(store.check_writable(RECOVERY).await, None);
     tokio::time::sleep(Duration::from_millis(600)).await;
     let mut intruder = crate::jobs_crash::intruder(folder.path()).await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut intruder).await.unwrap();
     for _ in 0..20 {
         let begin = Instant::now();
-        store.unwritable(Duration::from_millis(50)).await;
+        store.check_writable(Duration::from_millis(50)).await;
         assert!(begin.elapsed() < Duration::from_millis(100), "{:?}", begin.elapsed());
     }
-    eventually("the lock is noticed", async || store.unwritable(Duration::ZERO).await == Some(Fault::Locked)).await;
+    eventually("the lock is noticed", async || {
+        store.check_writable(Duration::ZERO).await == Some(StorageFault::Locked)
+    })
+    .await;
     sqlx::query("ROLLBACK").execute(&mut intruder).await.unwrap();
-    eventually("the end of the lock is noticed", async || store.unwritable(Duration::ZERO).await.is_none()).await;
+    eventually("the end of the lock is noticed", async || store.check_writable(Duration::ZERO).await.is_none()).await;
 }
 
 async fn start(store: &Store, script: &Arc<Script>, config: PoolConfig) -> Pool {
@@ -211,17 +219,18 @@ async fn results_wait_in_memory_until_the_database_can_be_written() {
         eventually("the first step begins", async || script.forwards() == 1).await;
         let faulty = Faulty::writes(folder.path(), code);
         script.let_through(usize::MAX);
-        eventually("the result cannot be stored", async || store.unwritable(Duration::ZERO).await == Some(fault)).await;
+        eventually("the result cannot be stored", async || store.check_writable(Duration::ZERO).await == Some(fault))
+            .await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         for &id in &ids {
-            assert_eq!(state(&store, id).await, JobState::Running);
+            assert_eq!(state(&store, id).await, RunState::Running);
         }
         let computed = script.forwards();
         drop(faulty);
         let over = Instant::now();
         for id in ids {
             let job = ended(&store, id).await;
-            assert_eq!((job.state, job.attempts), (JobState::Succeeded, 1), "{fault}");
+            assert_eq!((job.state, job.attempts), (RunState::Succeeded, 1), "{fault}");
         }
         assert!(over.elapsed() < RECOVERY, "{:?}", over.elapsed());
         assert_eq!(script.forwards(), computed, "nothing is computed twice");
@@ -259,14 +268,17 @@ async fn results_wait_in_memory_until_their_pngs_can_be_written() {
     let blocked = Blocked::new(folder.path().join("stimuli"));
     let pool = start(&store, &script, PoolConfig::default()).await;
     let id = submit(&store, small(0)).await.id;
-    eventually("the PNG cannot be stored", async || store.unwritable(Duration::ZERO).await == Some(Fault::Io)).await;
+    eventually("the PNG cannot be stored", async || {
+        store.check_writable(Duration::ZERO).await == Some(StorageFault::Io)
+    })
+    .await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(state(&store, id).await, JobState::Running);
+    assert_eq!(state(&store, id).await, RunState::Running);
     let computed = script.forwards();
     drop(blocked);
     let over = Instant::now();
     let job = ended(&store, id).await;
-    assert_eq!((job.state, job.attempts), (JobState::Succeeded, 1));
+    assert_eq!((job.state, job.attempts), (RunState::Succeeded, 1));
     assert!(over.elapsed() < RECOVERY, "{:?}", over.elapsed());
     assert_eq!(script.forwards(), computed);
     assert!(store.png(id, 0).await.unwrap().is_some());
@@ -283,14 +295,14 @@ async fn a_result_that_cannot_be_stored_for_long_is_given_up_and_its_job_queued_
     let pool = start(&store, &script, config).await;
     let id = submit(&store, small(0)).await.id;
     eventually("the job runs", async || script.forwards() > 0).await;
-    eventually("the job is queued again", async || state(&store, id).await == JobState::Queued).await;
+    eventually("the job is queued again", async || state(&store, id).await == RunState::Queued).await;
     let waits = submit(&store, small(1)).await.id;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(state(&store, waits).await, JobState::Queued, "nothing is begun that could not be stored");
+    assert_eq!(state(&store, waits).await, RunState::Queued, "nothing is begun that could not be stored");
     drop(blocked);
     for id in [id, waits] {
         let job = ended(&store, id).await;
-        assert_eq!((job.state, job.attempts), (JobState::Succeeded, 1), "a run that was given up does not count");
+        assert_eq!((job.state, job.attempts), (RunState::Succeeded, 1), "a run that was given up does not count");
     }
     pool.shutdown(Duration::ZERO).await;
 }
@@ -303,9 +315,12 @@ async fn a_job_whose_result_cannot_be_stored_can_be_canceled() {
     let _blocked = Blocked::new(folder.path().join("stimuli"));
     let pool = start(&store, &script, PoolConfig::default()).await;
     let id = submit(&store, small(0)).await.id;
-    eventually("the PNG cannot be stored", async || store.unwritable(Duration::ZERO).await == Some(Fault::Io)).await;
+    eventually("the PNG cannot be stored", async || {
+        store.check_writable(Duration::ZERO).await == Some(StorageFault::Io)
+    })
+    .await;
     store.cancel(id).await.unwrap();
-    assert_eq!(ended(&store, id).await.state, JobState::Canceled);
+    assert_eq!(ended(&store, id).await.state, RunState::Canceled);
     pool.shutdown(Duration::ZERO).await;
 }
 
@@ -317,7 +332,7 @@ async fn runs_of_a_study_wait_in_memory_until_they_can_be_written() {
         let script = Arc::new(Script::default());
         let id = submit_study_with_images(&store).await;
         let pool = start(&store, &script, PoolConfig::default()).await;
-        assert_eq!(study_ended(&store, id).await.state, JobState::Succeeded);
+        assert_eq!(study_ended(&store, id).await.state, RunState::Succeeded);
         pool.shutdown(Duration::ZERO).await;
         script.forwards()
     };
@@ -330,10 +345,10 @@ async fn runs_of_a_study_wait_in_memory_until_they_can_be_written() {
     eventually("the first batch is computed", async || script.forwards() == 4).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let study = store.study(id).await.unwrap().unwrap();
-    assert_eq!((study.state, script.forwards()), (JobState::Running, 4), "nothing more is computed meanwhile");
+    assert_eq!((study.state, script.forwards()), (RunState::Running, 4), "nothing more is computed meanwhile");
     drop(blocked);
     let study = study_ended(&store, id).await;
-    assert_eq!((study.state, study.progress.done), (JobState::Succeeded, 10.0));
+    assert_eq!((study.state, study.progress.done), (RunState::Succeeded, 10.0));
     assert_eq!(script.forwards(), undisturbed, "nothing is computed twice");
     assert_eq!(store.study_folder(id).rows().unwrap().len(), 10);
     pool.shutdown(Duration::ZERO).await;
@@ -362,7 +377,7 @@ async fn submissions_at_once_are_all_there_once_each_in_the_order_of_their_ids()
     drop(store);
     let store = open(folder.path()).await;
     for submitted in &submitted {
-        assert_eq!(state(&store, submitted.job().id).await, JobState::Queued);
+        assert_eq!(state(&store, submitted.job().id).await, RunState::Queued);
     }
     let page = store.list(&Default::default(), None, 1000).await.unwrap();
     assert_eq!(page.items.len(), 100);
@@ -387,15 +402,15 @@ async fn a_group_of_ends_is_one_commit_and_void_ones_are_passed_over() {
         submit(&store, job(json!({"objective": format!("logits:{class}"), "steps": 4}))).await;
     }
     let claims = store.claim(3).await.unwrap();
-    store.canceled(claims[1].lease).await.unwrap();
+    store.finish(claims[1].lease, RunOutcome::Canceled).await.unwrap();
     let mut ends = Vec::new();
     for claim in &claims {
         ends.push((claim.lease, store.store_pngs(claim, &[outcome(b"png")]).await.unwrap()));
     }
-    assert_eq!(store.end_runs(ends).await.unwrap(), [true, false, true]);
+    assert_eq!(store.finish_all(ends).await.unwrap(), [true, false, true]);
     let mut states = Vec::new();
     for claim in &claims {
         states.push(state(&store, claim.job.id).await);
     }
-    assert_eq!(states, [JobState::Succeeded, JobState::Canceled, JobState::Succeeded]);
+    assert_eq!(states, [RunState::Succeeded, RunState::Canceled, RunState::Succeeded]);
 }

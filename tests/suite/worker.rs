@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use proxygrad::engine::{CpuSettings, EngineError};
 use proxygrad::network::Model;
-use proxygrad_server::jobs::{Event, Job, JobState, NewJob, ProblemCode, Store, StoreConfig, Update};
+use proxygrad_server::jobs::{Event, FailureCode, Job, NewJob, RunState, Store, StoreConfig, Update};
 use proxygrad_server::worker::{DeviceState, Pool, PoolConfig, Sources};
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -44,7 +44,7 @@ fn endless(class: usize) -> NewJob {
     job(json!({"objective": format!("logits:{class}"), "steps": 1_000_000}))
 }
 
-fn code(job: &Job) -> ProblemCode {
+fn code(job: &Job) -> FailureCode {
     job.problem.as_ref().unwrap_or_else(|| panic!("{} without a problem", job.state)).code
 }
 
@@ -56,7 +56,7 @@ async fn a_job_becomes_stimuli_with_their_pngs() {
     let request = json!({"objectives": ["logits:0", "logits:3", "relu:1"], "steps": 20, "size": [6, 6]});
     let id = submit(&store, job(request)).await.id;
     let job = ended(&store, id).await;
-    assert_eq!((job.state, job.attempts, job.problem), (JobState::Succeeded, 1, None));
+    assert_eq!((job.state, job.attempts, job.problem), (RunState::Succeeded, 1, None));
     assert_eq!((job.progress.step, job.progress.steps), (60, 60));
     assert_eq!(job.stimuli.len(), 3);
     for (n, (stimulus, objective)) in job.stimuli.iter().zip(&job.objectives).enumerate() {
@@ -122,10 +122,10 @@ async fn a_canceled_job_stops_within_one_step_and_its_batch_goes_on() {
     let pool = start(&store, &script).await;
     script.let_through(5);
     eventually("the sixth step begins", async || script.forwards() == 6).await;
-    assert_eq!(store.cancel(stops).await.unwrap().unwrap().state, JobState::Running);
+    assert_eq!(store.cancel(stops).await.unwrap().unwrap().state, RunState::Running);
     script.let_through(1000);
-    assert_eq!(ended(&store, goes_on).await.state, JobState::Succeeded);
-    assert_eq!(ended(&store, stops).await.state, JobState::Canceled);
+    assert_eq!(ended(&store, goes_on).await.state, RunState::Succeeded);
+    assert_eq!(ended(&store, stops).await.state, RunState::Canceled);
     let batches = script.batches.lock().unwrap().clone();
     assert_eq!(batches[..6], [2; 6]);
     assert_eq!(batches[6..], [1; 16], "the step that ran when the job was canceled was its last");
@@ -141,10 +141,10 @@ async fn a_job_that_runs_too_long_fails_within_one_step_and_the_device_goes_on()
     let pool = start_with(PoolConfig { job_time_limit: limit, ..pool_config() }, &store, sources(&script)).await;
     let long = submit(&store, endless(0)).await.id;
     let job = ended(&store, long).await;
-    assert_eq!((job.state, code(&job)), (JobState::Failed, ProblemCode::TimeLimit));
+    assert_eq!((job.state, code(&job)), (RunState::Failed, FailureCode::TimeLimit));
     assert!(job.progress.step <= 40, "{:?}", job.progress);
     let short = submit(&store, small(1)).await.id;
-    assert_eq!(ended(&store, short).await.state, JobState::Succeeded);
+    assert_eq!(ended(&store, short).await.state, RunState::Succeeded);
     pool.shutdown(Duration::ZERO).await;
 }
 
@@ -161,15 +161,15 @@ async fn a_panic_fails_the_job_at_fault_alone() {
     for (class, &id) in jobs.iter().enumerate() {
         let job = ended(&store, id).await;
         if class == 3 {
-            assert_eq!((job.state, code(&job)), (JobState::Failed, ProblemCode::Internal));
+            assert_eq!((job.state, code(&job)), (RunState::Failed, FailureCode::Internal));
             assert!(!job.problem.unwrap().detail.contains("cursed"), "the cause is for the log");
         } else {
-            assert_eq!((job.state, job.attempts), (JobState::Succeeded, 1), "class {class}");
+            assert_eq!((job.state, job.attempts), (RunState::Succeeded, 1), "class {class}");
         }
     }
     assert!(script.opened.load(Ordering::SeqCst) > 1, "the engine that panicked is not used again");
     let later = submit(&store, small(0)).await.id;
-    assert_eq!(ended(&store, later).await.state, JobState::Succeeded);
+    assert_eq!(ended(&store, later).await.state, RunState::Succeeded);
     assert!(pool.ready());
     pool.shutdown(Duration::ZERO).await;
 }
@@ -182,7 +182,7 @@ async fn an_engine_error_fails_the_job_with_its_reason() {
     let pool = start(&store, &script).await;
     let id = submit(&store, small(2)).await.id;
     let job = ended(&store, id).await;
-    assert_eq!((job.state, code(&job)), (JobState::Failed, ProblemCode::Engine));
+    assert_eq!((job.state, code(&job)), (RunState::Failed, FailureCode::Engine));
     assert_eq!(job.problem.unwrap().detail, "this class does not fit");
     pool.shutdown(Duration::ZERO).await;
 }
@@ -198,8 +198,8 @@ async fn a_device_that_is_gone_gives_its_jobs_back_and_runs_them_when_it_returns
     assert!(!pool.ready());
     let fine = submit(&store, small(0)).await.id;
     let job = ended(&store, cursed).await;
-    assert_eq!((code(&job), job.attempts), (ProblemCode::Internal, 2), "once the device works, the job is at fault");
-    assert_eq!(ended(&store, fine).await.state, JobState::Succeeded);
+    assert_eq!((code(&job), job.attempts), (FailureCode::Internal, 2), "once the device works, the job is at fault");
+    assert_eq!(ended(&store, fine).await.state, RunState::Succeeded);
     eventually("the device waits for jobs", async || pool.devices()[0].state == DeviceState::Idle).await;
     assert!(pool.ready());
     pool.shutdown(Duration::ZERO).await;
@@ -216,7 +216,7 @@ async fn a_model_that_cannot_be_loaded_or_has_changed_fails_the_job() {
     let pool = start_with(pool_config(), &store, broken).await;
     let id = submit(&store, small(0)).await.id;
     let job = ended(&store, id).await;
-    assert_eq!((job.state, code(&job)), (JobState::Failed, ProblemCode::Model));
+    assert_eq!((job.state, code(&job)), (RunState::Failed, FailureCode::Model));
     assert_eq!(job.problem.unwrap().detail, "no route to the model");
     pool.shutdown(Duration::ZERO).await;
 
@@ -225,7 +225,7 @@ async fn a_model_that_cannot_be_loaded_or_has_changed_fails_the_job() {
     old.model_digest = "older".into();
     let id = submit(&store, old).await.id;
     let job = ended(&store, id).await;
-    assert_eq!(code(&job), ProblemCode::Model);
+    assert_eq!(code(&job), FailureCode::Model);
     assert!(job.problem.unwrap().detail.contains("older"));
     pool.shutdown(Duration::ZERO).await;
 }
@@ -249,10 +249,10 @@ async fn a_job_can_be_canceled_while_its_model_loads() {
     let id = submit(&store, small(0)).await.id;
     eventually("the model loads", async || loading.load(Ordering::SeqCst)).await;
     store.cancel(id).await.unwrap();
-    assert_eq!(ended(&store, id).await.state, JobState::Canceled);
+    assert_eq!(ended(&store, id).await.state, RunState::Canceled);
     drop(loaded);
     let next = submit(&store, small(0)).await.id;
-    assert_eq!(ended(&store, next).await.state, JobState::Succeeded);
+    assert_eq!(ended(&store, next).await.state, RunState::Succeeded);
     pool.shutdown(Duration::ZERO).await;
 }
 
@@ -263,18 +263,18 @@ async fn a_shutdown_without_grace_requeues_what_runs_as_if_it_had_never_started(
     let script = Arc::new(Script { slow: Some(Duration::from_millis(1)), ..Script::default() });
     let pool = start(&store, &script).await;
     let runs = submit(&store, endless(0)).await.id;
-    eventually("the job runs", async || state(&store, runs).await == JobState::Running).await;
+    eventually("the job runs", async || state(&store, runs).await == RunState::Running).await;
     let waits = submit(&store, small(0)).await.id;
     let begin = Instant::now();
     pool.shutdown(Duration::ZERO).await;
     assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
     for id in [runs, waits] {
         let job = store.get(id).await.unwrap().unwrap();
-        assert_eq!((job.state, job.attempts, job.started_at), (JobState::Queued, 0, None));
+        assert_eq!((job.state, job.attempts, job.started_at), (RunState::Queued, 0, None));
     }
     store.cancel(runs).await.unwrap();
     let pool = start(&store, &script).await;
-    assert_eq!(ended(&store, waits).await.state, JobState::Succeeded);
+    assert_eq!(ended(&store, waits).await.state, RunState::Succeeded);
     pool.shutdown(Duration::ZERO).await;
 }
 
@@ -292,8 +292,8 @@ async fn a_shutdown_with_grace_finishes_what_runs_and_starts_nothing_new() {
     assert!(!pool.ready());
     script.let_through(1000);
     pool.shutdown(Duration::from_secs(60)).await;
-    assert_eq!(state(&store, runs).await, JobState::Succeeded);
-    assert_eq!(state(&store, waits).await, JobState::Queued);
+    assert_eq!(state(&store, runs).await, RunState::Succeeded);
+    assert_eq!(state(&store, waits).await, RunState::Queued);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -306,9 +306,9 @@ async fn a_shutdown_does_not_wait_for_a_step_that_never_ends() {
     eventually("the first step begins", async || script.forwards() == 1).await;
     pool.shutdown(Duration::ZERO).await;
     let job = store.get(id).await.unwrap().unwrap();
-    assert_eq!((job.state, job.attempts), (JobState::Queued, 0));
+    assert_eq!((job.state, job.attempts), (RunState::Queued, 0));
     let pool = start(&store, &Arc::default()).await;
-    assert_eq!(ended(&store, id).await.state, JobState::Succeeded);
+    assert_eq!(ended(&store, id).await.state, RunState::Succeeded);
     let stimuli = store.get(id).await.unwrap().unwrap().stimuli;
     script.let_through(1000);
     pool.shutdown(Duration::ZERO).await;
@@ -362,11 +362,11 @@ async fn a_result_waits_for_a_locked_database() {
     let pngs = folder.path().join("stimuli").join(id.to_string());
     eventually("the PNG is written", async || pngs.exists()).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(state(&store, id).await, JobState::Running);
+    assert_eq!(state(&store, id).await, RunState::Running);
     sqlx::query("ROLLBACK").execute(&mut intruder).await.unwrap();
     intruder.close().await.unwrap();
     let job = ended(&store, id).await;
-    assert_eq!((job.state, job.attempts), (JobState::Succeeded, 1));
+    assert_eq!((job.state, job.attempts), (RunState::Succeeded, 1));
     pool.shutdown(Duration::ZERO).await;
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proxygrad::network::Model;
 use proxygrad::study::{Design, Plan, Variants};
-use proxygrad_server::jobs::{JobState, MOST_INTERRUPTIONS, NewStudy, ProblemCode, Store, Study, Submitted};
+use proxygrad_server::jobs::{FailureCode, MAX_INTERRUPTIONS, NewStudy, RunOutcome, RunState, Store, Study, Submitted};
 use proxygrad_server::worker::{Pool, PoolConfig, Sources};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -58,7 +58,7 @@ pub async fn study_ended(store: &Store, id: Uuid) -> Study {
     study
 }
 
-fn code(study: &Study) -> ProblemCode {
+fn code(study: &Study) -> FailureCode {
     study.problem.as_ref().unwrap_or_else(|| panic!("{} without a problem", study.state)).code
 }
 
@@ -72,9 +72,9 @@ async fn a_job_waits_for_one_batch_of_a_study_and_no_more() {
     eventually("the first batch begins", async || script.forwards() == 1).await;
     let job = submit(&store, small(0)).await.id;
     let now = study(&store, id).await;
-    assert_eq!((now.state, now.progress.total), (JobState::Running, 10));
+    assert_eq!((now.state, now.progress.total), (RunState::Running, 10));
     // The rest of this batch, then the job.
-    while state(&store, job).await != JobState::Succeeded {
+    while state(&store, job).await != RunState::Succeeded {
         script.let_through(1);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -83,7 +83,7 @@ async fn a_job_waits_for_one_batch_of_a_study_and_no_more() {
     assert_eq!(sizes[..first], [4; 4], "two steps, the last score and the score of the PNG");
     script.let_through(usize::MAX);
     let study = study_ended(&store, id).await;
-    assert_eq!((study.state, study.progress.done, study.problem), (JobState::Succeeded, 10.0, None));
+    assert_eq!((study.state, study.progress.done, study.problem), (RunState::Succeeded, 10.0, None));
     assert_eq!(store.study_folder(id).rows().unwrap().len(), 10);
     pool.shutdown(Duration::ZERO).await;
 }
@@ -96,7 +96,7 @@ async fn a_study_whose_model_changed_fails_and_says_so() {
     let other = Arc::new(Model { digest: "07e4".into(), ..Model::clone(&model()) });
     let pool = start(&store, &Arc::default(), other).await;
     let study = study_ended(&store, id).await;
-    assert_eq!((study.state, code(&study)), (JobState::Failed, ProblemCode::Model));
+    assert_eq!((study.state, code(&study)), (RunState::Failed, FailureCode::Model));
     let detail = study.problem.unwrap().detail;
     assert!(detail.contains("tiny") && detail.contains("07e4"), "{detail}");
     pool.shutdown(Duration::ZERO).await;
@@ -108,9 +108,9 @@ async fn a_study_keeps_to_the_devices_that_it_was_planned_for() {
     let store = open(folder.path()).await;
     let (here, elsewhere) = (submit_study(&store, "cpu, test").await, submit_study(&store, "cpu").await);
     let pool = start(&store, &Arc::default(), model()).await;
-    assert_eq!(study_ended(&store, here).await.state, JobState::Succeeded);
+    assert_eq!(study_ended(&store, here).await.state, RunState::Succeeded);
     let elsewhere = study_ended(&store, elsewhere).await;
-    assert_eq!(code(&elsewhere), ProblemCode::Engine);
+    assert_eq!(code(&elsewhere), FailureCode::Engine);
     assert!(elsewhere.problem.unwrap().detail.contains("planned for cpu; this device is test"));
     pool.shutdown(Duration::ZERO).await;
 }
@@ -118,17 +118,17 @@ async fn a_study_keeps_to_the_devices_that_it_was_planned_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_or_a_failure_ends_the_study_and_the_device_lives_on() {
     for (script, expected) in [
-        (Script { panics_on: Some(3), ..Script::default() }, ProblemCode::Internal),
-        (Script { fails_on: Some(3), ..Script::default() }, ProblemCode::Engine),
+        (Script { panics_on: Some(3), ..Script::default() }, FailureCode::Internal),
+        (Script { fails_on: Some(3), ..Script::default() }, FailureCode::Engine),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path()).await;
         let id = submit_study(&store, "test").await;
         let pool = start(&store, &Arc::new(script), model()).await;
         let study = study_ended(&store, id).await;
-        assert_eq!((study.state, code(&study)), (JobState::Failed, expected));
+        assert_eq!((study.state, code(&study)), (RunState::Failed, expected));
         let job = submit(&store, small(0)).await.id;
-        assert_eq!(ended(&store, job).await.state, JobState::Succeeded);
+        assert_eq!(ended(&store, job).await.state, RunState::Succeeded);
         pool.shutdown(Duration::ZERO).await;
     }
 }
@@ -142,23 +142,23 @@ async fn a_study_stops_within_one_step_whether_it_runs_or_waits_behind_jobs() {
     let pool = start(&store, &script, model()).await;
     eventually("the first batch begins", async || script.forwards() == 1).await;
     let running = store.cancel_study(id).await.unwrap().unwrap();
-    assert_eq!((running.state, running.cancel_requested), (JobState::Running, true));
+    assert_eq!((running.state, running.cancel_requested), (RunState::Running, true));
     script.let_through(1);
     let canceled = study_ended(&store, id).await;
-    assert_eq!((canceled.state, canceled.progress.done, script.forwards()), (JobState::Canceled, 0.0, 1));
+    assert_eq!((canceled.state, canceled.progress.done, script.forwards()), (RunState::Canceled, 0.0, 1));
 
     let waits = submit_study(&store, "test").await;
     eventually("its first batch begins", async || script.forwards() == 2).await;
     let job = submit(&store, small(0)).await.id;
-    while state(&store, job).await == JobState::Queued {
+    while state(&store, job).await == RunState::Queued {
         script.let_through(1);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     store.cancel_study(waits).await.unwrap();
-    assert_eq!(study_ended(&store, waits).await.state, JobState::Canceled);
-    assert_eq!(state(&store, job).await, JobState::Running);
+    assert_eq!(study_ended(&store, waits).await.state, RunState::Canceled);
+    assert_eq!(state(&store, job).await, RunState::Running);
     script.let_through(usize::MAX);
-    assert_eq!(ended(&store, job).await.state, JobState::Succeeded);
+    assert_eq!(ended(&store, job).await.state, RunState::Succeeded);
     pool.shutdown(Duration::ZERO).await;
 }
 
@@ -167,21 +167,21 @@ async fn a_study_that_comes_further_was_not_interrupted_too_often() {
     let folder = tempfile::tempdir().unwrap();
     let id = submit_study(&open(folder.path()).await, "test").await;
     // A store that is dropped without further ado leaves behind what a killed process would.
-    for done in 1..=2 * MOST_INTERRUPTIONS as usize {
+    for done in 1..=2 * MAX_INTERRUPTIONS as usize {
         let store = open(folder.path()).await;
         let claim = store.claim_study().await.unwrap().unwrap();
         assert_eq!((claim.study.id, claim.plan), (id, plan("test")));
-        store.study_advanced(claim.lease, done).await.unwrap();
+        store.record_study_progress(claim.lease, done).await.unwrap();
     }
     // The last of these ended after a batch was done, with the next one on the device.
-    for _ in 1..MOST_INTERRUPTIONS {
+    for _ in 1..MAX_INTERRUPTIONS {
         let store = open(folder.path()).await;
-        assert_eq!(study(&store, id).await.state, JobState::Queued);
+        assert_eq!(study(&store, id).await.state, RunState::Queued);
         store.claim_study().await.unwrap().unwrap();
     }
     let failed = study(&open(folder.path()).await, id).await;
-    assert_eq!((failed.state, code(&failed)), (JobState::Failed, ProblemCode::Interrupted));
-    assert_eq!(failed.progress.done, 2.0 * f64::from(MOST_INTERRUPTIONS));
+    assert_eq!((failed.state, code(&failed)), (RunState::Failed, FailureCode::Interrupted));
+    assert_eq!(failed.progress.done, 2.0 * f64::from(MAX_INTERRUPTIONS));
 }
 
 #[tokio::test]
@@ -191,12 +191,12 @@ async fn an_end_counts_once_and_only_under_its_lease() {
     let id = submit_study(&store, "test").await;
     let old = store.claim_study().await.unwrap().unwrap().lease;
     assert!(store.claim_study().await.unwrap().is_none(), "it runs already");
-    store.requeue(&[old]).await.unwrap();
+    store.finish(old, RunOutcome::Requeued).await.unwrap();
     let lease = store.claim_study().await.unwrap().unwrap().lease;
-    store.study_advanced(old, 7).await.unwrap();
-    assert!(!store.study_succeeded(old).await.unwrap());
-    assert_eq!((study(&store, id).await.state, study(&store, id).await.progress.done), (JobState::Running, 0.0));
-    assert!(store.study_succeeded(lease).await.unwrap());
-    assert!(!store.canceled(lease).await.unwrap());
-    assert_eq!(study(&store, id).await.state, JobState::Succeeded);
+    store.record_study_progress(old, 7).await.unwrap();
+    assert!(!store.finish(old, RunOutcome::study_completed()).await.unwrap());
+    assert_eq!((study(&store, id).await.state, study(&store, id).await.progress.done), (RunState::Running, 0.0));
+    assert!(store.finish(lease, RunOutcome::study_completed()).await.unwrap());
+    assert!(!store.finish(lease, RunOutcome::Canceled).await.unwrap());
+    assert_eq!(study(&store, id).await.state, RunState::Succeeded);
 }

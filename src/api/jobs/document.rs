@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::api::Api;
 use crate::api::base_path::PublicBasePath;
 use crate::api::problem::{Kind, Problem};
-use crate::jobs::{Job, JobProblem, JobState, Progress, Stimulus};
+use crate::jobs::{Failure, Job, Progress, RunState, Stimulus};
 use proxygrad::maximize::{Findings, Objective, ObjectiveDocument, Settings};
 
 /// A job.
@@ -19,7 +19,7 @@ pub(super) struct JobDocument {
     /// The job's id; later jobs have greater ids (UUIDv7).
     id: Uuid,
     /// Where the job stands.
-    state: JobState,
+    state: RunState,
     /// Id of the model.
     #[schema(examples("fashion-resnet8"))]
     model: String,
@@ -51,7 +51,7 @@ pub(super) struct JobDocument {
     stimuli: Vec<StimulusDocument>,
     /// Why the job failed; null unless it did.
     #[schema(required)]
-    problem: Option<JobProblem>,
+    problem: Option<Failure>,
     links: Links,
 }
 
@@ -114,7 +114,7 @@ pub(super) struct JobSummary {
     /// The job's id.
     id: Uuid,
     /// Where the job stands.
-    state: JobState,
+    state: RunState,
     /// Id of the model.
     model: String,
     /// When the job was accepted.
@@ -132,7 +132,7 @@ pub(super) struct JobSummary {
     stimuli: Vec<StimulusSummary>,
     /// Why the job failed; null unless it did.
     #[schema(required)]
-    problem: Option<JobProblem>,
+    problem: Option<Failure>,
     links: Links,
 }
 

@@ -10,7 +10,7 @@ use crate::api::Api;
 use crate::api::base_path::PublicBasePath;
 use crate::api::parameters::QueryParams;
 use crate::api::problem::{ApiResult, Problem, declare_problems};
-use crate::jobs::{JobFilter, JobState};
+use crate::jobs::{JobFilter, RunState};
 
 /// A page of jobs.
 #[derive(Debug, Serialize, ToSchema)]
@@ -30,7 +30,7 @@ declare_problems!(Problems: InvalidParameter);
 #[utoipa::path(
     get, path = "/v1/jobs", operation_id = "listJobs", tag = "jobs",
     params(
-        ("state" = Option<JobState>, Query, description = "Only jobs in this state."),
+        ("state" = Option<RunState>, Query, description = "Only jobs in this state."),
         ("model" = Option<String>, Query, description = "Only jobs of this model."),
         ("cursor" = Option<String>, Query, pattern = "^[0-9a-f]{32}$", description = "`next` of the page before."),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Most jobs on the page; 20 unless given."),

@@ -9,7 +9,7 @@ use super::study_not_found;
 use crate::api::Api;
 use crate::api::base_path::PublicBasePath;
 use crate::api::problem::{ApiResult, Problem};
-use crate::jobs::{JobProblem, JobState, Study, StudyProgress};
+use crate::jobs::{Failure, RunState, Study, StudyProgress};
 use proxygrad::study::{ArmSummary, Fields, Plan, PlannedModel, Summary, Table, Variant};
 
 /// A study.
@@ -19,7 +19,7 @@ pub(super) struct StudyDocument {
     /// The study's id; later studies have greater ids (UUIDv7).
     id: Uuid,
     /// Where the study stands; the states are those of a job.
-    state: JobState,
+    state: RunState,
     /// When the study was accepted.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
@@ -42,7 +42,7 @@ pub(super) struct StudyDocument {
     summary: Option<SummaryDocument>,
     /// Why the study failed; null unless it did.
     #[schema(required)]
-    problem: Option<JobProblem>,
+    problem: Option<Failure>,
     links: StudyLinks,
 }
 
@@ -157,7 +157,7 @@ pub(super) struct StudyInList {
     /// The study's id.
     id: Uuid,
     /// Where the study stands.
-    state: JobState,
+    state: RunState,
     /// Ids of the models.
     models: Vec<String>,
     /// When the study was accepted.
@@ -171,7 +171,7 @@ pub(super) struct StudyInList {
     progress: StudyProgress,
     /// Why the study failed; null unless it did.
     #[schema(required)]
-    problem: Option<JobProblem>,
+    problem: Option<Failure>,
     links: StudyLinks,
 }
 
@@ -243,7 +243,7 @@ impl SummaryDocument {
             })
         };
         Self {
-            against: summary.view.against.clone(),
+            against: summary.options.against.clone(),
             left_out: summary.left_out,
             tables: summary.tables.iter().filter_map(table).collect(),
         }
@@ -257,11 +257,11 @@ impl ArmDocument {
             runs: arm.runs,
             dead: arm.dead,
             median_score: arm.median_score,
-            median_ratio: arm.contest.median_ratio,
-            interval: arm.contest.interval,
-            wins: arm.contest.wins,
-            ties: arm.contest.ties,
-            losses: arm.contest.losses,
+            median_ratio: arm.versus_reference.median_ratio,
+            interval: arm.versus_reference.interval,
+            wins: arm.versus_reference.wins,
+            ties: arm.versus_reference.ties,
+            losses: arm.versus_reference.losses,
         }
     }
 }

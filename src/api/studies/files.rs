@@ -13,7 +13,7 @@ use crate::api::Api;
 use crate::api::etag::{Conditional, IMMUTABLE};
 use crate::api::parameters::{PathParams, QueryParams};
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
-use crate::jobs::{JobState, Study};
+use crate::jobs::{RunState, Study};
 use proxygrad::study::{StudyError, page};
 
 /// What may be another thing the next time.
@@ -220,7 +220,7 @@ async fn file(
     query.end(&[])?;
     let study = api.study(path.study()?).await?;
     let (control, bytes) = match study.state {
-        JobState::Succeeded => (IMMUTABLE, written(api, &study, file).await?),
+        RunState::Succeeded => (IMMUTABLE, written(api, &study, file).await?),
         _ => (REVALIDATE, so_far(api, &study, file).await?),
     };
     let mut answer = tagged(headers, control, file.media_type(), bytes)?;

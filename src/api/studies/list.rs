@@ -10,7 +10,7 @@ use crate::api::Api;
 use crate::api::base_path::PublicBasePath;
 use crate::api::parameters::QueryParams;
 use crate::api::problem::{ApiResult, Problem, declare_problems};
-use crate::jobs::JobState;
+use crate::jobs::RunState;
 
 /// A page of studies.
 #[derive(Debug, Serialize, ToSchema)]
@@ -30,7 +30,7 @@ declare_problems!(Problems: InvalidParameter);
 #[utoipa::path(
     get, path = "/v1/studies", operation_id = "listStudies", tag = "studies",
     params(
-        ("state" = Option<JobState>, Query, description = "Only studies in this state."),
+        ("state" = Option<RunState>, Query, description = "Only studies in this state."),
         ("cursor" = Option<String>, Query, pattern = "^[0-9a-f]{32}$", description = "`next` of the page before."),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100,
             description = "Most studies on the page; 20 unless given."),

@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::csv;
 use super::error::StudyError;
 use super::plan::Plan;
 use super::row::{HEAD, Row, RunKey};
-use super::table;
 
 /// The folder of a study.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub struct Folder {
 
 /// A folder that this process alone writes runs to.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct OpenFolder {
     pub(super) folder: Folder,
     pub(super) rows: Vec<Row>,
     runs: File,
@@ -66,7 +66,7 @@ impl Folder {
         for (i, line) in text.lines().enumerate() {
             let broken = |why: String| StudyError::broken(&path, format!("line {}: {why}", i + 1));
             if i == 0 {
-                if line != table::line(HEAD).trim_end() {
+                if line != csv::line(HEAD).trim_end() {
                     return Err(broken("not the head of a table of runs".into()));
                 }
                 continue;
@@ -100,7 +100,7 @@ impl Folder {
     ///
     /// # Errors
     /// When the folder holds another plan, another process works in it, or it cannot be written.
-    pub(super) fn open(&self, plan: &Plan) -> Result<Open, StudyError> {
+    pub(super) fn open(&self, plan: &Plan) -> Result<OpenFolder, StudyError> {
         fs::create_dir_all(&self.path).map_err(StudyError::file(&self.path))?;
         let lock_path = self.file("lock");
         let lock = File::create(&lock_path).map_err(StudyError::file(&lock_path))?;
@@ -120,11 +120,11 @@ impl Folder {
         runs.set_len(whole as u64).map_err(StudyError::file(&path))?;
         let mut length = whole as u64;
         if whole == 0 {
-            let head = table::line(HEAD);
+            let head = csv::line(HEAD);
             runs.write_all(head.as_bytes()).map_err(StudyError::file(&path))?;
             length = head.len() as u64;
         }
-        Ok(Open { folder: self.clone(), rows, runs, length, _lock: lock })
+        Ok(OpenFolder { folder: self.clone(), rows, runs, length, _lock: lock })
     }
 
     /// Writes a file whole or not at all.
@@ -152,7 +152,7 @@ impl Folder {
     }
 }
 
-impl Open {
+impl OpenFolder {
     /// Adds runs to the table. After an error none of them is there, and the same call may be tried again.
     pub(super) fn add(&mut self, rows: &[Row]) -> Result<(), StudyError> {
         let path = self.folder.file("runs.csv");
@@ -169,13 +169,13 @@ impl Open {
 /// Where the image of a run lies, from the study's folder; every name gives another path.
 pub(super) fn image_path(key: &RunKey) -> String {
     let unit = key.unit.strip_prefix(&key.layer).unwrap_or(&key.unit).trim_start_matches(':');
-    let [model, method, layer, unit, arm] = [&key.model, &key.method, &key.layer, unit, &key.arm].map(plain);
+    let [model, method, layer, unit, arm] = [&key.model, &key.method, &key.layer, unit, &key.arm].map(escape_name);
     format!("images/{model}/{method}/{layer}/{unit}-{}-{arm}.png", key.repeat)
 }
 
 /// A name as every file system takes it: other characters than letters, digits, `.`, `_` and `-` become `=` and their
 /// bytes in hexadecimal.
-pub(super) fn plain(name: &str) -> String {
+pub(super) fn escape_name(name: &str) -> String {
     let mut plain = String::new();
     for (i, byte) in name.bytes().enumerate() {
         match byte {
@@ -190,11 +190,6 @@ pub(super) fn plain(name: &str) -> String {
 /// The length of a text up to its last line feed.
 fn whole_lines(text: &[u8]) -> usize {
     text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1)
-}
-
-/// A document as JSON for people.
-pub(super) fn pretty(document: &impl serde::Serialize, path: &Path) -> Result<String, StudyError> {
-    serde_json::to_string_pretty(document).map(|text| text + "\n").map_err(|error| StudyError::broken(path, error))
 }
 
 /// The path of the first value that differs, and both values in short.

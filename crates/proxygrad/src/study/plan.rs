@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::error::StudyError;
-use super::folder::pretty;
+use super::json::pretty;
 use super::toy::{self, Toys};
-use super::variant::{Fields, Variant, laid_over};
+use super::variant::{Fields, Variant, merged};
 use crate::Invalid;
 use crate::maximize::{Limits, Objective, Request, Settings};
 use crate::network::{Model, Network, NodeId, Op, Selection, Unit};
@@ -381,7 +381,7 @@ fn planned_settings(
     arm: usize,
 ) -> Result<PlannedSettings, Invalid> {
     let parts = (&design.methods[method], &design.arms[arm]);
-    let request = laid_over(&[&design.base, &parts.0.request, &parts.1.request]);
+    let request = merged(&[&design.base, &parts.0.request, &parts.1.request]);
     let units: Vec<String> = planned.layers.iter().filter_map(|layer| layer.units.first().cloned()).collect();
     let resolved = planned_request(model, request, design.steps, &units, limits);
     let (request, settings) = resolved.map_err(|error| origin(design, method, arm, error))?;

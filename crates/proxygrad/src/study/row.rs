@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::table;
+use super::csv;
 use crate::maximize::{Findings, GateSchedule, Point, Warning};
 
 /// What a run is called: no two of a study share all of these.
@@ -116,7 +116,7 @@ impl Row {
     pub(super) fn to_line(&self) -> String {
         let key = &self.key;
         let course: Vec<String> = self.course.iter().map(|score| format!("{score:.4e}")).collect();
-        table::line([
+        csv::line([
             &key.model,
             &key.method,
             &key.layer,
@@ -144,7 +144,7 @@ impl Row {
     /// # Errors
     /// Says which cell is wrong.
     pub(super) fn from_line(line: &str) -> Result<Self, String> {
-        let cells = table::cells(line)?;
+        let cells = csv::cells(line)?;
         let cells: [String; HEAD.len()] =
             cells.try_into().map_err(|cells: Vec<String>| format!("{} cells, not {}", cells.len(), HEAD.len()))?;
         let [model, method, layer, unit, repeat, arm, rest @ ..] = cells;

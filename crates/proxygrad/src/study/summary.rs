@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::error::StudyError;
-use super::folder::pretty;
+use super::json::pretty;
 use super::plan::Plan;
 use super::row::{COURSE, Row};
 use super::statistics::{mean, median, median_interval, quantile, signed_rank};
@@ -19,7 +19,7 @@ use crate::Invalid;
 
 /// From which side the runs are looked at; none of this needs new runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct View {
+pub struct ComparisonOptions {
     /// The arm that all others are measured against.
     pub against: String,
     /// The arm that is measured against the best of its rivals.
@@ -32,8 +32,8 @@ pub struct View {
     pub resamples: usize,
 }
 
-impl View {
-    /// The usual view of these arms: against `plain` (or the first), with `auto` (or the last) in focus, and all others
+impl ComparisonOptions {
+    /// The usual options of these arms: against `plain` (or the first), with `auto` (or the last) in focus, and all others
     /// as its rivals.
     pub fn of(arms: &[Variant]) -> Self {
         let named = |name: &str| arms.iter().find(|arm| arm.name == name).map(|arm| arm.name.clone());
@@ -78,7 +78,8 @@ impl View {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// From which side they are looked at.
-    pub view: View,
+    #[serde(rename = "view")]
+    pub options: ComparisonOptions,
     /// Runs that the plan asks for.
     pub planned: usize,
     /// Runs that have been made.
@@ -121,9 +122,9 @@ pub struct Section {
     /// The arms, in the plan's order.
     pub arms: Vec<ArmSummary>,
     /// The arm in focus against the best of its rivals on each unit.
-    pub focus: Contest,
+    pub focus: PairedComparison,
     /// The arm in focus against the reference.
-    pub focus_against: Contest,
+    pub focus_against: PairedComparison,
     /// Share of units on which the arm of the row beats the arm of the column; a tie counts half.
     pub wins: Vec<Vec<f64>>,
 }
@@ -144,7 +145,8 @@ pub struct ArmSummary {
     /// Median over units of their score.
     pub median_score: Option<f64>,
     /// Against the reference.
-    pub contest: Contest,
+    #[serde(rename = "contest")]
+    pub versus_reference: PairedComparison,
     /// Median over runs of the share of steps after which 90 % of the way to the run's own best was made.
     pub share_to_90: Option<f64>,
     /// The same for 99 %.
@@ -167,7 +169,7 @@ pub struct ArmSummary {
 
 /// One arm against another on the same units.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Contest {
+pub struct PairedComparison {
     /// Units on which it scores higher.
     pub wins: usize,
     /// Units on which both score the same.
@@ -211,12 +213,12 @@ pub struct ArmOnUnit {
 impl Table {
     /// The units on which another arm is ahead of the one in focus by most, with the share of the best arm's score that it
     /// reaches, where both are positive; at most four, the worst first.
-    pub fn losses(&self, arms: &[Variant], view: &View) -> Vec<(&UnitScores, Option<f64>)> {
-        let Some(focus) = arms.iter().position(|arm| arm.name == view.focus) else { return Vec::new() };
+    pub fn losses(&self, arms: &[Variant], options: &ComparisonOptions) -> Vec<(&UnitScores, Option<f64>)> {
+        let Some(focus) = arms.iter().position(|arm| arm.name == options.focus) else { return Vec::new() };
         let behind = |unit: &UnitScores| {
             let own = unit.arms[focus].score;
             let best = unit.arms.iter().map(|arm| arm.score).fold(f64::NEG_INFINITY, f64::max);
-            (!view.ties(own, best)).then(|| (relative(own, best), (own > 0.0 && best > 0.0).then(|| own / best)))
+            (!options.ties(own, best)).then(|| (relative(own, best), (own > 0.0 && best > 0.0).then(|| own / best)))
         };
         let mut losses: Vec<_> = self.units.iter().filter_map(|unit| Some((unit, behind(unit)?))).collect();
         losses.sort_by(|(_, (a, _)), (_, (b, _))| a.total_cmp(b));
@@ -244,9 +246,9 @@ impl ArmOnUnit {
 /// The sections and tables of a study.
 ///
 /// # Errors
-/// When the view names an arm that the plan does not have.
-pub fn summarize(plan: &Plan, rows: &[Row], toys: &[ToyRow], view: &View) -> Result<Summary, Invalid> {
-    view.check(&plan.arms)?;
+/// When the options names an arm that the plan does not have.
+pub fn summarize(plan: &Plan, rows: &[Row], toys: &[ToyRow], options: &ComparisonOptions) -> Result<Summary, Invalid> {
+    options.check(&plan.arms)?;
     let mut tables = Vec::new();
     let mut counted = 0;
     for model in &plan.models {
@@ -260,11 +262,11 @@ pub fn summarize(plan: &Plan, rows: &[Row], toys: &[ToyRow], view: &View) -> Res
             }
             counted += units.iter().flat_map(|unit| &unit.arms).map(|arm| arm.runs.len()).sum::<usize>();
             let all: Vec<&UnitScores> = units.iter().collect();
-            let mut sections = vec![section(plan, None, &all, view)];
+            let mut sections = vec![section(plan, None, &all, options)];
             for layer in &model.layers {
                 let own: Vec<&UnitScores> = units.iter().filter(|unit| unit.layer == layer.name).collect();
                 if !own.is_empty() {
-                    sections.push(section(plan, Some(layer.name.clone()), &own, view));
+                    sections.push(section(plan, Some(layer.name.clone()), &own, options));
                 }
             }
             tables.push(Table { model: model.id.clone(), method: method.name.clone(), sections, units });
@@ -272,7 +274,7 @@ pub fn summarize(plan: &Plan, rows: &[Row], toys: &[ToyRow], view: &View) -> Res
     }
     let (planned, made) = (plan.runs(), rows.len());
     Ok(Summary {
-        view: view.clone(),
+        options: options.clone(),
         planned,
         made,
         left_out: made - counted.min(made),
@@ -309,10 +311,10 @@ fn units<'a>(
     order.filter_map(unit).collect()
 }
 
-fn section(plan: &Plan, layer: Option<String>, units: &[&UnitScores], view: &View) -> Section {
+fn section(plan: &Plan, layer: Option<String>, units: &[&UnitScores], options: &ComparisonOptions) -> Section {
     let index = |name: &str| plan.arms.iter().position(|arm| arm.name == name).unwrap_or(0);
-    let (against, focus) = (index(&view.against), index(&view.focus));
-    let rivals: Vec<usize> = view.rivals.iter().map(|name| index(name)).collect();
+    let (against, focus) = (index(&options.against), index(&options.focus));
+    let rivals: Vec<usize> = options.rivals.iter().map(|name| index(name)).collect();
     let woken = |unit: &UnitScores| unit.arms[against].alive();
     let live: Vec<bool> = units.iter().map(|unit| woken(unit) == unit.arms[against].runs.len()).collect();
     let dead = units.iter().filter(|unit| woken(unit) == 0).count();
@@ -322,16 +324,16 @@ fn section(plan: &Plan, layer: Option<String>, units: &[&UnitScores], view: &Vie
         .iter()
         .map(|unit| rivals.iter().map(|&arm| unit.arms[arm].score).fold(f64::NEG_INFINITY, f64::max))
         .collect();
-    let contest = |a: &[f64], b: &[f64]| contest(a, b, &live, view);
+    let compare = |a: &[f64], b: &[f64]| compare(a, b, &live, options);
     let reference = scores(against);
     let arms = (0..plan.arms.len()).map(|arm| ArmSummary {
-        contest: contest(&scores(arm), &reference),
+        versus_reference: compare(&scores(arm), &reference),
         ..arm_summary(&plan.arms[arm].name, arm, against, units, &live)
     });
     let arms: Vec<ArmSummary> = arms.collect();
     let beats = |a: usize, b: usize| {
         let pairs = units.iter().map(|unit| (unit.arms[a].score, unit.arms[b].score));
-        let points = pairs.map(|(a, b)| if view.ties(a, b) { 0.5 } else { f64::from(u8::from(a > b)) });
+        let points = pairs.map(|(a, b)| if options.ties(a, b) { 0.5 } else { f64::from(u8::from(a > b)) });
         points.sum::<f64>() / units.len().max(1) as f64
     };
     let live_units = live.iter().filter(|live| **live).count();
@@ -341,14 +343,14 @@ fn section(plan: &Plan, layer: Option<String>, units: &[&UnitScores], view: &Vie
         live: live_units,
         mixed: units.len() - live_units - dead,
         dead,
-        focus: contest(&scores(focus), &best_rival),
-        focus_against: contest(&scores(focus), &reference),
+        focus: compare(&scores(focus), &best_rival),
+        focus_against: compare(&scores(focus), &reference),
         wins: (0..arms.len()).map(|a| (0..arms.len()).map(|b| beats(a, b)).collect()).collect(),
         arms,
     }
 }
 
-/// How an arm does, but for its contest.
+/// How an arm does, but for its paired.
 fn arm_summary(name: &str, arm: usize, against: usize, units: &[&UnitScores], live: &[bool]) -> ArmSummary {
     let runs: Vec<&Row> = units.iter().flat_map(|unit| &unit.arms[arm].runs).collect();
     let over = |value: fn(&Row) -> f64| runs.iter().map(|run| value(run)).collect::<Vec<f64>>();
@@ -383,7 +385,7 @@ fn arm_summary(name: &str, arm: usize, against: usize, units: &[&UnitScores], li
         needlessly_dead: needlessly_dead.count(),
         rescued: [rescued, to_rescue.len()],
         median_score: median(&scores),
-        contest: Contest::default(),
+        versus_reference: PairedComparison::default(),
         share_to_90: median(&over(|run| f64::from(run.step_90) / f64::from(run.steps.max(1)))),
         share_to_99: median(&over(|run| f64::from(run.step_99) / f64::from(run.steps.max(1)))),
         passes_reference: (!live_starts.is_empty()).then(|| passing.len() as f64 / live_starts.len() as f64),
@@ -410,7 +412,7 @@ fn course(unit: &UnitScores, arm: usize, start: usize) -> Option<Vec<f64>> {
 }
 
 /// Scores `a` against scores `b` of the same units.
-fn contest(a: &[f64], b: &[f64], live: &[bool], view: &View) -> Contest {
+fn compare(a: &[f64], b: &[f64], live: &[bool], options: &ComparisonOptions) -> PairedComparison {
     let pairs: Vec<(f64, f64, bool)> = a.iter().zip(b).zip(live).map(|((&a, &b), &live)| (a, b, live)).collect();
     let count = |holds: &dyn Fn(f64, f64) -> bool| pairs.iter().filter(|&&(a, b, _)| holds(a, b)).count();
     let difference = |&(a, b, _): &(f64, f64, bool)| relative(a, b);
@@ -418,13 +420,13 @@ fn contest(a: &[f64], b: &[f64], live: &[bool], view: &View) -> Contest {
     let ratios: Vec<f64> = live_pairs.clone().filter(|(a, b, _)| *a > 0.0 && *b > 0.0).map(|(a, b, _)| a / b).collect();
     let live_differences: Vec<f64> = live_pairs.map(difference).collect();
     let differences: Vec<f64> = pairs.iter().map(difference).collect();
-    Contest {
-        wins: count(&|a, b| a > b && !view.ties(a, b)),
-        ties: count(&|a, b| view.ties(a, b)),
-        losses: count(&|a, b| a < b && !view.ties(a, b)),
+    PairedComparison {
+        wins: count(&|a, b| a > b && !options.ties(a, b)),
+        ties: count(&|a, b| options.ties(a, b)),
+        losses: count(&|a, b| a < b && !options.ties(a, b)),
         rated: ratios.len(),
         median_ratio: median(&ratios),
-        interval: median_interval(&ratios, 0.95, view.resamples, 1),
+        interval: median_interval(&ratios, 0.95, options.resamples, 1),
         low_ratios: quantile(&ratios, 0.0).zip(quantile(&ratios, 0.1)).map(|(least, tenth)| [least, tenth]),
         p_live: signed_rank(&live_differences).map(|test| test.p),
         p_all: signed_rank(&differences).map(|test| test.p),
@@ -473,12 +475,12 @@ impl Summary {
             "passes",
             "seconds",
         ];
-        let mut csv = super::table::line(head);
+        let mut csv = super::csv::line(head);
         for table in &self.tables {
             for section in &table.sections {
                 for arm in &section.arms {
-                    let contest = &arm.contest;
-                    csv += &super::table::line([
+                    let paired = &arm.versus_reference;
+                    csv += &super::csv::line([
                         table.model.clone(),
                         table.method.clone(),
                         section.layer.clone().unwrap_or_else(|| "all".into()),
@@ -492,16 +494,16 @@ impl Summary {
                         arm.needlessly_dead.to_string(),
                         arm.rescued[0].to_string(),
                         arm.rescued[1].to_string(),
-                        contest.wins.to_string(),
-                        contest.ties.to_string(),
-                        contest.losses.to_string(),
-                        contest.rated.to_string(),
-                        number(contest.median_ratio),
-                        number(contest.interval.map(|interval| interval[0])),
-                        number(contest.interval.map(|interval| interval[1])),
-                        number(contest.low_ratios.map(|low| low[0])),
-                        contest.p_live.map_or_else(String::new, |p| format!("{p:.3e}")),
-                        contest.p_all.map_or_else(String::new, |p| format!("{p:.3e}")),
+                        paired.wins.to_string(),
+                        paired.ties.to_string(),
+                        paired.losses.to_string(),
+                        paired.rated.to_string(),
+                        number(paired.median_ratio),
+                        number(paired.interval.map(|interval| interval[0])),
+                        number(paired.interval.map(|interval| interval[1])),
+                        number(paired.low_ratios.map(|low| low[0])),
+                        paired.p_live.map_or_else(String::new, |p| format!("{p:.3e}")),
+                        paired.p_all.map_or_else(String::new, |p| format!("{p:.3e}")),
                         number(arm.median_score),
                         number(arm.share_to_90),
                         number(arm.share_to_99),

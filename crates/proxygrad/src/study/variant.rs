@@ -137,7 +137,7 @@ fn variant(name: &str, field: &str, value: Value) -> Variant {
 }
 
 /// The parts laid over each other, and over the preset `maximum`: studies compare maxima unless a part says otherwise.
-pub fn laid_over(parts: &[&Fields]) -> Fields {
+pub fn merged(parts: &[&Fields]) -> Fields {
     let mut request = Fields::from_iter([("preset".to_owned(), json!(Preset::Maximum))]);
     request.extend(parts.iter().flat_map(|part| part.iter()).map(|(field, value)| (field.clone(), value.clone())));
     request
@@ -190,14 +190,14 @@ mod tests {
         let variants = Variants::parse(toml).unwrap();
         assert_eq!(variants, Variants::parse(json).unwrap());
         let (arm, method) = (variants.arm("steep").unwrap(), variants.method("shaken").unwrap());
-        let request = laid_over(&[&variants.base, &method.request, &arm.request]);
+        let request = merged(&[&variants.base, &method.request, &arm.request]);
         assert_eq!(
             Value::Object(request),
             json!({"preset": "maximum", "optimizer": "adam", "transforms": ["jitter:16"],
                    "gate": {"kind": "decoupled", "slope": 1.0}})
         );
         let lucid = variants.arm("preset:lucid").unwrap();
-        assert_eq!(laid_over(&[&lucid.request])["preset"], "lucid", "a part may name another preset");
+        assert_eq!(merged(&[&lucid.request])["preset"], "lucid", "a part may name another preset");
         assert!(Variants::parse("arm = []").unwrap_err().contains("arm"));
         let twice = r#"{"arms": [{"name": "a", "request": {}}, {"name": "a", "request": {}}]}"#;
         assert!(Variants::parse(twice).unwrap_err().contains("twice"));

@@ -7,7 +7,8 @@ use proxygrad::maximize::{Limits, Request, Unobserved, maximize};
 use proxygrad::network::Model;
 use proxygrad::network::catalog::{Models, ModelsConfig};
 use proxygrad::study::{
-    Design, Folder, Manner, Plan, Row, StudyError, Toys, Variants, View, exhibit, perform, report, summary,
+    self, ComparisonOptions, Design, Folder, Plan, Row, RunOptions, StudyError, Toys, Variants, render_exhibits,
+    report, summary,
 };
 use serde_json::{Value, json};
 
@@ -39,10 +40,10 @@ fn design(model: &Arc<Model>, arms: &[&str]) -> Design {
 }
 
 const ARMS: [&str; 4] = ["plain", "slope:0.1", "true-proxy", "soft"];
-const MANNER: Manner = Manner { batch: 2, images: Some(1), memory: u64::MAX };
+const OPTIONS: RunOptions = RunOptions { batch: 2, images: Some(1), memory: u64::MAX };
 
 fn run(folder: &Folder, plan: &Plan, model: &Arc<Model>) -> bool {
-    perform(folder, plan, &[Arc::clone(model)], &engine(), &MANNER, &mut |_| true).unwrap()
+    study::run(folder, plan, &[Arc::clone(model)], &engine(), &OPTIONS, &mut |_| true).unwrap()
 }
 
 /// The table of runs without the one column that never repeats.
@@ -66,7 +67,7 @@ fn a_stopped_study_goes_on_to_the_same_table() {
             asked += 1;
             asked % most != 0
         };
-        perform(&stopped, &plan, &[Arc::clone(&model)], &engine(), &MANNER, &mut watch).unwrap()
+        study::run(&stopped, &plan, &[Arc::clone(&model)], &engine(), &OPTIONS, &mut watch).unwrap()
     };
     assert!(!until(200));
     let some = timeless(&stopped).len();
@@ -84,7 +85,7 @@ fn a_stopped_study_goes_on_to_the_same_table() {
     assert_eq!(sorted(timeless(&stopped)), sorted(timeless(&whole)));
     // Nothing is left to do.
     let mut nothing = |_: proxygrad::study::Progress<'_>| panic!("something runs");
-    assert!(perform(&stopped, &plan, &[Arc::clone(&model)], &engine(), &MANNER, &mut nothing).unwrap());
+    assert!(study::run(&stopped, &plan, &[Arc::clone(&model)], &engine(), &OPTIONS, &mut nothing).unwrap());
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn a_folder_keeps_to_its_plan() {
     assert!(run(&folder, &plan(&|_| {}), &model));
     let refused = |change: &dyn Fn(&mut Design)| {
         let models = [Arc::clone(&model)];
-        perform(&folder, &plan(change), &models, &engine(), &MANNER, &mut |_| true).unwrap_err().to_string()
+        study::run(&folder, &plan(change), &models, &engine(), &OPTIONS, &mut |_| true).unwrap_err().to_string()
     };
     let error = refused(&|design| design.steps = 13);
     assert!(error.contains("its plan has 12 at steps, this one 13"), "{error}");
@@ -141,7 +142,7 @@ fn a_folder_keeps_to_its_plan() {
     let lock = std::fs::File::create(folder.file("lock")).unwrap();
     lock.lock().unwrap();
     let models = [Arc::clone(&model)];
-    let busy = perform(&folder, &plan(&|_| {}), &models, &engine(), &MANNER, &mut |_| true).unwrap_err();
+    let busy = study::run(&folder, &plan(&|_| {}), &models, &engine(), &OPTIONS, &mut |_| true).unwrap_err();
     assert!(matches!(busy, StudyError::Busy(_)), "{busy}");
     lock.unlock().unwrap();
 
@@ -212,7 +213,7 @@ fn plain_stalls_on_the_mean_of_relu_and_a_slope_reaches_the_top() {
     let toys = Toys { networks: 1, starts: 8, steps: 256, arms };
     let design = Design { models: Vec::new(), toys: Some(toys), ..design(&model(), &["plain"]) };
     let (plan, folder) = (Plan::new(&design).unwrap(), Folder::new(data.path()));
-    assert!(perform(&folder, &plan, &[], &engine(), &MANNER, &mut |_| true).unwrap());
+    assert!(study::run(&folder, &plan, &[], &engine(), &OPTIONS, &mut |_| true).unwrap());
     let found = summary(&folder, None).unwrap();
     let toy = |kind: &str, arm: &str| found.toys.iter().find(|toy| toy.toy == kind && toy.arm == arm).unwrap();
     let plain = toy("mean-relu", "plain");
@@ -235,9 +236,16 @@ fn the_report_is_one_page_with_all_arms_and_the_failures() {
     design.arms[1].name = "<slope> & \"0.1\"".into();
     let (plan, folder) = (Plan::new(&design).unwrap(), Folder::new(data.path()));
     assert!(run(&folder, &plan, &model));
-    let view = View { focus: "true-proxy".into(), rivals: vec!["soft".into()], ..View::of(&plan.arms) };
+    let view = ComparisonOptions {
+        focus: "true-proxy".into(),
+        rivals: vec!["soft".into()],
+        ..ComparisonOptions::of(&plan.arms)
+    };
     let found = summary(&folder, Some(&view)).unwrap();
-    assert!(exhibit(&folder, &plan, &[Arc::clone(&model)], &engine(), MANNER.memory, &found, &mut |_| true).unwrap());
+    assert!(
+        render_exhibits(&folder, &plan, &[Arc::clone(&model)], &engine(), OPTIONS.memory, &found, &mut |_| true)
+            .unwrap()
+    );
     report(&folder, &found).unwrap();
     let page = std::fs::read_to_string(folder.file("report.html")).unwrap();
     well_formed(&page);

@@ -30,7 +30,7 @@ impl<'a> Exhibits<'a> {
             *shown += 1;
             *shown <= SHOWN
         });
-        let losses = found.losses(&plan.arms, &summary.view).into_iter().map(|(unit, ratio)| {
+        let losses = found.losses(&plan.arms, &summary.options).into_iter().map(|(unit, ratio)| {
             let share = ratio.map(|ratio| format!(" at {} of the best arm's mean score", percent(ratio)));
             (unit, format!("{}{}", remark(unit), share.unwrap_or_default()))
         });

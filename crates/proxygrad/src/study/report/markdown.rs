@@ -7,9 +7,9 @@ use super::html::{link, number, optional, percent, probability};
 use super::sections::ratio;
 use super::{gallery, plots};
 use crate::study::error::StudyError;
-use crate::study::folder::{Folder, plain};
+use crate::study::folder::{Folder, escape_name};
 use crate::study::plan::Plan;
-use crate::study::summary::{ArmSummary, Contest, Section, Summary, Table, UnitScores};
+use crate::study::summary::{ArmSummary, PairedComparison, Section, Summary, Table, UnitScores};
 
 /// Writes `report.md` and the folder `figures` beside it.
 pub(super) fn write(folder: &Folder, plan: &Plan, summary: &Summary) -> Result<(), StudyError> {
@@ -46,7 +46,7 @@ fn asked(plan: &Plan, summary: &Summary) -> String {
 
 /// Everything about one model under one method.
 fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Table) -> Result<String, StudyError> {
-    let view = &summary.view;
+    let view = &summary.options;
     let Some(all) = found.sections.first() else { return Ok(String::new()) };
     let most = found.units.iter().flat_map(|unit| &unit.arms).map(|arm| arm.runs.len()).max().unwrap_or(0);
     let mut text = format!("## {}, {}\n\n", cell(&found.model), cell(&found.method));
@@ -62,7 +62,7 @@ fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Table) ->
     );
     text += &arms(all, &view.against);
     text += &focus(found, summary);
-    let figures = format!("figures/{}/{}", plain(&found.model), plain(&found.method));
+    let figures = format!("figures/{}/{}", escape_name(&found.model), escape_name(&found.method));
     let against = plan.arms.iter().position(|arm| arm.name == view.against).unwrap_or(0);
     let plots = [
         (
@@ -99,10 +99,10 @@ fn arms(section: &Section, against: &str) -> String {
             code(&arm.arm),
             format!("{} of {}", arm.dead, arm.runs),
             other(format!("{} of {}", arm.rescued[0], arm.rescued[1])),
-            other(ratio(&arm.contest)),
-            other(optional(arm.contest.low_ratios.map(|low| low[0]), number)),
-            other(outcomes(&arm.contest)),
-            other(optional(arm.contest.p_live, probability)),
+            other(ratio(&arm.versus_reference)),
+            other(optional(arm.versus_reference.low_ratios.map(|low| low[0]), number)),
+            other(outcomes(&arm.versus_reference)),
+            other(optional(arm.versus_reference.p_live, probability)),
             optional(arm.passes, number),
             optional(arm.seconds, number),
         ]
@@ -112,7 +112,7 @@ fn arms(section: &Section, against: &str) -> String {
 
 /// The arm in focus, layer by layer.
 fn focus(found: &Table, summary: &Summary) -> String {
-    let view = &summary.view;
+    let view = &summary.options;
     let rivals: Vec<String> = view.rivals.iter().map(|arm| code(arm)).collect();
     let heads = [
         "layer".to_owned(),
@@ -122,7 +122,7 @@ fn focus(found: &Table, summary: &Summary) -> String {
         format!("{} against the best of {}", code(&view.focus), rivals.join(", ")),
         "ratio".to_owned(),
     ];
-    let won = |contest: &Contest, units: usize| {
+    let won = |contest: &PairedComparison, units: usize| {
         let share = contest.wins as f64 / units.max(1) as f64;
         format!("{} ({} won)", outcomes(contest), percent(share))
     };
@@ -143,7 +143,7 @@ fn starts(count: usize) -> String {
     format!("{count} start{}", if count == 1 { "" } else { "s" })
 }
 
-fn outcomes(contest: &Contest) -> String {
+fn outcomes(contest: &PairedComparison) -> String {
     format!("{} / {} / {}", contest.wins, contest.ties, contest.losses)
 }
 
@@ -161,7 +161,7 @@ fn gallery_table(folder: &Folder, figures: &str, units: &[(&UnitScores, String)]
         let scores: Vec<String> = scores.collect();
         let image = match gallery::strip(folder, unit) {
             Some(png) => {
-                let path = format!("{figures}/{}.png", plain(&unit.unit));
+                let path = format!("{figures}/{}.png", escape_name(&unit.unit));
                 folder.write(&path, &png)?;
                 format!("![{}]({})", cell(&format!("{} under every arm", unit.unit)), link(&path))
             }

@@ -12,7 +12,7 @@ mod svg;
 
 use super::error::StudyError;
 use super::folder::Folder;
-use super::summary::{Summary, View, summarize};
+use super::summary::{ComparisonOptions, Summary, summarize};
 use super::toy;
 use crate::Invalid;
 
@@ -20,9 +20,9 @@ use crate::Invalid;
 ///
 /// # Errors
 /// When the folder holds no study, or the view names an arm that the study does not have.
-pub fn summary(folder: &Folder, view: Option<&View>) -> Result<Summary, StudyError> {
+pub fn summary(folder: &Folder, view: Option<&ComparisonOptions>) -> Result<Summary, StudyError> {
     let plan = planned(folder)?;
-    let usual = View::of(&plan.arms);
+    let usual = ComparisonOptions::of(&plan.arms);
     let toys = toy::rows(folder)?.unwrap_or_default();
     Ok(summarize(&plan, &folder.rows()?, &toys, view.unwrap_or(&usual))?)
 }

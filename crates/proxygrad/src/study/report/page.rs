@@ -8,7 +8,7 @@ use super::html::{Cell, details, number, percent, table, text};
 use super::{sections, svg};
 use crate::study::folder::Folder;
 use crate::study::plan::Plan;
-use crate::study::summary::{Contest, Summary};
+use crate::study::summary::{PairedComparison, Summary};
 use crate::study::toy::{self, REACHED};
 
 const STYLE: &str = include_str!("style.css");
@@ -75,7 +75,7 @@ fn asked(plan: &Plan, summary: &Summary) -> String {
 
 /// The arm in focus, table by table.
 fn in_short(plan: &Plan, summary: &Summary) -> String {
-    let view = &summary.view;
+    let view = &summary.options;
     let heads = [
         "model, method".to_owned(),
         "units".to_owned(),
@@ -91,11 +91,11 @@ fn in_short(plan: &Plan, summary: &Summary) -> String {
     let rows = summary.tables.iter().filter_map(|table| {
         let all = table.sections.first()?;
         let focus = all.arms.iter().find(|arm| arm.arm == view.focus)?;
-        let won = |contest: &Contest| {
+        let won = |contest: &PairedComparison| {
             let share = contest.wins as f64 / all.units.max(1) as f64;
             Cell::text(format!("{} ({})", contest.wins, percent(share))).bar(share)
         };
-        let rest = |contest: &Contest| Cell::text(format!("{}, {}", contest.ties, contest.losses));
+        let rest = |contest: &PairedComparison| Cell::text(format!("{}, {}", contest.ties, contest.losses));
         Some(vec![
             Cell::head(format!("{}, {}", table.model, table.method)),
             Cell::text(all.units.to_string()),

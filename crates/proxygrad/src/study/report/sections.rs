@@ -7,11 +7,11 @@ use super::html::{Cell, details, number, optional, percent, probability, table, 
 use super::{gallery, plots};
 use crate::study::folder::Folder;
 use crate::study::plan::Plan;
-use crate::study::summary::{ArmSummary, Contest, Section, Summary, Table};
+use crate::study::summary::{ArmSummary, PairedComparison, Section, Summary, Table};
 
 /// Everything about one model under one method.
 pub(super) fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, index: usize, found: &Table) -> String {
-    let view = &summary.view;
+    let view = &summary.options;
     let arms: Vec<&str> = plan.arms.iter().map(|arm| arm.name.as_str()).collect();
     let against = arms.iter().position(|arm| *arm == view.against).unwrap_or(0);
     let mut html = format!("<h2 id=\"t{index}\">{}, {}</h2>\n", text(&found.model), text(&found.method));
@@ -73,7 +73,7 @@ fn arm_table(name: &str, section: &Section, against: &str) -> String {
         "seconds".to_owned(),
     ];
     let row = |arm: &ArmSummary| {
-        let contest = &arm.contest;
+        let contest = &arm.versus_reference;
         let is_reference = arm.arm == against;
         let other = |text: String| Cell::text(if is_reference { "–".to_owned() } else { text });
         let passing = optional(arm.passes_reference, percent);
@@ -99,7 +99,7 @@ fn arm_table(name: &str, section: &Section, against: &str) -> String {
 }
 
 /// A median ratio with its interval.
-pub(super) fn ratio(contest: &Contest) -> String {
+pub(super) fn ratio(contest: &PairedComparison) -> String {
     let interval = contest.interval.map(|[low, high]| format!(" ({} to {})", number(low), number(high)));
     optional(contest.median_ratio, |ratio| number(ratio) + &interval.unwrap_or_default())
 }
@@ -155,7 +155,7 @@ fn winners(found: &Table, arm: &str) -> String {
 
 /// The first units of each layer, and those on which the arm in focus loses most.
 fn images(folder: &Folder, plan: &Plan, summary: &Summary, found: &Table, arms: &[&str]) -> String {
-    let focus = &summary.view.focus;
+    let focus = &summary.options.focus;
     let Exhibits { first, losses } = Exhibits::of(plan, summary, found);
     let caption = "The units drawn first, with their first start: score below the image, the best of a row in bold";
     let mut html = format!("<h3>Images</h3>\n{}", gallery::grid(folder, caption, &first, arms));

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::csv;
 use super::error::StudyError;
+use super::execute::{BatchProgress, Progress, ProgressCallback, run_batch};
 use super::folder::Folder;
-use super::perform::{Manner, Progress, Watch, Watcher, make};
 use super::plan::{Bounds, Plan, PlannedSettings, planned_request};
-use super::table;
-use super::variant::{Fields, Variant, laid_over};
+use super::runner::RunOptions;
+use super::variant::{Fields, Variant, merged};
 use crate::Invalid;
 use crate::engine::Engine;
 use crate::maximize::MaximizeError;
@@ -92,7 +93,7 @@ pub(super) fn check(toys: &Toys, base: &Fields) -> Result<(), Invalid> {
 }
 
 fn settings(toys: &Toys, base: &Fields, arm: &Variant, kind: Kind, toy: &Toy) -> Result<PlannedSettings, Invalid> {
-    let request = laid_over(&[&kind.request(), base, &arm.request]);
+    let request = merged(&[&kind.request(), base, &arm.request]);
     let limits = Bounds::default().request;
     let planned = planned_request(&toy.model, request, toys.steps, &[format!("{OUTPUT}:0")], &limits);
     let (request, settings) = planned.map_err(|error| error.within(&format!("{} for toys", arm.name)))?;
@@ -104,21 +105,21 @@ fn settings(toys: &Toys, base: &Fields, arm: &Variant, kind: Kind, toy: &Toy) ->
 ///
 /// # Errors
 /// When the file cannot be read.
-pub(super) fn done(folder: &Folder) -> Result<bool, StudyError> {
+pub(super) fn is_done(folder: &Folder) -> Result<bool, StudyError> {
     Ok(rows(folder)?.is_some())
 }
 
 /// Runs the toys; gives the name and the contents of the file for their results, `None` when they were stopped.
-pub(super) fn perform(
+pub(super) fn run(
     toys: &Toys,
     plan: &Plan,
     engine: &dyn Engine,
-    manner: &Manner,
-    watch: &mut Watch<'_>,
+    options: &RunOptions,
+    callback: &mut ProgressCallback<'_>,
 ) -> Result<Option<(String, Vec<u8>)>, StudyError> {
     let (base, seed) = (&plan.base, plan.seed);
     let unit = format!("{OUTPUT}:0");
-    let mut text = table::line(HEAD);
+    let mut text = csv::line(HEAD);
     for kind in Kind::ALL {
         let networks = if kind == Kind::MeanRelu { 1 } else { toys.networks };
         for n in 0..networks {
@@ -127,19 +128,21 @@ pub(super) fn perform(
                 toy.map_err(|error| StudyError::Run { what: kind.name(), source: MaximizeError::Engine(error) })?;
             for arm in &toys.arms {
                 let what = format!("toy {}, {}", toy.model.id, arm.name);
-                if !watch(Progress { done: 0.0, total: 0, now: &what }) {
+                if !callback(Progress { done: 0.0, total: 0, now: &what }) {
                     return Ok(None);
                 }
                 let settings = settings(toys, base, arm, kind, &toy)?;
                 let starts: Vec<(&str, u64)> =
                     (0..toys.starts).map(|start| (&*unit, seed + u64::from(start))).collect();
                 for (batch, starts) in starts.chunks(64).enumerate() {
-                    let mut watcher = Watcher::new(watch, &what);
-                    let Some(made) = make(&toy.model, &settings, starts, engine, manner.memory, &mut watcher)? else {
+                    let mut progress = BatchProgress::new(callback, &what, 0, 0);
+                    let Some(outcomes) =
+                        run_batch(&toy.model, &settings, starts, engine, options.memory, &mut progress)?
+                    else {
                         return Ok(None);
                     };
-                    for (start, (outcome, _)) in made.iter().enumerate() {
-                        text += &table::line([
+                    for (start, (outcome, _)) in outcomes.iter().enumerate() {
+                        text += &csv::line([
                             kind.name(),
                             n.to_string(),
                             arm.name.clone(),
@@ -168,7 +171,7 @@ pub(super) fn rows(folder: &Folder) -> Result<Option<Vec<ToyRow>>, StudyError> {
         Err(error) => return Err(StudyError::file(&path)(error)),
     };
     let row = |line: &str| -> Option<ToyRow> {
-        let [toy, network, arm, start, score, optimum, passes] = table::cells(line).ok()?.try_into().ok()?;
+        let [toy, network, arm, start, score, optimum, passes] = csv::cells(line).ok()?.try_into().ok()?;
         let (network, start, passes) = (network.parse().ok()?, start.parse().ok()?, passes.parse().ok()?);
         Some(ToyRow { toy, network, arm, start, score: score.parse().ok()?, optimum: optimum.parse().ok()?, passes })
     };

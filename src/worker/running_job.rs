@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::verdict::Trial;
+use super::stop_signal::StopSignal;
 use crate::jobs::{Claim, Event, Store};
 use proxygrad::maximize::Point;
 
@@ -14,10 +14,10 @@ pub(super) const BETWEEN_EVENTS: Duration = Duration::from_millis(100);
 
 /// A claimed job and its run.
 #[derive(Debug)]
-pub(super) struct Claimed {
+pub(super) struct RunningJob {
     pub(super) claim: Claim,
     /// What may end the run early.
-    pub(super) trial: Trial,
+    pub(super) stop_signal: StopSignal,
     progress: Mutex<Vec<Told>>,
 }
 
@@ -29,11 +29,11 @@ struct Told {
     at: Option<Instant>,
 }
 
-impl Claimed {
+impl RunningJob {
     pub(super) fn new(claim: Claim, time_limit: Duration, stop: CancellationToken) -> Self {
         let stimuli = claim.job.objectives.len();
-        let trial = Trial::new(claim.canceled.clone(), stop, time_limit);
-        Self { claim, trial, progress: Mutex::new(vec![Told::default(); stimuli]) }
+        let stop_signal = StopSignal::new(claim.cancel_requested.clone(), stop, time_limit);
+        Self { claim, stop_signal, progress: Mutex::new(vec![Told::default(); stimuli]) }
     }
 
     /// A stimulus starts from the beginning.

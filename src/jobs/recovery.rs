@@ -8,16 +8,16 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use super::error::StoreError;
-use super::finish::{MOST_INTERRUPTIONS, interrupted};
+use super::finish::{MAX_INTERRUPTIONS, too_many_interruptions};
 use super::metrics;
 use super::row;
 use super::store::Store;
 use super::table::{Table, query};
-use super::writer::Party;
+use super::writer::Caller;
 
 impl Store {
     /// Notes that a process uses the data directory; whether the last one that did so died without being asked to end.
-    pub(super) fn begin_life(&self) -> Result<bool, StoreError> {
+    pub(super) fn mark_alive(&self) -> Result<bool, StoreError> {
         let path = self.alive();
         let crashed = path.exists();
         File::create(&path).map_err(|source| StoreError::Directory { path, source })?;
@@ -30,7 +30,7 @@ impl Store {
     }
 
     /// Says that the process was asked to end: whatever happens from now on, what runs is not to blame for it.
-    pub fn ending(&self) {
+    pub fn mark_orderly_shutdown(&self) {
         // Removing a file needs no space: this works on a full disk, too.
         if let Err(error) = std::fs::remove_file(self.alive())
             && error.kind() != std::io::ErrorKind::NotFound
@@ -41,7 +41,7 @@ impl Store {
 
     /// Ends or requeues what was running when the last process ended, by a crash or in order.
     pub(super) async fn recover(&self, crashed: bool) -> Result<(), StoreError> {
-        let mut write = self.write(Party::Worker).await?;
+        let mut write = self.write(Caller::Worker).await?;
         let on_device = "SELECT (SELECT COUNT(*) FROM jobs WHERE state = 'running') \
                          + (SELECT COUNT(*) FROM studies WHERE state = 'running' AND waits = 0)";
         let alone = sqlx::query_scalar::<_, i64>(on_device).fetch_one(write.db()).await? == 1;
@@ -72,7 +72,7 @@ impl Store {
                 "UPDATE ",
                 " SET state = 'failed', finished_at = ?, problem = ? WHERE state = 'running' AND interruptions >= ?"
             );
-            let fail = fail.bind(now).bind(row::json(&interrupted(table))?).bind(MOST_INTERRUPTIONS);
+            let fail = fail.bind(now).bind(row::json(&too_many_interruptions(table))?).bind(MAX_INTERRUPTIONS);
             let failed = fail.execute(write.db()).await?.rows_affected();
             let requeue = query!(
                 table,

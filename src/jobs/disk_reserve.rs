@@ -56,7 +56,7 @@ impl Reserve {
 
 /// Finds out whether there is room in a folder, by writing a file and removing it. With `durable`, the file gets to the
 /// disk before.
-pub(super) fn room(folder: &Path, durable: bool) -> io::Result<()> {
+pub(super) fn probe_space(folder: &Path, durable: bool) -> io::Result<()> {
     let path = folder.join(".room");
     let written = File::create(&path).and_then(|mut file| {
         file.write_all(&[0x5a; ROOM])?;
@@ -90,8 +90,8 @@ mod tests {
     #[test]
     fn looking_for_room_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
-        room(folder.path(), true).unwrap();
+        probe_space(folder.path(), true).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        assert!(room(&folder.path().join("missing"), false).is_err());
+        assert!(probe_space(&folder.path().join("missing"), false).is_err());
     }
 }

@@ -47,11 +47,11 @@ struct Done {
 
 /// Hands work to a device's thread, which ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct DeviceThread {
     messages: mpsc::Sender<Message>,
 }
 
-impl Lane {
+impl DeviceThread {
     /// Starts the thread of the device with this name.
     pub(super) fn start(device: &str, open: OpenEngine) -> std::io::Result<Self> {
         let (messages, inbox) = mpsc::channel();

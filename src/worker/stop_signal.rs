@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Why a run ends before its last step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum StopReason {
     /// Somebody asked for it.
     Canceled,
     /// It ran too long.
@@ -18,48 +18,48 @@ pub(super) enum Verdict {
 
 /// What may end a run early; asked before every step on the device's thread, and watched by the task that reports.
 #[derive(Debug)]
-pub(super) struct Trial {
+pub(super) struct StopSignal {
     canceled: CancellationToken,
     stop: CancellationToken,
     deadline: Instant,
     /// Set once: what ended the run stays what ended it.
-    verdict: OnceLock<(Verdict, Instant)>,
+    reason: OnceLock<(StopReason, Instant)>,
 }
 
-impl Trial {
+impl StopSignal {
     /// A run that begins now.
     pub(super) fn new(canceled: CancellationToken, stop: CancellationToken, limit: Duration) -> Self {
         let now = Instant::now();
         // A limit beyond what a clock can count is a limit of a century.
         let deadline = now.checked_add(limit).unwrap_or(now + Duration::from_secs(3_000_000_000));
-        Self { canceled, stop, deadline, verdict: OnceLock::new() }
+        Self { canceled, stop, deadline, reason: OnceLock::new() }
     }
 
     /// Whether the run must end now, and why.
-    pub(super) fn verdict(&self) -> Option<Verdict> {
-        if let Some((verdict, _)) = self.verdict.get() {
-            return Some(*verdict);
+    pub(super) fn reason(&self) -> Option<StopReason> {
+        if let Some((reason, _)) = self.reason.get() {
+            return Some(*reason);
         }
-        let verdict = if self.canceled.is_cancelled() {
-            Verdict::Canceled
+        let reason = if self.canceled.is_cancelled() {
+            StopReason::Canceled
         } else if self.stop.is_cancelled() {
-            Verdict::Stopped
+            StopReason::Stopped
         } else if Instant::now() >= self.deadline {
-            Verdict::TimeLimit
+            StopReason::TimeLimit
         } else {
             return None;
         };
-        Some(self.verdict.get_or_init(|| (verdict, Instant::now())).0)
+        Some(self.reason.get_or_init(|| (reason, Instant::now())).0)
     }
 
-    /// Whether a verdict stands for longer than the patience with a single step: the step that it waits for does not end.
+    /// Whether a reason stands for longer than the patience with a single step: the step that it waits for does not end.
     pub(super) fn overdue(&self) -> bool {
         let patience = if self.stop.is_cancelled() { LAST_PATIENCE } else { PATIENCE };
-        self.verdict().is_some() && self.verdict.get().is_some_and(|(_, since)| since.elapsed() >= patience)
+        self.reason().is_some() && self.reason.get().is_some_and(|(_, since)| since.elapsed() >= patience)
     }
 
-    /// Waits until there is a verdict.
-    pub(super) async fn verdict_falls(&self) {
+    /// Waits until there is a reason.
+    pub(super) async fn triggered(&self) {
         tokio::select! {
             () = self.canceled.cancelled() => {}
             () = self.stop.cancelled() => {}

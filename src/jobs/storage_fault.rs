@@ -4,11 +4,9 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
 
-use super::error::StoreError;
-
 /// Why nothing can be written at the moment. It passes when its cause does; no restart is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum StorageFault {
     /// The disk, or the quota, is full.
     NoSpace,
     /// The file system or a file of the data directory may not be written.
@@ -21,7 +19,7 @@ pub enum Fault {
     Stuck,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for StorageFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoSpace => "there is no space left in the data directory",
@@ -33,7 +31,7 @@ impl fmt::Display for Fault {
     }
 }
 
-impl Fault {
+impl StorageFault {
     /// What a failed operation on a file says.
     pub(super) fn of_io(error: &io::Error) -> Self {
         match error.kind() {
@@ -44,60 +42,44 @@ impl Fault {
     }
 }
 
-impl StoreError {
-    /// Why the data directory could not be written, when that is the cause of this error: the same call may succeed
-    /// later. Nothing for damaged data and for faults of the program.
-    pub fn fault(&self) -> Option<Fault> {
-        match self {
-            Self::Directory { source, .. } => Some(Fault::of_io(source)),
-            Self::Database(error) => of_database(error),
-            Self::Objects(error) => of_objects(error),
-            Self::Busy { .. } => Some(Fault::Locked),
-            Self::Unwritable(fault) => Some(*fault),
-            Self::InUse { .. } | Self::Migration(_) | Self::Damaged { .. } | Self::Lost { .. } | Self::CutShort(_) => {
-                None
-            }
-        }
-    }
-}
-
-fn of_database(error: &sqlx::Error) -> Option<Fault> {
+pub(super) fn of_database(error: &sqlx::Error) -> Option<StorageFault> {
     match error {
         sqlx::Error::Database(error) => error.code()?.parse().ok().and_then(of_code),
-        sqlx::Error::Io(error) => Some(Fault::of_io(error)),
-        sqlx::Error::PoolTimedOut => Some(Fault::Locked),
+        sqlx::Error::Io(error) => Some(StorageFault::of_io(error)),
+        sqlx::Error::PoolTimedOut => Some(StorageFault::Locked),
         _ => None,
     }
 }
 
 /// What a result code of SQLite (<https://sqlite.org/rescode.html>) says; the lowest byte of an extended code is the
 /// primary one.
-fn of_code(extended: u32) -> Option<Fault> {
+fn of_code(extended: u32) -> Option<StorageFault> {
     match extended & 0xff {
-        5 | 6 => Some(Fault::Locked),
-        8 => Some(Fault::ReadOnly),
-        10 | 14 => Some(Fault::Io),
-        13 => Some(Fault::NoSpace),
+        5 | 6 => Some(StorageFault::Locked),
+        8 => Some(StorageFault::ReadOnly),
+        10 | 14 => Some(StorageFault::Io),
+        13 => Some(StorageFault::NoSpace),
         _ => None,
     }
 }
 
-fn of_objects(error: &object_store::Error) -> Option<Fault> {
+pub(super) fn of_objects(error: &object_store::Error) -> Option<StorageFault> {
     if matches!(error, object_store::Error::NotFound { .. }) {
         return None;
     }
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Some(Fault::of_io(error));
+            return Some(StorageFault::of_io(error));
         }
         cause = error.source();
     }
-    Some(Fault::Io)
+    Some(StorageFault::Io)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::StoreError;
     use super::*;
 
     #[test]
@@ -105,12 +87,12 @@ mod tests {
         // SQLITE_FULL, READONLY_DBMOVED, BUSY_SNAPSHOT, IOERR_WRITE, IOERR_SHMSIZE, CANTOPEN, CONSTRAINT_CHECK.
         let codes = [13, 1032, 517, 778, 4874, 14, 275];
         let expected = [
-            Some(Fault::NoSpace),
-            Some(Fault::ReadOnly),
-            Some(Fault::Locked),
-            Some(Fault::Io),
-            Some(Fault::Io),
-            Some(Fault::Io),
+            Some(StorageFault::NoSpace),
+            Some(StorageFault::ReadOnly),
+            Some(StorageFault::Locked),
+            Some(StorageFault::Io),
+            Some(StorageFault::Io),
+            Some(StorageFault::Io),
             None,
         ];
         assert_eq!(codes.map(of_code), expected);
@@ -122,9 +104,9 @@ mod tests {
             let source = Box::new(io::Error::from(kind));
             StoreError::from(object_store::Error::Generic { store: "LocalFileSystem", source })
         };
-        assert_eq!(plain(ErrorKind::StorageFull).fault(), Some(Fault::NoSpace));
-        assert_eq!(plain(ErrorKind::QuotaExceeded).fault(), Some(Fault::NoSpace));
-        assert_eq!(plain(ErrorKind::ReadOnlyFilesystem).fault(), Some(Fault::ReadOnly));
-        assert_eq!(plain(ErrorKind::Other).fault(), Some(Fault::Io));
+        assert_eq!(plain(ErrorKind::StorageFull).fault(), Some(StorageFault::NoSpace));
+        assert_eq!(plain(ErrorKind::QuotaExceeded).fault(), Some(StorageFault::NoSpace));
+        assert_eq!(plain(ErrorKind::ReadOnlyFilesystem).fault(), Some(StorageFault::ReadOnly));
+        assert_eq!(plain(ErrorKind::Other).fault(), Some(StorageFault::Io));
     }
 }

@@ -4,12 +4,13 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use super::error::StoreError;
-use super::job::{Job, JobState};
+use super::job::Job;
 use super::metrics;
 use super::row;
+use super::run_state::RunState;
 use super::store::{Deleted, Store};
-use super::table::{Table, note, query};
-use super::writer::Party;
+use super::table::{Table, log_state, query};
+use super::writer::Caller;
 
 impl Store {
     /// Asks a job to stop. A queued job is canceled at once; a running one within one step, unless it ends by itself
@@ -18,21 +19,21 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn cancel(&self, id: Uuid) -> Result<Option<Job>, StoreError> {
-        self.ask_to_stop(Table::Jobs, id).await?;
+        self.request_cancel(Table::Jobs, id).await?;
         self.get(id).await
     }
 
     /// Cancels what is queued, and asks what is running to stop.
-    pub(super) async fn ask_to_stop(&self, table: Table, id: Uuid) -> Result<(), StoreError> {
+    pub(super) async fn request_cancel(&self, table: Table, id: Uuid) -> Result<(), StoreError> {
         self.detached(move |store| async move {
-            store.making_room(|store| async move { store.ask_to_stop_now(table, id).await }).await
+            store.with_reserve(|store| async move { store.request_cancel_now(table, id).await }).await
         })
         .await
     }
 
-    async fn ask_to_stop_now(&self, table: Table, id: Uuid) -> Result<(), StoreError> {
+    async fn request_cancel_now(&self, table: Table, id: Uuid) -> Result<(), StoreError> {
         let key = row::key(id);
-        let mut write = self.write(Party::Client).await?;
+        let mut write = self.write(Caller::Client).await?;
         let at_once = query!(
             table,
             "UPDATE ",
@@ -43,13 +44,13 @@ impl Store {
         let asked = soon.bind(key).execute(write.db()).await?.rows_affected() > 0;
         let turn = write.commit().await?;
         if ended {
-            self.tell_state(id, JobState::Canceled);
-            metrics::ended(table, JobState::Canceled, None);
-            note!(info, table, id, JobState::Canceled, "ended");
+            self.publish_state(id, RunState::Canceled);
+            metrics::finished(table, RunState::Canceled, None);
+            log_state!(info, table, id, RunState::Canceled, "ended");
         }
         if asked {
-            self.stop_run(id);
-            note!(info, table, id, JobState::Running, "asked to stop");
+            self.interrupt_run(id);
+            log_state!(info, table, id, RunState::Running, "asked to stop");
         }
         drop(turn);
         Ok(())
@@ -66,9 +67,9 @@ impl Store {
 
     pub(super) async fn delete_from(&self, table: Table, id: Uuid) -> Result<Deleted, StoreError> {
         self.detached(move |store| async move {
-            let deleted = match store.making_room(|store| async move { store.forget(table, id).await }).await {
-                Err(error) if store.lacks_space(&error).await => {
-                    if !store.state(table, id).await?.is_some_and(JobState::is_terminal) {
+            let deleted = match store.with_reserve(|store| async move { store.forget(table, id).await }).await {
+                Err(error) if store.is_out_of_space(&error).await => {
+                    if !store.state(table, id).await?.is_some_and(RunState::is_terminal) {
                         return Err(error);
                     }
                     store.remove_files(id).await?;
@@ -87,16 +88,16 @@ impl Store {
     /// Deletes the row of a job or study that has ended; its files are still there.
     async fn forget(&self, table: Table, id: Uuid) -> Result<Deleted, StoreError> {
         let key = row::key(id);
-        let mut write = self.write(Party::Client).await?;
+        let mut write = self.write(Caller::Client).await?;
         let select = query!(table, "SELECT state FROM ", " WHERE id = ?");
         let Some(found) = select.bind(key.clone()).fetch_optional(write.db()).await? else {
-            write.abandon().await?;
+            write.rollback().await?;
             return Ok(Deleted::Unknown);
         };
-        if let Ok(state) = found.try_get::<&str, _>("state")?.parse::<JobState>()
+        if let Ok(state) = found.try_get::<&str, _>("state")?.parse::<RunState>()
             && !state.is_terminal()
         {
-            write.abandon().await?;
+            write.rollback().await?;
             return Ok(Deleted::NotFinished(state));
         }
         // The row goes first: a job that can be seen has its PNGs. A note stays until the files are gone.
@@ -104,7 +105,7 @@ impl Store {
         query!(table, "DELETE FROM ", " WHERE id = ?").bind(key).execute(write.db()).await?;
         drop(write.commit().await?);
         self.inner.feed.forget(id);
-        note!(info, table, id, "deleted", "deleted");
+        log_state!(info, table, id, "deleted", "deleted");
         Ok(Deleted::Gone)
     }
 
@@ -112,7 +113,7 @@ impl Store {
     async fn remove_leftover(&self, id: Uuid) {
         let removed = async {
             self.remove_files(id).await?;
-            let mut write = self.write(Party::Client).await?;
+            let mut write = self.write(Caller::Client).await?;
             let delete = sqlx::query("DELETE FROM leftovers WHERE id = ?");
             delete.bind(row::key(id)).execute(write.db()).await?;
             write.commit().await.map(drop)
@@ -126,7 +127,7 @@ impl Store {
     async fn remove_files(&self, id: Uuid) -> Result<(), StoreError> {
         self.inner.stimuli.remove(id).await?;
         let folder = self.inner.studies.join(id.to_string());
-        self.aside(move |_| match std::fs::remove_dir_all(folder) {
+        self.blocking(move |_| match std::fs::remove_dir_all(folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         })

@@ -10,19 +10,19 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::claim::{Lease, suspect};
+use super::claim::is_suspect;
 use super::error::{StoreError, SubmitError};
 use super::feed::{Event, Subscription};
-use super::finish::RunEnd;
-use super::job::{JobProblem, JobState, ProblemCode};
+use super::lease::Lease;
 use super::metrics;
 use super::page::{Cursor, Page};
 use super::row::{self, study_columns};
+use super::run_state::{Failure, FailureCode, RunState};
 use super::store::{Deleted, Store};
 use super::study::{NewStudy, Study, StudyProgress};
 use super::submit::Submitted;
 use super::table::Table;
-use super::writer::Party;
+use super::writer::Caller;
 use proxygrad::study::{Folder, Plan};
 
 /// A running study that its claimer, and nobody else, may end.
@@ -35,7 +35,7 @@ pub struct StudyClaim {
     /// What its end must be reported under.
     pub lease: Lease,
     /// Canceled when somebody asks the study to stop.
-    pub canceled: CancellationToken,
+    pub cancel_requested: CancellationToken,
 }
 
 impl Store {
@@ -49,17 +49,17 @@ impl Store {
 
     async fn submit_study_now(&self, new: NewStudy) -> Result<Submitted<Study>, SubmitError> {
         let NewStudy { plan, images, idempotency } = new;
-        let mut write = self.write(Party::Client).await?;
+        let mut write = self.write(Caller::Client).await?;
         if let Some(known) = write.replayed(Table::Studies, idempotency.as_ref()).await? {
-            write.abandon().await?;
-            return Ok(Submitted::Replayed(self.live_study(row::study(&known)?)));
+            write.rollback().await?;
+            return Ok(Submitted::Replayed(self.study_with_live_progress(row::study(&known)?)));
         }
         let limit = self.inner.config.queue_limit;
         if write.queued(Table::Studies).await? >= limit {
-            write.abandon().await?;
+            write.rollback().await?;
             return Err(SubmitError::QueueFull { limit });
         }
-        self.room_on_disk().await?;
+        self.check_space().await?;
         let models: Vec<&str> = plan.models.iter().map(|model| model.id.as_str()).collect();
         let (key, fingerprint) = idempotency.map(|i| (i.key, i.fingerprint)).unzip();
         let id = Uuid::now_v7();
@@ -78,7 +78,7 @@ impl Store {
             .await?;
         let select = sqlx::query(concat!("SELECT ", study_columns!(), " FROM studies WHERE id = ?"));
         let study = row::study(&select.bind(row::key(id)).fetch_one(write.db()).await?)?;
-        let _turn = write.commit().await?;
+        let _guard = write.commit().await?;
         self.inner.arrivals.send_replace(());
         metrics::accepted(Table::Studies);
         tracing::info!(study.id = %id, study.state = "queued", study.runs = plan.runs(), ?models, "study accepted");
@@ -92,7 +92,7 @@ impl Store {
     pub async fn claim_study(&self) -> Result<Option<StudyClaim>, StoreError> {
         self.detached(|store| async move {
             loop {
-                let mut write = store.write(Party::Worker).await?;
+                let mut write = store.write(Caller::Worker).await?;
                 let others = write.others(None).await?;
                 let select = sqlx::query(concat!(
                     "SELECT ",
@@ -100,12 +100,12 @@ impl Store {
                     ", plan, lease, crashes FROM studies WHERE state = 'queued' ORDER BY id LIMIT 1"
                 ));
                 let found = select.fetch_optional(write.db()).await?;
-                let held_up = others.suspects || others.running && suspect(found.as_ref())?;
-                if held_up {
-                    store.inner.held_up.store(true, Ordering::Release);
+                let blocked = others.suspects || others.running && is_suspect(found.as_ref())?;
+                if blocked {
+                    store.inner.blocked.store(true, Ordering::Release);
                 }
-                let Some(found) = found.filter(|_| !held_up) else {
-                    write.abandon().await?;
+                let Some(found) = found.filter(|_| !blocked) else {
+                    write.rollback().await?;
                     return Ok(None);
                 };
                 let (id, now) = (row::id(&found)?, row::now());
@@ -117,21 +117,21 @@ impl Store {
                              lease = lease + 1 WHERE id = ?",
                         );
                         update.bind(now).bind(row::key(id)).execute(write.db()).await?;
-                        let _turn = write.commit().await?;
+                        let _guard = write.commit().await?;
                         let lease = Lease { id, table: Table::Studies, number: found.try_get::<i64, _>("lease")? + 1 };
                         return Ok(Some(store.study_started(study, plan, lease, now)));
                     }
                     Err(error) => {
-                        let problem = JobProblem::new(ProblemCode::Internal, "the stored study is damaged");
+                        let problem = Failure::new(FailureCode::Internal, "the stored study is damaged");
                         let update = sqlx::query(
                             "UPDATE studies SET state = 'failed', finished_at = ?, problem = ? WHERE id = ?",
                         );
                         let update = update.bind(now).bind(row::json(&problem)?).bind(row::key(id));
                         update.execute(write.db()).await?;
-                        let _turn = write.commit().await?;
+                        let _guard = write.commit().await?;
                         tracing::error!(study.id = %id, study.state = "failed", %error, "study cannot be read");
-                        store.tell_state(id, JobState::Failed);
-                        metrics::ended(Table::Studies, JobState::Failed, None);
+                        store.publish_state(id, RunState::Failed);
+                        metrics::finished(Table::Studies, RunState::Failed, None);
                     }
                 }
             }
@@ -140,26 +140,26 @@ impl Store {
     }
 
     fn study_started(&self, mut study: Study, plan: Plan, lease: Lease, now: i64) -> StudyClaim {
-        study.state = JobState::Running;
+        study.state = RunState::Running;
         study.started_at = row::time(now).ok();
-        let canceled = CancellationToken::new();
-        self.running().insert(study.id, canceled.clone());
-        self.inner.feed.publish(study.id, Event::State { state: JobState::Running });
+        let cancel_requested = CancellationToken::new();
+        self.running().insert(study.id, cancel_requested.clone());
+        self.inner.feed.publish(study.id, Event::State { state: RunState::Running });
         let queued_ms = row::milliseconds(study.created_at, study.started_at);
         metrics::started(Table::Studies, queued_ms);
         tracing::info!(
             study.id = %study.id, study.state = "running", study.done = study.progress.done, queued_ms, "study started"
         );
-        StudyClaim { study, plan, lease, canceled }
+        StudyClaim { study, plan, lease, cancel_requested }
     }
 
     /// Notes that a study goes on after the jobs that its device ran first. Ignored when the lease is void.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn study_goes_on(&self, lease: Lease) -> Result<(), StoreError> {
+    pub async fn study_resumed(&self, lease: Lease) -> Result<(), StoreError> {
         self.detached(move |store| async move {
-            let mut write = store.write(Party::Worker).await?;
+            let mut write = store.write(Caller::Worker).await?;
             let update = sqlx::query("UPDATE studies SET waits = 0 WHERE id = ? AND lease = ?");
             update.bind(row::key(lease.id)).bind(lease.number).execute(write.db()).await?;
             write.commit().await.map(drop)
@@ -172,31 +172,22 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn study_advanced(&self, lease: Lease, done: usize) -> Result<(), StoreError> {
+    pub async fn record_study_progress(&self, lease: Lease, done: usize) -> Result<(), StoreError> {
         self.detached(move |store| async move {
-            let mut write = store.write(Party::Worker).await?;
+            let mut write = store.write(Caller::Worker).await?;
             let update = sqlx::query(
                 "UPDATE studies SET done = ?, attempts = 0, crashes = 0, interruptions = 0 \
                  WHERE id = ? AND lease = ? AND state = 'running'",
             );
             let update = update.bind(i64::try_from(done).unwrap_or(i64::MAX));
             update.bind(row::key(lease.id)).bind(lease.number).execute(write.db()).await?;
-            let _turn = write.commit().await?;
-            if store.inner.held_up.swap(false, Ordering::AcqRel) {
+            let _guard = write.commit().await?;
+            if store.inner.blocked.swap(false, Ordering::AcqRel) {
                 store.inner.arrivals.send_replace(());
             }
             Ok(())
         })
         .await
-    }
-
-    /// Ends a study whose runs are all done. Whether that counted; `false` when the lease is void.
-    ///
-    /// # Errors
-    /// When the database fails; the study is still running then.
-    pub async fn study_succeeded(&self, lease: Lease) -> Result<bool, StoreError> {
-        let end = RunEnd::Succeeded { stimuli: Vec::new(), steps: 0 };
-        Ok(self.end_runs(vec![(lease, end)]).await? == [true])
     }
 
     /// The study with this id; while it runs, with the progress it told last.
@@ -206,7 +197,7 @@ impl Store {
     pub async fn study(&self, id: Uuid) -> Result<Option<Study>, StoreError> {
         let select = sqlx::query(concat!("SELECT ", study_columns!(), " FROM studies WHERE id = ?"));
         let row = select.bind(row::key(id)).fetch_optional(self.readers()).await?;
-        row.map(|row| Ok(self.live_study(row::study(&row)?))).transpose()
+        row.map(|row| Ok(self.study_with_live_progress(row::study(&row)?))).transpose()
     }
 
     /// What a study runs.
@@ -230,7 +221,7 @@ impl Store {
     /// When the database fails.
     pub async fn studies(
         &self,
-        state: Option<JobState>,
+        state: Option<RunState>,
         cursor: Option<Cursor>,
         limit: u32,
     ) -> Result<Page<Study>, StoreError> {
@@ -238,7 +229,7 @@ impl Store {
         if let Some(state) = state {
             select.push(" AND state = ").push_bind(state.as_str());
         }
-        self.page(select, cursor, limit, |row| Ok(self.live_study(row::study(row)?))).await
+        self.page(select, cursor, limit, |row| Ok(self.study_with_live_progress(row::study(row)?))).await
     }
 
     /// Asks a study to stop, as [`Store::cancel`] does with a job. Returns the study as it stands then.
@@ -246,7 +237,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn cancel_study(&self, id: Uuid) -> Result<Option<Study>, StoreError> {
-        self.ask_to_stop(Table::Studies, id).await?;
+        self.request_cancel(Table::Studies, id).await?;
         self.study(id).await
     }
 
@@ -263,7 +254,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn subscribe_study(&self, id: Uuid, after: Option<u64>) -> Result<Option<Subscription>, StoreError> {
-        self.follow(Table::Studies, id, after).await
+        self.subscribe_to(Table::Studies, id, after).await
     }
 
     /// The study as it is when it has ended, or after `limit`, whichever is first.
@@ -271,13 +262,13 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn wait_for_study(&self, id: Uuid, limit: Duration) -> Result<Option<Study>, StoreError> {
-        self.ends_within(Table::Studies, id, limit).await?;
+        self.wait_until_finished(Table::Studies, id, limit).await?;
         self.study(id).await
     }
 
     /// The study with the progress it told last.
-    fn live_study(&self, mut study: Study) -> Study {
-        if study.state == JobState::Running
+    fn study_with_live_progress(&self, mut study: Study) -> Study {
+        if study.state == RunState::Running
             && let Some(progress) = self.inner.feed.study_progress(study.id)
         {
             study.progress = progress;
@@ -286,7 +277,7 @@ impl Store {
     }
 
     /// Tells the watchers of a study how far it is.
-    pub fn tell_study(&self, id: Uuid, progress: StudyProgress) {
+    pub fn publish_study_progress(&self, id: Uuid, progress: StudyProgress) {
         self.inner.feed.publish(id, Event::Study(progress));
     }
 }

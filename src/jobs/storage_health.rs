@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::disk_reserve::{self, Reserve};
 use super::error::{StoreError, SubmitError};
-use super::fault::Fault;
-use super::reserve::{self, Reserve};
 use super::row;
+use super::storage_fault::StorageFault;
 use super::store::{Inner, Store};
-use super::writer::Party;
+use super::writer::Caller;
 
 /// How long an answer holds: whoever asks more often causes no more writes.
 const HOLDS: Duration = Duration::from_millis(500);
@@ -23,7 +23,7 @@ const TOO_LONG: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Health {
     /// What was found last.
-    fault: watch::Sender<Option<Fault>>,
+    fault: watch::Sender<Option<StorageFault>>,
     looks: Mutex<Looks>,
     pub(super) reserve: Reserve,
 }
@@ -49,19 +49,19 @@ impl Health {
 }
 
 /// An error that may tell of a failed write.
-pub(super) trait MayBeFault {
+pub(super) trait AsStorageFault {
     /// Why nothing could be written, when that is what happened.
-    fn as_fault(&self) -> Option<Fault>;
+    fn as_storage_fault(&self) -> Option<StorageFault>;
 }
 
-impl MayBeFault for StoreError {
-    fn as_fault(&self) -> Option<Fault> {
+impl AsStorageFault for StoreError {
+    fn as_storage_fault(&self) -> Option<StorageFault> {
         self.fault()
     }
 }
 
-impl MayBeFault for SubmitError {
-    fn as_fault(&self) -> Option<Fault> {
+impl AsStorageFault for SubmitError {
+    fn as_storage_fault(&self) -> Option<StorageFault> {
         match self {
             Self::Store(error) => error.fault(),
             Self::QueueFull { .. } | Self::KeyReused => None,
@@ -72,7 +72,7 @@ impl MayBeFault for SubmitError {
 impl Store {
     /// Why nothing can be written at the moment, found out by writing; nothing when all is well. Answers within `patience`:
     /// a write that takes longer goes on, and what was known before is the answer.
-    pub async fn unwritable(&self, patience: Duration) -> Option<Fault> {
+    pub async fn check_writable(&self, patience: Duration) -> Option<StorageFault> {
         let health = &self.inner.health;
         let mut changed = health.fault.subscribe();
         changed.mark_unchanged();
@@ -91,41 +91,41 @@ impl Store {
         }
         let _ = tokio::time::timeout(patience, changed.changed()).await;
         let stuck = health.looks().began.is_some_and(|began| began.elapsed() > TOO_LONG);
-        if stuck { Some(Fault::Stuck) } else { *health.fault.borrow() }
+        if stuck { Some(StorageFault::Stuck) } else { *health.fault.borrow() }
     }
 
     /// Waits until nothing is known any more that keeps from writing.
-    pub async fn until_writable(&self) {
+    pub async fn wait_until_writable(&self) {
         let mut fault = self.inner.health.fault.subscribe();
         // The sender lives as long as the store.
         let _ = fault.wait_for(Option::is_none).await;
     }
 
-    /// Keeps space back for [`Store::making_room`].
+    /// Keeps space back for [`Store::with_reserve`].
     pub(super) async fn hold_reserve(&self) -> Result<(), StoreError> {
-        self.aside(|inner| inner.health.reserve.hold()).await
+        self.blocking(|inner| inner.health.reserve.hold()).await
     }
 
     /// Refuses what is new when there is no room for what will come of it.
-    pub(super) async fn room_on_disk(&self) -> Result<(), StoreError> {
-        self.aside(|inner| {
+    pub(super) async fn check_space(&self) -> Result<(), StoreError> {
+        self.blocking(|inner| {
             // The reserve is for those who make room, not for new work.
             if !inner.health.reserve.held() {
                 inner.health.reserve.hold()?;
             }
-            reserve::room(&inner.config.data_dir, false)
+            disk_reserve::probe_space(&inner.config.data_dir, false)
         })
         .await
     }
 
     /// Does something that leads to more space or less work, on a full disk at the cost of the reserve.
-    pub(super) async fn making_room<T, F>(&self, work: impl Fn(Self) -> F) -> Result<T, StoreError>
+    pub(super) async fn with_reserve<T, F>(&self, work: impl Fn(Self) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
         match work(self.clone()).await {
-            Err(error) if self.lacks_space(&error).await => {
-                self.failed(Fault::NoSpace);
+            Err(error) if self.is_out_of_space(&error).await => {
+                self.write_failed(StorageFault::NoSpace);
                 self.inner.health.reserve.release();
                 // The log keeps the space that it has; what it holds gets into the database with the help of the reserve.
                 self.inner.writer.restart_log().await;
@@ -136,19 +136,19 @@ impl Store {
     }
 
     /// Whether an error comes from a full disk. SQLite tells some of these as failures of input and output.
-    pub(super) async fn lacks_space(&self, error: &StoreError) -> bool {
+    pub(super) async fn is_out_of_space(&self, error: &StoreError) -> bool {
         match error.fault() {
-            Some(Fault::NoSpace) => true,
-            Some(Fault::Io) => {
-                let room = self.aside(|inner| reserve::room(&inner.config.data_dir, false)).await;
-                room.is_err_and(|error| error.fault() == Some(Fault::NoSpace))
+            Some(StorageFault::NoSpace) => true,
+            Some(StorageFault::Io) => {
+                let room = self.blocking(|inner| disk_reserve::probe_space(&inner.config.data_dir, false)).await;
+                room.is_err_and(|error| error.fault() == Some(StorageFault::NoSpace))
             }
             _ => false,
         }
     }
 
     /// Notes that a write failed, and looks from now on until writing works.
-    pub(super) fn failed(&self, fault: Fault) {
+    pub(super) fn write_failed(&self, fault: StorageFault) {
         let health = &self.inner.health;
         let known = health.fault.send_replace(Some(fault));
         if known != Some(fault) {
@@ -179,7 +179,7 @@ impl Store {
     }
 
     /// Writes to find out whether that works, and notes what was found.
-    async fn look(&self) -> Option<Fault> {
+    async fn look(&self) -> Option<StorageFault> {
         let health = &self.inner.health;
         {
             let mut looks = health.looks();
@@ -190,15 +190,15 @@ impl Store {
         }
         let found = match self.write_everywhere().await {
             Ok(()) => None,
-            Err(error) if self.lacks_space(&error).await => Some(Fault::NoSpace),
-            Err(error) => Some(error.fault().unwrap_or(Fault::Io)),
+            Err(error) if self.is_out_of_space(&error).await => Some(StorageFault::NoSpace),
+            Err(error) => Some(error.fault().unwrap_or(StorageFault::Io)),
         };
         {
             let mut looks = health.looks();
             *looks = Looks { began: None, ended: Some(Instant::now()), ..*looks };
         }
         match found {
-            Some(fault) => self.failed(fault),
+            Some(fault) => self.write_failed(fault),
             None => {
                 if health.fault.send_replace(None).is_some() {
                     tracing::info!("the data directory can be written again");
@@ -212,21 +212,21 @@ impl Store {
 
     /// A row of the database, and a file where PNGs and studies lie; the reserve, too.
     async fn write_everywhere(&self) -> Result<(), StoreError> {
-        let mut write = self.write(Party::Worker).await?;
+        let mut write = self.write(Caller::Worker).await?;
         sqlx::query("UPDATE write_check SET at = ?").bind(row::now()).execute(write.db()).await?;
         drop(write.commit().await?);
-        self.aside(|inner| {
+        self.blocking(|inner| {
             inner.health.reserve.hold()?;
             let data_dir = &inner.config.data_dir;
             [data_dir, &data_dir.join("stimuli"), &inner.studies]
                 .into_iter()
-                .try_for_each(|dir| reserve::room(dir, true))
+                .try_for_each(|dir| disk_reserve::probe_space(dir, true))
         })
         .await
     }
 
     /// Works on files, away from the tasks that answer clients.
-    pub(super) async fn aside(
+    pub(super) async fn blocking(
         &self,
         work: impl FnOnce(&Inner) -> std::io::Result<()> + Send + 'static,
     ) -> Result<(), StoreError> {

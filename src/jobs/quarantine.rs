@@ -15,7 +15,7 @@ use super::table::Table;
 
 impl Store {
     /// Moves folders of unknown studies out of the way, and those back that are known now.
-    pub(super) async fn set_strays_aside(&self) -> Result<(), StoreError> {
+    pub(super) async fn quarantine_orphans(&self) -> Result<(), StoreError> {
         let (studies, aside) = (&self.inner.studies, self.inner.config.data_dir.join("set-aside").join("studies"));
         for id in ids(&aside)? {
             let (from, to) = (aside.join(id.to_string()), studies.join(id.to_string()));

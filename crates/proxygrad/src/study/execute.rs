@@ -1,0 +1,99 @@
+//! Executes one batch of runs: units of one model under one arm, each with its own seed.
+
+use super::error::StudyError;
+use super::plan::{Bounds, PlannedSettings, request_for};
+use crate::Invalid;
+use crate::engine::Engine;
+use crate::maximize::{Objective, Observer, Outcome, Point, Task, maximize, parts};
+use crate::network::Model;
+
+/// Progress of a study.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress<'a> {
+    /// Runs done, including the fraction of those running now.
+    pub done: f64,
+    /// Runs of the plan.
+    pub total: usize,
+    /// Description of what is running now.
+    pub now: &'a str,
+}
+
+/// Receives the progress of a study; returning `false` stops it, and the batch in progress is lost.
+pub type ProgressCallback<'a> = dyn FnMut(Progress<'_>) -> bool + 'a;
+
+/// Maximizes these units with these seeds, and returns each outcome with the number of its steps; `None` if stopped.
+///
+/// Each outcome equals that of the same request for that unit alone. They run in as few batches as fit into `memory`
+/// bytes.
+pub(super) fn run_batch(
+    model: &Model,
+    settings: &PlannedSettings,
+    units: &[(&str, u64)],
+    engine: &dyn Engine,
+    memory: u64,
+    progress: &mut BatchProgress<'_, '_>,
+) -> Result<Option<Vec<(Outcome, u32)>>, StudyError> {
+    let objectives = units.iter().map(|(unit, _)| unit.parse()).collect::<Result<Vec<Objective>, Invalid>>()?;
+    let resolved =
+        request_for(&model.id, &settings.request, objectives, 0)?.resolve(model, &Bounds::default().request)?;
+    // Each as if it were the only one of its request.
+    let alone = |(group, (task, &(_, seed)))| Task { seed, stream: 0, group, ..task };
+    let tasks: Vec<Task> = (0..).zip(resolved.tasks().into_iter().zip(units)).map(alone).collect();
+    let (settings, what) = (&resolved.settings, progress.what);
+    let failed = |source| StudyError::Run { what: what.to_owned(), source };
+    progress.steps = settings.steps;
+    let mut outcomes = Vec::with_capacity(tasks.len());
+    for part in parts(&engine.memory_model(), model, &tasks, settings, memory).map_err(failed)? {
+        (progress.running, progress.share) = (part.len(), 0.0);
+        let found = maximize(engine, model, &tasks[part], settings, progress).map_err(failed)?;
+        progress.done += found.len();
+        for outcome in found {
+            let Some(outcome) = outcome else { return Ok(None) };
+            outcomes.push((outcome, settings.steps));
+        }
+    }
+    Ok(Some(outcomes))
+}
+
+/// Reports the progress of a batch to the study's callback, and stops the batch when that says so.
+pub(super) struct BatchProgress<'a, 'b> {
+    callback: &'a mut ProgressCallback<'b>,
+    /// Runs of the plan that are done, before this batch.
+    done: usize,
+    /// Runs of the plan.
+    total: usize,
+    /// Stimuli of this batch.
+    running: usize,
+    /// Share of the batch's steps that is done.
+    share: f64,
+    steps: u32,
+    what: &'a str,
+    proceed: bool,
+}
+
+impl<'a, 'b> BatchProgress<'a, 'b> {
+    /// Progress of a batch after `done` of the `total` runs of the plan.
+    pub(super) fn new(callback: &'a mut ProgressCallback<'b>, what: &'a str, done: usize, total: usize) -> Self {
+        Self { callback, done, total, running: 0, share: 0.0, steps: 1, what, proceed: true }
+    }
+}
+
+impl Observer for BatchProgress<'_, '_> {
+    fn keep(&mut self, stimulus: usize) -> bool {
+        if stimulus == 0 && self.proceed {
+            let done = self.done as f64 + self.share * self.running as f64;
+            self.proceed = (self.callback)(Progress { done, total: self.total, now: self.what });
+        }
+        self.proceed
+    }
+
+    fn wants(&mut self, stimulus: usize) -> bool {
+        self.keep(stimulus)
+    }
+
+    fn scored(&mut self, stimulus: usize, point: Point) {
+        if stimulus == 0 {
+            self.share = (f64::from(point.step) / f64::from(self.steps.max(1))).min(1.0);
+        }
+    }
+}
