@@ -1,4 +1,4 @@
-//! From the queue to a device: claims.
+//! Claims: moves jobs from the queue to a device.
 
 use std::sync::atomic::Ordering;
 
@@ -18,57 +18,56 @@ use super::store::Store;
 use super::table::Table;
 use super::writer::{Caller, WriteTransaction};
 
-/// What was running at so many crashes, with other work beside it, runs with nothing beside it the next time: should it
-/// bring down the process, it is known to have been the cause.
+/// A job or study that was running at this many crashes, together with other work, next runs with nothing else: if the
+/// process crashes again, the cause is known.
 const SUSPECT_CRASHES: i64 = 2;
 
-/// A running job that its claimer, and nobody else, may end.
+/// A running job, owned by its claimer.
 #[derive(Debug, Clone)]
 pub struct Claim {
     /// The job as it was claimed.
     pub job: Job,
-    /// What its end must be reported under.
+    /// Required to report its outcome.
     pub lease: Lease,
-    /// Canceled when somebody asks the job to stop.
+    /// Canceled when a client cancels the job.
     pub cancel_requested: CancellationToken,
 }
 
-/// What a device gets when it asks for jobs.
+/// Result of asking for jobs.
 #[derive(Debug, Default)]
 pub struct ClaimedJobs {
     /// Jobs to run together; empty when there are none.
     pub jobs: Vec<Claim>,
-    /// There is nothing now because one job or study has to run with nothing beside it: it runs already, or waits until the
-    /// other devices are free. Nothing else should be begun or gone on with.
+    /// Nothing may start or continue now, because a job or study has to run with nothing else: it is running, or waits until
+    /// the other devices are free.
     pub blocked: bool,
 }
 
 impl Store {
-    /// Says when a job or study joins the queue: mark it unchanged, look for work, then wait for a change, and no job is missed.
+    /// Changes when a job or study joins the queue. To miss none: mark it unchanged, look for work, then wait for a change.
     pub fn arrivals(&self) -> watch::Receiver<()> {
         self.inner.arrivals.subscribe()
     }
 
-    /// Takes the oldest queued job, and with it the queued jobs behind it that may share its batch, as long as they have
-    /// no more than `most_stimuli` stimuli together. A job with more than that is taken alone, as is one whose run was
-    /// interrupted before: should it bring down the process again, it takes no other job with it. Empty when nothing is
-    /// queued, or the oldest job has to wait until nothing else runs.
+    /// Claims the oldest queued job, together with later ones that may share its batch, up to `max_stimuli` stimuli in all.
+    /// A larger job is claimed alone, as is one that was running at a crash, so that another crash affects no other job.
+    /// Empty if nothing is queued, or if the oldest job has to wait until nothing else runs.
     ///
     /// # Errors
     /// When the database fails; nothing is claimed then.
-    pub async fn claim(&self, most_stimuli: usize) -> Result<Vec<Claim>, StoreError> {
-        Ok(self.claim_ahead_of(most_stimuli, None).await?.jobs)
+    pub async fn claim(&self, max_stimuli: usize) -> Result<Vec<Claim>, StoreError> {
+        Ok(self.claim_ahead_of(max_stimuli, None).await?.jobs)
     }
 
-    /// The same for a device that has a study: while the jobs run, the study waits. One that has to run with nothing beside
-    /// it lets no job pass before its next batch is done.
+    /// Like [`Store::claim`], for a device that holds a study: the study pauses while the jobs run. A study that has to run
+    /// with nothing else lets no job pass until its next batch is done.
     ///
     /// # Errors
     /// When the database fails; nothing is claimed then.
-    pub async fn claim_ahead_of(&self, most_stimuli: usize, study: Option<Lease>) -> Result<ClaimedJobs, StoreError> {
+    pub async fn claim_ahead_of(&self, max_stimuli: usize, study: Option<Lease>) -> Result<ClaimedJobs, StoreError> {
         self.detached(move |store| async move {
             loop {
-                if let Some(claimed) = store.claim_batch(most_stimuli, study).await? {
+                if let Some(claimed) = store.claim_batch(max_stimuli, study).await? {
                     return Ok(claimed);
                 }
             }
@@ -76,18 +75,18 @@ impl Store {
         .await
     }
 
-    /// One look at the queue; nothing when all it found were rows that cannot be read, which are out of the way then.
-    async fn claim_batch(&self, most_stimuli: usize, study: Option<Lease>) -> Result<Option<ClaimedJobs>, StoreError> {
+    /// Claims once; `None` if all rows found were damaged. Those are marked failed, so that the next try can go on.
+    async fn claim_batch(&self, max_stimuli: usize, study: Option<Lease>) -> Result<Option<ClaimedJobs>, StoreError> {
         let mut write = self.write(Caller::Worker).await?;
         if let Some(study) = study
             && write.is_suspect_study(study).await?
         {
-            // Were it to wait, other devices would begin something beside which it then goes on.
+            // If it paused, other devices would start work that then runs next to it.
             write.rollback().await?;
             return Ok(Some(ClaimedJobs::default()));
         }
         let others = write.others(study).await?;
-        let mut rows = candidates(&mut write, most_stimuli).await?;
+        let mut rows = candidates(&mut write, max_stimuli).await?;
         let blocked = others.suspects || others.running && is_suspect(rows.first())?;
         if blocked {
             self.inner.blocked.store(true, Ordering::Release);
@@ -127,7 +126,7 @@ impl Store {
         }
         let _guard = write.commit().await?;
         for (id, error) in damaged {
-            tracing::error!(job.id = %id, job.state = "failed", %error, "job cannot be read");
+            tracing::error!(job.id = %id, job.state = "failed", %error, "job failed: its stored row is damaged");
             self.publish_state(id, RunState::Failed);
             metrics::finished(Table::Jobs, RunState::Failed, None);
         }
@@ -138,7 +137,7 @@ impl Store {
         Ok(Some(ClaimedJobs { jobs, blocked }))
     }
 
-    /// The claim on a job that was just marked running.
+    /// The claim of a job that was just marked running.
     fn started(&self, mut job: Job, now: i64, number: i64) -> Claim {
         job.state = RunState::Running;
         job.started_at = row::time(now).ok();
@@ -155,22 +154,22 @@ impl Store {
     }
 }
 
-/// What runs beside the work of one device.
+/// Work on other devices.
 pub(super) struct OtherWork {
-    /// Something is on another device.
+    /// Whether anything is running.
     pub(super) running: bool,
-    /// Something is there that has to run with nothing beside it.
+    /// Whether any of it has to run with nothing else.
     pub(super) suspects: bool,
 }
 
 impl WriteTransaction<'_> {
-    /// Whether this study has to run with nothing beside it.
+    /// Whether this study has to run with nothing else.
     async fn is_suspect_study(&mut self, study: Lease) -> Result<bool, StoreError> {
         let select = sqlx::query("SELECT crashes FROM studies WHERE id = ?").bind(row::key(study.id));
         is_suspect(select.fetch_optional(self.db()).await?.as_ref())
     }
 
-    /// What runs, apart from this study.
+    /// What is running, apart from this study.
     pub(super) async fn others(&mut self, study: Option<Lease>) -> Result<OtherWork, StoreError> {
         let select = sqlx::query(
             "SELECT COUNT(*) AS running, COALESCE(MAX(crashes), 0) AS crashes FROM (\
@@ -184,22 +183,22 @@ impl WriteTransaction<'_> {
     }
 }
 
-/// Whether this row has to run with nothing beside it.
+/// Whether the job or study of this row has to run with nothing else.
 pub(super) fn is_suspect(row: Option<&SqliteRow>) -> Result<bool, StoreError> {
     Ok(row.map(|row| row.try_get::<i64, _>("crashes")).transpose()?.is_some_and(|crashes| crashes >= SUSPECT_CRASHES))
 }
 
-/// The rows of the jobs to claim together.
-async fn candidates(write: &mut WriteTransaction<'_>, most_stimuli: usize) -> Result<Vec<SqliteRow>, StoreError> {
+/// Rows of the jobs to claim together.
+async fn candidates(write: &mut WriteTransaction<'_>, max_stimuli: usize) -> Result<Vec<SqliteRow>, StoreError> {
     let select = sqlx::query(concat!(
         "SELECT ",
         columns!(),
         ", batch_key, size, lease, crashes FROM jobs WHERE state = 'queued' ORDER BY id LIMIT 1"
     ));
     let Some(first) = select.fetch_optional(write.db()).await? else { return Ok(Vec::new()) };
-    let most = i64::try_from(most_stimuli).unwrap_or(i64::MAX);
+    let max = i64::try_from(max_stimuli).unwrap_or(i64::MAX);
     let mut stimuli: i64 = first.try_get("size")?;
-    if stimuli >= most || first.try_get::<i64, _>("crashes")? > 0 {
+    if stimuli >= max || first.try_get::<i64, _>("crashes")? > 0 {
         return Ok(vec![first]);
     }
     let select = sqlx::query(concat!(
@@ -209,11 +208,11 @@ async fn candidates(write: &mut WriteTransaction<'_>, most_stimuli: usize) -> Re
          WHERE state = 'queued' AND batch_key = ? AND id > ? AND crashes = 0 ORDER BY id LIMIT ?"
     ));
     let batch_key: Vec<u8> = first.try_get("batch_key")?;
-    let like = select.bind(batch_key).bind(row::key(row::id(&first)?)).bind(most - stimuli);
+    let alike = select.bind(batch_key).bind(row::key(row::id(&first)?)).bind(max - stimuli);
     let mut rows = vec![first];
-    for row in like.fetch_all(write.db()).await? {
+    for row in alike.fetch_all(write.db()).await? {
         stimuli += row.try_get::<i64, _>("size")?;
-        if stimuli > most {
+        if stimuli > max {
             break;
         }
         rows.push(row);

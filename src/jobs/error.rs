@@ -1,4 +1,4 @@
-//! What can go wrong with stored jobs.
+//! Errors of the store.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::storage_fault::{self, StorageFault};
 
-/// The store could not do what was asked. Nothing was half done: what was not committed did not happen.
+/// Failure of a store operation. Changes that were not committed have no effect.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process uses the data directory.
@@ -20,54 +20,54 @@ pub enum StoreError {
     Directory {
         /// The file or directory that failed.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The database refused: locked, full, damaged.
+    /// The database is locked, full or damaged.
     #[error("job database: {0}")]
     Database(#[from] sqlx::Error),
-    /// The database has a layout that this version does not know.
+    /// The database has a schema that this version does not know.
     #[error("job database: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
     /// PNGs could not be written, read or removed.
     #[error("stimuli: {0}")]
     Objects(#[from] object_store::Error),
-    /// What is stored is not what was written.
+    /// Stored data differs from what was written.
     #[error("{id}: stored data is damaged: {why}")]
     Damaged {
         /// The job or study.
         id: Uuid,
-        /// What does not fit.
+        /// What is wrong.
         why: String,
     },
-    /// The file of an image is gone, or is not what was written: somebody removed it, or the data directory was restored in
-    /// part. The job itself is whole.
+    /// The file of an image is missing or has changed: it was removed, or only part of the data directory was restored. The
+    /// job itself is intact.
     #[error("{id}: {file} {why}")]
     Lost {
         /// The job.
         id: Uuid,
         /// Name of the file.
         file: String,
-        /// `is gone` or `has other bytes`.
+        /// What happened to it.
         why: &'static str,
     },
     /// Other writers held the database for too long.
     #[error("job database: still busy after {seconds} s")]
     Busy {
-        /// How long it was waited for, in seconds.
+        /// Time waited, in seconds.
         seconds: u64,
     },
-    /// Nothing can be written at the moment.
+    /// Nothing can be written now.
     #[error("{0}")]
     Unwritable(StorageFault),
-    /// The service went down in the middle, or a fault ended the work.
-    #[error("the work on the job database was cut short: {0}")]
+    /// The service shut down during the operation, or a bug ended it.
+    #[error("job database: operation interrupted: {0}")]
     CutShort(String),
 }
 
 impl StoreError {
-    /// Why the data directory could not be written, when that is the cause of this error: the same call may succeed
-    /// later. Nothing for damaged data and for faults of the program.
+    /// Why the data directory could not be written, if that caused this error; the same call may succeed later. `None` for
+    /// damaged data and for bugs.
     pub fn fault(&self) -> Option<StorageFault> {
         match self {
             Self::Directory { source, .. } => Some(StorageFault::of_io(source)),
@@ -82,19 +82,19 @@ impl StoreError {
     }
 }
 
-/// Why a job or study was not accepted.
+/// Reason why a job or study was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// As many jobs, or studies, wait as may.
+    /// The queue of jobs or studies is full.
     #[error("the queue is full: {limit} are waiting")]
     QueueFull {
-        /// Most that may wait.
+        /// Limit of the queue.
         limit: u64,
     },
     /// The idempotency key was used for another request.
     #[error("this idempotency key was used for another request")]
     KeyReused,
-    /// The store failed; the job may be submitted again.
+    /// The store failed; the submission may be repeated.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -1,10 +1,10 @@
-//! What must not be lost: jobs and studies, their states, and what they found.
+//! Durable state: jobs, studies and their results.
 //!
-//! A job is a row of a SQLite database from its submission until somebody deletes it. Each change of its state is one
-//! commit; a terminal state never changes again. Running is a lease: a process that dies leaves its jobs `running`, and
-//! the next [`Store::open`] puts them back into the queue. PNGs lie in an object store beside the database.
+//! A job is a row of a SQLite database from its submission to its deletion. Each state change is one commit; terminal
+//! states never change. A running job is held under a lease: a process that dies leaves its jobs `running`, and the next
+//! [`Store::open`] requeues them. PNGs are stored in an object store next to the database.
 //!
-//! A study is a row, too, through the same states; its runs lie in a folder, and a study that was cut short goes on there.
+//! A study is also a row with the same states. Its runs are stored in a folder, where an interrupted study resumes.
 
 mod backup;
 mod cancel_delete;

@@ -1,21 +1,21 @@
-//! Why the data directory cannot be written: what an error of the database, the object store or a file says about it.
+//! Storage faults: classifies errors of the database, the object store and files as disk full, read-only, locked or I/O.
 
 use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
 
-/// Why nothing can be written at the moment. It passes when its cause does; no restart is needed.
+/// Why the data directory cannot be written now. It clears with its cause; no restart is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StorageFault {
     /// The disk, or the quota, is full.
     NoSpace,
-    /// The file system or a file of the data directory may not be written.
+    /// The file system is read-only, or permission is denied.
     ReadOnly,
-    /// Another program holds the database's lock.
+    /// Another program holds the lock of the database.
     Locked,
-    /// The operating system failed to write.
+    /// Input/output error.
     Io,
-    /// A write goes on for far longer than a write takes.
+    /// A write does not return.
     Stuck,
 }
 
@@ -26,13 +26,13 @@ impl fmt::Display for StorageFault {
             Self::ReadOnly => "the data directory is read-only",
             Self::Locked => "another program keeps the job database locked",
             Self::Io => "the data directory cannot be written: input/output error",
-            Self::Stuck => "a write to the data directory does not end",
+            Self::Stuck => "a write to the data directory does not return",
         })
     }
 }
 
 impl StorageFault {
-    /// What a failed operation on a file says.
+    /// The fault that a failed file operation shows.
     pub(super) fn of_io(error: &io::Error) -> Self {
         match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::NoSpace,
@@ -51,8 +51,8 @@ pub(super) fn of_database(error: &sqlx::Error) -> Option<StorageFault> {
     }
 }
 
-/// What a result code of SQLite (<https://sqlite.org/rescode.html>) says; the lowest byte of an extended code is the
-/// primary one.
+/// The fault of a SQLite result code (<https://sqlite.org/rescode.html>). The lowest byte of an extended code is the primary
+/// code.
 fn of_code(extended: u32) -> Option<StorageFault> {
     match extended & 0xff {
         5 | 6 => Some(StorageFault::Locked),
