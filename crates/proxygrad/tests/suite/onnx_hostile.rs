@@ -1,4 +1,4 @@
-//! Damaged ONNX files are refused or imported, and never bring the process down.
+//! Damaged ONNX files are rejected or imported, and never cause a panic.
 
 use candle_core::{Device, safetensors};
 use proptest::prelude::*;
@@ -8,8 +8,8 @@ use proxygrad::network::onnx::{ExternalData, ImportOptions, external_files, impo
 /// A file with the files next to it that hold its weights.
 type Given = (Vec<u8>, ExternalData, ImportOptions);
 
-/// Small files that together use most of the importer: shape arithmetic, folding, patterns, windows, resizes, weights in
-/// another file, modules, nodes that cannot be computed.
+/// Small files that together use most of the importer: shape arithmetic, constant folding, fusion, windows, resizes,
+/// external data, modules, unsupported nodes.
 fn files() -> Vec<Given> {
     let read = |family: &str, cases: &[&str]| {
         let path = format!("{}/tests/fixtures/onnx/{family}.safetensors", env!("CARGO_MANIFEST_DIR"));
@@ -44,11 +44,11 @@ fn files() -> Vec<Given> {
 enum Damage {
     /// One byte gets another value.
     Replace(prop::sample::Index, u8),
-    /// Some bytes are missing.
+    /// Some bytes are removed.
     Remove(prop::sample::Index, usize),
-    /// Some bytes occur twice.
+    /// Some bytes are duplicated.
     Repeat(prop::sample::Index, usize),
-    /// A number grows beyond all bounds: the longest varint.
+    /// A number becomes the longest varint.
     Inflate(prop::sample::Index),
 }
 
@@ -97,7 +97,7 @@ fn try_damaged(cases: u32) {
                 let plain = |name: &String| !name.starts_with('.') && !name.contains(['/', '\\']);
                 prop_assert!(names.iter().all(plain), "{names:?}");
             }
-            // A damaged weight is still a network; whatever is not must be an error that says something.
+            // A file with a damaged weight is still a network; any other damage must be an error with a message.
             match import_with(&bytes, &external, &options) {
                 Err(why) => prop_assert!(why.to_string().len() > 10),
                 Ok(imported) => {

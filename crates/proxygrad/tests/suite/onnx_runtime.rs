@@ -10,7 +10,7 @@ use proxygrad::network::{NodeId, Shape};
 
 use crate::tensors::values;
 
-/// Largest difference that is allowed, relative to the largest magnitude.
+/// Largest allowed difference, relative to the largest magnitude.
 const TOLERANCE: f64 = 1e-4;
 
 fn load(family: &str) -> HashMap<String, Tensor> {
@@ -41,7 +41,7 @@ fn image_size(image: &Tensor) -> [usize; 3] {
     [channels, height, width]
 }
 
-/// Compares the layers `targets` at the image with what is expected there.
+/// Compares the outputs of the layers `targets` with the expected ones.
 fn compare(imported: &Imported, image: &Tensor, targets: &[(NodeId, &Tensor)]) -> Vec<String> {
     let network = Arc::new(imported.network.clone());
     let ids: Vec<NodeId> = targets.iter().map(|target| target.0).collect();

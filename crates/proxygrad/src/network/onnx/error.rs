@@ -1,37 +1,40 @@
-//! Why a file cannot be imported.
+//! Errors of the importer.
 
 use std::fmt;
 
+use super::proto::NodeProto;
+
 /// Why an ONNX file cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ImportError {
     /// The bytes are not an ONNX model.
     #[error("not an ONNX model: the file {0}")]
     Format(String),
-    /// The version of the operation set is missing or outside of [`OPSETS`](super::OPSETS).
-    #[error("opset {0} is not supported; export the network with an opset from 7 to 28")]
-    Opset(String),
+    /// The version of the operator set is missing or outside of [`OPSETS`](super::OPSETS).
+    #[error("{}", opset_message(*.0))]
+    Opset(Option<i64>),
     /// The files that hold the weights cannot be used.
-    #[error("the network's weights in other files: {0}")]
+    #[error("cannot read external data: {0}")]
     ExternalData(String),
     /// The network does not have exactly one image input.
-    #[error("the network's input: {0}")]
+    #[error("unsupported network input: {0}")]
     Input(String),
-    /// The file leaves the image's size open and the caller gave none.
-    #[error("the network's input {input} has no fixed size: {axes}; give an input size [C,H,W]")]
+    /// The file does not fix the image size and the caller did not specify one.
+    #[error("the network input {input} has no fixed size ({axes}); specify an input size [C,H,W]")]
     DynamicInput {
         /// Name of the input.
         input: String,
-        /// The open axes: `height ("h")`, …
+        /// The dynamic axes, such as `height "h", width`.
         axes: String,
     },
     /// The nodes do not form a graph that can be evaluated.
-    #[error("the network's graph: {0}")]
+    #[error("invalid graph: {0}")]
     Graph(String),
-    /// No layer can be computed, because of nodes that have no equivalent here.
-    #[error("{}", list(.nodes, *.total))]
+    /// No layer can be computed, because of unsupported nodes.
+    #[error("{}", unsupported_message(.nodes, *.total))]
     Unsupported {
-        /// Every node that could not be lowered.
+        /// Every unsupported node.
         nodes: Vec<UnsupportedNode>,
         /// Number of nodes that the network's outputs depend on.
         total: usize,
@@ -43,13 +46,19 @@ pub enum ImportError {
 pub struct UnsupportedNode {
     /// The node's name in the file, or that of its first output.
     pub name: String,
-    /// Operation, with its domain if that is not ONNX's own.
+    /// Operator, with its domain if that is not ONNX's own.
     pub op: String,
     /// Why it could not be lowered.
     pub reason: String,
 }
 
-/// `conv1 (Conv): is a 1-D convolution`
+impl UnsupportedNode {
+    pub(super) fn new(node: &NodeProto, reason: String) -> Self {
+        Self { name: node.display_name().to_owned(), op: node.qualified_op(), reason }
+    }
+}
+
+/// `rnn1 (LSTM): the operation is not supported`
 impl fmt::Display for UnsupportedNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, op, reason } = self;
@@ -57,8 +66,16 @@ impl fmt::Display for UnsupportedNode {
     }
 }
 
-fn list(nodes: &[UnsupportedNode], total: usize) -> String {
-    let mut text = format!("{} of the network's {total} nodes cannot be imported:", nodes.len());
+fn opset_message(version: Option<i64>) -> String {
+    let export = format!("export the network with an opset from {} to {}", super::OPSETS.start(), super::OPSETS.end());
+    match version {
+        Some(version) => format!("opset {version} is not supported; {export}"),
+        None => format!("the file does not declare an ONNX opset; {export}"),
+    }
+}
+
+fn unsupported_message(nodes: &[UnsupportedNode], total: usize) -> String {
+    let mut text = format!("{} of the network's {total} nodes are not supported:", nodes.len());
     for node in nodes {
         text.push_str(&format!("\n  {node}"));
     }

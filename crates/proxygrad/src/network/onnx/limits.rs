@@ -1,19 +1,18 @@
-//! Guards against files that are small on disk but large in memory.
+//! Limits against files that are small on disk but large in memory.
 //!
-//! A protobuf field of two bytes can decode to a structure of two hundred, so the fields are counted before anything is
-//! decoded. Of tensors only what tells where their values are is counted: the values themselves never grow by more than
-//! a small factor.
+//! A protobuf field of two bytes can decode to a structure of two hundred, so fields are counted before anything is decoded.
+//! In tensors only the entries of external data are counted: the values themselves grow by no more than a small factor.
 
-/// Largest file that is read, in bytes: protobuf itself allows no more than 2 GiB.
+/// Largest file, in bytes: the limit of protobuf, 2 GiB.
 const LARGEST_FILE: usize = i32::MAX as usize;
 
-/// Most fields of models, graphs, nodes and attributes together. The largest published networks have some 100 000.
+/// Most fields of models, graphs, nodes and attributes together. The largest published networks have about 100 000.
 const MOST_FIELDS: usize = 1_000_000;
 
-/// Most bytes in one description of an input or output.
+/// Longest description of an input or output, in bytes.
 const LONGEST_VALUE_INFO: usize = 1 << 16;
 
-/// The field of tensors that tells where their values are.
+/// `TensorProto.external_data`
 const EXTERNAL_DATA: u64 = 13;
 
 /// The levels of the schema whose fields are counted.
@@ -28,7 +27,7 @@ enum Message {
     Function,
 }
 
-/// Refuses files that would need absurd amounts of memory, and such that are no protobuf at all.
+/// Rejects files that would need absurd amounts of memory, and files that are not protobuf.
 ///
 /// # Errors
 /// A phrase about the file.
@@ -68,7 +67,7 @@ fn count(bytes: &[u8], message: Message, fields: &mut usize) -> Result<(), Strin
     Ok(())
 }
 
-/// Splits one field off: its number, and its content when that has a length of its own.
+/// Splits off one field: its number, and its content if it is length-delimited.
 fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(u64, Option<&'a [u8]>)> {
     let key = varint(rest)?;
     let content = match key & 7 {

@@ -1,33 +1,34 @@
 //! Import of ONNX networks.
 //!
-//! The graph of the file is walked once. What does not depend on the image is computed at once (exporters build reshape
-//! targets and weights from small graphs); every other node is lowered to the operations of [`Op`](super::Op). Then
-//! activations that were exported in pieces are put together again, batch normalizations and other per-channel factors
-//! are folded into the layer before them, and what no output depends on is dropped.
+//! 1. The file is decoded (`proto`) and its nodes are sorted topologically (`toposort`).
+//! 2. Nodes whose inputs are constant are computed at once (`constant_folding`): exporters build reshape targets and weights
+//!    from small subgraphs. All other nodes are lowered to operations of networks (`lower`).
+//! 3. Activations that were exported in pieces are fused (`fuse_activations`).
+//! 4. Batch normalizations and other per-channel factors are folded into the layer before them (`fold_batch_norm`).
+//! 5. The part of the graph that the outputs depend on becomes the network (`build`).
 //!
 //! The reference for every operation is the ONNX operator specification, <https://onnx.ai/onnx/operators/>, and, where
-//! that leaves room, ONNX Runtime.
+//! that is ambiguous, ONNX Runtime.
 
-mod call;
-mod draft;
-mod elementary;
+mod build;
+mod const_tensor;
+mod constant_folding;
 mod error;
-mod external;
-mod finish;
-mod fold;
-mod fold_affine;
-mod input;
+mod external_data;
+mod fold_batch_norm;
+mod fuse_activations;
+mod graph_builder;
+mod image_input;
+mod layer_names;
 mod limits;
 mod lower;
-mod messages;
-mod modules;
-mod names;
-mod order;
-mod recognize;
-mod sparse;
-mod tensor;
-mod value;
-mod walk;
+mod lower_graph;
+mod module_paths;
+mod node_context;
+mod proto;
+mod sparse_tensor;
+mod stored_tensor;
+mod toposort;
 
 #[cfg(test)]
 mod tests;
@@ -37,58 +38,59 @@ use std::ops::RangeInclusive;
 use prost::Message;
 
 pub use error::{ImportError, UnsupportedNode};
-pub use external::{ExternalData, external_files};
+pub use external_data::{ExternalData, external_files};
 
 use super::graph::Network;
 use super::signature;
-use call::Tensor;
-use messages::{GraphProto, ModelProto};
+use build::BuiltNetwork;
+use node_context::Operand;
+use proto::{GraphProto, ModelProto};
 
-/// Versions of ONNX's operations that are understood. What changed in the operations that are imported from 21 to 28 are
-/// element types, and attributes for those (`round_mode` of Cast, `stash_type` of Range).
+/// Supported ONNX opsets. From 21 to 28 the imported operations only got new element types, and attributes for those
+/// (`round_mode` of Cast, `stash_type` of Range).
 pub const OPSETS: RangeInclusive<i64> = 7..=28;
 
-/// What a file leaves open.
+/// Settings for what a file may leave unspecified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ImportOptions {
-    /// Size `[C,H,W]` of the image, needed when the file does not fix it. The batch axis never needs one.
+    /// Size `[C,H,W]` of the image; required if the file does not fix it. The batch axis may always be dynamic.
     pub input: Option<[usize; 3]>,
 }
 
-/// An imported network and its connection to the file.
+/// An imported network, and how it relates to the file.
 #[derive(Debug, Clone)]
 pub struct Imported {
-    /// The network. Its outputs are those of the file that can be computed, in the file's order; when there is none, the
-    /// layers that no other layer reads. [`Network::unavailable`] tells which nodes have no layer.
+    /// The network. Its outputs are those of the file that can be computed, in the file's order, or else the layers that no
+    /// other layer reads. [`Network::unavailable`] lists the nodes without a layer.
     pub network: Network,
     /// Name of the image input in the file.
     pub input_name: String,
     /// Size `[C,H,W]` of the image.
     pub input: [usize; 3],
-    /// Whether the file wants images `[N,H,W,C]`. The network itself always reads `[N,C,H,W]`.
+    /// Whether the file reads images `[N,H,W,C]`. The network itself always reads `[N,C,H,W]`.
     pub channels_last: bool,
-    /// Whether the file wants pixels as bytes: values from 0 to 255. The network itself reads them as f32.
+    /// Whether the file reads pixels as bytes, 0 to 255. The network itself reads them as f32.
     pub bytes: bool,
-    /// Whether the file leaves the height or width of the image open.
-    pub open_size: bool,
-    /// Length of the batch axis that the file was exported with, unless that is open.
+    /// Whether the height or width of the image is dynamic in the file.
+    pub dynamic_size: bool,
+    /// Length of the batch axis that the file was exported with; `None` if it is dynamic.
     pub batch: Option<usize>,
-    /// Names of the outputs in the file, one for each of the network's outputs.
+    /// Name in the file of each of the network's outputs.
     pub output_names: Vec<String>,
-    /// For each node of the network, the tensor of the file that holds the same values; `None` for intermediate results
-    /// that the file does not have.
+    /// For each node of the network, the tensor of the file with the same values; `None` for intermediate results that the
+    /// file does not have.
     pub tensor_names: Vec<Option<String>>,
     /// The nodes that could not be lowered.
     pub unsupported: Vec<UnsupportedNode>,
     /// Number of nodes that the file's outputs depend on.
     pub total: usize,
-    /// Version of ONNX's operations that the file uses.
+    /// Opset of the file.
     pub opset: i64,
-    /// The program that wrote the file, as far as the file tells.
+    /// Name and version of the program that wrote the file; empty if the file does not state them.
     pub producer: String,
 }
 
-/// Imports the bytes of an ONNX file whose image size is fixed, and which holds all its weights.
+/// Imports an ONNX file that fixes its image size and holds all its weights.
 ///
 /// # Errors
 /// See [`ImportError`].
@@ -96,55 +98,57 @@ pub fn import(bytes: &[u8]) -> Result<Imported, ImportError> {
     import_with(bytes, &ExternalData::default(), &ImportOptions::default())
 }
 
-/// Imports the bytes of an ONNX file, with the files next to it that hold weights (see [`external_files`]).
+/// Imports an ONNX file with its external data (see [`external_files`]).
 ///
-/// The network has one input, a batch of images `[N,C,H,W]` (a file that reads `[N,H,W,C]` is turned around, which costs
-/// nothing where it turns the image itself); weights and calculations of every floating-point type become
-/// f32. Layers are named like the nodes of the file without a leading slash (`layer1/conv1/Conv`), an output like the
-/// output of the file (`logits`). Where the exporter numbered the nodes (`node_Conv_45`) and told their modules, layers are
-/// named by the paths of these (`layer1.0.conv1`). `:` and `@` in names become `_`, and a name that occurs again gets `_2`,
-/// `_3` ... at its end. A layer is also found by the name of its node, by that of its tensor in the file, and by the paths
-/// of the modules whose output it is.
+/// The network has one input, a batch of images `[N,C,H,W]` (a file that reads `[N,H,W,C]` is transposed, which is free if
+/// the file transposes the image itself). Weights and computations of all floating-point types become f32.
 ///
-/// Nodes that cannot be lowered, and what depends on them, are left out: see [`Network::unavailable`].
+/// A layer is named after its node in the file without a leading slash (`layer1/conv1/Conv`), an output like the output of
+/// the file (`logits`). If the exporter numbered the nodes (`node_Conv_45`) and recorded their modules, layers are named by
+/// module paths (`layer1.0.conv1`). `:` and `@` in names become `_`, and duplicates get the suffix `_2`, `_3` ... A layer is
+/// also found by the name of its node, by that of its tensor in the file, and by the paths of the modules whose output it
+/// is.
+///
+/// Unsupported nodes, and nodes that depend on them, are left out: see [`Network::unavailable`].
 ///
 /// # Errors
-/// See [`ImportError`]; when no layer is left, all nodes that cannot be lowered are named at once.
+/// See [`ImportError`]; if no layer is left, the error lists all unsupported nodes.
 pub fn import_with(bytes: &[u8], files: &ExternalData, options: &ImportOptions) -> Result<Imported, ImportError> {
-    limits::check(bytes).map_err(|why| no_onnx(bytes, why))?;
-    let model = ModelProto::decode(bytes).map_err(|why| no_onnx(bytes, format!("is damaged: {why}")))?;
-    let graph = model.graph.as_ref().ok_or_else(|| no_onnx(bytes, "holds no graph".into()))?;
+    limits::check(bytes).map_err(|why| not_onnx(bytes, why))?;
+    let model = ModelProto::decode(bytes).map_err(|why| not_onnx(bytes, format!("is damaged: {why}")))?;
+    let graph = model.graph.as_ref().ok_or_else(|| not_onnx(bytes, "contains no graph".into()))?;
     let opset = opset(&model)?;
-    let input = input::find(graph, options.input)?;
+    let input = image_input::find_image_input(graph, options.input)?;
     if graph.output.is_empty() {
-        return Err(ImportError::Graph("has no outputs".into()));
+        return Err(ImportError::Graph("it has no outputs".into()));
     }
 
-    let mut walked = walk::walk(graph, opset, &input, files, bytes.len().saturating_add(files.len()))?;
-    recognize::activations(graph, &mut walked);
-    let unsupported: Vec<UnsupportedNode> = walked.failures.values().cloned().collect();
-    let total = walked.order.len();
-    let is_layer = |tensor: &Tensor| matches!(tensor, Tensor::Map(id) if *id > walked.image);
-    if !walked.tensors.values().any(is_layer) || walked.exhausted {
+    let file_bytes = bytes.len().saturating_add(files.len());
+    let mut lowered = lower_graph::lower_graph(graph, opset, &input, files, file_bytes)?;
+    fuse_activations::fuse_activations(graph, &mut lowered);
+    let unsupported: Vec<UnsupportedNode> = lowered.failures.values().cloned().collect();
+    let total = lowered.order.len();
+    let is_layer = |operand: &Operand| matches!(operand, Operand::Dynamic(id) if *id > lowered.image);
+    if !lowered.tensors.values().any(is_layer) || lowered.exhausted {
         return Err(match unsupported.is_empty() {
             true => ImportError::Graph(no_output(graph)),
             false => ImportError::Unsupported { nodes: unsupported, total },
         });
     }
-    if unsupported.is_empty() && walked.outputs(graph).is_empty() {
+    if unsupported.is_empty() && lowered.outputs(graph).is_empty() {
         return Err(ImportError::Graph(no_output(graph)));
     }
-    let modules = modules::Modules::find(&model, graph, &walked);
-    let roots = walked.roots(graph);
-    let moved = fold_affine::fold(&mut walked.draft, &roots);
-    let finish::Finished { network, output_names, tensor_names } = finish::finish(graph, walked, &modules, &moved)?;
+    let modules = module_paths::ModulePaths::find(&model, graph, &lowered);
+    let roots = lowered.roots(graph);
+    let moved_to = fold_batch_norm::fold_batch_norm(&mut lowered.builder, &roots);
+    let BuiltNetwork { network, output_names, tensor_names } = build::build(graph, lowered, &modules, &moved_to)?;
     Ok(Imported {
         network,
         input_name: input.name.clone(),
         input: input.size,
         channels_last: input.channels_last,
         bytes: input.bytes,
-        open_size: input.open,
+        dynamic_size: input.dynamic_size,
         batch: input.batch,
         output_names,
         tensor_names,
@@ -155,8 +159,8 @@ pub fn import_with(bytes: &[u8], files: &ExternalData, options: &ImportOptions) 
     })
 }
 
-/// What is wrong with bytes that are no ONNX file: that they are something else, or else `why`.
-fn no_onnx(bytes: &[u8], why: String) -> ImportError {
+/// The error for bytes that are not an ONNX file: it names the format they have, or else says `why`.
+fn not_onnx(bytes: &[u8], why: String) -> ImportError {
     let tensorflow = || {
         let what = "is a TensorFlow graph; convert the network to ONNX";
         signature::is_tensorflow(bytes).then(|| what.to_owned())
@@ -166,14 +170,11 @@ fn no_onnx(bytes: &[u8], why: String) -> ImportError {
 
 fn opset(model: &ModelProto) -> Result<i64, ImportError> {
     let own = model.opset_import.iter().find(|set| matches!(set.domain.as_str(), "" | "ai.onnx"));
-    match own.map(|set| set.version) {
-        Some(version) if OPSETS.contains(&version) => Ok(version),
-        Some(version) => Err(ImportError::Opset(version.to_string())),
-        None => Err(ImportError::Opset("(none)".into())),
-    }
+    let version = own.map(|set| set.version);
+    version.filter(|version| OPSETS.contains(version)).ok_or(ImportError::Opset(version))
 }
 
-/// Why nothing can be maximized although every node is known.
+/// Why nothing can be maximized although every node is supported.
 fn no_output(graph: &GraphProto) -> String {
     let names: Vec<&str> = graph.output.iter().map(|output| output.name.as_str()).collect();
     format!("no output is computed from the image (outputs: {})", names.join(", "))

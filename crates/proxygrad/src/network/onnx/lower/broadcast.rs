@@ -1,23 +1,22 @@
-//! Constants beside tensors that depend on the image.
+//! Constant operands of tensors that depend on the image.
 
-use super::super::value::Value;
+use super::super::const_tensor::ConstTensor;
 use crate::network::{Array, Shape};
 
-/// A constant as an operand of a tensor of `rank` axes without the batch: an axis of length 1 that stands beside the batch
-/// is left out.
+/// A constant as an operand of a tensor of `rank` axes, not counting the batch: its own batch axis, of length 1, is removed.
 ///
 /// # Errors
-/// When the constant differs between the images of a batch, or would add axes in front of the batch.
-pub(super) fn beside_batch(value: &Value, rank: usize) -> Result<Array, String> {
+/// When the constant differs between the images of a batch, or would insert axes before the batch axis.
+pub(super) fn without_batch_axis(value: &ConstTensor, rank: usize) -> Result<Array, String> {
     let array = value.array()?;
     match *array.shape() {
         [1, ref rest @ ..] if rest.len() == rank => Ok(array.reshape(rest)?),
         ref shape if shape.len() <= rank => Ok(array),
-        ref shape => Err(format!("combines a constant {shape:?} with the batch axis")),
+        ref shape => Err(format!("a constant of shape {shape:?} would be combined with the batch axis")),
     }
 }
 
-/// One value per channel of `shape`, when the constant is the same within each channel and adds no elements.
+/// One value per channel of `shape`; `None` if the constant varies within a channel or adds elements.
 pub(super) fn per_channel(array: &Array, shape: &Shape) -> Option<Vec<f32>> {
     let channels = shape.channels();
     let (leading, inner) = match array.shape() {

@@ -1,45 +1,45 @@
-//! Matrix products with constant matrices: dense layers.
+//! Dense layers: matrix products with constant matrices.
 
-use super::super::call::Call;
-use super::super::draft::{Draft, Id};
-use super::super::value::Value;
+use super::super::const_tensor::ConstTensor;
+use super::super::graph_builder::{BuilderId, GraphBuilder};
+use super::super::node_context::NodeContext;
 use crate::network::{Array, Op};
 
 /// <https://onnx.ai/onnx/operators/onnx__Gemm.html>: `alpha * x * B + beta * C` with constant B and C.
-pub(super) fn gemm(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    if call.flag("transA")? {
-        return Err("has transA 1, which mixes the images of a batch".into());
+pub(super) fn gemm(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    if ctx.flag("transA")? {
+        return Err("transA 1 would mix the images of a batch".into());
     }
-    let input = call.map(0)?;
-    let alpha = call.float("alpha", 1.0)?;
-    let beta = call.float("beta", 1.0)?;
-    let weight = scaled(&matrix(call.required(1)?, call.flag("transB")?)?, alpha)?;
-    let bias = call.value(2)?.map(|bias| row(bias, weight.shape()[0], beta)).transpose()?;
-    draft.push(Op::Dense { weight, bias }, &[input])
+    let input = ctx.dynamic(0)?;
+    let alpha = ctx.float("alpha", 1.0)?;
+    let beta = ctx.float("beta", 1.0)?;
+    let weight = scaled(&matrix(ctx.constant(1)?, ctx.flag("transB")?)?, alpha)?;
+    let bias = ctx.optional_constant(2)?.map(|bias| row(bias, weight.shape()[0], beta)).transpose()?;
+    builder.push(Op::Dense { weight, bias }, &[input])
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__MatMul.html>: vectors times a constant matrix.
-pub(super) fn mat_mul(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    let (input, shape) = call.shaped(draft, 0)?;
+pub(super) fn mat_mul(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
     if shape.len() != 1 {
-        return Err(format!("multiplies tensors {shape}; only vectors [K] are supported"));
+        return Err(format!("the input has shape {shape}; only vectors [K] are supported"));
     }
-    let weight = matrix(call.required(1)?, false)?;
-    draft.push(Op::Dense { weight, bias: None }, &[input])
+    let weight = matrix(ctx.constant(1)?, false)?;
+    builder.push(Op::Dense { weight, bias: None }, &[input])
 }
 
-/// A constant matrix as `[O,I]`; it is stored so if `transposed`, and `[I,O]` otherwise.
-fn matrix(value: &Value, transposed: bool) -> Result<Array, String> {
+/// A constant matrix as `[O,I]`; it is stored as `[O,I]` if `transposed`, and as `[I,O]` otherwise.
+fn matrix(value: &ConstTensor, transposed: bool) -> Result<Array, String> {
     let array = value.array()?;
     let &[rows, columns] = array.shape() else {
-        return Err(format!("multiplies by a tensor {:?}; expected a matrix", array.shape()));
+        return Err(format!("the second factor has shape {:?}; expected a matrix", array.shape()));
     };
     if transposed {
         return Ok(array);
     }
     let data = array.data();
-    let turned: Vec<f32> = (0..columns).flat_map(|c| (0..rows).map(move |r| data[r * columns + c])).collect();
-    Ok(Array::new([columns, rows], turned)?)
+    let swapped: Vec<f32> = (0..columns).flat_map(|c| (0..rows).map(move |r| data[r * columns + c])).collect();
+    Ok(Array::new([columns, rows], swapped)?)
 }
 
 fn scaled(weight: &Array, factor: f32) -> Result<Array, String> {
@@ -50,12 +50,12 @@ fn scaled(weight: &Array, factor: f32) -> Result<Array, String> {
 }
 
 /// `factor` times a constant that is broadcast to a row of `length` values.
-fn row(value: &Value, length: usize, factor: f32) -> Result<Array, String> {
+fn row(value: &ConstTensor, length: usize, factor: f32) -> Result<Array, String> {
     let data = value.floats()?;
     let is_row = value.shape().iter().rev().skip(1).all(|&axis| axis == 1) && value.shape().len() <= 2;
     match data.len() {
         n if n == length && is_row => Ok(Array::vector(data.iter().map(|b| b * factor).collect::<Vec<_>>())),
         1 if is_row => Ok(Array::vector(vec![data[0] * factor; length])),
-        _ => Err(format!("adds a constant {:?} to vectors of {length} values", value.shape())),
+        _ => Err(format!("a constant of shape {:?} cannot be added to vectors of {length} values", value.shape())),
     }
 }

@@ -1,201 +1,220 @@
-//! Sums, products and their relatives.
+//! Elementwise arithmetic.
 
-use super::super::call::{Call, Tensor};
-use super::super::draft::{Draft, Id};
-use super::super::elementary::Elementary;
-use super::super::value::Value;
+use super::super::const_tensor::ConstTensor;
+use super::super::graph_builder::UnaryFunction;
+use super::super::graph_builder::{BuilderId, GraphBuilder};
+use super::super::node_context::{NodeContext, Operand};
 use super::activation::clipped;
-use super::broadcast::{beside_batch, per_channel};
+use super::broadcast::{per_channel, without_batch_axis};
 use super::softmax::log_of_softmax;
 use crate::network::{Array, Binary, Op, Shape, broadcast};
 
 /// <https://onnx.ai/onnx/operators/onnx__Add.html>
-pub(super) fn add(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    binary(draft, call, Binary::Add)
+pub(super) fn add(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    binary(builder, ctx, Binary::Add)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Sub.html>
-pub(super) fn sub(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    binary(draft, call, Binary::Sub)
+pub(super) fn sub(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    binary(builder, ctx, Binary::Sub)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Mul.html>
-pub(super) fn mul(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    binary(draft, call, Binary::Mul)
+pub(super) fn mul(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    binary(builder, ctx, Binary::Mul)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Div.html>
-pub(super) fn div(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    binary(draft, call, Binary::Div)
+pub(super) fn div(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    binary(builder, ctx, Binary::Div)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Sum.html>: any number of summands.
-pub(super) fn sum(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    let mut summands = (0..call.inputs.len()).map(|i| call.input(i).ok_or_else(|| format!("lacks input number {i}")));
-    let first = summands.next().ok_or("has no inputs")??;
+pub(super) fn sum(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    let mut summands =
+        (0..ctx.inputs.len()).map(|i| ctx.input(i).ok_or_else(|| format!("input number {i} is missing")));
+    let first = summands.next().ok_or("the node has no inputs")??;
     let mut total = first.clone();
     for summand in summands {
-        total = Tensor::Map(combined(draft, call, Binary::Add, &total, summand?)?);
+        total = Operand::Dynamic(combine(builder, ctx, Binary::Add, &total, summand?)?);
     }
     match total {
-        Tensor::Map(id) => Ok(id),
-        _ => Err("adds up constants only".into()),
+        Operand::Dynamic(id) => Ok(id),
+        _ => Err("all summands are constant".into()),
     }
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Max.html> of a tensor and constant numbers.
-pub(super) fn max(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    let (input, bounds) = bounded(call)?;
+pub(super) fn max(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    let (input, bounds) = input_and_bounds(ctx)?;
     let min = bounds.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    clipped(draft, input, min, f32::INFINITY)
+    clipped(builder, input, min, f32::INFINITY)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Min.html> of a tensor and constant numbers.
-pub(super) fn min(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    let (input, bounds) = bounded(call)?;
+pub(super) fn min(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    let (input, bounds) = input_and_bounds(ctx)?;
     let max = bounds.into_iter().fold(f32::INFINITY, f32::min);
-    clipped(draft, input, f32::NEG_INFINITY, max)
+    clipped(builder, input, f32::NEG_INFINITY, max)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Neg.html>
-pub(super) fn neg(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    let (input, shape) = call.shaped(draft, 0)?;
-    let channels = call.claim(&[shape.channels()])?;
-    affine(draft, input, vec![-1.0; channels], vec![0.0; channels], false)
+pub(super) fn neg(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
+    let channels = ctx.checked_elements(&[shape.channels()])?;
+    affine(builder, input, vec![-1.0; channels], vec![0.0; channels], false)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Pow.html> with a constant exponent.
-pub(super) fn pow(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    let value = call.required(1)?;
+pub(super) fn pow(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    let value = ctx.constant(1)?;
     let exponent = match value.ints() {
         Ok(&[exponent]) => exponent as f64,
-        _ => value.scalar().map(f64::from).map_err(|why| format!("its exponent {why}"))?,
+        _ => value.scalar().map(f64::from).map_err(|why| format!("exponent: {why}"))?,
     };
-    elementary(draft, call, Elementary::Power(exponent))
+    unary(builder, ctx, UnaryFunction::Power(exponent))
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Erf.html>
-pub(super) fn erf(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    elementary(draft, call, Elementary::Erf)
+pub(super) fn erf(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    unary(builder, ctx, UnaryFunction::Erf)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Exp.html>
-pub(super) fn exp(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    elementary(draft, call, Elementary::Exp)
+pub(super) fn exp(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    unary(builder, ctx, UnaryFunction::Exp)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Log.html>
-pub(super) fn log(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    if let Some(output) = log_of_softmax(draft, call.map(0)?)? {
+pub(super) fn log(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    if let Some(output) = log_of_softmax(builder, ctx.dynamic(0)?)? {
         return Ok(output);
     }
-    elementary(draft, call, Elementary::Log)
+    unary(builder, ctx, UnaryFunction::Log)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Sqrt.html>
-pub(super) fn sqrt(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    elementary(draft, call, Elementary::Sqrt)
+pub(super) fn sqrt(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    unary(builder, ctx, UnaryFunction::Sqrt)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Abs.html>
-pub(super) fn abs(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    elementary(draft, call, Elementary::Abs)
+pub(super) fn abs(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    unary(builder, ctx, UnaryFunction::Abs)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Reciprocal.html>
-pub(super) fn reciprocal(draft: &mut Draft, call: &Call) -> Result<Id, String> {
-    elementary(draft, call, Elementary::Power(-1.0))
+pub(super) fn reciprocal(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    unary(builder, ctx, UnaryFunction::Power(-1.0))
 }
 
-fn elementary(draft: &mut Draft, call: &Call, function: Elementary) -> Result<Id, String> {
-    Ok(draft.push_elementary(function, call.map(0)?))
+fn unary(builder: &mut GraphBuilder, ctx: &NodeContext, function: UnaryFunction) -> Result<BuilderId, String> {
+    Ok(builder.push_unary(function, ctx.dynamic(0)?))
 }
 
 /// The only input that depends on the image, and all others as numbers.
-fn bounded(call: &Call) -> Result<(Id, Vec<f32>), String> {
+fn input_and_bounds(ctx: &NodeContext) -> Result<(BuilderId, Vec<f32>), String> {
     let (mut input, mut bounds) = (None, Vec::new());
-    for i in 0..call.inputs.len() {
-        match call.input(i) {
-            Some(Tensor::Map(id)) if input.replace(*id).is_none() => {}
-            Some(Tensor::Map(_)) => {
-                return Err("of two tensors is not supported, only of one and constant numbers".into());
+    for i in 0..ctx.inputs.len() {
+        match ctx.input(i) {
+            Some(Operand::Dynamic(id)) if input.replace(*id).is_none() => {}
+            Some(Operand::Dynamic(_)) => {
+                return Err("only one input may depend on the image".into());
             }
-            _ => bounds.push(call.required(i)?.scalar()?),
+            _ => bounds.push(ctx.constant(i)?.scalar()?),
         }
     }
-    input.map(|input| (input, bounds)).ok_or_else(|| "has no input that depends on the image".into())
+    input.map(|input| (input, bounds)).ok_or_else(|| "no input depends on the image".into())
 }
 
-fn binary(draft: &mut Draft, call: &Call, kind: Binary) -> Result<Id, String> {
-    match (call.input(0), call.input(1)) {
-        (Some(a), Some(b)) => combined(draft, call, kind, a, b),
-        _ => Err("lacks an input".into()),
+fn binary(builder: &mut GraphBuilder, ctx: &NodeContext, kind: Binary) -> Result<BuilderId, String> {
+    match (ctx.input(0), ctx.input(1)) {
+        (Some(a), Some(b)) => combine(builder, ctx, kind, a, b),
+        _ => Err("an input is missing".into()),
     }
 }
 
-fn combined(draft: &mut Draft, call: &Call, kind: Binary, a: &Tensor, b: &Tensor) -> Result<Id, String> {
+fn combine(
+    builder: &mut GraphBuilder,
+    ctx: &NodeContext,
+    kind: Binary,
+    a: &Operand,
+    b: &Operand,
+) -> Result<BuilderId, String> {
     match (a, b) {
-        (&Tensor::Map(a), &Tensor::Map(b)) => both(draft, kind, a, b),
-        (&Tensor::Map(input), Tensor::Value(value)) => with_constant(draft, call, kind, (input, value), false),
-        (Tensor::Value(value), &Tensor::Map(input)) => with_constant(draft, call, kind, (input, value), true),
-        _ => Err("combines constants only".into()),
+        (&Operand::Dynamic(a), &Operand::Dynamic(b)) => combine_dynamic(builder, kind, a, b),
+        (&Operand::Dynamic(input), Operand::Constant(value)) => {
+            combine_constant(builder, ctx, kind, (input, value), false)
+        }
+        (Operand::Constant(value), &Operand::Dynamic(input)) => {
+            combine_constant(builder, ctx, kind, (input, value), true)
+        }
+        _ => Err("both inputs are constant".into()),
     }
 }
 
-/// Two tensors that depend on the image.
-fn both(draft: &mut Draft, kind: Binary, a: Id, b: Id) -> Result<Id, String> {
-    let (shape_a, shape_b) = (&draft.node(a).shape, &draft.node(b).shape);
+/// Combines two tensors that depend on the image.
+fn combine_dynamic(builder: &mut GraphBuilder, kind: Binary, a: BuilderId, b: BuilderId) -> Result<BuilderId, String> {
+    let (shape_a, shape_b) = (&builder.node(a).shape, &builder.node(b).shape);
     if shape_a.len() != shape_b.len() {
-        return Err(format!("combines tensors {shape_a} and {shape_b} of different rank, so that batches do not meet"));
+        return Err(format!(
+            "the inputs {shape_a} and {shape_b} have different ranks, so their batch axes do not align"
+        ));
     }
-    // What was only repeated to fit its partner is repeated by the combination itself.
-    let unexpanded = |id: Id, partner: &Shape| {
-        let node = draft.node(id);
-        let source = node.expands?;
-        let same = broadcast(&draft.node(source).shape, partner) == broadcast(&node.shape, partner);
+    // Broadcasting makes an explicit expansion to the other operand's shape unnecessary.
+    let unexpanded = |id: BuilderId, other: &Shape| {
+        let node = builder.node(id);
+        let source = node.expanded_from?;
+        let same = broadcast(&builder.node(source).shape, other) == broadcast(&node.shape, other);
         same.then_some(source)
     };
     let first = unexpanded(a, shape_b).unwrap_or(a);
-    let second = unexpanded(b, &draft.node(first).shape).unwrap_or(b);
-    draft.push(Op::Binary(kind), &[first, second])
+    let second = unexpanded(b, &builder.node(first).shape).unwrap_or(b);
+    builder.push(Op::Binary(kind), &[first, second])
 }
 
-/// A tensor and a constant; `turned` when the constant comes first.
-fn with_constant(
-    draft: &mut Draft,
-    call: &Call,
+/// Combines a tensor with a constant; `reversed` if the constant comes first.
+fn combine_constant(
+    builder: &mut GraphBuilder,
+    ctx: &NodeContext,
     kind: Binary,
-    (input, value): (Id, &Value),
-    turned: bool,
-) -> Result<Id, String> {
-    let shape = draft.node(input).shape.clone();
-    call.claim(&[shape.channels()])?;
-    let constant = beside_batch(value, shape.len())?;
-    let sized = value.is_sized();
+    (input, value): (BuilderId, &ConstTensor),
+    reversed: bool,
+) -> Result<BuilderId, String> {
+    let shape = builder.node(input).shape.clone();
+    ctx.checked_elements(&[shape.channels()])?;
+    let constant = without_batch_axis(value, shape.len())?;
+    let sized = value.depends_on_image_size();
     if let Some(values) = per_channel(&constant, &shape) {
         let ones = vec![1.0; values.len()];
         let zeros = vec![0.0; values.len()];
         let negated = |values: &[f32]| values.iter().map(|v| -v).collect();
-        match (kind, turned) {
-            (Binary::Add, _) => return affine(draft, input, ones, values, sized),
-            (Binary::Sub, false) => return affine(draft, input, ones, negated(&values), sized),
-            (Binary::Sub, true) => return affine(draft, input, negated(&ones), values, sized),
-            (Binary::Mul, _) => return affine(draft, input, values, zeros, sized),
+        match (kind, reversed) {
+            (Binary::Add, _) => return affine(builder, input, ones, values, sized),
+            (Binary::Sub, false) => return affine(builder, input, ones, negated(&values), sized),
+            (Binary::Sub, true) => return affine(builder, input, negated(&ones), values, sized),
+            (Binary::Mul, _) => return affine(builder, input, values, zeros, sized),
             (Binary::Div, false) => {
-                return affine(draft, input, values.iter().map(|v| 1.0 / v).collect(), zeros, sized);
+                return affine(builder, input, values.iter().map(|v| 1.0 / v).collect(), zeros, sized);
             }
             (Binary::Div, true) => {}
         }
     }
-    let constant = draft.push_constant(constant)?;
-    let inputs = if turned { [constant, input] } else { [input, constant] };
-    draft.push_sized(Op::Binary(kind), &inputs, sized)
+    let constant = builder.push_constant(constant)?;
+    let inputs = if reversed { [constant, input] } else { [input, constant] };
+    builder.push_sized(Op::Binary(kind), &inputs, sized)
 }
 
-/// `scale * x + shift` per channel; nothing at all when that is `x`.
-fn affine(draft: &mut Draft, input: Id, scale: Vec<f32>, shift: Vec<f32>, sized: bool) -> Result<Id, String> {
+/// `scale * x + shift` per channel; adds no node if that is `x`.
+fn affine(
+    builder: &mut GraphBuilder,
+    input: BuilderId,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    sized: bool,
+) -> Result<BuilderId, String> {
     if scale.iter().all(|&v| v == 1.0) && shift.iter().all(|&v| v == 0.0) {
         return Ok(input);
     }
-    draft.push_sized(Op::Affine { scale: Array::vector(scale), shift: Array::vector(shift) }, &[input], sized)
+    builder.push_sized(Op::Affine { scale: Array::vector(scale), shift: Array::vector(shift) }, &[input], sized)
 }

@@ -1,12 +1,12 @@
-//! Lowering: one node of the file becomes operations of a network. A file per family of operations.
+//! Lowering: one node of the file becomes operations of a network; one file per family of operators.
 
 mod activation;
+mod batch_norm;
 mod broadcast;
 mod conv;
 mod dense;
 mod elementwise;
 mod expand;
-mod norm;
 mod pad;
 mod pool;
 mod reduce;
@@ -15,40 +15,40 @@ mod resize;
 mod shape;
 mod slice;
 mod softmax;
-mod windows;
+mod window;
 
-use super::call::{Call, Tensor};
-use super::draft::{Draft, Id};
+use super::graph_builder::{BuilderId, GraphBuilder};
+use super::node_context::{NodeContext, Operand};
 
-/// Adds the operations of one node to the draft, or says why that cannot be done.
+/// Adds the operations of one node to the builder, or returns why that is impossible.
 #[derive(Clone, Copy)]
-pub(super) enum Lower {
-    /// Operations with one output that depends on the image.
-    One(fn(&mut Draft, &Call) -> Result<Id, String>),
-    /// All others.
-    Many(fn(&mut Draft, &Call) -> Result<Vec<Tensor>, String>),
+pub(super) enum LowerFn {
+    /// Operators with one output, which depends on the image.
+    One(fn(&mut GraphBuilder, &NodeContext) -> Result<BuilderId, String>),
+    /// All other operators.
+    Many(fn(&mut GraphBuilder, &NodeContext) -> Result<Vec<Operand>, String>),
 }
 
-impl Lower {
+impl LowerFn {
     /// The node's outputs.
     ///
     /// # Errors
-    /// Why the node cannot be lowered, as a phrase.
-    pub fn outputs(self, draft: &mut Draft, call: &Call) -> Result<Vec<Tensor>, String> {
+    /// The reason why the node cannot be lowered.
+    pub fn outputs(self, builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Vec<Operand>, String> {
         match self {
-            Self::One(lower) => lower(draft, call).map(|id| vec![Tensor::Map(id)]),
-            Self::Many(lower) => lower(draft, call),
+            Self::One(lower) => lower(builder, ctx).map(|id| vec![Operand::Dynamic(id)]),
+            Self::Many(lower) => lower(builder, ctx),
         }
     }
 }
 
-/// How an operation is lowered when one of its inputs depends on the image; `None` for unknown operations.
-pub(super) fn lower(op_type: &str) -> Option<Lower> {
-    let one: fn(&mut Draft, &Call) -> Result<Id, String> = match op_type {
+/// The lowering of an operator with an input that depends on the image; `None` if it is not supported.
+pub(super) fn lookup(op_type: &str) -> Option<LowerFn> {
+    let one: fn(&mut GraphBuilder, &NodeContext) -> Result<BuilderId, String> = match op_type {
         "Conv" => conv::conv,
         "Gemm" => dense::gemm,
         "MatMul" => dense::mat_mul,
-        "BatchNormalization" => norm::batch_normalization,
+        "BatchNormalization" => batch_norm::batch_normalization,
 
         "Relu" => activation::relu,
         "LeakyRelu" => activation::leaky_relu,
@@ -108,10 +108,10 @@ pub(super) fn lower(op_type: &str) -> Option<Lower> {
         "Dropout" => shape::dropout,
         "Cast" => shape::cast,
 
-        "Split" => return Some(Lower::Many(slice::split)),
-        "Shape" => return Some(Lower::Many(shape::shape)),
-        "Size" => return Some(Lower::Many(shape::size)),
+        "Split" => return Some(LowerFn::Many(slice::split)),
+        "Shape" => return Some(LowerFn::Many(shape::shape)),
+        "Size" => return Some(LowerFn::Many(shape::size)),
         _ => return None,
     };
-    Some(Lower::One(one))
+    Some(LowerFn::One(one))
 }

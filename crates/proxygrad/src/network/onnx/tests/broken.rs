@@ -1,4 +1,4 @@
-//! Files that cannot be imported, and what their users are told.
+//! Files that cannot be imported, and the error messages for them.
 
 use super::*;
 
@@ -25,13 +25,13 @@ fn assert_says(file: &File, expected: &str) {
 }
 
 #[test]
-fn what_is_no_onnx_file() {
+fn files_that_are_not_onnx() {
     assert!(classifier().import().is_ok());
     let says = |bytes: &[u8]| import(bytes).unwrap_err().to_string();
     assert_eq!(says(b""), "not an ONNX model: the file is empty");
     assert_eq!(says(b"\x89PNG\r\n\x1a\n"), "not an ONNX model: the file is a PNG image");
     assert_eq!(says(b"\x08\x07\x12\x7fpytorch"), "not an ONNX model: the file is truncated or damaged");
-    assert_eq!(says(b"\x08\x07"), "not an ONNX model: the file holds no graph");
+    assert_eq!(says(b"\x08\x07"), "not an ONNX model: the file contains no graph");
     let frozen = b"\x0a\x14\x0a\x05input\x12\x0bPlaceholder";
     assert_eq!(says(frozen), "not an ONNX model: the file is a TensorFlow graph; convert the network to ONNX");
     assert!(says(&[0xff; 100]).starts_with("not an ONNX model"));
@@ -53,7 +53,7 @@ fn files_that_would_take_absurd_amounts_of_memory() {
 
     let mut file = classifier();
     file.graph().initializer[0].dims = vec![i64::MAX, i64::MAX, 3, 3];
-    assert_says(&file, "conv (Conv): its input w has dimensions");
+    assert_says(&file, "conv (Conv): input w has dimensions");
 
     // A constant of a terabyte.
     let file = File::new([1, 2, 2])
@@ -61,7 +61,10 @@ fn files_that_would_take_absurd_amounts_of_memory() {
         .node("ConstantOfShape", "fill", "huge -> c", &[])
         .node("Add", "add", "image, c -> y", &[])
         .output("y");
-    assert_says(&file, "fill (ConstantOfShape): computes a constant of shape [1048576, 1048576], which is too large");
+    assert_says(
+        &file,
+        "fill (ConstantOfShape): it computes a constant of shape [1048576, 1048576], which is too large",
+    );
 
     // One matrix that is transposed again and again.
     let mut file = File::new([1, 1, 1]).constant("w", &[1024, 1], &[0.5; 1024]).int_constant("shape", &[1024, 1024]);
@@ -71,7 +74,7 @@ fn files_that_would_take_absurd_amounts_of_memory() {
         file = file.node("MatMul", "", &io, &[]);
     }
     file.graph().input[0] = value_info("image", data_type::FLOAT, [1, 1024, 1, 1].map(dimension).to_vec());
-    assert_says(&file.output("x40"), "needs more memory than weights of this file should");
+    assert_says(&file.output("x40"), "it needs more memory than the weights of a file of this size should");
 }
 
 #[test]
@@ -83,11 +86,11 @@ fn layers_of_absurd_sizes() {
             .int_constant("pads", &[0, 0, n, n, 0, 0, n, n])
     };
     assert_says(&pads(1 << 23), "pad (Pad): outputs [1,16777220,16777220], more than 1073741824 values");
-    assert_says(&pads(i64::MAX), "has pads 9223372036854775807; expected a number from 0 to 16777216");
-    assert_says(&pads(-1), "has pads -1");
+    assert_says(&pads(i64::MAX), "pads contains 9223372036854775807; expected a number from 0 to 16777216");
+    assert_says(&pads(-1), "pads contains -1");
     let strides = [ints("strides", &[0, 1]), ints("kernel_shape", &[2, 2])];
     let zero = File::new([1, 4, 4]).node("MaxPool", "pool", "image -> y", &strides).output("y");
-    assert_says(&zero, "pool (MaxPool): has a kernel, stride or dilation of zero");
+    assert_says(&zero, "pool (MaxPool): a kernel, stride or dilation is zero");
     let kernel = [ints("kernel_shape", &[5, 2])];
     let large = File::new([1, 4, 4]).node("MaxPool", "pool", "image -> y", &kernel).output("y");
     assert_says(&large, "pool (MaxPool): has a window of [5, 2], larger than its input of [4, 4]");
@@ -102,19 +105,19 @@ fn opsets_outside_of_the_range() {
     assert_says(&classifier().opset(29), "opset 29 is not supported");
     let mut file = classifier();
     file.model.opset_import.clear();
-    assert_says(&file, "opset (none) is not supported");
+    assert_says(&file, "the file does not declare an ONNX opset; export the network with an opset from 7 to 28");
 }
 
 #[test]
-fn inputs_that_are_no_image() {
+fn inputs_that_are_not_images() {
     let mut two = classifier();
     two.graph().input.push(value_info("mask", data_type::FLOAT, [1, 1].map(dimension).to_vec()));
     assert!(two.import().is_ok(), "what nothing reads cannot matter");
     two = two.node("Mul", "masked", "logits, mask -> y", &[]).output("y");
-    assert_says(&two, "the network's input: there are 2 (image, mask); expected one image [N,C,H,W]");
+    assert_says(&two, "unsupported network input: expected one image [N,C,H,W], found 2 inputs (image, mask)");
     let mut none = classifier();
     none.graph().input.clear();
-    assert_says(&none, "the network's input: there is none");
+    assert_says(&none, "unsupported network input: expected one image [N,C,H,W], found no input");
     let mut vector = classifier();
     vector.graph().input[0] = value_info("image", data_type::FLOAT, [1, 5].map(dimension).to_vec());
     assert_says(&vector, "image has 2 axes; expected an image [N,C,H,W]");
@@ -123,28 +126,28 @@ fn inputs_that_are_no_image() {
     assert_says(&bytes, "image has element type INT8; expected FLOAT or UINT8");
     let mut unknown = classifier();
     unknown.graph().input[0] = ValueInfoProto { name: "image".into(), r#type: None };
-    assert_says(&unknown, "image is no tensor");
+    assert_says(&unknown, "image is not a tensor");
     let mut huge = classifier();
     huge.graph().input[0] = value_info("image", data_type::FLOAT, [1, 2, 6, 1 << 40].map(dimension).to_vec());
-    assert_says(&huge, "image has 1099511627776 width; expected 1 to 65536");
+    assert_says(&huge, "image has width 1099511627776; expected 1 to 65536");
 }
 
 #[test]
-fn graphs_that_are_none() {
+fn invalid_graphs() {
     let missing = File::new([1, 4, 4]).node("Conv", "conv", "image, w, b -> y", &[]).output("y");
-    assert_eq!(error(&missing), "the network's graph: nothing provides b (read by conv), w (read by conv)");
-    assert_says(&classifier().output("prob"), "nothing provides prob (read by an output)");
+    assert_eq!(error(&missing), "invalid graph: no node computes b (read by conv), w (read by conv)");
+    assert_says(&classifier().output("prob"), "no node computes prob (read by an output)");
     let cycle = File::new([1, 4, 4])
         .node("Relu", "start", "image -> x", &[])
         .node("Add", "add", "x, c -> a", &[])
         .node("Relu", "relu", "a -> c", &[])
         .output("c");
-    assert_says(&cycle, "the network's graph: has a cycle: add reads its own output, directly or through other nodes");
+    assert_says(&cycle, "invalid graph: it has a cycle: add depends on its own output");
     let twice = classifier().node("Relu", "again", "a -> b", &[]);
-    assert_says(&twice, "tensor b is made twice, the last time by again");
+    assert_says(&twice, "tensor b is defined more than once, the last time by again");
     let mut silent = classifier();
     silent.graph().output.clear();
-    assert_says(&silent, "the network's graph: has no outputs");
+    assert_says(&silent, "invalid graph: it has no outputs");
     let through = File::new([1, 4, 4]).node("Identity", "id", "image -> y", &[]).output("y");
     assert_says(&through, "no output is computed from the image (outputs: y)");
     let constant = File::new([1, 4, 4]).constant("c", &[1], &[1.0]).node("Neg", "neg", "c -> y", &[]).output("y");
@@ -163,7 +166,7 @@ fn every_node_that_cannot_be_lowered_is_named() {
     let file = File::new([1, 8, 8])
         .constant("w", &[4, 1, 3], &[0.0; 12])
         .node("LSTM", "/rnn/LSTM", "image -> b", &[])
-        .node("Relu", "behind", "b -> c", &[])
+        .node("Relu", "after", "b -> c", &[])
         .node("Conv", "/flat/Conv", "image, w -> d", &[])
         .node("Transpose", "", "image -> turned", &[ints("perm", &[1, 0, 2, 3])])
         .node("Exp", "power", "image -> e", &[])
@@ -174,11 +177,11 @@ fn every_node_that_cannot_be_lowered_is_named() {
     file.graph().node[5].domain = "com.microsoft".into();
     assert_eq!(
         error(&file),
-        "5 of the network's 7 nodes cannot be imported:\
+        "5 of the network's 7 nodes are not supported:\
          \n  /rnn/LSTM (LSTM): the operation is not supported\
-         \n  /flat/Conv (Conv): is a 1-D convolution; only 2-D convolutions are supported\
-         \n  turned (Transpose): has perm [1, 0, 2, 3], which moves the batch axis\
-         \n  power (Exp): is only supported inside of a known activation, such as GELU, Mish or softplus\
+         \n  /flat/Conv (Conv): 1-D convolutions are not supported, only 2-D\
+         \n  turned (Transpose): perm [1, 0, 2, 3] moves the batch axis\
+         \n  power (Exp): it is only supported as part of a known activation, such as GELU, Mish or softplus\
          \n  fused (com.microsoft.FusedConv): the operation is not supported"
     );
 }
@@ -190,16 +193,16 @@ fn tensors_that_cannot_be_read() {
         change(&mut file.graph().initializer[0]);
         file
     };
-    assert_says(&broken(|t| t.dims[0] = 5), "conv (Conv): its input w has dimensions [5, 2, 3, 3] but holds 54 values");
-    assert_says(&broken(|t| t.dims[0] = -5), "its input w has dimensions [-5, 2, 3, 3]");
-    assert_says(&broken(|t| t.dims = vec![1; 40]), "its input w has 40 axes");
-    assert_says(&broken(|t| t.data_type = 8), "its input w has element type STRING, which is not supported");
-    assert_says(&broken(|t| t.data_type = 77), "its input w has element type number 77");
-    assert_says(&broken(|t| t.data_location = 1), "its input w is stored in another file, but which one is not said");
-    assert_says(&broken(|t| t.data_location = 2), "its input w has an unknown data_location 2");
-    assert_says(&broken(|t| t.segment = Some(Segment {})), "its input w is stored in segments");
-    assert_says(&broken(|t| t.raw_data = vec![0; 215]), "its input w has dimensions [3, 2, 3, 3] but holds 215 bytes");
-    assert_says(&broken(|t| t.float_data[7] = f32::NAN), "conv (Conv): has weights that are not finite numbers");
+    assert_says(&broken(|t| t.dims[0] = 5), "conv (Conv): input w has dimensions [5, 2, 3, 3] but holds 54 values");
+    assert_says(&broken(|t| t.dims[0] = -5), "input w has dimensions [-5, 2, 3, 3]");
+    assert_says(&broken(|t| t.dims = vec![1; 40]), "input w has 40 axes");
+    assert_says(&broken(|t| t.data_type = 8), "input w has element type STRING, which is not supported");
+    assert_says(&broken(|t| t.data_type = 77), "input w has element type number 77");
+    assert_says(&broken(|t| t.data_location = 1), "input w is stored in another file, but its location is missing");
+    assert_says(&broken(|t| t.data_location = 2), "input w has the unknown data_location 2");
+    assert_says(&broken(|t| t.segment = Some(Segment {})), "input w is stored in segments");
+    assert_says(&broken(|t| t.raw_data = vec![0; 215]), "input w has dimensions [3, 2, 3, 3] but holds 215 bytes");
+    assert_says(&broken(|t| t.float_data[7] = f32::NAN), "conv (Conv): the weights contain infinite or NaN values");
     assert_says(&broken(|t| t.dims = vec![0, 2, 3, 3]), "but holds 54 values");
     assert_says(
         &broken(|t| (t.dims, t.float_data) = (vec![0, 2, 3, 3], vec![])),
@@ -208,28 +211,28 @@ fn tensors_that_cannot_be_read() {
 }
 
 #[test]
-fn attributes_that_make_no_sense() {
+fn invalid_attributes() {
     let node = |op: &str, attributes: &[AttributeProto]| {
         File::new([2, 4, 4]).node(op, "node", "image -> y", attributes).output("y")
     };
-    assert_says(&node("Transpose", &[int("perm", 1)]), "its attribute perm is not a list of integers");
+    assert_says(&node("Transpose", &[int("perm", 1)]), "attribute perm is not a list of integers");
     assert_says(&node("Transpose", &[ints("perm", &[0, 1, 1, 2])]), "does not permute the axes");
-    assert_says(&node("Softmax", &[int("axis", 7)]), "works along axis 7, but its input has 4 axes");
-    assert_says(&node("Softmax", &[int("axis", 0)]), "works across the images of a batch");
-    assert_says(&node("Flatten", &[int("axis", 2)]), "has axis 2, which does not give one vector per image");
-    assert_says(&node("MaxPool", &[]), "has no kernel_shape");
-    assert_says(&node("MaxPool", &[ints("kernel_shape", &[2])]), "has a 1-dimensional kernel");
-    assert_says(&node("ReduceMean", &[ints("axes", &[0, 2])]), "works across the images of a batch");
-    assert_says(&node("ReduceMean", &[]), "reduces over the images of a batch");
+    assert_says(&node("Softmax", &[int("axis", 7)]), "axis 7 does not exist; the input has 4 axes");
+    assert_says(&node("Softmax", &[int("axis", 0)]), "operating along the batch axis is not supported");
+    assert_says(&node("Flatten", &[int("axis", 2)]), "axis 2 does not result in one vector per image");
+    assert_says(&node("MaxPool", &[]), "kernel_shape is missing");
+    assert_says(&node("MaxPool", &[ints("kernel_shape", &[2])]), "1-dimensional kernels are not supported");
+    assert_says(&node("ReduceMean", &[ints("axes", &[0, 2])]), "operating along the batch axis is not supported");
+    assert_says(&node("ReduceMean", &[]), "reducing over the batch axis is not supported");
     let pads = [ints("kernel_shape", &[2, 2]), ints("pads", &[2, 0, 0, 0])];
-    assert_says(&node("MaxPool", &pads), "has windows that lie in the padding only");
+    assert_says(&node("MaxPool", &pads), "some windows cover only padding");
     let same = [ints("kernel_shape", &[2, 2]), text("auto_pad", "SAME")];
-    assert_says(&node("MaxPool", &same), "has auto_pad SAME; expected NOTSET, VALID, SAME_UPPER or SAME_LOWER");
+    assert_says(&node("MaxPool", &same), "auto_pad is SAME; expected NOTSET, VALID, SAME_UPPER or SAME_LOWER");
     let train = File::new([1, 2, 2])
         .constant("v", &[1], &[1.0])
         .node("BatchNormalization", "bn", "image, v, v, v, v -> y", &[int("training_mode", 1)])
         .output("y");
-    assert_says(&train, "bn (BatchNormalization): is in training mode; export the network for inference");
+    assert_says(&train, "bn (BatchNormalization): it is in training mode; export the network for inference");
     let mask = File::new([2, 4, 4]).node("Dropout", "drop", "image -> z, mask", &[]).output("mask");
-    assert_says(&mask, "drop (Dropout): its output number 1, mask, is read, which is not supported");
+    assert_says(&mask, "drop (Dropout): output number 1, mask, is not supported but is read");
 }

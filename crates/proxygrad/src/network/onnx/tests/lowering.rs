@@ -1,4 +1,4 @@
-//! What nodes become.
+//! Lowering, activation fusion and batch norm folding.
 
 use super::*;
 use crate::network::{Activation, Network, Op};
@@ -111,7 +111,7 @@ fn what_only_looks_like_a_gelu_is_none() {
     assert_eq!(layers(&near), "relu relu, div affine");
     let error = near.network.layer("y").unwrap_err().to_string();
     assert!(
-        error.contains("y (Mul) depends on erf, which cannot be computed: is only supported inside of a"),
+        error.contains("y (Mul) depends on erf, which cannot be computed: it is only supported as part of a"),
         "{error}"
     );
     // Inner values are read.
@@ -212,7 +212,7 @@ fn the_part_below_a_target_is_only_what_it_needs() {
 fn stored_types_become_floats() {
     let half = TensorProto { name: "w".into(), data_type: data_type::FLOAT16, dims: vec![4], ..Default::default() };
     let read = |tensor: &TensorProto| {
-        super::super::tensor::read(tensor, &ExternalData::default()).unwrap().array().unwrap().data().to_vec()
+        super::super::stored_tensor::read(tensor, &ExternalData::default()).unwrap().array().unwrap().data().to_vec()
     };
     let bits = [0x3c00u16, 0xc000, 0x0001, 0x7bff];
     let values = [1.0, -2.0, 2f32.powi(-24), 65504.0];

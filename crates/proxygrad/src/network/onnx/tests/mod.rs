@@ -1,18 +1,18 @@
-//! Small files built by hand. Values are compared with ONNX Runtime's in `tests/suite/onnx_runtime.rs`.
+//! Small files built in code. Values are compared with ONNX Runtime's in `tests/suite/onnx_runtime.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod broken;
-mod elsewhere;
+mod external_data;
+mod layer_names;
 mod lowering;
 mod mutated;
-mod names;
 mod partial;
 mod sizes;
 
 use prost::Message;
 
-use super::messages::*;
-use super::tensor::data_type;
+use super::proto::*;
+use super::stored_tensor::data_type;
 use super::{ExternalData, ImportError, ImportOptions, Imported, import, import_with};
 use crate::network::NodeId;
 
@@ -95,7 +95,7 @@ impl File {
         self
     }
 
-    /// Says in which modules the last node lies.
+    /// Sets the module scopes of the last node.
     fn scopes(mut self, list: &str) -> Self {
         let key = "pkg.torch.onnx.name_scopes".to_owned();
         let node = self.graph().node.last_mut().unwrap();

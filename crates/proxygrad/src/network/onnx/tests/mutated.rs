@@ -1,5 +1,5 @@
-//! Files that are well-formed but make no sense: every fixture with a few random changes to its nodes, attributes and
-//! tensors is imported or refused, and never brings the process down.
+//! Well-formed but nonsensical files: every fixture with a few random changes to its nodes, attributes and tensors is
+//! imported or rejected, and never causes a panic.
 
 use candle_core::{Device, safetensors};
 use proptest::prelude::*;
@@ -26,7 +26,7 @@ const FAMILIES: [&str; 14] = [
     "versions",
 ];
 
-/// Numbers that are likely to hurt.
+/// Numbers that are likely to cause errors.
 const INTS: [i64; 14] =
     [i64::MIN, -(1 << 40), -7, -2, -1, 0, 1, 2, 3, 6, 1 << 24, i32::MAX as i64, (1 << 40) + 1, i64::MAX];
 const FLOATS: [f32; 8] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0, 0.0, 0.3, 2.5, 1e30];
@@ -34,14 +34,14 @@ const FLOATS: [f32; 8] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0, 0.0,
 const SCOPES: [&str; 6] =
     ["['', 'a', 'a.b', 'x']", "['a', 'y']", "['image', 'input', 'z']", "['a.b', 'a:c', 'a/d', 'w']", "[", "['', ''"];
 
-/// One change. Indices choose among whatever the file has.
+/// One change. Indices choose among what the file has.
 #[derive(Debug, Clone)]
 enum Change {
     /// A node becomes another operation, one that occurs somewhere in the fixtures.
     Operation(Index, Index),
     /// A node reads another tensor.
     Input(Index, Index, Index),
-    /// A node reads one tensor less.
+    /// A node reads one tensor fewer.
     FewerInputs(Index),
     /// An attribute gets another integer and float.
     Attribute(Index, Index, Index, Index),
@@ -51,11 +51,11 @@ enum Change {
     Value(Index, Index, Index),
     /// The shape of a tensor changes; its number of values does not.
     Shape(Index, Vec<usize>),
-    /// Tensor `a` gets what tensor `b` holds.
+    /// Tensor `a` gets the contents of tensor `b`.
     Swap(Index, Index),
-    /// A tensor is said to lie in another file.
-    Elsewhere(Index, Index, Index),
-    /// A node is said to lie in a module.
+    /// A tensor refers to external data.
+    External(Index, Index, Index),
+    /// A node gets a module path.
     Module(Index, Index),
     Opset(i64),
 }
@@ -71,7 +71,7 @@ fn change() -> impl Strategy<Value = Change> {
         (i(), i(), i()).prop_map(|(a, b, c)| Change::Value(a, b, c)),
         (i(), prop::collection::vec(0..5usize, 0..5)).prop_map(|(a, b)| Change::Shape(a, b)),
         (i(), i()).prop_map(|(a, b)| Change::Swap(a, b)),
-        (i(), i(), i()).prop_map(|(a, b, c)| Change::Elsewhere(a, b, c)),
+        (i(), i(), i()).prop_map(|(a, b, c)| Change::External(a, b, c)),
         (i(), i()).prop_map(|(a, b)| Change::Module(a, b)),
         (5..31i64).prop_map(Change::Opset),
     ]
@@ -175,7 +175,7 @@ fn apply(change: &Change, model: &mut ModelProto, operations: &[String]) {
             let replaced = a.get(tensors).clone();
             *b.get_mut(tensors) = TensorProto { name, ..replaced };
         }
-        Change::Elsewhere(tensor, offset, length) if !tensors.is_empty() => {
+        Change::External(tensor, offset, length) if !tensors.is_empty() => {
             let tensor = tensor.get_mut(tensors);
             let count: i64 = tensor.dims.iter().product();
             let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
@@ -192,7 +192,7 @@ fn apply(change: &Change, model: &mut ModelProto, operations: &[String]) {
             let key = "pkg.torch.onnx.name_scopes".to_owned();
             node.get_mut(nodes).metadata_props.push(StringStringEntryProto { key, value });
         }
-        Change::Value(..) | Change::Shape(..) | Change::Swap(..) | Change::Elsewhere(..) => {}
+        Change::Value(..) | Change::Shape(..) | Change::Swap(..) | Change::External(..) => {}
         Change::Opset(version) => model.opset_import[0].version = *version,
     }
 }
@@ -233,6 +233,6 @@ fn try_mutated(cases: u32) {
 }
 
 #[test]
-fn files_that_make_no_sense_never_panic() {
+fn nonsensical_files_never_panic() {
     try_mutated(3000);
 }

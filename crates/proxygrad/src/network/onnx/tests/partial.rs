@@ -1,4 +1,4 @@
-//! Files of which only a part can be computed.
+//! Files of which only a part is supported.
 
 use super::*;
 
@@ -88,7 +88,7 @@ fn a_function_outside_of_an_activation_refuses_what_follows_it() {
         .output("e");
     let imported = file.import().unwrap();
     assert_eq!(layers(&imported), "conv conv, relu relu, e add");
-    let reason = "is only supported inside of a known activation, such as GELU, Mish or softplus";
+    let reason = "it is only supported as part of a known activation, such as GELU, Mish or softplus";
     assert_eq!(
         unavailable(&imported),
         [
@@ -119,7 +119,7 @@ fn an_output_that_cannot_be_had_leaves_the_others() {
     assert_eq!(
         unavailable(&imported),
         [
-            "indices (MaxPool) cannot be computed: its output number 1, indices, is read, which is not supported",
+            "indices (MaxPool) cannot be computed: output number 1, indices, is not supported but is read",
             "d (MaxUnpool) cannot be computed: the operation is not supported"
         ]
     );

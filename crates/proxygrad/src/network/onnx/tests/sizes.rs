@@ -1,9 +1,9 @@
-//! Sizes that the file leaves open, and other sizes than the file's.
+//! Dynamic image sizes, and image sizes other than the file's.
 
 use super::*;
 use crate::network::Shape;
 
-fn open_file() -> File {
+fn dynamic_file() -> File {
     let mut file = File::new([3, 1, 1]).node("Relu", "relu", "image -> y", &[]).output("y");
     let axes = vec![open("batch"), dimension(3), open("h"), Dimension::default()];
     file.graph().input[0] = value_info("image", data_type::FLOAT, axes);
@@ -11,27 +11,28 @@ fn open_file() -> File {
 }
 
 #[test]
-fn open_axes_are_named_unless_the_caller_closes_them() {
-    let error = open_file().import().unwrap_err().to_string();
-    assert_eq!(error, "the network's input image has no fixed size: height (\"h\"), width; give an input size [C,H,W]");
+fn dynamic_axes_are_named_unless_the_caller_sets_them() {
+    let error = dynamic_file().import().unwrap_err().to_string();
+    assert_eq!(error, "the network input image has no fixed size (height \"h\", width); specify an input size [C,H,W]");
     let imported =
-        import_with(&open_file().bytes(), &ExternalData::default(), &ImportOptions { input: Some([3, 20, 30]) })
+        import_with(&dynamic_file().bytes(), &ExternalData::default(), &ImportOptions { input: Some([3, 20, 30]) })
             .unwrap();
     assert_eq!(shape(&imported, "y"), [3, 20, 30]);
-    assert_eq!((imported.input, imported.open_size, imported.batch), ([3, 20, 30], true, None));
+    assert_eq!((imported.input, imported.dynamic_size, imported.batch), ([3, 20, 30], true, None));
 }
 
 #[test]
 fn a_given_size_must_agree_with_the_file() {
     let error =
-        import_with(&open_file().bytes(), &ExternalData::default(), &ImportOptions { input: Some([1, 20, 30]) })
+        import_with(&dynamic_file().bytes(), &ExternalData::default(), &ImportOptions { input: Some([1, 20, 30]) })
             .unwrap_err()
             .to_string();
-    assert!(error.contains("image has 3 channels, not 1"), "{error}");
-    let error = import_with(&open_file().bytes(), &ExternalData::default(), &ImportOptions { input: Some([3, 20, 0]) })
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("image has 0 width; expected 1 to"), "{error}");
+    assert!(error.contains("image has channels 3, not 1"), "{error}");
+    let error =
+        import_with(&dynamic_file().bytes(), &ExternalData::default(), &ImportOptions { input: Some([3, 20, 0]) })
+            .unwrap_err()
+            .to_string();
+    assert!(error.contains("image has width 0; expected 1 to"), "{error}");
 }
 
 #[test]
@@ -100,7 +101,7 @@ fn same_padding_holds_for_sizes_with_the_same_remainder() {
 }
 
 #[test]
-fn the_batch_size_is_no_number_to_calculate_with() {
+fn the_batch_size_cannot_be_computed_with() {
     let file = File::new([4, 6, 6])
         .int_constant("index", &[0])
         .int_constant("two", &[2])
@@ -112,5 +113,8 @@ fn the_batch_size_is_no_number_to_calculate_with() {
         .node("Reshape", "mixed", "image, t -> y", &[])
         .output("y");
     let error = file.import().unwrap_err().to_string();
-    assert!(error.contains("mixed (Reshape): moves values of [4,6,6] across the images of a batch"), "{error}");
+    assert!(
+        error.contains("mixed (Reshape): it would move values of [4,6,6] between the images of a batch"),
+        "{error}"
+    );
 }

@@ -1,4 +1,4 @@
-//! Which names layers get.
+//! Names of layers.
 
 use super::*;
 

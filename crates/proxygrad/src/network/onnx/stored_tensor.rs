@@ -1,8 +1,8 @@
-//! From stored tensors to known values.
+//! Reads stored tensors (`TensorProto`) into constant tensors.
 
-use super::external::{self, ExternalData};
-use super::messages::TensorProto;
-use super::value::{Data, MOST_AXES, Value, product};
+use super::const_tensor::{ConstData, ConstTensor, MOST_AXES, product};
+use super::external_data::{self, ExternalData};
+use super::proto::TensorProto;
 
 /// Numbers of ONNX's element types (`TensorProto.DataType`).
 pub(super) mod data_type {
@@ -20,7 +20,7 @@ pub(super) mod data_type {
     pub const UINT64: i32 = 13;
     pub const BFLOAT16: i32 = 16;
 
-    /// Whether the type is computed in f32 here.
+    /// Whether the type is read as f32.
     pub fn is_float(data_type: i32) -> bool {
         matches!(data_type, FLOAT | FLOAT16 | DOUBLE | BFLOAT16)
     }
@@ -61,12 +61,11 @@ pub(super) mod data_type {
 /// [`TensorProto::data_location`] of values in another file.
 pub(super) const EXTERNAL: i32 = 1;
 
-/// Reads a stored tensor, whose values may lie in one of `files`. Floating-point types become f32, integers i64.
+/// Reads a stored tensor, whose values may be in one of `files`. Floating-point types become f32, integers i64.
 ///
 /// # Errors
-/// A phrase: the values are not where they should be, have a type that no network calculates with, or do not fit the
-/// dimensions.
-pub(super) fn read(tensor: &TensorProto, files: &ExternalData) -> Result<Value, String> {
+/// A phrase about the tensor: its values are missing, have an unsupported type, or do not match its dimensions.
+pub(super) fn read(tensor: &TensorProto, files: &ExternalData) -> Result<ConstTensor, String> {
     if tensor.segment.is_some() {
         return Err("is stored in segments".into());
     }
@@ -84,19 +83,19 @@ pub(super) fn read(tensor: &TensorProto, files: &ExternalData) -> Result<Value, 
         0 => tensor.raw_data.as_slice(),
         EXTERNAL => {
             let bytes = count.checked_mul(width).ok_or_else(|| format!("has dimensions {shape:?}"))?;
-            external::stored(tensor, files, bytes)?
+            external_data::stored(tensor, files, bytes)?
         }
-        other => return Err(format!("has an unknown data_location {other}")),
+        other => return Err(format!("has the unknown data_location {other}")),
     };
     let found = if raw.is_empty() { Some(typed) } else { raw.len().is_multiple_of(width).then_some(raw.len() / width) };
     if found != Some(count) {
         let found = found.map_or_else(|| format!("{} bytes", raw.len()), |n| format!("{n} values"));
         return Err(format!("has dimensions {shape:?} but holds {found}"));
     }
-    Value::new(shape, data(tensor, raw))
+    ConstTensor::new(shape, data(tensor, raw))
 }
 
-/// Number of bytes of a value, and of values in the field of their type.
+/// Bytes per value, and number of values in the field of their type.
 fn stored(tensor: &TensorProto) -> Result<(usize, usize), String> {
     use data_type::*;
     Ok(match tensor.data_type {
@@ -112,29 +111,29 @@ fn stored(tensor: &TensorProto) -> Result<(usize, usize), String> {
     })
 }
 
-/// The values of a tensor of a known type: those in `raw`, or else those in the field of their type.
-fn data(tensor: &TensorProto, raw: &[u8]) -> Data {
+/// The values of a tensor of a supported type: those in `raw` or, if that is empty, in the field of their type.
+fn data(tensor: &TensorProto, raw: &[u8]) -> ConstData {
     use data_type::*;
     let in_raw = !raw.is_empty();
     let halves = |decode: fn(u16) -> f32| match in_raw {
-        true => Data::Float(chunks(raw).map(|b| decode(u16::from_le_bytes(b))).collect()),
-        false => Data::Float(tensor.int32_data.iter().map(|&v| decode(v as u16)).collect()),
+        true => ConstData::Float(chunks(raw).map(|b| decode(u16::from_le_bytes(b))).collect()),
+        false => ConstData::Float(tensor.int32_data.iter().map(|&v| decode(v as u16)).collect()),
     };
     let ints = |raw_ints: Box<dyn Iterator<Item = i64> + '_>| match (in_raw, tensor.data_type) {
-        (true, _) => Data::Int(raw_ints.collect()),
-        (false, INT64) => Data::Int(tensor.int64_data.as_slice().into()),
-        (false, UINT32 | UINT64) => Data::Int(tensor.uint64_data.iter().map(|&v| clamped(v)).collect()),
-        (false, _) => Data::Int(tensor.int32_data.iter().map(|&v| v.into()).collect()),
+        (true, _) => ConstData::Int(raw_ints.collect()),
+        (false, INT64) => ConstData::Int(tensor.int64_data.as_slice().into()),
+        (false, UINT32 | UINT64) => ConstData::Int(tensor.uint64_data.iter().map(|&v| clamped(v)).collect()),
+        (false, _) => ConstData::Int(tensor.int32_data.iter().map(|&v| v.into()).collect()),
     };
     match tensor.data_type {
-        FLOAT if in_raw => Data::Float(chunks(raw).map(f32::from_le_bytes).collect()),
-        FLOAT => Data::Float(tensor.float_data.as_slice().into()),
-        DOUBLE if in_raw => Data::Float(chunks(raw).map(|b| f64::from_le_bytes(b) as f32).collect()),
-        DOUBLE => Data::Float(tensor.double_data.iter().map(|&v| v as f32).collect()),
+        FLOAT if in_raw => ConstData::Float(chunks(raw).map(f32::from_le_bytes).collect()),
+        FLOAT => ConstData::Float(tensor.float_data.as_slice().into()),
+        DOUBLE if in_raw => ConstData::Float(chunks(raw).map(|b| f64::from_le_bytes(b) as f32).collect()),
+        DOUBLE => ConstData::Float(tensor.double_data.iter().map(|&v| v as f32).collect()),
         FLOAT16 => halves(half),
         BFLOAT16 => halves(|bits| f32::from_bits(u32::from(bits) << 16)),
-        BOOL if in_raw => Data::Bool(raw.iter().map(|&b| b != 0).collect()),
-        BOOL => Data::Bool(tensor.int32_data.iter().map(|&v| v != 0).collect()),
+        BOOL if in_raw => ConstData::Bool(raw.iter().map(|&b| b != 0).collect()),
+        BOOL => ConstData::Bool(tensor.int32_data.iter().map(|&v| v != 0).collect()),
         UINT8 => ints(Box::new(raw.iter().map(|&b| b.into()))),
         INT8 => ints(Box::new(raw.iter().map(|&b| (b as i8).into()))),
         UINT16 => ints(Box::new(chunks(raw).map(|b| u16::from_le_bytes(b).into()))),
@@ -150,7 +149,7 @@ fn chunks<const N: usize>(raw: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
     raw.as_chunks().0.iter().copied()
 }
 
-/// Lengths and indices beyond i64 mean "as far as possible", and stay so.
+/// Lengths and indices beyond i64 mean "as far as possible", and so does the largest i64.
 fn clamped(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -1,18 +1,18 @@
-//! Sparse tensors, as pruned networks store them.
+//! Sparse tensors, as stored by pruned networks.
 
-use super::external::ExternalData;
-use super::messages::SparseTensorProto;
-use super::tensor;
-use super::value::{Data, Value, product, row_major};
+use super::const_tensor::{ConstData, ConstTensor, product, row_major};
+use super::external_data::ExternalData;
+use super::proto::SparseTensorProto;
+use super::stored_tensor;
 
 /// Reads a sparse tensor of floating-point numbers as a dense one of at most `room` values.
 ///
 /// # Errors
-/// A phrase: a part is missing or cannot be read, or a position lies outside of the tensor.
-pub(super) fn read(sparse: &SparseTensorProto, files: &ExternalData, room: usize) -> Result<Value, String> {
+/// A phrase about the tensor: a part is missing or cannot be read, or an index is out of range.
+pub(super) fn read(sparse: &SparseTensorProto, files: &ExternalData, room: usize) -> Result<ConstTensor, String> {
     let part = |part: &Option<_>, name| {
-        let stored = part.as_ref().ok_or_else(|| format!("is sparse and has no {name}"))?;
-        tensor::read(stored, files).map_err(|why| format!("is sparse, and its {name} {why}"))
+        let stored = part.as_ref().ok_or_else(|| format!("is sparse but has no {name}"))?;
+        stored_tensor::read(stored, files).map_err(|why| format!("is sparse, and the tensor of its {name} {why}"))
     };
     let (values, indices) = (part(&sparse.values, "values")?, part(&sparse.indices, "indices")?);
     let length = |&d: &i64| usize::try_from(d).map_err(|_| format!("has dimensions {:?}", sparse.dims));
@@ -23,7 +23,7 @@ pub(super) fn read(sparse: &SparseTensorProto, files: &ExternalData, room: usize
     let steps = match *indices.shape() {
         [n] if n == values.len() => vec![1],
         [n, axes] if n == values.len() && axes == shape.len() && axes > 0 => row_major(&shape),
-        ref other => return Err(format!("is sparse and has indices {other:?} for {} values", values.len())),
+        ref other => return Err(format!("is sparse and has indices of shape {other:?} for {} values", values.len())),
     };
     let lengths = if steps.len() == 1 { vec![count] } else { shape.clone() };
     let mut dense = vec![0.0; count];
@@ -31,10 +31,11 @@ pub(super) fn read(sparse: &SparseTensorProto, files: &ExternalData, room: usize
         let mut at = 0;
         for ((&index, &step), &length) in place.iter().zip(&steps).zip(&lengths) {
             let inside = usize::try_from(index).ok().filter(|&index| index < length);
-            let inside = inside.ok_or_else(|| format!("is sparse and has index {index} on an axis of {length}"))?;
+            let inside =
+                inside.ok_or_else(|| format!("is sparse and has index {index} on an axis of length {length}"))?;
             at += inside * step.unsigned_abs();
         }
         dense[at] = *value;
     }
-    Value::new(shape, Data::Float(dense.into()))
+    ConstTensor::new(shape, ConstData::Float(dense.into()))
 }

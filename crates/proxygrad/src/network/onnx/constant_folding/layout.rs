@@ -1,27 +1,27 @@
-//! Constants in another order or shape.
+//! Reshaping, slicing, joining and repeating of constants.
 
-use super::super::call::{Call, axis, distinct_axes, length};
-use super::super::value::{Data, Origin, Value, row_major, strided};
+use super::super::const_tensor::{ConstData, ConstTensor, Dim, derived_from, row_major, strided};
+use super::super::node_context::{NodeContext, axis, distinct_axes, length};
 use super::broadcast::repeated;
 use crate::network::{Shape, broadcast};
 
-type Folded = Result<Vec<Value>, String>;
+type Folded = Result<Vec<ConstTensor>, String>;
 
 /// <https://onnx.ai/onnx/operators/onnx__Gather.html>
-pub(super) fn gather(call: &Call) -> Folded {
-    let (value, wanted) = (call.required(0)?, call.required(1)?);
+pub(super) fn gather(ctx: &NodeContext) -> Folded {
+    let (value, wanted) = (ctx.constant(0)?, ctx.constant(1)?);
     let shape = value.shape();
-    let axis = axis(call.int("axis")?.unwrap_or(0), shape.len())?;
+    let axis = axis(ctx.int("axis")?.unwrap_or(0), shape.len())?;
     let total = shape[axis];
     let indices = wanted.ints()?.iter().map(|&i| {
         let counted = if i < 0 { i.saturating_add(total as i64) } else { i };
         let index = usize::try_from(counted).ok().filter(|&index| index < total);
-        index.ok_or_else(|| format!("takes index {i} of an axis of {total}"))
+        index.ok_or_else(|| format!("index {i} is outside of an axis of length {total}"))
     });
     let indices = indices.collect::<Result<Vec<usize>, _>>()?;
     let (before, after) = (&shape[..axis], &shape[axis + 1..]);
     let target: Vec<usize> = before.iter().chain(wanted.shape()).chain(after).copied().collect();
-    let count = call.claim(&target)?;
+    let count = ctx.checked_elements(&target)?;
     let block: usize = after.iter().product();
     let mut picked = Vec::with_capacity(count);
     for outer in 0..before.iter().product::<usize>() {
@@ -34,23 +34,26 @@ pub(super) fn gather(call: &Call) -> Folded {
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Concat.html>
-pub(super) fn concat(call: &Call) -> Folded {
-    let values = call.values()?;
-    let first = *values.first().ok_or("joins nothing")?;
-    let axis = axis(call.int("axis")?.ok_or("has no axis")?, first.shape().len())?;
+pub(super) fn concat(ctx: &NodeContext) -> Folded {
+    let values = ctx.constants()?;
+    let first = *values.first().ok_or("the node has no inputs")?;
+    let axis = axis(ctx.int("axis")?.ok_or("axis is missing")?, first.shape().len())?;
     let mut shape = first.shape().to_vec();
     shape[axis] = 0;
     for value in &values {
         let found = value.shape();
         let fits = found.len() == shape.len() && (0..shape.len()).all(|i| i == axis || found[i] == shape[i]);
         if !fits {
-            return Err(format!("cannot join constants {:?} and {found:?} along axis {axis}", first.shape()));
+            return Err(format!(
+                "constants of shape {:?} and {found:?} cannot be concatenated along axis {axis}",
+                first.shape()
+            ));
         }
         shape[axis] = shape[axis].saturating_add(found[axis]);
     }
-    let count = call.claim(&shape)?;
+    let count = ctx.checked_elements(&shape)?;
     let outer: usize = shape[..axis].iter().product();
-    // For each result, the value and the index in it.
+    // For each result, the index of its tensor and of the element in it.
     let mut places = Vec::with_capacity(count);
     for i in 0..outer {
         for (which, value) in values.iter().enumerate() {
@@ -58,45 +61,45 @@ pub(super) fn concat(call: &Call) -> Folded {
             places.extend((i * block..(i + 1) * block).map(|index| (which, index)));
         }
     }
-    let origins = places.iter().map(|&(which, i)| values[which].origin(i)).collect();
+    let provenance = places.iter().map(|&(which, i)| values[which].provenance(i)).collect();
     let data = match first.data() {
-        Data::Int(_) => Data::Int(joined(&values, &places, |data| match data {
-            Data::Int(data) => Some(data),
+        ConstData::Int(_) => ConstData::Int(joined(&values, &places, |data| match data {
+            ConstData::Int(data) => Some(data),
             _ => None,
         })?),
-        Data::Float(_) => Data::Float(joined(&values, &places, |data| match data {
-            Data::Float(data) => Some(data),
+        ConstData::Float(_) => ConstData::Float(joined(&values, &places, |data| match data {
+            ConstData::Float(data) => Some(data),
             _ => None,
         })?),
-        Data::Bool(_) => return Err("joins truth values".into()),
+        ConstData::Bool(_) => return Err("concatenating booleans is not supported".into()),
     };
-    Ok(vec![Value::with_origins(shape, data, Some(origins))?])
+    Ok(vec![ConstTensor::with_provenance(shape, data, Some(provenance))?])
 }
 
 fn joined<T: Copy, C: FromIterator<T>>(
-    values: &[&Value],
+    values: &[&ConstTensor],
     places: &[(usize, usize)],
-    typed: impl Fn(&Data) -> Option<&std::sync::Arc<[T]>>,
+    typed: impl Fn(&ConstData) -> Option<&std::sync::Arc<[T]>>,
 ) -> Result<C, String> {
     let all: Option<Vec<_>> = values.iter().map(|value| typed(value.data())).collect();
-    let all = all.ok_or("joins constants of different types")?;
+    let all = all.ok_or("the constants have different types")?;
     Ok(places.iter().map(|&(which, i)| all[which][i]).collect())
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__Slice.html>, also backwards.
-pub(super) fn slice(call: &Call) -> Folded {
-    let value = call.required(0)?;
+/// <https://onnx.ai/onnx/operators/onnx__Slice.html>; steps may be negative.
+pub(super) fn slice(ctx: &NodeContext) -> Folded {
+    let value = ctx.constant(0)?;
     let shape = value.shape();
-    let starts = call.ints_or_input("starts", 1)?.ok_or("has no starts")?;
-    let ends = call.ints_or_input("ends", 2)?.ok_or("has no ends")?;
-    let axes = match call.ints_or_input("axes", 3)? {
+    let starts = ctx.ints_or_input("starts", 1)?.ok_or("starts is missing")?;
+    let ends = ctx.ints_or_input("ends", 2)?.ok_or("ends is missing")?;
+    let axes = match ctx.ints_or_input("axes", 3)? {
         Some(axes) => distinct_axes(axes, shape.len())?,
         None => (0..starts.len().min(shape.len())).collect(),
     };
-    let steps = call.value(4)?.map(Value::ints).transpose()?;
+    let steps = ctx.optional_constant(4)?.map(ConstTensor::ints).transpose()?;
     let steps = steps.map_or_else(|| vec![1; starts.len()], <[i64]>::to_vec);
     if [ends.len(), axes.len(), steps.len()].iter().any(|&n| n != starts.len()) {
-        return Err("has different numbers of starts, ends, axes and steps".into());
+        return Err("starts, ends, axes and steps have different lengths".into());
     }
     let mut target = shape.to_vec();
     let mut strides = row_major(shape);
@@ -107,7 +110,7 @@ pub(super) fn slice(call: &Call) -> Folded {
         let counted = |v: i64| if v < 0 { v.saturating_add(total) } else { v };
         let (start, end) = match step {
             1.. => (counted(starts[i]).clamp(0, total), counted(ends[i]).clamp(0, total)),
-            0 => return Err("has step 0".into()),
+            0 => return Err("step 0 is not allowed".into()),
             _ => (counted(starts[i]).clamp(0, (total - 1).max(0)), counted(ends[i]).clamp(-1, total - 1)),
         };
         let distance = if step > 0 { end - start } else { start - end };
@@ -121,21 +124,21 @@ pub(super) fn slice(call: &Call) -> Folded {
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Split.html>
-pub(super) fn split(call: &Call) -> Folded {
-    let value = call.required(0)?;
+pub(super) fn split(ctx: &NodeContext) -> Folded {
+    let value = ctx.constant(0)?;
     let shape = value.shape();
-    let axis = axis(call.int("axis")?.unwrap_or(0), shape.len())?;
-    let (total, parts) = (shape[axis], call.node.output.len());
-    let sizes: Vec<usize> = match call.ints_or_input("split", 1)? {
+    let axis = axis(ctx.int("axis")?.unwrap_or(0), shape.len())?;
+    let (total, parts) = (shape[axis], ctx.node.output.len());
+    let sizes: Vec<usize> = match ctx.ints_or_input("split", 1)? {
         Some(sizes) => sizes.iter().map(|&n| length(n, "split")).collect::<Result<_, _>>()?,
-        None if parts == 0 => return Err("has no outputs".into()),
+        None if parts == 0 => return Err("the node has no outputs".into()),
         None => {
             let size = total.div_ceil(parts);
             (0..parts).map(|i| size.min(total.saturating_sub(i * size))).collect()
         }
     };
     if sizes.iter().sum::<usize>() != total || sizes.len() != parts {
-        return Err(format!("splits {total} values into {parts} parts of {sizes:?}"));
+        return Err(format!("an axis of length {total} cannot be split into {parts} parts of {sizes:?}"));
     }
     let strides = row_major(shape);
     let mut start = 0;
@@ -151,15 +154,15 @@ pub(super) fn split(call: &Call) -> Folded {
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Transpose.html>
-pub(super) fn transpose(call: &Call) -> Folded {
-    let value = call.required(0)?;
+pub(super) fn transpose(ctx: &NodeContext) -> Folded {
+    let value = ctx.constant(0)?;
     let shape = value.shape();
-    let order = match call.ints("perm")? {
+    let order = match ctx.ints("perm")? {
         Some(order) => distinct_axes(order, shape.len())?,
         None => (0..shape.len()).rev().collect(),
     };
     if order.len() != shape.len() {
-        return Err(format!("has perm {order:?} for a constant {shape:?}"));
+        return Err(format!("perm is {order:?} for a constant of shape {shape:?}"));
     }
     let steps = row_major(shape);
     let target: Vec<usize> = order.iter().map(|&a| shape[a]).collect();
@@ -169,67 +172,68 @@ pub(super) fn transpose(call: &Call) -> Folded {
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Expand.html>
-pub(super) fn expand(call: &Call) -> Folded {
-    let value = call.required(0)?;
-    let dims = call.required(1)?.int_dims()?;
+pub(super) fn expand(ctx: &NodeContext) -> Folded {
+    let value = ctx.constant(0)?;
+    let dims = ctx.constant(1)?.int_dims()?;
     let wanted = dims.iter().map(|&(v, _)| length(v, "shape")).collect::<Result<Vec<_>, _>>()?;
     let target = broadcast(&Shape::from(value.shape().to_vec()), &Shape::from(wanted))?.to_vec();
-    call.claim(&target)?;
+    ctx.checked_elements(&target)?;
     sized_by(&dims, value.pick(target.clone(), &repeated(value.shape(), &target))?)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Tile.html>
-pub(super) fn tile(call: &Call) -> Folded {
-    let value = call.required(0)?;
-    let dims = call.required(1)?.int_dims()?;
+pub(super) fn tile(ctx: &NodeContext) -> Folded {
+    let value = ctx.constant(0)?;
+    let dims = ctx.constant(1)?.int_dims()?;
     let shape = value.shape();
     let repeats = dims.iter().map(|&(v, _)| length(v, "repeats")).collect::<Result<Vec<_>, _>>()?;
     if repeats.len() != shape.len() {
-        return Err(format!("has {} repeats for {} axes", repeats.len(), shape.len()));
+        return Err(format!("{} repeats are given for {} axes", repeats.len(), shape.len()));
     }
     let target: Vec<usize> = shape.iter().zip(&repeats).map(|(n, r)| n.saturating_mul(*r)).collect();
-    call.claim(&target)?;
-    // Each axis is seen as two: the repeats, which do not move, and the axis itself.
+    ctx.checked_elements(&target)?;
+    // Each axis is split in two: the repeats, with stride 0, and the axis itself.
     let axes = |(r, n): (&usize, &usize)| [*r, *n];
     let split: Vec<usize> = repeats.iter().zip(shape).flat_map(axes).collect();
     let strides: Vec<isize> = row_major(shape).into_iter().flat_map(|step| [0, step]).collect();
     sized_by(&dims, value.pick(target, &strided(&split, &strides, 0))?)
 }
 
-/// A constant as large as `dims` say depends on what they depend on.
-fn sized_by(dims: &[(i64, Origin)], value: Value) -> Folded {
-    let origin = dims.iter().map(|d| d.1).max().unwrap_or(Origin::Constant);
-    let origin = if origin == Origin::Batch { Origin::Mixed } else { origin };
-    let origins = (0..value.len()).map(|i| value.origin(i).max(origin)).collect();
-    Ok(vec![Value::with_origins(value.shape().to_vec(), value.data().clone(), Some(origins))?])
+/// A constant whose size is given by `dims` depends on what they depend on.
+fn sized_by(dims: &[Dim], value: ConstTensor) -> Folded {
+    let from_dims = derived_from(dims);
+    let provenance = (0..value.len()).map(|i| value.provenance(i).max(from_dims)).collect();
+    Ok(vec![ConstTensor::with_provenance(value.shape().to_vec(), value.data().clone(), Some(provenance))?])
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Reshape.html>
-pub(super) fn reshape(call: &Call) -> Folded {
-    let value = call.required(0)?;
-    let zero_copies = !call.flag("allowzero")?;
+pub(super) fn reshape(ctx: &NodeContext) -> Folded {
+    let value = ctx.constant(0)?;
+    let zero_copies = !ctx.flag("allowzero")?;
     let mut target = Vec::new();
     let mut inferred = None;
-    for (i, &wanted) in call.required(1)?.ints()?.iter().enumerate() {
+    for (i, &wanted) in ctx.constant(1)?.ints()?.iter().enumerate() {
         target.push(match (wanted, usize::try_from(wanted)) {
             (-1, _) if inferred.replace(i).is_none() => 1,
-            (0, _) if zero_copies => *value.shape().get(i).ok_or("copies an axis that does not exist")?,
+            (0, _) if zero_copies => {
+                *value.shape().get(i).ok_or("the target shape copies an axis that does not exist")?
+            }
             (_, Ok(length)) => length,
-            _ => return Err(format!("has a target axis of {wanted}")),
+            _ => return Err(format!("the target shape contains {wanted}")),
         });
     }
     if let Some(i) = inferred {
-        let known = call.claim(&target)?;
+        let known = ctx.checked_elements(&target)?;
         target[i] = value.len().checked_div(known).unwrap_or(0);
     }
     Ok(vec![value.reshape(target)?])
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Flatten.html>
-pub(super) fn flatten(call: &Call) -> Folded {
-    let value = call.required(0)?;
+pub(super) fn flatten(ctx: &NodeContext) -> Folded {
+    let value = ctx.constant(0)?;
     let rank = value.shape().len();
-    let from = match call.int("axis")?.unwrap_or(1) {
+    let from = match ctx.int("axis")?.unwrap_or(1) {
         from if from == rank as i64 => rank,
         from => axis(from, rank)?,
     };
@@ -238,10 +242,10 @@ pub(super) fn flatten(call: &Call) -> Folded {
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Squeeze.html>
-pub(super) fn squeeze(call: &Call) -> Folded {
-    let value = call.required(0)?;
+pub(super) fn squeeze(ctx: &NodeContext) -> Folded {
+    let value = ctx.constant(0)?;
     let shape = value.shape();
-    let removed = match call.ints_or_input("axes", 1)? {
+    let removed = match ctx.ints_or_input("axes", 1)? {
         Some(axes) => distinct_axes(axes, shape.len())?,
         None => (0..shape.len()).filter(|&i| shape[i] == 1).collect(),
     };
@@ -250,9 +254,9 @@ pub(super) fn squeeze(call: &Call) -> Folded {
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Unsqueeze.html>
-pub(super) fn unsqueeze(call: &Call) -> Folded {
-    let value = call.required(0)?;
-    let axes = call.ints_or_input("axes", 1)?.ok_or("has no axes")?;
+pub(super) fn unsqueeze(ctx: &NodeContext) -> Folded {
+    let value = ctx.constant(0)?;
+    let axes = ctx.ints_or_input("axes", 1)?.ok_or("axes is missing")?;
     let rank = value.shape().len() + axes.len();
     let added = distinct_axes(axes, rank)?;
     let mut lengths = value.shape().iter().copied();

@@ -1,4 +1,4 @@
-//! Weights that are stored in files next to the model: ONNX's external data
+//! External data: weights in files next to the model
 //! (<https://github.com/onnx/onnx/blob/main/docs/ExternalData.md>). PyTorch's exporter writes `NAME.onnx.data` by default.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,16 +7,16 @@ use prost::Message;
 
 use super::error::ImportError;
 use super::limits;
-use super::messages::{StringStringEntryProto, TensorProto};
-use super::tensor::EXTERNAL;
+use super::proto::{StringStringEntryProto, TensorProto};
+use super::stored_tensor::EXTERNAL;
 use crate::network::signature;
 
-/// Most files of one model: as many as there are tensors, when each has its own.
+/// Most files of one model; some exporters write one per tensor.
 const MOST_FILES: usize = 10_000;
-/// Longest name of a file, in bytes.
+/// Longest file name, in bytes.
 const LONGEST_NAME: usize = 255;
 
-/// The files next to a model that hold its weights, by their names.
+/// The files next to a model that hold its weights, by name.
 #[derive(Debug, Clone, Default)]
 pub struct ExternalData {
     files: BTreeMap<String, Vec<u8>>,
@@ -33,7 +33,7 @@ impl ExternalData {
         self.files.iter().map(|(name, content)| (name.as_str(), content.as_slice()))
     }
 
-    /// Whether there are none.
+    /// Whether there are no files.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
@@ -47,11 +47,11 @@ impl ExternalData {
 /// Names of the files in the model's folder that an ONNX file stores tensors in. Reads no file.
 ///
 /// # Errors
-/// [`ImportError::Format`] when `bytes` are no ONNX file, [`ImportError::ExternalData`] when a tensor is said to lie
+/// [`ImportError::Format`] when `bytes` are not an ONNX file, [`ImportError::ExternalData`] when a tensor refers to a file
 /// outside of the model's folder.
 pub fn external_files(bytes: &[u8]) -> Result<BTreeSet<String>, ImportError> {
-    limits::check(bytes).map_err(|why| super::no_onnx(bytes, why))?;
-    let model = Model::decode(bytes).map_err(|why| super::no_onnx(bytes, format!("is damaged: {why}")))?;
+    limits::check(bytes).map_err(|why| super::not_onnx(bytes, why))?;
+    let model = Model::decode(bytes).map_err(|why| super::not_onnx(bytes, format!("is damaged: {why}")))?;
     let graph = model.graph.unwrap_or_default();
     let sparse = graph.sparse_initializer.into_iter().flat_map(|sparse| [sparse.values, sparse.indices]).flatten();
     let functions = model.functions.into_iter().flat_map(|function| function.node);
@@ -63,43 +63,46 @@ pub fn external_files(bytes: &[u8]) -> Result<BTreeSet<String>, ImportError> {
         names
             .insert(name.map_err(|why| ImportError::ExternalData(format!("tensor {} {why}", tensor.name)))?.to_owned());
         if names.len() > MOST_FILES {
-            return Err(ImportError::ExternalData(format!("lie in more than {MOST_FILES} files")));
+            return Err(ImportError::ExternalData(format!("the tensors are stored in more than {MOST_FILES} files")));
         }
     }
     Ok(names)
 }
 
-/// The bytes of a tensor that is stored in one of `files` and takes `needed` bytes.
+/// The bytes of a tensor stored in one of `files`, which must be `needed` bytes.
 ///
 /// # Errors
-/// A phrase: the file is missing or too short, or an entry makes no sense.
+/// A phrase about the tensor: the file is missing or too short, or an entry is invalid.
 pub(super) fn stored<'f>(tensor: &TensorProto, files: &'f ExternalData, needed: usize) -> Result<&'f [u8], String> {
     let entries = &tensor.external_data;
     let number = |key: &str| {
         let number = |text: &str| {
             let bytes = text.parse::<usize>();
-            bytes.map_err(|_| format!("has {key} {text:?} in another file; expected a number of bytes"))
+            bytes.map_err(|_| format!("has {key} {text:?} in its external data; expected a number of bytes"))
         };
         value(entries, key).map(number).transpose()
     };
     let name = file_name(entries)?;
     let Some(content) = files.files.get(name) else {
-        return Err(format!("is stored in another file, {name}, which is not given"));
+        return Err(format!("is stored in the file {name}, which is missing"));
     };
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?.unwrap_or(needed));
     if length != needed {
-        return Err(format!("has dimensions {:?} of {needed} bytes, but {length} bytes in {name}", tensor.dims));
+        return Err(format!(
+            "has dimensions {:?}, which need {needed} bytes, but {length} bytes in {name}",
+            tensor.dims
+        ));
     }
     let end = offset.checked_add(length);
     end.and_then(|end| content.get(offset..end)).ok_or_else(|| {
-        let what = signature::foreign(content).map(|what| format!(": it {what}")).unwrap_or_default();
-        format!("takes {length} bytes from {offset} on of {name}, which has only {} bytes{what}", content.len())
+        let hint = signature::foreign(content).map(|what| format!(": it {what}")).unwrap_or_default();
+        format!("needs {length} bytes at offset {offset} of {name}, which has only {} bytes{hint}", content.len())
     })
 }
 
-/// The name of the file that a tensor is stored in.
+/// Name of the file that a tensor is stored in.
 fn file_name(entries: &[StringStringEntryProto]) -> Result<&str, String> {
-    let location = value(entries, "location").ok_or("is stored in another file, but which one is not said")?;
+    let location = value(entries, "location").ok_or("is stored in another file, but its location is missing")?;
     let mut name = location;
     while let Some(rest) = name.strip_prefix("./") {
         name = rest;
@@ -107,7 +110,7 @@ fn file_name(entries: &[StringStringEntryProto]) -> Result<&str, String> {
     let control = |c: char| c.is_control() || matches!(c, '/' | '\\' | ':');
     if name.is_empty() || name.starts_with('.') || name.contains(control) || name.len() > LONGEST_NAME {
         let shown: String = location.chars().take(120).collect();
-        return Err(format!("is stored in {shown:?}; expected the name of a file in the model's own folder"));
+        return Err(format!("is stored in {shown:?}; expected the name of a file in the model's folder"));
     }
     Ok(name)
 }
@@ -116,7 +119,7 @@ fn value<'e>(entries: &'e [StringStringEntryProto], key: &str) -> Option<&'e str
     entries.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str())
 }
 
-/// The part of the schema that tells where tensors are stored; everything else is skipped and costs no memory.
+/// The part of the schema that locates tensors; decoding skips everything else, which then costs no memory.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Model {
     #[prost(message, optional, tag = "7")]

@@ -1,17 +1,17 @@
-//! Products of constant matrices.
+//! Matrix products of constants.
 
-use super::super::call::Call;
-use super::super::value::{Data, Value};
+use super::super::const_tensor::{ConstData, ConstTensor};
+use super::super::node_context::NodeContext;
 use crate::network::{Shape, broadcast};
 
-type Folded = Result<Vec<Value>, String>;
+type Folded = Result<Vec<ConstTensor>, String>;
 
-/// <https://onnx.ai/onnx/operators/onnx__MatMul.html>: numpy's matmul.
-pub(super) fn mat_mul(call: &Call) -> Folded {
-    let (a, b) = (call.required(0)?, call.required(1)?);
+/// <https://onnx.ai/onnx/operators/onnx__MatMul.html>, as in numpy.
+pub(super) fn mat_mul(ctx: &NodeContext) -> Folded {
+    let (a, b) = (ctx.constant(0)?, ctx.constant(1)?);
     let (x, y) = (a.floats()?, b.floats()?);
-    let misfit = || format!("multiplies constants {:?} and {:?}", a.shape(), b.shape());
-    // A vector counts as a row before, and as a column after the other matrix.
+    let misfit = || format!("constants of shape {:?} and {:?} cannot be multiplied", a.shape(), b.shape());
+    // The first vector is a row, the second one a column.
     let (outer_a, rows, inner) = match *a.shape() {
         [inner] => (&[][..], 1, inner),
         [ref outer @ .., rows, inner] => (outer, rows, inner),
@@ -29,12 +29,12 @@ pub(super) fn mat_mul(call: &Call) -> Folded {
     let mut shape = outer.to_vec();
     shape.extend((a.shape().len() > 1).then_some(rows));
     shape.extend((b.shape().len() > 1).then_some(columns));
-    let count = call.claim(&shape)?;
+    let count = ctx.checked_elements(&shape)?;
     if count == 0 {
-        return Ok(vec![Value::new(shape, Data::Float([].into()))?]);
+        return Ok(vec![ConstTensor::new(shape, ConstData::Float([].into()))?]);
     }
-    if count.checked_mul(inner).is_none_or(|products| products > call.room) {
-        return Err(format!("{}, which takes too long", misfit()));
+    if count.checked_mul(inner).is_none_or(|products| products > ctx.most_elements) {
+        return Err(format!("multiplying constants of shape {:?} and {:?} takes too long", a.shape(), b.shape()));
     }
     let starts = |from: &[usize], size: usize| -> Vec<usize> {
         super::broadcast::repeated(from, &outer).into_iter().map(|i| i * size).collect()
@@ -52,5 +52,5 @@ pub(super) fn mat_mul(call: &Call) -> Folded {
             product.extend(sums.into_iter().map(|sum| sum as f32));
         }
     }
-    Ok(vec![Value::new(shape, Data::Float(product.into()))?])
+    Ok(vec![ConstTensor::new(shape, ConstData::Float(product.into()))?])
 }

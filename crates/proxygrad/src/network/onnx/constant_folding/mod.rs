@@ -1,23 +1,23 @@
-//! Folding: nodes whose inputs are all known are computed at once. A file per family of operations.
+//! Constant folding: nodes whose inputs are all constant are computed at import; one file per family of operators.
 
 mod arithmetic;
+mod batch_norm;
 mod broadcast;
-mod convert;
+mod cast;
 mod create;
 mod layout;
-mod normalize;
-mod product;
+mod logic;
+mod matmul;
 mod reduce;
-mod select;
 
-use super::call::Call;
-use super::value::Value;
+use super::const_tensor::ConstTensor;
+use super::node_context::NodeContext;
 
-/// Computes the outputs of one node, or says why that cannot be done.
-pub(super) type Fold = fn(&Call) -> Result<Vec<Value>, String>;
+/// Computes the outputs of one node, or returns why that is impossible.
+pub(super) type FoldFn = fn(&NodeContext) -> Result<Vec<ConstTensor>, String>;
 
-/// How an operation is computed on constants; `None` when that is not supported.
-pub(super) fn fold(op_type: &str) -> Option<Fold> {
+/// The function that computes an operator on constants; `None` if that is not supported.
+pub(super) fn lookup(op_type: &str) -> Option<FoldFn> {
     Some(match op_type {
         "Constant" => create::constant,
         "ConstantOfShape" => create::constant_of_shape,
@@ -25,9 +25,9 @@ pub(super) fn fold(op_type: &str) -> Option<Fold> {
         "Shape" => create::shape,
         "Size" => create::size,
 
-        "Identity" => convert::identity,
-        "CastLike" => convert::cast_like,
-        "Cast" => convert::cast,
+        "Identity" => cast::identity,
+        "CastLike" => cast::cast_like,
+        "Cast" => cast::cast,
 
         "Add" => arithmetic::add,
         "Sub" => arithmetic::sub,
@@ -54,17 +54,17 @@ pub(super) fn fold(op_type: &str) -> Option<Fold> {
         "Exp" => arithmetic::exp,
         "Reciprocal" => arithmetic::reciprocal,
         "Clip" => arithmetic::clip,
-        "MatMul" => product::mat_mul,
-        "BatchNormalization" => normalize::batch_normalization,
-        "Dropout" => normalize::dropout,
+        "MatMul" => matmul::mat_mul,
+        "BatchNormalization" => batch_norm::batch_normalization,
+        "Dropout" => cast::dropout,
 
-        "Equal" => select::equal,
-        "Less" => select::less,
-        "Greater" => select::greater,
-        "Not" => select::not,
-        "And" => select::and,
-        "Or" => select::or,
-        "Where" => select::r#where,
+        "Equal" => logic::equal,
+        "Less" => logic::less,
+        "Greater" => logic::greater,
+        "Not" => logic::not,
+        "And" => logic::and,
+        "Or" => logic::or,
+        "Where" => logic::r#where,
 
         "ReduceSum" => reduce::sum,
         "ReduceProd" => reduce::product,

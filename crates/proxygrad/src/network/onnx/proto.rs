@@ -1,7 +1,7 @@
-//! The part of ONNX's protobuf schema that is read (<https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>).
+//! Protobuf messages of ONNX, as far as they are read (<https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>).
 //!
-//! Fields that are left out (documentation strings, subgraphs, value infos, string data ...) are skipped on decoding
-//! and cost no memory.
+//! Decoding skips all other fields (documentation strings, subgraphs, value infos, string data ...), which then cost no
+//! memory.
 
 /// `ModelProto`: a file.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -16,7 +16,7 @@ pub(super) struct ModelProto {
     pub opset_import: Vec<OperatorSetIdProto>,
 }
 
-/// `OperatorSetIdProto`: the version of one family of operations.
+/// `OperatorSetIdProto`: the version of one operator set.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct OperatorSetIdProto {
     #[prost(string, tag = "1")]
@@ -40,7 +40,7 @@ pub(super) struct GraphProto {
     pub sparse_initializer: Vec<SparseTensorProto>,
 }
 
-/// `SparseTensorProto`: a tensor by those of its values that are not zero; its name is that of `values`.
+/// `SparseTensorProto`: the nonzero values of a tensor; its name is that of `values`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct SparseTensorProto {
     #[prost(message, optional, tag = "1")]
@@ -52,7 +52,7 @@ pub(super) struct SparseTensorProto {
     pub dims: Vec<i64>,
 }
 
-/// `NodeProto`: one operation; tensors are known by their names, an empty name is an omitted optional tensor.
+/// `NodeProto`: one operation; tensors are referred to by name, an empty name is an omitted optional tensor.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct NodeProto {
     #[prost(string, repeated, tag = "1")]
@@ -71,7 +71,30 @@ pub(super) struct NodeProto {
     pub metadata_props: Vec<StringStringEntryProto>,
 }
 
-/// `StringStringEntryProto`: a text by its key.
+impl NodeProto {
+    /// The name by which users know the node: its own, or that of its first output.
+    pub fn display_name(&self) -> &str {
+        let outputs = self.output.iter().map(String::as_str);
+        std::iter::once(self.name.as_str()).chain(outputs).find(|name| !name.is_empty()).unwrap_or(&self.op_type)
+    }
+
+    /// Whether the operator is defined by ONNX itself.
+    pub fn is_standard(&self) -> bool {
+        matches!(self.domain.as_str(), "" | "ai.onnx")
+    }
+
+    /// The operator, with its domain if that is not ONNX's own.
+    pub fn qualified_op(&self) -> String {
+        if self.is_standard() { self.op_type.clone() } else { format!("{}.{}", self.domain, self.op_type) }
+    }
+
+    /// Names of the tensors that the node reads.
+    pub fn inputs(&self) -> impl Iterator<Item = &str> {
+        self.input.iter().map(String::as_str).filter(|name| !name.is_empty())
+    }
+}
+
+/// `StringStringEntryProto`: a key and its value.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct StringStringEntryProto {
     #[prost(string, tag = "1")]
@@ -97,7 +120,7 @@ pub(super) struct AttributeProto {
     pub floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
-    /// Which of the fields is meant: see [`AttributeProto::FLOAT`] and its neighbours.
+    /// Which of the fields is set: [`AttributeProto::FLOAT`] etc.
     #[prost(int32, tag = "20")]
     pub r#type: i32,
 }
@@ -124,7 +147,7 @@ pub(super) struct TensorProto {
     pub dims: Vec<i64>,
     #[prost(int32, tag = "2")]
     pub data_type: i32,
-    /// Only present when the tensor is stored in several pieces.
+    /// Present if the tensor is stored in several pieces.
     #[prost(message, optional, tag = "3")]
     pub segment: Option<Segment>,
     #[prost(float, repeated, tag = "4")]
@@ -141,15 +164,15 @@ pub(super) struct TensorProto {
     pub double_data: Vec<f64>,
     #[prost(uint64, repeated, tag = "11")]
     pub uint64_data: Vec<u64>,
-    /// Where the values are, when they are in another file.
+    /// Location of values in another file.
     #[prost(message, repeated, tag = "13")]
     pub external_data: Vec<StringStringEntryProto>,
-    /// 1 when the values are in another file.
+    /// 1 if the values are in another file.
     #[prost(int32, tag = "14")]
     pub data_location: i32,
 }
 
-/// `TensorProto.Segment`: its presence is all that matters.
+/// `TensorProto.Segment`: only its presence matters.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Segment {}
 
@@ -162,7 +185,7 @@ pub(super) struct ValueInfoProto {
     pub r#type: Option<TypeProto>,
 }
 
-/// `TypeProto`, of which only tensors are read.
+/// `TypeProto`: of tensors only.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct TypeProto {
     #[prost(message, optional, tag = "1")]
@@ -185,7 +208,7 @@ pub(super) struct TensorShapeProto {
     pub dim: Vec<Dimension>,
 }
 
-/// `TensorShapeProto.Dimension`: a length, or the name of an unknown one.
+/// `TensorShapeProto.Dimension`: a length, or the symbol of an unknown one.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Dimension {
     #[prost(int64, optional, tag = "1")]

@@ -1,48 +1,24 @@
-//! Which nodes the outputs depend on, and in which order they can be evaluated.
+//! Topological order of the file's nodes that the outputs depend on.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-use super::error::{ImportError, UnsupportedNode};
-use super::messages::{GraphProto, NodeProto};
+use super::error::ImportError;
+use super::proto::GraphProto;
 
-/// The name under which a node is known to its user: its own, or that of its first output.
-pub(super) fn label(node: &NodeProto) -> &str {
-    let outputs = node.output.iter().map(String::as_str);
-    std::iter::once(node.name.as_str()).chain(outputs).find(|name| !name.is_empty()).unwrap_or(&node.op_type)
-}
-
-/// The operation of a node, with its domain if that is not ONNX's own.
-pub(super) fn operation(node: &NodeProto) -> String {
-    match node.domain.as_str() {
-        "" | "ai.onnx" => node.op_type.clone(),
-        domain => format!("{domain}.{}", node.op_type),
-    }
-}
-
-/// A node as it is listed when it cannot be lowered.
-pub(super) fn unsupported(node: &NodeProto, reason: String) -> UnsupportedNode {
-    UnsupportedNode { name: label(node).to_owned(), op: operation(node), reason }
-}
-
-/// Names of the tensors that a node reads.
-pub(super) fn reads(node: &NodeProto) -> impl Iterator<Item = &str> {
-    node.input.iter().map(String::as_str).filter(|name| !name.is_empty())
-}
-
-/// Indices of the nodes that the graph's outputs depend on, in the file's order where that order can be evaluated.
+/// Indices of the nodes that the graph's outputs depend on, in topological order; in the file's order where that is one.
 ///
 /// `given` are the names of initializers and inputs.
 ///
 /// # Errors
-/// [`ImportError::Graph`] for tensors that are made twice or never, and for cycles.
-pub(super) fn evaluation(graph: &GraphProto, given: &HashSet<&str>) -> Result<Vec<usize>, ImportError> {
+/// [`ImportError::Graph`] for tensors that no node or more than one node computes, and for cycles.
+pub(super) fn toposort(graph: &GraphProto, given: &HashSet<&str>) -> Result<Vec<usize>, ImportError> {
     let producers = producers(graph, given)?;
-    let needed = needed(graph, given, &producers)?;
+    let needed = ancestors_of_outputs(graph, given, &producers)?;
 
     let inputs = |node: usize| {
-        let made = reads(&graph.node[node]).filter_map(|name| producers.get(name).copied());
-        made.collect::<HashSet<usize>>()
+        let produced = graph.node[node].inputs().filter_map(|name| producers.get(name).copied());
+        produced.collect::<HashSet<usize>>()
     };
     let mut waiting: HashMap<usize, usize> = HashMap::with_capacity(needed.len());
     let mut readers: HashMap<usize, Vec<usize>> = HashMap::with_capacity(needed.len());
@@ -72,21 +48,22 @@ pub(super) fn evaluation(graph: &GraphProto, given: &HashSet<&str>) -> Result<Ve
     }
     match waiting.keys().min() {
         Some(&stuck) => Err(ImportError::Graph(format!(
-            "has a cycle: {} reads its own output, directly or through other nodes",
-            label(&graph.node[stuck])
+            "it has a cycle: {} depends on its own output",
+            graph.node[stuck].display_name()
         ))),
         None => Ok(order),
     }
 }
 
+/// The node that computes each tensor.
 fn producers<'g>(graph: &'g GraphProto, given: &HashSet<&str>) -> Result<HashMap<&'g str, usize>, ImportError> {
     let mut producers = HashMap::new();
     for (i, node) in graph.node.iter().enumerate() {
         for output in node.output.iter().filter(|name| !name.is_empty()) {
             if given.contains(output.as_str()) || producers.insert(output.as_str(), i).is_some() {
                 return Err(ImportError::Graph(format!(
-                    "tensor {output} is made twice, the last time by {}",
-                    label(node)
+                    "tensor {output} is defined more than once, the last time by {}",
+                    node.display_name()
                 )));
             }
         }
@@ -94,7 +71,7 @@ fn producers<'g>(graph: &'g GraphProto, given: &HashSet<&str>) -> Result<HashMap
     Ok(producers)
 }
 
-fn needed(
+fn ancestors_of_outputs(
     graph: &GraphProto,
     given: &HashSet<&str>,
     producers: &HashMap<&str, usize>,
@@ -107,7 +84,7 @@ fn needed(
             Some(&node) if !found[node] => {
                 found[node] = true;
                 let node = &graph.node[node];
-                open.extend(reads(node).map(|input| (input, label(node))));
+                open.extend(node.inputs().map(|input| (input, node.display_name())));
             }
             Some(_) => {}
             None if given.contains(tensor) => {}
@@ -117,7 +94,7 @@ fn needed(
     if !missing.is_empty() {
         missing.sort();
         missing.dedup();
-        return Err(ImportError::Graph(format!("nothing provides {}", missing.join(", "))));
+        return Err(ImportError::Graph(format!("no node computes {}", missing.join(", "))));
     }
     Ok((0..found.len()).filter(|&i| found[i]).collect())
 }

@@ -1,31 +1,31 @@
-//! Normalized weights.
+//! Batch normalization of constants: weight standardization.
 
-use super::super::call::Call;
-use super::super::value::{Data, Value};
+use super::super::const_tensor::{ConstData, ConstTensor};
+use super::super::node_context::NodeContext;
 
-/// <https://onnx.ai/onnx/operators/onnx__BatchNormalization.html> along axis 1, with given statistics or, in training mode,
-/// those of the values themselves. Weights are standardized so, as if they were a batch.
-pub(super) fn batch_normalization(call: &Call) -> Result<Vec<Value>, String> {
-    if call.int("spatial")?.is_some_and(|spatial| spatial == 0) {
-        return Err("has spatial 0, which is not supported".into());
+/// <https://onnx.ai/onnx/operators/onnx__BatchNormalization.html> along axis 1, with the given statistics or, in training
+/// mode, those of the values themselves. Exporters standardize weights this way, as if they were a batch.
+pub(super) fn batch_normalization(ctx: &NodeContext) -> Result<Vec<ConstTensor>, String> {
+    if ctx.int("spatial")?.is_some_and(|spatial| spatial == 0) {
+        return Err("spatial 0 is not supported".into());
     }
-    let value = call.required(0)?;
+    let value = ctx.constant(0)?;
     let data = value.floats()?;
-    let parameters = [1, 2, 3, 4].map(|i| call.required(i).and_then(|value| value.floats()));
+    let parameters = [1, 2, 3, 4].map(|i| ctx.constant(i).and_then(|value| value.floats()));
     let [gamma, beta, mean, variance] = parameters;
     let (gamma, beta, mean, variance) = (gamma?, beta?, mean?, variance?);
-    let epsilon = f64::from(call.float("epsilon", 1e-5)?);
+    let epsilon = f64::from(ctx.float("epsilon", 1e-5)?);
     let channels = value.shape().get(1).copied().unwrap_or(1);
     if [gamma, beta, mean, variance].iter().any(|values| values.len() != channels) {
-        return Err(format!("has parameters for {} channels, but its input has {channels}", gamma.len()));
+        return Err(format!("the parameters are for {} channels, but the input has {channels}", gamma.len()));
     }
-    call.claim(value.shape())?;
+    ctx.checked_elements(value.shape())?;
     let per_channel: usize = value.shape().iter().skip(2).product();
     if data.is_empty() {
-        return Err("normalizes nothing".into());
+        return Err("the input is empty".into());
     }
     let channel = |i: usize| i / per_channel % channels;
-    let training = call.flag("training_mode")?;
+    let training = ctx.flag("training_mode")?;
     let (means, variances) = match training {
         true => statistics(data, channels, channel),
         false => (widened(mean), widened(variance)),
@@ -35,15 +35,15 @@ pub(super) fn batch_normalization(call: &Call) -> Result<Vec<Value>, String> {
         let scaled = (f64::from(x) - means[c]) / (variances[c] + epsilon).sqrt();
         (scaled * f64::from(gamma[c]) + f64::from(beta[c])) as f32
     });
-    let mut outputs = vec![Value::new(value.shape().to_vec(), Data::Float(normalized.collect()))?];
+    let mut outputs = vec![ConstTensor::new(value.shape().to_vec(), ConstData::Float(normalized.collect()))?];
     if training {
-        let momentum = f64::from(call.float("momentum", 0.9)?);
+        let momentum = f64::from(ctx.float("momentum", 0.9)?);
         for (before, now) in [(mean, &means), (variance, &variances)] {
             let mixed = before
                 .iter()
                 .zip(now)
                 .map(|(&before, now)| (f64::from(before) * momentum + now * (1.0 - momentum)) as f32);
-            outputs.push(Value::new(vec![channels], Data::Float(mixed.collect()))?);
+            outputs.push(ConstTensor::new(vec![channels], ConstData::Float(mixed.collect()))?);
         }
     }
     Ok(outputs)
@@ -66,14 +66,4 @@ fn statistics(data: &[f32], channels: usize, channel: impl Fn(usize) -> usize) -
         variances[c] += (f64::from(x) - means[c]).powi(2) / count;
     }
     (means, variances)
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Dropout.html> at inference.
-pub(super) fn dropout(call: &Call) -> Result<Vec<Value>, String> {
-    let training =
-        call.value(2)?.is_some_and(|value| matches!(value.data(), Data::Bool(flags) if flags.contains(&true)));
-    match training {
-        true => Err("is in training mode; export the network for inference".into()),
-        false => Ok(vec![call.required(0)?.clone()]),
-    }
 }

@@ -1,24 +1,24 @@
-//! From names in the file to names of layers.
+//! Layer names: derived from names in the file, and made unique.
 
 use std::collections::HashMap;
 
-/// Longest name of a layer, in characters.
+/// Longest layer name, in characters.
 pub(super) const LONGEST_NAME: usize = 200;
 
-/// Gives every layer a name of its own.
+/// Assigns every layer a unique name.
 #[derive(Debug)]
-pub(super) struct Names {
-    /// How many layers wanted each name so far.
+pub(super) struct UniqueNames {
+    /// How often each name was requested.
     taken: HashMap<String, usize>,
 }
 
-impl Names {
-    /// Names beside those already `reserved`.
+impl UniqueNames {
+    /// Assigns names that differ from the `reserved` ones.
     pub fn new<'a>(reserved: impl IntoIterator<Item = &'a str>) -> Self {
         Self { taken: reserved.into_iter().map(|name| (name.to_owned(), 1)).collect() }
     }
 
-    /// A free name: `wanted` itself, or with `_2`, `_3` ... behind it.
+    /// A free name: `wanted` itself, or `wanted` followed by `_2`, `_3` ...
     pub fn claim(&mut self, wanted: &str) -> String {
         let wanted = layer_name(wanted);
         let mut count = self.taken.get(&wanted).copied().unwrap_or(0) + 1;

@@ -1,4 +1,4 @@
-//! Weights in other files.
+//! Weights in external data files.
 
 use super::*;
 use crate::network::onnx::external_files;
@@ -43,17 +43,17 @@ fn offset_and_length_choose_the_bytes() {
 }
 
 #[test]
-fn what_makes_no_sense_is_named() {
+fn invalid_entries_are_named() {
     let place = |offset: &str, length: &str| {
         import_both(&file(&[("location", "net.data"), ("offset", offset), ("length", length)])).unwrap_err().to_string()
     };
     for (offset, length, expected) in [
-        ("16", "8", "conv (Conv): its input w takes 8 bytes from 16 on of net.data, which has only 20 bytes"),
-        ("18446744073709551615", "8", "its input w takes 8 bytes from 18446744073709551615 on of net.data"),
-        ("8", "12", "its input w has dimensions [1, 2, 1, 1] of 8 bytes, but 12 bytes in net.data"),
+        ("16", "8", "conv (Conv): input w needs 8 bytes at offset 16 of net.data, which has only 20 bytes"),
+        ("18446744073709551615", "8", "input w needs 8 bytes at offset 18446744073709551615 of net.data"),
+        ("8", "12", "input w has dimensions [1, 2, 1, 1], which need 8 bytes, but 12 bytes in net.data"),
         ("8", "0", "but 0 bytes in net.data"),
-        ("-8", "8", "its input w has offset \"-8\" in another file; expected a number of bytes"),
-        ("8", "99999999999999999999", "has length \"99999999999999999999\" in another file"),
+        ("-8", "8", "input w has offset \"-8\" in its external data; expected a number of bytes"),
+        ("8", "99999999999999999999", "has length \"99999999999999999999\" in its external data"),
         ("8.0", "8", "has offset \"8.0\""),
     ] {
         let error = place(offset, length);
@@ -61,7 +61,7 @@ fn what_makes_no_sense_is_named() {
     }
     let (without, _) = file(&[("location", "net.data")]);
     let error = without.import().unwrap_err().to_string();
-    assert!(error.contains("its input w is stored in another file, net.data, which is not given"), "{error}");
+    assert!(error.contains("input w is stored in the file net.data, which is missing"), "{error}");
 }
 
 #[test]
@@ -70,15 +70,15 @@ fn only_names_of_files_in_the_folder_are_taken() {
     for location in ["", ".", "..", "../w", "/w", "a/b", "./../w", "a\\b", "c:w", "a\0b", ".hidden", long.as_str()] {
         let given = file(&[("location", location)]);
         let error = external_files(&given.0.bytes()).unwrap_err().to_string();
-        assert!(error.starts_with("the network's weights in other files: tensor w is stored in "), "{error}");
+        assert!(error.starts_with("cannot read external data: tensor w is stored in "), "{error}");
         assert!(import_both(&given).is_err());
     }
     assert!(external_files(&file(&[("offset", "0")]).0.bytes()).is_err());
 }
 
-/// A thousand tensors that all lie at the same place are refused before they take the memory.
+/// Many tensors that share the same bytes are rejected before memory is allocated for them.
 #[test]
-fn one_place_may_not_be_used_again_and_again() {
+fn the_same_bytes_cannot_be_used_by_any_number_of_tensors() {
     let mut nodes = File::new([1, 1, 1]);
     let count = 1 << 18;
     for i in 0..200 {
@@ -97,11 +97,11 @@ fn one_place_may_not_be_used_again_and_again() {
     let mut files = ExternalData::default();
     files.insert("net.data", vec![0; count * 4]);
     let error = import_both(&(file, files)).unwrap_err().to_string();
-    assert!(error.contains("needs more memory than weights of this file should"), "{error}");
+    assert!(error.contains("it needs more memory than the weights of a file of this size should"), "{error}");
 }
 
 #[test]
-fn places_are_counted_before_they_are_read() {
+fn entries_are_counted_before_they_are_read() {
     // A million entries of two bytes each in one tensor.
     let mut tensor = [0x6a, 0x00].repeat(1_000_001);
     let mut graph = vec![0x2a];

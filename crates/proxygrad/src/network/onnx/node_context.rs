@@ -1,47 +1,47 @@
-//! A node with its inputs at hand, and typed access to both its inputs and its attributes.
+//! Context of the node that is lowered or folded: its operands, and typed access to its attributes.
 
-use super::draft::{Draft, Id};
-use super::external::ExternalData;
-use super::messages::{AttributeProto, NodeProto, TensorProto};
-use super::value::{MOST_AXES, Value, product};
+use super::const_tensor::{ConstTensor, MOST_AXES, product};
+use super::external_data::ExternalData;
+use super::graph_builder::{BuilderId, GraphBuilder};
+use super::proto::{AttributeProto, NodeProto, TensorProto};
 use crate::network::Shape;
 
-/// Largest length that an attribute may hold: far beyond any network, and small enough that no product of two overflows.
+/// Largest length in an attribute: far beyond any network, and small enough that no product of two overflows.
 const LARGEST_LENGTH: usize = 1 << 24;
 
 /// Largest kernel, stride, dilation or padding of a window.
 const LARGEST_WINDOW: usize = 1 << 16;
 
-/// What the name of a tensor stands for while the graph is walked.
+/// A tensor of the file, as nodes read it.
 #[derive(Debug, Clone)]
-pub(super) enum Tensor {
-    /// It depends on the image: the output of a drafted node. Its first axis is the batch, which shapes here leave out.
-    Map(Id),
-    /// Its values are known.
-    Value(Value),
-    /// It depends on a node that could not be lowered: the index of that node in the file.
-    Failed(usize),
+pub(super) enum Operand {
+    /// Depends on the image: the output of a node of the graph. Its first axis is the batch, which shapes here leave out.
+    Dynamic(BuilderId),
+    /// Known at import.
+    Constant(ConstTensor),
+    /// Depends on a node that could not be lowered: that node's index in the file.
+    Unavailable(usize),
 }
 
-/// One node about to be lowered or folded.
-pub(super) struct Call<'a> {
+/// A node about to be lowered or folded.
+pub(super) struct NodeContext<'a> {
     /// The node as stored.
     pub node: &'a NodeProto,
-    /// Version of ONNX's operations in this file.
+    /// Opset of the file.
     pub opset: i64,
     /// Its inputs; `None` for omitted optional ones.
-    pub inputs: Vec<Option<Tensor>>,
-    /// Length of the batch axis that the file was exported with, if that is fixed.
+    pub inputs: Vec<Option<Operand>>,
+    /// Length of the batch axis that the file was exported with, if fixed.
     pub batch: Option<usize>,
-    /// Number of elements that constants computed by this node may have.
-    pub room: usize,
+    /// Most elements of a constant computed by this node.
+    pub most_elements: usize,
     /// The files that tensors may be stored in.
     pub files: &'a ExternalData,
 }
 
-impl Call<'_> {
-    /// Input `i`, unless it is omitted.
-    pub fn input(&self, i: usize) -> Option<&Tensor> {
+impl NodeContext<'_> {
+    /// Input `i`, unless omitted.
+    pub fn input(&self, i: usize) -> Option<&Operand> {
         self.inputs.get(i).and_then(Option::as_ref)
     }
 
@@ -49,11 +49,11 @@ impl Call<'_> {
     ///
     /// # Errors
     /// When it is omitted or constant.
-    pub fn map(&self, i: usize) -> Result<Id, String> {
+    pub fn dynamic(&self, i: usize) -> Result<BuilderId, String> {
         match self.input(i) {
-            Some(Tensor::Map(id)) => Ok(*id),
-            Some(_) => Err(format!("its input {} is constant, which is not supported", self.input_name(i))),
-            None => Err(format!("lacks input number {i}")),
+            Some(Operand::Dynamic(id)) => Ok(*id),
+            Some(_) => Err(format!("input {} must not be constant", self.input_name(i))),
+            None => Err(missing_input(i)),
         }
     }
 
@@ -61,37 +61,41 @@ impl Call<'_> {
     ///
     /// # Errors
     /// When it is omitted or constant.
-    pub fn shaped<'d>(&self, draft: &'d Draft, i: usize) -> Result<(Id, &'d Shape), String> {
-        let id = self.map(i)?;
-        Ok((id, &draft.node(id).shape))
+    pub fn dynamic_with_shape<'b>(
+        &self,
+        builder: &'b GraphBuilder,
+        i: usize,
+    ) -> Result<(BuilderId, &'b Shape), String> {
+        let id = self.dynamic(i)?;
+        Ok((id, &builder.node(id).shape))
     }
 
-    /// Input `i`, whose values must be known; `None` when it is omitted.
+    /// Input `i`, which must be constant; `None` if omitted.
     ///
     /// # Errors
     /// When it depends on the image.
-    pub fn value(&self, i: usize) -> Result<Option<&Value>, String> {
+    pub fn optional_constant(&self, i: usize) -> Result<Option<&ConstTensor>, String> {
         match self.input(i) {
             None => Ok(None),
-            Some(Tensor::Value(value)) => Ok(Some(value)),
-            Some(_) => Err(format!("its input {} is not constant, which is not supported", self.input_name(i))),
+            Some(Operand::Constant(tensor)) => Ok(Some(tensor)),
+            Some(_) => Err(format!("input {} must be constant, but depends on the image", self.input_name(i))),
         }
     }
 
-    /// Input `i`, whose values must be known.
+    /// Input `i`, which must be constant.
     ///
     /// # Errors
     /// When it is omitted or depends on the image.
-    pub fn required(&self, i: usize) -> Result<&Value, String> {
-        self.value(i)?.ok_or_else(|| format!("lacks input number {i}"))
+    pub fn constant(&self, i: usize) -> Result<&ConstTensor, String> {
+        self.optional_constant(i)?.ok_or_else(|| missing_input(i))
     }
 
-    /// All inputs, whose values must be known.
+    /// All inputs, which must be constant.
     ///
     /// # Errors
     /// When one is omitted or depends on the image.
-    pub fn values(&self) -> Result<Vec<&Value>, String> {
-        (0..self.inputs.len()).map(|i| self.required(i)).collect()
+    pub fn constants(&self) -> Result<Vec<&ConstTensor>, String> {
+        (0..self.inputs.len()).map(|i| self.constant(i)).collect()
     }
 
     fn input_name(&self, i: usize) -> &str {
@@ -114,7 +118,7 @@ impl Call<'_> {
         self.int(name).map(|value| value.is_some_and(|v| v != 0))
     }
 
-    /// A number, or `default` when omitted.
+    /// A float attribute, `default` when omitted.
     ///
     /// # Errors
     /// When it has another type.
@@ -131,7 +135,7 @@ impl Call<'_> {
         self.attribute(name, AttributeProto::INTS, "a list of integers").map(|a| a.map(|a| a.ints.as_slice()))
     }
 
-    /// A list of numbers.
+    /// A list of floats.
     ///
     /// # Errors
     /// When it has another type.
@@ -139,16 +143,17 @@ impl Call<'_> {
         self.attribute(name, AttributeProto::FLOATS, "a list of numbers").map(|a| a.map(|a| a.floats.as_slice()))
     }
 
-    /// A word, or `default` when omitted.
+    /// A string attribute, `default` when omitted.
     ///
     /// # Errors
-    /// When it has another type or is no text.
+    /// When it has another type or is not UTF-8.
     pub fn text<'a>(&'a self, name: &str, default: &'a str) -> Result<&'a str, String> {
-        let Some(attribute) = self.attribute(name, AttributeProto::STRING, "a text")? else { return Ok(default) };
-        std::str::from_utf8(attribute.s.as_deref().unwrap_or_default()).map_err(|_| format!("its {name} is no text"))
+        let Some(attribute) = self.attribute(name, AttributeProto::STRING, "a string")? else { return Ok(default) };
+        std::str::from_utf8(attribute.s.as_deref().unwrap_or_default())
+            .map_err(|_| format!("attribute {name} is not valid UTF-8"))
     }
 
-    /// A tensor.
+    /// A tensor attribute.
     ///
     /// # Errors
     /// When it has another type.
@@ -156,23 +161,23 @@ impl Call<'_> {
         self.attribute(name, AttributeProto::TENSOR, "a tensor").map(|a| a.and_then(|a| a.t.as_deref()))
     }
 
-    /// A list of integers that older opsets have as an attribute and newer ones as input `i`.
+    /// A list of integers: an attribute in older opsets, input `i` in newer ones.
     ///
     /// # Errors
     /// When it is neither omitted nor a constant list of integers.
     pub fn ints_or_input(&self, name: &str, i: usize) -> Result<Option<&[i64]>, String> {
-        match (self.ints(name)?, self.value(i)?) {
+        match (self.ints(name)?, self.optional_constant(i)?) {
             (Some(ints), _) => Ok(Some(ints)),
-            (None, Some(value)) => value.ints().map(Some).map_err(|why| format!("its input {name} {why}")),
+            (None, Some(tensor)) => tensor.ints().map(Some).map_err(|why| format!("input {name}: {why}")),
             (None, None) => Ok(None),
         }
     }
 
-    fn attribute(&self, name: &str, kind: i32, what: &str) -> Result<Option<&AttributeProto>, String> {
+    fn attribute(&self, name: &str, kind: i32, expected: &str) -> Result<Option<&AttributeProto>, String> {
         match self.node.attribute.iter().find(|attribute| attribute.name == name) {
-            // Very old exporters do not say the type.
+            // Very old exporters omit the type.
             Some(attribute) if attribute.r#type == kind || attribute.r#type == 0 => Ok(Some(attribute)),
-            Some(_) => Err(format!("its attribute {name} is not {what}")),
+            Some(_) => Err(format!("attribute {name} is not {expected}")),
             None => Ok(None),
         }
     }
@@ -180,14 +185,18 @@ impl Call<'_> {
     /// Number of elements of a constant that this node computes.
     ///
     /// # Errors
-    /// When there are too many.
-    pub fn claim(&self, shape: &[usize]) -> Result<usize, String> {
-        let count = product(shape).filter(|&count| count <= self.room);
-        count.ok_or_else(|| format!("computes a constant of shape {shape:?}, which is too large"))
+    /// When it exceeds [`NodeContext::most_elements`].
+    pub fn checked_elements(&self, shape: &[usize]) -> Result<usize, String> {
+        let count = product(shape).filter(|&count| count <= self.most_elements);
+        count.ok_or_else(|| format!("it computes a constant of shape {shape:?}, which is too large"))
     }
 }
 
-/// A length from an attribute: of an axis, of a border.
+fn missing_input(i: usize) -> String {
+    format!("input number {i} is missing")
+}
+
+/// A length in an attribute: of an axis, of a border.
 ///
 /// # Errors
 /// When it is negative or absurdly large.
@@ -195,7 +204,7 @@ pub(super) fn length(value: i64, name: &str) -> Result<usize, String> {
     at_most(LARGEST_LENGTH, value, name)
 }
 
-/// A length that describes a window: a kernel, a stride, a dilation, a padding.
+/// A length of a window: a kernel, a stride, a dilation, a padding.
 ///
 /// # Errors
 /// When it is negative or absurdly large.
@@ -205,43 +214,43 @@ pub(super) fn window_length(value: i64, name: &str) -> Result<usize, String> {
 
 fn at_most(most: usize, value: i64, name: &str) -> Result<usize, String> {
     let length = usize::try_from(value).ok().filter(|&length| length <= most);
-    length.ok_or_else(|| format!("has {name} {value}; expected a number from 0 to {most}"))
+    length.ok_or_else(|| format!("{name} contains {value}; expected a number from 0 to {most}"))
 }
 
-/// The axes of a tensor of `rank` axes, each at most once, that a list names.
+/// Indices of `axes` in a tensor of `rank` axes, without duplicates.
 ///
 /// # Errors
-/// When there is no such axis, or one is named twice.
+/// When there is no such axis, or one is listed twice.
 pub(super) fn distinct_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, String> {
     if rank > MOST_AXES {
-        return Err(format!("makes tensors of {rank} axes"));
+        return Err(format!("tensors of {rank} axes are not supported"));
     }
     let mut found: Vec<usize> = Vec::new();
     for &value in axes {
         let axis = axis(value, rank)?;
         if found.contains(&axis) {
-            return Err(format!("names axis {axis} twice"));
+            return Err(format!("axis {axis} is listed twice"));
         }
         found.push(axis);
     }
     Ok(found)
 }
 
-/// Index of an axis that may be counted from the end, for a tensor of `rank` axes.
+/// Index of an axis, which may be counted from the end, of a tensor of `rank` axes.
 ///
 /// # Errors
 /// When there is no such axis.
 pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, String> {
     let counted = if axis < 0 { axis.saturating_add(rank as i64) } else { axis };
     let found = usize::try_from(counted).ok().filter(|&i| i < rank);
-    found.ok_or_else(|| format!("works along axis {axis}, but its input has {rank} axes"))
+    found.ok_or_else(|| format!("axis {axis} does not exist; the input has {rank} axes"))
 }
 
-/// Like [`axis`] for a tensor that depends on the image: the result leaves out the batch.
+/// Like [`axis`] for a tensor that depends on the image: the result does not count the batch axis.
 ///
 /// # Errors
-/// When there is no such axis or it is the batch.
+/// When there is no such axis or it is the batch axis.
 pub(super) fn image_axis(value: i64, shape: &Shape) -> Result<usize, String> {
     let counted = axis(value, shape.len() + 1)?;
-    counted.checked_sub(1).ok_or_else(|| "works across the images of a batch".into())
+    counted.checked_sub(1).ok_or_else(|| "operating along the batch axis is not supported".into())
 }

@@ -1,0 +1,272 @@
+//! Lowering of the file's graph: every node is folded or lowered, and all failures are collected.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::const_tensor::ConstTensor;
+use super::error::{ImportError, UnsupportedNode};
+use super::external_data::ExternalData;
+use super::graph_builder::{BuilderId, BuilderNode, BuilderOp, GraphBuilder};
+use super::image_input::ImageInput;
+use super::node_context::{NodeContext, Operand};
+use super::proto::{GraphProto, NodeProto, SparseTensorProto, TensorProto};
+use super::toposort::toposort;
+use super::{constant_folding, lower, sparse_tensor, stored_tensor};
+use crate::network::Op;
+
+/// Most elements of all weights and computed constants together, in addition to [`PER_BYTE`] for each byte of the file.
+const MOST_COMPUTED: usize = 1 << 24;
+
+/// See [`MOST_COMPUTED`]: enough for half-precision weights that are converted and transposed.
+const PER_BYTE: usize = 4;
+
+/// The lowered graph.
+#[derive(Debug)]
+pub(super) struct LoweredGraph<'g> {
+    /// Its nodes.
+    pub builder: GraphBuilder,
+    /// The image as the file's nodes read it.
+    pub image: BuilderId,
+    /// Indices of the file's nodes that the outputs depend on, in topological order.
+    pub order: Vec<usize>,
+    /// Every tensor that such a node computes or reads.
+    pub tensors: HashMap<&'g str, Operand>,
+    /// Inputs of nodes that could not be lowered.
+    pub read_by_failed: BTreeSet<BuilderId>,
+    /// The nodes that could not be lowered, by their index in the file.
+    pub failures: BTreeMap<usize, UnsupportedNode>,
+    /// Whether the file describes far more numbers than it holds.
+    pub exhausted: bool,
+}
+
+impl LoweredGraph<'_> {
+    /// The nodes that the network must compute: the outputs of the file, and the inputs of nodes that could not be lowered.
+    pub fn roots(&self, graph: &GraphProto) -> Vec<BuilderId> {
+        let mut roots: Vec<BuilderId> = self.outputs(graph).into_iter().map(|(id, _)| id).collect();
+        let is_layer =
+            |id: &BuilderId| *id > self.image && !matches!(self.builder.node(*id).op, BuilderOp::Op(Op::Constant(_)));
+        roots.extend(self.read_by_failed.iter().copied().filter(is_layer));
+        roots
+    }
+
+    /// The outputs that can be computed and depend on the image, with their names.
+    pub fn outputs<'o>(&self, graph: &'o GraphProto) -> Vec<(BuilderId, &'o str)> {
+        let names = graph.output.iter().map(|output| output.name.as_str());
+        let id = |name: &str| match self.tensors.get(name) {
+            Some(Operand::Dynamic(id)) if *id != GraphBuilder::INPUT => Some(*id),
+            _ => None,
+        };
+        names.filter_map(|name| Some((id(name)?, name))).collect()
+    }
+
+    /// Marks the outputs of `broken` nodes, and everything that depends on them, as unavailable. Each broken node comes
+    /// with its cause, the index in the file of the unsupported node.
+    pub fn propagate_failures(&mut self, mut broken: BTreeMap<BuilderId, usize>) {
+        if broken.is_empty() {
+            return;
+        }
+        for (id, node) in self.builder.nodes().iter().enumerate() {
+            if !broken.contains_key(&id)
+                && let Some(&cause) = node.inputs.iter().find_map(|input| broken.get(input))
+            {
+                broken.insert(id, cause);
+            }
+        }
+        for operand in self.tensors.values_mut() {
+            if let Operand::Dynamic(id) = operand
+                && let Some(&cause) = broken.get(id)
+            {
+                *operand = Operand::Unavailable(cause);
+            }
+        }
+        let read = broken.keys().flat_map(|&id| &self.builder.node(id).inputs).copied();
+        self.read_by_failed.extend(read.collect::<Vec<_>>());
+        self.read_by_failed.retain(|id| !broken.contains_key(id));
+    }
+}
+
+struct Lowering<'g> {
+    graph: &'g GraphProto,
+    opset: i64,
+    batch: Option<usize>,
+    files: &'g ExternalData,
+    builder: GraphBuilder,
+    initializers: HashMap<&'g str, &'g TensorProto>,
+    sparse: HashMap<&'g str, &'g SparseTensorProto>,
+    tensors: HashMap<&'g str, Operand>,
+    /// Names of the tensors that are read.
+    read: HashSet<&'g str>,
+    /// Number of elements that may still be computed.
+    element_budget: usize,
+    exhausted: bool,
+    read_by_failed: BTreeSet<BuilderId>,
+    failures: BTreeMap<usize, UnsupportedNode>,
+}
+
+/// Lowers all nodes that the outputs depend on. `file_bytes` is the size of the model including its external data.
+///
+/// # Errors
+/// [`ImportError::Graph`] when the nodes do not form a graph.
+pub(super) fn lower_graph<'g>(
+    graph: &'g GraphProto,
+    opset: i64,
+    input: &'g ImageInput,
+    files: &'g ExternalData,
+    file_bytes: usize,
+) -> Result<LoweredGraph<'g>, ImportError> {
+    let initializers: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    let named = |sparse: &'g SparseTensorProto| Some((sparse.values.as_ref()?.name.as_str(), sparse));
+    let sparse: HashMap<&str, &SparseTensorProto> = graph.sparse_initializer.iter().filter_map(named).collect();
+    let mut given: HashSet<&str> = initializers.keys().chain(sparse.keys()).copied().collect();
+    given.insert(&input.name);
+    let order = toposort(graph, &given)?;
+
+    let mut read: HashSet<&str> = order.iter().flat_map(|&i| graph.node[i].inputs()).collect();
+    read.extend(graph.output.iter().map(|output| output.name.as_str()));
+    let mut builder = GraphBuilder::new(input.size);
+    let image = match input.channels_last {
+        true => builder.push(Op::Transpose(vec![1, 2, 0]), &[GraphBuilder::INPUT]).map_err(ImportError::Graph)?,
+        false => GraphBuilder::INPUT,
+    };
+    let mut lowering = Lowering {
+        graph,
+        opset,
+        batch: input.batch,
+        files,
+        builder,
+        initializers,
+        sparse,
+        tensors: HashMap::from([(input.name.as_str(), Operand::Dynamic(image))]),
+        read,
+        element_budget: MOST_COMPUTED.saturating_add(file_bytes.saturating_mul(PER_BYTE)),
+        exhausted: false,
+        read_by_failed: BTreeSet::new(),
+        failures: BTreeMap::new(),
+    };
+    for &index in &order {
+        lowering.add_node(index);
+    }
+    let Lowering { builder, tensors, read_by_failed, failures, exhausted, .. } = lowering;
+    Ok(LoweredGraph { builder, image, order, tensors, read_by_failed, failures, exhausted })
+}
+
+impl<'g> Lowering<'g> {
+    fn add_node(&mut self, index: usize) {
+        let node = &self.graph.node[index];
+        let first = self.builder.nodes().len();
+        let (outputs, cause) = match self.lower_or_fold(index, node) {
+            Ok(NodeResult::Outputs(outputs)) => (Some(outputs), index),
+            Ok(NodeResult::DependsOn(cause)) => (None, cause),
+            Err(reason) => {
+                self.fail(index, reason);
+                (None, index)
+            }
+        };
+        let computed = outputs.is_some();
+        if !computed {
+            self.builder.truncate(first);
+            let read = node.inputs().filter_map(|name| match self.tensors.get(name) {
+                Some(Operand::Dynamic(id)) => Some(*id),
+                _ => None,
+            });
+            self.read_by_failed.extend(read);
+        }
+        let mut outputs = outputs.unwrap_or_default().into_iter();
+        for (i, name) in node.output.iter().enumerate() {
+            let output = outputs.next();
+            if output.is_none() && computed && self.read.contains(name.as_str()) {
+                self.fail(index, format!("output number {i}, {name}, is not supported but is read"));
+            }
+            self.tensors.insert(name, output.unwrap_or(Operand::Unavailable(cause)));
+        }
+    }
+
+    fn lower_or_fold(&mut self, index: usize, node: &'g NodeProto) -> Result<NodeResult, String> {
+        let fold = constant_folding::lookup(&node.op_type).filter(|_| node.is_standard());
+        let lower = lower::lookup(&node.op_type).filter(|_| node.is_standard());
+        if fold.is_none() && lower.is_none() {
+            return Err("the operation is not supported".into());
+        }
+
+        let inputs = node.input.iter().map(|name| self.input(name)).collect::<Result<Vec<_>, _>>()?;
+        let cause =
+            |input: &Option<Operand>| if let Some(Operand::Unavailable(cause)) = input { Some(*cause) } else { None };
+        if let Some(cause) = inputs.iter().find_map(cause) {
+            return Ok(NodeResult::DependsOn(cause));
+        }
+        let is_dynamic = inputs.iter().any(|input| matches!(input, Some(Operand::Dynamic(_))));
+        let (opset, batch, files) = (self.opset, self.batch, self.files);
+        let ctx = NodeContext { node, opset, inputs, batch, most_elements: self.element_budget, files };
+        if !is_dynamic && let Some(fold) = fold {
+            let outputs = fold(&ctx)?;
+            self.charge_elements(outputs.iter().map(ConstTensor::len).sum())?;
+            return Ok(NodeResult::Outputs(outputs.into_iter().map(Operand::Constant).collect()));
+        }
+        let Some(lower) = lower else {
+            return Err("the operation is only supported on constants, but its input depends on the image".into());
+        };
+        if !is_dynamic {
+            return Err("the operation is only supported on tensors that depend on the image, not on constants".into());
+        }
+        let first = self.builder.nodes().len();
+        self.builder.set_file_node(index, node.display_name());
+        let outputs = lower.outputs(&mut self.builder, &ctx)?;
+        let added = &self.builder.nodes()[first..];
+        if !added.iter().all(BuilderNode::is_finite) {
+            return Err("the weights contain infinite or NaN values".into());
+        }
+        self.charge_elements(added.iter().map(BuilderNode::parameter_count).sum())?;
+        for (output, name) in outputs.iter().zip(&node.output) {
+            if let Operand::Dynamic(id) = output
+                && *id >= first
+            {
+                self.builder.node_mut(*id).tensor = Some(name.clone());
+            }
+        }
+        Ok(NodeResult::Outputs(outputs))
+    }
+
+    /// Rejects files that describe far more numbers than they hold, such as one matrix that a thousand nodes transpose.
+    fn charge_elements(&mut self, elements: usize) -> Result<(), String> {
+        let left = self.element_budget.checked_sub(elements);
+        self.exhausted |= left.is_none();
+        self.element_budget = left.ok_or("it needs more memory than the weights of a file of this size should")?;
+        Ok(())
+    }
+
+    fn input(&mut self, name: &'g str) -> Result<Option<Operand>, String> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        if let Some(operand) = self.tensors.get(name) {
+            return Ok(Some(operand.clone()));
+        }
+        let named = |why| format!("input {name} {why}");
+        let tensor = if let Some(stored) = self.initializers.get(name) {
+            let tensor = stored_tensor::read(stored, self.files).map_err(named)?;
+            // Many tensors can refer to the same bytes of an external file.
+            let is_external = stored.data_location == stored_tensor::EXTERNAL;
+            self.charge_elements(if is_external { tensor.len() } else { 0 })?;
+            tensor
+        } else if let Some(stored) = self.sparse.get(name) {
+            let tensor = sparse_tensor::read(stored, self.files, self.element_budget).map_err(named)?;
+            self.charge_elements(tensor.len())?;
+            tensor
+        } else {
+            return Err(format!("no node computes input {name}"));
+        };
+        self.tensors.insert(name, Operand::Constant(tensor.clone()));
+        Ok(Some(Operand::Constant(tensor)))
+    }
+
+    fn fail(&mut self, index: usize, reason: String) {
+        self.failures.insert(index, UnsupportedNode::new(&self.graph.node[index], reason));
+    }
+}
+
+/// Result of lowering or folding a node.
+enum NodeResult {
+    /// Its outputs.
+    Outputs(Vec<Operand>),
+    /// It reads a tensor that depends on an unsupported node: that node's index.
+    DependsOn(usize),
+}
