@@ -3,8 +3,32 @@
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use utoipa::{IntoParams, IntoResponses};
 
 use super::problem::{ApiResult, Problem};
+
+/// Declares the request header of a conditional request.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only describes a parameter")]
+pub(super) struct IfNoneMatch {
+    /// `ETag` of a cached response.
+    #[param(rename = "If-None-Match")]
+    if_none_match: Option<String>,
+}
+
+/// The cached response is current.
+#[derive(IntoResponses)]
+#[response(status = 304)]
+#[expect(dead_code, reason = "only describes a response")]
+pub(super) struct NotModified;
+
+/// Description of the `ETag` header.
+pub(super) const ETAG: &str = "Changes if and only if the bytes change.";
+/// Description of `Cache-Control` for content that never changes.
+pub(super) const CACHE_FOREVER: &str = "The response can be cached indefinitely.";
+/// Description of `Cache-Control` for content that may change.
+pub(super) const CACHE_REVALIDATED: &str = "The response can be cached, but must be revalidated.";
 
 /// `Cache-Control` of content that never changes.
 pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");

@@ -1,4 +1,4 @@
-//! From an error of the JSON reader to the field, the value and what would be right.
+//! JSON parsing with errors that name the field, the value found and what was expected.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -8,10 +8,10 @@ use super::problem::{Kind, Problem};
 use proxygrad::Invalid;
 use proxygrad::text::bytes_without_mark;
 
-/// Reads a document.
+/// Parses a document.
 ///
 /// # Errors
-/// [`Kind::MalformedJson`] when it is not JSON, [`Kind::InvalidRequest`] naming the field when it is not a `T`.
+/// [`Kind::MalformedJson`] if it is not JSON, [`Kind::InvalidRequest`] with the field if it is not a `T`.
 pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
     // RFC 8259, section 8.1: a byte order mark may be ignored.
     let json = bytes_without_mark(json);
@@ -21,9 +21,9 @@ pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
         Ok(document) => return reader.end().map(|()| document).map_err(|error| malformed(json, &error)),
         Err(error) => error,
     };
-    // The reader stops at the first thing it cannot use: whether the rest is JSON is still open.
+    // serde stops at the first type error; the rest may still be malformed.
     match serde_json::from_slice::<Value>(json) {
-        Ok(document) => Err(Problem::invalid(Kind::InvalidRequest, explain(&document, &error))),
+        Ok(document) => Err(Problem::invalid(Kind::InvalidRequest, describe(&document, &error))),
         Err(error) => Err(malformed(json, &error)),
     }
 }
@@ -35,8 +35,8 @@ fn malformed(json: &[u8], error: &serde_json::Error) -> Problem {
     Problem::new(Kind::MalformedJson, error.to_string())
 }
 
-/// Names field and value of an error that `document` caused.
-fn explain(document: &Value, error: &serde_path_to_error::Error<serde_json::Error>) -> Invalid {
+/// Describes a deserialization error by the field and the value in `document`.
+fn describe(document: &Value, error: &serde_path_to_error::Error<serde_json::Error>) -> Invalid {
     let mut field = String::new();
     let mut found = Some(document);
     for segment in error.path() {
@@ -56,11 +56,11 @@ fn explain(document: &Value, error: &serde_path_to_error::Error<serde_json::Erro
         };
     }
     let message = error.inner().to_string();
-    // The reader adds " at line L column C"; the field says it better.
+    // serde_json appends " at line L column C"; the field is more useful.
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
     let text = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
 
-    if let Some(invalid) = said_by_the_document(message) {
+    if let Some(invalid) = parse_invalid(message) {
         return if field.is_empty() { invalid } else { invalid.within(&field) };
     }
     let named = |name: &str| if field.is_empty() { name.to_owned() } else { format!("{field}.{name}") };
@@ -68,18 +68,18 @@ fn explain(document: &Value, error: &serde_path_to_error::Error<serde_json::Erro
         return Invalid::new(named(&name), "nothing", "a value: it is required");
     }
     if let Some(name) = message.strip_prefix("duplicate field ").map(unquoted) {
-        return Invalid::new(named(&name), "a second value", "the field once");
+        return Invalid::new(named(&name), "a second value", "a single value");
     }
     if let Some((name, fields)) = message.strip_prefix("unknown field ").and_then(|rest| rest.split_once(", ")) {
         let name = unquoted(name);
-        // The path may end in the unknown field itself or in the object that holds it.
+        // The path ends in the unknown field or in the object that contains it.
         let (field, value) = match field == name || field.ends_with(&format!(".{name}")) {
             true => (field.clone(), found),
             false => (named(&name), found.and_then(|object| object.get(&name))),
         };
         let expected = match fields.strip_prefix("expected ") {
             Some(fields) => format!("one of the fields {}", unquoted(fields.trim_start_matches("one of "))),
-            None => "nothing: there is no such field".to_owned(),
+            None => "no fields here".to_owned(),
         };
         return Invalid::new(field, text(value), expected);
     }
@@ -87,23 +87,23 @@ fn explain(document: &Value, error: &serde_path_to_error::Error<serde_json::Erro
         field.push_str("body");
     }
     let expected = match message.split_once(", expected ") {
-        Some((_, expected)) => humane(expected),
-        // A list that goes on behind what is read of it.
+        Some((_, expected)) => type_in_words(expected),
+        // A list with more elements than expected.
         None if message == "trailing characters" => "a shorter list".to_owned(),
         None => message.to_owned(),
     };
     Invalid::new(field, text(found), expected)
 }
 
-/// Undoes the text form of an [`Invalid`], which is all that the reader passes on.
-fn said_by_the_document(message: &str) -> Option<Invalid> {
+/// Parses the text of an [`Invalid`], the only form in which serde passes it on.
+fn parse_invalid(message: &str) -> Option<Invalid> {
     let (front, expected) = message.rsplit_once(" is not valid; expected ")?;
     let (field, value) = front.split_once(": ")?;
     Some(Invalid::new(field, value, expected))
 }
 
-/// Type names of the reader in the words of the API.
-fn humane(expected: &str) -> String {
+/// serde's type names in plain words.
+fn type_in_words(expected: &str) -> String {
     match expected {
         "u8" => "a whole number from 0 to 255".into(),
         "u16" => "a whole number from 0 to 65535".into(),
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use proxygrad::maximize::Request;
 
-    /// `(status, field, value, expected)` of the problem that this body makes.
+    /// `(status, field, value, expected)` of the problem that parsing this body returns.
     fn rejected(body: &str) -> (u16, String, String, String) {
         let problem = parse::<Request>(body.as_bytes()).unwrap_err();
         let status = problem.kind().status().as_u16();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_documents_name_field_value_and_what_is_right() {
+    fn invalid_documents_name_field_value_and_expectation() {
         for (body, field, value, expected) in [
             (r#"[]"#, "body", "[]", "an object"),
             (r#"{}"#, "model", "nothing", "it is required"),
@@ -152,7 +152,7 @@ mod tests {
             (r#"{"model": "m", "steps": -1}"#, "steps", "-1", "a whole number"),
             (r#"{"model": "m", "steps": 1.5}"#, "steps", "1.5", "a whole number"),
             (r#"{"model": "m", "stepz": 4}"#, "stepz", "4", "one of the fields model, objective"),
-            (r#"{"model": "m", "model": "m"}"#, "model", "a second value", "once"),
+            (r#"{"model": "m", "model": "m"}"#, "model", "a second value", "a single value"),
             (r#"{"model": "m", "size": [224]}"#, "size", "[224]", "an array of length 2"),
             (r#"{"model": "m", "size": [1, 2, 3]}"#, "size", "[1,2,3]", "a shorter list"),
             (r#"{"model": "m", "size": [224, "x"]}"#, "size[1]", "\"x\"", "a whole number"),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_part_of_a_body() {
+    fn a_byte_order_mark_is_ignored() {
         let request: Request = parse("\u{feff}{\"model\": \"m\", \"objective\": \"a:1\"}".as_bytes()).unwrap();
         assert_eq!(request.model, "m");
         assert_eq!(rejected("\u{feff}{\"model\": 3}").1, "model");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_malformed_and_not_invalid() {
+    fn bodies_that_are_not_json_are_malformed_and_not_invalid() {
         let deep = "[".repeat(100_000);
         for body in
             ["", "{", "{\"model\": }", "{\"steps\": 1e999}", "{\"model\": 3} x", "{\"model\": NaN}", &deep, "\u{0}"]

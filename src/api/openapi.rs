@@ -11,7 +11,7 @@ use utoipa::OpenApi;
 
 use super::Api;
 use super::base_path::PublicBasePath;
-use super::problem::{ApiResult, Components, Kind, Problem, declared};
+use super::problem::{ApiResult, Components, Kind, Problem, response_for};
 use super::request_log::PROBES;
 use proxygrad::maximize::Limits;
 
@@ -93,14 +93,14 @@ fn add_admission_responses(path: &str, method: &str, operation: &mut Value) -> R
     let load = (!PROBES.contains(&path)).then_some(Kind::Overloaded);
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return Ok(()) };
     for kind in [host, site, load].into_iter().flatten() {
-        let mut declared = serde_json::to_value(declared(&[kind]))?;
+        let mut response = serde_json::to_value(response_for(&[kind]))?;
         let status = kind.status().as_str().to_owned();
         if let Some(Value::String(others)) = responses.get_mut(&status).and_then(|known| known.get_mut("description"))
-            && let Some(Value::String(this)) = declared.get_mut("description")
+            && let Some(Value::String(this)) = response.get_mut("description")
         {
             *this = format!("{others}\n\n{this}");
         }
-        responses.insert(status, declared);
+        responses.insert(status, response);
     }
     Ok(())
 }

@@ -44,6 +44,7 @@ pub(super) async fn get(path: PathParams) -> ApiResult<String> {
 fn page(kind: Kind) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "{}\n{} (HTTP status {})\n\n{}", kind.title(), kind.uri(), kind.status(), kind.meaning());
+    let _ =
+        writeln!(text, "{}\n{} (HTTP status {})\n\n{}", kind.title(), kind.uri(), kind.status(), kind.description());
     text
 }

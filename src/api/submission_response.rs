@@ -6,12 +6,33 @@ use axum::Json;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::IntoParams;
 
 use super::client::Client;
 use super::concurrency_limit::ConcurrencyPermit;
 use super::problem::{ApiResult, Kind, Problem};
 use super::{Api, prefer};
 use crate::jobs::{SubmitError, Submitted};
+
+/// Declares the request headers of a submission.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only describes parameters")]
+pub(super) struct SubmissionHeaders {
+    /// `wait=N` delays the response until the result is ready, for at most N seconds (and at most 50 unless configured
+    /// otherwise; not at all while too many requests are waiting).
+    #[param(rename = "Prefer")]
+    prefer: Option<String>,
+    /// Chosen by the client, such as a UUID. A repeated request with the same key creates nothing and returns the resource
+    /// of the first request.
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]{0,253}[!-~])?$")]
+    idempotency_key: Option<String>,
+}
+
+/// Description of the `Preference-Applied` header.
+pub(super) const WAIT_GRANTED: &str = "The granted wait: `wait=N`.";
+/// Description of the `Idempotency-Replayed` header.
+pub(super) const REPLAYED: &str = "`true` if an earlier request with the same key created the resource.";
 
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 pub(super) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");

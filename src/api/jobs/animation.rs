@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::job_not_found;
 use super::stimulus::{MAX_INDEX, find_stimulus};
 use crate::api::Api;
-use crate::api::etag::{Conditional, IMMUTABLE};
+use crate::api::etag::{CACHE_FOREVER, Conditional, ETAG, IMMUTABLE, IfNoneMatch, NotModified};
 use crate::api::parameters::{PathParams, QueryParams};
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 
@@ -30,14 +30,14 @@ declare_problems!(Problems: InvalidParameter, UnknownJob, UnknownStimulus, FileG
         ("id" = uuid::Uuid, Path, description = "The job."),
         ("n" = u32, Path, minimum = 0, maximum = 65535,
             description = "The stimulus, counted from 0 in the order of the objectives."),
-        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+        IfNoneMatch,
     ),
     responses(
         (status = 200, description = "The animation.", body = AnimatedImage, content_type = "image/apng", headers(
-            ("ETag" = String, description = "Changes exactly with the bytes."),
-            ("Cache-Control" = String, description = "The answer may be kept for good."),
+            ("ETag" = String, description = ETAG),
+            ("Cache-Control" = String, description = CACHE_FOREVER),
         )),
-        (status = 304, description = "The client has it."),
+        NotModified,
         Problems,
     ),
 )]

@@ -14,7 +14,7 @@ use crate::api::client::Client;
 use crate::api::model_cache::LoadError;
 use crate::api::parameters::QueryParams;
 use crate::api::problem::{ApiResult, declare_problems};
-use crate::api::submission_response::Wait;
+use crate::api::submission_response::{REPLAYED, SubmissionHeaders, WAIT_GRANTED, Wait};
 use crate::api::{Api, idempotency, submission_response};
 use crate::jobs::NewJob;
 use proxygrad::maximize::Request;
@@ -33,13 +33,7 @@ declare_problems!(Problems: InvalidParameter, MalformedJson, MalformedForm, Requ
     post, path = "/v1/jobs", operation_id = "createJob", tag = "jobs",
     params(
         ("include" = inline(Option<super::IncludeDocument>), Query, description = "`png` puts the images into the answer."),
-        ("Prefer" = Option<String>, Header,
-            description = "`wait=N` answers when the job has ended, or after N seconds (at most 50, unless configured \
-                           otherwise; at once while too many requests wait)."),
-        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-            pattern = "^[!-~]([ -~]{0,253}[!-~])?$",
-            description = "Chosen by the client, such as a UUID: a repeated request with the same key makes no second \
-                           job but gets the first one's answer."),
+        SubmissionHeaders,
     ),
     request_body(content(
         (Request = "application/json", examples(
@@ -77,13 +71,13 @@ iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNgOMDw3wEABUQCAA/1fi8A
         (status = 200, description = "The job; it has ended (with `Prefer: wait`), or was asked for before (with \
                                       `Idempotency-Key`).", body = JobDocument, headers(
             ("Location" = String, description = "Path of the job."),
-            ("Preference-Applied" = Option<String>, description = "The wait that was granted: `wait=N`."),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` when the job was asked for before."),
+            ("Preference-Applied" = Option<String>, description = WAIT_GRANTED),
+            ("Idempotency-Replayed" = Option<String>, description = REPLAYED),
         )),
         (status = 202, description = "The job; it was accepted and has not ended.", body = JobDocument, headers(
             ("Location" = String, description = "Path of the job."),
-            ("Preference-Applied" = Option<String>, description = "The wait that was granted: `wait=N`."),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` when the job was asked for before."),
+            ("Preference-Applied" = Option<String>, description = WAIT_GRANTED),
+            ("Idempotency-Replayed" = Option<String>, description = REPLAYED),
         )),
         Problems,
     ),

@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::stimulus::Image;
 use crate::api::Api;
-use crate::api::etag::{Conditional, IMMUTABLE};
+use crate::api::etag::{CACHE_FOREVER, Conditional, ETAG, IMMUTABLE, IfNoneMatch, NotModified};
 use crate::api::parameters::{PathParams, QueryParams, invalid_parameter};
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 
@@ -20,14 +20,14 @@ declare_problems!(Problems: InvalidParameter, UnknownJob, UnknownImage);
     params(
         ("id" = uuid::Uuid, Path, description = "The job."),
         ("sha256" = String, Path, pattern = "^[0-9a-f]{64}$", description = "SHA-256 of the image's PNG."),
-        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+        IfNoneMatch,
     ),
     responses(
         (status = 200, description = "The image.", body = Image, content_type = "image/png", headers(
-            ("ETag" = String, description = "Changes exactly with the bytes."),
-            ("Cache-Control" = String, description = "The answer may be kept for good."),
+            ("ETag" = String, description = ETAG),
+            ("Cache-Control" = String, description = CACHE_FOREVER),
         )),
-        (status = 304, description = "The client has it."),
+        NotModified,
         Problems,
     ),
 )]

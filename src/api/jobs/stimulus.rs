@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::job_not_found;
 use crate::api::Api;
-use crate::api::etag::{Conditional, IMMUTABLE};
+use crate::api::etag::{CACHE_FOREVER, Conditional, ETAG, IMMUTABLE, IfNoneMatch, NotModified};
 use crate::api::parameters::{PathParams, QueryParams};
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use crate::jobs::Stimulus;
@@ -66,17 +66,17 @@ declare_problems!(Problems: InvalidParameter, UnknownJob, UnknownStimulus, FileG
         ("n" = u32, Path, minimum = 0, maximum = 65535,
             description = "The stimulus, counted from 0 in the order of the objectives."),
         ("encoding" = inline(Option<EncodingDocument>), Query, description = "`base64` sends the image inside JSON."),
-        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+        IfNoneMatch,
     ),
     responses(
         (status = 200, description = "The image.", content(
             (Image = "image/png"),
             (EncodedStimulus = "application/json"),
         ), headers(
-            ("ETag" = String, description = "Changes exactly with the bytes."),
-            ("Cache-Control" = String, description = "The answer may be kept for good."),
+            ("ETag" = String, description = ETAG),
+            ("Cache-Control" = String, description = CACHE_FOREVER),
         )),
-        (status = 304, description = "The client has it."),
+        NotModified,
         Problems,
     ),
 )]

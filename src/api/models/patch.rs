@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::unit;
 use crate::api::Api;
 use crate::api::client::Client;
-use crate::api::etag::Conditional;
+use crate::api::etag::{CACHE_REVALIDATED, Conditional, ETAG, IfNoneMatch, NotModified};
 use crate::api::model_cache::LoadError;
 use crate::api::parameters::{PathParams, QueryParams};
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
@@ -42,14 +42,14 @@ declare_problems!(
         ("layer" = String, Path, description = "The layer, percent-encoded: `/` is `%2F`."),
         ("u" = u32, Path, description = "The channel or neuron, from 0."),
         ("n" = u32, Path, minimum = 0, maximum = 65535, description = "The patch, counted from 0, the best first."),
-        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+        IfNoneMatch,
     ),
     responses(
         (status = 200, description = "The patch.", content((PatchImage = "image/png")), headers(
-            ("ETag" = String, description = "Changes exactly with the bytes."),
-            ("Cache-Control" = String, description = "The answer may be kept, but must be asked for again."),
+            ("ETag" = String, description = ETAG),
+            ("Cache-Control" = String, description = CACHE_REVALIDATED),
         )),
-        (status = 304, description = "The client has it."),
+        NotModified,
         Problems,
     ),
 )]

@@ -11,7 +11,7 @@ use crate::api::client::Client;
 use crate::api::model_cache::LoadError;
 use crate::api::parameters::QueryParams;
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
-use crate::api::submission_response::Wait;
+use crate::api::submission_response::{REPLAYED, SubmissionHeaders, WAIT_GRANTED, Wait};
 use crate::api::{Api, idempotency, submission_response};
 use crate::jobs::NewStudy;
 use proxygrad::Invalid;
@@ -29,13 +29,7 @@ declare_problems!(Problems: InvalidParameter, MalformedJson, RequestTimeout, Bod
 #[utoipa::path(
     post, path = "/v1/studies", operation_id = "createStudy", tag = "studies",
     params(
-        ("Prefer" = Option<String>, Header,
-            description = "`wait=N` answers when the study has ended, or after N seconds (at most 50, unless configured \
-                           otherwise; at once while too many requests wait)."),
-        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-            pattern = "^[!-~]([ -~]{0,253}[!-~])?$",
-            description = "Chosen by the client, such as a UUID: a repeated request with the same key makes no second \
-                           study but gets the first one's answer."),
+        SubmissionHeaders,
     ),
     request_body(content = StudyRequest, content_type = "application/json", examples(
         ("shortest" = (summary = "The usual arms on the units of a classifier", value = json!({
@@ -55,13 +49,13 @@ declare_problems!(Problems: InvalidParameter, MalformedJson, RequestTimeout, Bod
         (status = 200, description = "The study; it has ended (with `Prefer: wait`), or was asked for before (with \
                                       `Idempotency-Key`).", body = StudyDocument, headers(
             ("Location" = String, description = "Path of the study."),
-            ("Preference-Applied" = Option<String>, description = "The wait that was granted: `wait=N`."),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` when the study was asked for before."),
+            ("Preference-Applied" = Option<String>, description = WAIT_GRANTED),
+            ("Idempotency-Replayed" = Option<String>, description = REPLAYED),
         )),
         (status = 202, description = "The study; it was accepted and has not ended.", body = StudyDocument, headers(
             ("Location" = String, description = "Path of the study."),
-            ("Preference-Applied" = Option<String>, description = "The wait that was granted: `wait=N`."),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` when the study was asked for before."),
+            ("Preference-Applied" = Option<String>, description = WAIT_GRANTED),
+            ("Idempotency-Replayed" = Option<String>, description = REPLAYED),
         )),
         Problems,
     ),

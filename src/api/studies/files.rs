@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::study_not_found;
 use crate::api::Api;
-use crate::api::etag::{Conditional, IMMUTABLE};
+use crate::api::etag::{CACHE_FOREVER, Conditional, ETAG, IMMUTABLE, IfNoneMatch, NotModified};
 use crate::api::parameters::{PathParams, QueryParams};
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use crate::jobs::{RunState, Study};
@@ -19,8 +19,11 @@ use proxygrad::study::{StudyError, page};
 /// What may be another thing the next time.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
-/// What the report may do: show what is inside it.
-const PAGE: HeaderValue = HeaderValue::from_static(
+/// Description of `Cache-Control` for the files of a study.
+const CACHE_ONCE_SUCCEEDED: &str = "Once the study has succeeded, the response can be cached indefinitely.";
+
+/// Content security policy of the report: inline styles and images only.
+const REPORT_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; \
      frame-ancestors 'none'",
 );
@@ -75,14 +78,14 @@ declare_problems!(PlanProblems: InvalidParameter, UnknownStudy);
     get, path = "/v1/studies/{id}/report", operation_id = "getStudyReport", tag = "studies",
     params(
         ("id" = uuid::Uuid, Path, description = "The study."),
-        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+        IfNoneMatch,
     ),
     responses(
         (status = 200, description = "The page.", body = Html, content_type = "text/html", headers(
-            ("ETag" = String, description = "Changes exactly with the bytes."),
-            ("Cache-Control" = String, description = "Once the study has succeeded the answer may be kept for good."),
+            ("ETag" = String, description = ETAG),
+            ("Cache-Control" = String, description = CACHE_ONCE_SUCCEEDED),
         )),
-        (status = 304, description = "The client has it."),
+        NotModified,
         Problems,
     ),
 )]
@@ -103,14 +106,14 @@ pub(super) async fn report(
     get, path = "/v1/studies/{id}/runs.csv", operation_id = "getStudyRuns", tag = "studies",
     params(
         ("id" = uuid::Uuid, Path, description = "The study."),
-        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+        IfNoneMatch,
     ),
     responses(
         (status = 200, description = "The table.", body = Csv, content_type = "text/csv", headers(
-            ("ETag" = String, description = "Changes exactly with the bytes."),
-            ("Cache-Control" = String, description = "Once the study has succeeded the answer may be kept for good."),
+            ("ETag" = String, description = ETAG),
+            ("Cache-Control" = String, description = CACHE_ONCE_SUCCEEDED),
         )),
-        (status = 304, description = "The client has it."),
+        NotModified,
         Problems,
     ),
 )]
@@ -130,14 +133,14 @@ pub(super) async fn runs(
     get, path = "/v1/studies/{id}/summary.csv", operation_id = "getStudySummaryTable", tag = "studies",
     params(
         ("id" = uuid::Uuid, Path, description = "The study."),
-        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+        IfNoneMatch,
     ),
     responses(
         (status = 200, description = "The table.", body = Csv, content_type = "text/csv", headers(
-            ("ETag" = String, description = "Changes exactly with the bytes."),
-            ("Cache-Control" = String, description = "Once the study has succeeded the answer may be kept for good."),
+            ("ETag" = String, description = ETAG),
+            ("Cache-Control" = String, description = CACHE_ONCE_SUCCEEDED),
         )),
-        (status = 304, description = "The client has it."),
+        NotModified,
         Problems,
     ),
 )]
@@ -157,14 +160,14 @@ pub(super) async fn summary_csv(
     get, path = "/v1/studies/{id}/summary.json", operation_id = "getStudySummary", tag = "studies",
     params(
         ("id" = uuid::Uuid, Path, description = "The study."),
-        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+        IfNoneMatch,
     ),
     responses(
         (status = 200, description = "The summary.", body = Object, content_type = "application/json", headers(
-            ("ETag" = String, description = "Changes exactly with the bytes."),
-            ("Cache-Control" = String, description = "Once the study has succeeded the answer may be kept for good."),
+            ("ETag" = String, description = ETAG),
+            ("Cache-Control" = String, description = CACHE_ONCE_SUCCEEDED),
         )),
-        (status = 304, description = "The client has it."),
+        NotModified,
         Problems,
     ),
 )]
@@ -185,14 +188,14 @@ pub(super) async fn summary_json(
     get, path = "/v1/studies/{id}/plan.json", operation_id = "getStudyPlan", tag = "studies",
     params(
         ("id" = uuid::Uuid, Path, description = "The study."),
-        ("If-None-Match" = Option<String>, Header, description = "`ETag` of an answer that the client has."),
+        IfNoneMatch,
     ),
     responses(
         (status = 200, description = "The plan.", body = Object, content_type = "application/json", headers(
-            ("ETag" = String, description = "Changes exactly with the bytes."),
-            ("Cache-Control" = String, description = "The answer may be kept for good."),
+            ("ETag" = String, description = ETAG),
+            ("Cache-Control" = String, description = CACHE_FOREVER),
         )),
-        (status = 304, description = "The client has it."),
+        NotModified,
         PlanProblems,
     ),
 )]
@@ -225,7 +228,7 @@ async fn file(
     };
     let mut answer = tagged(headers, control, file.media_type(), bytes)?;
     if matches!(file, File::Report) {
-        answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, PAGE);
+        answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, REPORT_POLICY);
     }
     Ok(answer)
 }
