@@ -23,13 +23,6 @@ pub(super) struct IfNoneMatch {
 #[expect(dead_code, reason = "only describes a response")]
 pub(super) struct NotModified;
 
-/// Description of the `ETag` header.
-pub(super) const ETAG: &str = "Changes if and only if the bytes change.";
-/// Description of `Cache-Control` for content that never changes.
-pub(super) const CACHE_FOREVER: &str = "The response can be cached indefinitely.";
-/// Description of `Cache-Control` for content that may change.
-pub(super) const CACHE_REVALIDATED: &str = "The response can be cached, but must be revalidated.";
-
 /// `Cache-Control` of content that never changes.
 pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 

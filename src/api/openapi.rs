@@ -81,6 +81,7 @@ pub(super) fn render(document: &utoipa::openapi::OpenApi, limits: &Limits) -> Re
         for (method, operation) in operations.as_object_mut().into_iter().flatten() {
             parameters_and_headers(operation).for_each(remove_null_type);
             add_admission_responses(path, method, operation)?;
+            add_etag_header(operation);
         }
     }
     Ok(document)
@@ -103,6 +104,16 @@ fn add_admission_responses(path: &str, method: &str, operation: &mut Value) -> R
         responses.insert(status, response);
     }
     Ok(())
+}
+
+/// Adds `ETag` to the response of an operation that supports conditional requests: see [`super::etag`].
+fn add_etag_header(operation: &mut Value) {
+    let header = json!({"description": "Changes if and only if the bytes change.", "schema": {"type": "string"}});
+    if operation.pointer("/responses/304").is_some()
+        && let Some(Value::Object(headers)) = operation.pointer_mut("/responses/200/headers")
+    {
+        headers.insert("ETag".into(), header);
+    }
 }
 
 /// Parameters and response headers of an operation.

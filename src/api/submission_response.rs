@@ -29,11 +29,6 @@ pub(super) struct SubmissionHeaders {
     idempotency_key: Option<String>,
 }
 
-/// Description of the `Preference-Applied` header.
-pub(super) const WAIT_GRANTED: &str = "The granted wait: `wait=N`.";
-/// Description of the `Idempotency-Replayed` header.
-pub(super) const REPLAYED: &str = "`true` if an earlier request with the same key created the resource.";
-
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 pub(super) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 

@@ -1,4 +1,4 @@
-//! `GET /v1/jobs/{id}/stimuli/{n}/animation`: how a stimulus came to be.
+//! `GET /v1/jobs/{id}/stimuli/{n}/animation`: animated PNG of the optimization of a stimulus.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -8,11 +8,11 @@ use utoipa::ToSchema;
 use super::job_not_found;
 use super::stimulus::{MAX_INDEX, find_stimulus};
 use crate::api::Api;
-use crate::api::etag::{CACHE_FOREVER, Conditional, ETAG, IMMUTABLE, IfNoneMatch, NotModified};
+use crate::api::etag::{Conditional, IMMUTABLE, IfNoneMatch, NotModified};
 use crate::api::parameters::{PathParams, QueryParams};
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 
-/// An animated PNG, 8 bit, grey or RGB.
+/// An animated PNG, 8-bit greyscale or RGB.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 #[expect(dead_code, reason = "only describes an answer")]
@@ -22,20 +22,19 @@ declare_problems!(Problems: InvalidParameter, UnknownJob, UnknownStimulus, FileG
 
 /// Get an animation
 ///
-/// How a stimulus came to be, where the request asked for an animation: images along the run, and in the end the stimulus.
-/// It never changes.
+/// Frames of the optimization of a stimulus, ending with the stimulus itself, if the request asked for an animation. It
+/// never changes.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/stimuli/{n}/animation", operation_id = "getAnimation", tag = "jobs",
     params(
         ("id" = uuid::Uuid, Path, description = "The job."),
         ("n" = u32, Path, minimum = 0, maximum = 65535,
-            description = "The stimulus, counted from 0 in the order of the objectives."),
+            description = "Index of the stimulus, from 0, in the order of the objectives."),
         IfNoneMatch,
     ),
     responses(
         (status = 200, description = "The animation.", body = AnimatedImage, content_type = "image/apng", headers(
-            ("ETag" = String, description = ETAG),
-            ("Cache-Control" = String, description = CACHE_FOREVER),
+            ("Cache-Control" = String, description = "The response can be cached indefinitely."),
         )),
         NotModified,
         Problems,
@@ -50,7 +49,7 @@ pub(super) async fn animation(
     query.end(&[])?;
     let (id, n) = (path.job()?, path.number("n", MAX_INDEX)?);
     let Some(animation) = find_stimulus(&api, id, n).await?.animation else {
-        let detail = format!("stimulus {n} of job {id} has no animation; ask for one with `animation` in the request");
+        let detail = format!("stimulus {n} of job {id} has no animation; request one with `animation`");
         return Err(Problem::new(Kind::UnknownStimulus, detail));
     };
     let conditional = Conditional::new(&headers, &animation.sha256, IMMUTABLE)?;

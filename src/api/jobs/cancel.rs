@@ -1,4 +1,4 @@
-//! `POST /v1/jobs/{id}/cancel`: stops a job.
+//! `POST /v1/jobs/{id}/cancel`: cancels a job.
 
 use axum::Json;
 use axum::extract::State;
@@ -13,15 +13,15 @@ use crate::api::problem::{ApiResult, Problem, declare_problems};
 
 declare_problems!(Problems: InvalidParameter, UnknownJob, StorageUnavailable, NoSpace);
 
-/// Stop a job
+/// Cancel a job
 ///
-/// A queued job is canceled at once, a running one within one step. A job that has ended stays as it is.
+/// A queued job is canceled immediately, a running one within one step. A job that has ended does not change.
 #[utoipa::path(
     post, path = "/v1/jobs/{id}/cancel", operation_id = "cancelJob", tag = "jobs",
     params(("id" = uuid::Uuid, Path, description = "The job.")),
     responses(
-        (status = 200, description = "The job; it has ended.", body = JobDocument),
-        (status = 202, description = "The job; it will stop within one step.", body = JobDocument),
+        (status = 200, description = "The job, which has ended.", body = JobDocument),
+        (status = 202, description = "The job, which will stop within one step.", body = JobDocument),
         Problems,
     ),
 )]

@@ -1,4 +1,4 @@
-//! `POST /v1/jobs`: asks for stimuli.
+//! `POST /v1/jobs`: submits a job.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::api::client::Client;
 use crate::api::model_cache::LoadError;
 use crate::api::parameters::QueryParams;
 use crate::api::problem::{ApiResult, declare_problems};
-use crate::api::submission_response::{REPLAYED, SubmissionHeaders, WAIT_GRANTED, Wait};
+use crate::api::submission_response::{SubmissionHeaders, Wait};
 use crate::api::{Api, idempotency, submission_response};
 use crate::jobs::NewJob;
 use proxygrad::maximize::Request;
@@ -22,17 +22,17 @@ use proxygrad::maximize::Request;
 declare_problems!(Problems: InvalidParameter, MalformedJson, MalformedForm, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
                   InvalidRequest, TooMuchMemory, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable, StorageUnavailable, NoSpace);
 
-/// Ask for stimuli
+/// Submit a job
 ///
-/// The job is safe once this is answered: it runs also when the client hangs up or the server is restarted. A model that
-/// is not there yet is fetched first.
+/// Once accepted, the job is stored durably: it runs even if the client disconnects or the server restarts. A model that is
+/// not available locally is downloaded first.
 ///
-/// Images of the client, for caricatures, inversions and starts, are PNGs or JPEGs in base64 inside the JSON, or parts of a
-/// form: one part `request` with the JSON, and further parts that the JSON names as `part:NAME`.
+/// Images for caricatures, inversions and starts are PNGs or JPEGs, either base64-encoded inside the JSON or as parts of a
+/// form: the part `request` holds the JSON, which refers to the other parts as `part:NAME`.
 #[utoipa::path(
     post, path = "/v1/jobs", operation_id = "createJob", tag = "jobs",
     params(
-        ("include" = inline(Option<super::IncludeDocument>), Query, description = "`png` puts the images into the answer."),
+        ("include" = inline(Option<super::IncludeDocument>), Query, description = "`png` embeds the images in the response."),
         SubmissionHeaders,
     ),
     request_body(content(
@@ -40,7 +40,7 @@ declare_problems!(Problems: InvalidParameter, MalformedJson, MalformedForm, Requ
         ("shortest" = (summary = "One class of a classifier", value = json!({
             "model": "fashion-resnet8", "objective": "logits:8"
         }))),
-        ("everything" = (summary = "Two stimuli, everything chosen", value = json!({
+        ("everything" = (summary = "Two stimuli with all settings", value = json!({
             "model": "fashion-resnet8",
             "objectives": [
                 "layer1/Relu_1:3@center",
@@ -55,11 +55,11 @@ declare_problems!(Problems: InvalidParameter, MalformedJson, MalformedForm, Requ
             "score_every": 8,
             "seed": 7
         }))),
-        ("by-name" = (summary = "A class by its name, four stimuli that differ", value = json!({
+        ("by-name" = (summary = "A class by name, four diverse stimuli", value = json!({
             "model": "fashion-resnet8", "objective": "logits:Sneaker",
             "diversity": {"layer": "layer2/Relu_1", "copies": 4, "weight": 0.5}, "steps": 32
         }))),
-        ("inversion" = (summary = "An image that a layer cannot tell from this one", value = json!({
+        ("inversion" = (summary = "Feature inversion: an image with the same activations in a layer", value = json!({
             "model": "fashion-resnet8", "steps": 32,
             "objective": {"layer": "layer1/Relu_1", "inversion": {"image": "data:image/png;base64,\
 iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNgOMDw3wEABUQCAA/1fi8AAAAASUVORK5CYII="}}
@@ -68,16 +68,16 @@ iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNgOMDw3wEABUQCAA/1fi8A
         (inline(Form) = "multipart/form-data"),
     )),
     responses(
-        (status = 200, description = "The job; it has ended (with `Prefer: wait`), or was asked for before (with \
+        (status = 200, description = "The job, which has ended (with `Prefer: wait`), or was submitted before (with \
                                       `Idempotency-Key`).", body = JobDocument, headers(
             ("Location" = String, description = "Path of the job."),
-            ("Preference-Applied" = Option<String>, description = WAIT_GRANTED),
-            ("Idempotency-Replayed" = Option<String>, description = REPLAYED),
+            ("Preference-Applied" = Option<String>, description = "The granted wait: `wait=N`."),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` if an earlier request with the same key created the resource."),
         )),
-        (status = 202, description = "The job; it was accepted and has not ended.", body = JobDocument, headers(
+        (status = 202, description = "The job, which was accepted and has not ended.", body = JobDocument, headers(
             ("Location" = String, description = "Path of the job."),
-            ("Preference-Applied" = Option<String>, description = WAIT_GRANTED),
-            ("Idempotency-Replayed" = Option<String>, description = REPLAYED),
+            ("Preference-Applied" = Option<String>, description = "The granted wait: `wait=N`."),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` if an earlier request with the same key created the resource."),
         )),
         Problems,
     ),
@@ -105,5 +105,5 @@ pub(super) async fn create(
         _ => job,
     };
     let (ended, location) = (job.state.is_terminal(), base.path(&document::path(job.id)));
-    submission_response::respond(ended, include.show(job, &api, &base).await?, &location, wait, replayed)
+    submission_response::respond(ended, include.document(job, &api, &base).await?, &location, wait, replayed)
 }

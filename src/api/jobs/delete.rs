@@ -1,4 +1,4 @@
-//! `DELETE /v1/jobs/{id}`: forgets a job that has ended.
+//! `DELETE /v1/jobs/{id}`: deletes a job that has ended.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,13 +11,13 @@ use crate::jobs::Deleted;
 
 declare_problems!(Problems: InvalidParameter, UnknownJob, JobNotFinished, StorageUnavailable, NoSpace);
 
-/// Forget a job
+/// Delete a job
 ///
-/// Its stimuli and its idempotency key go with it. Only for jobs that have ended.
+/// Also deletes its stimuli and its idempotency key. The job must have ended.
 #[utoipa::path(
     delete, path = "/v1/jobs/{id}", operation_id = "deleteJob", tag = "jobs",
     params(("id" = uuid::Uuid, Path, description = "The job.")),
-    responses((status = 204, description = "The job is forgotten."), Problems),
+    responses((status = 204, description = "The job was deleted."), Problems),
 )]
 pub(super) async fn delete(State(api): State<Api>, path: PathParams, query: QueryParams) -> ApiResult<StatusCode> {
     query.end(&[])?;

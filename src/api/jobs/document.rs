@@ -1,4 +1,4 @@
-//! Jobs as they are shown.
+//! Response documents of jobs.
 
 use base64::Engine;
 use serde::Serialize;
@@ -16,9 +16,9 @@ use proxygrad::maximize::{Findings, Objective, ObjectiveDocument, Settings};
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Job)]
 pub(super) struct JobDocument {
-    /// The job's id; later jobs have greater ids (UUIDv7).
+    /// Id of the job (UUIDv7, increasing with time).
     id: Uuid,
-    /// Where the job stands.
+    /// State of the job.
     state: RunState,
     /// Id of the model.
     #[schema(examples("fashion-resnet8"))]
@@ -36,41 +36,41 @@ pub(super) struct JobDocument {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(required)]
     finished_at: Option<OffsetDateTime>,
-    /// How often it was put on a device, without runs that an orderly shutdown cut short.
+    /// Number of times the job was started, not counting runs interrupted by a graceful shutdown.
     attempts: u32,
-    /// Whether somebody asked to stop it.
+    /// Whether cancellation was requested.
     cancel_requested: bool,
-    /// How far it is.
+    /// Progress of the current run.
     progress: Progress,
-    /// Everything that decides how the stimuli are made, defaults filled in.
+    /// All settings of the optimization, including defaults.
     settings: SettingsDocument,
-    /// What is maximized: one stimulus each.
+    /// What is maximized, one stimulus per objective.
     #[schema(value_type = Vec<ObjectiveDocument>)]
     objectives: Vec<Objective>,
-    /// What was found, in the order of the objectives; empty unless the job succeeded.
+    /// The stimuli in the order of the objectives; empty unless the job succeeded.
     stimuli: Vec<StimulusDocument>,
-    /// Why the job failed; null unless it did.
+    /// Why the job failed; otherwise null.
     #[schema(required)]
     problem: Option<Failure>,
     links: Links,
 }
 
-/// Settings and seed: together with model and objectives they make the same stimuli again.
+/// Settings and seed. The same model, objectives, settings and seed reproduce the stimuli.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = JobSettings)]
 struct SettingsDocument {
     #[serde(flatten)]
     settings: Settings,
-    /// Seed of everything random.
+    /// Seed of the random number generators.
     #[schema(maximum = 9_007_199_254_740_991_u64)]
     seed: u64,
 }
 
-/// A stimulus and the maximum it reaches.
+/// A stimulus and its score.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Stimulus)]
 struct StimulusDocument {
-    /// What it maximizes.
+    /// The objective that it maximizes.
     #[schema(value_type = ObjectiveDocument)]
     objective: Objective,
     #[serde(flatten)]
@@ -78,7 +78,7 @@ struct StimulusDocument {
     /// Path of the PNG on this server.
     #[schema(examples("/v1/jobs/0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a/stimuli/0"))]
     png: String,
-    /// The PNG itself as a `data:` URL, with `include=png`; null where its file is gone.
+    /// The PNG as a `data:` URL, with `include=png`; null if its file is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^data:image/png;base64,[A-Za-z0-9+/]*={0,2}$", value_type = Option<String>)]
     data_url: Option<Option<String>>,
@@ -90,21 +90,21 @@ struct StimulusDocument {
     width: u32,
     /// Height in pixels.
     height: u32,
-    /// Path of the animation of the run on this server; missing unless the settings ask for one.
+    /// Path of the animation on this server; omitted unless the settings ask for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(examples("/v1/jobs/0199b4f4-7a7c-7cc1-8a55-d3a1c1bb1f0a/stimuli/0/animation"), nullable = false)]
     animation: Option<String>,
 }
 
-/// Where to go from here; paths on this server.
+/// Links to related resources: paths on this server.
 #[derive(Debug, Serialize, ToSchema)]
 struct Links {
     /// This job.
     #[serde(rename = "self")]
     job: String,
-    /// What happens to it, as server-sent events.
+    /// Its server-sent events.
     events: String,
-    /// POST here to stop it.
+    /// POST to this path to cancel it.
     cancel: String,
 }
 
@@ -113,7 +113,7 @@ struct Links {
 pub(super) struct JobSummary {
     /// The job's id.
     id: Uuid,
-    /// Where the job stands.
+    /// State of the job.
     state: RunState,
     /// Id of the model.
     model: String,
@@ -124,13 +124,13 @@ pub(super) struct JobSummary {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(required)]
     finished_at: Option<OffsetDateTime>,
-    /// How far it is.
+    /// Progress of the current run.
     progress: Progress,
-    /// What is maximized, in short: `logits:281 - logits:285`.
+    /// The objectives as text: `logits:281 - logits:285`.
     objectives: Vec<String>,
-    /// What was found, in the order of the objectives; empty unless the job succeeded.
+    /// The stimuli in the order of the objectives; empty unless the job succeeded.
     stimuli: Vec<StimulusSummary>,
-    /// Why the job failed; null unless it did.
+    /// Why the job failed; otherwise null.
     #[schema(required)]
     problem: Option<Failure>,
     links: Links,
@@ -139,7 +139,7 @@ pub(super) struct JobSummary {
 /// A stimulus in a list.
 #[derive(Debug, Serialize, ToSchema)]
 struct StimulusSummary {
-    /// The objective's value on this PNG; null when the network gives no finite value.
+    /// The objective's value on this PNG; null if it is not finite.
     #[schema(required, value_type = Option<f32>)]
     score: f32,
     /// Path of the PNG on this server.
@@ -159,7 +159,7 @@ impl Links {
 }
 
 impl JobDocument {
-    /// The job, with paths to its images.
+    /// The document with paths to the images.
     pub fn new(job: Job, base: &PublicBasePath) -> Self {
         let links = Links::new(job.id, base);
         let stimuli = job.stimuli.into_iter().enumerate();
@@ -182,13 +182,13 @@ impl JobDocument {
         }
     }
 
-    /// The job with its images inside, as `data:` URLs.
+    /// The document with the images embedded as `data:` URLs.
     pub async fn with_pngs(job: Job, api: &Api, base: &PublicBasePath) -> Result<Self, Problem> {
         let mut document = Self::new(job, base);
         for (n, stimulus) in document.stimuli.iter_mut().enumerate() {
             let png = match api.store().png(document.id, n).await.map_err(Problem::unreadable) {
                 Ok(png) => png,
-                // The scores are there all the same.
+                // The rest of the document is still useful.
                 Err(problem) if problem.kind() == Kind::FileGone => None,
                 Err(problem) => return Err(problem),
             };
@@ -216,7 +216,7 @@ impl StimulusDocument {
 }
 
 impl JobSummary {
-    /// The job, with paths to its images.
+    /// The summary with paths to the images.
     pub fn new(job: Job, base: &PublicBasePath) -> Self {
         let links = Links::new(job.id, base);
         let stimuli = job.stimuli.iter().enumerate();

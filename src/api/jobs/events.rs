@@ -1,4 +1,4 @@
-//! `GET /v1/jobs/{id}/events`: what happens to a job.
+//! `GET /v1/jobs/{id}/events`: server-sent events of a job.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -17,20 +17,20 @@ declare_problems!(Problems: InvalidParameter, UnknownJob);
 
 /// Watch a job
 ///
-/// Server-sent events. A new watcher first gets `job`, the job as in a list; then, as they happen, `state`
-/// (`{"state": "running"}`) and `progress` (`{"step": 12, "steps": 256, "stimulus": 0, "score": 1.5}`), starting with
-/// those that are still remembered. `skipped` (`{"events": 40}`) stands in the place of events that are not. The stream
-/// ends after the state in which the job ends. A watcher that comes back with `Last-Event-ID` goes on behind that event;
-/// when nothing can follow, the answer is 204, which tells an `EventSource` to stop.
+/// Server-sent events. The first event is `job`, the summary of the job as in the job list. It is followed by `state`
+/// (`{"state": "running"}`) and `progress` (`{"step": 12, "steps": 256, "stimulus": 0, "score": 1.5}`), beginning with
+/// recent events. `skipped` (`{"events": 40}`) replaces events that are no longer available. The stream ends after the
+/// final state of the job. With `Last-Event-ID` the stream resumes after that event; if no event can follow, the response
+/// is 204, which tells an `EventSource` not to reconnect.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/events", operation_id = "watchJob", tag = "jobs",
     params(
         ("id" = uuid::Uuid, Path, description = "The job."),
-        ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event that the client got."),
+        ("Last-Event-ID" = Option<String>, Header, description = "Id of the last received event."),
     ),
     responses(
-        (status = 200, description = "The events.", content_type = "text/event-stream", body = EventDocument),
-        (status = 204, description = "The job has ended, and the client knows."),
+        (status = 200, description = "The event stream.", content_type = "text/event-stream", body = EventDocument),
+        (status = 204, description = "The job has ended, and no events follow."),
         Problems,
     ),
 )]

@@ -1,4 +1,4 @@
-//! `GET /v1/jobs/{id}`: one job.
+//! `GET /v1/jobs/{id}`: a job.
 
 use axum::Json;
 use axum::extract::State;
@@ -12,12 +12,12 @@ use crate::api::problem::{ApiResult, declare_problems};
 
 declare_problems!(Problems: InvalidParameter, UnknownJob);
 
-/// Look at a job
+/// Get a job
 #[utoipa::path(
     get, path = "/v1/jobs/{id}", operation_id = "getJob", tag = "jobs",
     params(
         ("id" = uuid::Uuid, Path, description = "The job."),
-        ("include" = inline(Option<super::IncludeDocument>), Query, description = "`png` puts the images into the answer."),
+        ("include" = inline(Option<super::IncludeDocument>), Query, description = "`png` embeds the images in the response."),
     ),
     responses((status = 200, description = "The job.", body = JobDocument), Problems),
 )]
@@ -30,5 +30,5 @@ pub(super) async fn get(
     let include = Include::take(&mut query)?;
     query.end(&["include"])?;
     let job = api.job(path.job()?).await?;
-    include.show(job, &api, &base).await.map(Json)
+    include.document(job, &api, &base).await.map(Json)
 }

@@ -1,4 +1,4 @@
-//! `GET /v1/jobs/{id}/images/{sha256}`: an image that the client brought, as it was used.
+//! `GET /v1/jobs/{id}/images/{sha256}`: an image uploaded with a job, resized to the stimulus.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -6,15 +6,15 @@ use axum::response::Response;
 
 use super::stimulus::Image;
 use crate::api::Api;
-use crate::api::etag::{CACHE_FOREVER, Conditional, ETAG, IMMUTABLE, IfNoneMatch, NotModified};
+use crate::api::etag::{Conditional, IMMUTABLE, IfNoneMatch, NotModified};
 use crate::api::parameters::{PathParams, QueryParams, invalid_parameter};
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 
 declare_problems!(Problems: InvalidParameter, UnknownJob, UnknownImage);
 
-/// Get an image that came with a job
+/// Get an uploaded image
 ///
-/// The image of an objective or a start, as it was fitted to the stimuli: with it anybody can compute the score again.
+/// The image of an objective or a start, resized to the stimuli. It is needed to recompute the score.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/images/{sha256}", operation_id = "getImage", tag = "jobs",
     params(
@@ -24,8 +24,7 @@ declare_problems!(Problems: InvalidParameter, UnknownJob, UnknownImage);
     ),
     responses(
         (status = 200, description = "The image.", body = Image, content_type = "image/png", headers(
-            ("ETag" = String, description = ETAG),
-            ("Cache-Control" = String, description = CACHE_FOREVER),
+            ("Cache-Control" = String, description = "The response can be cached indefinitely."),
         )),
         NotModified,
         Problems,
@@ -45,6 +44,6 @@ pub(super) async fn image(
     }
     api.job(id).await?;
     let png = api.store().image(id, sha256).await.map_err(Problem::internal)?;
-    let png = png.ok_or_else(|| Problem::new(Kind::UnknownImage, format!("job {id} brought no image {sha256}")))?;
+    let png = png.ok_or_else(|| Problem::new(Kind::UnknownImage, format!("job {id} has no image {sha256}")))?;
     Ok(Conditional::new(&headers, sha256, IMMUTABLE)?.with_bytes("image/png", png))
 }

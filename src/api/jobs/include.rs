@@ -1,4 +1,4 @@
-//! `include=png`: answers that hold their images.
+//! `include=png`: job documents with embedded images.
 
 use super::document::JobDocument;
 use crate::api::Api;
@@ -7,7 +7,7 @@ use crate::api::parameters::QueryParams;
 use crate::api::problem::Problem;
 use crate::jobs::Job;
 
-/// What an answer holds beside the job itself.
+/// Whether a job document links to the images or embeds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Include {
     /// Paths to the images.
@@ -17,13 +17,13 @@ pub(super) enum Include {
 }
 
 impl Include {
-    /// Takes `include` out of the query.
+    /// Removes and returns `include` of the query.
     pub fn take(query: &mut QueryParams) -> Result<Self, Problem> {
         Ok(query.take_choice("include", &[("png", Self::Pngs)])?.unwrap_or(Self::Paths))
     }
 
-    /// The job, shown as asked for.
-    pub async fn show(self, job: Job, api: &Api, base: &PublicBasePath) -> Result<JobDocument, Problem> {
+    /// The document of a job.
+    pub async fn document(self, job: Job, api: &Api, base: &PublicBasePath) -> Result<JobDocument, Problem> {
         match self {
             Self::Paths => Ok(JobDocument::new(job, base)),
             Self::Pngs => JobDocument::with_pngs(job, api, base).await,

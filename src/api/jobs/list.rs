@@ -1,4 +1,4 @@
-//! `GET /v1/jobs`: jobs, newest first, page by page.
+//! `GET /v1/jobs`: jobs, newest first, with pagination.
 
 use axum::Json;
 use axum::extract::State;
@@ -17,7 +17,7 @@ use crate::jobs::{JobFilter, RunState};
 pub(super) struct JobPage {
     /// Newest first.
     jobs: Vec<JobSummary>,
-    /// Value of `cursor` for the next page; null on the last one.
+    /// Value of `cursor` for the next page; null on the last page.
     #[schema(required)]
     next: Option<String>,
 }
@@ -26,14 +26,15 @@ declare_problems!(Problems: InvalidParameter);
 
 /// List jobs
 ///
-/// Newest first. Following `next` shows every job that existed at the first page and was not deleted meanwhile once.
+/// Newest first. Following `next` lists every job that existed at the time of the first page exactly once, except deleted
+/// ones.
 #[utoipa::path(
     get, path = "/v1/jobs", operation_id = "listJobs", tag = "jobs",
     params(
         ("state" = Option<RunState>, Query, description = "Only jobs in this state."),
         ("model" = Option<String>, Query, description = "Only jobs of this model."),
-        ("cursor" = Option<String>, Query, pattern = "^[0-9a-f]{32}$", description = "`next` of the page before."),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Most jobs on the page; 20 unless given."),
+        ("cursor" = Option<String>, Query, pattern = "^[0-9a-f]{32}$", description = "`next` of the previous page."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Maximum number of jobs on the page. Default: 20."),
     ),
     responses((status = 200, description = "A page of jobs.", body = JobPage), Problems),
 )]

@@ -1,4 +1,4 @@
-//! Calls about jobs.
+//! Routes of jobs.
 
 mod animation;
 mod cancel;
@@ -33,7 +33,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(events::events))
 }
 
-/// What an answer can hold beside the job itself.
+/// Content that can be embedded in a job document.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(dead_code, reason = "only describes a parameter")]
@@ -42,7 +42,7 @@ enum IncludeDocument {
     Png,
 }
 
-/// The answer to who asks for a job that does not exist.
+/// The problem of an unknown job id.
 pub(super) fn job_not_found(id: Uuid) -> Problem {
-    Problem::new(Kind::UnknownJob, format!("there is no job {id}"))
+    Problem::new(Kind::UnknownJob, format!("job {id} does not exist"))
 }

@@ -1,4 +1,4 @@
-//! `GET /v1/jobs/{id}/stimuli/{n}`: the PNG.
+//! `GET /v1/jobs/{id}/stimuli/{n}`: PNG of a stimulus.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,37 +11,37 @@ use uuid::Uuid;
 
 use super::job_not_found;
 use crate::api::Api;
-use crate::api::etag::{CACHE_FOREVER, Conditional, ETAG, IMMUTABLE, IfNoneMatch, NotModified};
+use crate::api::etag::{Conditional, IMMUTABLE, IfNoneMatch, NotModified};
 use crate::api::parameters::{PathParams, QueryParams};
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use crate::jobs::Stimulus;
 
-/// Largest number of a stimulus that a path may have.
+/// Largest index of a stimulus in a path.
 pub(super) const MAX_INDEX: usize = 65_535;
 
-/// Forms in which the image is sent.
+/// Encoding of the image in the response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Encoding {
     Binary,
     Base64,
 }
 
-/// Ways to send the image other than as `image/png`.
+/// Encodings other than `image/png`.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(dead_code, reason = "only describes a parameter")]
 enum EncodingDocument {
-    /// As JSON.
+    /// Base64 inside JSON.
     Base64,
 }
 
-/// An 8-bit PNG, grey or RGB.
+/// An 8-bit PNG, greyscale or RGB.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 #[expect(dead_code, reason = "only describes an answer")]
 pub(super) struct Image(Vec<u8>);
 
-/// An image inside JSON.
+/// A base64-encoded image.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EncodedStimulus {
     /// Always `image/png`.
@@ -56,16 +56,16 @@ pub(super) struct EncodedStimulus {
 
 declare_problems!(Problems: InvalidParameter, UnknownJob, UnknownStimulus, FileGone);
 
-/// Get an image
+/// Get a stimulus
 ///
-/// A stimulus never changes: keep it, or ask again with `If-None-Match`.
+/// The image never changes, so it can be cached indefinitely or revalidated with `If-None-Match`.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/stimuli/{n}", operation_id = "getStimulus", tag = "jobs",
     params(
         ("id" = uuid::Uuid, Path, description = "The job."),
         ("n" = u32, Path, minimum = 0, maximum = 65535,
-            description = "The stimulus, counted from 0 in the order of the objectives."),
-        ("encoding" = inline(Option<EncodingDocument>), Query, description = "`base64` sends the image inside JSON."),
+            description = "Index of the stimulus, from 0, in the order of the objectives."),
+        ("encoding" = inline(Option<EncodingDocument>), Query, description = "`base64` returns the image base64-encoded in JSON."),
         IfNoneMatch,
     ),
     responses(
@@ -73,8 +73,7 @@ declare_problems!(Problems: InvalidParameter, UnknownJob, UnknownStimulus, FileG
             (Image = "image/png"),
             (EncodedStimulus = "application/json"),
         ), headers(
-            ("ETag" = String, description = ETAG),
-            ("Cache-Control" = String, description = CACHE_FOREVER),
+            ("Cache-Control" = String, description = "The response can be cached indefinitely."),
         )),
         NotModified,
         Problems,
@@ -117,7 +116,7 @@ pub(super) async fn find_stimulus(api: &Api, id: Uuid, n: usize) -> ApiResult<St
     }
     let detail = match job.state.is_terminal() {
         true => format!("job {id} is {} and has {} stimuli", job.state, job.stimuli.len()),
-        false => format!("job {id} is {}; its stimuli exist once it has succeeded", job.state),
+        false => format!("job {id} is {}; stimuli are available once it has succeeded", job.state),
     };
     Err(Problem::new(Kind::UnknownStimulus, detail))
 }

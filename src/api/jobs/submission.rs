@@ -1,4 +1,4 @@
-//! What a client submits: a request as JSON, or a form with the request and the images that it names.
+//! Request body of a submission: JSON, or a form with the JSON and the images it refers to.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -18,13 +18,13 @@ use crate::api::{Api, json_error};
 use proxygrad::Invalid;
 use proxygrad::maximize::Request;
 
-/// A request, with the images that came beside it in their places.
+/// A request with its images attached.
 pub(super) struct Submission(pub Request);
 
-/// Name of the part that holds the request.
+/// Name of the part with the JSON.
 const REQUEST: &str = "request";
-/// Most parts of a form.
-const MOST_PARTS: usize = 256;
+/// Maximum number of parts of a form.
+const MAX_PARTS: usize = 256;
 
 impl FromRequest<Api> for Submission {
     type Rejection = Problem;
@@ -36,7 +36,7 @@ impl FromRequest<Api> for Submission {
             MediaType::Json => (bytes, BTreeMap::new()),
             MediaType::Form { boundary } => {
                 let mut parts = parts(bytes, boundary).await?;
-                let expected = "a part with the request as JSON";
+                let expected = "a form part with the request as JSON";
                 let json = parts.remove(REQUEST);
                 (json.ok_or_else(|| invalid(Invalid::new(REQUEST, "nothing", expected)))?, parts)
             }
@@ -48,7 +48,7 @@ impl FromRequest<Api> for Submission {
     }
 }
 
-/// The parts of a form by their names (RFC 7578).
+/// The parts of a form by name (RFC 7578).
 async fn parts(bytes: Bytes, boundary: String) -> Result<BTreeMap<String, Bytes>, Problem> {
     let malformed = |error: multer::Error| Problem::new(Kind::MalformedForm, error.to_string());
     let mut form = Multipart::new(stream::iter([Ok::<_, Infallible>(bytes)]), boundary);
@@ -58,8 +58,8 @@ async fn parts(bytes: Bytes, boundary: String) -> Result<BTreeMap<String, Bytes>
             return Err(Problem::new(Kind::MalformedForm, "a part of the form has no name"));
         };
         let bytes = field.bytes().await.map_err(malformed)?;
-        if parts.len() == MOST_PARTS {
-            return Err(Problem::new(Kind::MalformedForm, format!("the form has more than {MOST_PARTS} parts")));
+        if parts.len() == MAX_PARTS {
+            return Err(Problem::new(Kind::MalformedForm, format!("the form has more than {MAX_PARTS} parts")));
         }
         if parts.insert(name.clone(), bytes).is_some() {
             let error = Invalid::new(name, "a second part", "one part of each name");
@@ -69,7 +69,7 @@ async fn parts(bytes: Bytes, boundary: String) -> Result<BTreeMap<String, Bytes>
     Ok(parts)
 }
 
-/// The form as the OpenAPI document tells it.
+/// Schema of the form.
 pub(super) struct Form;
 
 impl PartialSchema for Form {
@@ -77,12 +77,12 @@ impl PartialSchema for Form {
         let image = ObjectBuilder::new()
             .schema_type(Type::String)
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
-            .description(Some("A PNG or JPEG that the request names as `part:NAME`."));
+            .description(Some("A PNG or JPEG that the request refers to as `part:NAME`."));
         ObjectBuilder::new()
             .property(REQUEST, Ref::from_schema_name(Request::name()))
             .required(REQUEST)
             .additional_properties(Some(image))
-            .description(Some("The request as JSON, and beside it the images that it names as `part:NAME`."))
+            .description(Some("The request as JSON, and the images it refers to as `part:NAME`."))
             .into()
     }
 }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_form_is_its_parts() {
+    async fn a_form_is_split_into_its_parts() {
         let form = "--b\nContent-Disposition: form-data; name=\"request\"\n\n{}\n\
                     --b\nContent-Disposition: form-data; name=\"photo\"; filename=\"x.png\"\n\
                     Content-Type: image/png\n\n\u{1}--\n--b--\n";
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_form_is_malformed() {
+    async fn malformed_forms_are_rejected() {
         let unnamed = "--b\nContent-Disposition: form-data\n\nx\n--b--\n";
         let cut = "--b\nContent-Disposition: form-data; name=\"a\"\n\nx\n";
         for body in ["", "{}", "--b", "--c\n\n--c--\n", unnamed, cut] {

@@ -1,4 +1,4 @@
-//! `GET /v1/models/{id}`: one model.
+//! `GET /v1/models/{id}`: a model.
 
 use axum::Json;
 use axum::extract::State;
@@ -18,16 +18,16 @@ use proxygrad::network::catalog::{ModelEntry, ModelState};
 pub(super) struct ModelDocument {
     #[serde(flatten)]
     entry: ModelEntry,
-    /// Names of the classes, in the order of the logits; null while the model is not here.
+    /// Names of the classes, in the order of the logits; null until the model has been downloaded.
     #[schema(required)]
     class_names: Option<Vec<String>>,
 }
 
 declare_problems!(Problems: InvalidParameter, UnknownModel, ModelUnavailable);
 
-/// Look at a model
+/// Get a model
 ///
-/// This fetches nothing: a model that is `pullable` is shown as far as it is known.
+/// Does not start a download: for a `pullable` model, only the known fields are returned.
 #[utoipa::path(get, path = "/v1/models/{id}", operation_id = "getModel", tag = "models",
     params(("id" = String, Path, description = "The model.")),
     responses((status = 200, description = "The model.", body = ModelDocument), Problems))]
@@ -44,7 +44,7 @@ pub(super) async fn get(
     if entry.state == ModelState::Ready {
         match api.load(id, client).await {
             Ok(model) => class_names = Some(model.classes.clone()),
-            // What is wrong with it stands in the entry.
+            // The entry describes the error.
             Err(LoadError::Problem(problem)) if problem.kind() == Kind::BrokenModel => {}
             Err(error) => return Err(error.in_path()),
         }

@@ -1,4 +1,4 @@
-//! `GET /v1/models/{id}/layers`: where units are.
+//! `GET /v1/models/{id}/layers`: layers of a model.
 
 use axum::Json;
 use axum::extract::State;
@@ -17,24 +17,24 @@ use proxygrad::network::{Layer, Unavailable};
 pub(super) struct LayerList {
     /// Id of the model.
     model: String,
-    /// From the input to the output.
+    /// Layers from input to output.
     layers: Vec<LayerDocument>,
-    /// Nodes of the model's file that have no layer, because they or what they depend on cannot be computed.
+    /// Nodes of the model file without a layer, because they or their inputs are not supported.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unavailable: Vec<UnavailableDocument>,
 }
 
-/// A node of the model's file that has no layer.
+/// A node of the model file without a layer.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UnavailableLayer)]
 struct UnavailableDocument {
-    /// The name that the layer would have.
+    /// Name of the node.
     #[schema(examples("label"))]
     name: String,
-    /// Operation, as the file has it.
+    /// Operation in the file.
     #[schema(examples("ArgMax"))]
     op: String,
-    /// What cannot be computed, and why.
+    /// Why it is not available.
     #[schema(examples("label (ArgMax) cannot be computed: the operation is not supported"))]
     problem: String,
 }
@@ -50,21 +50,21 @@ impl From<&Unavailable> for UnavailableDocument {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Layer)]
 struct LayerDocument {
-    /// Name by which units refer to it.
+    /// Name used in objectives.
     #[schema(examples("layer1/Relu_1"))]
     name: String,
     /// Operation: `conv`, `relu`, `max-pool`, ...
     #[schema(examples("relu"))]
     op: &'static str,
-    /// Shape of its output at the model's own input size: channels, height, width; or the number of neurons.
+    /// Output shape at the model's default input size: channels, height, width; or the number of neurons.
     shape: Vec<usize>,
     /// Number of channels, or of neurons.
     units: usize,
-    /// Paths of PyTorch modules whose output it is, where the file tells; each names the layer, too.
+    /// Paths of the PyTorch modules with this output, if the file has them; they can be used as layer names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(examples(json!(["layer1"])))]
     modules: Vec<String>,
-    /// A unit of this layer, as an objective names it.
+    /// An objective for a unit of this layer.
     #[schema(examples("layer1/Relu_1:0"))]
     example: String,
 }
@@ -81,7 +81,7 @@ declare_problems!(Problems: InvalidParameter, UnknownModel, BrokenModel, ModelUn
 
 /// List the layers of a model
 ///
-/// A model that is not there yet is fetched first.
+/// A model that is not available locally is downloaded first.
 #[utoipa::path(get, path = "/v1/models/{id}/layers", operation_id = "listLayers", tag = "models",
     params(("id" = String, Path, description = "The model.")),
     responses((status = 200, description = "The layers of the model.", body = LayerList), Problems))]

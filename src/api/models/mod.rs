@@ -1,4 +1,4 @@
-//! Calls about models.
+//! Routes of models.
 
 mod get;
 mod layers;

@@ -1,4 +1,4 @@
-//! `GET /v1/models/{id}/layers/{layer}/units/{u}/patches/{n}`: what a unit looked at in a natural image.
+//! `GET /v1/models/{id}/layers/{layer}/units/{u}/patches/{n}`: a natural image patch that excites a unit.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue};
@@ -9,18 +9,18 @@ use utoipa::ToSchema;
 use super::unit;
 use crate::api::Api;
 use crate::api::client::Client;
-use crate::api::etag::{CACHE_REVALIDATED, Conditional, ETAG, IfNoneMatch, NotModified};
+use crate::api::etag::{Conditional, IfNoneMatch, NotModified};
 use crate::api::model_cache::LoadError;
 use crate::api::parameters::{PathParams, QueryParams};
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use proxygrad::network::calibration::cut;
 
-/// Largest number of a patch that a path may have.
-const LARGEST: usize = 65_535;
-/// Another calibration may show another image.
+/// Largest index of a patch in a path.
+const MAX_INDEX: usize = 65_535;
+/// A new calibration may change the patch.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-/// An 8-bit PNG, grey or RGB.
+/// An 8-bit PNG, greyscale or RGB.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 #[expect(dead_code, reason = "only describes an answer")]
@@ -33,21 +33,20 @@ declare_problems!(
 
 /// Get a patch
 ///
-/// The part of a natural image, at the network's input size, that the unit's position looks at; the whole image where the
-/// layer has no positions.
+/// Crop of a natural image, scaled to the network's input size, to the receptive field of the unit's best position; the
+/// whole image if the layer has no positions.
 #[utoipa::path(
     get, path = "/v1/models/{id}/layers/{layer}/units/{u}/patches/{n}", operation_id = "getPatch", tag = "models",
     params(
         ("id" = String, Path, description = "The model."),
         ("layer" = String, Path, description = "The layer, percent-encoded: `/` is `%2F`."),
-        ("u" = u32, Path, description = "The channel or neuron, from 0."),
-        ("n" = u32, Path, minimum = 0, maximum = 65535, description = "The patch, counted from 0, the best first."),
+        ("u" = u32, Path, description = "Index of the channel or neuron, from 0."),
+        ("n" = u32, Path, minimum = 0, maximum = 65535, description = "Index of the patch, from 0, best first."),
         IfNoneMatch,
     ),
     responses(
         (status = 200, description = "The patch.", content((PatchImage = "image/png")), headers(
-            ("ETag" = String, description = ETAG),
-            ("Cache-Control" = String, description = CACHE_REVALIDATED),
+            ("Cache-Control" = String, description = "The response can be cached, but must be revalidated."),
         )),
         NotModified,
         Problems,
@@ -63,7 +62,7 @@ pub(super) async fn patch(
     query.end(&[])?;
     let model = api.load(path.text("id"), client).await.map_err(LoadError::in_path)?;
     let (unit, channel) = unit::in_path(&model, &path)?;
-    let n = path.number("n", LARGEST)?;
+    let n = path.number("n", MAX_INDEX)?;
     let missing = |detail: String| Problem::new(Kind::UnknownPatch, detail);
     let Some((calibration, record)) = unit::record(&model, &unit, channel) else {
         return Err(missing(format!("{} is not calibrated with layer {}", model.id, unit.layer)));
@@ -78,8 +77,8 @@ pub(super) async fn patch(
         cut(&image, &patch).map(Some).map_err(|e| e.to_string())
     });
     let png = png.await?.map_err(Problem::internal)?;
-    // Between the two looks somebody may have calibrated the model anew, or removed it.
-    let png = png.ok_or_else(|| missing(format!("the image of patch {n} is not there any more")))?;
+    // The model may have been recalibrated or removed in between.
+    let png = png.ok_or_else(|| missing(format!("the image of patch {n} no longer exists")))?;
     let tag = hex::encode(Sha256::digest(&png));
     Ok(Conditional::new(&headers, &tag, REVALIDATE)?.with_bytes("image/png", png))
 }

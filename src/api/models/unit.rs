@@ -1,4 +1,4 @@
-//! `GET /v1/models/{id}/layers/{layer}/units/{u}`: one unit, and what natural images do to it.
+//! `GET /v1/models/{id}/layers/{layer}/units/{u}`: a unit and its calibration on natural images.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,10 +15,10 @@ use proxygrad::Invalid;
 use proxygrad::network::calibration::{Calibration, Exciting, Statistics, UnitRecord};
 use proxygrad::network::{Model, Reduction, Selection, Shape, Unit};
 
-/// Largest number of a unit that a path may have.
-pub(super) const LARGEST: usize = u32::MAX as usize;
+/// Largest index of a unit in a path.
+pub(super) const MAX_INDEX: usize = u32::MAX as usize;
 
-/// A unit: a channel of a layer, or a neuron of a layer that is no feature map.
+/// A unit: a channel of a feature map, or a neuron of another layer.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ModelUnit)]
 pub(super) struct UnitDocument {
@@ -27,35 +27,35 @@ pub(super) struct UnitDocument {
     /// Name of the layer.
     #[schema(examples("layer1/Relu_1"))]
     layer: String,
-    /// Channel or neuron, from 0.
+    /// Index of the channel or neuron, from 0.
     channel: usize,
-    /// The unit as an objective names it.
+    /// The unit as an objective.
     #[schema(examples("layer1/Relu_1:3"))]
     objective: String,
-    /// Name of the class whose logit (or probability) it is; null for other units and unknown classes.
+    /// Name of the class, if the unit is its logit or probability; null for other units and unnamed classes.
     #[schema(required)]
     class: Option<String>,
-    /// What natural images do to it; null until the model is calibrated with this layer.
+    /// Its activation on natural images; null until the model is calibrated with this layer.
     #[schema(required)]
     calibration: Option<UnitCalibration>,
 }
 
-/// What natural images do to a unit.
+/// Activation of a unit on natural images.
 #[derive(Debug, Serialize, ToSchema)]
 struct UnitCalibration {
-    /// How many images were shown.
+    /// Number of calibration images.
     images: usize,
-    /// Height and width that the images were brought to: scaled until they just cover it, the middle cut out.
+    /// Height and width of the images after scaling and center cropping.
     #[schema(min_items = 2, max_items = 2)]
     size: [usize; 2],
-    /// Of the mean over the unit's positions.
+    /// Statistics of the mean over the unit's positions.
     mean: StatisticsDocument,
-    /// Of the value at row `H/2`, column `W/2`; null where the layer has positions, but no rows and columns.
+    /// Statistics of the value at row `H/2`, column `W/2`; null if the layer's positions are not a grid.
     #[schema(required)]
     center: Option<StatisticsDocument>,
-    /// Of the largest value.
+    /// Statistics of the maximum over the unit's positions.
     max: StatisticsDocument,
-    /// The images that reach the largest values, the best first.
+    /// The images with the highest values, best first.
     top: Vec<TopDocument>,
 }
 
@@ -63,33 +63,33 @@ struct UnitCalibration {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UnitStatistics)]
 struct StatisticsDocument {
-    /// Smallest value.
+    /// Minimum.
     min: f32,
-    /// Largest value: the natural maximum.
+    /// Maximum: the natural maximum.
     max: f32,
     /// Arithmetic mean.
     mean: f32,
-    /// Standard deviation of these images (their number in the divisor).
+    /// Population standard deviation (divided by the number of images).
     std: f32,
 }
 
-/// A natural image that excites the unit.
+/// A natural image with a high activation of the unit.
 #[derive(Debug, Serialize, ToSchema)]
 struct TopDocument {
-    /// Name of the image, relative to the folder that was shown.
+    /// Path of the image, relative to the calibration folder.
     image: String,
-    /// The unit's largest value on it.
+    /// The unit's maximum on the image.
     score: f32,
-    /// Row and column of that value in the layer's output; null where the layer has no positions.
+    /// Row and column of the maximum in the layer's output; null if the layer has no positions.
     #[schema(required, min_items = 2, max_items = 2)]
     position: Option<[usize; 2]>,
-    /// Rows `[from, to)` of the image, at `size`, that this position looks at: its receptive field.
+    /// Rows `[from, to)` of the position's receptive field in the scaled image.
     #[schema(min_items = 2, max_items = 2)]
     rows: [usize; 2],
-    /// Columns `[from, to)` of the same.
+    /// Columns `[from, to)` of the receptive field.
     #[schema(min_items = 2, max_items = 2)]
     columns: [usize; 2],
-    /// Path of this part of the image on this server, as a PNG.
+    /// Path of the receptive field's PNG on this server.
     #[schema(examples("/v1/models/fashion-resnet8/layers/layer1%2FRelu_1/units/3/patches/0"))]
     patch: String,
 }
@@ -126,9 +126,9 @@ impl UnitCalibration {
     }
 }
 
-/// The unit that a path names.
+/// The unit in the path, with its index.
 pub(super) fn in_path(model: &Model, path: &PathParams) -> ApiResult<(Unit, usize)> {
-    let channel = path.number("u", LARGEST)?;
+    let channel = path.number("u", MAX_INDEX)?;
     let selection = Selection::Channel { channel, reduction: Reduction::Mean };
     let mut unit = Unit { layer: path.text("layer").to_owned(), selection };
     let found = model.network.layer(&unit.layer).and_then(|id| {
@@ -143,13 +143,13 @@ pub(super) fn in_path(model: &Model, path: &PathParams) -> ApiResult<(Unit, usiz
     }
 }
 
-/// What a calibration knows of a unit.
+/// The calibration record of a unit.
 pub(super) fn record<'a>(model: &'a Model, unit: &Unit, channel: usize) -> Option<(&'a Calibration, &'a UnitRecord)> {
     let calibration = model.calibration.as_deref()?;
     Some((calibration, calibration.layers.get(&unit.layer)?.units.get(channel)?))
 }
 
-/// A text as one segment of a path (RFC 3986, section 2.3: what is not unreserved is percent-encoded).
+/// Percent-encodes a text as a path segment (RFC 3986, section 2.3).
 fn segment(text: &str) -> String {
     let byte = |byte: u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
@@ -160,14 +160,14 @@ fn segment(text: &str) -> String {
 
 declare_problems!(Problems: InvalidParameter, UnknownModel, UnknownLayer, UnknownUnit, BrokenModel, ModelUnavailable, CrossSiteRequest);
 
-/// Look at a unit
+/// Get a unit
 ///
-/// Shows what `proxygrad models calibrate` measured of it. A model that is not there yet is fetched first.
+/// Includes the measurements of `proxygrad models calibrate`. A model that is not available locally is downloaded first.
 #[utoipa::path(get, path = "/v1/models/{id}/layers/{layer}/units/{u}", operation_id = "getUnit", tag = "models",
     params(
         ("id" = String, Path, description = "The model."),
         ("layer" = String, Path, description = "The layer, percent-encoded: `/` is `%2F`."),
-        ("u" = u32, Path, description = "The channel or neuron, from 0."),
+        ("u" = u32, Path, description = "Index of the channel or neuron, from 0."),
     ),
     responses((status = 200, description = "The unit.", body = UnitDocument), Problems))]
 pub(super) async fn unit(

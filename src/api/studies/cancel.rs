@@ -1,4 +1,4 @@
-//! `POST /v1/studies/{id}/cancel`: stops a study.
+//! `POST /v1/studies/{id}/cancel`: cancels a study.
 
 use axum::Json;
 use axum::extract::State;
@@ -13,16 +13,16 @@ use crate::api::problem::{ApiResult, Problem, declare_problems};
 
 declare_problems!(Problems: InvalidParameter, UnknownStudy, StorageUnavailable, NoSpace);
 
-/// Stop a study
+/// Cancel a study
 ///
-/// A queued study is canceled at once, a running one within one step. The runs that are done stay, and can be looked at. A
-/// study that has ended stays as it is.
+/// A queued study is canceled immediately, a running one within one step. Finished runs are kept. A study that has ended
+/// does not change.
 #[utoipa::path(
     post, path = "/v1/studies/{id}/cancel", operation_id = "cancelStudy", tag = "studies",
     params(("id" = uuid::Uuid, Path, description = "The study.")),
     responses(
-        (status = 200, description = "The study; it has ended.", body = StudyDocument),
-        (status = 202, description = "The study; it will stop within one step.", body = StudyDocument),
+        (status = 200, description = "The study, which has ended.", body = StudyDocument),
+        (status = 202, description = "The study, which will stop within one step.", body = StudyDocument),
         Problems,
     ),
 )]

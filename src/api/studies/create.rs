@@ -1,4 +1,4 @@
-//! `POST /v1/studies`: asks for a study.
+//! `POST /v1/studies`: submits a study.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -11,7 +11,7 @@ use crate::api::client::Client;
 use crate::api::model_cache::LoadError;
 use crate::api::parameters::QueryParams;
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
-use crate::api::submission_response::{REPLAYED, SubmissionHeaders, WAIT_GRANTED, Wait};
+use crate::api::submission_response::{SubmissionHeaders, Wait};
 use crate::api::{Api, idempotency, submission_response};
 use crate::jobs::NewStudy;
 use proxygrad::Invalid;
@@ -20,22 +20,22 @@ use proxygrad::study::{ModelChoice, Plan, StudyRequest};
 declare_problems!(Problems: InvalidParameter, MalformedJson, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
                   InvalidRequest, TooMuchMemory, IdempotencyKeyReused, BrokenModel, QueueFull, ModelUnavailable, StorageUnavailable, NoSpace);
 
-/// Ask for a study
+/// Submit a study
 ///
-/// The same units, starts and passes under several settings. Units are drawn and every setting is resolved before this is
-/// answered; then the study is safe: it runs also when the client hangs up or the server is restarted, and goes on where
-/// it stopped. Jobs come first: a study runs on a device while no job waits, batch by batch. A model that is not there yet
-/// is fetched first.
+/// Compares several settings on the same units, starts and number of passes. Units are sampled and settings are resolved
+/// before the response. The accepted study is stored durably: it runs even if the client disconnects, and resumes after a
+/// restart of the server. Jobs have priority: a device runs the next batch of a study only while no job is queued. A model
+/// that is not available locally is downloaded first.
 #[utoipa::path(
     post, path = "/v1/studies", operation_id = "createStudy", tag = "studies",
     params(
         SubmissionHeaders,
     ),
     request_body(content = StudyRequest, content_type = "application/json", examples(
-        ("shortest" = (summary = "The usual arms on the units of a classifier", value = json!({
+        ("shortest" = (summary = "The default arms on units of a classifier", value = json!({
             "models": ["fashion-resnet8"]
         }))),
-        ("everything" = (summary = "Everything chosen, with arms of one's own", value = json!({
+        ("everything" = (summary = "All settings, with custom arms", value = json!({
             "models": [{"id": "fashion-resnet8", "layers": ["layer2/Relu", "layer3/Relu@center"]}],
             "units_per_layer": 3, "logits": 2, "reduce": "mean", "seed": 11, "seeds": 2, "steps": 32,
             "arms": ["plain", "slope:0.1",
@@ -46,16 +46,16 @@ declare_problems!(Problems: InvalidParameter, MalformedJson, RequestTimeout, Bod
         }))),
     )),
     responses(
-        (status = 200, description = "The study; it has ended (with `Prefer: wait`), or was asked for before (with \
+        (status = 200, description = "The study, which has ended (with `Prefer: wait`), or was submitted before (with \
                                       `Idempotency-Key`).", body = StudyDocument, headers(
             ("Location" = String, description = "Path of the study."),
-            ("Preference-Applied" = Option<String>, description = WAIT_GRANTED),
-            ("Idempotency-Replayed" = Option<String>, description = REPLAYED),
+            ("Preference-Applied" = Option<String>, description = "The granted wait: `wait=N`."),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` if an earlier request with the same key created the resource."),
         )),
-        (status = 202, description = "The study; it was accepted and has not ended.", body = StudyDocument, headers(
+        (status = 202, description = "The study, which was accepted and has not ended.", body = StudyDocument, headers(
             ("Location" = String, description = "Path of the study."),
-            ("Preference-Applied" = Option<String>, description = WAIT_GRANTED),
-            ("Idempotency-Replayed" = Option<String>, description = REPLAYED),
+            ("Preference-Applied" = Option<String>, description = "The granted wait: `wait=N`."),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` if an earlier request with the same key created the resource."),
         )),
         Problems,
     ),
@@ -84,7 +84,7 @@ pub(super) async fn create(
     submission_response::respond(ended, StudyDocument::of(&api, study, &base).await?, &location, wait, replayed)
 }
 
-/// What the request means for its models.
+/// Resolves the request for its models.
 async fn plan(api: &Api, request: &StudyRequest, client: Client) -> ApiResult<Plan> {
     let mut devices = api.config().devices.clone();
     devices.sort();
@@ -93,7 +93,7 @@ async fn plan(api: &Api, request: &StudyRequest, client: Client) -> ApiResult<Pl
     let mut design = design.map_err(|error| Problem::invalid(Kind::InvalidRequest, error))?;
     for (i, choice) in request.models.iter().enumerate() {
         let model = api.load(choice.id(), client).await.map_err(|error| match error {
-            LoadError::Unknown(error) => LoadError::Unknown(Invalid { field: place(i, choice), ..error }),
+            LoadError::Unknown(error) => LoadError::Unknown(Invalid { field: id_field(i, choice), ..error }),
             error => error,
         });
         design.models.push((model.map_err(LoadError::in_body)?, choice.layers().to_vec()));
@@ -113,8 +113,8 @@ async fn plan(api: &Api, request: &StudyRequest, client: Client) -> ApiResult<Pl
     .await
 }
 
-/// Where the request names the id of a model.
-fn place(i: usize, choice: &ModelChoice) -> String {
+/// Path of the field with the id of a model.
+fn id_field(i: usize, choice: &ModelChoice) -> String {
     match choice {
         ModelChoice::Id(_) => format!("models[{i}]"),
         ModelChoice::Layers(_) => format!("models[{i}].id"),

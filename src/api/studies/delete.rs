@@ -1,4 +1,4 @@
-//! `DELETE /v1/studies/{id}`: forgets a study that has ended.
+//! `DELETE /v1/studies/{id}`: deletes a study that has ended.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,13 +11,13 @@ use crate::jobs::Deleted;
 
 declare_problems!(Problems: InvalidParameter, UnknownStudy, StudyNotFinished, StorageUnavailable, NoSpace);
 
-/// Forget a study
+/// Delete a study
 ///
-/// Its runs, its images and its idempotency key go with it. Only for studies that have ended.
+/// Also deletes its runs, its images and its idempotency key. The study must have ended.
 #[utoipa::path(
     delete, path = "/v1/studies/{id}", operation_id = "deleteStudy", tag = "studies",
     params(("id" = uuid::Uuid, Path, description = "The study.")),
-    responses((status = 204, description = "The study is forgotten."), Problems),
+    responses((status = 204, description = "The study was deleted."), Problems),
 )]
 pub(super) async fn delete(State(api): State<Api>, path: PathParams, query: QueryParams) -> ApiResult<StatusCode> {
     query.end(&[])?;

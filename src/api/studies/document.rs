@@ -1,4 +1,4 @@
-//! Studies as they are shown.
+//! Response documents of studies.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -16,9 +16,9 @@ use proxygrad::study::{ArmSummary, Fields, Plan, PlannedModel, Summary, Table, V
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Study)]
 pub(super) struct StudyDocument {
-    /// The study's id; later studies have greater ids (UUIDv7).
+    /// Id of the study (UUIDv7, increasing with time).
     id: Uuid,
-    /// Where the study stands; the states are those of a job.
+    /// State of the study; the states are those of a job.
     state: RunState,
     /// When the study was accepted.
     #[serde(with = "time::serde::rfc3339")]
@@ -31,61 +31,61 @@ pub(super) struct StudyDocument {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(required)]
     finished_at: Option<OffsetDateTime>,
-    /// Whether somebody asked to stop it.
+    /// Whether cancellation was requested.
     cancel_requested: bool,
-    /// How far it is.
+    /// Progress of the study.
     progress: StudyProgress,
-    /// What is compared on what: the units drawn and the parts of requests.
+    /// Design of the study: the sampled units, and the settings that are compared on them.
     design: StudyDesign,
-    /// What the runs come to so far; null until one is done.
+    /// Summary of the finished runs; null until one has finished.
     #[schema(required)]
     summary: Option<SummaryDocument>,
-    /// Why the study failed; null unless it did.
+    /// Why the study failed; otherwise null.
     #[schema(required)]
     problem: Option<Failure>,
     links: StudyLinks,
 }
 
-/// What a study compares on what.
+/// Design of a study: the compared settings, and the units and starts they are compared on.
 #[derive(Debug, Serialize, ToSchema)]
 struct StudyDesign {
     /// Version of the program that runs it.
     program: String,
-    /// The device that everything runs on, or several of which each may.
+    /// The device, or the possible devices, that the runs use.
     device: String,
-    /// The models with the units drawn from them.
+    /// The models and their sampled units.
     models: Vec<PlannedModel>,
-    /// Seed of the choice of units; the starts' seeds follow it.
+    /// Seed for sampling units; the seeds of the starts follow it.
     seed: u64,
-    /// Starts of each unit.
+    /// Number of starts per unit.
     seeds: u32,
-    /// Steps of an arm whose step costs two passes.
+    /// Number of steps of an arm whose steps cost two passes.
     steps: u32,
-    /// What is compared.
+    /// The compared settings.
     arms: Vec<Variant>,
-    /// How images are made.
+    /// The optimization methods; each has its own tables.
     methods: Vec<Variant>,
-    /// Fields of every run's request.
+    /// Request fields that all runs share.
     #[schema(value_type = Object)]
     base: Fields,
-    /// Units of each layer whose images are kept.
+    /// Number of units per layer whose images are kept.
     images: usize,
 }
 
-/// What the runs of a study come to, in short; its links lead to everything.
+/// Short summary of the runs of a study; the full summary is linked.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StudySummary)]
 struct SummaryDocument {
-    /// The arm that the others are measured against.
+    /// The reference arm.
     #[schema(examples("plain"))]
     against: String,
-    /// Runs that do not count yet, because the same start has not been run under every arm.
+    /// Number of runs not counted yet, because other arms have not finished the same start.
     left_out: usize,
-    /// One per model and method that has runs which count.
+    /// One table per model and method with counted runs.
     tables: Vec<TableDocument>,
 }
 
-/// The arms on the units of one model under one method.
+/// Results of the arms on the units of one model with one method.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StudyTable)]
 struct TableDocument {
@@ -95,13 +95,13 @@ struct TableDocument {
     method: String,
     /// Number of units.
     units: usize,
-    /// Units that the reference wakes from every start.
+    /// Number of live units: those whose score the reference raises from every start.
     live: usize,
     /// The arms, in the order of the design.
     arms: Vec<ArmDocument>,
 }
 
-/// How an arm does.
+/// Results of an arm.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StudyArm)]
 struct ArmDocument {
@@ -110,44 +110,44 @@ struct ArmDocument {
     arm: String,
     /// Number of runs.
     runs: usize,
-    /// Runs whose score did not rise above their start.
+    /// Number of dead runs: those whose score did not rise above the start's.
     dead: usize,
-    /// Median over units of their score; null when there is none.
+    /// Median score over units; null if there is none.
     #[schema(required)]
     median_score: Option<f64>,
-    /// Median over live units of their score's ratio to the reference's; null when there is none.
+    /// Median ratio to the reference's score over live units; null if there is none.
     #[schema(required)]
     median_ratio: Option<f64>,
-    /// Its bootstrap interval, 95 %; null when there are too few units.
+    /// 95 % bootstrap interval of the median ratio; null if there are too few units.
     #[schema(required, min_items = 2, max_items = 2)]
     interval: Option<[f64; 2]>,
-    /// Units on which it scores higher than the reference.
+    /// Number of units with a higher score than the reference.
     wins: usize,
-    /// Units on which both score the same.
+    /// Number of units with the same score.
     ties: usize,
-    /// Units on which it scores lower.
+    /// Number of units with a lower score.
     losses: usize,
 }
 
-/// Where to go from here; paths on this server.
+/// Links to related resources: paths on this server.
 #[derive(Debug, Serialize, ToSchema)]
 struct StudyLinks {
     /// This study.
     #[serde(rename = "self")]
     study: String,
-    /// What happens to it, as server-sent events.
+    /// Its server-sent events.
     events: String,
-    /// POST here to stop it.
+    /// POST to this path to cancel it.
     cancel: String,
-    /// A page for people.
+    /// Report as an HTML page.
     report: String,
-    /// Every run.
+    /// All runs as CSV.
     runs: String,
-    /// The tables of the page.
+    /// Summary as CSV.
     summary_csv: String,
-    /// The same, and more, as JSON.
+    /// Full summary as JSON.
     summary_json: String,
-    /// Everything that decides what is run.
+    /// Plan of all runs as JSON.
     plan: String,
 }
 
@@ -156,7 +156,7 @@ struct StudyLinks {
 pub(super) struct StudyInList {
     /// The study's id.
     id: Uuid,
-    /// Where the study stands.
+    /// State of the study.
     state: RunState,
     /// Ids of the models.
     models: Vec<String>,
@@ -167,9 +167,9 @@ pub(super) struct StudyInList {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(required)]
     finished_at: Option<OffsetDateTime>,
-    /// How far it is.
+    /// Progress of the study.
     progress: StudyProgress,
-    /// Why the study failed; null unless it did.
+    /// Why the study failed; otherwise null.
     #[schema(required)]
     problem: Option<Failure>,
     links: StudyLinks,
@@ -183,24 +183,24 @@ pub(super) fn path(id: Uuid) -> String {
 impl StudyLinks {
     fn new(id: Uuid, base: &PublicBasePath) -> Self {
         let study = base.path(&path(id));
-        let below = |name: &str| format!("{study}/{name}");
+        let child = |name: &str| format!("{study}/{name}");
         Self {
-            events: below("events"),
-            cancel: below("cancel"),
-            report: below("report"),
-            runs: below("runs.csv"),
-            summary_csv: below("summary.csv"),
-            summary_json: below("summary.json"),
-            plan: below("plan.json"),
+            events: child("events"),
+            cancel: child("cancel"),
+            report: child("report"),
+            runs: child("runs.csv"),
+            summary_csv: child("summary.csv"),
+            summary_json: child("summary.json"),
+            plan: child("plan.json"),
             study,
         }
     }
 }
 
 impl StudyDocument {
-    /// The study with what its runs come to.
+    /// The document with the summary of the finished runs.
     pub async fn of(api: &Api, study: Study, base: &PublicBasePath) -> ApiResult<Self> {
-        // Between two looks somebody may delete the study.
+        // The study may have been deleted in between.
         let plan = api.store().plan(study.id).await.map_err(Problem::internal)?;
         let plan = plan.ok_or_else(|| study_not_found(study.id))?;
         let summary = match study.progress.done >= 1.0 {
@@ -267,7 +267,7 @@ impl ArmDocument {
 }
 
 impl StudyInList {
-    /// The study in a list.
+    /// The list entry of a study.
     pub fn new(study: Study, base: &PublicBasePath) -> Self {
         Self {
             id: study.id,

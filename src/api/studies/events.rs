@@ -1,4 +1,4 @@
-//! `GET /v1/studies/{id}/events`: what happens to a study.
+//! `GET /v1/studies/{id}/events`: server-sent events of a study.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -17,20 +17,20 @@ declare_problems!(Problems: InvalidParameter, UnknownStudy);
 
 /// Watch a study
 ///
-/// Server-sent events. A new watcher first gets `study`, the study as in a list; then, as they happen, `state`
+/// Server-sent events. The first event is `study`, the summary of the study as in the study list. It is followed by `state`
 /// (`{"state": "running"}`) and `progress` (`{"done": 12.5, "total": 96, "now": "fashion-resnet8 logits pixel, plain, start
-/// 1"}`), starting with those that are still remembered. `skipped` (`{"events": 40}`) stands in the place of events that
-/// are not. The stream ends after the state in which the study ends. A watcher that comes back with `Last-Event-ID` goes on
-/// behind that event; when nothing can follow, the answer is 204, which tells an `EventSource` to stop.
+/// 1"}`), beginning with recent events. `skipped` (`{"events": 40}`) replaces events that are no longer available. The
+/// stream ends after the final state of the study. With `Last-Event-ID` the stream resumes after that event; if no event
+/// can follow, the response is 204, which tells an `EventSource` not to reconnect.
 #[utoipa::path(
     get, path = "/v1/studies/{id}/events", operation_id = "watchStudy", tag = "studies",
     params(
         ("id" = uuid::Uuid, Path, description = "The study."),
-        ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event that the client got."),
+        ("Last-Event-ID" = Option<String>, Header, description = "Id of the last received event."),
     ),
     responses(
-        (status = 200, description = "The events.", content_type = "text/event-stream", body = EventDocument),
-        (status = 204, description = "The study has ended, and the client knows."),
+        (status = 200, description = "The event stream.", content_type = "text/event-stream", body = EventDocument),
+        (status = 204, description = "The study has ended, and no events follow."),
         Problems,
     ),
 )]

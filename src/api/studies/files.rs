@@ -1,6 +1,6 @@
-//! `GET /v1/studies/{id}/report`, `runs.csv`, `summary.csv`, `summary.json`, `plan.json`: what a study's folder holds.
+//! `GET /v1/studies/{id}/report`, `runs.csv`, `summary.csv`, `summary.json`, `plan.json`: result files of a study.
 //!
-//! Of a study that has not come to its end, they tell what there is.
+//! Until the study has succeeded, they are generated from the finished runs.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -10,17 +10,14 @@ use utoipa::ToSchema;
 
 use super::study_not_found;
 use crate::api::Api;
-use crate::api::etag::{CACHE_FOREVER, Conditional, ETAG, IMMUTABLE, IfNoneMatch, NotModified};
+use crate::api::etag::{Conditional, IMMUTABLE, IfNoneMatch, NotModified};
 use crate::api::parameters::{PathParams, QueryParams};
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use crate::jobs::{RunState, Study};
 use proxygrad::study::{StudyError, page};
 
-/// What may be another thing the next time.
+/// `Cache-Control` of files that may still change.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
-
-/// Description of `Cache-Control` for the files of a study.
-const CACHE_ONCE_SUCCEEDED: &str = "Once the study has succeeded, the response can be cached indefinitely.";
 
 /// Content security policy of the report: inline styles and images only.
 const REPORT_POLICY: HeaderValue = HeaderValue::from_static(
@@ -28,7 +25,7 @@ const REPORT_POLICY: HeaderValue = HeaderValue::from_static(
      frame-ancestors 'none'",
 );
 
-/// A file of a study that is complete, and what it is made of until then.
+/// A result file of a study.
 #[derive(Clone, Copy)]
 enum File {
     Report,
@@ -62,7 +59,7 @@ impl File {
 #[expect(dead_code, reason = "only describes an answer")]
 struct Csv(String);
 
-/// A page that needs nothing beside it.
+/// A self-contained HTML page.
 #[derive(ToSchema)]
 #[schema(value_type = String)]
 #[expect(dead_code, reason = "only describes an answer")]
@@ -73,7 +70,7 @@ declare_problems!(PlanProblems: InvalidParameter, UnknownStudy);
 
 /// Get the report
 ///
-/// One page with tables, plots and images, for people. While the study runs, it shows the runs that are done.
+/// HTML page with tables, plots and images. While the study runs, it shows the finished runs.
 #[utoipa::path(
     get, path = "/v1/studies/{id}/report", operation_id = "getStudyReport", tag = "studies",
     params(
@@ -82,8 +79,7 @@ declare_problems!(PlanProblems: InvalidParameter, UnknownStudy);
     ),
     responses(
         (status = 200, description = "The page.", body = Html, content_type = "text/html", headers(
-            ("ETag" = String, description = ETAG),
-            ("Cache-Control" = String, description = CACHE_ONCE_SUCCEEDED),
+            ("Cache-Control" = String, description = "Once the study has succeeded, the response can be cached indefinitely."),
         )),
         NotModified,
         Problems,
@@ -98,10 +94,10 @@ pub(super) async fn report(
     file(&api, &path, query, &headers, File::Report).await
 }
 
-/// Get all runs
+/// Get all runs as CSV
 ///
-/// One line for each run that is done: its unit, start, arm and seed, its scores, and the course that it took. A run can be
-/// repeated as a job: the request is in `plan.json`.
+/// One line per finished run: its unit, start, arm and seed, its scores, and its trajectory. A run can be repeated as a
+/// job: the request is in `plan.json`.
 #[utoipa::path(
     get, path = "/v1/studies/{id}/runs.csv", operation_id = "getStudyRuns", tag = "studies",
     params(
@@ -110,8 +106,7 @@ pub(super) async fn report(
     ),
     responses(
         (status = 200, description = "The table.", body = Csv, content_type = "text/csv", headers(
-            ("ETag" = String, description = ETAG),
-            ("Cache-Control" = String, description = CACHE_ONCE_SUCCEEDED),
+            ("Cache-Control" = String, description = "Once the study has succeeded, the response can be cached indefinitely."),
         )),
         NotModified,
         Problems,
@@ -126,7 +121,7 @@ pub(super) async fn runs(
     file(&api, &path, query, &headers, File::Runs).await
 }
 
-/// Get the summary as a table
+/// Get the summary as CSV
 ///
 /// One line per model, method, layer and arm.
 #[utoipa::path(
@@ -137,8 +132,7 @@ pub(super) async fn runs(
     ),
     responses(
         (status = 200, description = "The table.", body = Csv, content_type = "text/csv", headers(
-            ("ETag" = String, description = ETAG),
-            ("Cache-Control" = String, description = CACHE_ONCE_SUCCEEDED),
+            ("Cache-Control" = String, description = "Once the study has succeeded, the response can be cached indefinitely."),
         )),
         NotModified,
         Problems,
@@ -155,7 +149,7 @@ pub(super) async fn summary_csv(
 
 /// Get the summary
 ///
-/// Everything that the report is made of, but for the single runs.
+/// The data of the report, except for the individual runs.
 #[utoipa::path(
     get, path = "/v1/studies/{id}/summary.json", operation_id = "getStudySummary", tag = "studies",
     params(
@@ -164,8 +158,7 @@ pub(super) async fn summary_csv(
     ),
     responses(
         (status = 200, description = "The summary.", body = Object, content_type = "application/json", headers(
-            ("ETag" = String, description = ETAG),
-            ("Cache-Control" = String, description = CACHE_ONCE_SUCCEEDED),
+            ("Cache-Control" = String, description = "Once the study has succeeded, the response can be cached indefinitely."),
         )),
         NotModified,
         Problems,
@@ -182,8 +175,7 @@ pub(super) async fn summary_json(
 
 /// Get the plan
 ///
-/// Everything that decides what is run: the units, the arms, and the request that each arm means for each model, defaults
-/// filled in. It never changes.
+/// The units, the arms, and the resolved request of each arm for each model, including defaults. It never changes.
 #[utoipa::path(
     get, path = "/v1/studies/{id}/plan.json", operation_id = "getStudyPlan", tag = "studies",
     params(
@@ -192,8 +184,7 @@ pub(super) async fn summary_json(
     ),
     responses(
         (status = 200, description = "The plan.", body = Object, content_type = "application/json", headers(
-            ("ETag" = String, description = ETAG),
-            ("Cache-Control" = String, description = CACHE_FOREVER),
+            ("Cache-Control" = String, description = "The response can be cached indefinitely."),
         )),
         NotModified,
         PlanProblems,
@@ -209,7 +200,7 @@ pub(super) async fn plan(
     let id = path.study()?;
     let plan = api.store().plan(id).await.map_err(Problem::internal)?.ok_or_else(|| study_not_found(id))?;
     let text = plan.to_json().map_err(Problem::internal)?;
-    tagged(&headers, IMMUTABLE, "application/json", text.into())
+    conditional(&headers, IMMUTABLE, "application/json", text.into())
 }
 
 /// A file of the study in the path.
@@ -222,28 +213,28 @@ async fn file(
 ) -> ApiResult<Response> {
     query.end(&[])?;
     let study = api.study(path.study()?).await?;
-    let (control, bytes) = match study.state {
+    let (cache_control, bytes) = match study.state {
         RunState::Succeeded => (IMMUTABLE, written(api, &study, file).await?),
-        _ => (REVALIDATE, so_far(api, &study, file).await?),
+        _ => (REVALIDATE, generated(api, &study, file).await?),
     };
-    let mut answer = tagged(headers, control, file.media_type(), bytes)?;
+    let mut answer = conditional(headers, cache_control, file.media_type(), bytes)?;
     if matches!(file, File::Report) {
         answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, REPORT_POLICY);
     }
     Ok(answer)
 }
 
-/// The file as it was written when the study came to its end.
+/// The file that was written when the study succeeded.
 async fn written(api: &Api, study: &Study, file: File) -> ApiResult<Vec<u8>> {
     let path = api.store().study_folder(study.id).file(file.name());
     match tokio::fs::read(&path).await {
         Ok(bytes) => Ok(bytes),
         Err(error) => {
-            // Between the two looks somebody may have deleted the study.
+            // The study may have been deleted in between.
             api.study(study.id).await?;
             if error.kind() == std::io::ErrorKind::NotFound {
-                tracing::warn!(id = %study.id, file = file.name(), "a file of a study is lost");
-                let detail = format!("the file {} of study {} is gone on this server", file.name(), study.id);
+                tracing::warn!(id = %study.id, file = file.name(), "study file is missing");
+                let detail = format!("the file {} of study {} is missing on this server", file.name(), study.id);
                 return Err(Problem::new(Kind::FileGone, detail));
             }
             Err(Problem::internal(error))
@@ -251,10 +242,10 @@ async fn written(api: &Api, study: &Study, file: File) -> ApiResult<Vec<u8>> {
     }
 }
 
-/// The file that the runs so far would make.
-async fn so_far(api: &Api, study: &Study, file: File) -> ApiResult<Vec<u8>> {
+/// The file generated from the finished runs.
+async fn generated(api: &Api, study: &Study, file: File) -> ApiResult<Vec<u8>> {
     let summary = api.summary(study.id).await?.ok_or_else(|| {
-        let detail = format!("study {} is {}, and none of its runs is done", study.id, study.state);
+        let detail = format!("study {} is {}, and none of its runs has finished", study.id, study.state);
         Problem::new(Kind::NoRunsYet, detail)
     })?;
     let (id, folder) = (study.id, api.store().study_folder(study.id));
@@ -269,7 +260,7 @@ async fn so_far(api: &Api, study: &Study, file: File) -> ApiResult<Vec<u8>> {
     let made = tokio::task::spawn_blocking(make).await.map_err(Problem::internal)?;
     match made {
         Ok(text) if !text.is_empty() => Ok(text.into_bytes()),
-        // Between the two looks somebody may have deleted the study.
+        // The study was deleted in between.
         Ok(_) => Err(study_not_found(id)),
         Err(error) => {
             api.study(id).await?;
@@ -278,7 +269,12 @@ async fn so_far(api: &Api, study: &Study, file: File) -> ApiResult<Vec<u8>> {
     }
 }
 
-fn tagged(headers: &HeaderMap, control: HeaderValue, media_type: &'static str, bytes: Vec<u8>) -> ApiResult<Response> {
+fn conditional(
+    headers: &HeaderMap,
+    cache_control: HeaderValue,
+    media_type: &'static str,
+    bytes: Vec<u8>,
+) -> ApiResult<Response> {
     let tag = hex::encode(Sha256::digest(&bytes));
-    Ok(Conditional::new(headers, &tag, control)?.with_bytes(media_type, bytes))
+    Ok(Conditional::new(headers, &tag, cache_control)?.with_bytes(media_type, bytes))
 }

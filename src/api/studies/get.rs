@@ -1,4 +1,4 @@
-//! `GET /v1/studies/{id}`: one study.
+//! `GET /v1/studies/{id}`: a study.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,7 +11,7 @@ use crate::api::problem::{ApiResult, declare_problems};
 
 declare_problems!(Problems: InvalidParameter, UnknownStudy);
 
-/// Look at a study
+/// Get a study
 #[utoipa::path(
     get, path = "/v1/studies/{id}", operation_id = "getStudy", tag = "studies",
     params(("id" = uuid::Uuid, Path, description = "The study.")),

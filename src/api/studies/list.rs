@@ -1,4 +1,4 @@
-//! `GET /v1/studies`: studies, newest first, page by page.
+//! `GET /v1/studies`: studies, newest first, with pagination.
 
 use axum::Json;
 use axum::extract::State;
@@ -17,7 +17,7 @@ use crate::jobs::RunState;
 pub(super) struct StudyPage {
     /// Newest first.
     studies: Vec<StudyInList>,
-    /// Value of `cursor` for the next page; null on the last one.
+    /// Value of `cursor` for the next page; null on the last page.
     #[schema(required)]
     next: Option<String>,
 }
@@ -26,14 +26,15 @@ declare_problems!(Problems: InvalidParameter);
 
 /// List studies
 ///
-/// Newest first. Following `next` shows every study that existed at the first page and was not deleted meanwhile once.
+/// Newest first. Following `next` lists every study that existed at the time of the first page exactly once, except deleted
+/// ones.
 #[utoipa::path(
     get, path = "/v1/studies", operation_id = "listStudies", tag = "studies",
     params(
         ("state" = Option<RunState>, Query, description = "Only studies in this state."),
-        ("cursor" = Option<String>, Query, pattern = "^[0-9a-f]{32}$", description = "`next` of the page before."),
+        ("cursor" = Option<String>, Query, pattern = "^[0-9a-f]{32}$", description = "`next` of the previous page."),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100,
-            description = "Most studies on the page; 20 unless given."),
+            description = "Maximum number of studies on the page. Default: 20."),
     ),
     responses((status = 200, description = "A page of studies.", body = StudyPage), Problems),
 )]

@@ -1,4 +1,4 @@
-//! Calls about studies.
+//! Routes of studies.
 
 mod cancel;
 mod create;
@@ -32,7 +32,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(files::plan))
 }
 
-/// The answer to who asks for a study that does not exist.
+/// The problem of an unknown study id.
 pub(super) fn study_not_found(id: Uuid) -> Problem {
-    Problem::new(Kind::UnknownStudy, format!("there is no study {id}"))
+    Problem::new(Kind::UnknownStudy, format!("study {id} does not exist"))
 }

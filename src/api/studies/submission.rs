@@ -1,4 +1,4 @@
-//! What a client submits: a request for a study, as JSON.
+//! Request body of a study: JSON, whose parts are validated as parts of job requests.
 
 use axum::extract::FromRequest;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use proxygrad::Invalid;
 use proxygrad::maximize::{Request, Start};
 use proxygrad::study::{Fields, StudyRequest, VariantChoice};
 
-/// A request for a study whose parts are parts of requests.
+/// A validated request for a study.
 pub(super) struct Submission(pub StudyRequest);
 
 impl FromRequest<Api> for Submission {
@@ -35,23 +35,23 @@ impl FromRequest<Api> for Submission {
     }
 }
 
-/// Longest part of a request in bytes of JSON: a plan has one for every arm under every method.
-const LONGEST_PART: usize = 16 * 1024;
+/// Maximum size of a part in bytes of JSON: the plan stores one part per combination of arm and method.
+const MAX_PART_SIZE: usize = 16 * 1024;
 
-/// Checks that these are fields of a request, in themselves: what they mean for a model is seen later.
-fn check(place: &str, fields: &Fields) -> Result<(), Problem> {
+/// Checks that these are fields of a job request. They are resolved for the models later.
+fn check(path: &str, fields: &Fields) -> Result<(), Problem> {
     let mut document = fields.clone();
     document.insert("model".into(), Value::String(String::new()));
     let text = serde_json::to_vec(&document).map_err(Problem::internal)?;
-    let invalid = |error: Invalid| Problem::invalid(Kind::InvalidRequest, error.within(place));
-    if text.len() > LONGEST_PART {
-        let error = Invalid::new(place, format!("{} bytes of JSON", text.len()), format!("at most {LONGEST_PART}"));
+    let invalid = |error: Invalid| Problem::invalid(Kind::InvalidRequest, error.within(path));
+    if text.len() > MAX_PART_SIZE {
+        let error = Invalid::new(path, format!("{} bytes of JSON", text.len()), format!("at most {MAX_PART_SIZE}"));
         return Err(Problem::invalid(Kind::InvalidRequest, error));
     }
     match json_error::parse::<Request>(&text) {
-        // Every arm under every method would keep one.
+        // The plan would store a copy per combination of arm and method.
         Ok(request) if matches!(request.start, Some(Start::Image { .. })) => {
-            Err(invalid(Invalid::new("start.kind", "image", "another start: a study brings no images")))
+            Err(invalid(Invalid::new("start.kind", "image", "another start: images are not supported in a study")))
         }
         Ok(_) => Ok(()),
         Err(problem) => Err(problem.errors().first().cloned().map_or(problem, invalid)),
