@@ -132,12 +132,12 @@ fn check_site(config: &Config, headers: &HeaderMap, hosts: &[Option<Authority>])
 /// Whether pages of this host have this origin.
 fn is_same_origin(origin: &str, host: &Authority) -> bool {
     let Some((scheme, rest)) = origin.split_once("://") else { return false };
-    let usual = match scheme {
+    let default_port = match scheme {
         "http" => 80,
         "https" => 443,
         _ => return false,
     };
-    let port = |authority: &Authority| authority.port.unwrap_or(usual);
+    let port = |authority: &Authority| authority.port.unwrap_or(default_port);
     rest.parse().is_ok_and(|origin: Authority| origin.host == host.host && port(&origin) == port(host))
 }
 

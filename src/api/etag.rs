@@ -20,7 +20,6 @@ pub(super) struct IfNoneMatch {
 /// The cached response is current.
 #[derive(IntoResponses)]
 #[response(status = 304)]
-#[expect(dead_code, reason = "only describes a response")]
 pub(super) struct NotModified;
 
 /// `Cache-Control` of content that never changes.

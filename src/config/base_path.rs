@@ -1,13 +1,13 @@
-//! The path under which a proxy publishes the service.
+//! Base path under which a proxy publishes the service.
 
 use std::str::FromStr;
 
-/// A path that a proxy puts before the service's own, such as `/xai`; empty where there is none.
+/// A path prefix such as `/xai`; may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BasePath(String);
 
 impl BasePath {
-    /// The path without a slash at its end.
+    /// The path without a trailing slash.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -21,10 +21,13 @@ impl FromStr for BasePath {
         let path = path.strip_suffix('/').unwrap_or(path);
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
         let segment = |text: &str| !matches!(text, "" | "." | "..") && text.bytes().all(plain);
-        // An empty first segment (`//host`) would name another server.
+        // An empty first segment (`//host`) would refer to another server.
         match path.is_empty() || path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment)) {
             true if path.len() <= 200 => Ok(Self(path.to_owned())),
-            _ => Err("expected a path such as /xai or /team/xai, of letters, digits and -._~, or / for none".into()),
+            _ => {
+                Err("expected a path of letters, digits and -._~ such as /xai or /team/xai, or / for no base path"
+                    .into())
+            }
         }
     }
 }

@@ -1,20 +1,16 @@
-//! The process's environment: variables of this program that it does not know are refused, as unknown keys of the
-//! configuration file are.
+//! Environment variables: unknown `PROXYGRAD_` variables are rejected, like unknown keys of the configuration file.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
 use clap::Command;
 
-use super::file::{ConfigError, suggestion};
+use super::error::{ConfigError, PREFIX, suggestion};
 
-/// What the names of all variables begin with.
-pub(super) const PREFIX: &str = "PROXYGRAD_";
-
-/// Checks that `command` or one of its subcommands has an argument for every variable that is meant for this program.
+/// Checks that `command` or one of its subcommands reads every variable with the prefix of this program.
 ///
 /// # Errors
-/// [`ConfigError::Variable`] names the first variable that nothing reads, and the one that was probably meant.
+/// [`ConfigError::Variable`] names the first unknown variable and suggests a known one.
 pub fn check_environment(
     command: &Command,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -32,14 +28,14 @@ pub fn check_environment(
     Ok(())
 }
 
-/// The variables that a command and its subcommands read.
+/// Collects the variables that a command and its subcommands read.
 fn collect(command: &Command, known: &mut BTreeSet<String>) {
     let names = command.get_arguments().filter_map(|arg| arg.get_env());
     known.extend(names.map(|name| name.to_string_lossy().into_owned()));
     command.get_subcommands().for_each(|command| collect(command, known));
 }
 
-/// Whether Kubernetes sets this variable in every container beside a Service called `proxygrad`, or `proxygrad-` and more:
+/// Whether Kubernetes sets this variable in every container because of a Service whose name starts with `proxygrad`:
 /// <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>.
 fn is_service_link(name: &str, value: &OsStr) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else { return false };
@@ -73,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_nothing_reads_is_named_with_the_one_that_was_meant() {
+    fn an_unknown_variable_is_named_with_a_suggestion() {
         for (name, parts) in [
             ("PROXYGRAD_LISTN", ["PROXYGRAD_LISTN is not a setting", "did you mean PROXYGRAD_LISTEN?"]),
             ("PROXYGRAD_MAX-BATCH", ["PROXYGRAD_MAX-BATCH", "did you mean PROXYGRAD_MAX_BATCH?"]),

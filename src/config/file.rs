@@ -1,68 +1,18 @@
-//! The configuration file: its values take the place of the defaults, below environment and flags.
+//! Configuration file: its values override the defaults, and are overridden by environment variables and flags.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Arg, Command};
 
-use proxygrad::text::{self, distance};
+use super::error::{ConfigError, suggestion};
+use proxygrad::text;
 
-/// A configuration file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("{}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not TOML.
-    #[error("{} is not valid TOML: {source}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        source: Box<toml::de::Error>,
-    },
-    /// A key that is no setting.
-    #[error("{}: {key} is not a setting; {expected}", path.display())]
-    Unknown {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// The setting that was probably meant, or all of them.
-        expected: String,
-    },
-    /// An environment variable of this program that is no setting.
-    #[error("{name} is not a setting of the environment; {expected}")]
-    Variable {
-        /// The variable.
-        name: String,
-        /// The variable that was probably meant, or all of them.
-        expected: String,
-    },
-    /// A value that its setting cannot take.
-    #[error("{}: {key} = {value} is not valid: {why}", path.display())]
-    Value {
-        /// The file.
-        path: PathBuf,
-        /// The setting.
-        key: String,
-        /// The value, as written in TOML.
-        value: String,
-        /// What would be right.
-        why: String,
-    },
-}
-
-/// `command` with the values of the file at `path` as the defaults of its arguments.
+/// Replaces the defaults of `command` by the values of the file at `path`.
 ///
-/// `settings` knows every key that the file may have; `command` may take part of them only.
+/// The file may have any key of `settings`; keys that `command` does not have are ignored.
 ///
 /// # Errors
-/// When the file cannot be read, has a key that `settings` does not know, or a value that the argument's parser refuses.
+/// If the file cannot be read, or has an unknown key or an invalid value.
 pub fn with_file(mut command: Command, settings: &Command, path: &Path) -> Result<Command, ConfigError> {
     let text = text::read(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
     let table: toml::Table =
@@ -89,22 +39,7 @@ fn unknown(path: &Path, key: &str, settings: &Command) -> ConfigError {
     ConfigError::Unknown { path: path.into(), key: key.into(), expected }
 }
 
-/// The name that was probably meant, of those that there are; or all of them.
-pub(super) fn suggestion(known: &[&str], meant: &str, what: &str) -> String {
-    let nearest = known.iter().map(|name| (distance(name, meant), name)).min();
-    // A name of the same length with a third of its letters wrong is another name.
-    match nearest.filter(|(distance, name)| 3 * distance <= unprefixed(name)) {
-        Some((_, name)) => format!("did you mean {name}?"),
-        None => format!("the {what} are {}", known.join(", ")),
-    }
-}
-
-/// Length of a name without what all of them have in common.
-fn unprefixed(name: &str) -> usize {
-    name.strip_prefix(super::environment::PREFIX).unwrap_or(name).len()
-}
-
-/// The value as the texts that a command line would have, accepted by the argument's own parser.
+/// Converts a value to command line arguments and validates them with the argument's parser.
 fn check(arg: &Arg, value: &toml::Value) -> Result<Vec<String>, String> {
     let values = match value {
         toml::Value::Array(items) if arg.get_value_delimiter().is_some() && !items.is_empty() => {
@@ -131,7 +66,7 @@ fn scalar(value: &toml::Value) -> Result<String, String> {
     }
 }
 
-/// The part of a command line error that also makes sense for a file.
+/// The part of a command line error that applies to a file, too.
 fn reason(error: &clap::Error) -> String {
     use clap::error::{ContextKind, ContextValue};
     match (std::error::Error::source(error), error.get(ContextKind::ValidValue)) {
@@ -151,7 +86,7 @@ mod tests {
     use crate::config::Config;
 
     fn settings() -> Command {
-        // Environment off: what is tested must not depend on who runs the test.
+        // Without the environment, so that tests do not depend on it.
         Config::augment_args(Command::new("proxygrad")).mut_args(|arg| arg.env(None::<&str>))
     }
 
@@ -165,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_stands_above_the_defaults_and_below_flags() {
+    fn the_file_overrides_defaults_and_is_overridden_by_flags() {
         let toml = "listen = '0.0.0.0:9000'\nmax_batch = 4\njob_time_limit = '1h'\ndevices = ['cuda:0', 'cuda:1']\n\
                     log_format = 'json'";
         let config = read(toml, &["--max-batch", "8"]).unwrap();
@@ -178,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_come_from_an_editor_that_writes_a_byte_order_mark() {
+    fn a_byte_order_mark_at_the_start_of_the_file_is_ignored() {
         assert_eq!(read("\u{feff}max_batch = 4\r\n", &[]).unwrap().max_batch, 4);
     }
 
@@ -189,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_file_is_refused_with_key_and_value() {
+    fn an_invalid_file_is_rejected_with_key_and_value() {
         for (toml, parts) in [
             ("max-batch = 4", vec!["max-batch is not a setting", "did you mean max_batch?"]),
             ("max_bach = 4", vec!["max_bach is not a setting", "did you mean max_batch?"]),
@@ -213,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_refused_with_its_path() {
+    fn a_missing_file_is_reported_with_its_path() {
         let error = with_file(settings(), &settings(), Path::new("/nowhere/p.toml")).unwrap_err().to_string();
         assert!(error.starts_with("/nowhere/p.toml: "), "{error}");
     }

@@ -1,19 +1,19 @@
-//! Names under which a server is reached, as settings and `Host` headers write them.
+//! Host names and patterns of the setting `allowed_host` and the `Host` header.
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// Host and port of a URL (RFC 3986, section 3.2), the host in lower case and without the dot of the root.
+/// Host and port of a URL (RFC 3986, section 3.2), the host in lower case and without a trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
     /// A name, or an IP address without brackets.
     pub host: String,
-    /// The port, where one is written.
+    /// The port, if given.
     pub port: Option<u16>,
 }
 
 impl Authority {
-    /// The address, where the host is one.
+    /// The host as an IP address, if it is one.
     pub fn address(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
@@ -42,7 +42,7 @@ impl FromStr for Authority {
                 (host, port)
             }
         };
-        // An empty port is the scheme's own.
+        // An empty port means the scheme's default.
         let port = match port.filter(|port| !port.is_empty()) {
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().map_err(|_| wrong())?),
             Some(_) => return Err(wrong()),
@@ -52,23 +52,23 @@ impl FromStr for Authority {
     }
 }
 
-/// Hosts that a server answers for: a name with or without a port, `*.example.org` for every name below, or `*`.
+/// Pattern of accepted hosts: a host with an optional port, `*.example.org` for all subdomains, or `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostPattern {
     /// Every host.
     Any,
-    /// Every name that ends like this; starts with a dot.
-    Below(String),
-    /// One host; at one port, where that is written.
+    /// Every host with this suffix, which starts with a dot.
+    Subdomains(String),
+    /// One host; on one port, if given.
     One(Authority),
 }
 
 impl HostPattern {
-    /// Whether the host is one of them.
+    /// Whether the pattern matches a host.
     pub fn matches(&self, found: &Authority) -> bool {
         match self {
             Self::Any => true,
-            Self::Below(suffix) => found.host.ends_with(suffix.as_str()) && found.host.len() > suffix.len(),
+            Self::Subdomains(suffix) => found.host.ends_with(suffix.as_str()) && found.host.len() > suffix.len(),
             Self::One(one) => one.host == found.host && (one.port.is_none() || one.port == found.port),
         }
     }
@@ -85,7 +85,7 @@ impl FromStr for HostPattern {
             Some(suffix) => {
                 let name: Authority = suffix.strip_prefix('.').ok_or_else(expected)?.parse().map_err(|_| expected())?;
                 match name.port.is_none() && name.address().is_none() {
-                    true => Ok(Self::Below(format!(".{}", name.host))),
+                    true => Ok(Self::Subdomains(format!(".{}", name.host))),
                     false => Err(expected()),
                 }
             }
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_authority_is_a_host_and_perhaps_a_port() {
+    fn an_authority_is_a_host_with_an_optional_port() {
         for (text, host, port) in [
             ("localhost", "localhost", None),
             ("LOCALHOST.:80", "localhost", Some(80)),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_one_host_or_all_below_a_name() {
+    fn a_pattern_is_one_host_or_all_subdomains() {
         let matches = |pattern: &str, host: &str| {
             pattern.parse::<HostPattern>().unwrap().matches(&host.parse::<Authority>().unwrap())
         };

@@ -1,16 +1,16 @@
-//! Addresses of networks, as settings name them.
+//! IP ranges of the setting `trusted_proxy`.
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
 
-/// A network (`10.0.0.0/8`), one address (`10.1.2.3`), or `none`, which holds no address.
+/// A network (`10.0.0.0/8`), an address (`10.1.2.3`), or `none`, which contains no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpRange(Option<IpNet>);
 
 impl IpRange {
-    /// Whether the address belongs to it. An IPv4 address inside IPv6 (`::ffff:10.1.2.3`) is the IPv4 address.
+    /// Whether the range contains an address. An IPv4-mapped IPv6 address (`::ffff:10.1.2.3`) counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.is_some_and(|network| network.contains(&address.to_canonical()))
     }

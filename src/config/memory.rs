@@ -1,4 +1,4 @@
-//! How much memory a run may take, and how much there is.
+//! Memory limit of a run, and the memory available to the process (cgroup limits included).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,41 +6,41 @@ use std::str::FromStr;
 
 use super::quantity;
 
-/// Bounds on memory.
+/// Memory limits.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct MemoryOptions {
-    /// Most memory of a run, in bytes such as 512MiB or 4GiB, at least 64MiB: requests whose estimate is above it are
-    /// refused, and batches are made no larger than fit. `auto` is 2GiB, or half of the memory that the process may use,
-    /// its control group's limit considered, where that is less. On a GPU it bounds the card's memory. Each device runs
-    /// one batch at a time. Results do not depend on it.
+    /// Memory limit of a run, such as 512MiB or 4GiB (at least 64MiB). Requests with a higher estimate are rejected, and
+    /// batches are reduced to fit. `auto` is 2GiB, or half of the memory available to the process (including cgroup
+    /// limits) if that is less. On a GPU it limits device memory. Each device runs one batch at a time. Does not affect
+    /// results.
     #[arg(long, env = "PROXYGRAD_MAX_RUN_MEMORY", value_name = "BYTES", default_value = "auto")]
     #[arg(value_parser = RunMemory::from_str, help_heading = "Memory")]
     pub max_run_memory: RunMemory,
 }
 
 impl MemoryOptions {
-    /// The bound in bytes.
+    /// The limit in bytes.
     pub fn run_bytes(&self) -> u64 {
         match self.max_run_memory {
-            RunMemory::Auto => machine_memory().map_or(USUAL, |bytes| (bytes / 2).min(USUAL)),
+            RunMemory::Auto => available_memory().map_or(DEFAULT_MAX, |bytes| (bytes / 2).min(DEFAULT_MAX)),
             RunMemory::Bytes(bytes) => bytes,
         }
     }
 }
 
-/// A bound on the memory of a run.
+/// Memory limit of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunMemory {
-    /// What suits the machine.
+    /// Depends on the available memory.
     Auto,
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(u64),
 }
 
-/// What `auto` is on a machine with plenty of memory.
-const USUAL: u64 = 2 << 30;
-/// Least bound that can be given.
-const LEAST: usize = 64 << 20;
+/// Upper bound of `auto`, in bytes.
+const DEFAULT_MAX: u64 = 2 << 30;
+/// Smallest allowed limit, in bytes.
+const MIN: usize = 64 << 20;
 
 impl FromStr for RunMemory {
     type Err = String;
@@ -49,10 +49,10 @@ impl FromStr for RunMemory {
         if text.trim() == "auto" {
             return Ok(Self::Auto);
         }
-        let bytes = quantity::bytes(LEAST, usize::MAX)(text);
+        let bytes = quantity::bytes(MIN, usize::MAX)(text);
         bytes
             .map(|bytes| Self::Bytes(bytes as u64))
-            .map_err(|_| format!("expected auto, or a size from {LEAST} bytes on, such as 512MiB or 4GiB"))
+            .map_err(|_| format!("expected auto, or a size of at least {MIN} bytes, such as 512MiB or 4GiB"))
     }
 }
 
@@ -65,9 +65,9 @@ impl fmt::Display for RunMemory {
     }
 }
 
-/// Bytes of memory that this process may use: the machine's, or the least limit of its control groups. Nothing where the
-/// system does not tell.
-fn machine_memory() -> Option<u64> {
+/// Memory available to this process in bytes: the machine's total or the lowest limit of its control groups. `None` if
+/// unknown.
+fn available_memory() -> Option<u64> {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     let total = read(Path::new("/proc/meminfo")).as_deref().and_then(total_of);
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
@@ -81,8 +81,8 @@ fn total_of(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The files with the memory limits of the control groups that `/proc/self/cgroup` names, and of all groups that these lie
-/// in, of both versions. In a container its own group may appear as the root.
+/// Memory limit files of the control groups in `/proc/self/cgroup` and of their ancestors, for cgroup v1 and v2. In a
+/// container, its own group may appear as the root.
 fn limit_files(groups: &str) -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let mut files = vec![root.join("memory.max"), root.join("memory/memory.limit_in_bytes")];
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_is_a_size_or_left_to_the_machine() {
+    fn a_limit_is_a_size_or_auto() {
         for (text, bytes) in [("64MiB", 64 << 20), ("4GiB", 4 << 30), ("100000000", 100_000_000)] {
             assert_eq!(text.parse(), Ok(RunMemory::Bytes(bytes)), "{text}");
         }
@@ -117,11 +117,11 @@ mod tests {
             assert!(text.parse::<RunMemory>().unwrap_err().contains("such as 512MiB"), "{text}");
         }
         let auto = MemoryOptions { max_run_memory: RunMemory::Auto }.run_bytes();
-        assert!(auto > 0 && auto <= USUAL, "{auto}");
+        assert!(auto > 0 && auto <= DEFAULT_MAX, "{auto}");
     }
 
     #[test]
-    fn limits_of_all_groups_around_the_process_count() {
+    fn limits_of_all_ancestor_groups_count() {
         let paths = |groups: &str| -> Vec<String> {
             let files = limit_files(groups).into_iter().skip(2);
             files.map(|file| file.strip_prefix("/sys/fs/cgroup").unwrap().to_str().unwrap().to_owned()).collect()

@@ -1,20 +1,20 @@
-//! Origins of pages that may use the service from a browser.
+//! Origins of the setting `cors_origin`.
 
 use std::str::FromStr;
 
 use super::host::Authority;
 
-/// An origin (RFC 6454, section 6.2) such as `https://dash.example` or `http://localhost:3000`, or `*` for every one.
+/// An origin (RFC 6454, section 6.2) such as `https://dash.example` or `http://localhost:3000`, or `*` for every origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// Every origin.
     Any,
-    /// One origin, written as browsers write it: in lower case, without the port that the scheme has anyway.
+    /// One origin as browsers serialize it: in lower case, without the default port.
     One(String),
 }
 
 impl Origin {
-    /// Whether the value of an `Origin` header is one of them.
+    /// Whether the value of an `Origin` header matches.
     pub fn matches(&self, found: &str) -> bool {
         match self {
             Self::Any => true,
@@ -34,14 +34,15 @@ impl FromStr for Origin {
         let wrong = || "expected an origin such as https://dash.example or http://localhost:3000, or *".to_owned();
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
         let scheme = scheme.to_ascii_lowercase();
-        let usual = match scheme.as_str() {
+        let default_port = match scheme.as_str() {
             "http" => 80,
             "https" => 443,
             _ => return Err(wrong()),
         };
         let authority: Authority = rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|_| wrong())?;
         let host = if authority.host.contains(':') { format!("[{}]", authority.host) } else { authority.host };
-        let port = authority.port.filter(|&port| port != usual).map(|port| format!(":{port}")).unwrap_or_default();
+        let port =
+            authority.port.filter(|&port| port != default_port).map(|port| format!(":{port}")).unwrap_or_default();
         Ok(Self::One(format!("{scheme}://{host}{port}")))
     }
 }
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_written_as_browsers_write_it() {
+    fn an_origin_is_normalized_as_browsers_serialize_it() {
         for (text, origin) in [
             ("https://dash.example", "https://dash.example"),
             ("HTTPS://Dash.Example:443/", "https://dash.example"),

@@ -1,28 +1,28 @@
-//! Durations and sizes as people write them.
+//! Parsers of durations (`10m`) and sizes (`4MiB`).
 
 use std::time::Duration;
 
-/// A parser of durations from `least` to `most` seconds: `90s`, `10m`, `2h`, `7d`; a bare number counts seconds.
-pub(super) fn duration(least: u64, most: u64) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+/// A parser of durations from `min` to `max` seconds: `90s`, `10m`, `2h`, `7d`; a number without unit is in seconds.
+pub(super) fn duration(min: u64, max: u64) -> impl Fn(&str) -> Result<Duration, String> + Clone {
     const UNITS: &[(&str, u64)] = &[("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
     move |text| {
-        let expected = || format!("expected a time from {} to {}, such as 90s, 10m or 2h", show(least), show(most));
-        let seconds = scaled(text, UNITS).filter(|seconds| (least..=most).contains(seconds)).ok_or_else(expected)?;
+        let expected = || format!("expected a time from {} to {}, such as 90s, 10m or 2h", show(min), show(max));
+        let seconds = scaled(text, UNITS).filter(|seconds| (min..=max).contains(seconds)).ok_or_else(expected)?;
         Ok(Duration::from_secs(seconds))
     }
 }
 
-/// A parser of sizes from `least` to `most` bytes: `512KiB`, `4MiB`; a bare number counts bytes.
-pub(super) fn bytes(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+/// A parser of sizes from `min` to `max` bytes: `512KiB`, `4MiB`; a number without unit is in bytes.
+pub(super) fn bytes(min: usize, max: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
     const UNITS: &[(&str, u64)] = &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
     move |text| {
-        let expected = || format!("expected a size from {least} to {most} bytes, such as 512KiB or 4MiB");
+        let expected = || format!("expected a size from {min} to {max} bytes, such as 512KiB or 4MiB");
         let size = scaled(text, UNITS).and_then(|size| usize::try_from(size).ok());
-        size.filter(|size| (least..=most).contains(size)).ok_or_else(expected)
+        size.filter(|size| (min..=max).contains(size)).ok_or_else(expected)
     }
 }
 
-/// A whole number behind which one of the units may stand.
+/// An integer with an optional unit.
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
     let unit = units.iter().find_map(|&(name, factor)| Some((text.strip_suffix(name)?, factor)));
@@ -34,7 +34,7 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// The shortest way to write a number of seconds.
+/// A number of seconds in the largest unit that divides it.
 fn show(seconds: u64) -> String {
     match seconds {
         s if s >= 86_400 && s % 86_400 == 0 => format!("{}d", s / 86_400),

@@ -1,0 +1,55 @@
+//! `proxygrad maximize`: optimizes stimuli on this machine, without a server.
+
+mod arguments;
+mod files;
+mod output;
+mod request;
+
+use proxygrad::Invalid;
+use proxygrad::engine;
+use proxygrad::maximize::{Limits, Resolved, maximize_within};
+use proxygrad::network::catalog;
+
+pub use arguments::Maximize;
+use output::{Progress, Stimulus, print_json, print_text};
+use request::{as_flag, parts, too_large as too_large_error};
+
+impl Maximize {
+    /// Runs the request and writes the PNGs.
+    pub fn run(self) -> anyhow::Result<()> {
+        let engine = engine::open(&self.device, &self.cpu.settings(&self.storage.data_dir))?;
+        let models = catalog::Models::new(self.storage.models())?;
+        let model = self.model(&models)?;
+        let limits = Limits::default();
+        let mut request = self.request()?;
+        self.method.refine(&mut request, &model, &limits);
+        request.attach(&self.files()?).map_err(|e| as_flag(&e))?;
+        // All of them are looked at before the first is carried out.
+        let parts = parts(request).map(|part| part.resolve(&model, &limits));
+        let parts = parts.collect::<Result<Vec<Resolved>, Invalid>>().map_err(|e| as_flag(&e))?;
+        let several = parts.iter().map(|part| part.objectives.len()).sum::<usize>() > 1;
+        let (memory, allowed) = (engine.memory_model(), self.memory.run_bytes());
+        for part in &parts {
+            if let Some(too_large) = part.too_large(&memory, &model, allowed)? {
+                return Err(too_large_error(too_large));
+            }
+        }
+        let mut written = Vec::new();
+        for part in &parts {
+            let mut progress = Progress::new(several, part.settings.steps);
+            let tasks = part.tasks_after(written.len() as u64);
+            let outcomes = maximize_within(engine.as_ref(), &model, &tasks, &part.settings, allowed, &mut progress)?;
+            progress.bar.finish_and_clear();
+            for (outcome, objective) in outcomes.into_iter().flatten().zip(&part.objectives) {
+                let file = self.write(&outcome, several.then_some(written.len()))?;
+                written.push(Stimulus { objective, findings: outcome.findings, file });
+            }
+        }
+        // There is one part at least, and all have the same settings.
+        let Some(Resolved { settings, seed, .. }) = parts.first() else { return Ok(()) };
+        match self.json {
+            true => print_json(&model, settings, *seed, &written),
+            false => print_text(&model, settings, &written),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Output of `proxygrad maximize`: progress bar, text and JSON.
+
+use std::path::PathBuf;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use proxygrad::maximize::{Certificates, Findings, Objective, Observer, Point, Settings};
+use proxygrad::network::Model;
+use serde::Serialize;
+
+/// A progress bar that shows the best score of the first stimulus.
+pub(super) struct Progress {
+    pub(super) bar: ProgressBar,
+    best: f32,
+    several: bool,
+}
+
+impl Progress {
+    /// `several`: more than one stimulus is optimized.
+    pub(super) fn new(several: bool, steps: u32) -> Self {
+        let bar = ProgressBar::new(u64::from(steps));
+        let template = "{bar:40} step {pos}/{len} {msg} ({eta} left)";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self { bar, best: f32::NEG_INFINITY, several }
+    }
+}
+
+impl Observer for Progress {
+    fn keep(&mut self, _: usize) -> bool {
+        true
+    }
+
+    fn scored(&mut self, stimulus: usize, point: Point) {
+        if stimulus == 0 {
+            self.best = self.best.max(point.score);
+            self.bar.set_position(u64::from(point.step));
+            let whose = if self.several { "best score of the first" } else { "best score" };
+            self.bar.set_message(format!("{whose} {:.4}", self.best));
+        }
+    }
+}
+
+/// Prints the results as text.
+pub(super) fn print_text(model: &Model, settings: &Settings, written: &[Stimulus<'_>]) -> anyhow::Result<()> {
+    for Stimulus { objective, findings: found, file } in written {
+        println!("{objective} of {}{}", model.id, class_name(model, objective));
+        println!("  start  {:>12.5}", found.initial_score);
+        println!("  best   {:>12.5}  at step {} of {}", found.score, found.best_step, settings.steps);
+        println!("  end    {:>12.5}", found.final_score);
+        println!("  passes {:>6}", found.passes);
+        for arm in &found.arms {
+            let gate = serde_json::to_string(&arm.gate)?;
+            let (score, won) = (arm.score.unwrap_or(f32::NAN), if arm.won { ", won" } else { "" });
+            println!("  arm    {score:>12.5}  after {} steps from start {}{won}: {gate}", arm.steps, arm.restart);
+        }
+        if let Some(certificates) = &found.certificates {
+            print!("{}", certificate_lines(certificates));
+        }
+        for warning in &found.warnings {
+            println!("  warning: {}", warning.meaning());
+        }
+        println!("  {}", file.display());
+    }
+    Ok(())
+}
+
+/// Certificates as lines of text; `-` stands for what is not defined.
+fn certificate_lines(certificates: &Certificates) -> String {
+    let number = |x: Option<f32>| x.map_or("-".to_owned(), |x| format!("{x:.5}"));
+    let percent = |x: Option<f32>| x.map_or("-".to_owned(), |x| format!("{:.3} %", 100.0 * x));
+    let Certificates { stationarity, gain_50, robust, .. } = certificates;
+    let natural = match (certificates.natural_maximum, certificates.natural_missing) {
+        (_, Some(missing)) => format!("- ({})", missing.meaning()),
+        (maximum, None) => {
+            let share = percent(certificates.percent_of_natural.map(|percent| percent / 100.0));
+            format!("{}, of which the score is {share}", number(maximum))
+        }
+    };
+    let lines = [
+        (
+            "stationarity",
+            format!(
+                "projected gradient {}, free share {}, gain of a step {}, of any image at most {} to first order",
+                number(stationarity.projected_gradient),
+                percent(stationarity.free_share),
+                percent(stationarity.step_gain),
+                percent(stationarity.gain_bound)
+            ),
+        ),
+        ("50 more plain steps", format!("{} ({})", number(gain_50.absolute), percent(gain_50.relative))),
+        (
+            "64 views",
+            format!(
+                "mean {} ({}), 10th percentile {} ({}), smallest {} ({})",
+                number(robust.mean),
+                percent(robust.mean_share),
+                number(robust.p10),
+                percent(robust.p10_share),
+                number(robust.min),
+                percent(robust.min_share)
+            ),
+        ),
+        (
+            "high frequencies",
+            format!(
+                "{}, {} of the brightness",
+                percent(certificates.high_frequency_share),
+                percent(certificates.high_frequency_share_grey)
+            ),
+        ),
+        ("natural maximum", natural),
+        ("passes of certificates", certificates.passes.to_string()),
+    ];
+    lines.into_iter().map(|(name, value)| format!("  {name}: {value}\n")).collect()
+}
+
+/// ` (banana)` for a class logit whose name is known.
+fn class_name(model: &Model, objective: &Objective) -> String {
+    let [term] = objective.terms.as_slice() else { return String::new() };
+    match model.class_of(&term.unit) {
+        Some(name) => format!(" ({name})"),
+        None => String::new(),
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    model: &'a str,
+    model_digest: &'a str,
+    settings: &'a Settings,
+    seed: u64,
+    stimuli: &'a [Stimulus<'a>],
+}
+
+/// A stimulus that was written.
+#[derive(Serialize)]
+pub(super) struct Stimulus<'a> {
+    pub(super) objective: &'a Objective,
+    #[serde(flatten)]
+    pub(super) findings: Findings,
+    pub(super) file: PathBuf,
+}
+
+/// Prints the results as JSON.
+pub(super) fn print_json(
+    model: &Model,
+    settings: &Settings,
+    seed: u64,
+    stimuli: &[Stimulus<'_>],
+) -> anyhow::Result<()> {
+    let document = Document { model: &model.id, model_digest: &model.digest, settings, seed, stimuli };
+    println!("{}", serde_json::to_string_pretty(&document)?);
+    Ok(())
+}
