@@ -1,11 +1,10 @@
-"""Times this program beside PyTorch: the same iterations on the same networks, taking turns.
+"""Compares this program with PyTorch: the same iterations on the same networks, alternating.
 
     cargo build --release --example iterate
     python benches/compare.py
 
-Needs Linux, and a Python with PyTorch. For each network and batch every contender is a process of its own; rounds
-alternate their order, and the medians are compared. A measurement during which other processes used much of the CPU
-is taken again.
+Needs Linux, and Python with PyTorch. For each network and batch, every contender is a separate process; rounds alternate
+their order, and the medians are compared. A measurement during which other processes used much of the CPU is repeated.
 """
 
 import argparse
@@ -36,8 +35,8 @@ SAME_SCORE = 1e-3
 # The same for the gradient's norm: rectifiers that decide otherwise change the gradient.
 SAME_NORM = 2e-2
 
-# By default malloc gives large blocks back to the system, which hands out new ones page by page: a third of PyTorch's
-# time on large batches. Its tuned contenders run as people who care would run them.
+# By default malloc returns large blocks to the system, which provides new ones page by page: a third of PyTorch's time on
+# large batches. The tuned contenders avoid that.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 
@@ -121,7 +120,7 @@ def measure(contender: Contender, options: argparse.Namespace, company: list[sub
         seconds = contender.ask(contender.iterations)
         elapsed = time.perf_counter() - began
         others = (of_others() - others) / elapsed
-        # The clocks behind these numbers tick a hundred times a second, on each CPU.
+        # These numbers come from clocks with a hundred ticks per second, one for each CPU.
         if others <= options.tolerance + 3 / TICKS / elapsed:
             return seconds, True
     return seconds, False
@@ -201,7 +200,7 @@ def table(results: list[dict], options: argparse.Namespace) -> str:
     columns = ["network", "batch", f"{OURS}, ms", *(f"{name}, ms" for name in options.rivals), "best PyTorch / ours"]
     columns += [f"peak {OURS}, MiB", "peak of that PyTorch, MiB"]
     if options.foreign:
-        columns += [f"{OURS} beside {options.foreign} busy, ms", "slower by", "that PyTorch slower by"]
+        columns += [f"{OURS} with {options.foreign} busy, ms", "slower by", "that PyTorch slower by"]
     lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
     for network in options.networks:
         for batch in options.batches:
@@ -265,14 +264,14 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, help=f"in a measurement; as many as take {SECONDS} s when left out")
     parser.add_argument("--tolerance", type=float, default=0.15, help="CPUs that other processes may use")
     parser.add_argument("--retakes", type=int, default=3, help="attempts more at a measurement that had company")
-    parser.add_argument("--foreign", type=int, default=0, help="measure again beside so many busy processes")
+    parser.add_argument("--foreign", type=int, default=0, help="measure again next to this number of busy processes")
     parser.add_argument("--binary", type=Path, default=target / "release/examples/iterate")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there as well")
     options = parser.parse_args()
     if not options.binary.exists():
         raise SystemExit(f"there is no {options.binary}: cargo build --release --example iterate")
 
-    # When asked to end, leave no busy process behind.
+    # Leave no busy process behind when terminated.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     results = []
     for network in options.networks:

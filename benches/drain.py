@@ -1,13 +1,13 @@
-"""How many jobs a server ends per second while nobody submits, and while many clients do.
+"""Finished jobs per second of a server, without submitting clients and with many.
 
     cargo build --release
     python3 benches/drain.py target/release/proxygrad                   # 0 and 64 submitters
     python3 benches/drain.py PROGRAM --submitters 0,16,64 --seconds 20 --steps 8
 
-Each measurement starts a server of its own on an empty data directory, fills its queue, and counts the jobs that succeed in
-the time given. A submitter posts one job after another over one connection, as fast as it is answered; one that is told that
-the queue is full waits as long as `Retry-After` says, or not at all with `--hasty`. Submitters share one process, whose
-share of the machine the server does not have.
+Each measurement starts its own server on an empty data directory, fills its queue, and counts the jobs that succeed in the
+given time. A submitter posts one job after another over one connection, as fast as they are answered; if the queue is full it
+waits for the time in `Retry-After`, or not at all with `--hasty`. All submitters run in one process, on the same machine as
+the server.
 """
 import argparse
 import http.client

@@ -33,7 +33,7 @@ class Server:
         self.address = (parts.hostname, parts.port)
 
     def ask(self, method, path, body=b"", headers=(), timeout=10):
-        """Status, body and seconds of a request on a connection of its own."""
+        """Status, body and seconds of a request on its own connection."""
         start = time.perf_counter()
         with socket.create_connection(self.address, timeout=timeout) as stream:
             stream.sendall(request(method, path, body, (*headers, "Connection: close")))

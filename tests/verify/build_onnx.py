@@ -24,7 +24,7 @@ Pads = tuple[int, int, int, int]
 
 
 class Graph:
-    """Nodes and weights; every method adds a node and gives back the name of its output."""
+    """Nodes and weights; every method adds a node and returns the name of its output."""
 
     def __init__(self, tensors: Tensors) -> None:
         self.tensors = tensors
@@ -103,11 +103,11 @@ SIDES = {0: 224, 1: 240, 2: 260}
 
 
 def same_pads(side: int, kernel: int, stride: int) -> Pads:
-    """TensorFlow's SAME for a square image: ceil(side / stride) rows of output, the odd border row behind."""
+    """TensorFlow's SAME for a square image: ceil(side / stride) rows of output, an odd border row at the end."""
     outputs = -(-side // stride)
     border = max((outputs - 1) * stride + kernel - side, 0)
-    before, behind = border // 2, border - border // 2
-    return before, before, behind, behind
+    before, after = border // 2, border - border // 2
+    return before, before, after, after
 
 
 class EfficientNetLite:

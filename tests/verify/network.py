@@ -1,4 +1,4 @@
-"""A network in an ONNX file: any of its layers on an image, by ONNX Runtime."""
+"""A network in an ONNX file: the output of any of its layers on an image, computed by ONNX Runtime."""
 
 import ast
 import hashlib
@@ -13,19 +13,19 @@ from onnx import helper
 
 from precision import in_single_precision
 
-# Operations whose output takes in a factor and a summand per channel that follow; and those that are such.
+# Operations that a following factor or summand per channel is folded into, and operations that are such factors or summands.
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
 PER_CHANNEL = {"BatchNormalization", "Add", "Sub", "Mul", "Div"}
-# Operations that give what they read; they are no layers.
+# Operations that return their input; they are not layers.
 NOTHING = {"Identity", "Dropout", "Cast"}
 # Where PyTorch's exporter keeps the paths of the modules around a node, and the node's own name: a list in Python's writing.
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
-# Axes of what an operation gives, the batch counted, where the file does not tell.
+# Number of axes of an operation's output, including the batch, if the file does not say.
 AXES = {"Conv": 4, "Gemm": 2}
 
 
 def digest_of_files(path: Path) -> str:
-    """Of the file alone, or of the digests of it and of the files that it keeps tensors in, as `sha256sum` prints them."""
+    """Of the file alone or, with external data, of the digests of all its files as `sha256sum` prints them."""
     own = hashlib.sha256(path.read_bytes()).hexdigest()
     graph = onnx.load(path, load_external_data=False).graph
     tensors = [*graph.initializer, *(each.t for node in graph.node for each in node.attribute if each.HasField("t"))]
@@ -38,14 +38,14 @@ def digest_of_files(path: Path) -> str:
 
 
 class Network:
-    """An ONNX file, computed in single precision as the program does it, whatever precision the file has."""
+    """An ONNX file, computed in single precision like the program does, regardless of the precision of the file."""
 
     def __init__(self, path: Path) -> None:
-        # With what lies beside the file: weights of their own.
+        # With external data.
         self.model = in_single_precision(onnx.load(path))
         self.graph = self.model.graph
         properties = {each.key: each.value for each in self.model.metadata_props}
-        # A model's digest is that of its files: of these, or of the one that build_onnx.py made this from.
+        # A model's digest is that of its files: these, or the weights that build_onnx.py converted.
         self.digests = {digest_of_files(path), properties.get("weights_sha256", "")}
         self.initializers = {each.name: each for each in self.graph.initializer}
         self.input = next(each for each in self.graph.input if each.name not in self.initializers)
@@ -77,7 +77,7 @@ class Network:
         return live[::-1]
 
     def inferred_shapes(self) -> dict[str, list[int]]:
-        """Lengths of the axes of tensors as far as they can be told, 0 for a length that is open."""
+        """Lengths of the axes of tensors as far as they can be inferred, 0 for an unknown length."""
         shapes = {name: list(each.dims) for name, each in self.initializers.items()}
         inferred = onnx.shape_inference.infer_shapes(self.model, data_prop=True).graph
         for each in [*inferred.value_info, *inferred.input, *inferred.output]:
@@ -133,8 +133,8 @@ class Network:
     def tensor(self, layer: str) -> str | None:
         """The tensor that holds a layer's output.
 
-        Of layers that want the same name, all but the first have a number after it: `conv`, `conv_2`. A number that no
-        layer has counts the steps in which the program computes one node; the last of them gives the node's output.
+        If several layers would have the same name, all but the first have a number after it: `conv`, `conv_2`. A number
+        that no layer has counts the steps in which the program computes one node; the last is the node's output.
         """
         if layer in self.listed:
             return self.listed[layer][0]
@@ -147,9 +147,9 @@ class Network:
         return wanting[min(int(match[2]), len(wanting)) - 1]
 
     def folded(self, tensor: str) -> str:
-        """The tensor after the factors and summands per channel that become a part of the layer which makes `tensor`.
+        """The tensor after the factors and summands per channel that are folded into the layer that computes `tensor`.
 
-        A batch normalization after a convolution, or the `Add` of a bias after a `MatMul`, is no layer of its own.
+        A batch normalization after a convolution, or the `Add` of a bias after a `MatMul`, is not a layer.
         """
         while self.takes_in(tensor):
             readers = self.readers[tensor]
@@ -169,7 +169,7 @@ class Network:
         constants = [name for name in node.input if name not in self.varying]
         if node.op_type not in PER_CHANNEL or len(constants) != 1 or len(node.input) != 2:
             return False
-        # A constant that is divided is no factor.
+        # A constant dividend is not a factor.
         if node.op_type == "Div" and node.input[0] in constants:
             return False
         shape = self.shapes.get(constants[0])
@@ -182,7 +182,7 @@ class Network:
         return len(shape) < axes and all(length == 1 for length in inner)
 
     def axes(self, node: onnx.NodeProto) -> int | None:
-        """Number of axes of what a node gives, the batch counted."""
+        """Number of axes of a node's output, including the batch."""
         if node.output[0] in self.shapes:
             return len(self.shapes[node.output[0]])
         before = next((name for name in node.input if name in self.varying), None)

@@ -3,7 +3,7 @@
     python tests/verify/selftest.py target/debug/proxygrad
 
 makes small networks, lets the program maximize a unit of every layer that it lists, and recomputes the scores: of layers
-that share a name, constants beside rows of a map, dead branches, weights and whole graphs in half precision, one number
+that share a name, constants per row of a map, dead branches, weights and whole graphs in half precision, one number
 per image, and of objectives that compare with an image.
 """
 
@@ -172,7 +172,7 @@ def check_layers(program: Program, id: str) -> None:
 
 
 def check_likenesses(program: Program, id: str) -> None:
-    """Objectives that compare with an image or a direction, by a server, which tells the image."""
+    """Objectives that compare with an image or a direction, on a server, which returns the image."""
     image = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNgOMDw3wEABUQCAA/1fi8AAAAASUVORK5CYII="
     objectives = [
         {"layer": "relu1", "caricature": {"image": image}},

@@ -98,7 +98,7 @@ def stimuli_of_job(server: str, job: str, seconds: float) -> Iterator[Stimulus]:
     for each in document["stimuli"]:
         png = get(server, each["png"])
         if hashlib.sha256(png).hexdigest() != each["sha256"]:
-            raise SystemExit(f"{each['png']} does not have the SHA-256 that the job tells")
+            raise SystemExit(f"{each['png']} does not have the SHA-256 in the job")
         known = {sha256: get(server, f"/v1/jobs/{job}/images/{sha256}") for sha256 in objective.images(each["objective"])}
         yield stimulus(document, each, model, png, known)
 
@@ -128,7 +128,7 @@ def network_input(png: bytes, preprocessing: dict[str, Any]) -> np.ndarray:
     order = preprocessing["channels"]
     with Image.open(io.BytesIO(png)) as image:
         expected = "L" if order == "grey" else "RGB"
-        # Transparency ("RGBA", "LA") is beside the colours and changes none.
+        # An alpha channel ("RGBA", "LA") does not change the colours.
         if image.format != "PNG" or image.mode not in (expected, expected + "A"):
             raise SystemExit(f"expected a PNG of mode {expected}, found {image.format} of mode {image.mode}")
         levels = np.asarray(image.convert(expected), np.float64)

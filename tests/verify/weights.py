@@ -67,7 +67,7 @@ def sha256(data: bytes) -> str:
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """Knows only the names that it is given; whatever else a pickle asks for is an error."""
+    """Resolves only the given names; a pickle that refers to any other is an error."""
 
     names: dict[tuple[str, str], Any] = {}
 

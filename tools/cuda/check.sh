@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Checks and times proxygrad on this machine's card, in one run: correctness against f64 on the CPU with every network of
-# the catalog and every gate, in f32, TF32 and bf16; one stimulus by the program itself; then speed beside PyTorch.
+# Checks and times proxygrad on this machine's GPU in one run: correctness against f64 on the CPU for every catalog network
+# and every gate, in f32, TF32 and bf16; one stimulus made by the program itself; then speed compared with PyTorch.
 #
 #   check.sh [DEVICE]        default cuda:0; `reference` runs the same tensor code on the CPU
 #
-# Lies beside `proxygrad` and `device_check`, as tools/cuda/build.sh bundles them, or BIN names their folder. Needs no Rust
-# and no internet. Needs a driver 580 or later, and cuBLAS and cuRAND of CUDA 13: those of a toolkit or those that PyTorch for
-# CUDA 13 brings, which are looked for. Speed is compared where Python has torch (PYTHON names another interpreter).
+# Expects `proxygrad` and `device_check` in its own folder, as tools/cuda/build.sh bundles them, or in the folder BIN. Needs
+# neither Rust nor internet, but a driver 580 or later, and cuBLAS and cuRAND of CUDA 13: from a toolkit, or from PyTorch for
+# CUDA 13, which is searched. Speed is compared if Python has torch (PYTHON names another interpreter).
 #
 # BATCHES    batch sizes to time, default 1,16,64
 # NETWORKS   networks to check, separated by commas; default all

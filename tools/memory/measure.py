@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Checks that no run takes more memory than it is allowed.
+"""Checks that no run uses more memory than its limit.
 
     cargo build && python3 tools/memory/measure.py target/debug/proxygrad [--models DIR --layer MODEL=LAYER] [--filter TEXT]
 
-For each case a server with the least bound there is tells how much the request would take. Then fresh servers run it: one
-that allows exactly that much, and, for requests that can be cut into batches, one that allows three times as much. What
-the process grows by, at its peak, must not exceed what is allowed. Linux only; needs nothing but Python.
+For each case, a server with the smallest possible limit reports the estimate of the request. Then new servers run it: one
+with exactly this limit and, for requests that can be split into batches, one with three times as much. The peak growth of
+the process must not exceed the limit. Linux only; needs only Python.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("program")
     arguments.add_argument("--models", help="folder of further models")
-    arguments.add_argument("--layer", action="append", default=[], metavar="MODEL=LAYER", help="a layer of such a model")
+    arguments.add_argument("--layer", action="append", default=[], metavar="MODEL=LAYER", help="a layer of one of these models")
     arguments.add_argument("--filter", default="")
     given = arguments.parse_args()
     models = [tuple(text.split("=", 1)) for text in given.layer]

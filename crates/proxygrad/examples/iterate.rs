@@ -1,9 +1,9 @@
-//! Repeats iterations of activation maximization on request, to be timed beside other programs (`benches/compare.py`).
+//! Runs iterations of activation maximization on request, for comparison with other programs (`benches/compare.py`).
 //!
 //! `cargo run --release --example iterate -- --network resnet18 --batch 4`
 //!
 //! Prints `ready`; for each line with a number N on standard input runs N iterations and prints the seconds they took.
-//! Standard error tells the unit's value and the gradient's norm at the start, and at the end the peak memory.
+//! Standard error reports the unit's value and the gradient's norm at the start, and the peak memory at the end.
 
 #[path = "../benches/networks/mod.rs"]
 mod networks;
@@ -110,7 +110,7 @@ fn main() -> anyhow::Result<()> {
         iterations += count;
     }
     if arguments.steps {
-        steps::tell(&network, &ascent.plan.take_times(), iterations, batch)?;
+        steps::print(&network, &ascent.plan.take_times(), iterations, batch)?;
     }
     if let Some(peak) = peak_memory() {
         eprintln!("peak: {peak}");
@@ -142,7 +142,7 @@ fn norm(values: &[f32]) -> f32 {
     (sums.iter().sum::<f32>() + rest.iter().map(|value| value * value).sum::<f32>()).sqrt()
 }
 
-/// The most memory this process has held, where the system tells (Linux).
+/// Peak memory of this process, if the system reports it (Linux).
 fn peak_memory() -> Option<String> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(|peak| peak.trim().to_owned())

@@ -1,4 +1,4 @@
-//! What a step costs outside the engine: the loop on an engine whose passes take no time.
+//! Cost of a step outside the engine: the loop on an engine whose passes take no time.
 //!
 //! `cargo run --release --example loop_share`
 //!
@@ -93,7 +93,7 @@ struct Cost {
 
 /// Seconds that processors have worked for this process; not a number where that is unknown.
 fn processor_seconds() -> f64 {
-    // User and system time in ticks of 10 ms, the 12th and 13th field behind the name in parentheses.
+    // User and system time in ticks of 10 ms, the 12th and 13th field after the name in parentheses.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     let ticks = |i: usize| fields.get(i).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(f64::NAN);

@@ -66,7 +66,7 @@ fn seeded(architecture: Architecture, tensors: &str) -> anyhow::Result<Network> 
     Ok(architecture.build(&state)?)
 }
 
-/// He's factor 2 makes up for the half that a rectifier takes away; 1 where none stands before the convolution, and for
+/// He's factor 2 compensates for the half that a ReLU removes; 1 for convolutions without a preceding ReLU, and for
 /// projections, whose sums along shortcuts would otherwise grow.
 fn gain(name: &str) -> f64 {
     let linear = ["_stem", "_expand_conv", "_project_conv", "_head"].iter().any(|part| name.contains(part));

@@ -37,7 +37,7 @@ struct Kernel {
 }
 
 impl Builder {
-    /// Two convolutions beside a shortcut, which is a convolution itself where the block shrinks the map.
+    /// Two convolutions and a shortcut, which is a convolution itself where the block reduces the resolution.
     fn block(&mut self, name: &str, input: NodeId, outputs: usize, stride: usize) -> anyhow::Result<NodeId> {
         let branch = self.conv(&format!("{name}.conv1"), input, Kernel { outputs, side: 3, stride, gain: 2.0 })?;
         let branch = self.relu(&format!("{name}.relu1"), branch)?;

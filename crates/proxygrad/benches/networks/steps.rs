@@ -1,4 +1,4 @@
-//! Where the time of an iteration goes.
+//! Time per step of the execution plan.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use proxygrad::engine::StepTime;
 use proxygrad::network::{Network, Op};
 
 /// Prints a line per step and direction to standard error: milliseconds of an iteration of the whole batch, multiply-adds
-/// of the convolution as it is written, and how many GFLOP/s that makes (more than the processor has where Winograd's
-/// filtering needs fewer).
+/// of the direct convolution, and the resulting GFLOP/s (Winograd's filtering can exceed the processor's peak, since it
+/// needs fewer operations).
 ///
 /// # Errors
 /// When the shapes at the measured size cannot be found.
-pub fn tell(network: &Network, times: &[StepTime], iterations: usize, batch: usize) -> anyhow::Result<()> {
+pub fn print(network: &Network, times: &[StepTime], iterations: usize, batch: usize) -> anyhow::Result<()> {
     let last = times.iter().map(|step| step.node).max().unwrap_or(Network::INPUT);
     let shapes = network.shapes_at(&super::networks::input(), &network.below(&[last]))?;
     let mut kinds: BTreeMap<String, [f64; 2]> = BTreeMap::new();

@@ -47,8 +47,8 @@ const GATES: [(&str, Gate, bool); 6] = [
     ("soft", Gate::Soft { temperature: 0.5 }, false),
 ];
 
-/// Largest relative distances of outputs, of gradients behind gates without kinks, and of other gradients. Max pools
-/// have kinks whatever the gate.
+/// Largest relative distances of outputs, of gradients of gates without kinks, and of other gradients. Max pools have
+/// kinks with every gate.
 fn limits(device: &str) -> [f64; 3] {
     match device.split_once('+').map(|(_, precision)| precision) {
         None => [1e-5, 2e-3, 1e-2],
