@@ -1,10 +1,10 @@
-"""Compares the program with other tools for feature visualization; ONNX Runtime keeps the score.
+"""Compares the program with other tools for feature visualization, scored by ONNX Runtime.
 
     python studies/rivals.py --output target/rivals
 
-Everybody maximizes the same units of the same networks from the same ONNX files. Every tool is a process of its own;
-its images become 8-bit PNGs, and of these ONNX Runtime computes all scores. Writes to the output folder `runs.csv`,
-`table.md`, `grid.png`, `units.json` and the PNGs. Runs that are already in the folder are not repeated.
+All tools maximize the same units of the same networks from the same ONNX files. Each runs in its own process; its images are
+saved as 8-bit PNGs, which ONNX Runtime scores. Writes `runs.csv`, `table.md`, `grid.png`, `units.json` and the PNGs to the
+output folder. Runs that are already in the folder are not repeated.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from contest.rescore import Referee
 from contest.task import Answer, Orders, Task
 from contest.units import Unit
 
-# What the networks' units are drawn from: early to late, before and behind rectifiers.
+# What the networks' units are drawn from: early to late, before and after ReLUs.
 LAYERS = {
     "squeezenet1.1": ["fire3", "fire5.expand3x3", "fire6", "fire9", "logits"],
     "efficientnet-lite0": ["blocks.3.expand.relu6", "blocks.6.project", "blocks.9.expand.relu6", "head", "logits"],
@@ -276,7 +276,7 @@ def split(rival: str) -> tuple[str, str]:
     tool, _, budget = rival.partition("/")
     if tool not in MODULES or budget not in ("", *BUDGETS):
         raise SystemExit(
-            f"{rival}: expected one of {', '.join(MODULES)}, perhaps with / and {', '.join(BUDGETS)} behind it"
+            f"{rival}: expected one of {', '.join(MODULES)}, optionally followed by / and {', '.join(BUDGETS)}"
         )
     return tool, budget or "passes"
 
@@ -293,7 +293,7 @@ def run_arm(contest: Contest, arm: Arm, program: Program, options: argparse.Name
         # Only the best iterate is delivered.
         row.last = None
         runs.add(row)
-        tell(row)
+        print_row(row)
 
 
 def run_rival(contest: Contest, rival: str, options: argparse.Namespace, runs: Runs) -> None:
@@ -327,7 +327,7 @@ def run_rival(contest: Contest, rival: str, options: argparse.Namespace, runs: R
             unit, seed = of_stem.pop(line["stem"])
             row = judged(contest, unit, seed, Answer(**line), tool, budget, version)
             runs.add(row)
-            tell(row)
+            print_row(row)
     for unit, seed in of_stem.values():
         row = judged(contest, unit, seed, Answer("", 0, 0, 0.0, None, [], error), tool, budget, version)
         runs.add(row)
@@ -336,7 +336,7 @@ def run_rival(contest: Contest, rival: str, options: argparse.Namespace, runs: R
 
 
 def answers(orders: Orders) -> Iterator[dict[str, Any]]:
-    """The lines of a contender's process; what it prints itself goes to `log.txt` beside its images."""
+    """The lines of a contender's process; its own output goes to `log.txt` next to its images."""
     threads = {name: str(orders.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     environment = os.environ | threads | {"PYTHONPATH": str(ROOT / "studies"), "CUDA_VISIBLE_DEVICES": ""}
     with (Path(orders.folder) / "log.txt").open("w") as log:
@@ -382,7 +382,7 @@ def judged(contest: Contest, unit: Unit, seed: int, answer: Answer, tool: str, b
     )
 
 
-def tell(row: Row) -> None:
+def print_row(row: Row) -> None:
     found = row.error or f"{row.score:.5g} in {row.seconds:.1f} s"
     print(f"{row.model} {row.unit} seed {row.seed} {row.contender}: {found}", file=sys.stderr)
 

@@ -42,7 +42,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to call the program: `NAME=FLAGS`, in which `{passes}` stands for everybody's number."""
+    """A way to call the program: `NAME=FLAGS`, in which `{passes}` is replaced by the common number of passes."""
 
     name: str
     flags: tuple[str, ...]

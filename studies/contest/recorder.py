@@ -6,9 +6,9 @@ import torch
 
 
 class Recorder:
-    """Stands for a function that makes the image of every step: passes calls on, and keeps some of what they return.
+    """Wraps a function that makes the image of every step: forwards calls and keeps some of their results.
 
-    Call number 0 makes the image of the start, number k that behind k steps.
+    Call number 0 makes the image of the start, call k the image after k steps.
     """
 
     def __init__(self, function: Any, kept: list[int]) -> None:

@@ -171,7 +171,7 @@ def grid(rows: list[Row], path: Path, most: int) -> None:
 
 
 def spread(lines: list, most: int) -> list:
-    """At most so many, evenly taken."""
+    """At most this many, evenly spaced."""
     if len(lines) <= most:
         return lines
     return [lines[i * len(lines) // most] for i in range(most)]

@@ -52,7 +52,7 @@ class Orders:
         return max(1, self.passes // (passes_per_step if self.budget == "passes" else 2))
 
     def kept(self, steps: int) -> list[int]:
-        """Steps behind which the iterate is kept: evenly spread, and the last."""
+        """Steps after which the iterate is kept: evenly spaced, and the last."""
         return sorted({round(steps * (i + 1) / self.checkpoints) for i in range(self.checkpoints)} - {0} | {steps})
 
 
@@ -65,7 +65,7 @@ class Answer:
     # Forward or backward passes of one image; a batch counts as many times as it has images.
     passes: int
     seconds: float
-    # The score that the tool itself tells, if it does.
+    # The score that the tool reports, if any.
     own: float | None
     # Step and file of the iterates, the last one last.
     images: list[tuple[int, str]]

@@ -28,7 +28,7 @@ class TorchNetwork:
         self.check(path, size)
 
     def check(self, path: Path, size: tuple[int, int]) -> None:
-        """Outputs are ONNX Runtime's on a random image, or nobody starts."""
+        """Fails unless the outputs on a random image agree with ONNX Runtime's."""
         levels = np.random.default_rng(0).uniform(size=(1, 3, *size)).astype(np.float32)
         image = self.preprocessing(torch.from_numpy(levels))
         expected = expected_output(path, image[0].numpy())
@@ -50,7 +50,7 @@ class TorchNetwork:
         return Preprocessed(self.preprocessing, fx.GraphModule(graph, graph.graph))
 
     def hooked(self, tensor: str) -> str:
-        """The name of the module behind `tensor` in `whole()`, as Lucent writes it."""
+        """The name of the module that computes `tensor` in `whole()`, as Lucent writes it."""
         return f"network_{self.modules[tensor]}"
 
 

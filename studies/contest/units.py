@@ -97,7 +97,7 @@ def tensors(network: Network, layers: list[dict[str, Any]], image: np.ndarray) -
 
 
 def candidates(network: Network, image: np.ndarray) -> list[tuple[str, tuple[int, ...], str]]:
-    """Operation, output shape and output of the nodes behind the image; what another node takes in is left out."""
+    """Operation, output shape and output of the nodes after the image, without those folded into another node."""
     nodes: dict[str, str] = {}
     for node in network.graph.node:
         if node.output[0] in network.varying:

@@ -28,7 +28,7 @@ class Contender:
         kept = orders.kept(steps)
         torch.manual_seed(task.seed)
         np.random.seed(task.seed)
-        # A copy for each run: Lucent leaves its hooks behind.
+        # A copy for each run: Lucent does not remove its hooks.
         model = self.network.whole()
         layer = self.network.hooked(task.tensor)
         make = objectives.neuron if task.reduce == "center" else objectives.channel
@@ -44,7 +44,7 @@ class Contender:
             show_image=False,
         )
         seconds = time.perf_counter() - started
-        # Lucent's `export` cuts off what is behind the point of a level.
+        # Lucent's `export` truncates levels to integers.
         images = [
             save((image[0] * 255).astype(np.uint8), orders.folder, task.stem, step)
             for step, image in zip(kept, images, strict=True)

@@ -39,7 +39,7 @@ class Contender:
         seconds = time.perf_counter() - started
         kept = {best_step: best_image, steps: image.detach()}
         images = [save(rounded(levels(kept[step])), orders.folder, task.stem, step) for step in sorted(kept)]
-        # The forward pass behind the last step counts.
+        # The forward pass after the last step counts.
         return Answer(task.stem, steps, 2 * steps + 1, seconds, best, images)
 
 

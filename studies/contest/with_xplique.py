@@ -52,7 +52,7 @@ class Contender:
             image, _ = xplique.maco(objective, nb_steps=steps, custom_shape=size, **options)
             images = {steps: image}
         else:
-            # Xplique keeps an image every so many steps, and the last.
+            # Xplique keeps an image at regular intervals, and the last.
             every = max(1, steps // self.orders.checkpoints)
             found, _ = xplique.optimize(objective, nb_steps=steps, custom_shape=size, save_every=every)
             saved = sorted({*range(every, steps + 1, every), steps})
