@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
-use super::placement::sum_dtype;
+use crate::maximize::ops::placement::sum_dtype;
 
 /// Several stimuli for every objective, kept unlike each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

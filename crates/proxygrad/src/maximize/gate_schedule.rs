@@ -6,9 +6,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
-use super::document::{string_or_object, string_or_object_schema};
 use crate::Invalid;
 use crate::engine::Gate;
+use crate::maximize::string_or_object::{string_or_object, string_or_object_schema};
 
 /// Families of backward rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
-use super::gate_schedule::{GateKind, GateRequest, GateSchedule};
 use crate::Invalid;
+use crate::maximize::gate_schedule::{GateKind, GateRequest, GateSchedule};
 
 /// Successive halving (Karnin, Koren & Somekh, ICML 2013; Jamieson & Talwalkar, AISTATS 2016, arXiv:1502.07943) over gates
 /// and starts.

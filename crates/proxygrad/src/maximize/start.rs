@@ -11,9 +11,10 @@ use utoipa::openapi::{RefOr, Schema};
 #[cfg(feature = "openapi")]
 use utoipa::{PartialSchema, ToSchema};
 
-use super::picture::Pictures;
-use super::run::MaximizeError;
 use crate::Invalid;
+use crate::maximize::error::MaximizeError;
+use crate::maximize::random::normal;
+use crate::maximize::reference_image::Pictures;
 use crate::network::ImageSource;
 
 /// The image before the first step.
@@ -170,10 +171,4 @@ impl Start {
         };
         Ok(Tensor::from_vec(values, &shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
     }
-}
-
-/// A standard normal number (Box & Muller 1958).
-pub(super) fn normal(rng: &mut impl Rng) -> f32 {
-    let (u, v): (f64, f64) = (rng.random(), rng.random());
-    ((-2.0 * (1.0 - u).ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()) as f32
 }

@@ -6,9 +6,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
-use super::super::document::{string_or_object, string_or_object_schema};
 use super::colour::Colour;
 use crate::Invalid;
+use crate::maximize::string_or_object::{string_or_object, string_or_object_schema};
 use crate::network::Model;
 
 /// What an optimizer changes.

@@ -8,7 +8,7 @@ use realfft::num_traits::Zero;
 use realfft::{ComplexToReal, FftNum, RealFftPlanner, RealToComplex};
 use rustfft::FftPlanner;
 
-use super::super::host::Real;
+use crate::maximize::ops::host::Real;
 
 /// Elements with the functions that the maps need.
 pub(in crate::maximize) trait Number: Real + FftNum {

@@ -2,10 +2,11 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::super::host::{self, for_type_of};
-use super::super::placement::{Arithmetic, Placement};
 use super::fft::Number;
 use super::spectral::per_image;
+use crate::maximize::ops::host;
+use crate::maximize::ops::host::for_type_of;
+use crate::maximize::ops::placement::{Arithmetic, Placement};
 use crate::network::ColourMatrix;
 
 /// `p = sigmoid(M x)` for the colours `x` at every position.

@@ -4,10 +4,11 @@ use candle_core::{DType, Device, Result, Tensor, WithDType};
 use rayon::prelude::*;
 use realfft::num_complex::Complex;
 
-use super::super::host::{self, for_type_of};
-use super::super::placement::{Arithmetic, Placement};
 use super::dft::{Dft, weight};
 use super::fft::{Ffts, Number};
+use crate::maximize::ops::host;
+use crate::maximize::ops::host::for_type_of;
+use crate::maximize::ops::placement::{Arithmetic, Placement};
 
 /// Distance from frequency 0 of every coefficient of the half spectrum of planes of this height and width, row by row,
 /// in cycles per pixel.

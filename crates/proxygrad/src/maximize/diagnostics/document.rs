@@ -1,0 +1,150 @@
+//! Certificates as they are shown.
+
+use serde::{Deserialize, Serialize};
+#[cfg(feature = "openapi")]
+use utoipa::ToSchema;
+
+use crate::maximize::transform::Transform;
+
+/// Root mean square of one default step, per pixel value of range [0, 1]. Part of the definition of the certificates: it
+/// stays when defaults of the optimizers change.
+pub(super) const STEP: f64 = 0.005;
+
+/// What can be said about a maximum beside its height: whether plain gradient ascent would leave it, how it stands
+/// changes of the view, how much of the image is fine texture, and how it compares with natural images.
+///
+/// Everything is measured on exactly the delivered PNG and the original network, gradients are the true ones, and nothing
+/// depends on the run's gate, optimizer, transforms or seed. A number is null where it is not defined: where something is
+/// not finite, or for shares of a score that is not positive.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct Certificates {
+    /// How far the image is from a point that the true gradient does not leave.
+    pub stationarity: Stationarity,
+    /// What 50 more plain steps gain.
+    pub gain_50: Gain,
+    /// Scores of 64 views of the image.
+    pub robust: Robust,
+    /// Share of the spectral energy of all colour channels, without their means, at spatial frequencies above a quarter of
+    /// the sampling rate: 0 for a smooth image, 1 for a checkerboard. Null for an image of one colour.
+    ///
+    /// The mean is subtracted and a Hann window `sin^2(pi (i + 1/2) / n)` applied along both axes; the frequency of a
+    /// coefficient is `sqrt(fx^2 + fy^2)` in cycles a pixel.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub high_frequency_share: Option<f32>,
+    /// The same of the image's brightness, `0.2126 R + 0.7152 G + 0.0722 B` of the pixel values.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub high_frequency_share_grey: Option<f32>,
+    /// The objective's largest value on the natural images that the model was calibrated with.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub natural_maximum: Option<f32>,
+    /// The score in percent of the natural maximum, when that is positive.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub percent_of_natural: Option<f32>,
+    /// Why there is no natural maximum; null when there is one.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub natural_missing: Option<NaturalMissing>,
+    /// Forward and backward passes spent on the certificates; the stimulus' own `passes` do not count them.
+    pub passes: u32,
+}
+
+/// Distance of an image `x` in [0, 1] to stationarity. `g` is the true gradient of the score with respect to `x`, and
+/// `clip` keeps pixel values in [0, 1]. All four are 0 exactly where no admissible direction promises a gain, and where
+/// there is no gradient at all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct Stationarity {
+    /// `||x - clip(x + g)||`, Euclidean: the projected gradient. It has the score's unit, so it can be compared between
+    /// images of one objective alone.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub projected_gradient: Option<f32>,
+    /// `||x - clip(x + d)|| / ||d||` with `d` along `g` and of root mean square 0.005, one default step: the share of a step
+    /// that the range of the pixels leaves, from 0 (every pixel that would move stands at its end of the range) to 1.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub free_share: Option<f32>,
+    /// `<g, clip(x + d) - x> / |score|`: what that one step promises to first order, relative to the score.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub step_gain: Option<f32>,
+    /// `max <g, y - x> / |score|` over all images `y`: what any image promises to first order, relative to the score. For a
+    /// concave score no image gains more (the duality gap of Jaggi, ICML 2013, section 2).
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub gain_bound: Option<f32>,
+}
+
+/// What 50 more steps of plain gradient ascent gain: `x = clip(x + lr g / |g|)` with steps of root mean square
+/// `0.005 (1 + cos(pi t / 50)) / 2`, `t` = 0, 1, ... 49, from the delivered image; pixel values are not rounded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct Gain {
+    /// The best of the 51 scores less the first; never negative.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub absolute: Option<f32>,
+    /// The same, relative to the magnitude of the first.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub relative: Option<f32>,
+    /// Behind how many of the steps the best score stands.
+    pub best_step: u32,
+}
+
+/// Scores of 64 random views of the image. The views are the same for all stimuli of one size, whatever their seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct Robust {
+    /// What the views are made of, in this order; the jitter grows with the image (8 pixels at 224).
+    pub transforms: Vec<Transform>,
+    /// Number of views.
+    pub views: u32,
+    /// Mean of their scores.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub mean: Option<f32>,
+    /// Their 10th percentile: the 7th smallest of 64.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub p10: Option<f32>,
+    /// The smallest.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub min: Option<f32>,
+    /// The mean, relative to the score of the image as it is.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub mean_share: Option<f32>,
+    /// The 10th percentile, relative to that score.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub p10_share: Option<f32>,
+    /// The smallest, relative to that score.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub min_share: Option<f32>,
+}
+
+/// Why there is no natural maximum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum NaturalMissing {
+    /// The model was not calibrated with these weights: `proxygrad models calibrate` does that.
+    NotCalibrated,
+    /// The calibration left this layer out.
+    LayerLeftOut,
+    /// The objective is a sum: its largest value is not made of those of its units.
+    Sum,
+    /// Nothing is measured for this selection: a single neuron, a share of the largest values, or a direction.
+    Selection,
+    /// The stimulus has another size than the images of the calibration.
+    OtherSize,
+}
+
+impl NaturalMissing {
+    /// The reason as a phrase.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::NotCalibrated => "the model is not calibrated",
+            Self::LayerLeftOut => "the calibration left this layer out",
+            Self::Sum => "the objective is a sum",
+            Self::Selection => "a calibration measures only whole layers and channels by mean, center and max",
+            Self::OtherSize => "the calibration was made at another size",
+        }
+    }
+}
+
+/// The number, unless it is not finite.
+pub(super) fn finite(x: f64) -> Option<f32> {
+    Some(x as f32).filter(|x| x.is_finite())
+}

@@ -1,0 +1,13 @@
+//! Diagnostics of a maximum, measured after a run.
+
+pub(super) mod document;
+mod evaluator;
+mod gain;
+mod measure;
+mod natural;
+mod robust;
+mod spectrum;
+mod stationarity;
+
+pub use self::document::{Certificates, Gain, NaturalMissing, Robust, Stationarity};
+pub(super) use self::measure::certify;

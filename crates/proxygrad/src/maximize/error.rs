@@ -1,0 +1,41 @@
+//! Why a run could not find a stimulus.
+
+use crate::engine::EngineError;
+
+/// Why no stimulus could be found.
+#[derive(Debug, thiserror::Error)]
+pub enum MaximizeError {
+    /// An objective's layer does not exist in the model; [`Request::resolve`](super::request::Request::resolve) finds this first.
+    #[error("the model has no layer {0}")]
+    Layer(String),
+    /// An image that an objective or the start names is not there; [`Request::resolve`](super::request::Request::resolve) reads
+    /// them.
+    #[error("there is no image {0}")]
+    Picture(String),
+    /// The model's input has neither one (grey) nor three (RGB) channels, so that there is no image to show.
+    #[error("images have 1 or 3 channels, but the model's input has {0}")]
+    Channels(usize),
+    /// Not even one stimulus, or one group of stimuli that are kept unlike each other, can be made with so much memory.
+    #[error("a run takes up to {needed} bytes of memory, but no more than {allowed} are allowed")]
+    Memory {
+        /// Bytes that it takes, at most.
+        needed: u64,
+        /// Bytes that it may take.
+        allowed: u64,
+    },
+    /// The network could not be run.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The stimulus could not be written as a PNG.
+    #[error("the stimulus could not be written as a PNG: {0}")]
+    Png(#[from] image::ImageError),
+    /// The animation could not be written.
+    #[error("the animation could not be written: {0}")]
+    Animation(#[from] png::EncodingError),
+}
+
+impl From<candle_core::Error> for MaximizeError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Engine(error.into())
+    }
+}

@@ -1,0 +1,7 @@
+//! Memory of a run: an estimate before it starts, and batches that fit a bound.
+
+mod batches;
+mod estimate;
+
+pub use self::batches::{TooLarge, parts};
+pub use self::estimate::{RunMemory, found_bytes};

@@ -1,0 +1,57 @@
+//! Objectives bound to the targets of a plan.
+
+use candle_core::{Result, Tensor};
+
+use super::document::{Objective, Term};
+use crate::network::{ImageSource, Selection};
+
+/// One term of an objective, aimed at one of a plan's targets.
+#[derive(Debug, Clone)]
+pub(super) struct Aim {
+    /// Position of the layer among the plan's targets.
+    pub(super) target: usize,
+    pub(super) selection: Selection,
+    pub(super) weight: f32,
+    /// The target's values `[C,H,W]` or `[K]` on the image that a unit compares with.
+    pub(super) reference: Option<Tensor>,
+}
+
+impl Aim {
+    /// The image that the unit compares with, if any.
+    fn image(&self) -> Option<&ImageSource> {
+        match &self.selection {
+            Selection::Caricature { image, .. } | Selection::Inversion { image } => Some(image),
+            _ => None,
+        }
+    }
+}
+
+/// An objective, aimed at the targets of a plan.
+#[derive(Debug, Clone)]
+pub(in crate::maximize) struct Aims(pub(super) Vec<Aim>);
+
+impl Aims {
+    /// `target_of` gives a layer's position among the targets.
+    pub(in crate::maximize) fn new(objective: &Objective, target_of: impl Fn(&str) -> Option<usize>) -> Self {
+        let aim = |term: &Term| {
+            let selection = term.unit.selection.clone();
+            Some(Aim { target: target_of(&term.unit.layer)?, selection, weight: term.weight, reference: None })
+        };
+        Self(objective.terms.iter().filter_map(aim).collect())
+    }
+
+    /// Images that units compare with.
+    pub(in crate::maximize) fn images(&self) -> impl Iterator<Item = &ImageSource> {
+        self.0.iter().filter_map(Aim::image)
+    }
+
+    /// Lays the values of images beside the units that compare with them: `values(image, target)` are those of a target.
+    pub(in crate::maximize) fn refer(&mut self, values: impl Fn(&ImageSource, usize) -> Result<Tensor>) -> Result<()> {
+        for aim in &mut self.0 {
+            if let Some(image) = aim.image() {
+                aim.reference = Some(values(image, aim.target)?);
+            }
+        }
+        Ok(())
+    }
+}

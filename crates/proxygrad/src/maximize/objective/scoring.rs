@@ -1,0 +1,91 @@
+//! Values of objectives on the outputs of layers, and their gradients there.
+//!
+//! The units of all searches of a batch are grouped by layer and kind, and every group is computed as one chain of tensor
+//! operations on the device of the outputs: nothing is read back. Gradients that do not depend on the outputs, those of
+//! linear units, are made once.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::bound::{Aim, Aims};
+use super::group::{Group, Kind};
+use crate::maximize::ops::placement::Placement;
+
+/// The objectives of a batch at work on the outputs of a plan's targets, each `[N,C,H,W]` or `[N,K]`, or any other number
+/// of axes after the batch: the first of them is the channels, the others are positions; `[N]` has one channel.
+#[derive(Debug)]
+pub(in crate::maximize) struct Scoring {
+    images: usize,
+    groups: Vec<Group>,
+    /// The part of every target's seed that is always the same.
+    fixed: Vec<Tensor>,
+}
+
+/// Scores of a batch and their gradients.
+pub(in crate::maximize) struct Scored {
+    /// `[N]`, f32.
+    pub(in crate::maximize) scores: Tensor,
+    /// One per target, shaped as its output.
+    pub(in crate::maximize) seeds: Vec<Tensor>,
+}
+
+impl Scoring {
+    /// The objectives of a batch, one per image, on targets with these shapes.
+    pub(in crate::maximize) fn new(objectives: &[&Aims], shapes: &[&[usize]], placement: &Placement) -> Result<Self> {
+        let Placement { device, dtype, .. } = placement;
+        let images = objectives.len();
+        // Sorted, so that the terms of an objective are added in the same order whatever its neighbours are.
+        let mut members: BTreeMap<Kind, Vec<(usize, &Aim)>> = BTreeMap::new();
+        for (image, Aims(aims)) in objectives.iter().enumerate() {
+            for aim in aims {
+                members.entry(Kind::of(aim, shapes[aim.target])).or_default().push((image, aim));
+            }
+        }
+        let groups = members.iter().map(|(kind, members)| Group::new(*kind, members, shapes[kind.target], placement));
+        let groups = groups.collect::<Result<Vec<_>>>()?;
+        let zeros = shapes.iter().map(|shape| Tensor::zeros([&[images], *shape].concat(), *dtype, device));
+        let mut fixed = zeros.collect::<Result<Vec<_>>>()?;
+        for group in &groups {
+            let seed = &mut fixed[group.kind.target];
+            *seed = group.add_fixed(seed)?;
+        }
+        Ok(Self { images, groups, fixed })
+    }
+
+    /// The values alone: `[N]`, f32.
+    pub(in crate::maximize) fn scores(&self, outputs: &[Tensor]) -> Result<Tensor> {
+        let maps = |group: &Group| group.read(&outputs[group.kind.target]);
+        self.sum(self.groups.iter().map(|group| maps(group).map(|reading| (group, reading.values))))
+    }
+
+    /// The values and their gradients.
+    pub(in crate::maximize) fn scores_and_seeds(&self, outputs: &[Tensor]) -> Result<Scored> {
+        let mut seeds = self.fixed.clone();
+        let mut values = Vec::with_capacity(self.groups.len());
+        for group in &self.groups {
+            let output = &outputs[group.kind.target];
+            let reading = group.read(output)?;
+            let seed = &mut seeds[group.kind.target];
+            *seed = group.add_changing(seed, &reading, output)?;
+            values.push(Ok((group, reading.values)));
+        }
+        Ok(Scored { scores: self.sum(values)?, seeds })
+    }
+
+    fn sum<'a>(&self, values: impl IntoIterator<Item = Result<(&'a Group, Tensor)>>) -> Result<Tensor> {
+        let mut sums: Option<Tensor> = None;
+        for value in values {
+            let (group, values) = value?;
+            let before = match sums {
+                Some(sums) => sums,
+                None => Tensor::zeros(self.images, values.dtype(), values.device())?,
+            };
+            sums = Some(before.index_add(&group.images, &(values * &group.weights)?, 0)?);
+        }
+        match sums {
+            Some(sums) => sums.to_dtype(DType::F32),
+            None => Tensor::zeros(self.images, DType::F32, &Device::Cpu),
+        }
+    }
+}

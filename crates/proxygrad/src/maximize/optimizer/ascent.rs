@@ -1,0 +1,118 @@
+//! Optimizers at work on a batch of parameters.
+//!
+//! A parameter tensor is `[N, ...]`, one entry per image: the pixels themselves, or whatever an image is computed from.
+
+#[cfg(test)]
+mod tests;
+
+use candle_core::{DType, Result, Tensor};
+
+use super::document::{Decay, Optimizer, OptimizerKind};
+use super::moments::Moments;
+use super::momentum::Momentum;
+use crate::maximize::ops::host::{Real, for_type_of};
+use crate::maximize::ops::placement::Arithmetic;
+
+/// Values that parameters may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::maximize) enum Range {
+    /// All numbers.
+    Free,
+    /// Those of pixels: every step ends in [0, 1].
+    Pixels,
+}
+
+impl Range {
+    /// The value nearest to `x` in the range.
+    pub(super) fn bound<T: Real>(self, x: T) -> T {
+        match self {
+            Self::Free => x,
+            Self::Pixels => {
+                let x = if x > T::zero() { x } else { T::zero() };
+                if x < T::one() { x } else { T::one() }
+            }
+        }
+    }
+}
+
+/// An optimizer and what it remembers of every image.
+///
+/// Each image has its own norm, its own count of steps and its own fate: one without a gradient, or with one that is not
+/// finite, stays as it is, and so does what the optimizer remembers of it.
+#[derive(Debug)]
+pub(in crate::maximize) struct Ascent {
+    pub(super) optimizer: Optimizer,
+    pub(super) range: Range,
+    pub(super) arithmetic: Arithmetic,
+    /// Steps of the run, and how many of them are done.
+    pub(super) steps: u32,
+    pub(super) done: u32,
+    /// How many gradients other than zero reached each image: `[N]`, f32.
+    pub(super) moves: Tensor,
+    /// How many gradients of each image were not finite: `[N]`, f32.
+    pub(super) broken: Tensor,
+    /// What Adam and its like remember.
+    pub(super) moments: Option<Moments>,
+    pub(super) momentum: Option<Momentum>,
+}
+
+impl Ascent {
+    /// For the batch `parameters` `[N, ...]` and at most so many steps.
+    pub(in crate::maximize) fn new(
+        optimizer: &Optimizer,
+        parameters: &Tensor,
+        steps: u32,
+        range: Range,
+        arithmetic: Arithmetic,
+    ) -> Result<Self> {
+        let counts = Tensor::zeros(parameters.dim(0)?, DType::F32, parameters.device())?;
+        Ok(Self {
+            optimizer: optimizer.clone(),
+            range,
+            arithmetic,
+            steps,
+            done: 0,
+            moves: counts.clone(),
+            broken: counts,
+            moments: Moments::new(optimizer.kind, parameters, steps)?,
+            momentum: match optimizer.kind {
+                OptimizerKind::Momentum => Some(Momentum::new(parameters)?),
+                _ => None,
+            },
+        })
+    }
+
+    /// Goes on with these images of the batch alone.
+    pub(in crate::maximize) fn keep(&mut self, rows: &Tensor) -> Result<()> {
+        self.moves = self.moves.index_select(rows, 0)?;
+        self.broken = self.broken.index_select(rows, 0)?;
+        self.moments.as_mut().map_or(Ok(()), |moments| moments.keep(rows))?;
+        self.momentum.as_mut().map_or(Ok(()), |momentum| momentum.keep(rows))
+    }
+
+    /// For every image, whether a gradient was not finite.
+    pub(in crate::maximize) fn broken(&self) -> Result<Vec<bool>> {
+        Ok(self.broken.to_vec1::<f32>()?.into_iter().map(|count| count > 0.0).collect())
+    }
+
+    /// The parameters `[N, ...]` behind one step along gradients of the same shape.
+    pub(in crate::maximize) fn step(&mut self, parameters: &Tensor, gradients: &Tensor) -> Result<Tensor> {
+        match self.arithmetic {
+            Arithmetic::Host => for_type_of!(parameters, T => self.loop_step::<T>(parameters, gradients)),
+            Arithmetic::Device => self.tensor_step(parameters, gradients),
+        }
+    }
+
+    /// Step size of the step that comes; from then on it counts as done.
+    pub(super) fn next_rate(&mut self) -> f64 {
+        let (lr, done) = (f64::from(self.optimizer.lr), self.done);
+        self.done += 1;
+        match self.optimizer.decay {
+            Decay::None => lr,
+            Decay::Cosine => {
+                let share = f64::from(done.min(self.steps)) / f64::from(self.steps.max(1));
+                lr * 0.5 * (1.0 + (std::f64::consts::PI * share).cos())
+            }
+        }
+    }
+}

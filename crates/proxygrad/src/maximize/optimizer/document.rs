@@ -1,0 +1,205 @@
+//! Optimizers: from a gradient to the next image.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize};
+#[cfg(feature = "openapi")]
+use utoipa::ToSchema;
+
+use crate::Invalid;
+use crate::maximize::parameterization::ParameterizationKind;
+use crate::maximize::string_or_object::{string_or_object, string_or_object_schema};
+
+/// Rules that turn a gradient into a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerKind {
+    /// `x += lr * g / |g|` with the Euclidean norm of the stimulus' whole gradient: every step is `lr` long, unless the
+    /// gradient is zero.
+    L2Ascent,
+    /// `x += lr * g / sigma` with the largest singular value of the stimulus' gradient, seen as a matrix of
+    /// `channels * height` rows and `width` columns: no direction of the matrix moves further than `lr`. By eight rounds of
+    /// power iteration from the longest row; 0 where the gradient is.
+    SpectralAscent,
+    /// Steepest ascent in the L3 norm, `d = sign(g) * sqrt|g|`, with heavy-ball momentum 0.8: every step has the root mean
+    /// square `lr` over the pixels that the units see, spent on those that can still move.
+    Momentum,
+    /// Adam (Kingma & Ba, arXiv:1412.6980, algorithm 1) with beta 0.9 and 0.999, epsilon 1e-8, ascending.
+    Adam,
+    /// Adam with Nesterov momentum (Dozat, "Incorporating Nesterov Momentum into Adam", 2016), the same betas at every
+    /// step, epsilon 1e-8, ascending.
+    Nadam,
+}
+
+impl OptimizerKind {
+    /// The rule that reaches most within some hundred steps, for what is changed and whether each step sees another view.
+    /// Momentum makes pixels noisy where gradients come from random views.
+    pub fn of(changed: ParameterizationKind, views: bool) -> Self {
+        match changed {
+            ParameterizationKind::Pixel if views => Self::L2Ascent,
+            ParameterizationKind::Pixel => Self::Momentum,
+            ParameterizationKind::Fourier => Self::Adam,
+            ParameterizationKind::Maco => Self::L2Ascent,
+        }
+    }
+}
+
+/// How the step size changes over a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum Decay {
+    /// Not at all.
+    #[default]
+    None,
+    /// Half a cosine from `lr` down to 0: step `t` of `T`, counted from 0, is `lr / 2 * (1 + cos(pi * t / T))` long
+    /// (Loshchilov & Hutter, arXiv:1608.03983, equation 5, without restarts).
+    Cosine,
+}
+
+/// An optimizer, everything filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct Optimizer {
+    /// The rule.
+    pub kind: OptimizerKind,
+    /// Step size in what the parameterization changes (pixel values of range [0, 1], coefficients, radians): the length of
+    /// a step over the whole image (`l2-ascent`), the largest singular value of a step (`spectral-ascent`), its root mean
+    /// square over what the units see (`momentum`), or the size of a step of each value (`adam`, `nadam`).
+    pub lr: f32,
+    /// How the step size changes over the run.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub decay: Decay,
+}
+
+/// An optimizer as written in a request. The kind alone may be written as a string.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OptimizerRequest {
+    /// The rule.
+    pub kind: OptimizerKind,
+    /// Step size, greater than 0 and at most 1000; chosen from parameterization and image size unless given.
+    pub lr: Option<f32>,
+    /// How the step size changes over the run; unless given `cosine` for `momentum`, else `none`.
+    pub decay: Option<Decay>,
+}
+
+/// An optimizer and its step size.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = OptimizerObject))]
+#[serde(deny_unknown_fields)]
+struct Full {
+    /// The rule.
+    kind: OptimizerKind,
+    /// Step size in what the parameterization changes (pixel values of range [0, 1], coefficients, radians); chosen from
+    /// parameterization and image size unless given.
+    #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0, maximum = 1000))]
+    lr: Option<f32>,
+    /// How the step size changes over the run; unless given `cosine` for `momentum`, else `none`.
+    decay: Option<Decay>,
+}
+
+string_or_object_schema!(
+    OptimizerRequest,
+    OptimizerKind,
+    Full,
+    "An optimizer: its kind, or an object; what is left out is filled in."
+);
+
+impl From<Full> for OptimizerRequest {
+    fn from(Full { kind, lr, decay }: Full) -> Self {
+        Self { kind, lr, decay }
+    }
+}
+
+impl From<OptimizerKind> for OptimizerRequest {
+    /// The rule with everything else by default.
+    fn from(kind: OptimizerKind) -> Self {
+        Self { kind, lr: None, decay: None }
+    }
+}
+
+impl FromStr for OptimizerRequest {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let kind = match text {
+            "l2-ascent" => OptimizerKind::L2Ascent,
+            "spectral-ascent" => OptimizerKind::SpectralAscent,
+            "momentum" => OptimizerKind::Momentum,
+            "adam" => OptimizerKind::Adam,
+            "nadam" => OptimizerKind::Nadam,
+            _ => return Err(Invalid::new("kind", text, "l2-ascent, spectral-ascent, momentum, adam or nadam")),
+        };
+        Ok(Self::from(kind))
+    }
+}
+
+impl<'de> Deserialize<'de> for OptimizerRequest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        string_or_object::<D, Self, Full>(deserializer, "an optimizer's kind as text, or an object with a kind")
+    }
+}
+
+impl OptimizerRequest {
+    /// Fills in what was left out, for images `[C,H,W]` and what is changed of them.
+    ///
+    /// # Errors
+    /// When the step size is out of range.
+    pub fn resolve(
+        &self,
+        [channels, height, width]: [usize; 3],
+        changed: ParameterizationKind,
+    ) -> Result<Optimizer, Invalid> {
+        let rates = Rates::of(changed);
+        let [rows, columns] = [channels * height, width].map(|length| length as f64);
+        let default = match self.kind {
+            OptimizerKind::L2Ascent => round(rates.step * (rows * columns).sqrt()),
+            OptimizerKind::SpectralAscent => round(2.0 * rates.step * (rows.sqrt() + columns.sqrt())),
+            OptimizerKind::Momentum => rates.momentum,
+            OptimizerKind::Adam | OptimizerKind::Nadam => rates.adam,
+        };
+        let lr = self.lr.unwrap_or(default);
+        if !(lr > 0.0 && lr <= 1000.0) {
+            return Err(Invalid::new("lr", lr, "a number greater than 0 and at most 1000"));
+        }
+        let decay = match self.kind {
+            OptimizerKind::Momentum => Decay::Cosine,
+            _ => Decay::None,
+        };
+        Ok(Optimizer { kind: self.kind, lr, decay: self.decay.unwrap_or(decay) })
+    }
+}
+
+/// Default step sizes.
+struct Rates {
+    /// Root mean square of a step: of every `l2-ascent` step, and about that of `spectral-ascent` steps. The largest
+    /// singular value of a gradient without structure is about `sqrt(rows) + sqrt(columns)` times the size of its values;
+    /// those of networks have structure, and twice that.
+    step: f64,
+    /// Root mean square of the first step of `momentum` over the values with a gradient.
+    momentum: f32,
+    /// Step size of `adam` and `nadam`.
+    adam: f32,
+}
+
+impl Rates {
+    /// Those that reach high maxima within some hundred steps.
+    fn of(changed: ParameterizationKind) -> Self {
+        match changed {
+            ParameterizationKind::Pixel => Self { step: 0.005, momentum: 0.08, adam: 0.02 },
+            ParameterizationKind::Fourier => Self { step: 0.02, momentum: 0.03, adam: 0.1 },
+            ParameterizationKind::Maco => Self { step: 0.05, momentum: 0.1, adam: 0.3 },
+        }
+    }
+}
+
+/// Two significant digits: a default that a person can repeat.
+fn round(x: f64) -> f32 {
+    let unit = 10f64.powf(x.log10().floor() - 1.0);
+    ((x / unit).round() * unit) as f32
+}

@@ -1,0 +1,12 @@
+//! Optimizers: their documents and their state.
+
+mod ascent;
+mod document;
+mod loops;
+mod moments;
+mod momentum;
+mod spectral;
+mod tensors;
+
+pub(super) use self::ascent::{Ascent, Range};
+pub use self::document::{Decay, Optimizer, OptimizerKind, OptimizerRequest};

@@ -1,0 +1,80 @@
+//! Regularizers at work on a batch of images.
+
+mod document;
+mod penalties;
+mod smooth;
+
+use candle_core::{Result, Tensor};
+
+pub use self::document::Regularizer;
+use self::penalties::Penalties;
+use crate::maximize::ops::host::for_type_of;
+use crate::maximize::ops::placement::Arithmetic;
+
+/// The regularizers of a run. They look at every image alone.
+#[derive(Debug)]
+pub(super) struct Calm {
+    penalties: Penalties,
+    /// Standard deviation at the start and steps from one blur to the next.
+    blurs: Vec<(f32, u32)>,
+    /// Steps of the run.
+    steps: u32,
+    arithmetic: Arithmetic,
+}
+
+impl Calm {
+    /// For a run of so many steps.
+    pub(super) fn new(regularizers: &[Regularizer], steps: u32, arithmetic: Arithmetic) -> Self {
+        let blur = |regularizer: &Regularizer| match *regularizer {
+            Regularizer::Blur { sigma, every } => Some((sigma, every)),
+            _ => None,
+        };
+        let blurs = regularizers.iter().filter_map(blur).collect();
+        Self { penalties: Penalties::new(regularizers), blurs, steps, arithmetic }
+    }
+
+    /// What a step follows: the objective's gradient by the pixels `[N,C,H,W]`, held back by the penalties. It is zero or not
+    /// finite where the gradient is.
+    pub(super) fn hold(&self, pixels: &Tensor, gradient: Tensor) -> Result<Tensor> {
+        if self.penalties.is_empty() {
+            return Ok(gradient);
+        }
+        match self.arithmetic {
+            Arithmetic::Host => for_type_of!(pixels, T => self.penalties.hold_by_loops::<T>(pixels, &gradient)),
+            Arithmetic::Device => self.penalties.hold_by_tensors(pixels, &gradient),
+        }
+    }
+
+    /// The images `[N,C,H,W]` behind so many steps; blurred, if it is time.
+    pub(super) fn blurred(&self, pixels: Tensor, done: u32) -> Result<Tensor> {
+        self.blurs.iter().try_fold(pixels, |pixels, &(sigma, every)| {
+            let left = 1.0 - done as f32 / self.steps.max(1) as f32;
+            if done == 0 || !done.is_multiple_of(every) || left <= 0.0 {
+                return Ok(pixels);
+            }
+            smooth::smoothed(sigma * left, &pixels, self.arithmetic)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    #[test]
+    fn blurs_come_when_they_should_and_fade() {
+        let mut spot = vec![0.0; 81];
+        spot[40] = 1.0;
+        let spot = Tensor::from_vec(spot, (1, 1, 9, 9), &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
+        let calm = Calm::new(&["blur:1,2".parse().unwrap()], 8, Arithmetic::Host);
+        let peak = |done| {
+            let blurred = calm.blurred(spot.clone(), done).unwrap();
+            blurred.max_all().unwrap().to_scalar::<f64>().unwrap()
+        };
+        assert_eq!([peak(0), peak(1), peak(3), peak(8)], [1.0; 4], "not now, and not by nothing");
+        assert!(peak(2) < 0.5 && peak(2) < peak(4) && peak(4) < peak(6) && peak(6) < 1.0);
+    }
+}

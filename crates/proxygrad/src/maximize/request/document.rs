@@ -1,0 +1,149 @@
+//! The request document, as a client writes it.
+
+use serde::{Deserialize, Serialize};
+#[cfg(feature = "openapi")]
+use utoipa::ToSchema;
+
+use super::preset::Preset;
+use crate::maximize::animation::Animation;
+use crate::maximize::diversity::Diversity;
+use crate::maximize::gate_schedule::GateRequest;
+use crate::maximize::halving::SearchRequest;
+use crate::maximize::objective::Objective;
+use crate::maximize::optimizer::OptimizerRequest;
+use crate::maximize::parameterization::ParameterizationRequest;
+use crate::maximize::regularization::Regularizer;
+use crate::maximize::start::Start;
+use crate::maximize::transform::Transform;
+
+/// A request for stimuli: a model, one or more objectives, and whatever should differ from the defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Id of the model.
+    #[cfg_attr(feature = "openapi", schema(examples("fashion-resnet8"), pattern = "^[a-z0-9][a-z0-9._-]{0,63}$"))]
+    pub model: String,
+    /// What to maximize; either this or `objectives`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::maximize::ObjectiveDocument>))]
+    pub objective: Option<Objective>,
+    /// Several objectives: one stimulus each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<crate::maximize::ObjectiveDocument>>, min_items = 1))]
+    pub objectives: Option<Vec<Objective>>,
+    /// What fills in the settings that are left out; `readable` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
+    /// Backward rule of activations. Default: the preset's; `soft` instead of `auto` with `diversity`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateRequest>,
+    /// Tries several gates and starts, and goes on with the best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchRequest>,
+    /// Number of updates of the image; with a search, on all candidates together. Default: the preset's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub steps: Option<u32>,
+    /// From a gradient to the next image. Default: the preset's, if the parameterization is too; else `adam` for `fourier`,
+    /// `l2-ascent` for `maco`, and for pixels `momentum` without transforms and `l2-ascent` with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerRequest>,
+    /// What the optimizer changes. Default: the preset's, but `pixel` for a start from an image and for the regularizer
+    /// `blur`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameterization: Option<ParameterizationRequest>,
+    /// Random views, applied in this order; strings such as `["jitter:8"]`. Default: the preset's; `[]` for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 16))]
+    pub transforms: Option<Vec<Transform>>,
+    /// What keeps the stimulus calm; `["tv:0.5"]`-like strings; nothing unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 8))]
+    pub regularizers: Option<Vec<Regularizer>>,
+    /// Height and width of the stimulus; the model's own input size unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 2, max_items = 2))]
+    pub size: Option<[usize; 2]>,
+    /// The image before the first step. Default: the preset's, if it has one; else near-grey, but `uniform` for `maco`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
+    /// With transforms, how many steps lie between two scores of the image as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub score_every: Option<u32>,
+    /// Whether to measure, behind the last step, what else can be said about the maxima: 165 more passes, counted apart;
+    /// false unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<bool>,
+    /// Whether the PNG is transparent where the objective hardly looked at it: by the absolute gradients summed up over
+    /// the run. Its colours are the stimulus' all the same; false unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<bool>,
+    /// An animated PNG of the run, beside the stimulus; none unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub animation: Option<Animation>,
+    /// Several stimuli for every objective, kept unlike each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diversity: Option<Diversity>,
+    /// Seed of everything random, from 0 to 2^53 - 1; 0 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(maximum = 9_007_199_254_740_991_u64))]
+    pub seed: Option<u64>,
+}
+
+/// Largest requests that are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most steps of a run.
+    pub steps: u32,
+    /// Greatest height or width of a stimulus in pixels.
+    pub side: usize,
+    /// Most objectives of one request.
+    pub objectives: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { steps: 4096, side: 1024, objectives: 64 }
+    }
+}
+
+impl Request {
+    /// The shortest request: one objective, everything else by default.
+    pub fn new(model: impl Into<String>, objective: Objective) -> Self {
+        Self {
+            model: model.into(),
+            objective: Some(objective),
+            objectives: None,
+            preset: None,
+            gate: None,
+            search: None,
+            steps: None,
+            optimizer: None,
+            parameterization: None,
+            transforms: None,
+            regularizers: None,
+            size: None,
+            start: None,
+            score_every: None,
+            certificates: None,
+            alpha: None,
+            animation: None,
+            diversity: None,
+            seed: None,
+        }
+    }
+
+    /// Path of an objective, or of one of its several terms.
+    pub(super) fn field_of_term(&self, objective: usize, term: Option<usize>) -> String {
+        let field = match self.objective {
+            Some(_) => "objective".to_owned(),
+            None => format!("objectives[{objective}]"),
+        };
+        match term {
+            None => field,
+            Some(term) => format!("{field}.sum[{term}]"),
+        }
+    }
+}

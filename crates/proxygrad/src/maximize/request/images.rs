@@ -1,0 +1,144 @@
+//! The objectives of a request for a model: units that exist there, classes by their index, images by their digest.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::Request;
+use crate::Invalid;
+use crate::image_file::{Head, MOST_PIXELS};
+use crate::maximize::reference_image::{Picture, Pictures};
+use crate::maximize::start::Start;
+use crate::network::{ImageSource, Model};
+
+/// Most pixels of all image files of a request: unpacking takes time.
+const MOST_PIXELS_TOGETHER: u64 = 2 * MOST_PIXELS;
+
+/// Images of a request, each read once.
+pub(super) struct Gallery {
+    pub(super) pictures: Pictures,
+    /// Digests of files, and what became of them.
+    read: HashMap<[u8; 32], ImageSource>,
+    /// `[C,H,W]` of a stimulus.
+    shape: [usize; 3],
+}
+
+impl Gallery {
+    pub(super) fn new(shape: [usize; 3]) -> Self {
+        Self { pictures: Pictures::default(), read: HashMap::new(), shape }
+    }
+
+    /// Reads the image that a source holds, and tells it by its digest.
+    pub(super) fn read(&mut self, source: &mut ImageSource) -> Result<(), Invalid> {
+        let file = match source {
+            ImageSource::File(file) => file,
+            ImageSource::Part(name) => {
+                return Err(Invalid::new("", format!("part:{name}"), "an image: there is no part of this name"));
+            }
+            ImageSource::Known(image) => {
+                return Err(Invalid::new("", &image.sha256, "the image itself, in base64 or as a part of the body"));
+            }
+        };
+        let digest: [u8; 32] = Sha256::digest(&**file).into();
+        if let Some(known) = self.read.get(&digest) {
+            *source = known.clone();
+            return Ok(());
+        }
+        let picture = Picture::read(file, self.shape)?;
+        *source = ImageSource::Known(picture.known());
+        self.pictures.add(picture);
+        self.read.insert(digest, source.clone());
+        Ok(())
+    }
+}
+
+impl Request {
+    /// Memory that it takes, at most, to unpack the images that the request brings, one after the other, in bytes; nothing
+    /// where it brings none. Only the heads of the files are read.
+    ///
+    /// # Errors
+    /// When a file is no image, or images are too large, each or all together: names the field of the first.
+    pub fn image_memory(&self, model: &Model) -> Result<Option<u64>, Invalid> {
+        let own = model.network.input_shape();
+        let size = self.size.unwrap_or([own[1], own[2]]);
+        let (mut seen, mut pixels, mut memory) = (HashSet::new(), 0u64, None);
+        for (field, source) in self.images() {
+            let ImageSource::File(file) = source else { continue };
+            if !seen.insert(&**file) {
+                continue;
+            }
+            let head = Head::read(file).map_err(|error| error.within(&field))?;
+            pixels += head.pixels();
+            if pixels > MOST_PIXELS_TOGETHER {
+                let found = format!("{}x{} pixels", head.width, head.height);
+                let expected =
+                    format!("at most {MOST_PIXELS_TOGETHER} pixels in all images of a request: here it is {pixels}");
+                return Err(Invalid::new(field, found, expected));
+            }
+            memory = memory.max(Some(head.memory(size)));
+        }
+        Ok(memory)
+    }
+
+    /// The images that the request brings, with the fields that hold them.
+    fn images(&self) -> impl Iterator<Item = (String, &ImageSource)> {
+        let objectives = self.objective.iter().chain(self.objectives.iter().flatten()).enumerate();
+        let terms = objectives.flat_map(|(i, objective)| {
+            let several = objective.terms.len() > 1;
+            objective.terms.iter().enumerate().map(move |(j, term)| (i, several.then_some(j), term))
+        });
+        let of_objectives = terms.filter_map(|(i, j, term)| {
+            let (kind, image) = term.unit.image()?;
+            Some((format!("{}.{kind}.image", self.field_of_term(i, j)), image))
+        });
+        let of_start = match &self.start {
+            Some(Start::Image { image, .. }) => Some(("start.image".to_owned(), image)),
+            _ => None,
+        };
+        of_objectives.chain(of_start)
+    }
+
+    /// Lays image files in the places where the request names them as `part:NAME`.
+    ///
+    /// # Errors
+    /// When the request names a part that is not there, or does not name one that is.
+    pub fn attach(&mut self, parts: &BTreeMap<String, Arc<[u8]>>) -> Result<(), Invalid> {
+        let mut unused: BTreeMap<&String, &Arc<[u8]>> = parts.iter().collect();
+        let mut attach = |field: String, source: &mut ImageSource| {
+            let ImageSource::Part(name) = &source else { return Ok(()) };
+            let Some(file) = parts.get(name) else {
+                let known: Vec<&str> = parts.keys().map(String::as_str).collect();
+                let expected = match known.is_empty() {
+                    true => "the name of a part: the request came without any".to_owned(),
+                    false => format!("the name of a part: {}", known.join(", ")),
+                };
+                return Err(Invalid::new(field, format!("part:{name}"), expected));
+            };
+            unused.remove(name);
+            *source = ImageSource::File(Arc::clone(file));
+            Ok(())
+        };
+        let fields = self.clone();
+        let objectives = self.objective.iter_mut().chain(self.objectives.iter_mut().flatten());
+        for (i, objective) in objectives.enumerate() {
+            let several = objective.terms.len() > 1;
+            for (j, term) in objective.terms.iter_mut().enumerate() {
+                if let Some((kind, image)) = term.unit.image_mut() {
+                    let field = fields.field_of_term(i, several.then_some(j));
+                    attach(format!("{field}.{kind}.image"), image)?;
+                }
+            }
+        }
+        if let Some(Start::Image { image, .. }) = &mut self.start {
+            attach("start.image".into(), image)?;
+        }
+        match unused.into_iter().next() {
+            None => Ok(()),
+            Some((name, file)) => {
+                let expected = format!("a part that the request names as part:{name}");
+                Err(Invalid::new(name, format!("{} bytes", file.len()), expected))
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Presets: settings that go well together, by name.
+
+use serde::{Deserialize, Serialize};
+#[cfg(feature = "openapi")]
+use utoipa::ToSchema;
+
+use crate::maximize::gate_schedule::{GateKind, GateRequest};
+use crate::maximize::optimizer::{Decay, OptimizerKind, OptimizerRequest};
+use crate::maximize::parameterization::ParameterizationKind;
+use crate::maximize::start::Start;
+use crate::maximize::transform::{Transform, TransformKind};
+
+/// Settings that go well together. A preset fills in only what a request leaves out; all of it is shown in the settings
+/// that the request is answered with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// A picture that people, and other networks, can read: Fourier coefficients of decorrelated colours, Adam with step
+    /// size 0.05, Lucid's random views scaled to the size of the image, gate `auto`, 256 steps. The default.
+    #[default]
+    Readable,
+    /// A high maximum rather than a readable picture: pixels without random views, momentum, the gate `decoupled`,
+    /// 256 steps.
+    Maximum,
+    /// The highest maximum: as `maximum`, with the gate `auto` and 512 steps.
+    Best,
+    /// A quick look: as `readable`, with 64 steps.
+    Fast,
+    /// As Lucid (Olah et al., "Feature Visualization", 2017) goes about it: Fourier coefficients of decorrelated
+    /// colours, Adam with step size 0.05, its usual random views, 512 steps, gate `redirect`.
+    Lucid,
+    /// As MACO (Fel et al., arXiv:2306.06805) goes about it: phases under fixed magnitudes, Nadam with step size 1, noisy crops, 256 steps, gate `plain`.
+    Maco,
+    /// As the paper on ProxyGrad (Linse, Barth, Martinetz, arXiv:2410.16958): pixels, the gate `decoupled` with a fixed
+    /// slope of 0.3, ascent along the normalized gradient from uniform noise, no random views, 256 steps.
+    ProxygradPaper,
+}
+
+/// What a preset decides.
+pub(super) struct Choice {
+    pub(super) gate: GateRequest,
+    pub(super) steps: u32,
+    pub(super) parameterization: ParameterizationKind,
+    /// The optimizer of this parameterization; the usual one unless given.
+    pub(super) optimizer: Option<OptimizerRequest>,
+    pub(super) transforms: Vec<Transform>,
+    /// The usual one of the parameterization unless given.
+    pub(super) start: Option<Start>,
+}
+
+/// Side in pixels of the images that Lucid's views were chosen for.
+const LUCID_SIDE: f64 = 224.0;
+
+/// Lucid's random views of images of this side. Lucid pads by 12 and cuts 8, then 4 pixels at random, so that the image
+/// moves by up to 4 and 2 pixels either way; of its 26 angles six are none.
+fn lucid_views(side: f64) -> Vec<Transform> {
+    let pixels = |of_lucid: f64, most: f64| (of_lucid * side / LUCID_SIDE).round().clamp(1.0, most) as u32;
+    let always = |kind| Transform { kind, probability: 1.0 };
+    vec![
+        always(TransformKind::Pad { pixels: pixels(12.0, 64.0) }),
+        always(TransformKind::Jitter { pixels: pixels(4.0, 1024.0) }),
+        always(TransformKind::Scale { low: 0.9, high: 1.1 }),
+        Transform { kind: TransformKind::Rotate { degrees: 10.0 }, probability: 0.8 },
+        always(TransformKind::Jitter { pixels: pixels(2.0, 1024.0) }),
+    ]
+}
+
+/// A fifth to a half of each side, as MACO crops.
+fn maco_views() -> Vec<Transform> {
+    let kinds = [TransformKind::Crop { low: 0.04, high: 0.25 }, TransformKind::Noise { sd: 0.08 }];
+    kinds.map(|kind| Transform { kind, probability: 1.0 }).into()
+}
+
+impl Preset {
+    /// What it decides for images of height and width `size`.
+    pub(super) fn choice(self, size: [usize; 2]) -> Choice {
+        let optimizer = |kind, lr| Some(OptimizerRequest { kind, lr: Some(lr), decay: Some(Decay::None) });
+        let readable = |steps| Choice {
+            gate: GateKind::Auto.into(),
+            steps,
+            parameterization: ParameterizationKind::Fourier,
+            optimizer: optimizer(OptimizerKind::Adam, 0.05),
+            transforms: lucid_views(size[0].min(size[1]) as f64),
+            start: None,
+        };
+        let pixels = |gate, steps| Choice {
+            gate,
+            steps,
+            parameterization: ParameterizationKind::Pixel,
+            optimizer: None,
+            transforms: Vec::new(),
+            start: None,
+        };
+        match self {
+            Self::Readable => readable(256),
+            Self::Fast => readable(64),
+            Self::Maximum => pixels(GateKind::Decoupled.into(), 256),
+            Self::Best => pixels(GateKind::Auto.into(), 512),
+            Self::Lucid => {
+                Choice { gate: GateKind::Redirect.into(), transforms: lucid_views(LUCID_SIDE), ..readable(512) }
+            }
+            Self::Maco => Choice {
+                gate: GateKind::Plain.into(),
+                steps: 256,
+                parameterization: ParameterizationKind::Maco,
+                optimizer: optimizer(OptimizerKind::Nadam, 1.0),
+                transforms: maco_views(),
+                start: None,
+            },
+            Self::ProxygradPaper => {
+                let (slope, anneal, polish) = (Some(0.3), Some(0.0), Some(0.0));
+                Choice {
+                    optimizer: Some(OptimizerRequest {
+                        kind: OptimizerKind::L2Ascent,
+                        lr: None,
+                        decay: Some(Decay::None),
+                    }),
+                    start: Some(Start::Uniform),
+                    ..pixels(GateRequest { slope, anneal, polish, ..GateKind::Decoupled.into() }, 256)
+                }
+            }
+        }
+    }
+}

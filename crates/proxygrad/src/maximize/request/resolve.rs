@@ -1,0 +1,272 @@
+//! What a request means for a model: every default filled in, every name resolved.
+
+use serde::{Deserialize, Serialize};
+
+use super::defaults::Filled;
+use super::document::{Limits, Request};
+use super::images::Gallery;
+use super::settings::Settings;
+use crate::Invalid;
+use crate::maximize::diversity::Diversity;
+use crate::maximize::gate_schedule::GateKind;
+use crate::maximize::halving::SearchRequest;
+use crate::maximize::objective::Objective;
+use crate::maximize::parameterization::ParameterizationKind;
+use crate::maximize::reference_image::Pictures;
+use crate::maximize::regularization::Regularizer;
+use crate::maximize::start::Start;
+use crate::maximize::task::Task;
+use crate::network::{Model, NodeId, Shape};
+
+/// What a request means for a model: objectives that exist there, and settings with every default filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// One stimulus each; at least one. With diversity every objective stands here as often as it has stimuli.
+    pub objectives: Vec<Objective>,
+    /// Settings of all of them.
+    pub settings: Settings,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// The images that objectives and settings name by their digests.
+    #[serde(skip)]
+    pub pictures: Pictures,
+}
+
+impl Resolved {
+    /// One task per objective, in their order.
+    pub fn tasks(&self) -> Vec<Task> {
+        self.tasks_after(0)
+    }
+
+    /// The tasks of one part of a request that is carried out in parts: as they are in the whole request, where so many
+    /// stimuli (whole groups, with diversity) come before.
+    pub fn tasks_after(&self, stimuli: u64) -> Vec<Task> {
+        let copies = self.settings.copies() as u64;
+        let task = |(stream, objective): (u64, &Objective)| Task {
+            objective: objective.clone(),
+            seed: self.seed,
+            stream,
+            group: stream / copies,
+            pictures: self.pictures.clone(),
+        };
+        (stimuli..).zip(&self.objectives).map(task).collect()
+    }
+}
+
+/// Largest seed: the largest integer that every JSON reader keeps exactly.
+const LARGEST_SEED: u64 = (1 << 53) - 1;
+/// Most transforms of a request.
+const MOST_TRANSFORMS: usize = 16;
+/// Most regularizers of a request.
+const MOST_REGULARIZERS: usize = 8;
+/// Default number of steps between two scores when transforms are on.
+const SCORE_EVERY: u32 = 8;
+
+impl Request {
+    /// The settings that presets decide: the request's own, the gaps filled by its preset for a model.
+    pub fn filled(&self, model: &Model, limits: &Limits) -> Filled {
+        let own = model.network.input_shape();
+        self.preset.unwrap_or_default().fill(self, self.size.unwrap_or([own[1], own[2]]), limits.steps)
+    }
+
+    /// Checks the request against the model and the limits, and fills in every default.
+    ///
+    /// # Errors
+    /// Names the first field that is wrong, its value and what would be right.
+    pub fn resolve(&self, model: &Model, limits: &Limits) -> Result<Resolved, Invalid> {
+        let filled = self.filled(model, limits);
+        let mut objectives = self.objectives(limits)?;
+        let count = |field: &str, value: u32, most: u32| match (1..=most).contains(&value) {
+            true => Ok(value),
+            false => Err(Invalid::new(field, value, format!("a whole number from 1 to {most}"))),
+        };
+        let steps = count("steps", filled.steps, limits.steps)?;
+        let score_every = count("score_every", self.score_every.unwrap_or(SCORE_EVERY.min(steps)), limits.steps)?;
+        let gate = filled.gate.resolve().map_err(|e| e.within("gate"))?;
+        let search = match &self.search {
+            Some(search) => Some(search.resolve(&gate, steps).map_err(|e| e.within("search"))?),
+            None if gate.kind == GateKind::Auto => {
+                Some(SearchRequest::default().resolve(&gate, steps).map_err(|e| e.within("search"))?)
+            }
+            None => None,
+        };
+        let input = self.input(model, limits)?;
+        let parameterization = filled.parameterization.resolve(model).map_err(|e| e.within("parameterization"))?;
+        let image = [input[0], input[1], input[2]];
+        let optimizer = filled.optimizer.resolve(image, parameterization.kind).map_err(|e| e.within("optimizer"))?;
+        let transforms = filled.transforms;
+        if transforms.len() > MOST_TRANSFORMS {
+            let found = format!("{} transforms", transforms.len());
+            return Err(Invalid::new("transforms", found, format!("at most {MOST_TRANSFORMS}")));
+        }
+        let regularizers = self.regularizers.clone().unwrap_or_default();
+        if regularizers.len() > MOST_REGULARIZERS {
+            let found = format!("{} regularizers", regularizers.len());
+            return Err(Invalid::new("regularizers", found, format!("at most {MOST_REGULARIZERS}")));
+        }
+        if let (false, Some(i)) =
+            (parameterization.kind == ParameterizationKind::Pixel, regularizers.iter().position(Regularizer::is_blur))
+        {
+            let expected = "a penalty: only where the pixels themselves are changed can the image be blurred";
+            return Err(Invalid::new(format!("regularizers[{i}]"), regularizers[i], expected));
+        }
+        let mut start = filled.start;
+        if let (ParameterizationKind::Maco, Start::Grey { .. }) = (parameterization.kind, &start) {
+            return Err(Invalid::new("start", "grey", "another start: images of maco have a fixed contrast"));
+        }
+        start.check().map_err(|e| e.within("start"))?;
+        if let (false, Some(leash)) = (parameterization.kind == ParameterizationKind::Pixel, start.leash()) {
+            return Err(Invalid::new("start.leash", leash, "nothing, unless the parameterization is pixel"));
+        }
+        let seed = self.seed.unwrap_or(0);
+        if seed > LARGEST_SEED {
+            return Err(Invalid::new("seed", seed, format!("a whole number from 0 to {LARGEST_SEED}")));
+        }
+        // All heads before any image is unpacked.
+        self.image_memory(model)?;
+        let mut gallery = Gallery::new([input[0], input[1], input[2]]);
+        self.locate(model, &mut objectives, &input, &mut gallery)?;
+        if let Start::Image { image, .. } = &mut start {
+            gallery.read(image).map_err(|e| e.within("start.image"))?;
+        }
+        let diversity = self.diversity(model, objectives.len(), &input, limits)?;
+        if diversity.is_some() && search.is_some() {
+            let expected = "no search beside it: its candidates never see each other";
+            return Err(Invalid::new("diversity", "diversity beside a search", expected));
+        }
+        let size = [input[1], input[2]];
+        let certificates = self.certificates.unwrap_or(false);
+        let alpha = self.alpha.unwrap_or(false);
+        let animation = self.animation.map(|animation| animation.resolve(steps, objectives.len(), size)).transpose();
+        let animation = animation.map_err(|e| e.within("animation"))?;
+        let settings = Settings {
+            preset: Some(filled.preset),
+            gate,
+            search,
+            steps,
+            optimizer,
+            parameterization,
+            transforms,
+            regularizers,
+            size,
+            start,
+            score_every,
+            certificates,
+            alpha,
+            animation,
+            diversity,
+        };
+        let copies = settings.copies();
+        let objectives = objectives.into_iter().flat_map(|objective| std::iter::repeat_n(objective, copies)).collect();
+        Ok(Resolved { objectives, settings, seed, pictures: gallery.pictures })
+    }
+
+    fn objectives(&self, limits: &Limits) -> Result<Vec<Objective>, Invalid> {
+        match (&self.objective, &self.objectives) {
+            (Some(objective), None) => Ok(vec![objective.clone()]),
+            (None, Some(objectives)) if objectives.is_empty() || objectives.len() > limits.objectives => {
+                let found = format!("{} objectives", objectives.len());
+                Err(Invalid::new("objectives", found, format!("1 to {} objectives", limits.objectives)))
+            }
+            (None, Some(objectives)) => Ok(objectives.clone()),
+            (None, None) => Err(Invalid::new("objective", "nothing", "a unit such as logits:0")),
+            (Some(objective), Some(_)) => {
+                Err(Invalid::new("objective", objective, "either objective or objectives, not both"))
+            }
+        }
+    }
+
+    fn diversity(
+        &self,
+        model: &Model,
+        objectives: usize,
+        input: &Shape,
+        limits: &Limits,
+    ) -> Result<Option<Diversity>, Invalid> {
+        let Some(mut diversity) = self.diversity.clone() else { return Ok(None) };
+        let (layer, _) = layer_at(model, &diversity.layer, input).map_err(|e| e.within("diversity"))?;
+        diversity.layer.clone_from(&model.network.node(layer).name);
+        let most = limits.objectives / objectives;
+        if diversity.copies < 2 || diversity.copies > most {
+            let expected = match most {
+                0 | 1 => format!("fewer objectives beside it: {} stimuli in all", limits.objectives),
+                most => format!("a whole number from 2 to {most}: {} stimuli in all", limits.objectives),
+            };
+            return Err(Invalid::new("diversity.copies", diversity.copies, expected));
+        }
+        if !(diversity.weight >= 0.0 && diversity.weight.is_finite()) {
+            return Err(Invalid::new("diversity.weight", diversity.weight, "a finite number, 0 or more"));
+        }
+        Ok(Some(diversity))
+    }
+
+    /// Input `[C,H,W]` that the stimuli of this request have.
+    fn input(&self, model: &Model, limits: &Limits) -> Result<Shape, Invalid> {
+        let own = model.network.input_shape();
+        let Some([height, width]) = self.size else { return Ok(own.clone()) };
+        for (i, side) in [height, width].into_iter().enumerate() {
+            if side == 0 || side > limits.side {
+                let expected = format!("a whole number of pixels from 1 to {}", limits.side);
+                return Err(Invalid::new(format!("size[{i}]"), side, expected));
+            }
+        }
+        Ok(Shape::from([own[0], height, width]))
+    }
+}
+
+/// The shape of a layer at this input size; the error names the field `layer`, or `size` when the network cannot have it.
+fn layer_at(model: &Model, layer: &str, input: &Shape) -> Result<(NodeId, Shape), SizeOrLayer> {
+    let network = &model.network;
+    let target = network.layer(layer).map_err(SizeOrLayer::Layer)?;
+    let shapes = network.shapes_at(input, &network.below(&[target])).map_err(|why| {
+        let (own, found) = (network.input_shape(), format!("[{}, {}]", input[1], input[2]));
+        SizeOrLayer::Size(Invalid::new("size", found, format!("[{}, {}]: {why}", own[1], own[2])))
+    })?;
+    Ok((target, shapes[&target].clone()))
+}
+
+/// What stands in the way of a layer.
+enum SizeOrLayer {
+    /// The size of the whole request.
+    Size(Invalid),
+    /// The layer itself.
+    Layer(Invalid),
+}
+
+impl SizeOrLayer {
+    /// The error of the request in whose `field` the layer stands.
+    fn within(self, field: &str) -> Invalid {
+        match self {
+            Self::Size(error) => error,
+            Self::Layer(error) => error.within(field),
+        }
+    }
+}
+
+impl Request {
+    /// Checks objectives of this request against the model, and replaces names of classes and images in them.
+    fn locate(
+        &self,
+        model: &Model,
+        objectives: &mut [Objective],
+        input: &Shape,
+        gallery: &mut Gallery,
+    ) -> Result<(), Invalid> {
+        for (i, objective) in objectives.iter_mut().enumerate() {
+            let several = objective.terms.len() > 1;
+            for (j, term) in objective.terms.iter_mut().enumerate() {
+                let field = self.field_of_term(i, several.then_some(j));
+                let (layer, shape) = layer_at(model, &term.unit.layer, input).map_err(|e| e.within(&field))?;
+                // A layer has several names; from here on it is known by the listed one.
+                term.unit.layer.clone_from(&model.network.node(layer).name);
+                let named = model.named(&term.unit).map_err(|e| e.within(&field))?;
+                named.check(&shape).map_err(|e| e.within(&field))?;
+                term.unit = named;
+                if let Some((kind, image)) = term.unit.image_mut() {
+                    gallery.read(image).map_err(|e| e.within(&format!("{field}.{kind}.image")))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

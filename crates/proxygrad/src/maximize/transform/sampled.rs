@@ -1,0 +1,153 @@
+//! The maps of a batch's chains, and how they are drawn.
+
+use rand::{Rng, RngExt};
+
+use super::blur::Blur;
+use super::colour::Colour;
+use super::document::{Transform, TransformKind};
+use super::linear::Linear;
+
+/// One map of every chain: an entry per image, nothing where its chain goes without.
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// Shifts down and to the right, in pixels.
+    Roll(Vec<Option<[i32; 2]>>),
+    Sample(Vec<Option<Linear>>),
+    Blur(Blur, Vec<bool>),
+    /// A margin around every image: grey, or else the mirrored image.
+    Pad {
+        margin: usize,
+        grey: Vec<bool>,
+    },
+    /// Takes a margin off every image.
+    Cut {
+        margin: usize,
+    },
+    /// Normal noise, by seed.
+    Noise {
+        sd: f32,
+        seeds: Vec<Option<u64>>,
+    },
+    Colour(Vec<Option<Colour>>),
+}
+
+impl Slot {
+    /// Height and width of what becomes of images of this size.
+    pub(super) fn grown(&self, size: [usize; 2]) -> [usize; 2] {
+        match self {
+            Self::Pad { margin, .. } => size.map(|length| length + 2 * margin),
+            Self::Cut { margin } => size.map(|length| length - 2 * margin),
+            _ => size,
+        }
+    }
+
+    /// Whether its map takes all planes of an image together.
+    pub(super) fn takes_images(&self) -> bool {
+        matches!(self, Self::Sample(_) | Self::Colour(_))
+    }
+
+    fn is_used(&self) -> bool {
+        match self {
+            Self::Roll(shifts) => shifts.iter().any(Option::is_some),
+            Self::Sample(linears) => linears.iter().any(Option::is_some),
+            Self::Blur(_, on) => on.contains(&true),
+            Self::Pad { margin, .. } | Self::Cut { margin } => *margin > 0,
+            Self::Noise { seeds, .. } => seeds.iter().any(Option::is_some),
+            Self::Colour(colours) => colours.iter().any(Option::is_some),
+        }
+    }
+}
+
+/// Draws a chain of maps of images of height and width `size` from each stream. How many random numbers are drawn depends
+/// on the transforms alone, so that a run does not depend on what its draws were.
+pub(super) fn draw<'a, R: Rng + 'a>(
+    transforms: &[Transform],
+    streams: impl IntoIterator<Item = &'a mut R>,
+    size: [usize; 2],
+) -> Vec<Slot> {
+    let mut slots = empty(transforms, size);
+    for rng in streams {
+        draw_chain(transforms, rng, size, &mut slots);
+    }
+    slots.retain(Slot::is_used);
+    slots
+}
+
+/// Zooms, rotations, flips and crops are collected until a map of another kind follows: they are one sampling.
+fn empty(transforms: &[Transform], mut size: [usize; 2]) -> Vec<Slot> {
+    let mut slots = vec![];
+    let mut margins = 0;
+    for transform in transforms {
+        let slot = match transform.kind {
+            TransformKind::Jitter { .. } => Slot::Roll(Vec::new()),
+            TransformKind::Blur { sigma } => Slot::Blur(Blur::new(sigma, size), Vec::new()),
+            TransformKind::Pad { pixels } => Slot::Pad { margin: pixels as usize, grey: Vec::new() },
+            TransformKind::Noise { sd } => Slot::Noise { sd, seeds: Vec::new() },
+            TransformKind::Colour { .. } => Slot::Colour(Vec::new()),
+            TransformKind::Scale { .. }
+            | TransformKind::Rotate { .. }
+            | TransformKind::Crop { .. }
+            | TransformKind::Flip => continue,
+        };
+        if let Slot::Pad { margin, .. } = slot {
+            margins += margin;
+        }
+        size = slot.grown(size);
+        slots.extend([Slot::Sample(Vec::new()), slot]);
+    }
+    slots.extend([Slot::Sample(Vec::new()), Slot::Cut { margin: margins }]);
+    slots
+}
+
+/// Draws one more chain: an entry for every slot.
+fn draw_chain(transforms: &[Transform], rng: &mut impl Rng, mut size: [usize; 2], slots: &mut [Slot]) {
+    let mut linear: Option<Linear> = None;
+    let mut slots = slots.iter_mut();
+    for transform in transforms {
+        let applied = rng.random::<f32>() < transform.probability;
+        let (u, v) = (rng.random::<f32>(), rng.random::<f32>());
+        let next = match transform.kind {
+            TransformKind::Scale { low, high } => Some(Linear::zoom(low + (high - low) * u)),
+            TransformKind::Rotate { degrees } => Some(Linear::rotation((degrees * (2.0 * u - 1.0)).to_radians())),
+            TransformKind::Flip => Some(Linear::FLIP),
+            TransformKind::Crop { low, high } => {
+                let area = low + (high - low) * rng.random::<f32>();
+                Some(Linear::window(area.sqrt(), [u, v], size))
+            }
+            _ => None,
+        };
+        if let Some(next) = next {
+            linear = if applied { Some(next.after(linear)) } else { linear };
+            continue;
+        }
+        // What was collected is done first, unless nothing follows here: then it goes on being collected. A margin follows
+        // always.
+        let stays = !matches!(transform.kind, TransformKind::Pad { .. });
+        if let Some(Slot::Sample(linears)) = slots.next() {
+            linears.push(linear.take_if(|_| applied || !stays));
+        }
+        let Some(slot) = slots.next() else { continue };
+        size = slot.grown(size);
+        match (transform.kind, slot) {
+            (TransformKind::Jitter { pixels }, Slot::Roll(shifts)) => {
+                let shift = |u: f32| (u * (2 * pixels + 1) as f32).floor() as i32 - pixels as i32;
+                shifts.push(applied.then(|| [shift(u), shift(v)]));
+            }
+            (TransformKind::Blur { .. }, Slot::Blur(_, on)) => on.push(applied),
+            (TransformKind::Pad { .. }, Slot::Pad { grey, .. }) => grey.push(applied),
+            (TransformKind::Noise { .. }, Slot::Noise { seeds, .. }) => {
+                let seed = rng.random::<u64>();
+                seeds.push(applied.then_some(seed));
+            }
+            (TransformKind::Colour { strength }, Slot::Colour(colours)) => {
+                let off = |u: f32| strength * (2.0 * u - 1.0);
+                let colour = Colour::new(0.5 * off(u), 1.0 + off(v), 1.0 + off(rng.random()));
+                colours.push(applied.then_some(colour));
+            }
+            _ => {}
+        }
+    }
+    if let Some(Slot::Sample(linears)) = slots.next() {
+        linears.push(linear);
+    }
+}

@@ -1,0 +1,209 @@
+//! Transforms at work: concrete views of a batch of images and their adjoints.
+//!
+//! Every image has its own view, a chain of maps, each linear but for what it adds. In main memory plain loops take each
+//! image through its whole chain; elsewhere all images go through one map after the other, as tensor operations.
+
+#[cfg(test)]
+mod tests;
+
+use candle_core::{Result, Tensor};
+use rand::Rng;
+
+use super::blur::Blur;
+use super::document::Transform;
+use super::linear::Linear;
+use super::sampled::Slot;
+use super::{colour, noise, pad, roll, sampled, sampling, tensors};
+use crate::maximize::ops::host;
+use crate::maximize::ops::host::{Real, for_type_of};
+use crate::maximize::ops::placement::Arithmetic;
+
+/// One drawn view for every image of a batch.
+#[derive(Debug)]
+pub(in crate::maximize) struct Views {
+    /// Height and width of the images.
+    size: [usize; 2],
+    /// The maps in the order that they are applied in.
+    slots: Vec<Slot>,
+    arithmetic: Arithmetic,
+}
+
+/// One map of one image's chain that takes planes on their own.
+#[derive(Clone, Copy)]
+enum Map<'a> {
+    Roll([i32; 2]),
+    Blur(&'a Blur),
+    Pad { margin: usize, grey: bool },
+    Cut { margin: usize },
+    Noise { sd: f32, seed: u64 },
+}
+
+impl Slot {
+    fn map(&self, image: usize) -> Option<Map<'_>> {
+        match self {
+            Self::Roll(shifts) => shifts[image].map(Map::Roll),
+            Self::Blur(blur, on) => on[image].then_some(Map::Blur(blur)),
+            Self::Pad { margin, grey } => Some(Map::Pad { margin: *margin, grey: grey[image] }),
+            Self::Cut { margin } => Some(Map::Cut { margin: *margin }),
+            Self::Noise { sd, seeds } => seeds[image].map(|seed| Map::Noise { sd: *sd, seed }),
+            Self::Sample(_) | Self::Colour(_) => None,
+        }
+    }
+}
+
+/// Maps that follow each other and can be run together: one that takes all planes of an image, or any number of others.
+struct Section<'a> {
+    slots: &'a [Slot],
+    /// Height and width of what goes in.
+    from: [usize; 2],
+    /// Height and width of what comes out.
+    to: [usize; 2],
+}
+
+impl Views {
+    /// Draws a view of images of height and width `size` from each stream.
+    pub(in crate::maximize) fn draw<'a, R: Rng + 'a>(
+        transforms: &[Transform],
+        streams: impl IntoIterator<Item = &'a mut R>,
+        size: [usize; 2],
+        arithmetic: Arithmetic,
+    ) -> Self {
+        Self { size, slots: sampled::draw(transforms, streams, size), arithmetic }
+    }
+
+    /// The views of `images` `[N,C,H,W]`.
+    pub(in crate::maximize) fn apply(&self, images: &Tensor) -> Result<Tensor> {
+        match self.arithmetic {
+            Arithmetic::Host => self.sections().iter().try_fold(images.clone(), |x, section| section.run(&x, false)),
+            Arithmetic::Device => self.slots.iter().try_fold(images.clone(), |x, slot| tensors::apply(slot, &x)),
+        }
+    }
+
+    /// The adjoint: from gradients with respect to the views to gradients with respect to the images.
+    pub(in crate::maximize) fn adjoint(&self, gradients: &Tensor) -> Result<Tensor> {
+        let gradients = gradients.clone();
+        match self.arithmetic {
+            Arithmetic::Host => self.sections().iter().rev().try_fold(gradients, |g, section| section.run(&g, true)),
+            Arithmetic::Device => self.slots.iter().rev().try_fold(gradients, |g, slot| tensors::adjoint(slot, &g)),
+        }
+    }
+
+    fn sections(&self) -> Vec<Section<'_>> {
+        let mut from = self.size;
+        let sections = self.slots.chunk_by(|a, b| !a.takes_images() && !b.takes_images()).map(|slots| {
+            let section = Section { slots, from, to: slots.iter().fold(from, |size, slot| slot.grown(size)) };
+            from = section.to;
+            section
+        });
+        sections.collect()
+    }
+}
+
+impl Section<'_> {
+    /// Takes every image through its part of the chain, or through the adjoint of that.
+    fn run(&self, batch: &Tensor, backwards: bool) -> Result<Tensor> {
+        match self.slots {
+            [Slot::Colour(colours)] => for_type_of!(batch, T => colour_all::<T>(colours, batch, backwards)),
+            [Slot::Sample(linears)] => for_type_of!(batch, T => self.sample_all::<T>(linears, batch, backwards)),
+            _ => for_type_of!(batch, T => self.run_planes::<T>(batch, backwards)),
+        }
+    }
+
+    /// Plane by plane, since one plane and what becomes of it stay in a processor's own cache.
+    fn run_planes<T: Real>(&self, batch: &Tensor, backwards: bool) -> Result<Tensor> {
+        let [images, channels, area] = host::planes(batch)?;
+        let [height, width] = if backwards { self.from } else { self.to };
+        host::fill::<T>(batch, &[images, channels, height, width], height * width, |plane, values, result| {
+            let chain = self.chain(plane / channels, backwards);
+            let source = &values[plane * area..][..area];
+            follow(&chain, source, result, |step, from, to| step.run(plane % channels, backwards, from, to));
+        })
+    }
+
+    fn sample_all<T: Real>(&self, linears: &[Option<Linear>], batch: &Tensor, backwards: bool) -> Result<Tensor> {
+        each_image::<T>(batch, |image, source, result| match (linears[image], backwards) {
+            (Some(linear), false) => sampling::apply(linear, self.from, source, result),
+            (Some(linear), true) => sampling::adjoint(linear, self.from, source, result),
+            (None, _) => result.copy_from_slice(source),
+        })
+    }
+
+    /// The maps of one image, in the order that they are run in.
+    fn chain(&self, image: usize, backwards: bool) -> Vec<Step<'_>> {
+        let mut size = self.from;
+        let steps = self.slots.iter().filter_map(|slot| {
+            let from = size;
+            size = slot.grown(from);
+            let step = Step { map: slot.map(image)?, from, to: size };
+            // What is added has no part in a derivative.
+            (!backwards || !matches!(step.map, Map::Noise { .. })).then_some(step)
+        });
+        let mut chain: Vec<Step<'_>> = steps.collect();
+        if backwards {
+            chain.reverse();
+            chain.iter_mut().for_each(|step| (step.from, step.to) = (step.to, step.from));
+        }
+        chain
+    }
+}
+
+fn colour_all<T: Real>(colours: &[Option<colour::Colour>], batch: &Tensor, backwards: bool) -> Result<Tensor> {
+    let [_, channels, _] = host::planes(batch)?;
+    each_image::<T>(batch, |image, source, result| match colours[image] {
+        Some(colour) => colour.run(channels, backwards, source, result),
+        None => result.copy_from_slice(source),
+    })
+}
+
+/// Calls `f` with the number of every image, its values, and where those that take their place belong.
+fn each_image<T: Real>(batch: &Tensor, f: impl Fn(usize, &[T], &mut [T]) + Send + Sync) -> Result<Tensor> {
+    let [_, channels, area] = host::planes(batch)?;
+    let size = channels * area;
+    host::fill_like::<T>(batch, size, |image, values, result| f(image, &values[image * size..][..size], result))
+}
+
+/// A map of one image's chain at its place.
+struct Step<'a> {
+    map: Map<'a>,
+    /// Height and width of the plane that goes in, which backwards is the gradient.
+    from: [usize; 2],
+    /// Height and width of the plane that comes out.
+    to: [usize; 2],
+}
+
+impl Step<'_> {
+    /// Maps a plane, or carries gradients back.
+    fn run<T: Real>(&self, channel: usize, backwards: bool, from: &[T], to: &mut [T]) {
+        match (self.map, backwards) {
+            (Map::Roll(shift), false) => roll::roll(shift, self.from, from, to),
+            (Map::Roll(shift), true) => roll::roll(shift.map(|s| -s), self.from, from, to),
+            (Map::Blur(blur), false) => blur.apply(from, to),
+            (Map::Blur(blur), true) => blur.adjoint(from, to),
+            (Map::Pad { margin, grey }, false) => pad::pad(margin, grey, self.from, from, to),
+            (Map::Pad { margin, grey }, true) => pad::adjoint(margin, grey, self.to, from, to),
+            (Map::Cut { margin }, false) => pad::cut(margin, self.to, from, to),
+            (Map::Cut { margin }, true) => pad::uncut(margin, self.from, from, to),
+            (Map::Noise { sd, seed }, _) => {
+                let mut noise = vec![0.0; to.len()];
+                noise::fill(seed, channel, sd, &mut noise);
+                to.iter_mut().zip(from).zip(noise).for_each(|((y, &x), e)| *y = x + T::from_f64(f64::from(e)));
+            }
+        }
+    }
+}
+
+/// Carries `source` through the steps of a chain into `result`.
+fn follow<T: Real>(chain: &[Step<'_>], source: &[T], result: &mut [T], run: impl Fn(&Step<'_>, &[T], &mut [T])) {
+    let area = |[height, width]: [usize; 2]| height * width;
+    let Some((last, rest)) = chain.split_last() else { return result.copy_from_slice(source) };
+    let Some((first, between)) = rest.split_first() else { return run(last, source, result) };
+    let longest = rest.iter().map(|step| area(step.to)).max().unwrap_or(0);
+    let mut here = vec![T::zero(); longest];
+    let mut there = vec![T::zero(); if between.is_empty() { 0 } else { longest }];
+    run(first, source, &mut here[..area(first.to)]);
+    for step in between {
+        run(step, &here[..area(step.from)], &mut there[..area(step.to)]);
+        std::mem::swap(&mut here, &mut there);
+    }
+    run(last, &here[..area(last.from)], result);
+}
