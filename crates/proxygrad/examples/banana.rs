@@ -3,7 +3,7 @@
 //! `cargo run --release --example banana` (the first run fetches the model)
 
 use proxygrad::engine::{Cpu, CpuSettings};
-use proxygrad::maximize::{Limits, Request, Unobserved, maximize};
+use proxygrad::maximize::{Limits, NoCallback, Request, maximize};
 use proxygrad::network::catalog::{Models, ModelsConfig};
 
 fn main() -> anyhow::Result<()> {
@@ -11,7 +11,7 @@ fn main() -> anyhow::Result<()> {
     let request = Request::new("efficientnet-lite0", "logits:954".parse()?);
     let resolved = request.resolve(&model, &Limits::default())?;
     let outcomes =
-        maximize(&Cpu::new(&CpuSettings::default())?, &model, &resolved.tasks(), &resolved.settings, &mut Unobserved)?;
+        maximize(&Cpu::new(&CpuSettings::default())?, &model, &resolved.tasks(), &resolved.settings, &mut NoCallback)?;
     for outcome in outcomes.into_iter().flatten() {
         println!(
             "from {} to {} in {} passes",

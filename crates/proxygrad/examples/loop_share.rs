@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Engine, EngineError, Forward, Gate, MemoryModel, Plan, Target};
-use proxygrad::maximize::{Limits, Request, Unobserved, maximize};
+use proxygrad::maximize::{Limits, NoCallback, Request, maximize};
 use proxygrad::network::{Array, ChannelOrder, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape, Statistics};
 
 /// Classes of the network's last layer.
@@ -112,7 +112,7 @@ fn cost(model: &Model, transforms: &[&str], batch: usize, steps: u32) -> anyhow:
     let (mut clock, worked) = (f64::INFINITY, processor_seconds());
     for _ in 0..RUNS {
         let started = Instant::now();
-        maximize(&Still, model, &resolved.tasks(), &resolved.settings, &mut Unobserved)?;
+        maximize(&Still, model, &resolved.tasks(), &resolved.settings, &mut NoCallback)?;
         clock = clock.min(started.elapsed().as_secs_f64());
     }
     Ok(Cost { clock, processors: (processor_seconds() - worked) / f64::from(RUNS) })

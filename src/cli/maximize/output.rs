@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use proxygrad::maximize::{Certificates, Findings, Objective, Observer, Point, Settings};
+use proxygrad::maximize::{Callback, Certificates, Findings, Objective, Point, Settings};
 use proxygrad::network::Model;
 use serde::Serialize;
 
@@ -26,12 +26,8 @@ impl Progress {
     }
 }
 
-impl Observer for Progress {
-    fn keep(&mut self, _: usize) -> bool {
-        true
-    }
-
-    fn scored(&mut self, stimulus: usize, point: Point) {
+impl Callback for Progress {
+    fn on_score(&mut self, stimulus: usize, point: Point) {
         if stimulus == 0 {
             self.best = self.best.max(point.score);
             self.bar.set_position(u64::from(point.step));

@@ -1,30 +1,26 @@
-//! Callback of a run: progress and early stopping.
+//! Callback of a run: progress and cancellation.
 
 use crate::maximize::outcome::Point;
 
-/// Someone who watches a run and may end parts of it.
-pub trait Observer {
-    /// Asked before every step for every stimulus that still runs; `false` drops the stimulus.
-    fn keep(&mut self, stimulus: usize) -> bool;
-
-    /// Asked before every pass behind the last step; when no stimulus is wanted any more, the rest is left undone and all
-    /// of them are dropped.
-    fn wants(&mut self, _stimulus: usize) -> bool {
-        true
+/// Receives the progress of a run and can cancel stimuli. Stimuli are numbered by their tasks.
+pub trait Callback {
+    /// Called before every step of a stimulus, and for diagnostics between passes. `true` cancels the stimulus: it has no
+    /// outcome. Diagnostics of a batch end only when all of its stimuli are cancelled; then none has an outcome.
+    fn should_stop(&mut self, _stimulus: usize) -> bool {
+        false
     }
 
-    /// Told after every scored step of a stimulus: `score` on the image as it is, behind `step` steps.
-    fn scored(&mut self, stimulus: usize, point: Point);
+    /// Called after every step of a stimulus. `steps` is the number of steps made for it so far, by all candidates of a
+    /// search.
+    fn on_step(&mut self, _stimulus: usize, _steps: u32) {}
+
+    /// Called with every score of a stimulus during the run: the score of the current image, without transforms, after
+    /// `point.step` steps. On a GPU scores arrive in blocks, after the calls of [`Callback::on_step`] that follow them.
+    fn on_score(&mut self, _stimulus: usize, _point: Point) {}
 }
 
-/// Nobody watches.
+/// A callback that ignores progress and never cancels.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Unobserved;
+pub struct NoCallback;
 
-impl Observer for Unobserved {
-    fn keep(&mut self, _: usize) -> bool {
-        true
-    }
-
-    fn scored(&mut self, _: usize, _: Point) {}
-}
+impl Callback for NoCallback {}

@@ -1,4 +1,4 @@
-//! Several ways to one stimulus within one budget of steps.
+//! Settings of a search: successive halving over gates and starts.
 
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "openapi")]
@@ -10,57 +10,56 @@ use crate::maximize::gate_schedule::{GateKind, GateRequest, GateSchedule};
 /// Successive halving (Karnin, Koren & Somekh, ICML 2013; Jamieson & Talwalkar, AISTATS 2016, arXiv:1502.07943) over gates
 /// and starts.
 ///
-/// Every gate from every start is a candidate. In each rung every candidate that is left does some steps; then the better
-/// half stays, by the best score so far, and behind the last rung only the best one, which takes all the steps that are
-/// left. All candidates together do exactly the steps of the run.
+/// Every combination of a gate and a start is a candidate. In each rung every remaining candidate makes some steps; then
+/// the half with the better best scores is kept, and after the last rung only the best one, which makes the remaining
+/// steps. All candidates together make exactly the steps of the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Halving {
-    /// The gates that compete.
+    /// Gates of the candidates.
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 16))]
     pub arms: Vec<GateSchedule>,
-    /// Number of starts that every gate is tried from. The first is the one that a run without a search has.
+    /// Number of random starts per gate. The first is the start of a run without a search.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 16))]
     pub restarts: u32,
-    /// Steps that every candidate left does before the next choice.
+    /// Steps per remaining candidate before each selection.
     #[cfg_attr(feature = "openapi", schema(max_items = 8))]
     pub rungs: Vec<u32>,
-    /// The gate of stimuli that by half of the winner's steps never rose above their start: with the other half they begin
-    /// anew, from their first start. `auto` takes `redirect`.
+    /// Gate for stimuli that have not improved on their start after half of the winner's steps: they restart from their
+    /// first start and use this gate for the other half. `auto` uses `redirect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rescue: Option<GateSchedule>,
 }
 
-/// A search as written in a request; what is left out is filled in.
+/// A search as written in a request; omitted fields get defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SearchRequest {
-    /// The gates that compete; the request's own gate unless given, several good ones when that is `auto`.
+    /// Gates of the candidates. Default: the request's gate, or with `auto` one or two gates chosen by the number of steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 16))]
     pub arms: Option<Vec<GateRequest>>,
-    /// Number of starts that every gate is tried from; 1 unless given.
+    /// Number of random starts per gate. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 16))]
     pub restarts: Option<u32>,
-    /// Steps that every candidate left does before the better half is chosen, choice by choice; chosen from the number of
-    /// steps unless given.
+    /// Steps per remaining candidate before each selection of the better half. Default: chosen from the number of steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_items = 8))]
     pub rungs: Option<Vec<u32>>,
 }
 
-/// Most gates, and most starts, of a search.
-const MOST: usize = 16;
-/// Most rungs.
-const MOST_RUNGS: usize = 8;
+/// Largest number of gates, and of starts.
+const MAX_ARMS: usize = 16;
+/// Largest number of rungs.
+const MAX_RUNGS: usize = 8;
 
 impl SearchRequest {
-    /// Fills in what was left out, for a run of `steps` whose gate is `gate`.
+    /// Fills in defaults, for a run of `steps` steps with gate `gate`.
     ///
     /// # Errors
-    /// When a number is out of range, or the rungs leave no step for the winner.
+    /// When a number is out of range, or the rungs leave no steps for the winner.
     pub fn resolve(&self, gate: &GateSchedule, steps: u32) -> Result<Halving, Invalid> {
         let arms = match &self.arms {
             Some(arms) => self.given_arms(arms)?,
@@ -68,8 +67,8 @@ impl SearchRequest {
             None => vec![gate.clone()],
         };
         let restarts = self.restarts.unwrap_or(1);
-        if !(1..=MOST as u32).contains(&restarts) {
-            return Err(Invalid::new("restarts", restarts, format!("a whole number from 1 to {MOST}")));
+        if !(1..=MAX_ARMS as u32).contains(&restarts) {
+            return Err(Invalid::new("restarts", restarts, format!("a whole number from 1 to {MAX_ARMS}")));
         }
         let rescue = match &self.arms {
             None if gate.kind == GateKind::Auto => Some(GateRequest::from(GateKind::Redirect).resolve()?),
@@ -85,11 +84,11 @@ impl SearchRequest {
     }
 
     fn given_arms(&self, arms: &[GateRequest]) -> Result<Vec<GateSchedule>, Invalid> {
-        if arms.is_empty() || arms.len() > MOST {
-            return Err(Invalid::new("arms", format!("{} gates", arms.len()), format!("1 to {MOST} gates")));
+        if arms.is_empty() || arms.len() > MAX_ARMS {
+            return Err(Invalid::new("arms", format!("{} gates", arms.len()), format!("1 to {MAX_ARMS} gates")));
         }
         let resolved = arms.iter().enumerate().map(|(i, gate)| match gate.kind {
-            GateKind::Auto => Err(Invalid::new(format!("arms[{i}]"), "auto", "a gate that is not itself a search")),
+            GateKind::Auto => Err(Invalid::new(format!("arms[{i}]"), "auto", "a single gate")),
             _ => gate.resolve().map_err(|e| e.within(&format!("arms[{i}]"))),
         });
         resolved.collect()
@@ -102,7 +101,7 @@ impl Halving {
         self.arms.len() as u32 * self.restarts
     }
 
-    /// How many candidates are left at the beginning of each rung, and at the end 1.
+    /// Number of candidates in each rung, and 1 at the end.
     pub(super) fn left(&self) -> Vec<u32> {
         let mut left = vec![self.candidates()];
         for rung in 0..self.rungs.len() {
@@ -112,7 +111,7 @@ impl Halving {
         left
     }
 
-    /// Steps that a candidate does which is never dropped, in a run of `steps`; nothing when the rungs leave it no step.
+    /// Steps of the winner in a run of `steps`; `None` if the rungs leave it none.
     pub(super) fn horizon(&self, steps: u32) -> Option<u32> {
         let left = self.left();
         let spent_on_others =
@@ -122,8 +121,7 @@ impl Halving {
         (horizon > own).then_some(horizon as u32)
     }
 
-    /// Steps that the winner does before a rescue, where it does so many in all; nothing without a rescue, or with too few
-    /// steps for one.
+    /// Steps of the winner before a rescue, of `horizon` in all; `None` without a rescue or with too few steps for one.
     pub(super) fn before_rescue(&self, horizon: u32) -> Option<u32> {
         let before = (horizon / 2).max(self.rungs.iter().sum());
         (self.rescue.is_some() && 0 < before && before < horizon).then_some(before)
@@ -131,20 +129,16 @@ impl Halving {
 
     fn check(&self, steps: u32) -> Result<(), Invalid> {
         let found = format!("{:?}", self.rungs);
-        if self.rungs.len() > MOST_RUNGS || self.rungs.contains(&0) {
-            return Err(Invalid::new(
-                "rungs",
-                found,
-                format!("at most {MOST_RUNGS} numbers of steps, each at least 1"),
-            ));
+        if self.rungs.len() > MAX_RUNGS || self.rungs.contains(&0) {
+            return Err(Invalid::new("rungs", found, format!("at most {MAX_RUNGS} numbers of steps, each at least 1")));
         }
         if self.candidates() > 1 && self.rungs.is_empty() {
-            let expected = format!("at least one number of steps, to choose among {} candidates", self.candidates());
+            let expected = format!("at least one number of steps, to select among {} candidates", self.candidates());
             return Err(Invalid::new("rungs", found, expected));
         }
         if self.horizon(steps).is_none() {
             let expected = format!(
-                "rungs that leave the winner a step: {} candidates do more than the {steps} steps of the run",
+                "rungs that leave steps for the winner: {} candidates use more than the {steps} steps of the run",
                 self.candidates()
             );
             return Err(Invalid::new("rungs", found, expected));
@@ -153,16 +147,16 @@ impl Halving {
     }
 }
 
-/// Steps below which `auto` does not divide them: what a second gate could gain is less than what the steps it takes cost.
-const WORTH_DIVIDING: u32 = 256;
+/// Fewest steps with which `auto` tries a second gate: with fewer, the steps spent on it cost more than it gains.
+const STEPS_FOR_TWO_GATES: u32 = 256;
 
-/// The gates that `auto` tries: of all single gates the one that reaches most, and with many steps one of another kind.
+/// Gates of `auto`: the single gate with the best scores, and with many steps one of another kind.
 fn auto_arms(steps: u32) -> Vec<GateSchedule> {
     let (anneal, polish) = GateSchedule::SOFT_COURSE;
     let temperature = Some(GateSchedule::RELATIVE_TEMPERATURE);
     let mut arms =
         vec![GateSchedule { kind: GateKind::Soft, slope: None, temperature, relative: Some(true), anneal, polish }];
-    if steps >= WORTH_DIVIDING {
+    if steps >= STEPS_FOR_TWO_GATES {
         let (kind, slope) = (GateKind::Decoupled, Some(0.1));
         arms.push(GateSchedule { kind, slope, temperature: None, relative: None, anneal: 0.9, polish: 0.1 });
     }
@@ -170,8 +164,8 @@ fn auto_arms(steps: u32) -> Vec<GateSchedule> {
 }
 
 impl Halving {
-    /// Rungs that leave the winner about three quarters of the steps: each takes as many steps as any other, so that
-    /// those who are left in it do twice as many.
+    /// Rungs that leave the winner about three quarters of the steps. All rungs take the same number of steps in total:
+    /// with each, the steps per candidate double.
     fn default_rungs(&self, steps: u32) -> Vec<u32> {
         let candidates = self.candidates();
         let count = candidates.next_power_of_two().ilog2();

@@ -28,13 +28,13 @@ mod task;
 mod transform;
 
 pub use animation::Animation;
-pub use callback::{Observer, Unobserved};
+pub use callback::{Callback, NoCallback};
 pub use diagnostics::{Certificates, Gain, NaturalMissing, Robust, Stationarity};
 pub use diversity::Diversity;
 pub use error::MaximizeError;
 pub use gate_schedule::{GateKind, GateRequest, GateSchedule};
 pub use halving::{Halving, SearchRequest};
-pub use memory::{RunMemory, TooLarge, found_bytes, parts};
+pub use memory::{RunMemory, TooLarge, found_bytes, plan_batches};
 pub use objective::{Objective, ObjectiveDocument, Term};
 pub use optimizer::{Decay, Optimizer, OptimizerKind, OptimizerRequest};
 pub use outcome::{ArmFindings, Findings, Outcome, Point, Warning};

@@ -1,4 +1,4 @@
-//! What a run tells while it runs, and what it found.
+//! Outcomes of a run: the stimulus and its findings.
 
 use serde::{Deserialize, Deserializer, Serialize};
 #[cfg(feature = "openapi")]
@@ -7,72 +7,71 @@ use utoipa::ToSchema;
 use crate::maximize::diagnostics::document::Certificates;
 use crate::maximize::gate_schedule::GateSchedule;
 
-/// A stimulus and what is known of it.
+/// A stimulus and its findings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The stimulus as an 8-bit PNG, grey or RGB.
     pub png: Vec<u8>,
-    /// How it came to be, as an animated PNG, if the settings ask for that.
+    /// An animated PNG of the run, if the settings ask for it.
     pub animation: Option<Vec<u8>>,
-    /// The maximum that it reaches, and how it was found.
+    /// Its score and how it was found.
     pub findings: Findings,
 }
 
-/// The maximum that a stimulus reaches, and how it was found.
+/// The score of a stimulus and how it was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Findings {
-    /// The objective's value on exactly the PNG delivered, in the original network, without transforms; null when the
-    /// network gives no finite value.
+    /// The objective's value on the PNG, in the original network, without transforms; null if not finite.
     #[serde(deserialize_with = "number_or_null")]
     #[cfg_attr(feature = "openapi", schema(required, value_type = Option<f32>))]
     pub score: f32,
-    /// The value on the image before the first step; null when not finite.
+    /// The value on the image before the first step; null if not finite.
     #[serde(deserialize_with = "number_or_null")]
     #[cfg_attr(feature = "openapi", schema(required, value_type = Option<f32>))]
     pub initial_score: f32,
-    /// The value on the image behind the last step; null when not finite.
+    /// The value on the image after the last step; null if not finite.
     #[serde(deserialize_with = "number_or_null")]
     #[cfg_attr(feature = "openapi", schema(required, value_type = Option<f32>))]
     pub final_score: f32,
-    /// Number of steps behind which the best image stood; 0 is the start.
+    /// Number of steps after which the best image was reached; 0 is the start.
     pub best_step: u32,
-    /// Scores along the run, by step; only finite ones.
+    /// Finite scores during the run, by step.
     pub trajectory: Vec<Point>,
-    /// Forward and backward passes spent, through the part of the network below the target.
+    /// Number of forward and backward passes through the part of the network below the target.
     pub passes: u32,
-    /// What the candidates of a search reached, the winner last; nothing without a search.
+    /// Findings of the candidates of a search, the winner last; absent without a search.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub arms: Vec<ArmFindings>,
-    /// What the reader of the score should know.
+    /// Reasons to read the score with care.
     pub warnings: Vec<Warning>,
-    /// What else can be said about the maximum; null unless certificates were asked for.
+    /// Diagnostics of the maximum; null unless asked for.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(required))]
     pub certificates: Option<Certificates>,
 }
 
-/// What a candidate of a search reached before it was dropped, or as the winner.
+/// Findings of a candidate of a search, when it was dropped or won.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct ArmFindings {
-    /// Its gate; the schedule runs over the steps that the winner does.
+    /// Its gate, with a schedule over the steps of the winner.
     pub gate: GateSchedule,
-    /// Which start it went from, from 0.
+    /// Index of its random start, from 0.
     pub restart: u32,
-    /// Steps it did.
+    /// Steps it made.
     pub steps: u32,
     /// Passes it took.
     pub passes: u32,
-    /// Its best score: while it ran, or of the delivered PNG if it won; null when none was finite.
+    /// Its best score: during the run, or of the PNG if it won; null if none was finite.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub score: Option<f32>,
-    /// Whether its image is the one delivered.
+    /// Whether its image is the stimulus.
     pub won: bool,
 }
 
-/// JSON has no NaN and no infinity: they are written as null and read back as NaN.
+/// JSON has no NaN or infinity: they are written as null and read back as NaN.
 fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f32::NAN))
 }
@@ -83,27 +82,26 @@ fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::
 pub struct Point {
     /// Number of steps done.
     pub step: u32,
-    /// Value of the objective there, in the original network, without transforms.
+    /// Value of the objective after them, in the original network, without transforms.
     pub score: f32,
 }
 
-/// What the reader of a score should know.
+/// Reason to read a score with care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Warning {
-    /// The score never moved from its start, whatever gradient came: no image wakes the unit, or none that this gate and
-    /// start lead to.
+    /// The score never changed: no image activates the unit, or none that is reachable with this gate and start.
     DeadUnit,
-    /// The score moved, but the image delivered scores no higher than the start; most often it is the start.
+    /// The score changed, but the stimulus scores no higher than the start; mostly it is the start.
     NoImprovement,
-    /// The target is a softmax, at most scaled, reshaped or cut since: its score is bounded, and other classes can be
-    /// pushed down instead.
+    /// The target is a softmax, possibly scaled, reshaped or sliced: its score is bounded, and can rise because other
+    /// classes fall.
     SoftmaxTarget,
-    /// More than half of the pixel values lie at an end of their range.
+    /// More than half of the pixel values are at an end of their range.
     SaturatedPixels,
-    /// The score or gradient became infinite or not a number; the best finite image was kept.
+    /// A score or gradient was infinite or not a number; the best image with a finite score is returned.
     NonFinite,
 }
 
@@ -111,13 +109,13 @@ impl Warning {
     /// The warning as a sentence.
     pub fn meaning(self) -> &'static str {
         match self {
-            Self::DeadUnit => {
-                "the score never moved from its start: the unit is dead, at least for this gate and start"
-            }
+            Self::DeadUnit => "the score never changed: the unit is dead, at least with this gate and start",
             Self::NoImprovement => "no step led to an image that scores higher than the start",
             Self::SoftmaxTarget => "the target is a softmax, so its score is bounded; maximize the logit instead",
-            Self::SaturatedPixels => "more than half of the pixel values lie at an end of their range",
-            Self::NonFinite => "scores or gradients became infinite or not a number; the best finite image was kept",
+            Self::SaturatedPixels => "more than half of the pixel values are at an end of their range",
+            Self::NonFinite => {
+                "a score or gradient was infinite or not a number; the best image with a finite score is returned"
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor};
 
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::{Real, for_type_of};
-use crate::maximize::ops::placement::{Arithmetic, Placement};
+use crate::maximize::ops::{Arithmetic, Placement};
 use crate::network::Preprocessing;
 
 /// Pixels `[N,C,H,W]` in [0, 1], grey or RGB, to the network's input and back for gradients.

@@ -2,9 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::maximize::ops::Arithmetic;
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::{Real, for_type_of};
-use crate::maximize::ops::placement::Arithmetic;
 
 /// Keeps the pixels `x` of every image within a root-mean-square distance `r` of its start `s`: with
 /// `d = sqrt(mean((x - s)^2))` over all values of the image, `x` becomes `s + (x - s) min(1, r / d)`, the nearest point of
@@ -23,8 +23,8 @@ impl Leash {
         Self { start: start.clone(), radius: f64::from(radius), arithmetic }
     }
 
-    /// Goes on with these images of the batch alone.
-    pub(super) fn keep(&mut self, rows: &Tensor) -> Result<()> {
+    /// Keeps only the images of these rows.
+    pub(super) fn retain_rows(&mut self, rows: &Tensor) -> Result<()> {
         self.start = self.start.index_select(rows, 0)?;
         Ok(())
     }
@@ -119,7 +119,7 @@ mod tests {
         let mut leash = Leash::new(&tensor(&s), 0.1, Arithmetic::Host);
         let whole = values(&leash.pull(&tensor(&x)).unwrap());
         let second = Tensor::new(&[1u32], &Device::Cpu).unwrap();
-        leash.keep(&second).unwrap();
+        leash.retain_rows(&second).unwrap();
         let kept = leash.pull(&tensor(&x).index_select(&second, 0).unwrap()).unwrap();
         assert_eq!(values(&kept), whole[6..]);
     }

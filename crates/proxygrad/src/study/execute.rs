@@ -4,7 +4,7 @@ use super::error::StudyError;
 use super::plan::{Bounds, PlannedSettings, request_for};
 use crate::Invalid;
 use crate::engine::Engine;
-use crate::maximize::{Objective, Observer, Outcome, Point, Task, maximize, parts};
+use crate::maximize::{Callback, Objective, Outcome, Point, Task, maximize, plan_batches};
 use crate::network::Model;
 
 /// Progress of a study.
@@ -43,9 +43,9 @@ pub(super) fn run_batch(
     let failed = |source| StudyError::Run { what: what.to_owned(), source };
     progress.steps = settings.steps;
     let mut outcomes = Vec::with_capacity(tasks.len());
-    for part in parts(&engine.memory_model(), model, &tasks, settings, memory).map_err(failed)? {
-        (progress.running, progress.share) = (part.len(), 0.0);
-        let found = maximize(engine, model, &tasks[part], settings, progress).map_err(failed)?;
+    for batch in plan_batches(&engine.memory_model(), model, &tasks, settings, memory).map_err(failed)? {
+        (progress.running, progress.share) = (batch.len(), 0.0);
+        let found = maximize(engine, model, &tasks[batch], settings, progress).map_err(failed)?;
         progress.done += found.len();
         for outcome in found {
             let Some(outcome) = outcome else { return Ok(None) };
@@ -78,20 +78,16 @@ impl<'a, 'b> BatchProgress<'a, 'b> {
     }
 }
 
-impl Observer for BatchProgress<'_, '_> {
-    fn keep(&mut self, stimulus: usize) -> bool {
+impl Callback for BatchProgress<'_, '_> {
+    fn should_stop(&mut self, stimulus: usize) -> bool {
         if stimulus == 0 && self.proceed {
             let done = self.done as f64 + self.share * self.running as f64;
             self.proceed = (self.callback)(Progress { done, total: self.total, now: self.what });
         }
-        self.proceed
+        !self.proceed
     }
 
-    fn wants(&mut self, stimulus: usize) -> bool {
-        self.keep(stimulus)
-    }
-
-    fn scored(&mut self, stimulus: usize, point: Point) {
+    fn on_score(&mut self, stimulus: usize, point: Point) {
         if stimulus == 0 {
             self.share = (f64::from(point.step) / f64::from(self.steps.max(1))).min(1.0);
         }

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use proxygrad::calibrate::{Options, calibrate, images_in};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference, Target};
-use proxygrad::maximize::{Limits, NaturalMissing, Request, Unobserved, maximize};
+use proxygrad::maximize::{Limits, NaturalMissing, NoCallback, Request, maximize};
 use proxygrad::network::calibration::{Calibration, cut};
 use proxygrad::network::catalog::{Models, ModelsConfig};
 
@@ -99,7 +99,7 @@ fn a_maximum_is_told_in_percent_of_the_natural_one() {
     )
     .unwrap();
     let resolved = request.resolve(&model, &Limits::default()).unwrap();
-    let found = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
+    let found = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut NoCallback).unwrap();
     let [one, other] = [0, 1].map(|i| found[i].clone().unwrap());
     let certificates = one.findings.certificates.unwrap();
     let natural = model.calibration.as_ref().unwrap().layers["logits"].units[8].mean.max;

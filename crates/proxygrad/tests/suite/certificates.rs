@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Gate, Reference};
-use proxygrad::maximize::{Certificates, Findings, NaturalMissing, Observer, Outcome, Point, Unobserved, maximize};
+use proxygrad::maximize::{Callback, Certificates, Findings, NaturalMissing, NoCallback, Outcome, maximize};
 use proxygrad::network::calibration::{Calibration, LayerRecord, Statistics, UnitRecord};
 use proxygrad::network::{Activation, Array, ChannelOrder, Conv, Model, Network, Op, Preprocessing, Reduce, Window};
 
@@ -135,7 +135,7 @@ fn certificates_do_not_depend_on_the_batch_and_change_nothing_else() {
     let resolved = resolve(&model, &request(r#", "certificates": true"#));
     let together = run(&model, &request(r#", "certificates": true"#));
     for (i, task) in resolved.tasks().into_iter().enumerate() {
-        let alone = maximize(&engine, &model, &[task], &resolved.settings, &mut Unobserved).unwrap();
+        let alone = maximize(&engine, &model, &[task], &resolved.settings, &mut NoCallback).unwrap();
         assert_eq!(alone[0].as_ref(), Some(&together[i]), "stimulus {i}");
     }
     let without = run(&model, &request(""));
@@ -166,15 +166,11 @@ fn the_same_views_are_shown_whatever_the_seed() {
 #[test]
 fn nobody_waits_for_certificates_that_nobody_wants() {
     struct Leaves(u32);
-    impl Observer for Leaves {
-        fn keep(&mut self, _: usize) -> bool {
-            true
-        }
-        fn wants(&mut self, _: usize) -> bool {
+    impl Callback for Leaves {
+        fn should_stop(&mut self, _: usize) -> bool {
             self.0 += 1;
-            self.0 < 20
+            self.0 == 20
         }
-        fn scored(&mut self, _: usize, _: Point) {}
     }
     let model = small();
     let resolved = resolve(&model, r#"{"model": "test", "objective": "logits:1", "steps": 2, "certificates": true}"#);

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use candle_core::{DType, Device, Tensor};
 use image::{ImageBuffer, ImageFormat, Rgb, RgbImage};
 use proxygrad::engine::{Engine, Forward, Reference, Target};
-use proxygrad::maximize::{Limits, Request, Unobserved, maximize};
+use proxygrad::maximize::{Limits, NoCallback, Request, maximize};
 use proxygrad::network::Model;
 use serde_json::{Value, json};
 
@@ -123,9 +123,9 @@ fn stimuli_with_images_do_not_depend_on_their_batch() {
         of(2, "inversion"),
     ]});
     let resolved = resolve(&model, &request.to_string());
-    let together = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
+    let together = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut NoCallback).unwrap();
     for (i, task) in resolved.tasks().into_iter().enumerate() {
-        let alone = maximize(&engine(), &model, &[task], &resolved.settings, &mut Unobserved).unwrap();
+        let alone = maximize(&engine(), &model, &[task], &resolved.settings, &mut NoCallback).unwrap();
         assert_eq!(alone[0], together[i], "stimulus {i}");
     }
 }
@@ -192,7 +192,7 @@ fn a_diverse_group_differs_and_notices_no_foreign_stimulus() {
     let (even, diverse) = (resolved(0.0), resolved(20.0));
     assert_eq!(diverse.objectives.len(), 6, "three of each");
     let found = |resolved: &proxygrad::maximize::Resolved, tasks: &[proxygrad::maximize::Task]| {
-        let outcomes = maximize(&engine(), &model, tasks, &resolved.settings, &mut Unobserved).unwrap();
+        let outcomes = maximize(&engine(), &model, tasks, &resolved.settings, &mut NoCallback).unwrap();
         outcomes.into_iter().map(Option::unwrap).collect::<Vec<_>>()
     };
     let (without, with) = (found(&even, &even.tasks()), found(&diverse, &diverse.tasks()));

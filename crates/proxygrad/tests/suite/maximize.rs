@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference, Target};
-use proxygrad::maximize::{Limits, Observer, Outcome, Point, Preset, Request, Resolved, Unobserved, Warning, maximize};
+use proxygrad::maximize::{Callback, Limits, NoCallback, Outcome, Point, Preset, Request, Resolved, Warning, maximize};
 use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Preprocessing, Statistics};
 
 use crate::networks::{array, classifier, rng};
@@ -33,7 +33,7 @@ pub fn resolve(model: &Model, request: &str) -> Resolved {
 
 pub fn run(model: &Model, request: &str) -> Vec<Outcome> {
     let resolved = resolve(model, request);
-    let outcomes = maximize(&engine(), model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
+    let outcomes = maximize(&engine(), model, &resolved.tasks(), &resolved.settings, &mut NoCallback).unwrap();
     outcomes.into_iter().map(Option::unwrap).collect()
 }
 
@@ -137,14 +137,14 @@ fn a_stimulus_does_not_depend_on_its_batch() {
     };
     let all = r#"["logits:0","logits:1","logits:2","logits:3","logits:4","logits:5","logits:0","logits:1"]"#;
     let resolved = request(all, 5);
-    let together = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
+    let together = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut NoCallback).unwrap();
     for (i, task) in resolved.tasks().into_iter().enumerate() {
-        let alone = maximize(&engine(), &model, &[task], &resolved.settings, &mut Unobserved).unwrap();
+        let alone = maximize(&engine(), &model, &[task], &resolved.settings, &mut NoCallback).unwrap();
         assert_eq!(alone[0], together[i], "stimulus {i}");
     }
     assert_ne!(together[0], together[6], "the index in the request changes the start");
     let other = request(all, 6);
-    let other = maximize(&engine(), &model, &other.tasks(), &other.settings, &mut Unobserved).unwrap();
+    let other = maximize(&engine(), &model, &other.tasks(), &other.settings, &mut NoCallback).unwrap();
     assert_ne!(together[0], other[0], "the seed changes the start");
 }
 
@@ -290,24 +290,28 @@ fn softmax_targets_and_saturated_pixels_are_told() {
 }
 
 #[test]
-fn an_observer_can_drop_one_stimulus_and_the_others_do_not_notice() {
+fn a_callback_can_cancel_one_stimulus_without_affecting_the_others() {
     struct Drops {
-        asked: u32,
+        steps: u32,
         scores: Vec<(usize, u32)>,
     }
-    impl Observer for Drops {
-        fn keep(&mut self, stimulus: usize) -> bool {
-            self.asked += u32::from(stimulus == 1);
-            stimulus != 1 || self.asked <= 3
+    impl Callback for Drops {
+        fn should_stop(&mut self, stimulus: usize) -> bool {
+            stimulus == 1 && self.steps == 3
         }
-        fn scored(&mut self, stimulus: usize, point: Point) {
+        fn on_step(&mut self, stimulus: usize, steps: u32) {
+            if stimulus == 1 {
+                self.steps = steps;
+            }
+        }
+        fn on_score(&mut self, stimulus: usize, point: Point) {
             self.scores.push((stimulus, point.step));
         }
     }
     let model = colour_classifier();
     let request = r#"{"model": "test", "objectives": ["logits:0", "logits:1", "logits:2"], "steps": 12}"#;
     let resolved = resolve(&model, request);
-    let mut drops = Drops { asked: 0, scores: Vec::new() };
+    let mut drops = Drops { steps: 0, scores: Vec::new() };
     let outcomes = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut drops).unwrap();
     assert!(outcomes[1].is_none());
     assert_eq!(drops.scores.iter().filter(|(stimulus, _)| *stimulus == 1).count(), 3, "dropped before its fourth step");
@@ -329,6 +333,6 @@ fn a_plain_classifier_resolves_with_every_default_filled_in() {
     let preprocessing = Preprocessing { mean: vec![0.0; 2], std: vec![1.0; 2], ..symmetric() };
     let two_channels = model(network, preprocessing);
     let resolved = resolve(&two_channels, r#"{"model": "test", "objective": "logits:0"}"#);
-    let error = maximize(&engine(), &two_channels, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap_err();
+    let error = maximize(&engine(), &two_channels, &resolved.tasks(), &resolved.settings, &mut NoCallback).unwrap_err();
     assert_eq!(error.to_string(), "images have 1 or 3 channels, but the model's input has 2");
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Gate, Instructions, Target};
 use proxygrad::maximize::{
-    MaximizeError, Observer, Outcome, Point, Resolved, RunMemory, Unobserved, found_bytes, maximize, maximize_within,
-    parts,
+    Callback, MaximizeError, NoCallback, Outcome, Point, Resolved, RunMemory, found_bytes, maximize, maximize_within,
+    plan_batches,
 };
 use proxygrad::network::catalog::{Models, ModelsConfig};
 use proxygrad::network::{Activation, Model, Network, Shape};
@@ -139,46 +139,42 @@ fn more_of_anything_takes_more_memory() {
     }
 }
 
-/// Takes note of which stimuli were told of.
+/// Records which stimuli were scored.
 #[derive(Default)]
 struct Told(std::collections::BTreeSet<usize>);
 
-impl Observer for Told {
-    fn keep(&mut self, _: usize) -> bool {
-        true
-    }
-
-    fn scored(&mut self, stimulus: usize, _: Point) {
+impl Callback for Told {
+    fn on_score(&mut self, stimulus: usize, _: Point) {
         self.0.insert(stimulus);
     }
 }
 
 #[test]
-fn what_does_not_fit_runs_in_parts_and_comes_out_the_same() {
+fn tasks_that_do_not_fit_run_in_batches_with_the_same_outcomes() {
     let model = colour_classifier();
     let request = json!({"model": "test", "steps": 6, "size": [96, 80], "transforms": ["jitter:2"],
                          "objectives": ["logits:0", "logits:1", "relu:3", "logits:2", "logits:3", "relu:1", "logits:5"]});
     let resolved = resolve(&model, &request.to_string());
     let (tasks, settings, memory) = (resolved.tasks(), &resolved.settings, engine().memory_model());
-    let whole: Vec<Option<Outcome>> = maximize(&engine(), &model, &tasks, settings, &mut Unobserved).unwrap();
+    let whole: Vec<Option<Outcome>> = maximize(&engine(), &model, &tasks, settings, &mut NoCallback).unwrap();
     let all = bytes(&model, &resolved, 7);
     let (mut most, mut seen) = (all, Vec::new());
     loop {
-        let parts = match parts(&memory, &model, &tasks, settings, most) {
-            Ok(parts) => parts,
+        let batches = match plan_batches(&memory, &model, &tasks, settings, most) {
+            Ok(batches) => batches,
             Err(MaximizeError::Memory { needed, allowed }) => {
                 assert!(needed > allowed && allowed == most);
                 break;
             }
             Err(error) => panic!("{error}"),
         };
-        assert_eq!(parts.iter().flat_map(Clone::clone).collect::<Vec<_>>(), (0..7).collect::<Vec<_>>());
-        if seen.last() != Some(&parts.len()) {
+        assert_eq!(batches.iter().flat_map(Clone::clone).collect::<Vec<_>>(), (0..7).collect::<Vec<_>>());
+        if seen.last() != Some(&batches.len()) {
             let mut told = Told::default();
             let found = maximize_within(&engine(), &model, &tasks, settings, most, &mut told).unwrap();
-            assert_eq!(found, whole, "in {} parts", parts.len());
+            assert_eq!(found, whole, "in {} batches", batches.len());
             assert_eq!(told.0, (0..7).collect());
-            seen.push(parts.len());
+            seen.push(batches.len());
         }
         most -= all / 200;
     }
@@ -195,11 +191,14 @@ fn groups_that_differ_stay_together() {
     // What is kept of the other groups counts, too.
     let found = |groups: usize| found_bytes(&resolved.settings, 3, 4 * groups);
     let two = bytes(&model, &resolved, 8) + found(1);
-    assert_eq!(parts(&memory, &model, &tasks, &resolved.settings, two).unwrap(), [0..8, 8..12]);
+    assert_eq!(plan_batches(&memory, &model, &tasks, &resolved.settings, two).unwrap(), [0..8, 8..12]);
     let one = bytes(&model, &resolved, 4) + found(2);
-    assert_eq!(parts(&memory, &model, &tasks, &resolved.settings, one).unwrap(), [0..4, 4..8, 8..12]);
+    assert_eq!(plan_batches(&memory, &model, &tasks, &resolved.settings, one).unwrap(), [0..4, 4..8, 8..12]);
     let less = bytes(&model, &resolved, 3);
-    assert!(matches!(parts(&memory, &model, &tasks, &resolved.settings, less), Err(MaximizeError::Memory { .. })));
+    assert!(matches!(
+        plan_batches(&memory, &model, &tasks, &resolved.settings, less),
+        Err(MaximizeError::Memory { .. })
+    ));
     let too_large = resolved.too_large(&memory, &model, less).unwrap().unwrap();
     let fields: Vec<&str> = too_large.fields.iter().map(|invalid| invalid.field.as_str()).collect();
     assert!(fields.starts_with(&["diversity.copies"]) && fields.ends_with(&["size"]), "{fields:?}");

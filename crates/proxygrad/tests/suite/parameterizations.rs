@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use image::DynamicImage;
 use proxygrad::engine::{Cpu, CpuSettings};
-use proxygrad::maximize::{Limits, Outcome, Request, Settings, Unobserved, maximize};
+use proxygrad::maximize::{Limits, NoCallback, Outcome, Request, Settings, maximize};
 use proxygrad::network::{
     Activation, Array, ChannelOrder, ColourMatrix, Model, Network, Op, Preprocessing, Reduce, Spectrum, Statistics,
 };
@@ -63,9 +63,9 @@ fn a_stimulus_does_not_depend_on_its_batch() {
         );
         let resolved = resolve(&model, &request);
         let engine = Cpu::new(&CpuSettings::default()).unwrap();
-        let together = maximize(&engine, &model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
+        let together = maximize(&engine, &model, &resolved.tasks(), &resolved.settings, &mut NoCallback).unwrap();
         for (i, task) in resolved.tasks().into_iter().enumerate() {
-            let alone = maximize(&engine, &model, &[task], &resolved.settings, &mut Unobserved).unwrap();
+            let alone = maximize(&engine, &model, &[task], &resolved.settings, &mut NoCallback).unwrap();
             assert_eq!(alone[0], together[i], "{kind}, stimulus {i}");
         }
         assert_ne!(together[0], together[3], "the index in the request changes the start");

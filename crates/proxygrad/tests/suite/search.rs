@@ -1,6 +1,6 @@
 //! Several gates and starts that compete for the steps of one run.
 
-use proxygrad::maximize::{GateKind, GateRequest, Halving, Limits, Request, Unobserved, maximize};
+use proxygrad::maximize::{GateKind, GateRequest, Halving, Limits, NoCallback, Request, maximize};
 use proxygrad::network::{Activation, Array, Network, Op};
 
 use crate::maximize::{colour_classifier, engine, model, resolve, run, symmetric, toy};
@@ -38,9 +38,9 @@ fn every_stimulus_has_its_own_winner_whatever_its_batch() {
     let model = colour_classifier();
     let objectives = r#"["logits:0", "logits:1", "logits:2", "logits:3", "relu:1@max", "relu:5"]"#;
     let resolved = resolve(&model, &request(objectives, search));
-    let together = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
+    let together = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut NoCallback).unwrap();
     for (i, task) in resolved.tasks().into_iter().enumerate() {
-        let alone = maximize(&engine(), &model, &[task], &resolved.settings, &mut Unobserved).unwrap();
+        let alone = maximize(&engine(), &model, &[task], &resolved.settings, &mut NoCallback).unwrap();
         assert_eq!(alone[0], together[i], "stimulus {i}");
     }
     let winners = together.iter().flatten().map(|outcome| {
@@ -94,7 +94,7 @@ fn a_stimulus_that_sleeps_half_of_its_run_begins_anew_with_the_rescue() {
         assert_eq!(search.rescue.as_ref().map(|gate| gate.kind), Some(GateKind::Redirect), "of auto");
         let mut settings = resolved.settings.clone();
         settings.search = Some(Halving { arms: vec![GateRequest::from(GateKind::Plain).resolve().unwrap()], ..search });
-        let together = maximize(&engine(), &model, &resolved.tasks(), &settings, &mut Unobserved).unwrap();
+        let together = maximize(&engine(), &model, &resolved.tasks(), &settings, &mut NoCallback).unwrap();
         for (i, expected) in [true, false, true].into_iter().enumerate() {
             let found = &together[i].as_ref().unwrap().findings;
             let arms: Vec<_> = found.arms.iter().map(|arm| (arm.gate.kind, arm.steps, arm.won)).collect();
@@ -105,7 +105,7 @@ fn a_stimulus_that_sleeps_half_of_its_run_begins_anew_with_the_rescue() {
             assert_eq!(found.passes, found.arms.iter().map(|arm| arm.passes).sum::<u32>());
             let steps: Vec<u32> = found.trajectory.iter().map(|point| point.step).collect();
             assert!(steps.windows(2).all(|pair| pair[0] < pair[1]) && steps.last() == Some(&40), "{steps:?}");
-            let alone = maximize(&engine(), &model, &resolved.tasks()[i..=i], &settings, &mut Unobserved).unwrap();
+            let alone = maximize(&engine(), &model, &resolved.tasks()[i..=i], &settings, &mut NoCallback).unwrap();
             assert_eq!(alone[0], together[i], "stimulus {i}");
         }
     }

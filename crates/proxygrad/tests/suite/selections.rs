@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use proxygrad::engine::{Engine, Reference};
-use proxygrad::maximize::{Limits, Outcome, Request, Unobserved, Warning, maximize};
+use proxygrad::maximize::{Limits, NoCallback, Outcome, Request, Warning, maximize};
 use proxygrad::network::catalog::{AddOptions, Models, ModelsConfig};
 use proxygrad::network::{Activation, Array, Axis, Conv, Model, Network, Op, Reduce, Window};
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ fn selections(layer: &str, channels: usize) -> Vec<(Value, Option<&'static str>)
 fn outcomes(engine: &dyn Engine, model: &Model, request: &Value) -> Vec<Outcome> {
     let request: Request = serde_json::from_value(request.clone()).unwrap();
     let resolved = request.resolve(model, &Limits::default()).unwrap();
-    let found = maximize(engine, model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
+    let found = maximize(engine, model, &resolved.tasks(), &resolved.settings, &mut NoCallback).unwrap();
     found.into_iter().map(Option::unwrap).collect()
 }
 

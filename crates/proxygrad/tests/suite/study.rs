@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proxygrad::engine::{Cpu, CpuSettings};
-use proxygrad::maximize::{Limits, Request, Unobserved, maximize};
+use proxygrad::maximize::{Limits, NoCallback, Request, maximize};
 use proxygrad::network::Model;
 use proxygrad::network::catalog::{Models, ModelsConfig};
 use proxygrad::study::{
@@ -105,7 +105,7 @@ fn a_run_is_what_its_request_alone_gives() {
         ]);
         let request: Request = serde_json::from_value(Value::Object(request)).unwrap();
         let resolved = request.resolve(&model, &Limits::default()).unwrap();
-        let outcome = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut Unobserved).unwrap();
+        let outcome = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut NoCallback).unwrap();
         let outcome = &outcome[0].as_ref().unwrap().findings;
         assert_eq!((outcome.score, outcome.passes), (row.score, row.passes), "{:?}", row.key);
     }

@@ -3,27 +3,27 @@
 use std::f64::consts::PI;
 
 use super::document::{Gain, STEP, finite};
-use super::evaluator::{Bench, Climb};
+use super::evaluator::{Evaluator, Gradients};
 use super::stationarity::relative;
 use crate::maximize::error::MaximizeError;
 
 /// Number of steps.
 const STEPS: u32 = 50;
 
-/// Climbs on from `images`, where `first` was measured; nothing when that is no longer wanted.
+/// Climbs on from `images`, with the scores and gradients `first`; `None` when stopped.
 pub(super) fn gains(
-    bench: &mut Bench<'_, '_>,
+    evaluator: &mut Evaluator<'_, '_>,
     images: &[Vec<f64>],
-    first: &Climb,
+    first: &Gradients,
 ) -> Result<Option<Vec<Gain>>, MaximizeError> {
     let mut images = images.to_vec();
     let mut courses: Vec<Vec<f64>> = first.scores.iter().map(|&score| vec![score]).collect();
     let mut note = |scores: &[f64]| courses.iter_mut().zip(scores).for_each(|(course, &score)| course.push(score));
     for step in 0..STEPS {
-        if !bench.is_wanted() {
+        if evaluator.should_stop() {
             return Ok(None);
         }
-        let climb = if step == 0 { None } else { Some(bench.climb(&images)?) };
+        let climb = if step == 0 { None } else { Some(evaluator.gradients(&images)?) };
         if let Some(climb) = &climb {
             note(&climb.scores);
         }
@@ -32,8 +32,8 @@ pub(super) fn gains(
             climb_on(image, gradient, length);
         }
     }
-    let last = bench.tensor(&images)?;
-    note(&bench.scores(&last)?);
+    let last = evaluator.tensor(&images)?;
+    note(&evaluator.scores(&last)?);
     Ok(Some(courses.iter().map(|course| gain(course)).collect()))
 }
 

@@ -1,48 +1,43 @@
-//! Certificates of a maximum: measured behind a run, on the delivered images, with the original network and its true
-//! gradient. [`Certificates`] defines every number.
+//! Measures the diagnostics of maxima after a run, on the 8-bit images, with the original network and its true gradient.
+//! [`Certificates`] defines every number.
 
 use super::document::{Certificates, Gain, Robust};
-use super::evaluator::{Bench, Climb};
+use super::evaluator::{Evaluator, Gradients};
 use super::{gain, natural, robust, spectrum, stationarity};
-use crate::maximize::callback::Observer;
 use crate::maximize::error::MaximizeError;
 use crate::maximize::image8::Levels;
-use crate::maximize::model_runner::Passes;
+use crate::maximize::model_runner::ModelRunner;
 use crate::maximize::outcome::Outcome;
 use crate::maximize::parameterization::fft::Ffts;
-use crate::maximize::request::Settings;
 use crate::maximize::task::Task;
-use crate::network::Model;
 
-/// Adds certificates to outcomes if the settings ask for them, all in one batch. Should nobody want any of them any more, the outcomes are dropped.
+/// Adds diagnostics to outcomes, all in one batch. If `should_stop(task)` holds for all of them, all outcomes become `None`.
 ///
 /// # Errors
 /// When the network cannot run.
-pub(in crate::maximize) fn certify(
-    passes: &mut Passes<'_>,
-    model: &Model,
+pub(in crate::maximize) fn add_diagnostics(
+    model_runner: &mut ModelRunner<'_>,
     tasks: &[Task],
-    settings: &Settings,
     outcomes: &mut [Option<Outcome>],
-    observer: &mut dyn Observer,
+    should_stop: &mut dyn FnMut(usize) -> bool,
 ) -> Result<(), MaximizeError> {
     let (indices, found): (Vec<usize>, Vec<&mut Outcome>) =
         outcomes.iter_mut().enumerate().filter_map(|(i, outcome)| Some((i, outcome.as_mut()?))).unzip();
-    if found.is_empty() || !settings.certificates {
+    if found.is_empty() {
         return Ok(());
     }
-    let channels = passes.image[0];
-    let wanted = &mut || indices.iter().any(|&i| observer.wants(i));
+    let (model, [channels, height, width]) = (model_runner.model, model_runner.image_shape);
+    let all_stopped = &mut || indices.iter().all(|&i| should_stop(i));
     let images =
         found.iter().map(|outcome| Levels::read(&outcome.png, channels).map(|levels| levels.values_by_channel()));
     let images = images.collect::<Result<Vec<_>, _>>()?;
-    let size = [passes.image[1], passes.image[2]];
-    let mut bench = Bench::new(passes, tasks, &indices, wanted)?;
-    let Some((gains, robust, first)) = measure(&mut bench, &images, size)? else {
+    let size = [height, width];
+    let mut evaluator = Evaluator::new(model_runner, indices.iter().map(|&i| &tasks[i]), all_stopped)?;
+    let Some((gains, robust, first)) = measure(&mut evaluator, &images, size)? else {
         outcomes.iter_mut().for_each(|outcome| *outcome = None);
         return Ok(());
     };
-    let (passes, ffts) = (bench.passes(), Ffts::new(size));
+    let (passes, ffts) = (evaluator.passes(), Ffts::new(size));
     let measured = gains.into_iter().zip(robust).zip(first.gradients).zip(&images);
     for ((((&i, outcome), (((gain_50, robust), gradient), image)), score), passes) in
         indices.iter().zip(found).zip(measured).zip(first.scores).zip(passes)
@@ -64,17 +59,17 @@ pub(in crate::maximize) fn certify(
     Ok(())
 }
 
-/// What was measured of every image.
-type Measured = (Vec<Gain>, Vec<Robust>, Climb);
+/// Measurements of every image.
+type Measured = (Vec<Gain>, Vec<Robust>, Gradients);
 
-/// What needs passes; nothing when it is no longer wanted.
+/// Measures everything that needs passes; `None` when stopped.
 fn measure(
-    bench: &mut Bench<'_, '_>,
+    evaluator: &mut Evaluator<'_, '_>,
     images: &[Vec<f64>],
     size: [usize; 2],
 ) -> Result<Option<Measured>, MaximizeError> {
-    let first = bench.climb(images)?;
-    let Some(gains) = gain::gains(bench, images, &first)? else { return Ok(None) };
-    let Some(robust) = robust::robust(bench, images, &first.scores, size)? else { return Ok(None) };
+    let first = evaluator.gradients(images)?;
+    let Some(gains) = gain::gains(evaluator, images, &first)? else { return Ok(None) };
+    let Some(robust) = robust::robust(evaluator, images, &first.scores, size)? else { return Ok(None) };
     Ok(Some((gains, robust, first)))
 }

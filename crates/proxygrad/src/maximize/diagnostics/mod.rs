@@ -10,4 +10,4 @@ mod spectrum;
 mod stationarity;
 
 pub use self::document::{Certificates, Gain, NaturalMissing, Robust, Stationarity};
-pub(super) use self::measure::certify;
+pub(super) use self::measure::add_diagnostics;

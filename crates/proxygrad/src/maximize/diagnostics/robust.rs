@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::document::{Robust, finite};
-use super::evaluator::Bench;
+use super::evaluator::Evaluator;
 use crate::maximize::error::MaximizeError;
 use crate::maximize::transform::Views;
 use crate::maximize::transform::{Transform, TransformKind};
@@ -27,26 +27,26 @@ fn transforms([height, width]: [usize; 2]) -> Vec<Transform> {
     kinds.map(|kind| Transform { kind, probability: 1.0 }).to_vec()
 }
 
-/// Scores views of `images`, whose own `scores` are known; nothing when that is no longer wanted.
+/// Scores views of `images`, whose own `scores` are known; `None` when stopped.
 pub(super) fn robust(
-    bench: &mut Bench<'_, '_>,
+    evaluator: &mut Evaluator<'_, '_>,
     images: &[Vec<f64>],
     scores: &[f64],
     size: [usize; 2],
 ) -> Result<Option<Vec<Robust>>, MaximizeError> {
     let transforms = transforms(size);
-    let pixels = bench.tensor(images)?;
-    let arithmetic = bench.arithmetic();
+    let pixels = evaluator.tensor(images)?;
+    let arithmetic = evaluator.arithmetic();
     let mut views: Vec<Vec<f64>> = vec![Vec::new(); images.len()];
     for view in 0..VIEWS {
-        if !bench.is_wanted() {
+        if evaluator.should_stop() {
             return Ok(None);
         }
         let mut rng = ChaCha8Rng::seed_from_u64(SEED);
         rng.set_stream(u64::from(view));
         let mut streams = vec![rng; images.len()];
         let seen = Views::draw(&transforms, streams.iter_mut(), size, arithmetic).apply(&pixels)?;
-        for (views, score) in views.iter_mut().zip(bench.scores(&seen)?) {
+        for (views, score) in views.iter_mut().zip(evaluator.scores(&seen)?) {
             views.push(score);
         }
     }

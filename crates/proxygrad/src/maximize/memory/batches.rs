@@ -1,4 +1,4 @@
-//! Runs within a bound on memory: as many stimuli at a time as fit, and clear words where not even one does.
+//! Splits tasks into batches that fit into memory, and explains which fields of a request are too large.
 
 use std::ops::Range;
 
@@ -11,12 +11,12 @@ use crate::maximize::request::Settings;
 use crate::maximize::task::Task;
 use crate::network::Model;
 
-/// The batches that tasks run in, in their order: each as large as fits into `allowed` bytes of memory beside what is kept
-/// of all tasks' stimuli. Tasks of one group that follow each other stay together.
+/// Splits tasks, in their order, into the largest batches that fit into `allowed` bytes of memory next to the outcomes of
+/// all other tasks. Adjacent tasks of one diversity group are not separated.
 ///
 /// # Errors
-/// As [`maximize_within`], but for what only running finds out.
-pub fn parts(
+/// When the tasks cannot run, and [`MaximizeError::Memory`] when a single stimulus or group does not fit.
+pub fn plan_batches(
     memory: &MemoryModel,
     model: &Model,
     tasks: &[Task],
@@ -24,9 +24,9 @@ pub fn parts(
     allowed: u64,
 ) -> Result<Vec<Range<usize>>, MaximizeError> {
     let channels = model.network.input_shape()[0];
-    let needs = |part: Range<usize>| -> Result<u64, MaximizeError> {
-        let others = found_bytes(settings, channels, tasks.len() - part.len());
-        Ok(RunMemory::new(memory, model, &tasks[part], settings)?.bytes().saturating_add(others))
+    let needs = |batch: Range<usize>| -> Result<u64, MaximizeError> {
+        let others = found_bytes(settings, channels, tasks.len() - batch.len());
+        Ok(RunMemory::new(memory, model, &tasks[batch], settings)?.bytes().saturating_add(others))
     };
     // Where a batch may end.
     let ends: Vec<usize> = match &settings.diversity {
@@ -36,10 +36,10 @@ pub fn parts(
             lengths.scan(0, |end, length| Some(std::mem::replace(end, *end + length) + length)).collect()
         }
     };
-    let mut parts = Vec::new();
+    let mut batches = Vec::new();
     let (mut start, mut next) = (0, 0);
     while next < ends.len() {
-        // `fits` is the number of ends that surely fit, `too_many` one that does not.
+        // Binary search: `fits` ends are known to fit, `too_many` are known not to.
         let (mut fits, mut too_many) = (0, ends.len() - next + 1);
         let mut tried = ends.len() - next;
         while fits + 1 < too_many {
@@ -54,20 +54,20 @@ pub fn parts(
             tried = usize::midpoint(fits, too_many);
         }
         next += fits;
-        parts.push(start..ends[next - 1]);
+        batches.push(start..ends[next - 1]);
         start = ends[next - 1];
     }
-    Ok(parts)
+    Ok(batches)
 }
 
-/// A request that takes more memory than is allowed.
+/// A request that needs more memory than allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TooLarge {
-    /// Bytes that it takes, at most.
+    /// Upper bound on the bytes that it needs.
     pub needed: u64,
-    /// Bytes that it may take.
+    /// Bytes that it may use.
     pub allowed: u64,
-    /// The fields of the request that could be less, each with what it is now and what would help.
+    /// The fields that could be reduced, each with its value and a smaller alternative.
     pub fields: Vec<Invalid>,
 }
 
@@ -77,15 +77,15 @@ impl std::fmt::Display for TooLarge {
         let Self { needed, allowed, .. } = self;
         write!(
             f,
-            "the request would take up to {needed} bytes of memory, but no more than {allowed} are allowed; reduce {}",
+            "the request needs up to {needed} bytes of memory, but only {allowed} are allowed; reduce {}",
             fields.join(" or ")
         )
     }
 }
 
 impl Resolved {
-    /// Whether a run of this request can take place within `allowed` bytes of memory, in as many batches as need be.
-    /// Nothing when it can, else what is too large.
+    /// Checks that this request can run within `allowed` bytes of memory, in several batches if necessary. `None` if it
+    /// can, else which fields are too large.
     ///
     /// # Errors
     /// When the request cannot run at all.
@@ -96,7 +96,7 @@ impl Resolved {
         allowed: u64,
     ) -> Result<Option<TooLarge>, MaximizeError> {
         let tasks = self.tasks();
-        match parts(memory, model, &tasks, &self.settings, allowed) {
+        match plan_batches(memory, model, &tasks, &self.settings, allowed) {
             Ok(_) => Ok(None),
             Err(MaximizeError::Memory { .. }) => self.describe(memory, model, &tasks, allowed).map(Some),
             Err(error) => Err(error),
@@ -123,32 +123,32 @@ impl Resolved {
         }
         let (needed, run, group) = largest;
         let mut fields = Vec::new();
-        // What is at least this much is worth naming.
-        let counts = |bytes: u64| bytes >= (needed - allowed.min(needed)) / 4;
+        // Fields that contribute less would not help.
+        let contributes = |bytes: u64| bytes >= (needed - allowed.min(needed)) / 4;
         if copies > 1 {
             let fits = |copies: usize| {
                 let run = RunMemory::new(memory, model, &group[..copies], settings);
                 run.is_ok_and(|run| run.bytes().saturating_add(others) <= allowed)
             };
             let expected = match (2..copies).rev().find(|&fewer| fits(fewer)) {
-                Some(most) => format!("at most {most} for so much memory"),
+                Some(most) => format!("at most {most} with this much memory"),
                 None => "no diversity, or a smaller size as well".to_owned(),
             };
             fields.push(Invalid::new("diversity.copies", copies, expected));
         }
-        if let Some(search) = settings.search.as_ref().filter(|_| counts(run.candidates)) {
+        if let Some(search) = settings.search.as_ref().filter(|_| contributes(run.candidates)) {
             let found = format!("{} candidates", search.candidates());
             fields.push(Invalid::new("search", found, "fewer arms or restarts"));
         }
-        if let Some(animation) = settings.animation.as_ref().filter(|_| counts(run.frames)) {
+        if let Some(animation) = settings.animation.as_ref().filter(|_| contributes(run.frames)) {
             fields.push(Invalid::new("animation.frames", animation.frames, "fewer frames"));
         }
-        if counts(run.certificates) {
+        if contributes(run.certificates) {
             fields.push(Invalid::new("certificates", "true", "false"));
         }
         let objectives = tasks.len() / copies;
-        if objectives > 1 && counts(others) {
-            fields.push(Invalid::new("objectives", format!("{objectives} objectives"), "fewer at a time"));
+        if objectives > 1 && contributes(others) {
+            fields.push(Invalid::new("objectives", format!("{objectives} objectives"), "fewer objectives per request"));
         }
         fields.push(Invalid::new("size", format!("{:?}", settings.size), "fewer pixels"));
         Ok(TooLarge { needed, allowed, fields })

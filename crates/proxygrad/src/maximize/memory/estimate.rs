@@ -1,15 +1,14 @@
-//! How much memory a run takes, known before it starts.
+//! Memory estimate of a run, made before it starts.
 //!
-//! Everything that a run holds at its worst moment is added up: the engine's plan, exactly; images, what optimizers and
-//! parameterizations remember of them, views, seeds, candidates and frames by what the code that makes them allocates,
-//! rounded up. The sum is at least what the process grows by; it is not the least such number.
+//! An upper bound on the peak: the exact size of the engine's plan, plus the allocations for images, optimizer and
+//! parameterization state, transformed images, seeds, candidates and frames, rounded up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::{EngineError, Footprint, MemoryModel, Target};
 use crate::maximize::error::MaximizeError;
 use crate::maximize::gate_schedule::GateKind;
-use crate::maximize::model_runner::Aimed;
+use crate::maximize::model_runner::Targets;
 use crate::maximize::model_runner::sources;
 use crate::maximize::optimizer::OptimizerKind;
 use crate::maximize::parameterization::ParameterizationKind;
@@ -20,38 +19,38 @@ use crate::maximize::transform::Transform;
 use crate::maximize::transform::TransformKind;
 use crate::network::{Model, NodeId, Op, Reduction, Selection, Shape, Unit};
 
-/// What a run of any size takes beside all that is counted: stacks, small buffers, and what the allocator does not give
-/// back between two steps.
+/// Memory of a run of any size that is not counted elsewhere: stacks, small buffers, and what the allocator retains between
+/// steps.
 const BASE: u64 = 24 << 20;
-/// Bytes of sums, which run in f64.
+/// Bytes of an element of a sum, `f64`.
 const SUM: u64 = 8;
-/// Bytes of a point of a trajectory: in the search, in the findings, and in the documents that they become.
+/// Bytes of a point of a trajectory: in the stimulus state, in the findings and in their documents.
 const POINT: u64 = 96;
-/// Bytes of a stimulus and of each of its objective's terms beside everything that is counted.
+/// Bytes of a stimulus, and of each term of its objective, that are not counted elsewhere.
 const STIMULUS: u64 = 16 << 10;
 
-/// Bytes that a run takes at its worst moment, at most; by what a request can do about them.
+/// Upper bound on the peak memory of a run in bytes, by the settings that determine it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RunMemory {
-    /// Weights, and whatever else does not depend on the stimuli.
+    /// Weights and everything else that does not depend on the stimuli.
     pub fixed: u64,
-    /// What one stimulus after the other adds: activations, images, and what is computed of them.
+    /// Activations and images of the stimuli, and the intermediate results of a step.
     pub stimuli: u64,
-    /// Of that, what candidates beyond the first add.
+    /// Candidates of a search.
     pub candidates: u64,
     /// Frames of animations, raw and encoded.
     pub frames: u64,
     /// Certificates.
     pub certificates: u64,
-    /// What is kept of every stimulus that was found: PNGs and trajectories.
+    /// Outcomes: PNGs and trajectories.
     pub found: u64,
 }
 
 impl RunMemory {
-    /// Of a run of these tasks in one batch, on an engine of which `memory` knows. At least one task.
+    /// Estimate for these tasks in one batch, on an engine with this memory model. At least one task.
     ///
     /// # Errors
-    /// When the tasks cannot run: a layer does not exist, or the network does not work at that size.
+    /// When a layer does not exist or the network does not work at that size.
     pub fn new(
         memory: &MemoryModel,
         model: &Model,
@@ -61,16 +60,16 @@ impl RunMemory {
         Sizes::new(memory, model, tasks, settings)?.run(tasks, settings)
     }
 
-    /// The sum of all of it.
+    /// The sum of all parts.
     pub fn bytes(&self) -> u64 {
         let Self { fixed, stimuli, candidates, frames, certificates, found } = *self;
         [fixed, stimuli, candidates, frames, certificates, found].into_iter().fold(0, u64::saturating_add)
     }
 }
 
-/// Bytes that are kept of so many stimuli that were found, until their job ends.
+/// Bytes of the outcomes of `stimuli` stimuli, which are held until their job ends.
 pub fn found_bytes(settings: &Settings, channels: usize, stimuli: usize) -> u64 {
-    // The PNG of noise is a little larger than its pixels; it is held once more while it is stored.
+    // A PNG of noise is slightly larger than its pixels. There is a second copy while it is stored.
     let png = 2 * (area(settings.size) * (channels as u64 + 1)) * 102 / 100;
     let scored = if settings.transforms.is_empty() { 1 } else { settings.score_every.max(1) };
     let points = u64::from(settings.steps / scored) + 2;
@@ -81,22 +80,22 @@ fn area([height, width]: [usize; 2]) -> u64 {
     (height as u64).saturating_mul(width as u64)
 }
 
-/// Sizes that everything else is a multiple of, in bytes.
+/// Sizes in bytes from which the estimate is computed.
 struct Sizes<'a> {
     model: &'a Model,
-    aimed: Aimed<'a>,
+    read: Targets<'a>,
     shapes: BTreeMap<NodeId, Shape>,
     plan: Footprint,
-    /// What measuring the scales of activations takes, before the plan is made.
-    scales: u64,
-    /// Of a value.
+    /// Measuring the activation scales, before the plan is made.
+    activation_scales: u64,
+    /// Bytes of an activation.
     value: u64,
     channels: u64,
     /// Pixels of an image.
     area: u64,
     /// An image.
     image: u64,
-    /// Whether images live in main memory.
+    /// Whether images are in main memory.
     host: bool,
 }
 
@@ -108,60 +107,61 @@ impl<'a> Sizes<'a> {
         settings: &'a Settings,
     ) -> Result<Self, MaximizeError> {
         let network = &model.network;
-        let aimed = Aimed::new(model, tasks, settings)?;
+        let read = Targets::new(model, tasks, settings)?;
         let channels = network.input_shape()[0];
         let [height, width] = settings.size;
         let input = Shape::from([channels, height, width]);
-        let plan = memory.footprint(network, &aimed.targets, &input)?;
-        let below = network.below(&aimed.ids);
+        let plan = memory.footprint(network, &read.targets, &input)?;
+        let below = network.below(&read.ids);
         let shapes = network
             .shapes_at(&input, &below)
             .map_err(|source| EngineError::Size { input: input.clone(), source: Box::new(source) })?;
         let (value, area) = (memory.value_bytes(), area(settings.size));
         let image = area.saturating_mul(channels as u64).saturating_mul(value);
-        let mut scales = 0;
+        let mut activation_scales = 0;
         if settings.gates().any(|gate| gate.relative == Some(true)) {
-            let (_, sources) = sources(network, &aimed.ids);
+            let (_, sources) = sources(network, &read.ids);
             if !sources.is_empty() {
                 let outputs: u64 = sources.iter().filter_map(|id| shapes.get(id)).map(elements).sum();
                 let plan = memory.footprint(network, &Target::whole(&sources), &input)?;
-                scales = plan.bytes(1, false) + 3 * outputs * value + 8 * image;
+                activation_scales = plan.bytes(1, false) + 3 * outputs * value + 8 * image;
             }
         }
         let shapes = shapes.into_iter().collect();
         let (channels, host) = (channels as u64, memory.is_host());
-        Ok(Self { model, aimed, shapes, plan, scales, value, channels, area, image, host })
+        Ok(Self { model, read, shapes, plan, activation_scales, value, channels, area, image, host })
     }
 
     fn run(&self, tasks: &[Task], settings: &Settings) -> Result<RunMemory, MaximizeError> {
         let count = tasks.len() as u64;
         let candidates = settings.search.as_ref().map_or(1, |halving| u64::from(halving.candidates()).max(1));
-        // One more while images are picked out of a batch, or some begin anew.
+        // One more while rows of a batch are copied, or a rescue starts.
         let more = if settings.search.is_some() { candidates } else { 0 };
-        let targets: u64 = self.aimed.ids.iter().map(|id| self.target(*id)).sum();
-        let held = self.held(settings).saturating_add(targets);
-        let passing = self.passing(settings).saturating_add(4 * targets);
+        let targets: u64 = self.read.ids.iter().map(|id| self.target(*id)).sum();
+        let state = self.state(settings).saturating_add(targets);
+        let temporaries = self.temporaries(settings).saturating_add(4 * targets);
         let terms: u64 = tasks.iter().flat_map(|task| &task.objective.terms).map(|term| self.term(&term.unit)).sum();
-        let pictures = pictures(tasks) as u64;
-        let walked = tasks.len().max(pictures as usize);
+        let references = reference_images(tasks) as u64;
+        let batch = tasks.len().max(references as usize);
         let soft = settings.gates().any(|gate| gate.kind == GateKind::Soft);
-        let plan = self.plan.bytes(walked, soft);
-        // Files, pixels, and the layers' values on them.
-        let shown = pictures.saturating_mul(4 * self.image + 2 * targets);
-        let images = count.saturating_mul(held.saturating_add(passing));
-        let work = [images, terms, shown, self.diversity(tasks, settings)].into_iter().fold(plan, u64::saturating_add);
+        let plan = self.plan.bytes(batch, soft);
+        // Files, pixels and reference activations.
+        let references = references.saturating_mul(4 * self.image + 2 * targets);
+        let images = count.saturating_mul(state.saturating_add(temporaries));
+        let work =
+            [images, terms, references, self.diversity(tasks, settings)].into_iter().fold(plan, u64::saturating_add);
         let fixed = BASE + weights(self.model) + self.parameterization(settings);
         Ok(RunMemory {
             fixed,
-            stimuli: work.max(self.scales),
-            candidates: more.saturating_mul(count.saturating_mul(held)),
+            stimuli: work.max(self.activation_scales),
+            candidates: more.saturating_mul(count.saturating_mul(state)),
             frames: count.saturating_mul(self.frames(settings, candidates)),
             certificates: if settings.certificates { count.saturating_mul(self.certificate()) } else { 0 },
             found: found_bytes(settings, self.channels as usize, tasks.len()),
         })
     }
 
-    /// Of a target's values on one image.
+    /// A target's activations on one image.
     fn target(&self, id: NodeId) -> u64 {
         self.shapes.get(&id).map_or(0, |shape| elements(shape).saturating_mul(self.value))
     }
@@ -172,8 +172,8 @@ impl<'a> Sizes<'a> {
         2 * self.channels * (height * (width / 2 + 1)) as u64 * self.value
     }
 
-    /// What the optimizer changes, of one image.
-    fn changed(&self, settings: &Settings) -> u64 {
+    /// Parameters of one image.
+    fn parameters(&self, settings: &Settings) -> u64 {
         match settings.parameterization.kind {
             ParameterizationKind::Pixel => self.image,
             ParameterizationKind::Fourier => self.spectrum(settings),
@@ -181,29 +181,29 @@ impl<'a> Sizes<'a> {
         }
     }
 
-    /// What the optimizer remembers of one image.
-    fn moments(&self, settings: &Settings) -> u64 {
+    /// Optimizer state of one image.
+    fn optimizer_state(&self, settings: &Settings) -> u64 {
         match settings.optimizer.kind {
-            OptimizerKind::Adam | OptimizerKind::Nadam => 2 * self.changed(settings),
-            OptimizerKind::Momentum => self.changed(settings),
+            OptimizerKind::Adam | OptimizerKind::Nadam => 2 * self.parameters(settings),
+            OptimizerKind::Momentum => self.parameters(settings),
             OptimizerKind::L2Ascent | OptimizerKind::SpectralAscent => 0,
         }
     }
 
-    /// What a candidate keeps of one image from step to step: pixels, parameters, the best image so far, moments, where it
-    /// was looked at, and the start that it is held to.
-    fn held(&self, settings: &Settings) -> u64 {
-        let looks = if settings.alpha { 4 * self.area } else { 0 };
-        let leash = if settings.start.leash().is_some() { self.image } else { 0 };
-        2 * self.image + self.changed(settings) + self.moments(settings) + looks + leash
+    /// State of one image between steps: pixels, parameters, the best image so far, optimizer state, saliency, and the start
+    /// if the distance to it is limited.
+    fn state(&self, settings: &Settings) -> u64 {
+        let saliency = if settings.alpha { 4 * self.area } else { 0 };
+        let start = if settings.start.leash().is_some() { self.image } else { 0 };
+        2 * self.image + self.parameters(settings) + self.optimizer_state(settings) + saliency + start
     }
 
-    /// What is made of one image in the course of a step and dropped again.
-    fn passing(&self, settings: &Settings) -> u64 {
-        // Input, gradients by input and by pixels, the next image, the better ones, and one to spare.
-        let mut bytes = 6 * self.image + 2 * self.changed(settings) + self.moments(settings);
+    /// Temporaries of one image during a step.
+    fn temporaries(&self, settings: &Settings) -> u64 {
+        // Input, gradients by input and by pixels, the next image, the new best image, and one to spare.
+        let mut bytes = 6 * self.image + 2 * self.parameters(settings) + self.optimizer_state(settings);
         if settings.parameterization.kind != ParameterizationKind::Pixel {
-            // Spectra there and back, colours mixed and unmixed.
+            // Spectra and colours, forward and adjoint.
             bytes += 6 * self.spectrum(settings) + 3 * self.image;
         }
         if settings.alpha {
@@ -211,11 +211,11 @@ impl<'a> Sizes<'a> {
         }
         bytes += settings.regularizers.len().min(2) as u64 * self.image;
         bytes += self.views(&settings.transforms, settings.size);
-        // Tensor operations make a tensor for each of their terms.
+        // Device arithmetic allocates a tensor for each intermediate result.
         if self.host { bytes } else { 3 * bytes }
     }
 
-    /// Of one image's views, there and back.
+    /// Transforms of one image and their adjoints.
     fn views(&self, transforms: &[Transform], size: [usize; 2]) -> u64 {
         if transforms.is_empty() {
             return 0;
@@ -230,23 +230,23 @@ impl<'a> Sizes<'a> {
             use TransformKind::{Crop, Flip, Rotate, Scale};
             matches!(transform.kind, Scale { .. } | Rotate { .. } | Crop { .. } | Flip)
         };
-        // Four planes at a time are laid side by side, and are added up in two halves.
+        // Four planes at a time are interleaved, and accumulated in two halves.
         let sampled = if transforms.iter().any(samples) { 3 * 4 * self.channels.div_ceil(4) } else { 0 };
         (4 * self.channels + sampled) * grown
     }
 
-    /// Of reading one unit on one image, and of its part of a seed.
+    /// Reading one unit on one image, and its part of a seed.
     fn term(&self, unit: &Unit) -> u64 {
         let Some(shape) = self.model.network.find(&unit.layer).and_then(|id| self.shapes.get(&id)) else { return 0 };
         let all = elements(shape);
         let positions = all / (shape.channels().max(1) as u64);
-        // A map, the same in f64, its derivative, weighted, and as a seed.
+        // A map, a copy in f64, its derivative, the weighted derivative, and a seed.
         let map = |positions: u64| positions.saturating_mul(2 * self.value + 4 * SUM);
         let sorted = |reduction: &Reduction| match reduction {
             Reduction::Max | Reduction::TopFraction(_) => positions.saturating_mul(4 * SUM),
             Reduction::Mean | Reduction::Center => 0,
         };
-        // Values in every channel: a reference, the seed, and the seeds of all units side by side.
+        // Values of all channels: a reference, the seed, and the stacked seeds of all units.
         let spread = all.saturating_mul(4 * self.value + 2 * SUM);
         STIMULUS
             + match &unit.selection {
@@ -260,7 +260,7 @@ impl<'a> Sizes<'a> {
             }
     }
 
-    /// Of keeping the stimuli of a group unlike each other; groups take turns.
+    /// Diversity penalty; groups are processed one after the other.
     fn diversity(&self, tasks: &[Task], settings: &Settings) -> u64 {
         let Some(diversity) = &settings.diversity else { return 0 };
         let shape = self.model.network.find(&diversity.layer).and_then(|id| self.shapes.get(&id));
@@ -271,17 +271,17 @@ impl<'a> Sizes<'a> {
         let (all, channels) = (elements(shape), shape.channels() as u64);
         let positions = all / channels.max(1);
         let products = if channels <= positions {
-            // A Gram matrix each, and two to compare.
+            // A Gram matrix per stimulus, and two to compare.
             (members + 2).saturating_mul(channels * channels)
         } else {
             (members * members + 2).saturating_mul(positions * positions)
         };
-        // Values and slopes, and some on the way to a slope; rows of the seed and the seed.
+        // Values, gradients and their intermediate results; the seed and its rows.
         let values = (2 * members + 6).saturating_mul(all);
         SUM.saturating_mul(products.saturating_add(values)) + 3 * (tasks.len() as u64) * all * self.value
     }
 
-    /// Tables of the parameterization, and what the start of one image passes through on its way to parameters.
+    /// Tables of the parameterization, and temporaries of encoding the start of one image.
     fn parameterization(&self, settings: &Settings) -> u64 {
         if settings.parameterization.kind == ParameterizationKind::Pixel {
             return 0;
@@ -294,17 +294,17 @@ impl<'a> Sizes<'a> {
         (4 + encoded) * doubles
     }
 
-    /// Of one stimulus' animation: frames of all candidates, which share the steps, and the file.
+    /// Animation of one stimulus: frames of all candidates, which share the steps, and the file.
     fn frames(&self, settings: &Settings, candidates: u64) -> u64 {
         let Some(animation) = &settings.animation else { return 0 };
         let frame = self.area * self.channels + (settings.size[0] as u64);
         let horizon = settings.search.as_ref().and_then(|halving| halving.horizon(settings.steps));
-        let ways = u64::from(settings.steps).div_ceil(u64::from(horizon.unwrap_or(settings.steps)).max(1));
+        let strategies = u64::from(settings.steps).div_ceil(u64::from(horizon.unwrap_or(settings.steps)).max(1));
         let shown = u64::from(animation.frames);
-        (frame * 102 / 100).saturating_mul(shown * ways.min(candidates) + candidates + 2 * (shown + 2))
+        (frame * 102 / 100).saturating_mul(shown * strategies.min(candidates) + candidates + 2 * (shown + 2))
     }
 
-    /// Of one stimulus' certificates: images and gradients in f64, several at a time, and views.
+    /// Diagnostics of one stimulus: images and gradients in f64, several at a time, and transformed images.
     fn certificate(&self) -> u64 {
         8 * SUM * self.area * self.channels
             + 8 * self.image
@@ -316,8 +316,8 @@ fn elements(shape: &Shape) -> u64 {
     shape.elements() as u64
 }
 
-/// Number of images that the objectives of these tasks compare with.
-fn pictures(tasks: &[Task]) -> usize {
+/// Number of reference images of these tasks.
+fn reference_images(tasks: &[Task]) -> usize {
     let terms = tasks.iter().flat_map(|task| &task.objective.terms);
     let images = terms.filter_map(|term| term.unit.image()).map(|(_, image)| image.to_string());
     images.collect::<BTreeSet<String>>().len()

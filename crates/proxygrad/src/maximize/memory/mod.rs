@@ -3,5 +3,5 @@
 mod batches;
 mod estimate;
 
-pub use self::batches::{TooLarge, parts};
+pub use self::batches::{TooLarge, plan_batches};
 pub use self::estimate::{RunMemory, found_bytes};

@@ -1,4 +1,4 @@
-//! How large the pre-activations of a network are, so that a soft gate can be as wide everywhere.
+//! Scales of the pre-activations of a network, so that a soft gate has the same relative width at every activation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,17 +12,16 @@ use crate::maximize::preprocessor::Pixels;
 use crate::maximize::random::normal;
 use crate::network::{Model, Network, NodeId, Op, Shape};
 
-/// Images that are looked at, one after the other.
-pub(in crate::maximize) const IMAGES: u32 = 2;
-/// Widths in pixels of the squares that the noise is made of.
+/// Number of images to measure on, one at a time.
+pub(super) const IMAGES: u32 = 2;
+/// Sides of the squares of the noise in pixels, one per octave.
 const OCTAVES: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
-/// Standard deviation of the noise of each width, in pixel values of range [0, 1].
+/// Standard deviation of each octave, in pixel values of range [0, 1].
 const DEVIATION: f32 = 0.1;
 
-/// Root mean square of the pre-activations at every activation below `targets`, over images of `[C,H,W]` that are always
-/// the same: middle grey plus noise that is as strong at every scale, as in natural images. It depends on the model and
-/// the size alone.
-pub(in crate::maximize) fn scales(
+/// Root mean square of the pre-activations at every activation below `targets`, over fixed images `[C,H,W]`: middle grey
+/// plus noise of equal strength at every scale, as in natural images. Depends only on the model and the image size.
+pub(super) fn activation_scales(
     engine: &dyn Engine,
     model: &Model,
     targets: &[NodeId],
@@ -53,7 +52,7 @@ pub(in crate::maximize) fn scales(
     Ok(activations.into_iter().filter_map(scale).collect())
 }
 
-/// The activations below `targets`, each with the node that it reads, and all of these nodes but the input.
+/// The activations below `targets`, each with its input node, and all of these nodes except the network's input.
 pub(in crate::maximize) fn sources(network: &Network, targets: &[NodeId]) -> (Vec<(NodeId, NodeId)>, Vec<NodeId>) {
     let activations = network.below(targets).into_iter().filter_map(|id| {
         let node = network.node(id);
@@ -91,7 +90,7 @@ mod tests {
 
     use super::*;
     use crate::engine::Reference;
-    use crate::maximize::ops::placement::Placement;
+    use crate::maximize::ops::Placement;
     use crate::network::{Activation, Array, ChannelOrder, Preprocessing};
 
     /// ReLU of the pixels, and of three times their sum.
@@ -122,7 +121,7 @@ mod tests {
         let network = &model.network;
         let [first, second] = ["first", "second"].map(|name| network.find(name).unwrap());
         let pixels = Pixels::new(&model.preprocessing, &Placement::host_f64()).unwrap();
-        let found = scales(&engine, &model, &[second], [1, 6, 70], &pixels).unwrap();
+        let found = activation_scales(&engine, &model, &[second], [1, 6, 70], &pixels).unwrap();
         let images = (0..IMAGES).map(|n| noise(n, [1, 6, 70], &engine).unwrap().flatten_all().unwrap());
         let images: Vec<Vec<f64>> = images.map(|image| image.to_vec1().unwrap()).collect();
         let rms = |values: Vec<f64>| (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt() as f32;
@@ -131,7 +130,7 @@ mod tests {
         assert!((found[&second] / rms(sums) - 1.0).abs() < 1e-6);
         assert_eq!(found.len(), 2);
         assert!(
-            !scales(&engine, &model, &[first], [1, 6, 70], &pixels).unwrap().contains_key(&second),
+            !activation_scales(&engine, &model, &[first], [1, 6, 70], &pixels).unwrap().contains_key(&second),
             "it lies above"
         );
     }

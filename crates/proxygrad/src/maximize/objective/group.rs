@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::bound::Aim;
 use super::similarity::Likeness;
-use crate::maximize::ops::placement::{Placement, sum_dtype};
+use crate::maximize::ops::{Placement, sum_dtype};
 use crate::network::{Reduction, Selection};
 
 /// What the units of a group have in common.

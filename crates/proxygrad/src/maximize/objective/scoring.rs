@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::bound::{Aim, Aims};
 use super::group::{Group, Kind};
-use crate::maximize::ops::placement::Placement;
+use crate::maximize::ops::Placement;
 
 /// The objectives of a batch at work on the outputs of a plan's targets, each `[N,C,H,W]` or `[N,K]`, or any other number
 /// of axes after the batch: the first of them is the channels, the others are positions; `[N]` has one channel.

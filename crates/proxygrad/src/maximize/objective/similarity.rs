@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::{Real, for_type_of};
-use crate::maximize::ops::placement::{Arithmetic, sum_dtype};
+use crate::maximize::ops::{Arithmetic, sum_dtype};
 
 /// Cosines count as at least this much: what points away from the reference still has a gradient (Lucid).
 const FLOOR: f64 = 0.1;

@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use super::bound::Aims;
 use super::document::Objective;
 use super::scoring::{Scored, Scoring};
-use crate::maximize::ops::placement::Placement;
+use crate::maximize::ops::Placement;
 
 fn aims(unit: &str) -> Aims {
     Aims::new(&unit.parse().unwrap(), |_| Some(0))

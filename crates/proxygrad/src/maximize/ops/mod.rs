@@ -1,4 +1,6 @@
-//! Arithmetic of images in the loop.
+//! Image arithmetic: the choice between host loops and tensor operations, and the tools of the host loops.
 
 pub(in crate::maximize) mod host;
-pub(in crate::maximize) mod placement;
+mod placement;
+
+pub(in crate::maximize) use self::placement::{Arithmetic, Placement, sum_dtype};

@@ -10,8 +10,8 @@ use candle_core::{DType, Result, Tensor};
 use super::document::{Decay, Optimizer, OptimizerKind};
 use super::moments::Moments;
 use super::momentum::Momentum;
+use crate::maximize::ops::Arithmetic;
 use crate::maximize::ops::host::{Real, for_type_of};
-use crate::maximize::ops::placement::Arithmetic;
 
 /// Values that parameters may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,13 +44,12 @@ pub(in crate::maximize) struct Ascent {
     pub(super) optimizer: Optimizer,
     pub(super) range: Range,
     pub(super) arithmetic: Arithmetic,
-    /// Steps of the run, and how many of them are done.
+    /// Length of the learning rate schedule.
     pub(super) steps: u32,
-    pub(super) done: u32,
     /// How many gradients other than zero reached each image: `[N]`, f32.
     pub(super) moves: Tensor,
     /// How many gradients of each image were not finite: `[N]`, f32.
-    pub(super) broken: Tensor,
+    pub(super) non_finite: Tensor,
     /// What Adam and its like remember.
     pub(super) moments: Option<Moments>,
     pub(super) momentum: Option<Momentum>,
@@ -71,9 +70,8 @@ impl Ascent {
             range,
             arithmetic,
             steps,
-            done: 0,
             moves: counts.clone(),
-            broken: counts,
+            non_finite: counts,
             moments: Moments::new(optimizer.kind, parameters, steps)?,
             momentum: match optimizer.kind {
                 OptimizerKind::Momentum => Some(Momentum::new(parameters)?),
@@ -82,35 +80,34 @@ impl Ascent {
         })
     }
 
-    /// Goes on with these images of the batch alone.
-    pub(in crate::maximize) fn keep(&mut self, rows: &Tensor) -> Result<()> {
+    /// Keeps only the images of these rows.
+    pub(in crate::maximize) fn retain_rows(&mut self, rows: &Tensor) -> Result<()> {
         self.moves = self.moves.index_select(rows, 0)?;
-        self.broken = self.broken.index_select(rows, 0)?;
-        self.moments.as_mut().map_or(Ok(()), |moments| moments.keep(rows))?;
-        self.momentum.as_mut().map_or(Ok(()), |momentum| momentum.keep(rows))
+        self.non_finite = self.non_finite.index_select(rows, 0)?;
+        self.moments.as_mut().map_or(Ok(()), |moments| moments.retain_rows(rows))?;
+        self.momentum.as_mut().map_or(Ok(()), |momentum| momentum.retain_rows(rows))
     }
 
     /// For every image, whether a gradient was not finite.
-    pub(in crate::maximize) fn broken(&self) -> Result<Vec<bool>> {
-        Ok(self.broken.to_vec1::<f32>()?.into_iter().map(|count| count > 0.0).collect())
+    pub(in crate::maximize) fn non_finite_gradients(&self) -> Result<Vec<bool>> {
+        Ok(self.non_finite.to_vec1::<f32>()?.into_iter().map(|count| count > 0.0).collect())
     }
 
-    /// The parameters `[N, ...]` behind one step along gradients of the same shape.
-    pub(in crate::maximize) fn step(&mut self, parameters: &Tensor, gradients: &Tensor) -> Result<Tensor> {
+    /// The parameters `[N, ...]` after step number `step`, from 0, along gradients of the same shape.
+    pub(in crate::maximize) fn step(&mut self, parameters: &Tensor, gradients: &Tensor, step: u32) -> Result<Tensor> {
+        let lr = self.learning_rate(step);
         match self.arithmetic {
-            Arithmetic::Host => for_type_of!(parameters, T => self.loop_step::<T>(parameters, gradients)),
-            Arithmetic::Device => self.tensor_step(parameters, gradients),
+            Arithmetic::Host => for_type_of!(parameters, T => self.loop_step::<T>(parameters, gradients, lr)),
+            Arithmetic::Device => self.tensor_step(parameters, gradients, lr),
         }
     }
 
-    /// Step size of the step that comes; from then on it counts as done.
-    pub(super) fn next_rate(&mut self) -> f64 {
-        let (lr, done) = (f64::from(self.optimizer.lr), self.done);
-        self.done += 1;
+    fn learning_rate(&self, step: u32) -> f64 {
+        let lr = f64::from(self.optimizer.lr);
         match self.optimizer.decay {
             Decay::None => lr,
             Decay::Cosine => {
-                let share = f64::from(done.min(self.steps)) / f64::from(self.steps.max(1));
+                let share = f64::from(step.min(self.steps)) / f64::from(self.steps.max(1));
                 lr * 0.5 * (1.0 + (std::f64::consts::PI * share).cos())
             }
         }

@@ -31,7 +31,7 @@ impl Pieces {
 }
 
 impl Ascent {
-    pub(super) fn loop_step<T: Real>(&mut self, parameters: &Tensor, gradients: &Tensor) -> Result<Tensor> {
+    pub(super) fn loop_step<T: Real>(&mut self, parameters: &Tensor, gradients: &Tensor, lr: f64) -> Result<Tensor> {
         let pieces = Pieces::of(parameters)?;
         let norms = host::read(gradients, |values: &[T]| square_sums(values, pieces))?;
         let usable: Vec<bool> = norms.iter().map(|norm| norm.is_finite() && *norm > 0.0).collect();
@@ -41,8 +41,7 @@ impl Ascent {
             Tensor::from_vec(counts, pieces.images, &Device::Cpu)
         };
         self.moves = count(&self.moves, &|i| usable[i])?;
-        self.broken = count(&self.broken, &|i| !norms[i].is_finite())?;
-        let lr = self.next_rate();
+        self.non_finite = count(&self.non_finite, &|i| !norms[i].is_finite())?;
         let factors = match self.optimizer.kind {
             OptimizerKind::Adam | OptimizerKind::Nadam => {
                 return self.by_moments::<T>(parameters, gradients, &usable, lr);

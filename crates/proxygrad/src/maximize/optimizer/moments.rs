@@ -51,8 +51,8 @@ impl Moments {
         }))
     }
 
-    /// Goes on with these images of the batch alone.
-    pub(super) fn keep(&mut self, rows: &Tensor) -> Result<()> {
+    /// Keeps only the images of these rows.
+    pub(super) fn retain_rows(&mut self, rows: &Tensor) -> Result<()> {
         self.mean = self.mean.index_select(rows, 0)?;
         self.square = self.square.index_select(rows, 0)?;
         Ok(())

@@ -27,8 +27,8 @@ impl Momentum {
         parameters.zeros_like().map(Self)
     }
 
-    /// Goes on with these images of the batch alone.
-    pub(super) fn keep(&mut self, rows: &Tensor) -> Result<()> {
+    /// Keeps only the images of these rows.
+    pub(super) fn retain_rows(&mut self, rows: &Tensor) -> Result<()> {
         self.0 = self.0.index_select(rows, 0)?;
         Ok(())
     }

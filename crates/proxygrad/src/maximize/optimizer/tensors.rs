@@ -7,7 +7,7 @@ use super::document::OptimizerKind;
 use super::spectral;
 
 impl Ascent {
-    pub(super) fn tensor_step(&mut self, parameters: &Tensor, gradients: &Tensor) -> Result<Tensor> {
+    pub(super) fn tensor_step(&mut self, parameters: &Tensor, gradients: &Tensor, lr: f64) -> Result<Tensor> {
         // Scaled first: squares of a faint gradient would vanish in f32.
         let largest = gradients.abs()?.flatten_from(1)?.max(1)?;
         let scale = largest.gt(0.0)?.where_cond(&largest, &largest.ones_like()?)?;
@@ -16,9 +16,8 @@ impl Ascent {
         let norm = scaled.sqr()?.flatten_from(1)?.sum(1)?.sqrt()?;
         let (usable, whole) = (norm.gt(0.0)?, norm.ge(0.0)?);
         self.moves = (&self.moves + usable.to_dtype(DType::F32)?)?;
-        self.broken = (&self.broken + whole.to_dtype(DType::F32)?.affine(-1.0, 1.0)?)?;
+        self.non_finite = (&self.non_finite + whole.to_dtype(DType::F32)?.affine(-1.0, 1.0)?)?;
         let usable = per_image(&usable, gradients)?.broadcast_as(parameters.shape())?.contiguous()?;
-        let lr = self.next_rate();
         let update = match (&mut self.moments, &mut self.momentum, self.optimizer.kind) {
             (Some(moments), ..) => moments.update(gradients, &usable, &self.moves)?,
             (_, Some(momentum), _) => momentum.update(parameters, &scaled, &usable, self.range)?,

@@ -4,9 +4,9 @@ use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::fft::Number;
+use crate::maximize::ops::Arithmetic;
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::for_type_of;
-use crate::maximize::ops::placement::Arithmetic;
 
 /// The coefficients `[N,2C,H,K]` with these phases `[N,C,H,K]` in radians: all cosines, then all sines.
 pub(super) fn coefficients(phases: &Tensor, arithmetic: Arithmetic) -> Result<Tensor> {

@@ -14,7 +14,7 @@ use super::mixing::Mixing;
 use super::spectral::{Spectral, frequencies};
 use super::{circle, magnitude};
 use crate::maximize::error::MaximizeError;
-use crate::maximize::ops::placement::Placement;
+use crate::maximize::ops::Placement;
 use crate::maximize::random::normal;
 use crate::maximize::reference_image::Pictures;
 use crate::maximize::start::Start;

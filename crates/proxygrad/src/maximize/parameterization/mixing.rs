@@ -6,7 +6,7 @@ use super::fft::Number;
 use super::spectral::per_image;
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::for_type_of;
-use crate::maximize::ops::placement::{Arithmetic, Placement};
+use crate::maximize::ops::{Arithmetic, Placement};
 use crate::network::ColourMatrix;
 
 /// `p = sigmoid(M x)` for the colours `x` at every position.

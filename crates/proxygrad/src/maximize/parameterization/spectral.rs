@@ -8,7 +8,7 @@ use super::dft::{Dft, weight};
 use super::fft::{Ffts, Number};
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::for_type_of;
-use crate::maximize::ops::placement::{Arithmetic, Placement};
+use crate::maximize::ops::{Arithmetic, Placement};
 
 /// Distance from frequency 0 of every coefficient of the half spectrum of planes of this height and width, row by row,
 /// in cycles per pixel.

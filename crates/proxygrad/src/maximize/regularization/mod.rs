@@ -8,8 +8,8 @@ use candle_core::{Result, Tensor};
 
 pub use self::document::Regularizer;
 use self::penalties::Penalties;
+use crate::maximize::ops::Arithmetic;
 use crate::maximize::ops::host::for_type_of;
-use crate::maximize::ops::placement::Arithmetic;
 
 /// The regularizers of a run. They look at every image alone.
 #[derive(Debug)]

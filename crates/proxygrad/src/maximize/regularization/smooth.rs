@@ -2,9 +2,9 @@
 
 use candle_core::{Device, Result, Tensor};
 
+use crate::maximize::ops::Arithmetic;
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::{Real, for_type_of};
-use crate::maximize::ops::placement::Arithmetic;
 
 /// Images `[N,C,H,W]` blurred by this standard deviation in pixels, as far as three of them reach; at the border the
 /// weights that are left sum to 1.

@@ -1,59 +1,59 @@
-//! A run within a bound on memory: as many stimuli at a time as fit.
+//! Runs within a memory limit, in several batches where one does not fit.
 
 use super::maximize;
 use crate::engine::Engine;
-use crate::maximize::callback::Observer;
+use crate::maximize::callback::Callback;
 use crate::maximize::error::MaximizeError;
-use crate::maximize::memory::parts;
+use crate::maximize::memory::plan_batches;
 use crate::maximize::outcome::{Outcome, Point};
 use crate::maximize::request::Settings;
 use crate::maximize::task::Task;
 use crate::network::Model;
 
-/// As [`maximize`], in as few batches as can each run within `allowed` bytes of memory, one after the other. No result
-/// depends on that.
+/// As [`maximize`], in as few batches as each fit into `allowed` bytes of memory, one after the other. The outcomes do not
+/// depend on the batches.
 ///
 /// # Errors
-/// As [`maximize`], and [`MaximizeError::Memory`] when not even one stimulus, or one group of stimuli that are kept unlike
-/// each other, can run within the bound.
+/// As [`maximize`], and [`MaximizeError::Memory`] when a single stimulus, or a single group of stimuli with diversity, does
+/// not fit.
 pub fn maximize_within(
     engine: &dyn Engine,
     model: &Model,
     tasks: &[Task],
     settings: &Settings,
     allowed: u64,
-    observer: &mut dyn Observer,
+    callback: &mut dyn Callback,
 ) -> Result<Vec<Option<Outcome>>, MaximizeError> {
-    let parts = parts(&engine.memory_model(), model, tasks, settings, allowed)?;
+    let batches = plan_batches(&engine.memory_model(), model, tasks, settings, allowed)?;
     let mut outcomes = Vec::with_capacity(tasks.len());
-    for part in parts {
-        if !part.clone().any(|task| observer.wants(task)) {
-            outcomes.extend(part.map(|_| None));
+    for batch in batches {
+        if batch.clone().all(|task| callback.should_stop(task)) {
+            outcomes.extend(batch.map(|_| None));
             continue;
         }
-        let mut observer = Shifted { observer, first: part.start };
-        outcomes.extend(maximize(engine, model, &tasks[part], settings, &mut observer)?);
+        let mut callback = BatchCallback { callback, first: batch.start };
+        outcomes.extend(maximize(engine, model, &tasks[batch], settings, &mut callback)?);
     }
     Ok(outcomes)
 }
 
-/// Tells of a part as of the whole.
-struct Shifted<'a> {
-    observer: &'a mut dyn Observer,
-    /// The whole's number of the part's first task.
+/// Translates the task numbers of a batch into those of the whole run.
+struct BatchCallback<'a> {
+    callback: &'a mut dyn Callback,
+    /// Number of the batch's first task in the whole run.
     first: usize,
 }
 
-impl Observer for Shifted<'_> {
-    fn keep(&mut self, stimulus: usize) -> bool {
-        self.observer.keep(self.first + stimulus)
+impl Callback for BatchCallback<'_> {
+    fn should_stop(&mut self, stimulus: usize) -> bool {
+        self.callback.should_stop(self.first + stimulus)
     }
 
-    fn wants(&mut self, stimulus: usize) -> bool {
-        self.observer.wants(self.first + stimulus)
+    fn on_step(&mut self, stimulus: usize, steps: u32) {
+        self.callback.on_step(self.first + stimulus, steps);
     }
 
-    fn scored(&mut self, stimulus: usize, point: Point) {
-        self.observer.scored(self.first + stimulus, point);
+    fn on_score(&mut self, stimulus: usize, point: Point) {
+        self.callback.on_score(self.first + stimulus, point);
     }
 }

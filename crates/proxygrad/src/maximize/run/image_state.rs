@@ -1,34 +1,33 @@
-//! The images of a batch and what moves them.
+//! The images of a batch and how a step changes them: regularization, parameterization, optimizer and projection.
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::maximize::ops::placement::Arithmetic;
+use crate::maximize::ops::Arithmetic;
 use crate::maximize::optimizer::{Ascent, Range};
 use crate::maximize::parameterization::Painter;
 use crate::maximize::projection::Leash;
 use crate::maximize::regularization::Calm;
 use crate::maximize::request::Settings;
 
-/// The images that an optimizer paints: one per search of a batch.
+/// Parameters, pixels and optimizer state of a batch of images.
 #[derive(Debug)]
-pub(in crate::maximize) struct Canvas {
+pub(super) struct ImageState {
     painter: Painter,
-    /// What the optimizer changes: `[N,…]`, as the painter needs it.
+    /// What the optimizer changes: `[N,…]`, of the parameterization's shape.
     parameters: Tensor,
-    /// Pixels `[N,C,H,W]` in [0, 1] that the parameters make.
+    /// Pixels `[N,C,H,W]` in [0, 1], decoded from the parameters.
     pixels: Tensor,
     ascent: Ascent,
     calm: Calm,
-    /// Updates so far.
-    done: u32,
-    /// Absolute gradients by the pixels, summed over channels and steps: `[N,H,W]`, f32; only where they are asked for.
-    looks: Option<Tensor>,
+    /// Absolute gradients by the pixels, summed over channels and steps: `[N,H,W]`, f32. `None` unless an alpha channel is
+    /// asked for.
+    saliency: Option<Tensor>,
     leash: Option<Leash>,
 }
 
-impl Canvas {
-    /// Starts from these parameters, one image each, for at most so many steps.
-    pub(in crate::maximize) fn new(
+impl ImageState {
+    /// Starts from the parameters of each image, for schedules of `steps` steps.
+    pub(super) fn new(
         painter: Painter,
         parameters: &[Tensor],
         settings: &Settings,
@@ -40,38 +39,37 @@ impl Canvas {
         let ascent = Ascent::new(&settings.optimizer, &parameters, steps, range, arithmetic)?;
         let pixels = painter.decode(&parameters)?;
         let (n, _, height, width) = pixels.dims4()?;
-        let looks = || Tensor::zeros((n, height, width), DType::F32, pixels.device());
-        let looks = settings.alpha.then(looks).transpose()?;
+        let saliency = || Tensor::zeros((n, height, width), DType::F32, pixels.device());
+        let saliency = settings.alpha.then(saliency).transpose()?;
         let calm = Calm::new(&settings.regularizers, steps, arithmetic);
-        // Only pixels are ever held back: a request for more is refused.
+        // Requests allow a maximal distance only with the pixel parameterization.
         let leash = settings.start.leash().map(|radius| Leash::new(&pixels, radius, arithmetic));
-        Ok(Self { painter, parameters, pixels, ascent, calm, done: 0, looks, leash })
+        Ok(Self { painter, parameters, pixels, ascent, calm, saliency, leash })
     }
 
-    /// The images as they are: `[N,C,H,W]` in [0, 1].
-    pub(in crate::maximize) fn pixels(&self) -> &Tensor {
+    /// The current images: `[N,C,H,W]` in [0, 1].
+    pub(super) fn pixels(&self) -> &Tensor {
         &self.pixels
     }
 
-    /// How much the objective looked at every pixel so far, in any unit: `[N,H,W]`, f32; none unless settings ask for it.
-    pub(in crate::maximize) fn looks(&self) -> Option<&Tensor> {
-        self.looks.as_ref()
+    /// Sum of absolute gradients at every pixel so far, in any unit: `[N,H,W]`, f32; `None` unless settings ask for alpha.
+    pub(super) fn saliency(&self) -> Option<&Tensor> {
+        self.saliency.as_ref()
     }
 
-    /// One update, from the gradient `[N,C,H,W]` by the pixels.
-    pub(in crate::maximize) fn step(&mut self, gradient: Tensor) -> Result<()> {
-        if let Some(looks) = &mut self.looks {
+    /// Step number `step`, from 0, along the gradient `[N,C,H,W]` by the pixels.
+    pub(super) fn step(&mut self, gradient: Tensor, step: u32) -> Result<()> {
+        if let Some(saliency) = &mut self.saliency {
             let strength = gradient.to_dtype(DType::F32)?.abs()?.sum(1)?;
-            // What is not finite would stay for ever.
-            let known = strength.lt(f32::INFINITY)?.where_cond(&strength, &strength.zeros_like()?)?;
-            *looks = (&*looks + known)?;
+            // A single value that is not finite would spoil the whole sum.
+            let finite = strength.lt(f32::INFINITY)?.where_cond(&strength, &strength.zeros_like()?)?;
+            *saliency = (&*saliency + finite)?;
         }
         let gradient = self.calm.hold(&self.pixels, gradient)?;
         let gradient = self.painter.gradient(&self.parameters, &self.pixels, &gradient)?;
-        let parameters = self.ascent.step(&self.parameters, &gradient)?;
-        self.done += 1;
-        // Only pixels are ever blurred: a request for more is refused.
-        self.parameters = if self.painter.is_pixel() { self.calm.blurred(parameters, self.done)? } else { parameters };
+        let parameters = self.ascent.step(&self.parameters, &gradient, step)?;
+        // Requests allow blur only with the pixel parameterization.
+        self.parameters = if self.painter.is_pixel() { self.calm.blurred(parameters, step + 1)? } else { parameters };
         if let Some(leash) = &self.leash {
             self.parameters = leash.pull(&self.parameters)?;
         }
@@ -79,21 +77,21 @@ impl Canvas {
         Ok(())
     }
 
-    /// Goes on with these images of the batch alone.
-    pub(in crate::maximize) fn keep(&mut self, rows: &Tensor) -> Result<()> {
+    /// Keeps only the images of these rows.
+    pub(super) fn retain_rows(&mut self, rows: &Tensor) -> Result<()> {
         self.parameters = self.parameters.index_select(rows, 0)?;
         self.pixels = self.pixels.index_select(rows, 0)?;
-        if let Some(looks) = &mut self.looks {
-            *looks = looks.index_select(rows, 0)?;
+        if let Some(saliency) = &mut self.saliency {
+            *saliency = saliency.index_select(rows, 0)?;
         }
         if let Some(leash) = &mut self.leash {
-            leash.keep(rows)?;
+            leash.retain_rows(rows)?;
         }
-        self.ascent.keep(rows)
+        self.ascent.retain_rows(rows)
     }
 
-    /// For every image, whether a gradient was not finite.
-    pub(in crate::maximize) fn broken(&self) -> Result<Vec<bool>> {
-        self.ascent.broken()
+    /// For every image, whether some gradient was not finite.
+    pub(super) fn non_finite_gradients(&self) -> Result<Vec<bool>> {
+        self.ascent.non_finite_gradients()
     }
 }

@@ -1,38 +1,39 @@
-//! Activation maximization, from tasks to outcomes.
+//! The optimization loop: from tasks to outcomes.
 
 mod best;
 mod bounded;
+mod context;
 mod image_state;
 mod optimization;
-pub(super) mod stimulus_state;
+mod stimulus_state;
 mod successive_halving;
 
 pub use self::bounded::maximize_within;
-use self::optimization::{Arm, Way};
-use self::successive_halving::contest;
+use self::context::Run;
+use self::optimization::{Optimization, Strategy};
+use self::successive_halving::successive_halving;
 use crate::engine::Engine;
-use crate::maximize::callback::Observer;
-use crate::maximize::diagnostics::certify;
+use crate::maximize::callback::Callback;
+use crate::maximize::diagnostics::add_diagnostics;
 use crate::maximize::error::MaximizeError;
-use crate::maximize::model_runner::Passes;
 use crate::maximize::outcome::Outcome;
 use crate::maximize::request::Settings;
 use crate::maximize::task::Task;
 use crate::network::Model;
 
-/// Finds a stimulus for every task, all in one batch; `None` stands for those that the observer dropped.
+/// Finds a stimulus for every task, all in one batch. Outcomes are in the order of the tasks; `None` for cancelled ones.
 ///
-/// Each result is the same as if the task (with diversity: its group) had run alone: its random numbers come from its own
-/// seed and stream, and no image looks at other neighbours. Blocks until done.
+/// Each outcome is the same as if the task (with diversity: its group) had run alone: random numbers come from the task's
+/// seed and stream, and images of a batch do not influence each other. Blocks until done.
 ///
 /// # Errors
-/// When the network cannot run; then nothing was found.
+/// When the network cannot run; all results are lost then.
 pub fn maximize(
     engine: &dyn Engine,
     model: &Model,
     tasks: &[Task],
     settings: &Settings,
-    observer: &mut dyn Observer,
+    callback: &mut dyn Callback,
 ) -> Result<Vec<Option<Outcome>>, MaximizeError> {
     let channels = model.network.input_shape()[0];
     if model.preprocessing.channels.count() != channels {
@@ -42,34 +43,26 @@ pub fn maximize(
     if tasks.is_empty() {
         return Ok(outcomes);
     }
-    let mut passes = Passes::new(engine, model, tasks, settings)?;
+    let mut run = Run::new(engine, model, tasks, settings, callback)?;
     let found = match &settings.search {
-        Some(halving) => contest(&mut passes, tasks, settings, halving, observer)?,
-        None => single(&mut passes, tasks, settings, observer)?,
+        Some(halving) => successive_halving(&mut run, halving)?,
+        None => single_strategy(&mut run)?,
     };
     for (task, mut outcome) in found {
-        outcome.findings.passes += passes.preparation();
+        outcome.findings.passes += run.model_runner.preparation_passes();
         outcomes[task] = Some(outcome);
     }
-    certify(&mut passes, model, tasks, settings, &mut outcomes, observer)?;
+    if settings.certificates {
+        let should_stop = &mut |task| run.callback.should_stop(task);
+        add_diagnostics(&mut run.model_runner, tasks, &mut outcomes, should_stop)?;
+    }
     Ok(outcomes)
 }
 
-/// Runs `tasks` under one gate from one start each. Outcomes by task.
-fn single(
-    passes: &mut Passes<'_>,
-    tasks: &[Task],
-    settings: &Settings,
-    observer: &mut dyn Observer,
-) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
-    let way = Way { gate: &settings.gate, restart: 0, steps: settings.steps };
-    let mut arm = Arm::new(passes, tasks, settings, way)?;
-    for step in 0..settings.steps {
-        if !arm.ask(passes, observer)? {
-            return Ok(Vec::new());
-        }
-        arm.step(passes, step, observer)?;
-    }
-    arm.ask(passes, observer)?;
-    arm.finish(passes, settings.steps, observer)
+/// Runs every task under the settings' gate from its first start. Outcomes by task.
+fn single_strategy(run: &mut Run<'_>) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
+    let strategy = Strategy { gate: &run.settings.gate, restart: 0, steps: run.settings.steps };
+    let mut optimization = Optimization::new(run, strategy)?;
+    optimization.advance(run, strategy.steps)?;
+    optimization.finish(run)
 }

@@ -1,265 +1,262 @@
-//! An arm: searches that go the same way, step by step, as one batch.
+//! Optimization of a batch: the images of all stimuli that follow one strategy, updated step by step.
 //!
-//! The images of all searches are one tensor, and everything that a step needs of them stays on the engine's device.
-//! Only scores come back, in blocks.
+//! The images are one tensor, which stays on the engine's device together with everything that a step computes. Only
+//! scores are read back, in blocks.
 
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
-use super::best::Best;
-use super::image_state::Canvas;
-use super::stimulus_state::{Ending, Search};
+use super::best::BestImages;
+use super::context::Run;
+use super::image_state::ImageState;
+use super::stimulus_state::{FinalImage, StimulusState};
 use crate::engine::{Forward, Gate};
-use crate::maximize::callback::Observer;
 use crate::maximize::error::MaximizeError;
 use crate::maximize::gate_schedule::{GateKind, GateSchedule};
 use crate::maximize::image8::Levels;
-use crate::maximize::model_runner::Passes;
+use crate::maximize::model_runner::ModelRunner;
 use crate::maximize::objective::{Aims, Scoring};
-use crate::maximize::outcome::{Outcome, Point};
-use crate::maximize::request::Settings;
-use crate::maximize::task::Task;
+use crate::maximize::outcome::{ArmFindings, Outcome, Point};
 use crate::maximize::transform::Views;
 
-/// How many scores of a batch wait on a device before they are read: reading waits for the device to be done.
-const SCORES_AT_ONCE: usize = 16;
+/// Number of batch scores that a GPU computes before they are read: reading waits until the device is idle.
+const SCORES_PER_READ: usize = 16;
 
-/// How the searches of an arm go.
+/// How stimuli are optimized, as far as candidates of a search differ.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::maximize) struct Way<'a> {
-    pub(in crate::maximize) gate: &'a GateSchedule,
-    /// Which of a task's starts: 0 is the one that a run without a search has.
-    pub(in crate::maximize) restart: u32,
-    /// Steps of the whole way; the schedules of gate and optimizer run over them.
-    pub(in crate::maximize) steps: u32,
+pub(super) struct Strategy<'a> {
+    pub(super) gate: &'a GateSchedule,
+    /// Index of the random start; 0 is the start of a run without a search.
+    pub(super) restart: u32,
+    /// Length of the schedules of gate and optimizer, in steps.
+    pub(super) steps: u32,
 }
 
-/// Searches that go one way.
-pub(in crate::maximize) struct Arm<'a> {
-    settings: &'a Settings,
-    way: Way<'a>,
+impl Strategy<'_> {
+    pub(super) fn findings(&self, steps: u32, passes: u32, score: Option<f32>, won: bool) -> ArmFindings {
+        ArmFindings { gate: self.gate.clone(), restart: self.restart, steps, passes, score, won }
+    }
+}
+
+/// The stimuli of a batch that follow one strategy.
+pub(super) struct Optimization<'a> {
+    pub(super) strategy: Strategy<'a>,
+    /// Steps made so far: the position in the strategy's schedules.
+    pub(super) step: u32,
     /// One per image of the batch.
-    pub(in crate::maximize) searches: Vec<Search>,
+    pub(super) stimuli: Vec<StimulusState>,
     scoring: Scoring,
-    canvas: Canvas,
-    best: Best,
-    /// Scores `[N]` that nobody has read yet, by step.
-    unread: Vec<(u32, Tensor)>,
+    images: ImageState,
+    best: BestImages,
+    /// Scores `[N]` that were not read yet, by step.
+    unread_scores: Vec<(u32, Tensor)>,
 }
 
-impl<'a> Arm<'a> {
-    /// One search per task, each at its own start. At least one task.
-    pub(in crate::maximize) fn new(
-        passes: &mut Passes<'_>,
-        tasks: &[Task],
-        settings: &'a Settings,
-        way: Way<'a>,
-    ) -> Result<Self, MaximizeError> {
-        let search = |(i, task): (usize, &Task)| Search::new(i, task, way.restart, passes.aims(task));
-        let mut searches: Vec<Search> = tasks.iter().enumerate().map(search).collect();
-        passes.refer(&mut searches, tasks)?;
-        let painter = passes.painter(settings)?;
-        let starts = searches
+impl<'a> Optimization<'a> {
+    /// One stimulus per task of the run, each at its own start. At least one task.
+    pub(super) fn new(run: &mut Run<'_>, strategy: Strategy<'a>) -> Result<Self, MaximizeError> {
+        let Run { model_runner, tasks, settings, .. } = run;
+        let objectives = model_runner.bind_objectives(tasks.iter())?;
+        let stimulus =
+            |(i, (task, (objective, passes)))| StimulusState::new(i, task, strategy.restart, objective, passes);
+        let mut stimuli: Vec<StimulusState> = tasks.iter().zip(objectives).enumerate().map(stimulus).collect();
+        let painter = model_runner.painter(settings)?;
+        let starts = stimuli
             .iter_mut()
-            .map(|search| painter.draw(&settings.start, &tasks[search.task].pictures, &mut search.rng));
+            .map(|stimulus| painter.draw(&settings.start, &tasks[stimulus.task].pictures, &mut stimulus.rng));
         let starts = starts.collect::<Result<Vec<_>, _>>()?;
-        let canvas = Canvas::new(painter, &starts, settings, way.steps, passes.placement.arithmetic)?;
+        let arithmetic = model_runner.placement.arithmetic;
+        let images = ImageState::new(painter, &starts, settings, strategy.steps, arithmetic)?;
         Ok(Self {
-            settings,
-            way,
-            scoring: scoring(passes, &searches)?,
-            searches,
-            best: Best::new(canvas.pixels(), passes.placement.arithmetic)?,
-            canvas,
-            unread: Vec::new(),
+            strategy,
+            step: 0,
+            scoring: scoring(model_runner, &stimuli)?,
+            stimuli,
+            best: BestImages::new(images.pixels(), arithmetic)?,
+            images,
+            unread_scores: Vec::new(),
         })
     }
 
-    /// Drops the searches that the observer wants no more; false when none is left.
-    pub(in crate::maximize) fn ask(
-        &mut self,
-        passes: &Passes<'_>,
-        observer: &mut dyn Observer,
-    ) -> Result<bool, MaximizeError> {
-        let wanted: Vec<bool> = self.searches.iter().map(|search| observer.keep(search.task)).collect();
-        self.keep(passes, &wanted, observer)?;
-        Ok(!self.searches.is_empty())
+    /// Makes `steps` steps, or fewer if all stimuli are cancelled.
+    pub(super) fn advance(&mut self, run: &mut Run<'_>, steps: u32) -> Result<(), MaximizeError> {
+        for _ in 0..steps {
+            self.drop_cancelled(run)?;
+            if self.stimuli.is_empty() {
+                break;
+            }
+            self.update(run)?;
+        }
+        self.read_scores(run)
     }
 
-    /// Goes on with the searches that are wanted alone.
-    pub(in crate::maximize) fn keep(
-        &mut self,
-        passes: &Passes<'_>,
-        wanted: &[bool],
-        observer: &mut dyn Observer,
-    ) -> Result<(), MaximizeError> {
-        if wanted.iter().all(|&wanted| wanted) {
+    fn drop_cancelled(&mut self, run: &mut Run<'_>) -> Result<(), MaximizeError> {
+        let keep: Vec<bool> = self.stimuli.iter().map(|stimulus| !run.callback.should_stop(stimulus.task)).collect();
+        self.retain_rows(run, &keep)
+    }
+
+    /// Drops the stimuli whose rows are not to be kept.
+    pub(super) fn retain_rows(&mut self, run: &mut Run<'_>, keep: &[bool]) -> Result<(), MaximizeError> {
+        if keep.iter().all(|&keep| keep) {
             return Ok(());
         }
-        self.read_scores(observer)?;
-        let mut keep = wanted.iter();
-        self.searches.retain(|_| keep.next().is_none_or(|&wanted| wanted));
-        if self.searches.is_empty() {
+        self.read_scores(run)?;
+        let mut kept = keep.iter();
+        self.stimuli.retain(|_| kept.next().is_none_or(|&keep| keep));
+        if self.stimuli.is_empty() {
             return Ok(());
         }
-        let rows: Vec<u32> = (0..).zip(wanted).filter_map(|(row, &wanted)| wanted.then_some(row)).collect();
-        let rows = Tensor::from_vec(rows, self.searches.len(), &passes.placement.device)?;
-        self.best.keep(&rows)?;
-        self.canvas.keep(&rows)?;
-        self.scoring = scoring(passes, &self.searches)?;
+        let rows: Vec<u32> = (0..).zip(keep).filter_map(|(row, &keep)| keep.then_some(row)).collect();
+        let rows = Tensor::from_vec(rows, self.stimuli.len(), &run.model_runner.placement.device)?;
+        self.best.retain_rows(&rows)?;
+        self.images.retain_rows(&rows)?;
+        self.scoring = scoring(&run.model_runner, &self.stimuli)?;
         Ok(())
     }
 
-    /// One update of every image; `step` counts from 0 along the arm's own way.
-    pub(in crate::maximize) fn step(
-        &mut self,
-        passes: &mut Passes<'_>,
-        step: u32,
-        observer: &mut dyn Observer,
-    ) -> Result<(), MaximizeError> {
-        let settings = self.settings;
-        if settings.animation.is_some_and(|animation| animation.shows(step, self.way.steps)) {
-            self.film()?;
+    /// One step of every image.
+    fn update(&mut self, run: &mut Run<'_>) -> Result<(), MaximizeError> {
+        let (settings, strategy, step) = (run.settings, self.strategy, self.step);
+        if settings.animation.is_some_and(|animation| animation.shows(step, strategy.steps)) {
+            self.record_frame()?;
         }
-        let gate = self.way.gate.at(step, self.way.steps);
-        let forward = match (self.way.gate.kind, gate) {
+        let gate = strategy.gate.at(step, strategy.steps);
+        let forward = match (strategy.gate.kind, gate) {
             (GateKind::TrueProxy, Gate::Proxy { slope }) => Forward::Proxy { slope },
             _ => Forward::Original,
         };
-        let as_it_is = settings.transforms.is_empty();
-        let free = as_it_is && forward == Forward::Original;
-        if !free && (as_it_is || step.is_multiple_of(settings.score_every)) {
-            self.score(passes, step, observer)?;
+        let untransformed = settings.transforms.is_empty();
+        // The forward pass of such a step computes the scores of the images themselves.
+        let scores_itself = untransformed && forward == Forward::Original;
+        if !scores_itself && (untransformed || step.is_multiple_of(settings.score_every)) {
+            self.score(run)?;
         }
-        let streams = self.searches.iter_mut().map(|search| &mut search.rng);
-        let views = Views::draw(&settings.transforms, streams, settings.size, passes.placement.arithmetic);
-        let outputs = passes.forward(&views.apply(self.canvas.pixels())?, forward)?;
+        let model_runner = &mut run.model_runner;
+        let streams = self.stimuli.iter_mut().map(|stimulus| &mut stimulus.rng);
+        let views = Views::draw(&settings.transforms, streams, settings.size, model_runner.placement.arithmetic);
+        let outputs = model_runner.forward(&views.apply(self.images.pixels())?, forward)?;
         let mut scored = self.scoring.scores_and_seeds(&outputs)?;
-        if let Some(penalty) = &passes.penalty {
-            let seed = &mut scored.seeds[penalty.target];
-            *seed = penalty.subtract(seed, &outputs[penalty.target], &groups(&self.searches))?;
+        if let Some(diversity) = &model_runner.diversity {
+            let seed = &mut scored.seeds[diversity.target];
+            *seed = diversity.subtract_gradient(seed, &outputs[diversity.target], &groups(&self.stimuli))?;
         }
-        if free {
-            self.note(passes, step, scored.scores, observer)?;
+        if scores_itself {
+            self.record_scores(run, scored.scores)?;
         }
-        let gradients = passes.backward(&scored.seeds, gate, self.way.gate.relative == Some(true))?;
-        self.searches.iter_mut().for_each(|search| search.passes += 2);
-        Ok(self.canvas.step(views.adjoint(&gradients)?)?)
-    }
-
-    /// Keeps the images as they are for the animation.
-    fn film(&mut self) -> Result<(), MaximizeError> {
-        let pixels = self.canvas.pixels().to_device(&Device::Cpu)?;
-        for (n, search) in self.searches.iter_mut().enumerate() {
-            search.frames.push(Levels::round(&pixels.get(n)?)?);
+        let gradients = run.model_runner.backward(&scored.seeds, gate, strategy.gate.relative == Some(true))?;
+        self.images.step(views.adjoint(&gradients)?, step)?;
+        self.step += 1;
+        for stimulus in &mut self.stimuli {
+            stimulus.passes += 2;
+            run.callback.on_step(stimulus.task, stimulus.step_offset + self.step);
         }
         Ok(())
     }
 
-    /// Knows how good the images are before a choice is made, behind so many steps: the steps themselves tell it unless
-    /// they look at views of the images.
-    pub(in crate::maximize) fn look(
-        &mut self,
-        passes: &mut Passes<'_>,
-        step: u32,
-        observer: &mut dyn Observer,
-    ) -> Result<(), MaximizeError> {
-        if !self.settings.transforms.is_empty() && !self.searches.is_empty() {
-            self.score(passes, step, observer)?;
+    /// Adds the current images to the animations.
+    fn record_frame(&mut self) -> Result<(), MaximizeError> {
+        let pixels = self.images.pixels().to_device(&Device::Cpu)?;
+        for (n, stimulus) in self.stimuli.iter_mut().enumerate() {
+            stimulus.frames.push(Levels::round(&pixels.get(n)?)?);
         }
-        self.read_scores(observer)
+        Ok(())
     }
 
-    /// Scores the images as they are, behind so many steps.
-    fn score(&mut self, passes: &mut Passes<'_>, step: u32, observer: &mut dyn Observer) -> Result<(), MaximizeError> {
-        let outputs = passes.forward(self.canvas.pixels(), Forward::Original)?;
-        self.searches.iter_mut().for_each(|search| search.passes += 1);
-        self.note(passes, step, self.scoring.scores(&outputs)?, observer)
+    /// Makes sure that every stimulus has a score before candidates are dropped. Without transforms the steps have scored
+    /// the images; with transforms this costs a forward pass.
+    pub(super) fn ensure_scored(&mut self, run: &mut Run<'_>) -> Result<(), MaximizeError> {
+        if !run.settings.transforms.is_empty() && !self.stimuli.is_empty() {
+            self.score(run)?;
+        }
+        self.read_scores(run)
     }
 
-    /// Takes note of scores `[N]` of the images as they are.
-    fn note(
-        &mut self,
-        passes: &Passes<'_>,
-        step: u32,
-        scores: Tensor,
-        observer: &mut dyn Observer,
-    ) -> Result<(), MaximizeError> {
-        self.best.offer(&scores, self.canvas.pixels())?;
-        self.unread.push((step, scores));
-        let at_once = if passes.placement.device.is_cpu() { 1 } else { SCORES_AT_ONCE };
-        if self.unread.len() >= at_once { self.read_scores(observer) } else { Ok(()) }
+    /// Scores the current images, without transforms, at the cost of a forward pass.
+    fn score(&mut self, run: &mut Run<'_>) -> Result<(), MaximizeError> {
+        let outputs = run.model_runner.forward(self.images.pixels(), Forward::Original)?;
+        self.stimuli.iter_mut().for_each(|stimulus| stimulus.passes += 1);
+        self.record_scores(run, self.scoring.scores(&outputs)?)
     }
 
-    /// Reads the scores that wait and tells the observer.
-    pub(in crate::maximize) fn read_scores(&mut self, observer: &mut dyn Observer) -> Result<(), MaximizeError> {
-        let (steps, scores): (Vec<u32>, Vec<Tensor>) = std::mem::take(&mut self.unread).into_iter().unzip();
+    /// Records scores `[N]` of the current images.
+    fn record_scores(&mut self, run: &mut Run<'_>, scores: Tensor) -> Result<(), MaximizeError> {
+        self.best.update(&scores, self.images.pixels())?;
+        self.unread_scores.push((self.step, scores));
+        let per_read = if run.model_runner.placement.device.is_cpu() { 1 } else { SCORES_PER_READ };
+        if self.unread_scores.len() >= per_read { self.read_scores(run) } else { Ok(()) }
+    }
+
+    /// Reads the scores that are still on the device and reports them.
+    fn read_scores(&mut self, run: &mut Run<'_>) -> Result<(), MaximizeError> {
+        let (steps, scores): (Vec<u32>, Vec<Tensor>) = std::mem::take(&mut self.unread_scores).into_iter().unzip();
         if scores.is_empty() {
             return Ok(());
         }
         for (step, scores) in steps.into_iter().zip(Tensor::stack(&scores, 0)?.to_vec2::<f32>()?) {
-            for (search, score) in self.searches.iter_mut().zip(scores) {
-                let point = Point { step: search.ahead + step, score };
-                search.note(point);
-                observer.scored(search.task, point);
+            for (stimulus, score) in self.stimuli.iter_mut().zip(scores) {
+                let point = Point { step: stimulus.step_offset + step, score };
+                stimulus.record_score(point);
+                run.callback.on_score(stimulus.task, point);
             }
         }
         Ok(())
     }
 
-    /// Scores the last images behind `steps` steps, and once more the best ones as the 8-bit images that are delivered:
-    /// outcomes by task.
-    pub(in crate::maximize) fn finish(
-        mut self,
-        passes: &mut Passes<'_>,
-        steps: u32,
-        observer: &mut dyn Observer,
-    ) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
-        if self.searches.is_empty() {
+    /// Scores the last images, then the best ones again as the 8-bit images that are returned. Outcomes by task; cancelled
+    /// stimuli have none.
+    pub(super) fn finish(mut self, run: &mut Run<'_>) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
+        self.drop_cancelled(run)?;
+        if self.stimuli.is_empty() {
             return Ok(Vec::new());
         }
-        self.score(passes, steps, observer)?;
-        self.read_scores(observer)?;
-        let best = self.best.images().to_device(&Device::Cpu)?;
-        let last = self.canvas.pixels().to_device(&Device::Cpu)?;
-        let looks = self.canvas.looks().map(|looks| looks.to_vec3::<f32>()).transpose()?;
-        let levels = self.searches.iter().enumerate().map(|(n, search)| {
-            // Where no score was finite there is no best image.
-            let levels = Levels::round(&if search.best.is_some() { &best } else { &last }.get(n)?)?;
-            Ok(match &looks {
-                Some(looks) => levels.seen_by(&looks[n].concat()),
-                None => levels,
-            })
-        });
-        let levels = levels.collect::<candle_core::Result<Vec<_>>>()?;
-        let placement = &passes.placement;
-        let pixels = levels.iter().map(|levels| levels.pixels(&placement.device, placement.dtype));
+        self.score(run)?;
+        self.read_scores(run)?;
+        let images = self.final_images()?;
+        let placement = &run.model_runner.placement;
+        let pixels = images.iter().map(|image| image.pixels(&placement.device, placement.dtype));
         let pixels = Tensor::stack(&pixels.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
-        let outputs = passes.forward(&pixels, Forward::Original)?;
-        self.searches.iter_mut().for_each(|search| search.passes += 1);
+        let outputs = run.model_runner.forward(&pixels, Forward::Original)?;
+        self.stimuli.iter_mut().for_each(|stimulus| stimulus.passes += 1);
         let scores = self.scoring.scores(&outputs)?.to_vec1::<f32>()?;
-        let broken = self.canvas.broken()?;
-        let mut outcomes = Vec::with_capacity(levels.len());
-        for (((search, levels), score), broken) in self.searches.iter().zip(&levels).zip(scores).zip(broken) {
-            let ending = Ending { score, levels, broken, is_softmax: passes.is_softmax };
-            outcomes.push((search.task, search.outcome(&ending)?));
+        let non_finite = self.images.non_finite_gradients()?;
+        let mut outcomes = Vec::with_capacity(images.len());
+        for (((stimulus, image), score), non_finite_gradient) in
+            self.stimuli.iter().zip(&images).zip(scores).zip(non_finite)
+        {
+            let last = FinalImage { score, image, non_finite_gradient, is_softmax: run.model_runner.is_softmax };
+            outcomes.push((stimulus.task, stimulus.outcome(&last)?));
         }
         Ok(outcomes)
     }
+
+    /// The best image of every stimulus, or the last one where no score was finite, rounded to 8 bits and with alpha if
+    /// asked for.
+    fn final_images(&self) -> Result<Vec<Levels>, MaximizeError> {
+        let best = self.best.images().to_device(&Device::Cpu)?;
+        let last = self.images.pixels().to_device(&Device::Cpu)?;
+        let saliency = self.images.saliency().map(|saliency| saliency.to_vec3::<f32>()).transpose()?;
+        let image = |(n, stimulus): (usize, &StimulusState)| {
+            let image = Levels::round(&if stimulus.best.is_some() { &best } else { &last }.get(n)?)?;
+            Ok(match &saliency {
+                Some(saliency) => image.seen_by(&saliency[n].concat()),
+                None => image,
+            })
+        };
+        self.stimuli.iter().enumerate().map(image).collect()
+    }
 }
 
-/// Rows of searches that are kept unlike each other.
-fn groups(searches: &[Search]) -> Vec<Vec<usize>> {
+/// Rows of stimuli in the same diversity group.
+fn groups(stimuli: &[StimulusState]) -> Vec<Vec<usize>> {
     let mut groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    for (row, search) in searches.iter().enumerate() {
-        groups.entry(search.group).or_default().push(row);
+    for (row, stimulus) in stimuli.iter().enumerate() {
+        groups.entry(stimulus.group).or_default().push(row);
     }
     groups.into_values().collect()
 }
 
-/// The objectives of these searches at work.
-fn scoring(passes: &Passes<'_>, searches: &[Search]) -> candle_core::Result<Scoring> {
-    let aims: Vec<&Aims> = searches.iter().map(|search| &search.aims).collect();
-    passes.scoring(&aims)
+fn scoring(model_runner: &ModelRunner<'_>, stimuli: &[StimulusState]) -> candle_core::Result<Scoring> {
+    let objectives: Vec<&Aims> = stimuli.iter().map(|stimulus| &stimulus.objective).collect();
+    model_runner.scoring(&objectives)
 }

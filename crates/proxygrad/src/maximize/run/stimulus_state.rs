@@ -1,4 +1,4 @@
-//! What is known of the search for one stimulus.
+//! State of one stimulus during a run, except its image: random numbers, scores, passes and frames.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -10,58 +10,57 @@ use crate::maximize::objective::Aims;
 use crate::maximize::outcome::{Findings, Outcome, Point, Warning};
 use crate::maximize::task::Task;
 
-/// The search for one stimulus, but for its image.
-pub(in crate::maximize) struct Search {
+/// State of a stimulus under one strategy.
+pub(super) struct StimulusState {
     /// Index of its task.
-    pub(in crate::maximize) task: usize,
-    /// Searches with one number are kept unlike each other.
-    pub(in crate::maximize) group: u64,
-    pub(in crate::maximize) aims: Aims,
-    pub(in crate::maximize) rng: ChaCha8Rng,
+    pub(super) task: usize,
+    /// Number of its diversity group.
+    pub(super) group: u64,
+    pub(super) objective: Aims,
+    pub(super) rng: ChaCha8Rng,
     /// The best score so far, if any was finite.
-    pub(in crate::maximize) best: Option<Point>,
-    pub(in crate::maximize) passes: u32,
-    /// Steps that were spent on the task elsewhere, before the steps of this search.
-    pub(in crate::maximize) ahead: u32,
-    /// What the animation shows so far; nothing without one.
-    pub(in crate::maximize) frames: Vec<Levels>,
+    pub(super) best: Option<Point>,
+    pub(super) passes: u32,
+    /// Steps that other candidates have made for the same task. Added to the optimization's own steps, it is the number of
+    /// steps that the task has spent.
+    pub(super) step_offset: u32,
+    /// Frames of the animation so far; empty without an animation.
+    pub(super) frames: Vec<Levels>,
     trajectory: Vec<Point>,
     non_finite_score: bool,
 }
 
-/// What only the end of a run tells of a stimulus.
-pub(in crate::maximize) struct Ending<'a> {
-    /// Score of the delivered image.
-    pub(in crate::maximize) score: f32,
-    pub(in crate::maximize) levels: &'a Levels,
+/// The image that is returned, and facts that are known only at the end of a run.
+pub(super) struct FinalImage<'a> {
+    pub(super) image: &'a Levels,
+    pub(super) score: f32,
     /// Whether a gradient was not finite.
-    pub(in crate::maximize) broken: bool,
-    /// Whether the objective looks at the values of a softmax.
-    pub(in crate::maximize) is_softmax: bool,
+    pub(super) non_finite_gradient: bool,
+    /// Whether the objective reads the values of a softmax.
+    pub(super) is_softmax: bool,
 }
 
-impl Search {
-    /// The search for a task, from one of its starts.
-    pub(in crate::maximize) fn new(index: usize, task: &Task, restart: u32, aims: Aims) -> Self {
+impl StimulusState {
+    /// State before the first step; binding its objective took `passes` passes.
+    pub(super) fn new(index: usize, task: &Task, restart: u32, objective: Aims, passes: u32) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(task.seed);
-        // Streams of stimuli stay far below 2^32.
+        // The streams of tasks are far below 2^32.
         rng.set_stream(task.stream ^ u64::from(restart) << 32);
         Self {
             task: index,
             group: task.group,
-            aims,
+            objective,
             rng,
             best: None,
-            passes: 0,
-            ahead: 0,
+            passes,
+            step_offset: 0,
             frames: Vec::new(),
             trajectory: Vec::new(),
             non_finite_score: false,
         }
     }
 
-    /// Takes note of a score of the image as it is.
-    pub(in crate::maximize) fn note(&mut self, point: Point) {
+    pub(super) fn record_score(&mut self, point: Point) {
         if !point.score.is_finite() {
             self.non_finite_score = true;
             return;
@@ -73,41 +72,41 @@ impl Search {
     }
 
     /// Whether no score so far was higher than the first one.
-    pub(in crate::maximize) fn asleep(&self) -> bool {
+    pub(super) fn never_improved(&self) -> bool {
         let first = self.trajectory.first().map(|point| point.score);
         !self.best.zip(first).is_some_and(|(best, first)| best.score > first)
     }
 
-    /// Whether every score was the first one.
-    fn never_moved(&self) -> bool {
+    /// Whether all scores were equal.
+    fn never_changed(&self) -> bool {
         let first = self.trajectory.first().map(|point| point.score);
         !self.non_finite_score && first.is_some_and(|first| self.trajectory.iter().all(|point| point.score == first))
     }
 
-    /// Whether a step led above the start, and so does the image delivered, which has this score: rounding to 8 bits can
-    /// undo what little was gained.
-    fn improves_to(&self, delivered: f32) -> bool {
-        !self.asleep() && self.trajectory.first().is_some_and(|first| delivered > first.score)
+    /// Whether a step led above the first score and the final image is above it too: rounding to 8 bits can undo a small
+    /// gain.
+    fn improves_to(&self, final_score: f32) -> bool {
+        !self.never_improved() && self.trajectory.first().is_some_and(|first| final_score > first.score)
     }
 
-    pub(in crate::maximize) fn outcome(&self, ending: &Ending<'_>) -> Result<Outcome, MaximizeError> {
-        let dead = self.never_moved();
+    pub(super) fn outcome(&self, last: &FinalImage<'_>) -> Result<Outcome, MaximizeError> {
+        let dead = self.never_changed();
         let warnings = [
             (Warning::DeadUnit, dead),
-            (Warning::NoImprovement, !dead && !self.improves_to(ending.score)),
-            (Warning::SoftmaxTarget, ending.is_softmax),
-            (Warning::SaturatedPixels, ending.levels.saturated() > 0.5),
-            (Warning::NonFinite, self.non_finite_score || ending.broken),
+            (Warning::NoImprovement, !dead && !self.improves_to(last.score)),
+            (Warning::SoftmaxTarget, last.is_softmax),
+            (Warning::SaturatedPixels, last.image.saturated() > 0.5),
+            (Warning::NonFinite, self.non_finite_score || last.non_finite_gradient),
         ];
-        let end = |point: Option<&Point>| point.map_or(ending.score, |point| point.score);
+        let score_of = |point: Option<&Point>| point.map_or(last.score, |point| point.score);
         let animation = match self.frames.as_slice() {
             [] => None,
-            frames => Some(animation::encode(frames, ending.levels)?),
+            frames => Some(animation::encode(frames, last.image)?),
         };
         let findings = Findings {
-            score: ending.score,
-            initial_score: end(self.trajectory.first()),
-            final_score: end(self.trajectory.last()),
+            score: last.score,
+            initial_score: score_of(self.trajectory.first()),
+            final_score: score_of(self.trajectory.last()),
             best_step: self.best.map_or(0, |point| point.step),
             trajectory: self.trajectory.clone(),
             passes: self.passes,
@@ -115,6 +114,6 @@ impl Search {
             warnings: warnings.into_iter().filter_map(|(warning, holds)| holds.then_some(warning)).collect(),
             certificates: None,
         };
-        Ok(Outcome { png: ending.levels.png()?, animation, findings })
+        Ok(Outcome { png: last.image.png()?, animation, findings })
     }
 }

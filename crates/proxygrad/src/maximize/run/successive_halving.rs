@@ -1,182 +1,129 @@
-//! A search at work: candidates compete for the steps of a run, stimulus by stimulus.
+//! Successive halving at work: candidates share the steps of a run, and the worse half is dropped after each rung.
 
-use super::optimization::{Arm, Way};
-use super::stimulus_state::Search;
-use crate::maximize::callback::Observer;
+use super::context::Run;
+use super::optimization::{Optimization, Strategy};
+use super::stimulus_state::StimulusState;
 use crate::maximize::error::MaximizeError;
 use crate::maximize::halving::Halving;
-use crate::maximize::model_runner::Passes;
 use crate::maximize::outcome::{ArmFindings, Outcome, Warning};
-use crate::maximize::request::Settings;
-use crate::maximize::task::Task;
 
-/// A way to go, for all stimuli that it is still in the running for.
-struct Candidate<'a> {
-    way: Way<'a>,
-    arm: Arm<'a>,
-    /// Steps done.
-    done: u32,
-}
-
-struct Contest<'a> {
-    candidates: Vec<Candidate<'a>>,
-    /// Steps that each stimulus has spent so far, on all its candidates.
+struct SuccessiveHalving<'a> {
+    /// One optimization per strategy, each with the stimuli that it is still a candidate for.
+    candidates: Vec<Optimization<'a>>,
+    /// Steps that each task has spent so far, on all its candidates.
     spent: Vec<u32>,
-    /// By stimulus, what became of each candidate.
-    reports: Vec<Vec<ArmFindings>>,
+    /// By task, the findings of dropped candidates.
+    dropped: Vec<Vec<ArmFindings>>,
 }
 
-/// Runs `tasks` as a search: every stimulus has its own winner, whatever its neighbours' are. Outcomes by task.
-pub(in crate::maximize) fn contest(
-    passes: &mut Passes<'_>,
-    tasks: &[Task],
-    settings: &Settings,
-    halving: &Halving,
-    observer: &mut dyn Observer,
-) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
-    let steps = halving.horizon(settings.steps).unwrap_or(settings.steps);
+/// Runs the tasks with successive halving. The winner is chosen for each task on its own. Outcomes by task.
+pub(super) fn successive_halving(run: &mut Run<'_>, halving: &Halving) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
+    let steps = halving.horizon(run.settings.steps).unwrap_or(run.settings.steps);
     let mut candidates = Vec::new();
     for gate in &halving.arms {
         for restart in 0..halving.restarts {
-            let way = Way { gate, restart, steps };
-            candidates.push(Candidate { arm: Arm::new(passes, tasks, settings, way)?, way, done: 0 });
+            candidates.push(Optimization::new(run, Strategy { gate, restart, steps })?);
         }
     }
-    let (spent, reports) = (vec![0; tasks.len()], vec![Vec::new(); tasks.len()]);
-    let mut contest = Contest { candidates, spent, reports };
+    let (spent, dropped) = (vec![0; run.tasks.len()], vec![Vec::new(); run.tasks.len()]);
+    let mut search = SuccessiveHalving { candidates, spent, dropped };
     for (&rung, left) in halving.rungs.iter().zip(halving.left().into_iter().skip(1)) {
-        contest.run(passes, rung, observer)?;
-        contest.choose(passes, left as usize, observer)?;
+        search.advance(run, rung)?;
+        search.keep_best(run, left as usize)?;
     }
-    let mut done = halving.rungs.iter().sum::<u32>();
+    let mut step = halving.rungs.iter().sum::<u32>();
     if let (Some(gate), Some(before)) = (&halving.rescue, halving.before_rescue(steps)) {
-        contest.run(passes, before - done, observer)?;
-        done = before;
-        let way = Way { gate, restart: 0, steps: steps - done };
-        contest.rescue(passes, tasks, settings, way, observer)?;
+        search.advance(run, before - step)?;
+        step = before;
+        search.rescue(run, Strategy { gate, restart: 0, steps: steps - step })?;
     }
-    contest.run(passes, steps - done, observer)?;
-    contest.finish(passes, observer)
+    search.advance(run, steps - step)?;
+    search.finish(run)
 }
 
-impl<'a> Contest<'a> {
-    /// So many steps of every candidate.
-    fn run(&mut self, passes: &mut Passes<'_>, steps: u32, observer: &mut dyn Observer) -> Result<(), MaximizeError> {
+impl<'a> SuccessiveHalving<'a> {
+    /// Advances every candidate by `steps` steps.
+    fn advance(&mut self, run: &mut Run<'_>, steps: u32) -> Result<(), MaximizeError> {
         for candidate in &mut self.candidates {
-            for search in &mut candidate.arm.searches {
-                search.ahead = self.spent[search.task] - candidate.done;
-                self.spent[search.task] += steps;
+            for stimulus in &mut candidate.stimuli {
+                stimulus.step_offset = self.spent[stimulus.task] - candidate.step;
+                self.spent[stimulus.task] += steps;
             }
-            for _ in 0..steps {
-                if !candidate.arm.ask(passes, observer)? {
-                    break;
-                }
-                candidate.arm.step(passes, candidate.done, observer)?;
-                candidate.done += 1;
-            }
-            candidate.arm.read_scores(observer)?;
+            candidate.advance(run, steps)?;
         }
         Ok(())
     }
 
-    /// Drops, stimulus by stimulus, all candidates but the best so many.
-    fn choose(
-        &mut self,
-        passes: &mut Passes<'_>,
-        left: usize,
-        observer: &mut dyn Observer,
-    ) -> Result<(), MaximizeError> {
-        // By stimulus, the candidates' scores and places; earlier candidates come first among equals.
-        let mut standings: Vec<Vec<(f32, usize)>> = vec![Vec::new(); self.spent.len()];
-        for (place, candidate) in self.candidates.iter_mut().enumerate() {
-            candidate.arm.look(passes, candidate.done, observer)?;
-            for search in &candidate.arm.searches {
-                standings[search.task].push((search.best.map_or(f32::NEG_INFINITY, |best| best.score), place));
+    /// Keeps the best `count` candidates of every task and drops the others.
+    fn keep_best(&mut self, run: &mut Run<'_>, count: usize) -> Result<(), MaximizeError> {
+        // By task, the best score and index of each candidate. The sort is stable: among equals the first is kept.
+        let mut ranking: Vec<Vec<(f32, usize)>> = vec![Vec::new(); self.spent.len()];
+        for (index, candidate) in self.candidates.iter_mut().enumerate() {
+            candidate.ensure_scored(run)?;
+            for stimulus in &candidate.stimuli {
+                ranking[stimulus.task].push((stimulus.best.map_or(f32::NEG_INFINITY, |best| best.score), index));
             }
         }
-        for standing in &mut standings {
-            standing.sort_by(|a, b| b.0.total_cmp(&a.0));
-            standing.truncate(left);
+        for ranked in &mut ranking {
+            ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+            ranked.truncate(count);
         }
-        self.keep(passes, observer, |search, place| standings[search.task].iter().any(|&(_, stays)| stays == place))
+        self.retain(run, |stimulus, index| ranking[stimulus.task].iter().any(|&(_, kept)| kept == index))
     }
 
-    /// Lets the stimuli that never rose above their start begin anew, another way.
-    fn rescue(
-        &mut self,
-        passes: &mut Passes<'_>,
-        tasks: &[Task],
-        settings: &'a Settings,
-        way: Way<'a>,
-        observer: &mut dyn Observer,
-    ) -> Result<(), MaximizeError> {
-        let mut asleep = vec![false; tasks.len()];
+    /// Restarts the tasks that never improved on their start, with another strategy.
+    fn rescue(&mut self, run: &mut Run<'_>, strategy: Strategy<'a>) -> Result<(), MaximizeError> {
+        let mut never_improved = vec![false; run.tasks.len()];
         for candidate in &mut self.candidates {
-            candidate.arm.look(passes, candidate.done, observer)?;
-            for search in &candidate.arm.searches {
-                asleep[search.task] = search.asleep();
+            candidate.ensure_scored(run)?;
+            for stimulus in &candidate.stimuli {
+                never_improved[stimulus.task] = stimulus.never_improved();
             }
         }
-        if !asleep.contains(&true) {
+        if !never_improved.contains(&true) {
             return Ok(());
         }
-        self.keep(passes, observer, |search, _| !asleep[search.task])?;
-        let mut arm = Arm::new(passes, tasks, settings, way)?;
-        arm.keep(passes, &asleep, observer)?;
-        self.candidates.push(Candidate { arm, way, done: 0 });
+        self.retain(run, |stimulus, _| !never_improved[stimulus.task])?;
+        let mut rescued = Optimization::new(run, strategy)?;
+        rescued.retain_rows(run, &never_improved)?;
+        self.candidates.push(rescued);
         Ok(())
     }
 
-    /// Goes on with the searches that stay, by their candidate's place; of the others it reports what they reached.
-    fn keep(
-        &mut self,
-        passes: &Passes<'_>,
-        observer: &mut dyn Observer,
-        stays: impl Fn(&Search, usize) -> bool,
-    ) -> Result<(), MaximizeError> {
-        for (place, candidate) in self.candidates.iter_mut().enumerate() {
-            let wanted: Vec<bool> = candidate.arm.searches.iter().map(|search| stays(search, place)).collect();
-            for (search, _) in candidate.arm.searches.iter().zip(&wanted).filter(|(_, wanted)| !**wanted) {
-                let score = search.best.map(|best| best.score);
-                let report = candidate.way.findings(candidate.done, search.passes, score, false);
-                self.reports[search.task].push(report);
+    /// Drops the stimuli for which `keep(stimulus, index of its candidate)` is false, and records what they reached.
+    fn retain(&mut self, run: &mut Run<'_>, keep: impl Fn(&StimulusState, usize) -> bool) -> Result<(), MaximizeError> {
+        for (index, candidate) in self.candidates.iter_mut().enumerate() {
+            let kept: Vec<bool> = candidate.stimuli.iter().map(|stimulus| keep(stimulus, index)).collect();
+            for (stimulus, _) in candidate.stimuli.iter().zip(&kept).filter(|(_, kept)| !**kept) {
+                let score = stimulus.best.map(|best| best.score);
+                let findings = candidate.strategy.findings(candidate.step, stimulus.passes, score, false);
+                self.dropped[stimulus.task].push(findings);
             }
-            candidate.arm.keep(passes, &wanted, observer)?;
+            candidate.retain_rows(run, &kept)?;
         }
-        self.candidates.retain(|candidate| !candidate.arm.searches.is_empty());
+        self.candidates.retain(|candidate| !candidate.stimuli.is_empty());
         Ok(())
     }
 
-    fn finish(
-        mut self,
-        passes: &mut Passes<'_>,
-        observer: &mut dyn Observer,
-    ) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
+    fn finish(mut self, run: &mut Run<'_>) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
         let mut outcomes = Vec::with_capacity(self.spent.len());
-        for mut candidate in self.candidates {
-            candidate.arm.ask(passes, observer)?;
-            let (way, done) = (candidate.way, candidate.done);
-            for (task, mut outcome) in candidate.arm.finish(passes, done, observer)? {
+        for candidate in self.candidates {
+            let (strategy, steps) = (candidate.strategy, candidate.step);
+            for (task, mut outcome) in candidate.finish(run)? {
                 let found = &mut outcome.findings;
-                found.arms = std::mem::take(&mut self.reports[task]);
-                let elsewhere: u32 = found.arms.iter().map(|arm| arm.passes).sum();
-                // The unit is not dead where another candidate changed its score.
+                found.arms = std::mem::take(&mut self.dropped[task]);
+                let dropped_passes: u32 = found.arms.iter().map(|arm| arm.passes).sum();
+                // The unit is not dead if another candidate changed its score.
                 if found.arms.iter().any(|arm| arm.score.is_some_and(|score| score != found.initial_score)) {
                     let dead = found.warnings.iter_mut().filter(|warning| **warning == Warning::DeadUnit);
                     dead.for_each(|warning| *warning = Warning::NoImprovement);
                 }
                 let score = Some(found.score).filter(|score| score.is_finite());
-                found.arms.push(way.findings(done, found.passes, score, true));
-                found.passes += elsewhere;
+                found.arms.push(strategy.findings(steps, found.passes, score, true));
+                found.passes += dropped_passes;
                 outcomes.push((task, outcome));
             }
         }
         Ok(outcomes)
-    }
-}
-
-impl Way<'_> {
-    fn findings(&self, steps: u32, passes: u32, score: Option<f32>, won: bool) -> ArmFindings {
-        ArmFindings { gate: self.gate.clone(), restart: self.restart, steps, passes, score, won }
     }
 }

@@ -14,9 +14,9 @@ use super::document::Transform;
 use super::linear::Linear;
 use super::sampled::Slot;
 use super::{colour, noise, pad, roll, sampled, sampling, tensors};
+use crate::maximize::ops::Arithmetic;
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::{Real, for_type_of};
-use crate::maximize::ops::placement::Arithmetic;
 
 /// One drawn view for every image of a batch.
 #[derive(Debug)]

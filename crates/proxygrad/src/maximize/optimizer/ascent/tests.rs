@@ -28,8 +28,8 @@ const KINDS: [OptimizerKind; 5] = [
     OptimizerKind::Nadam,
 ];
 
-fn ascent(kind: OptimizerKind, parameters: &Tensor, range: Range) -> Ascent {
-    Ascent::new(&Optimizer { kind, lr: 0.05, decay: Decay::Cosine }, parameters, 8, range, Arithmetic::Host).unwrap()
+fn ascent(kind: OptimizerKind, parameters: &Tensor, range: Range, arithmetic: Arithmetic) -> Ascent {
+    Ascent::new(&Optimizer { kind, lr: 0.05, decay: Decay::Cosine }, parameters, 8, range, arithmetic).unwrap()
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
@@ -37,23 +37,24 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 }
 
 #[test]
-fn loops_and_tensor_operations_agree() {
+fn host_and_device_arithmetic_agree() {
     for (kind, shape) in KINDS.into_iter().flat_map(|kind| SHAPES.map(|shape| (kind, shape))) {
         let (start, gradients) = batch(shape);
         for range in [Range::Free, Range::Pixels] {
-            let (mut loops, mut tensors) = (ascent(kind, &start, range), ascent(kind, &start, range));
+            let [mut host, mut device] =
+                [Arithmetic::Host, Arithmetic::Device].map(|arithmetic| ascent(kind, &start, range, arithmetic));
             let (mut a, mut b) = (start.clone(), start.clone());
             for step in 0..5 {
                 let gradients = gradients.affine(1.0 - 0.3 * f64::from(step), 0.0).unwrap();
-                a = loops.loop_step::<f32>(&a, &gradients).unwrap();
-                b = tensors.tensor_step(&b, &gradients).unwrap();
+                a = host.step(&a, &gradients, step).unwrap();
+                b = device.step(&b, &gradients, step).unwrap();
                 for (a, b) in values(&a).into_iter().zip(values(&b)) {
                     assert!((a - b).abs() < 1e-5, "{kind:?}, {shape:?}, step {step}: {a} and {b}");
                 }
             }
-            assert_eq!(loops.broken().unwrap(), tensors.broken().unwrap());
-            assert_eq!(loops.broken().unwrap(), [false, false, true, false]);
-            assert_eq!(loops.moves.to_vec1::<f32>().unwrap(), tensors.moves.to_vec1::<f32>().unwrap());
+            assert_eq!(host.non_finite_gradients().unwrap(), device.non_finite_gradients().unwrap());
+            assert_eq!(host.non_finite_gradients().unwrap(), [false, false, true, false]);
+            assert_eq!(host.moves.to_vec1::<f32>().unwrap(), device.moves.to_vec1::<f32>().unwrap());
         }
     }
 }
@@ -62,19 +63,15 @@ fn loops_and_tensor_operations_agree() {
 fn an_image_without_a_usable_gradient_stays_and_no_other_notices() {
     for (kind, shape) in KINDS.into_iter().flat_map(|kind| SHAPES.map(|shape| (kind, shape))) {
         let (start, gradients) = batch(shape);
-        for loops in [true, false] {
-            let step = |ascent: &mut Ascent, parameters: &Tensor, gradients: &Tensor| match loops {
-                true => ascent.loop_step::<f32>(parameters, gradients).unwrap(),
-                false => ascent.tensor_step(parameters, gradients).unwrap(),
-            };
-            let mut together = ascent(kind, &start, Range::Free);
-            let first = step(&mut together, &start, &gradients);
-            let second = step(&mut together, &first, &gradients);
+        for arithmetic in [Arithmetic::Host, Arithmetic::Device] {
+            let mut together = ascent(kind, &start, Range::Free, arithmetic);
+            let first = together.step(&start, &gradients, 0).unwrap();
+            let second = together.step(&first, &gradients, 1).unwrap();
             for i in 0..4 {
                 let one = |batch: &Tensor| batch.narrow(0, i, 1).unwrap();
-                let mut alone = ascent(kind, &one(&start), Range::Free);
-                let once = step(&mut alone, &one(&start), &one(&gradients));
-                let twice = step(&mut alone, &once, &one(&gradients));
+                let mut alone = ascent(kind, &one(&start), Range::Free, arithmetic);
+                let once = alone.step(&one(&start), &one(&gradients), 0).unwrap();
+                let twice = alone.step(&once, &one(&gradients), 1).unwrap();
                 assert_eq!(values(&twice), values(&one(&second)), "{kind:?}, {shape:?}, image {i}");
             }
             assert_eq!(values(&second)[12..36], values(&start)[12..36], "{kind:?}");
@@ -88,9 +85,8 @@ fn pixels_end_in_their_range_and_other_parameters_go_where_they_go() {
     for kind in KINDS {
         let by = |range| {
             let optimizer = Optimizer { kind, lr: 3.0, decay: Decay::None };
-            values(
-                &Ascent::new(&optimizer, &start, 8, range, Arithmetic::Host).unwrap().step(&start, &gradients).unwrap(),
-            )
+            let mut ascent = Ascent::new(&optimizer, &start, 8, range, Arithmetic::Host).unwrap();
+            values(&ascent.step(&start, &gradients, 0).unwrap())
         };
         let (free, pixels) = (by(Range::Free), by(Range::Pixels));
         assert!(free.iter().any(|x| *x < 0.0) && free.iter().any(|x| *x > 1.0), "{kind:?}: {free:?}");
@@ -101,7 +97,8 @@ fn pixels_end_in_their_range_and_other_parameters_go_where_they_go() {
 #[test]
 fn a_step_of_l2_ascent_has_its_length_however_faint_the_gradient_is() {
     let (start, gradients) = batch(IMAGES);
-    let next = ascent(OptimizerKind::L2Ascent, &start, Range::Free).step(&start, &gradients).unwrap();
+    let mut ascent = ascent(OptimizerKind::L2Ascent, &start, Range::Free, Arithmetic::Host);
+    let next = ascent.step(&start, &gradients, 0).unwrap();
     let lengths = (next - start).unwrap().sqr().unwrap().flatten_from(1).unwrap().sum(1).unwrap();
     for (length, expected) in values(&lengths.sqrt().unwrap()).into_iter().zip([0.05, 0.0, 0.0, 0.05]) {
         assert!((length - expected).abs() < 1e-6, "{length}, not {expected}");
@@ -113,12 +110,9 @@ fn a_step_of_momentum_is_as_long_for_every_value_with_a_gradient_however_few_the
     let start = Tensor::full(0.5f32, IMAGES, &Device::Cpu).unwrap();
     let gradient = |i: usize| if i % 12 < 12 / (1 + i / 12) { (i as f32).cos() } else { 0.0 };
     let gradients = Tensor::from_vec((0..48).map(gradient).collect::<Vec<_>>(), IMAGES, &Device::Cpu).unwrap();
-    for loops in [true, false] {
-        let mut ascent = ascent(OptimizerKind::Momentum, &start, Range::Pixels);
-        let next = match loops {
-            true => ascent.loop_step::<f32>(&start, &gradients).unwrap(),
-            false => ascent.tensor_step(&start, &gradients).unwrap(),
-        };
+    for arithmetic in [Arithmetic::Host, Arithmetic::Device] {
+        let mut ascent = ascent(OptimizerKind::Momentum, &start, Range::Pixels, arithmetic);
+        let next = ascent.step(&start, &gradients, 0).unwrap();
         let squares = values(&(next - &start).unwrap().sqr().unwrap().flatten_from(1).unwrap().sum(1).unwrap());
         for (square, seen) in squares.into_iter().zip([12.0f32, 6.0, 4.0, 3.0]) {
             assert!(((square / seen).sqrt() - 0.05).abs() < 1e-6, "{square} over {seen} values");
@@ -141,12 +135,9 @@ fn a_step_of_spectral_ascent_is_the_gradient_over_its_largest_singular_value() {
     for scale in [1.0, 1e-30] {
         let gradient = known_singular_values(scale);
         let start = gradient.zeros_like().unwrap();
-        for loops in [true, false] {
-            let mut ascent = ascent(OptimizerKind::SpectralAscent, &start, Range::Free);
-            let next = match loops {
-                true => ascent.loop_step::<f32>(&start, &gradient).unwrap(),
-                false => ascent.tensor_step(&start, &gradient).unwrap(),
-            };
+        for arithmetic in [Arithmetic::Host, Arithmetic::Device] {
+            let mut ascent = ascent(OptimizerKind::SpectralAscent, &start, Range::Free, arithmetic);
+            let next = ascent.step(&start, &gradient, 0).unwrap();
             for (x, g) in values(&next).into_iter().zip(values(&gradient)) {
                 let expected = 0.05 * (g / scale) / 5.0;
                 assert!((x - expected).abs() < 1e-5, "{x}, not {expected}, at scale {scale}");
@@ -163,7 +154,7 @@ fn adam_and_nadam_are_what_their_papers_say() {
         let mut found = Tensor::new(&[expected], &Device::Cpu).unwrap();
         let optimizer = Optimizer { kind, lr: 0.25, decay: Decay::None };
         let mut ascent = Ascent::new(&optimizer, &found, 6, Range::Free, Arithmetic::Host).unwrap();
-        for t in 1..=6 {
+        for t in 1..=6i32 {
             let g = gradient(t);
             for (((x, m), v), g) in expected.iter_mut().zip(&mut m).zip(&mut v).zip(g) {
                 *m = 0.9 * *m + 0.1 * g;
@@ -175,7 +166,8 @@ fn adam_and_nadam_are_what_their_papers_say() {
                 };
                 *x += f64::from(0.25f32) * mean / ((*v / share(0.999, t)).sqrt() + 1e-8);
             }
-            found = ascent.step(&found, &Tensor::new(&[g], &Device::Cpu).unwrap()).unwrap();
+            let gradient = Tensor::new(&[g], &Device::Cpu).unwrap();
+            found = ascent.step(&found, &gradient, t.unsigned_abs() - 1).unwrap();
             for (found, expected) in found.to_vec2::<f64>().unwrap()[0].iter().zip(expected) {
                 assert!((found - expected).abs() < 1e-12, "{kind:?}, step {t}: {found}, not {expected}");
             }
@@ -189,8 +181,8 @@ fn cosine_decay_leads_from_the_whole_step_size_to_none() {
     let optimizer = |decay| Optimizer { kind: OptimizerKind::L2Ascent, lr: 1.0, decay };
     let lengths = |decay| {
         let mut ascent = Ascent::new(&optimizer(decay), &start, 4, Range::Free, Arithmetic::Host).unwrap();
-        let mut step = || ascent.step(&start, &start.ones_like().unwrap()).unwrap().sum_all().unwrap();
-        (0..5).map(|_| step().to_scalar::<f64>().unwrap()).collect::<Vec<_>>()
+        let mut step = |t| ascent.step(&start, &start.ones_like().unwrap(), t).unwrap().sum_all().unwrap();
+        (0..5).map(|t| step(t).to_scalar::<f64>().unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(lengths(Decay::None), [1.0; 5]);
     let eighth = std::f64::consts::FRAC_PI_4.cos();
@@ -204,16 +196,16 @@ fn cosine_decay_leads_from_the_whole_step_size_to_none() {
 fn images_that_are_kept_keep_what_is_known_of_them() {
     let (start, gradients) = batch(IMAGES);
     for kind in KINDS {
-        let mut all = ascent(kind, &start, Range::Pixels);
-        let first = all.step(&start, &gradients).unwrap();
-        let mut some = ascent(kind, &start, Range::Pixels);
-        some.step(&start, &gradients).unwrap();
+        let mut all = ascent(kind, &start, Range::Pixels, Arithmetic::Host);
+        let first = all.step(&start, &gradients, 0).unwrap();
+        let mut some = ascent(kind, &start, Range::Pixels, Arithmetic::Host);
+        some.step(&start, &gradients, 0).unwrap();
         let rows = Tensor::new(&[0u32, 3], &Device::Cpu).unwrap();
         let kept = |batch: &Tensor| batch.index_select(&rows, 0).unwrap();
-        some.keep(&rows).unwrap();
-        let second = all.step(&first, &gradients).unwrap();
-        assert_eq!(values(&some.step(&kept(&first), &kept(&gradients)).unwrap()), values(&kept(&second)));
-        assert_eq!(some.broken().unwrap(), [false; 2]);
+        some.retain_rows(&rows).unwrap();
+        let second = all.step(&first, &gradients, 1).unwrap();
+        assert_eq!(values(&some.step(&kept(&first), &kept(&gradients), 1).unwrap()), values(&kept(&second)));
+        assert_eq!(some.non_finite_gradients().unwrap(), [false; 2]);
         assert_eq!(some.moves.to_vec1::<f32>().unwrap(), [2.0; 2]);
     }
 }

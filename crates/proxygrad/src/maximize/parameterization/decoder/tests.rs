@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::maximize::ops::placement::Arithmetic;
+use crate::maximize::ops::Arithmetic;
 use crate::maximize::parameterization::ParameterizationRequest;
 use crate::network::{Array, Model, Network, Preprocessing, Statistics};
 
