@@ -95,6 +95,32 @@ fn every_link_of_the_documentation_leads_to_a_file_and_a_heading() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+/// Whether code holds a word.
+fn holds(code: &str, word: &str) -> bool {
+    code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|found| found == word)
+}
+
+#[test]
+fn every_item_that_a_page_links_to_is_in_its_file() {
+    let mut broken = Vec::new();
+    for page in files(&repository().join("docs"), "md") {
+        let text = read(&page);
+        // Links such as [`Store::claim`](../src/jobs/claim.rs).
+        for link in prose(&text).flat_map(|line| line.split("[`").skip(1)) {
+            let Some((item, file)) = link.split_once("`](").map(|(item, rest)| (item, rest.split(')').next().unwrap()))
+            else {
+                continue;
+            };
+            let name = item.rsplit("::").next().unwrap();
+            let is_item = name.chars().all(|c| c.is_alphanumeric() || c == '_') && file.ends_with(".rs");
+            if is_item && !holds(&read(&page.parent().unwrap().join(file)), name) {
+                broken.push(format!("{}: {item} is not in {file}", page.file_name().unwrap().display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
 #[test]
 fn every_file_that_a_guide_names_exists() {
     let mut broken = Vec::new();

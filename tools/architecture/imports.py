@@ -201,7 +201,8 @@ class Sources:
         for module in self.modules.values():
             paths = []
             for names, name, public in module.uses:
-                if not public or re.search(rf"\b{re.escape(name)}\b", module.code):
+                # A method or a function of the same name is no use of a re-export.
+                if not public or re.search(rf"(?<![.\w])(?<!fn ){re.escape(name)}\b(?!:[^:])", module.code):
                     paths.append(names)
             for match in re.finditer(r"(?<![\w:$])\w+(?:::\w+)+", module.code):
                 paths.append(match[0].split("::"))
