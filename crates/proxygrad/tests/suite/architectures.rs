@@ -55,7 +55,7 @@ fn layers_have_the_operations_and_shapes_of_another_implementation() {
 }
 
 #[test]
-fn units_before_and_behind_an_activation_have_names() {
+fn layers_before_and_after_an_activation_have_names() {
     let lite = build("efficientnet-lite0");
     for layer in [
         "stem",
@@ -84,31 +84,31 @@ fn units_before_and_behind_an_activation_have_names() {
     }
     let fire = squeeze.node(squeeze.find("fire5").unwrap());
     let before: Vec<&str> = fire.inputs.iter().map(|&id| squeeze.node(id).name.as_str()).collect();
-    assert_eq!(before, ["fire5.expand1x1.relu", "fire5.expand3x3.relu"], "a fire module ends behind its ReLUs");
+    assert_eq!(before, ["fire5.expand1x1.relu", "fire5.expand3x3.relu"], "a fire module ends after its ReLUs");
 }
 
 #[test]
-fn same_padding_belongs_to_the_map_that_a_layer_sees() {
+fn same_padding_depends_on_the_input_size_of_a_layer() {
     let around = |before, after| Padding { top: before, left: before, bottom: after, right: after };
-    // 224 -> 112 -> 56 -> 28 -> 14 -> 7: every shrinking layer sees an even map.
+    // 224 -> 112 -> 56 -> 28 -> 14 -> 7: every strided layer has an even input.
     let lite0 = build("efficientnet-lite0");
     assert_eq!(padding(&lite0, "stem"), around(0, 1));
     assert_eq!(padding(&lite0, "blocks.1.depthwise"), around(0, 1));
     assert_eq!(padding(&lite0, "blocks.3.depthwise"), around(1, 2));
     assert_eq!(padding(&lite0, "blocks.11.depthwise"), around(1, 2));
     assert_eq!(padding(&lite0, "blocks.12.depthwise"), around(2, 2));
-    // 240 -> 120 -> 60 -> 30 -> 15 -> 8: the last one sees 15 pixels.
+    // 240 -> 120 -> 60 -> 30 -> 15 -> 8: the last one has an input of 15 pixels.
     let lite1 = build("efficientnet-lite1");
     assert_eq!(padding(&lite1, "blocks.7.depthwise"), around(0, 1));
     assert_eq!(padding(&lite1, "blocks.15.depthwise"), around(2, 2));
-    // 260 -> 130 -> 65 -> 33 -> 17 -> 9: the last three see odd maps.
+    // 260 -> 130 -> 65 -> 33 -> 17 -> 9: the last three have odd inputs.
     let lite2 = build("efficientnet-lite2");
     assert_eq!(padding(&lite2, "blocks.4.depthwise"), around(2, 2));
     assert_eq!(padding(&lite2, "blocks.7.depthwise"), around(1, 1));
 }
 
 #[test]
-fn weights_stored_as_keras_does_make_the_same_network() {
+fn weights_in_the_layout_of_keras_build_the_same_network() {
     let architecture = Architecture::SqueezeNet11;
     let state = weights(architecture);
     let mut keras = StateDict::default();
@@ -146,7 +146,7 @@ fn the_number_of_classes_is_that_of_the_last_layer() {
 fn weights_that_do_not_fit_are_named() {
     let architecture: Architecture = "efficientnet-lite0".parse().unwrap();
     let missing = architecture.build(&weights(Architecture::SqueezeNet11)).unwrap_err().to_string();
-    assert!(missing.contains("needs a tensor _conv_stem.weight"), "{missing}");
+    assert!(missing.contains("has no tensor _conv_stem.weight"), "{missing}");
     assert!(missing.contains("conv1.bias"), "shows what the file has: {missing}");
 
     let other_size = "efficientnet-lite2".parse::<Architecture>().unwrap();

@@ -1,13 +1,14 @@
-//! EfficientNet-Lite: the networks of Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
-//! Networks", arXiv:1905.11946, without squeeze-and-excitation and with ReLU6 instead of swish; stem, head and the
-//! number of blocks in the first and last stage are not scaled.
+//! EfficientNet-Lite (Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
+//! arXiv:1905.11946): without squeeze-and-excitation, with ReLU6 instead of swish; stem, head and the number of blocks
+//! in the first and last stage are not scaled.
 
-use super::weights::{BatchNorm, Builder, ConvShape};
+use super::builder::{BatchNorm, ConvShape, NetworkBuilder};
 use super::{Architecture, ArchitectureError, StateDict};
 use crate::network::{Activation, Binary, Network, NodeId, Op, Padding, Reduce, Window};
 
 /// Sizes of EfficientNet-Lite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EfficientNetLite {
     /// 224 pixels, 16 blocks.
     Lite0,
@@ -17,7 +18,7 @@ pub enum EfficientNetLite {
     Lite2,
 }
 
-/// A stage of the unscaled network: blocks of the same shape, of which the first may shrink the map.
+/// A stage of the unscaled network: blocks of the same shape, the first of which may downsample.
 struct Stage {
     blocks: usize,
     kernel: usize,
@@ -55,7 +56,8 @@ impl EfficientNetLite {
         }
     }
 
-    /// Channels scaled in width (by 1.1 for Lite2), rounded to a multiple of 8 that loses less than a tenth.
+    /// Channels scaled in width (by 1.1 for Lite2), rounded to a multiple of 8 that is at least 90 % of the scaled
+    /// number.
     fn width(self, channels: usize) -> usize {
         let tenths = if self == Self::Lite2 { 11 } else { 10 };
         let scaled = channels * tenths;
@@ -75,8 +77,8 @@ impl EfficientNetLite {
 }
 
 pub(super) fn build(lite: EfficientNetLite, state: &StateDict) -> Result<Network, ArchitectureError> {
-    let mut builder = Builder::new(Architecture::EfficientNetLite(lite), state);
-    let mut map = Map { node: Network::INPUT, channels: 3, side: lite.side() };
+    let mut builder = NetworkBuilder::new(Architecture::EfficientNetLite(lite), state);
+    let mut map = FeatureMap { node: Network::INPUT, channels: 3, side: lite.side() };
     map = conv(&mut builder, "stem", ["_conv_stem", "_bn0"], Kernel { side: 3, stride: 2, groups: 1 }, STEM, map)?;
     map = relu6(&mut builder, "stem", map)?;
     let mut number = 0;
@@ -91,7 +93,7 @@ pub(super) fn build(lite: EfficientNetLite, state: &StateDict) -> Result<Network
             number += 1;
         }
     }
-    map = conv(&mut builder, "head", ["_conv_head", "_bn1"], POINT, HEAD, map)?;
+    map = conv(&mut builder, "head", ["_conv_head", "_bn1"], POINTWISE, HEAD, map)?;
     map = relu6(&mut builder, "head", map)?;
     let pool = Op::Reduce { kind: Reduce::Mean, axes: vec![1, 2], keep: false };
     let pool = builder.push("pool", pool, &[map.node])?;
@@ -100,9 +102,9 @@ pub(super) fn build(lite: EfficientNetLite, state: &StateDict) -> Result<Network
     Ok(builder.network)
 }
 
-/// A feature map while the network is built.
+/// A feature map of the network under construction.
 #[derive(Clone, Copy)]
-struct Map {
+struct FeatureMap {
     node: NodeId,
     channels: usize,
     side: usize,
@@ -115,7 +117,7 @@ struct Kernel {
     groups: usize,
 }
 
-const POINT: Kernel = Kernel { side: 1, stride: 1, groups: 1 };
+const POINTWISE: Kernel = Kernel { side: 1, stride: 1, groups: 1 };
 
 struct Block {
     kernel: usize,
@@ -124,21 +126,26 @@ struct Block {
     outputs: usize,
 }
 
-/// An inverted residual block: expand, filter each channel, project; the input is added when the shapes agree.
-fn block(builder: &mut Builder<'_>, number: usize, shape: Block, input: Map) -> Result<Map, ArchitectureError> {
+/// Inverted residual block: expansion, depthwise convolution, projection; the input is added if the shapes agree.
+fn block(
+    builder: &mut NetworkBuilder<'_>,
+    number: usize,
+    shape: Block,
+    input: FeatureMap,
+) -> Result<FeatureMap, ArchitectureError> {
     let name = |part: &str| format!("blocks.{number}.{part}");
     let tensor = |part: &str| format!("_blocks.{number}.{part}");
     let mut map = input;
     if shape.expansion > 1 {
         let expanded = input.channels * shape.expansion;
-        map = conv(builder, &name("expand"), [&tensor("_expand_conv"), &tensor("_bn0")], POINT, expanded, map)?;
+        map = conv(builder, &name("expand"), [&tensor("_expand_conv"), &tensor("_bn0")], POINTWISE, expanded, map)?;
         map = relu6(builder, &name("expand"), map)?;
     }
     let kernel = Kernel { side: shape.kernel, stride: shape.stride, groups: map.channels };
     let channels = map.channels;
     map = conv(builder, &name("depthwise"), [&tensor("_depthwise_conv"), &tensor("_bn1")], kernel, channels, map)?;
     map = relu6(builder, &name("depthwise"), map)?;
-    map = conv(builder, &name("project"), [&tensor("_project_conv"), &tensor("_bn2")], POINT, shape.outputs, map)?;
+    map = conv(builder, &name("project"), [&tensor("_project_conv"), &tensor("_bn2")], POINTWISE, shape.outputs, map)?;
     if shape.stride == 1 && input.channels == shape.outputs {
         map.node = builder.push(&name("add"), Op::Binary(Binary::Add), &[input.node, map.node])?;
     }
@@ -146,13 +153,13 @@ fn block(builder: &mut Builder<'_>, number: usize, shape: Block, input: Map) -> 
 }
 
 fn conv(
-    builder: &mut Builder<'_>,
+    builder: &mut NetworkBuilder<'_>,
     name: &str,
     [tensors, norm]: [&str; 2],
     kernel: Kernel,
     outputs: usize,
-    input: Map,
-) -> Result<Map, ArchitectureError> {
+    input: FeatureMap,
+) -> Result<FeatureMap, ArchitectureError> {
     let (before, after) = same_padding(input.side, kernel.side, kernel.stride);
     let window = Window {
         stride: [kernel.stride; 2],
@@ -162,15 +169,16 @@ fn conv(
     let shape = ConvShape { outputs, inputs: input.channels, groups: kernel.groups, window };
     let norm = BatchNorm { name: norm, epsilon: EPSILON };
     let node = builder.conv_bn(name, tensors, norm, shape, input.node)?;
-    Ok(Map { node, channels: outputs, side: input.side.div_ceil(kernel.stride) })
+    Ok(FeatureMap { node, channels: outputs, side: input.side.div_ceil(kernel.stride) })
 }
 
-fn relu6(builder: &mut Builder<'_>, name: &str, map: Map) -> Result<Map, ArchitectureError> {
+fn relu6(builder: &mut NetworkBuilder<'_>, name: &str, map: FeatureMap) -> Result<FeatureMap, ArchitectureError> {
     let node = builder.push(&format!("{name}.relu6"), Op::Activation(RELU6), &[map.node])?;
-    Ok(Map { node, ..map })
+    Ok(FeatureMap { node, ..map })
 }
 
-/// TensorFlow's `SAME`: as much border as `ceil(side / stride)` outputs need, the odd pixel behind.
+/// TensorFlow's `SAME` padding before and after an axis: as much as `ceil(side / stride)` outputs need, an odd pixel
+/// after.
 fn same_padding(side: usize, kernel: usize, stride: usize) -> (usize, usize) {
     let needed = (side.div_ceil(stride) - 1) * stride + kernel;
     let border = needed.saturating_sub(side);

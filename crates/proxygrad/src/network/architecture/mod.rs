@@ -1,8 +1,8 @@
-//! Networks that are known by name: their graph is built here, their weights come from a file.
+//! Architectures known by name: the graph is built here, the weights come from a checkpoint.
 
+mod builder;
 mod efficientnet_lite;
 mod squeezenet;
-mod weights;
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,11 +10,13 @@ use std::str::FromStr;
 pub use efficientnet_lite::EfficientNetLite;
 
 use super::checkpoint::StateDict;
+use super::error::{ArrayError, GraphError};
 use super::graph::Network;
 use crate::Invalid;
 
-/// A network known by name.
+/// An architecture known by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Architecture {
     /// EfficientNet-Lite: `efficientnet-lite0`, `efficientnet-lite1`, `efficientnet-lite2`.
     EfficientNetLite(EfficientNetLite),
@@ -22,11 +24,12 @@ pub enum Architecture {
     SqueezeNet11,
 }
 
-/// Why weights do not make the network they are said to be.
+/// Why weights do not fit their architecture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ArchitectureError {
-    /// A tensor is not in the file.
-    #[error("{architecture} needs a tensor {name}, which the weight file does not have (it has {found})")]
+    /// A tensor is missing.
+    #[error("{architecture}: the weight file has no tensor {name} (it has {found})")]
     Missing {
         /// The architecture.
         architecture: Architecture,
@@ -35,7 +38,7 @@ pub enum ArchitectureError {
         /// Some of the names in the file.
         found: String,
     },
-    /// A tensor has another shape.
+    /// A tensor has an unexpected shape.
     #[error("{architecture}: tensor {name} has shape {found:?}; expected {expected}")]
     Shape {
         /// The architecture.
@@ -44,24 +47,32 @@ pub enum ArchitectureError {
         name: String,
         /// Its shape in the file.
         found: Vec<usize>,
-        /// What would fit.
+        /// The shapes that fit.
         expected: String,
     },
-    /// A tensor, or what became of it when a batch normalization was folded into it, is not finite.
-    #[error("{architecture}: tensor {name} holds values that are not finite")]
+    /// A tensor has infinite or NaN values, perhaps only after batch norm folding.
+    #[error("{architecture}: tensor {name} has values that are not finite")]
     NotFinite {
         /// The architecture.
         architecture: Architecture,
         /// Name of the tensor.
         name: String,
     },
-    /// The layers do not fit each other.
-    #[error("{architecture}: {why}")]
+    /// A layer does not accept its inputs.
+    #[error("{architecture}: {source}")]
     Graph {
         /// The architecture.
         architecture: Architecture,
-        /// The layer and its reason.
-        why: String,
+        /// The layer, and the reason.
+        source: GraphError,
+    },
+    /// A weight tensor cannot be built.
+    #[error("{architecture}: {source}")]
+    Array {
+        /// The architecture.
+        architecture: Architecture,
+        /// The reason.
+        source: ArrayError,
     },
 }
 
@@ -74,7 +85,7 @@ impl Architecture {
         Self::SqueezeNet11,
     ];
 
-    /// The name, as manifests write it.
+    /// The name used in manifests.
     pub fn name(self) -> &'static str {
         match self {
             Self::EfficientNetLite(EfficientNetLite::Lite0) => "efficientnet-lite0",
@@ -84,7 +95,7 @@ impl Architecture {
         }
     }
 
-    /// The input size `[C,H,W]` that the network was trained for, and that its asymmetric paddings are computed for.
+    /// Input size `[C,H,W]` of training, which determines the asymmetric padding.
     pub fn input(self) -> [usize; 3] {
         match self {
             Self::EfficientNetLite(lite) => [3, lite.side(), lite.side()],
@@ -93,10 +104,10 @@ impl Architecture {
     }
 
     /// Builds the network from its weights. Convolutions may be stored `[O,I,h,w]` or, as TensorFlow and Keras do,
-    /// `[h,w,I,O]`; the number of classes is taken from the last layer.
+    /// `[h,w,I,O]`; the number of classes is that of the last layer.
     ///
     /// # Errors
-    /// When a tensor is missing, has another shape or is not finite.
+    /// When a tensor is missing, has an unexpected shape or is not finite.
     pub fn build(self, state: &StateDict) -> Result<Network, ArchitectureError> {
         match self {
             Self::EfficientNetLite(lite) => efficientnet_lite::build(lite, state),

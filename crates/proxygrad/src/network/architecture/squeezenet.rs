@@ -1,8 +1,8 @@
-//! SqueezeNet 1.1: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size",
-//! arXiv:1602.07360; version 1.1 from the authors' repository, in the form of its Keras port: pools round down, and the
-//! class scores are the mean of the last convolution with no ReLU between.
+//! SqueezeNet 1.1 (Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model
+//! size", arXiv:1602.07360; version 1.1 from the authors' repository) as ported to Keras: pools round down, and the
+//! class scores are the mean of the last convolution without a ReLU.
 
-use super::weights::{Builder, ConvShape};
+use super::builder::{ConvShape, NetworkBuilder};
 use super::{Architecture, ArchitectureError, StateDict};
 use crate::network::{Activation, Axis, Network, NodeId, Op, Padding, Reduce, Window};
 
@@ -11,7 +11,7 @@ const FIRES: [(usize, usize, usize); 8] =
     [(2, 16, 64), (3, 16, 64), (4, 32, 128), (5, 32, 128), (6, 48, 192), (7, 48, 192), (8, 64, 256), (9, 64, 256)];
 
 pub(super) fn build(state: &StateDict) -> Result<Network, ArchitectureError> {
-    let mut builder = Builder::new(Architecture::SqueezeNet11, state);
+    let mut builder = NetworkBuilder::new(Architecture::SqueezeNet11, state);
     let stem = Window { stride: [2, 2], ..Window::new([3, 3]) };
     let shape = ConvShape { outputs: 64, inputs: 3, groups: 1, window: stem };
     let mut x = conv_relu(&mut builder, "conv1", "conv1", shape, Network::INPUT)?;
@@ -36,7 +36,7 @@ pub(super) fn build(state: &StateDict) -> Result<Network, ArchitectureError> {
 }
 
 fn fire(
-    builder: &mut Builder<'_>,
+    builder: &mut NetworkBuilder<'_>,
     number: usize,
     [channels, squeezed, expanded]: [usize; 3],
     input: NodeId,
@@ -54,7 +54,7 @@ fn fire(
 }
 
 fn conv_relu(
-    builder: &mut Builder<'_>,
+    builder: &mut NetworkBuilder<'_>,
     name: &str,
     tensors: &str,
     shape: ConvShape,
@@ -64,6 +64,6 @@ fn conv_relu(
     builder.push(&format!("{name}.relu"), Op::Activation(Activation::Relu), &[conv])
 }
 
-fn pool(builder: &mut Builder<'_>, name: &str, input: NodeId) -> Result<NodeId, ArchitectureError> {
+fn pool(builder: &mut NetworkBuilder<'_>, name: &str, input: NodeId) -> Result<NodeId, ArchitectureError> {
     builder.push(name, Op::MaxPool(Window { stride: [2, 2], ..Window::new([3, 3]) }), &[input])
 }

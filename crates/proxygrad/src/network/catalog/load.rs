@@ -158,7 +158,9 @@ pub(super) fn assemble(
     }
     let network = match manifest.architecture().map_err(|e| e.to_string())? {
         Some(architecture) => {
-            let state = Format::of(file).and_then(|format| format.read(bytes)).map_err(|e| format!("{file}: {e}"))?;
+            let state = Format::from_file_name(file)
+                .and_then(|format| format.read(bytes))
+                .map_err(|e| format!("{file}: {e}"))?;
             architecture.build(&state).map_err(|e| e.to_string())?
         }
         None => {

@@ -1,12 +1,12 @@
-//! Reads weight files into named arrays. Nothing in a file is ever executed.
+//! Checkpoints: weight files are read into named arrays. Nothing in a file is ever executed.
 //!
-//! | format | what it is |
+//! | format | contents |
 //! |---|---|
-//! | [`Format::Safetensors`] | a JSON header and raw tensors |
-//! | [`Format::Torch`] | the stream `torch.save` wrote before its zip format: five pickles, then raw storages |
-//! | [`Format::NumpyPickle`] | a pickled dict of numpy arrays, or of `[weight, bias]` lists of them |
+//! | [`Format::Safetensors`] | JSON header and raw tensors |
+//! | [`Format::Torch`] | stream of `torch.save` before its zip format: five pickles, then raw storages |
+//! | [`Format::NumpyPickle`] | pickled dict of numpy arrays, or of `[weight, bias]` lists of arrays |
 //!
-//! Pickles are read by a [restricted machine](pickle) that yields plain values and the names of a few known
+//! Pickles are read by a [restricted reader](pickle) that returns plain values and the names of a few known
 //! constructors; any other name in a file is an error.
 
 pub mod pickle;
@@ -22,23 +22,25 @@ pub use state_dict::StateDict;
 
 /// Why a weight file cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CheckpointError {
-    /// The file's name has no known ending.
-    #[error("{file}: is no known weight file; expected .safetensors, .pth, .pt or .pkl")]
+    /// The file name has no known extension.
+    #[error("unknown weight file format; expected a file name that ends in .safetensors, .pth, .pt or .pkl")]
     UnknownFormat {
-        /// Name of the file.
+        /// File name.
         file: String,
     },
-    /// A pickle in the file is damaged or asks for something that is not allowed.
+    /// A pickle in the file is damaged or contains something that is not allowed.
     #[error(transparent)]
     Pickle(#[from] pickle::PickleError),
-    /// The file does not hold what its format says it does.
+    /// The file does not match its format.
     #[error("{0}")]
-    Content(String),
+    Malformed(String),
 }
 
-/// How weights are stored.
+/// Format of a weight file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// <https://github.com/huggingface/safetensors>
     Safetensors,
@@ -49,12 +51,12 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that a file's ending promises.
+    /// The format that a file name's extension implies.
     ///
     /// # Errors
-    /// When the ending is none of `.safetensors`, `.pth`, `.pt`, `.pkl`.
-    pub fn of(file: &str) -> Result<Self, CheckpointError> {
-        match Path::new(file).extension().and_then(|ending| ending.to_str()) {
+    /// When the extension is not `.safetensors`, `.pth`, `.pt` or `.pkl`.
+    pub fn from_file_name(file: &str) -> Result<Self, CheckpointError> {
+        match Path::new(file).extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => Ok(Self::Safetensors),
             Some("pth" | "pt") => Ok(Self::Torch),
             Some("pkl") => Ok(Self::NumpyPickle),
@@ -62,10 +64,10 @@ impl Format {
         }
     }
 
-    /// Reads all floating-point tensors of a weight file; integer tensors, such as counters of batches, are left out.
+    /// Reads all floating-point tensors of a weight file; integer tensors, such as batch counters, are left out.
     ///
     /// # Errors
-    /// When the file is damaged, truncated, of another format, or holds anything but tensors.
+    /// When the file is damaged, truncated, of another format, or holds anything other than tensors.
     pub fn read(self, bytes: &[u8]) -> Result<StateDict, CheckpointError> {
         match self {
             Self::Safetensors => safetensors::read(bytes),
@@ -75,6 +77,6 @@ impl Format {
     }
 }
 
-fn content(why: impl Into<String>) -> CheckpointError {
-    CheckpointError::Content(why.into())
+fn malformed(why: impl Into<String>) -> CheckpointError {
+    CheckpointError::Malformed(why.into())
 }

@@ -5,47 +5,47 @@
 //! `(version, byte order, …)` (`arraydescr_setstate` in `descriptor.c`).
 
 use super::pickle::{Global, Object, ObjectId, Pickle};
-use super::state_dict::{Collector, gather};
-use super::{CheckpointError, StateDict, content};
+use super::state_dict::{StateDictBuilder, copy_view};
+use super::{CheckpointError, StateDict, malformed};
 use crate::network::Array;
 
 /// A dict of arrays keeps its names; a list of two arrays under `name` becomes `name.weight` and `name.bias`.
 pub(super) fn read(bytes: &[u8]) -> Result<StateDict, CheckpointError> {
     let (pickle, _) = Pickle::read(bytes, 0)?;
     let Object::Dict(entries) = pickle.root() else {
-        return Err(content(format!("expected a pickled dict of arrays, found {}", pickle.root().kind())));
+        return Err(malformed(format!("expected a pickled dict of arrays, found {}", pickle.root().kind())));
     };
-    let mut collector = Collector::for_file(bytes);
+    let mut builder = StateDictBuilder::for_file(bytes);
     for &(key, value) in entries {
-        let name = pickle.text(key).map_err(|why| content(format!("a key of the dict: {why}")))?;
+        let name = pickle.text(key).map_err(|why| malformed(format!("key of the dict: {why}")))?;
         match pickle.get(value) {
             Object::List(items) | Object::Tuple(items) => {
                 let &[weight, bias] = items.as_slice() else {
-                    return Err(content(format!("{name}: expected [weight, bias], found {} values", items.len())));
+                    return Err(malformed(format!("{name}: expected [weight, bias], found {} values", items.len())));
                 };
-                insert(&mut collector, &pickle, format!("{name}.weight"), weight)?;
-                insert(&mut collector, &pickle, format!("{name}.bias"), bias)?;
+                insert(&mut builder, &pickle, format!("{name}.weight"), weight)?;
+                insert(&mut builder, &pickle, format!("{name}.bias"), bias)?;
             }
-            _ => insert(&mut collector, &pickle, name.to_owned(), value)?,
+            _ => insert(&mut builder, &pickle, name.to_owned(), value)?,
         }
     }
-    collector.finish()
+    builder.build()
 }
 
 fn insert(
-    collector: &mut Collector,
+    builder: &mut StateDictBuilder,
     pickle: &Pickle<'_>,
     name: String,
     value: ObjectId,
 ) -> Result<(), CheckpointError> {
     match array(pickle, value) {
-        Ok(Some(array)) => collector.insert(name, array),
+        Ok(Some(array)) => builder.insert(name, array),
         Ok(None) => Ok(()),
-        Err(why) => Err(content(format!("{name}: {why}"))),
+        Err(why) => Err(malformed(format!("{name}: {why}"))),
     }
 }
 
-/// The array, unless its elements are integers.
+/// The array; `None` if its elements are integers.
 fn array(pickle: &Pickle<'_>, id: ObjectId) -> Result<Option<Array>, String> {
     let &Object::Call { function: Global::NumpyReconstruct, state: Some(state), .. } = pickle.get(id) else {
         return Err(format!("expected a numpy array, found {}", pickle.get(id).kind()));
@@ -54,12 +54,12 @@ fn array(pickle: &Pickle<'_>, id: ObjectId) -> Result<Option<Array>, String> {
     let Some(element) = Element::read(pickle, dtype)? else { return Ok(None) };
     let shape = pickle.sizes(shape)?;
     let &Object::Bool(fortran) = pickle.get(fortran) else {
-        return Err(format!("expected whether the order is Fortran's, found {}", pickle.get(fortran).kind()));
+        return Err(format!("expected the Fortran order flag, found {}", pickle.get(fortran).kind()));
     };
     let data = pickle.bytes(data)?;
     let count = shape.iter().try_fold(1usize, |count, &length| count.checked_mul(length));
     if count.and_then(|count| count.checked_mul(element.width)) != Some(data.len()) {
-        return Err(format!("shape {shape:?} needs another number of bytes than the {} stored", data.len()));
+        return Err(format!("shape {shape:?} does not match the {} bytes stored", data.len()));
     }
     let mut strides = vec![1; shape.len()];
     let mut step = 1;
@@ -68,7 +68,7 @@ fn array(pickle: &Pickle<'_>, id: ObjectId) -> Result<Option<Array>, String> {
         strides[axis] = step;
         step *= shape[axis];
     }
-    gather(&shape, &strides, 0, data.len() / element.width, |index| element.value(&data, index)).map(Some)
+    copy_view(&shape, &strides, 0, data.len() / element.width, |index| element.value(&data, index)).map(Some)
 }
 
 /// A floating-point element type.
@@ -103,7 +103,7 @@ impl Element {
     }
 
     fn value(self, data: &[u8], index: usize) -> f32 {
-        super::torch::float(&data[index * self.width..][..self.width], self.little_endian)
+        super::torch::decode_float(&data[index * self.width..][..self.width], self.little_endian)
     }
 }
 
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_read_alike_whatever_their_order_width_and_protocol() {
+    fn order_width_and_protocol_do_not_change_the_values() {
         for name in [
             "numpy-protocol2.pkl",
             "numpy-protocol3.pkl",
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_of_other_things_are_refused_by_name() {
+    fn arrays_of_other_types_are_rejected_by_name() {
         let objects = read(&fixture("numpy-complex.pkl")).unwrap_err().to_string();
         assert!(objects.contains("conv: expected elements f4 or f8"), "{objects}");
         let list = read(&fixture("plain-list.pkl")).unwrap_err().to_string();
@@ -174,7 +174,7 @@ mod tests {
         let at = file.windows(5).position(|w| w == [b'K', 2, b'K', 3, 0x86]).unwrap();
         file[at + 1] = 200;
         let error = read(&file).unwrap_err().to_string();
-        assert!(error.contains("conv.weight: shape [200, 3] needs another number of bytes"), "{error}");
+        assert!(error.contains("conv.weight: shape [200, 3] does not match the"), "{error}");
     }
 
     #[test]

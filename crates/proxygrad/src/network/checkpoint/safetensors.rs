@@ -2,22 +2,22 @@
 
 use candle_core::{DType, Device};
 
-use super::state_dict::Collector;
-use super::{CheckpointError, StateDict, content};
+use super::state_dict::StateDictBuilder;
+use super::{CheckpointError, StateDict, malformed};
 use crate::network::Array;
 
 pub(super) fn read(bytes: &[u8]) -> Result<StateDict, CheckpointError> {
-    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| content(e.to_string()))?;
-    let mut collector = Collector::for_file(bytes);
+    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| malformed(e.to_string()))?;
+    let mut builder = StateDictBuilder::for_file(bytes);
     for (name, tensor) in tensors {
         if !tensor.dtype().is_float() {
             continue;
         }
         let values = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
         let array = values.map_err(|e| e.to_string()).and_then(|values| Ok(Array::new(tensor.dims(), values)?));
-        collector.insert(&name, array.map_err(|why| content(format!("{name}: {why}")))?)?;
+        builder.insert(&name, array.map_err(|why| malformed(format!("{name}: {why}")))?)?;
     }
-    collector.finish()
+    builder.build()
 }
 
 #[cfg(test)]
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn damaged_files_are_errors() {
         for bytes in
-            [&b""[..], b"\xff\xff\xff\xff\xff\xff\xff\xff{}", b"\x02\0\0\0\0\0\0\0{}", b"no safetensors at all"]
+            [&b""[..], b"\xff\xff\xff\xff\xff\xff\xff\xff{}", b"\x02\0\0\0\0\0\0\0{}", b"not safetensors at all"]
         {
             assert!(read(bytes).is_err(), "{bytes:?}");
         }

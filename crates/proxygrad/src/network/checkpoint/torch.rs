@@ -1,13 +1,13 @@
-//! The stream that `torch.save` wrote before its zip format (torch 1.6): a magic number, a protocol number, facts about
-//! the writing system, the object and the keys of its storages, each a pickle; then, per key, a 64-bit count and the
-//! raw values (`_legacy_save` in `torch/serialization.py`). Counts and values are little-endian on every system
-//! (`THPStorage_writeFileRaw` in `torch/csrc/serialization.cpp`).
+//! Legacy format of `torch.save`, used before torch 1.6: a magic number, a protocol number, system information, the
+//! object and the keys of its storages, each a pickle; then, per key, a 64-bit count and the raw values (`_legacy_save`
+//! in `torch/serialization.py`). Counts and values are little-endian on every system (`THPStorage_writeFileRaw` in
+//! `torch/csrc/serialization.cpp`).
 
 use std::collections::HashMap;
 
 use super::pickle::{Global, Object, ObjectId, Pickle, Storage};
-use super::state_dict::{Collector, gather};
-use super::{CheckpointError, StateDict, content};
+use super::state_dict::{StateDictBuilder, copy_view};
+use super::{CheckpointError, StateDict, malformed};
 use crate::network::Array;
 
 /// `0x1950a86a20f9469cfc6c`, little-endian.
@@ -17,45 +17,45 @@ const PROTOCOL: i64 = 1001;
 /// Reads a state dict; every value must be a tensor.
 pub(super) fn read(bytes: &[u8]) -> Result<StateDict, CheckpointError> {
     if bytes.starts_with(b"PK\x03\x04") {
-        return Err(content(
-            "this is a zip checkpoint of torch 1.6 or later; expected safetensors or torch's old stream",
+        return Err(malformed(
+            "zip checkpoints of torch 1.6 or later are not supported; save the weights as safetensors",
         ));
     }
     let (magic, at) = Pickle::read(bytes, 0)?;
     if *magic.root() != Object::Long(&MAGIC) {
-        return Err(content("the file does not begin with torch's magic number"));
+        return Err(malformed("the file does not start with the magic number of torch"));
     }
     let (protocol, at) = Pickle::read(bytes, at)?;
     if *protocol.root() != Object::Int(PROTOCOL) {
-        return Err(content(format!("expected torch's stream protocol {PROTOCOL}")));
+        return Err(malformed(format!("expected protocol {PROTOCOL} of torch")));
     }
     let (_system, at) = Pickle::read(bytes, at)?;
     let (object, at) = Pickle::read(bytes, at)?;
     let (keys, at) = Pickle::read(bytes, at)?;
 
     let Object::Dict(entries) = object.root() else {
-        return Err(content(format!("expected a state dict, found {}", object.root().kind())));
+        return Err(malformed(format!("expected a state dict, found {}", object.root().kind())));
     };
     let mut tensors = Vec::with_capacity(entries.len());
     for &(key, value) in entries {
-        let name = object.text(key).map_err(|why| content(format!("a key of the state dict: {why}")))?;
-        let view = View::read(&object, value).map_err(|why| content(format!("{name}: {why}")))?;
+        let name = object.text(key).map_err(|why| malformed(format!("key of the state dict: {why}")))?;
+        let view = TensorView::read(&object, value).map_err(|why| malformed(format!("{name}: {why}")))?;
         tensors.push((name, view));
     }
     let storages = storages(bytes, at, &keys, &tensors)?;
 
-    let mut collector = Collector::for_file(bytes);
+    let mut builder = StateDictBuilder::for_file(bytes);
     for (name, view) in &tensors {
-        let array = view.array(&storages).map_err(|why| content(format!("{name}: {why}")))?;
+        let array = view.array(&storages).map_err(|why| malformed(format!("{name}: {why}")))?;
         if let Some(array) = array {
-            collector.insert(*name, array)?;
+            builder.insert(*name, array)?;
         }
     }
-    collector.finish()
+    builder.build()
 }
 
 /// A tensor: a strided view of a storage.
-struct View<'a> {
+struct TensorView<'a> {
     storage: &'a str,
     kind: Storage,
     offset: usize,
@@ -63,7 +63,7 @@ struct View<'a> {
     strides: Vec<usize>,
 }
 
-impl<'a> View<'a> {
+impl<'a> TensorView<'a> {
     fn read(pickle: &Pickle<'a>, id: ObjectId) -> Result<Self, String> {
         let &Object::Call { function: Global::RebuildTensor, arguments, .. } = pickle.get(id) else {
             return Err(format!("expected a tensor, found {}", pickle.get(id).kind()));
@@ -77,7 +77,7 @@ impl<'a> View<'a> {
             return Err(format!("expected a storage type, found {}", pickle.get(kind).kind()));
         };
         if pickle.text(tag)? != "storage" || *pickle.get(part) != Object::None {
-            return Err("expected a whole storage, found a part of one".into());
+            return Err("expected a whole storage, found a view of one".into());
         }
         Ok(Self {
             storage: pickle.text(key)?,
@@ -88,7 +88,7 @@ impl<'a> View<'a> {
         })
     }
 
-    /// The values, unless they are integers.
+    /// The values; `None` if they are integers.
     fn array(&self, storages: &HashMap<&str, &[u8]>) -> Result<Option<Array>, String> {
         match self.kind {
             Storage::Float | Storage::Double => {}
@@ -100,29 +100,29 @@ impl<'a> View<'a> {
         let data =
             *storages.get(self.storage).ok_or_else(|| format!("storage {:?} is not in the file", self.storage))?;
         let width = self.kind.width();
-        gather(&self.shape, &self.strides, self.offset, data.len() / width, |index| {
-            float(&data[index * width..][..width], true)
+        copy_view(&self.shape, &self.strides, self.offset, data.len() / width, |index| {
+            decode_float(&data[index * width..][..width], true)
         })
         .map(Some)
     }
 }
 
-/// The raw bytes of every storage that the file lists, beginning at `at`.
+/// The raw bytes of all storages of the file, which start at `at`.
 fn storages<'a>(
     bytes: &'a [u8],
     mut at: usize,
     keys: &Pickle<'a>,
-    tensors: &[(&str, View<'_>)],
+    tensors: &[(&str, TensorView<'_>)],
 ) -> Result<HashMap<&'a str, &'a [u8]>, CheckpointError> {
     let Object::List(keys_in_order) = keys.root() else {
-        return Err(content("expected a list of storage keys"));
+        return Err(malformed("expected a list of storage keys"));
     };
     let kinds: HashMap<&str, Storage> = tensors.iter().map(|(_, view)| (view.storage, view.kind)).collect();
     let mut storages = HashMap::with_capacity(keys_in_order.len());
     for &key in keys_in_order {
-        let key = keys.text(key).map_err(|why| content(format!("a storage key: {why}")))?;
-        let kind = kinds.get(key).ok_or_else(|| content(format!("storage {key:?} belongs to no tensor")))?;
-        let truncated = || content(format!("the file ends within storage {key:?}"));
+        let key = keys.text(key).map_err(|why| malformed(format!("storage key: {why}")))?;
+        let kind = kinds.get(key).ok_or_else(|| malformed(format!("no tensor uses storage {key:?}")))?;
+        let truncated = || malformed(format!("the file ends within storage {key:?}"));
         let count = bytes.get(at..).and_then(|left| left.first_chunk::<8>()).ok_or_else(truncated)?;
         let length = usize::try_from(u64::from_le_bytes(*count)).ok().and_then(|count| count.checked_mul(kind.width()));
         let data = length.and_then(|length| bytes[at + 8..].get(..length)).ok_or_else(truncated)?;
@@ -132,8 +132,8 @@ fn storages<'a>(
     Ok(storages)
 }
 
-/// An f32 or f64 (told apart by their width) as f32.
-pub(super) fn float(bytes: &[u8], little_endian: bool) -> f32 {
+/// Decodes an f32 or f64, depending on the number of bytes.
+pub(super) fn decode_float(bytes: &[u8], little_endian: bool) -> f32 {
     if let Ok(four) = <[u8; 4]>::try_from(bytes) {
         if little_endian { f32::from_le_bytes(four) } else { f32::from_be_bytes(four) }
     } else if let Ok(eight) = <[u8; 8]>::try_from(bytes) {
@@ -188,21 +188,21 @@ mod tests {
     }
 
     #[test]
-    fn a_view_outside_its_storage_is_refused_by_name() {
+    fn a_view_outside_its_storage_is_rejected_by_name() {
         let error = read(&fixture("torch-view-outside.pth")).unwrap_err().to_string();
-        assert!(error.contains("conv.weight: the view leaves its storage"), "{error}");
+        assert!(error.contains("conv.weight: the view exceeds its storage"), "{error}");
     }
 
     #[test]
-    fn half_precision_is_refused_rather_than_misread() {
+    fn half_precision_is_rejected_rather_than_misread() {
         let error = read(&fixture("torch-half.pth")).unwrap_err().to_string();
         assert!(error.contains("conv.weight: expected FloatStorage or DoubleStorage, found HalfStorage"), "{error}");
     }
 
     #[test]
-    fn other_files_are_told_apart() {
+    fn other_formats_are_recognized() {
         let zip = read(b"PK\x03\x04 and so on").unwrap_err().to_string();
-        assert!(zip.contains("zip checkpoint of torch 1.6 or later"), "{zip}");
+        assert!(zip.contains("zip checkpoints of torch 1.6 or later"), "{zip}");
         let pickle = read(&fixture("plain-list.pkl")).unwrap_err().to_string();
         assert!(pickle.contains("magic number"), "{pickle}");
     }

@@ -133,8 +133,8 @@ fn add_unavailable(
     }
 }
 
-/// Names of the layers, in order of precedence: the file's name of an output, the name of the file's node whose output the
-/// layer computes, and names of intermediate results.
+/// Names of the layers, in order of precedence: the file's name of an output, the name of the file's node whose output
+/// the layer computes, and names of intermediate results.
 fn layer_names(
     builder: &GraphBuilder,
     needed: &[BuilderId],

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::network::Array;
 
-/// Provenance of a known number. Exporters compute reshape targets and sizes from the shape of the image, so numbers that
-/// look constant can depend on the image size or on the batch size.
+/// Provenance of a known number. Exporters compute reshape targets and sizes from the shape of the image, so numbers
+/// that look constant can depend on the image size or on the batch size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Provenance {
     /// The same for every input.
@@ -235,7 +235,8 @@ pub(super) fn product(shape: &[usize]) -> Option<usize> {
     countable.then_some(if shape.contains(&0) { 0 } else { full })
 }
 
-/// Row-major indices of a strided view: element `[i, j, ...]` of `shape` is at `offset + i*strides[0] + j*strides[1] ...`.
+/// Row-major indices of a strided view: element `[i, j, ...]` of `shape` is at `offset + i*strides[0] + j*strides[1]
+/// ...`.
 pub(super) fn strided(shape: &[usize], strides: &[isize], offset: usize) -> Vec<usize> {
     let mut indices = vec![offset];
     for (&length, &stride) in shape.iter().zip(strides) {

@@ -1,5 +1,5 @@
-//! External data: weights in files next to the model
-//! (<https://github.com/onnx/onnx/blob/main/docs/ExternalData.md>). PyTorch's exporter writes `NAME.onnx.data` by default.
+//! External data: weights in files next to the model (<https://github.com/onnx/onnx/blob/main/docs/ExternalData.md>).
+//! PyTorch's exporter writes `NAME.onnx.data` by default.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,8 +47,8 @@ impl ExternalData {
 /// Names of the files in the model's folder that an ONNX file stores tensors in. Reads no file.
 ///
 /// # Errors
-/// [`ImportError::Format`] when `bytes` are not an ONNX file, [`ImportError::ExternalData`] when a tensor refers to a file
-/// outside of the model's folder.
+/// [`ImportError::Format`] when `bytes` are not an ONNX file, [`ImportError::ExternalData`] when a tensor refers to a
+/// file outside of the model's folder.
 pub fn external_files(bytes: &[u8]) -> Result<BTreeSet<String>, ImportError> {
     limits::check(bytes).map_err(|why| super::not_onnx(bytes, why))?;
     let model = Model::decode(bytes).map_err(|why| super::not_onnx(bytes, format!("is damaged: {why}")))?;

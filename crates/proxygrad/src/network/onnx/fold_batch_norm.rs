@@ -4,9 +4,9 @@
 use super::graph_builder::{BuilderId, BuilderOp, GraphBuilder};
 use crate::network::{Array, Conv, Op};
 
-/// Folds every affine node into the convolution, dense layer or affine node before it, where no other node reads that one.
-/// Only the part of the graph that `roots` depend on is considered. Returns, for each node, the node that holds its values
-/// now.
+/// Folds every affine node into the convolution, dense layer or affine node before it, where no other node reads that
+/// one. Only the part of the graph that `roots` depend on is considered. Returns, for each node, the node that holds
+/// its values now.
 pub(super) fn fold_batch_norm(builder: &mut GraphBuilder, roots: &[BuilderId]) -> Vec<BuilderId> {
     let mut readers = builder.reader_counts(roots);
     let mut moved_to: Vec<BuilderId> = (0..builder.nodes().len()).collect();

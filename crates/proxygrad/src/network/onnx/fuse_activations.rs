@@ -1,5 +1,5 @@
-//! Activation fusion: groups of elementwise nodes that compute a known activation become that activation, so that a gate
-//! sees one operation.
+//! Activation fusion: groups of elementwise nodes that compute a known activation become that activation, so that a
+//! gate sees one operation.
 //!
 //! Exporters write `x * sigmoid(x)`, `0.5 * x * (1 + erf(x / sqrt(2)))` and the like in many forms. Instead of matching
 //! patterns, the function that a group computes from one tensor is evaluated at some points and compared with the known

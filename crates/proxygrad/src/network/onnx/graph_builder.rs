@@ -1,5 +1,5 @@
-//! Graph under construction: like [`Network`](crate::network::Network), but its nodes can still be rewritten and may hold
-//! functions that networks only have as part of an activation.
+//! Graph under construction: like [`Network`](crate::network::Network), but its nodes can still be rewritten and may
+//! hold functions that networks only have as part of an activation.
 
 use std::collections::HashSet;
 
@@ -118,7 +118,8 @@ impl BuilderNode {
         self.parameters().map(Array::len).sum()
     }
 
-    /// Whether all weights are finite, which fails for diverged training runs. Constants may be infinite, such as masks.
+    /// Whether all weights are finite, which fails for diverged training runs. Constants may be infinite, such as
+    /// masks.
     pub fn is_finite(&self) -> bool {
         let is_constant = matches!(self.op, BuilderOp::Op(Op::Constant(_)));
         is_constant || self.parameters().all(|array| array.data().iter().all(|v| v.is_finite()))

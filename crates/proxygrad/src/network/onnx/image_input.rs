@@ -26,11 +26,12 @@ pub(super) struct ImageInput {
     pub channels_last: bool,
 }
 
-/// Finds the only input `[N,C,H,W]` or `[N,H,W,C]`; `given` `[C,H,W]` sets its dynamic axes. Inputs that no node reads, such
-/// as a training switch, are ignored if another input is read.
+/// Finds the only input `[N,C,H,W]` or `[N,H,W,C]`; `given` `[C,H,W]` sets its dynamic axes. Inputs that no node reads,
+/// such as a training switch, are ignored if another input is read.
 ///
 /// # Errors
-/// [`ImportError::Input`] without exactly one such input, [`ImportError::DynamicInput`] when a dynamic axis is not given.
+/// [`ImportError::Input`] without exactly one such input, [`ImportError::DynamicInput`] when a dynamic axis is not
+/// given.
 pub(super) fn find_image_input(graph: &GraphProto, given: Option<[usize; 3]>) -> Result<ImageInput, ImportError> {
     let stored = graph.initializer.iter().map(|tensor| tensor.name.as_str());
     let sparse = graph.sparse_initializer.iter().filter_map(|sparse| Some(sparse.values.as_ref()?.name.as_str()));

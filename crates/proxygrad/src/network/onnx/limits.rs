@@ -1,7 +1,8 @@
 //! Limits against files that are small on disk but large in memory.
 //!
-//! A protobuf field of two bytes can decode to a structure of two hundred, so fields are counted before anything is decoded.
-//! In tensors only the entries of external data are counted: the values themselves grow by no more than a small factor.
+//! A protobuf field of two bytes can decode to a structure of two hundred, so fields are counted before anything is
+//! decoded. In tensors only the entries of external data are counted: the values themselves grow by no more than a
+//! small factor.
 
 /// Largest file, in bytes: the limit of protobuf, 2 GiB.
 const LARGEST_FILE: usize = i32::MAX as usize;

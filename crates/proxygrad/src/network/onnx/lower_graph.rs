@@ -39,7 +39,8 @@ pub(super) struct LoweredGraph<'g> {
 }
 
 impl LoweredGraph<'_> {
-    /// The nodes that the network must compute: the outputs of the file, and the inputs of nodes that could not be lowered.
+    /// The nodes that the network must compute: the outputs of the file, and the inputs of nodes that could not be
+    /// lowered.
     pub fn roots(&self, graph: &GraphProto) -> Vec<BuilderId> {
         let mut roots: Vec<BuilderId> = self.outputs(graph).into_iter().map(|(id, _)| id).collect();
         let is_layer =

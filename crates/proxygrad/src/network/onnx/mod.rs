@@ -1,8 +1,8 @@
 //! Import of ONNX networks.
 //!
 //! 1. The file is decoded (`proto`) and its nodes are sorted topologically (`toposort`).
-//! 2. Nodes whose inputs are constant are computed at once (`constant_folding`): exporters build reshape targets and weights
-//!    from small subgraphs. All other nodes are lowered to operations of networks (`lower`).
+//! 2. Nodes whose inputs are constant are computed at once (`constant_folding`): exporters build reshape targets and
+//!    weights from small subgraphs. All other nodes are lowered to operations of networks (`lower`).
 //! 3. Activations that were exported in pieces are fused (`fuse_activations`).
 //! 4. Batch normalizations and other per-channel factors are folded into the layer before them (`fold_batch_norm`).
 //! 5. The part of the graph that the outputs depend on becomes the network (`build`).
@@ -60,8 +60,8 @@ pub struct ImportOptions {
 /// An imported network, and how it relates to the file.
 #[derive(Debug, Clone)]
 pub struct Imported {
-    /// The network. Its outputs are those of the file that can be computed, in the file's order, or else the layers that no
-    /// other layer reads. [`Network::unavailable`] lists the nodes without a layer.
+    /// The network. Its outputs are those of the file that can be computed, in the file's order, or else the layers
+    /// that no other layer reads. [`Network::unavailable`] lists the nodes without a layer.
     pub network: Network,
     /// Name of the image input in the file.
     pub input_name: String,
@@ -77,8 +77,8 @@ pub struct Imported {
     pub batch: Option<usize>,
     /// Name in the file of each of the network's outputs.
     pub output_names: Vec<String>,
-    /// For each node of the network, the tensor of the file with the same values; `None` for intermediate results that the
-    /// file does not have.
+    /// For each node of the network, the tensor of the file with the same values; `None` for intermediate results that
+    /// the file does not have.
     pub tensor_names: Vec<Option<String>>,
     /// The nodes that could not be lowered.
     pub unsupported: Vec<UnsupportedNode>,
@@ -100,14 +100,14 @@ pub fn import(bytes: &[u8]) -> Result<Imported, ImportError> {
 
 /// Imports an ONNX file with its external data (see [`external_files`]).
 ///
-/// The network has one input, a batch of images `[N,C,H,W]` (a file that reads `[N,H,W,C]` is transposed, which is free if
-/// the file transposes the image itself). Weights and computations of all floating-point types become f32.
+/// The network has one input, a batch of images `[N,C,H,W]` (a file that reads `[N,H,W,C]` is transposed, which is free
+/// if the file transposes the image itself). Weights and computations of all floating-point types become f32.
 ///
-/// A layer is named after its node in the file without a leading slash (`layer1/conv1/Conv`), an output like the output of
-/// the file (`logits`). If the exporter numbered the nodes (`node_Conv_45`) and recorded their modules, layers are named by
-/// module paths (`layer1.0.conv1`). `:` and `@` in names become `_`, and duplicates get the suffix `_2`, `_3` ... A layer is
-/// also found by the name of its node, by that of its tensor in the file, and by the paths of the modules whose output it
-/// is.
+/// A layer is named after its node in the file without a leading slash (`layer1/conv1/Conv`), an output like the output
+/// of the file (`logits`). If the exporter numbered the nodes (`node_Conv_45`) and recorded their modules, layers are
+/// named by module paths (`layer1.0.conv1`). `:` and `@` in names become `_`, and duplicates get the suffix `_2`, `_3`
+/// ... A layer is also found by the name of its node, by that of its tensor in the file, and by the paths of the
+/// modules whose output it is.
 ///
 /// Unsupported nodes, and nodes that depend on them, are left out: see [`Network::unavailable`].
 ///

@@ -1,7 +1,7 @@
 //! Module paths of the exported network (`layer1.0.conv1`), and the node that computes each module's output.
 //!
-//! PyTorch's exporters record module paths in three places: the metadata of a node (`pkg.torch.onnx.name_scopes`:
-//! `['', 'layer1', 'layer1.0', 'layer1.0.conv1', 'conv2d_1']`), the name of a node (`/layer1/layer1.0/conv1/Conv`) and the
+//! PyTorch's exporters record module paths in three places: the metadata of a node (`pkg.torch.onnx.name_scopes`: `['',
+//! 'layer1', 'layer1.0', 'layer1.0.conv1', 'conv2d_1']`), the name of a node (`/layer1/layer1.0/conv1/Conv`) and the
 //! names of weights (`layer1.0.conv1.weight`). The output of a module is that of its last node.
 
 use std::collections::HashMap;

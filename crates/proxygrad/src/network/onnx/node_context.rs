@@ -15,7 +15,8 @@ const LARGEST_WINDOW: usize = 1 << 16;
 /// A tensor of the file, as nodes read it.
 #[derive(Debug, Clone)]
 pub(super) enum Operand {
-    /// Depends on the image: the output of a node of the graph. Its first axis is the batch, which shapes here leave out.
+    /// Depends on the image: the output of a node of the graph. Its first axis is the batch, which shapes here leave
+    /// out.
     Dynamic(BuilderId),
     /// Known at import.
     Constant(ConstTensor),

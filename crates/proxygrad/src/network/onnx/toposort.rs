@@ -6,7 +6,8 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use super::error::ImportError;
 use super::proto::GraphProto;
 
-/// Indices of the nodes that the graph's outputs depend on, in topological order; in the file's order where that is one.
+/// Indices of the nodes that the graph's outputs depend on, in topological order; in the file's order where that is
+/// one.
 ///
 /// `given` are the names of initializers and inputs.
 ///

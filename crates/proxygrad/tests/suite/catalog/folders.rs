@@ -82,7 +82,7 @@ fn broken_models_are_shown_as_broken_and_disturb_nobody() {
         ("noise", "weights.safetensors: "),
         ("classes", "classes: 3 names for an output of 2 values"),
         ("Bad Name", "id: Bad Name is not valid"),
-        ("wrong-ending", "is no known weight file"),
+        ("wrong-ending", "unknown weight file format"),
     ] {
         let entry = models.entry(id).unwrap_or_else(|| panic!("{id}"));
         assert_eq!(entry.state, ModelState::Broken, "{id}");

@@ -1,15 +1,15 @@
-//! The names a pickle may mention.
+//! Allow-list of the functions and classes that a pickle may name.
 
 use std::fmt;
 
-/// Functions and classes that weight files consist of; a pickle that names anything else is refused.
+/// Functions and classes in weight files; a pickle that names anything else is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Global {
     /// `collections.OrderedDict`: a dict.
     OrderedDict,
     /// `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`: a tensor.
     RebuildTensor,
-    /// `torch.FloatStorage` and its relatives: the type of a storage.
+    /// `torch.FloatStorage` etc.: the type of a storage.
     Storage(Storage),
     /// `numpy.core.multiarray._reconstruct(ndarray, (0,), b"b")`: an array whose state follows.
     NumpyReconstruct,
@@ -28,7 +28,7 @@ pub enum Storage {
     Float,
     /// f64
     Double,
-    /// An element type that is not floating point, or a short float: its name and size in bytes.
+    /// An integer or 16-bit floating-point type: its name and size in bytes.
     Other(&'static str, usize),
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for Global {
 }
 
 impl Storage {
-    /// Bytes of one element.
+    /// Bytes per element.
     pub fn width(self) -> usize {
         match self {
             Self::Float => 4,

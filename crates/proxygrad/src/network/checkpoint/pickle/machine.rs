@@ -1,10 +1,10 @@
-//! The stack machine.
+//! Stack machine that executes the opcodes of a pickle.
 
 use std::collections::HashMap;
 
 use super::{Global, Object, ObjectId, Pickle, PickleError};
 
-/// Runs the pickle that starts at `start`; also gives the offset behind it.
+/// Runs the pickle at `start`. Also returns the offset after it.
 pub(super) fn run(file: &[u8], start: usize) -> Result<(Pickle<'_>, usize), PickleError> {
     let mut machine = Machine {
         code: file,
@@ -29,16 +29,16 @@ struct Machine<'a> {
     next: usize,
     objects: Vec<Object<'a>>,
     stack: Vec<ObjectId>,
-    /// Heights of the stack at which `MARK` was called.
+    /// Heights of the stack at each `MARK`.
     marks: Vec<usize>,
     memo: HashMap<usize, ObjectId>,
 }
 
 impl<'a> Machine<'a> {
-    /// Executes one instruction; gives the result when it was the last one.
+    /// Executes one opcode; returns the result if it was `STOP`.
     fn step(&mut self) -> Result<Option<ObjectId>, String> {
         match self.byte()? {
-            // PROTO, FRAME: protocol 5 adds buffers outside the pickle, whose instructions are refused below.
+            // PROTO, FRAME. Protocol 5 adds out-of-band buffers, whose opcodes are rejected below.
             0x80 => match self.byte()? {
                 2..=5 => {}
                 protocol => return Err(format!("protocol {protocol} is not supported; expected 2 to 5")),
@@ -184,7 +184,7 @@ impl<'a> Machine<'a> {
                     _ => return Err("a name is not text".into()),
                 }
             }
-            // REDUCE, NEWOBJ: recorded, not made.
+            // REDUCE, NEWOBJ: the call is recorded, not made.
             b'R' | 0x81 => {
                 let arguments = self.pop()?;
                 let function = self.pop()?;
@@ -198,7 +198,7 @@ impl<'a> Machine<'a> {
                 let id = self.pop()?;
                 self.push(Object::Persistent(id))?;
             }
-            other => return Err(format!("the instruction 0x{other:02x} is not allowed in a weight file")),
+            other => return Err(format!("opcode 0x{other:02x} is not allowed in a weight file")),
         }
         Ok(None)
     }
@@ -207,14 +207,14 @@ impl<'a> Machine<'a> {
         let left = self.code.get(self.next..).unwrap_or_default();
         let taken = left
             .get(..length)
-            .ok_or_else(|| format!("the file ends here: {length} more bytes are announced, {} are left", left.len()))?;
+            .ok_or_else(|| format!("the file is truncated: expected {length} more bytes, found {}", left.len()))?;
         self.next += length;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
         let bytes = self.take(N)?;
-        bytes.try_into().map_err(|_| "the file ends here".into())
+        bytes.try_into().map_err(|_| "the file is truncated".into())
     }
 
     fn byte(&mut self) -> Result<u8, String> {
@@ -231,7 +231,7 @@ impl<'a> Machine<'a> {
 
     fn line(&mut self) -> Result<&'a str, String> {
         let left = self.code.get(self.next..).unwrap_or_default();
-        let length = left.iter().position(|&byte| byte == b'\n').ok_or("the file ends within a name")?;
+        let length = left.iter().position(|&byte| byte == b'\n').ok_or("the file is truncated within a name")?;
         let line = &self.take(length + 1)?[..length];
         std::str::from_utf8(line).map_err(|_| "a name is not text".into())
     }
@@ -250,7 +250,7 @@ impl<'a> Machine<'a> {
     }
 
     fn text(&mut self, length: usize) -> Result<(), String> {
-        let text = std::str::from_utf8(self.take(length)?).map_err(|e| format!("a text is not UTF-8: {e}"))?;
+        let text = std::str::from_utf8(self.take(length)?).map_err(|e| format!("a string is not UTF-8: {e}"))?;
         self.push(Object::Text(text)).map(drop)
     }
 
@@ -279,15 +279,15 @@ impl<'a> Machine<'a> {
     fn pop(&mut self) -> Result<ObjectId, String> {
         let floor = self.marks.last().copied().unwrap_or(0);
         let top = (self.stack.len() > floor).then(|| self.stack.pop()).flatten();
-        top.ok_or_else(|| "an instruction finds too few values".into())
+        top.ok_or_else(|| "an opcode finds too few values on the stack".into())
     }
 
     fn top(&self) -> Result<ObjectId, String> {
-        self.stack.last().copied().ok_or_else(|| "an instruction finds too few values".into())
+        self.stack.last().copied().ok_or_else(|| "an opcode finds too few values on the stack".into())
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<ObjectId>, String> {
-        let mark = self.marks.pop().ok_or("an instruction finds no mark")?;
+        let mark = self.marks.pop().ok_or("an opcode finds no mark on the stack")?;
         Ok(self.stack.split_off(mark))
     }
 
@@ -301,7 +301,7 @@ impl<'a> Machine<'a> {
         let list = self.top()?;
         match &mut self.objects[list.0 as usize] {
             Object::List(list) => list.extend_from_slice(items),
-            other => return Err(format!("appends to {}", other.kind())),
+            other => return Err(format!("cannot append to {}", other.kind())),
         }
         Ok(())
     }
@@ -309,11 +309,11 @@ impl<'a> Machine<'a> {
     fn set(&mut self, items: &[ObjectId]) -> Result<(), String> {
         let dict = self.top()?;
         let (pairs, []) = items.as_chunks::<2>() else {
-            return Err("sets a key without a value".into());
+            return Err("a dict key has no value".into());
         };
         match &mut self.objects[dict.0 as usize] {
             Object::Dict(dict) => dict.extend(pairs.iter().map(|&[key, value]| (key, value))),
-            other => return Err(format!("sets items of {}", other.kind())),
+            other => return Err(format!("cannot set items of {}", other.kind())),
         }
         Ok(())
     }
@@ -326,27 +326,27 @@ impl<'a> Machine<'a> {
     }
 
     fn recall(&mut self, key: usize) -> Result<(), String> {
-        let id = *self.memo.get(&key).ok_or_else(|| format!("recalls object {key}, which was never stored"))?;
+        let id = *self.memo.get(&key).ok_or_else(|| format!("memo entry {key} does not exist"))?;
         self.put(id)
     }
 
     fn global(&mut self, module: &str, name: &str) -> Result<(), String> {
-        let refused = || {
+        let not_allowed = || {
             let name: String = format!("{module}.{name}").chars().take(100).collect();
             format!("the name {name:?} is not allowed in a weight file")
         };
-        let global = Global::find(module, name).ok_or_else(refused)?;
+        let global = Global::find(module, name).ok_or_else(not_allowed)?;
         self.push(Object::Global(global))
     }
 
     fn call(&mut self, function: ObjectId, arguments: ObjectId) -> Result<(), String> {
         let &Object::Global(function) = self.object(function) else {
-            return Err(format!("calls {}", self.object(function).kind()));
+            return Err(format!("cannot call {}", self.object(function).kind()));
         };
         match (function, self.object(arguments)) {
             (Global::OrderedDict, Object::Tuple(items)) if items.is_empty() => self.push(Object::Dict(Vec::new())),
             (_, Object::Tuple(_)) => self.push(Object::Call { function, arguments, state: None }),
-            (_, other) => Err(format!("calls {function} with {}", other.kind())),
+            (_, other) => Err(format!("cannot call {function} with {}", other.kind())),
         }
     }
 
@@ -354,14 +354,18 @@ impl<'a> Machine<'a> {
         let object = self.top()?;
         match &mut self.objects[object.0 as usize] {
             Object::Call { state: state @ None, .. } => *state = Some(new),
-            // Attributes of an OrderedDict, such as the `_metadata` of a state dict: not weights.
+            // Attributes of an OrderedDict, such as the `_metadata` of a state dict, are not weights.
             Object::Dict(_) => {}
-            other => return Err(format!("gives a state to {}", other.kind())),
+            other => return Err(format!("cannot set the state of {}", other.kind())),
         }
         Ok(())
     }
 }
 
 fn within_limit(count: usize) -> Result<(), String> {
-    if count < Pickle::MOST_OBJECTS { Ok(()) } else { Err(format!("more than {} objects", Pickle::MOST_OBJECTS)) }
+    if count < Pickle::MOST_OBJECTS {
+        Ok(())
+    } else {
+        Err(format!("the pickle has more than {} objects", Pickle::MOST_OBJECTS))
+    }
 }

@@ -1,13 +1,13 @@
-//! A restricted reader of Python pickles (protocols 2 to 5).
+//! Restricted reader of Python pickles (protocols 2 to 5).
 //!
-//! A pickle is a program for a small stack machine. This machine knows the instructions that build values; it yields
-//! plain values and *named* constructors with their arguments, and executes nothing: `REDUCE` records a call, it does
-//! not make one. Names outside a short [allow-list](Global) are an error.
+//! A pickle is a program for a small stack machine. This machine supports the opcodes that build values; it returns
+//! plain values and *named* constructors with their arguments, and executes nothing: `REDUCE` records a call instead of
+//! making it. Names outside a short [allow-list](Global) are an error.
 //!
-//! All objects of a pickle live in one table and refer to each other by index. That keeps shared and even cyclic
-//! objects cheap and makes nesting as deep as it likes harmless: neither reading nor dropping recurses.
+//! All objects of a pickle are stored in one table and refer to each other by index. Shared and cyclic objects are
+//! cheap, and deep nesting is harmless: neither reading nor dropping recurses.
 //!
-//! The instructions are those of CPython's `Lib/pickletools.py`.
+//! The opcodes are documented in CPython's `Lib/pickletools.py`.
 
 mod global;
 mod machine;
@@ -18,19 +18,42 @@ pub use global::{Global, Storage};
 
 /// Why a pickle cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("pickle, byte {offset}: {why}")]
+#[error("invalid pickle at byte {offset}: {why}")]
 pub struct PickleError {
-    /// Position of the instruction in the file.
+    /// Position of the opcode in the file.
     pub offset: usize,
-    /// What is wrong there.
+    /// The reason.
     pub why: String,
+}
+
+/// An object of a pickle has another type or value than expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected}, found {found}")]
+pub struct UnexpectedObject {
+    /// The expected type or value.
+    pub expected: String,
+    /// The type or value found.
+    pub found: String,
+}
+
+impl UnexpectedObject {
+    fn new(expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { expected: expected.into(), found: found.into() }
+    }
+}
+
+/// Readers of checkpoints collect their reasons as text.
+impl From<UnexpectedObject> for String {
+    fn from(error: UnexpectedObject) -> Self {
+        error.to_string()
+    }
 }
 
 /// Index of an object in its [`Pickle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ObjectId(u32);
 
-/// A Python object, as far as weight files need them.
+/// The Python objects that occur in weight files.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object<'a> {
     /// `None`
@@ -39,7 +62,7 @@ pub enum Object<'a> {
     Bool(bool),
     /// An integer of at most 64 bits.
     Int(i64),
-    /// A longer integer: its little-endian two's complement.
+    /// A longer integer in little-endian two's complement.
     Long(&'a [u8]),
     /// A float.
     Float(f64),
@@ -51,20 +74,20 @@ pub enum Object<'a> {
     Tuple(Vec<ObjectId>),
     /// A list.
     List(Vec<ObjectId>),
-    /// A dict or an `OrderedDict`; of equal keys the last one counts.
+    /// A dict or an `OrderedDict`; the last of equal keys counts.
     Dict(Vec<(ObjectId, ObjectId)>),
     /// The name of a function or class.
     Global(Global),
     /// A call that Python would have made.
     Call {
-        /// What would have been called.
+        /// The function or class.
         function: Global,
         /// A tuple.
         arguments: ObjectId,
-        /// What the new object's `__setstate__` would have got.
+        /// The argument of the new object's `__setstate__`.
         state: Option<ObjectId>,
     },
-    /// An object that lives outside the pickle, by whatever identifies it.
+    /// An object stored outside the pickle, by its persistent id.
     Persistent(ObjectId),
 }
 
@@ -76,14 +99,14 @@ pub struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// Most objects of one pickle; a network of a thousand layers has some ten thousand.
+    /// Most objects of one pickle; a network of a thousand layers has about ten thousand.
     pub const MOST_OBJECTS: usize = 1_000_000;
 
-    /// Reads the pickle that `file` holds at `offset`; also gives the offset behind it.
+    /// Reads the pickle at `offset` of `file`. Also returns the offset after it.
     ///
     /// # Errors
-    /// When the pickle is truncated, uses an instruction or a name outside the allow-lists, or is larger than
-    /// [`Pickle::MOST_OBJECTS`].
+    /// When the pickle is truncated, uses an opcode or a name outside the allow-lists, or has more than
+    /// [`Pickle::MOST_OBJECTS`] objects.
     pub fn read(file: &'a [u8], offset: usize) -> Result<(Self, usize), PickleError> {
         machine::run(file, offset)
     }
@@ -101,56 +124,59 @@ impl<'a> Pickle<'a> {
     /// The elements of a tuple.
     ///
     /// # Errors
-    /// When the object is no tuple of `N` elements.
-    pub fn tuple<const N: usize>(&self, id: ObjectId) -> Result<[ObjectId; N], String> {
+    /// When the object is not a tuple of `N` elements.
+    pub fn tuple<const N: usize>(&self, id: ObjectId) -> Result<[ObjectId; N], UnexpectedObject> {
+        let unexpected = |found: String| UnexpectedObject::new(format!("a tuple of {N}"), found);
         match self.get(id) {
             Object::Tuple(items) => <[ObjectId; N]>::try_from(items.as_slice())
-                .map_err(|_| format!("expected a tuple of {N}, found one of {}", items.len())),
-            other => Err(format!("expected a tuple of {N}, found {}", other.kind())),
+                .map_err(|_| unexpected(format!("a tuple of {}", items.len()))),
+            other => Err(unexpected(other.kind())),
         }
     }
 
-    /// The text.
+    /// The contents of a `str`.
     ///
     /// # Errors
-    /// When the object is no `str`.
-    pub fn text(&self, id: ObjectId) -> Result<&'a str, String> {
+    /// When the object is not a `str`.
+    pub fn text(&self, id: ObjectId) -> Result<&'a str, UnexpectedObject> {
         match self.get(id) {
             Object::Text(text) => Ok(text),
-            Object::Bytes(bytes) => std::str::from_utf8(bytes).map_err(|_| "expected text, found bytes".into()),
-            other => Err(format!("expected text, found {}", other.kind())),
+            Object::Bytes(bytes) => std::str::from_utf8(bytes).map_err(|_| UnexpectedObject::new("text", "bytes")),
+            other => Err(UnexpectedObject::new("text", other.kind())),
         }
     }
 
-    /// The bytes; Python 3 writes them into protocol 2 as `_codecs.encode(text, "latin1")`.
+    /// The contents of a `bytes`, which Python 3 writes into protocol 2 as `_codecs.encode(text, "latin1")`.
     ///
     /// # Errors
     /// When the object is neither.
-    pub fn bytes(&self, id: ObjectId) -> Result<Cow<'a, [u8]>, String> {
+    pub fn bytes(&self, id: ObjectId) -> Result<Cow<'a, [u8]>, UnexpectedObject> {
         match self.get(id) {
             Object::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
             &Object::Call { function: Global::CodecsEncode, arguments, .. } => {
                 let [text, encoding] = self.tuple(arguments)?;
                 let (text, encoding) = (self.text(text)?, self.text(encoding)?);
                 if encoding != "latin1" {
-                    return Err(format!("expected bytes encoded as latin1, found {encoding:?}"));
+                    return Err(UnexpectedObject::new("bytes encoded as latin1", format!("encoding {encoding:?}")));
                 }
                 let bytes = text.chars().map(|c| u8::try_from(u32::from(c)));
-                let bytes = bytes.collect::<Result<Vec<_>, _>>().map_err(|_| "the text is not latin1")?;
-                Ok(Cow::Owned(bytes))
+                let bytes = bytes.collect::<Result<Vec<_>, _>>();
+                bytes.map(Cow::Owned).map_err(|_| UnexpectedObject::new("bytes encoded as latin1", "other text"))
             }
-            other => Err(format!("expected bytes, found {}", other.kind())),
+            other => Err(UnexpectedObject::new("bytes", other.kind())),
         }
     }
 
     /// A count, size or offset.
     ///
     /// # Errors
-    /// When the object is no integer, or a negative one.
-    pub fn size(&self, id: ObjectId) -> Result<usize, String> {
+    /// When the object is not an integer, or a negative one.
+    pub fn size(&self, id: ObjectId) -> Result<usize, UnexpectedObject> {
         match *self.get(id) {
-            Object::Int(value) => usize::try_from(value).map_err(|_| format!("expected a size, found {value}")),
-            ref other => Err(format!("expected a size, found {}", other.kind())),
+            Object::Int(value) => {
+                usize::try_from(value).map_err(|_| UnexpectedObject::new("a size", value.to_string()))
+            }
+            ref other => Err(UnexpectedObject::new("a size", other.kind())),
         }
     }
 
@@ -158,16 +184,16 @@ impl<'a> Pickle<'a> {
     ///
     /// # Errors
     /// When the object is anything else.
-    pub fn sizes(&self, id: ObjectId) -> Result<Vec<usize>, String> {
+    pub fn sizes(&self, id: ObjectId) -> Result<Vec<usize>, UnexpectedObject> {
         match self.get(id) {
             Object::Tuple(items) => items.iter().map(|&item| self.size(item)).collect(),
-            other => Err(format!("expected a tuple of sizes, found {}", other.kind())),
+            other => Err(UnexpectedObject::new("a tuple of sizes", other.kind())),
         }
     }
 }
 
 impl Object<'_> {
-    /// What kind of object this is, for messages.
+    /// The kind of object, for messages.
     pub fn kind(&self) -> String {
         match self {
             Self::None => "None".into(),

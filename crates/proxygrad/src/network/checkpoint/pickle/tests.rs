@@ -1,4 +1,4 @@
-//! Pickles made by Python (`tests/data/checkpoints/make.py`) and by hand.
+//! Pickles written by Python (`tests/data/checkpoints/make.py`) and by hand.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
@@ -22,7 +22,7 @@ fn plain_values_come_back() {
 }
 
 #[test]
-fn a_pickle_that_would_call_a_function_is_refused_by_the_functions_name() {
+fn a_pickle_that_would_call_a_function_is_rejected_by_the_functions_name() {
     assert!(refusal(&fixture("hostile-system.pkl")).contains("\"posix.system\" is not allowed"));
     assert!(refusal(&fixture("hostile-eval.pkl")).contains("\"builtins.eval\" is not allowed"));
     // The same through INST, which calls without REDUCE, and through an extension registry code.
@@ -37,8 +37,8 @@ fn long_names_are_shortened_in_the_message() {
 }
 
 #[test]
-fn announced_lengths_beyond_the_file_are_errors_and_allocate_nothing() {
-    for announcement in [
+fn lengths_beyond_the_end_of_the_file_are_errors_and_allocate_nothing() {
+    for program in [
         &b"\x80\x02X\xff\xff\xff\xff"[..],
         b"\x80\x03B\xff\xff\xff\xff",
         b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\xff",
@@ -46,8 +46,8 @@ fn announced_lengths_beyond_the_file_are_errors_and_allocate_nothing() {
         b"\x80\x02\x8b\xff\xff\xff\xff",
         b"\x80\x02\x8a\xff",
     ] {
-        let why = refusal(announcement);
-        assert!(why.contains("more bytes are announced"), "{why}");
+        let why = refusal(program);
+        assert!(why.contains("the file is truncated: expected"), "{why}");
     }
 }
 
@@ -68,7 +68,7 @@ fn nesting_may_be_as_deep_as_the_limit_on_objects() {
 
 #[test]
 fn references_double_an_object_without_doubling_the_memory() {
-    // Thirty lists, each holding its predecessor twice: 2^30 paths through 30 objects.
+    // Thirty lists, each containing its predecessor twice: 2^30 paths through 30 objects.
     let mut laughs = b"\x80\x02]q\x00".to_vec();
     for i in 0..30u8 {
         laughs.extend([b'0', b']', b'h', i, b'a', b'h', i, b'a', b'q', i + 1]);
@@ -76,27 +76,27 @@ fn references_double_an_object_without_doubling_the_memory() {
     laughs.push(b'.');
     let (pickle, _) = Pickle::read(&laughs, 0).unwrap();
     assert_eq!(pickle.objects.len(), 31);
-    // A list that holds itself.
+    // A list that contains itself.
     assert!(Pickle::read(b"\x80\x02]q\x00h\x00a.", 0).is_ok());
 }
 
 #[test]
 fn broken_programs_are_errors() {
     for (program, expected) in [
-        (&b""[..], "the file ends here"),
-        (b"\x80\x02", "the file ends here"),
+        (&b""[..], "the file is truncated"),
+        (b"\x80\x02", "the file is truncated"),
         (b"\x80\x02.", "too few values"),
         (b"\x80\x02t.", "no mark"),
         (b"\x80\x02](0.", "too few values"),
-        (b"\x80\x02K\x01K\x02a.", "appends to an integer"),
-        (b"\x80\x02](K\x01u.", "sets a key without a value"),
-        (b"\x80\x02](K\x01K\x02u.", "sets items of a list"),
-        (b"\x80\x02h\x07.", "recalls object 7"),
-        (b"\x80\x02K\x01)R.", "calls an integer"),
-        (b"\x80\x02cnumpy\ndtype\nK\x01R.", "calls numpy.dtype with an integer"),
-        (b"\x80\x02K\x01K\x02b.", "gives a state to an integer"),
+        (b"\x80\x02K\x01K\x02a.", "cannot append to an integer"),
+        (b"\x80\x02](K\x01u.", "a dict key has no value"),
+        (b"\x80\x02](K\x01K\x02u.", "cannot set items of a list"),
+        (b"\x80\x02h\x07.", "memo entry 7 does not exist"),
+        (b"\x80\x02K\x01)R.", "cannot call an integer"),
+        (b"\x80\x02cnumpy\ndtype\nK\x01R.", "cannot call numpy.dtype with an integer"),
+        (b"\x80\x02K\x01K\x02b.", "cannot set the state of an integer"),
         (b"\x80\x02X\x01\0\0\0\xff.", "not UTF-8"),
-        (b"cos", "ends within a name"),
+        (b"cos", "truncated within a name"),
         (b"\x80\x00.", "protocol 0 is not supported"),
         (b"\x80\x02I1\n.", "0x49 is not allowed"),
     ] {

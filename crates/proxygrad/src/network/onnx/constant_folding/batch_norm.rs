@@ -3,8 +3,8 @@
 use super::super::const_tensor::{ConstData, ConstTensor};
 use super::super::node_context::NodeContext;
 
-/// <https://onnx.ai/onnx/operators/onnx__BatchNormalization.html> along axis 1, with the given statistics or, in training
-/// mode, those of the values themselves. Exporters standardize weights this way, as if they were a batch.
+/// <https://onnx.ai/onnx/operators/onnx__BatchNormalization.html> along axis 1, with the given statistics or, in
+/// training mode, those of the values themselves. Exporters standardize weights this way, as if they were a batch.
 pub(super) fn batch_normalization(ctx: &NodeContext) -> Result<Vec<ConstTensor>, String> {
     if ctx.int("spatial")?.is_some_and(|spatial| spatial == 0) {
         return Err("spatial 0 is not supported".into());

@@ -3,7 +3,8 @@
 use super::super::const_tensor::ConstTensor;
 use crate::network::{Array, Shape};
 
-/// A constant as an operand of a tensor of `rank` axes, not counting the batch: its own batch axis, of length 1, is removed.
+/// A constant as an operand of a tensor of `rank` axes, not counting the batch: its own batch axis, of length 1, is
+/// removed.
 ///
 /// # Errors
 /// When the constant differs between the images of a batch, or would insert axes before the batch axis.

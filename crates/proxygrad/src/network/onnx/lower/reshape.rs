@@ -64,8 +64,8 @@ fn check_batch_axis(
     if kept { Ok(()) } else { Err(format!("it would move values of {shape} between the images of a batch")) }
 }
 
-/// Makes a reshape independent of the image size: fixed lengths that equal an axis of the input become copies of it, and
-/// a single remaining one is inferred.
+/// Makes a reshape independent of the image size: fixed lengths that equal an axis of the input become copies of it,
+/// and a single remaining one is inferred.
 fn generalize(axes: &mut [Axis], shape: &Shape) {
     let Ok(output) = Op::Reshape(axes.to_vec()).infer(&[shape]) else { return };
     let (mut i, mut j, mut read, mut written) = (0, 0, 1, 1);

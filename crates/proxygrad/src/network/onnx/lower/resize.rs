@@ -67,8 +67,8 @@ pub(super) fn resize(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Bu
     builder.push_sized(Op::Resize(resize), &[input], sized)
 }
 
-/// `Upsample`, and `Resize` before opset 11: only scales, with asymmetric coordinates; nearest rounds down when enlarging
-/// and up when shrinking, as in ONNX Runtime.
+/// `Upsample`, and `Resize` before opset 11: only scales, with asymmetric coordinates; nearest rounds down when
+/// enlarging and up when shrinking, as in ONNX Runtime.
 fn upsample_or_resize_10(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
     let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
     feature_map(shape)?;

@@ -16,8 +16,8 @@ pub(super) fn log_softmax(builder: &mut GraphBuilder, ctx: &NodeContext) -> Resu
     builder.push(Op::LogSoftmax { axis }, &[input])
 }
 
-/// The logarithm of a softmax as one operation, which is accurate even where the softmax underflows to 0; `None` if `input`
-/// is not a softmax.
+/// The logarithm of a softmax as one operation, which is accurate even where the softmax underflows to 0; `None` if
+/// `input` is not a softmax.
 pub(super) fn log_of_softmax(builder: &mut GraphBuilder, input: BuilderId) -> Result<Option<BuilderId>, String> {
     let node = builder.node(input);
     let (BuilderOp::Op(Op::Softmax { axis }), &[before]) = (&node.op, node.inputs.as_slice()) else { return Ok(None) };
@@ -25,8 +25,8 @@ pub(super) fn log_of_softmax(builder: &mut GraphBuilder, input: BuilderId) -> Re
     builder.push(Op::LogSoftmax { axis }, &[before]).map(Some)
 }
 
-/// The input and the normalized axis. Before opset 13 all axes starting from the given one are normalized, which is only
-/// supported if at most one of them is longer than 1.
+/// The input and the normalized axis. Before opset 13 all axes starting from the given one are normalized, which is
+/// only supported if at most one of them is longer than 1.
 fn input_and_axis(builder: &GraphBuilder, ctx: &NodeContext) -> Result<(BuilderId, usize), String> {
     let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
     if ctx.opset >= 13 {

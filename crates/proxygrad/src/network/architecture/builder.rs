@@ -1,11 +1,11 @@
-//! Takes the tensors of a layer out of a state dict, and builds the layer.
+//! Builds layers from the tensors of a state dict, with batch norm folding.
 
 use super::{Architecture, ArchitectureError};
 use crate::network::checkpoint::StateDict;
 use crate::network::{Array, Conv, Network, NodeId, Op, Window};
 
 /// Builds a network layer by layer from the tensors of a state dict.
-pub(super) struct Builder<'a> {
+pub(super) struct NetworkBuilder<'a> {
     architecture: Architecture,
     state: &'a StateDict,
     pub(super) network: Network,
@@ -13,13 +13,13 @@ pub(super) struct Builder<'a> {
 
 /// A batch normalization at inference: `weight * (x - running_mean) / sqrt(running_var + epsilon) + bias`.
 pub(super) struct BatchNorm<'a> {
-    /// Its name in the state dict.
+    /// Name in the state dict.
     pub(super) name: &'a str,
     /// Added to the variance.
     pub(super) epsilon: f64,
 }
 
-/// Shape of a convolution without its padding.
+/// Shape of a convolution.
 pub(super) struct ConvShape {
     pub(super) outputs: usize,
     pub(super) inputs: usize,
@@ -27,7 +27,7 @@ pub(super) struct ConvShape {
     pub(super) window: Window,
 }
 
-impl<'a> Builder<'a> {
+impl<'a> NetworkBuilder<'a> {
     pub(super) fn new(architecture: Architecture, state: &'a StateDict) -> Self {
         let [channels, height, width] = architecture.input();
         Self { architecture, state, network: Network::new(channels, height, width) }
@@ -36,9 +36,7 @@ impl<'a> Builder<'a> {
     /// Adds a layer.
     pub(super) fn push(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> Result<NodeId, ArchitectureError> {
         let architecture = self.architecture;
-        self.network
-            .push(name, op, inputs)
-            .map_err(|error| ArchitectureError::Graph { architecture, why: error.into() })
+        self.network.push(name, op, inputs).map_err(|source| ArchitectureError::Graph { architecture, source })
     }
 
     /// A convolution with the tensors `{tensors}.weight` and `{tensors}.bias`.
@@ -55,7 +53,7 @@ impl<'a> Builder<'a> {
         self.push(name, Op::Conv(conv), &[input])
     }
 
-    /// A convolution with the tensor `{tensors}.weight` and the batch normalization behind it, folded into one.
+    /// A convolution with the tensor `{tensors}.weight`, with the batch normalization after it folded in.
     pub(super) fn conv_bn(
         &mut self,
         name: &str,
@@ -86,7 +84,8 @@ impl<'a> Builder<'a> {
         self.push(name, Op::Conv(conv), &[input])
     }
 
-    /// A dense layer with the tensors `{tensors}.weight` `[O,I]` and `{tensors}.bias`, of as many outputs as stored.
+    /// A dense layer with the tensors `{tensors}.weight` `[O,I]` and `{tensors}.bias`, with the stored number of
+    /// outputs.
     pub(super) fn dense(
         &mut self,
         name: &str,
@@ -156,8 +155,7 @@ impl<'a> Builder<'a> {
     }
 
     fn array(&self, shape: &[usize], data: Vec<f32>) -> Result<Array, ArchitectureError> {
-        Array::new(shape, data)
-            .map_err(|error| ArchitectureError::Graph { architecture: self.architecture, why: error.into() })
+        Array::new(shape, data).map_err(|source| ArchitectureError::Array { architecture: self.architecture, source })
     }
 
     fn shape_error(&self, name: &str, found: &[usize], expected: String) -> ArchitectureError {
@@ -185,7 +183,7 @@ mod tests {
         {
             state.insert(format!("norm.{part}"), Array::vector(values.to_vec()));
         }
-        let mut builder = Builder::new(Architecture::SqueezeNet11, &state);
+        let mut builder = NetworkBuilder::new(Architecture::SqueezeNet11, &state);
         let shape = ConvShape { outputs: 2, inputs: 3, groups: 1, window: Window::new([1, 1]) };
         let norm = BatchNorm { name: "norm", epsilon: 1.0 };
         let id = builder.conv_bn("layer", "conv", norm, shape, Network::INPUT).unwrap();
