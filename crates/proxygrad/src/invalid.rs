@@ -1,5 +1,7 @@
 //! The one shape of "your input is wrong", used from the command line to the HTTP API.
 
+use std::convert::Infallible;
+
 /// A value that a caller supplied and that cannot be used.
 ///
 /// Always names the field, the value found there and what would be right.
@@ -37,5 +39,11 @@ impl Invalid {
             field => format!("{parent}.{field}"),
         };
         self
+    }
+}
+
+impl From<Infallible> for Invalid {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }

@@ -27,4 +27,11 @@ pub mod text;
 
 mod image_file;
 mod invalid;
+mod maximizer;
+
+pub use engine::{Cpu, CpuSettings, Engine};
 pub use invalid::Invalid;
+pub use maximize::{Findings, GateKind, Objective, Outcome, Preset, Request};
+pub use maximizer::{Error, Maximizer};
+pub use network::catalog::Models;
+pub use network::{Model, Network, Unit};

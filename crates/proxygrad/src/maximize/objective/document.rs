@@ -205,6 +205,14 @@ impl FromStr for Term {
     }
 }
 
+impl TryFrom<&str> for Objective {
+    type Error = Invalid;
+
+    fn try_from(text: &str) -> Result<Self, Invalid> {
+        text.parse()
+    }
+}
+
 impl FromStr for Objective {
     type Err = Invalid;
 

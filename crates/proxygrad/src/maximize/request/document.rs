@@ -17,7 +17,7 @@ use crate::maximize::start::Start;
 use crate::maximize::transform::Transform;
 
 /// A request for stimuli: a model, one or more objectives, and whatever should differ from the defaults.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Request {
@@ -112,27 +112,7 @@ impl Default for Limits {
 impl Request {
     /// The shortest request: one objective, everything else by default.
     pub fn new(model: impl Into<String>, objective: Objective) -> Self {
-        Self {
-            model: model.into(),
-            objective: Some(objective),
-            objectives: None,
-            preset: None,
-            gate: None,
-            search: None,
-            steps: None,
-            optimizer: None,
-            parameterization: None,
-            transforms: None,
-            regularizers: None,
-            size: None,
-            start: None,
-            score_every: None,
-            certificates: None,
-            alpha: None,
-            animation: None,
-            diversity: None,
-            seed: None,
-        }
+        Self { model: model.into(), objective: Some(objective), ..Self::default() }
     }
 
     /// Path of an objective, or of one of its several terms.

@@ -107,6 +107,14 @@ impl Default for Slot {
 type Outcome = Result<Arc<Model>, String>;
 
 impl Models {
+    /// Opens the models of a data directory: those that were added or pulled there, the embedded one, and the catalog.
+    ///
+    /// # Errors
+    /// As [`Models::new`].
+    pub fn open(data_dir: impl Into<PathBuf>) -> Result<Self, ModelError> {
+        Self::new(ModelsConfig::new(data_dir))
+    }
+
     /// Opens the registry. Nothing is pulled or loaded yet, and a broken model is no error: it is shown as broken.
     ///
     /// # Errors
