@@ -5,7 +5,7 @@
 FROM nvidia/cuda:13.0.1-devel-ubuntu24.04 AS build
 COPY --from=rust:1-bookworm /usr/local/cargo /usr/local/cargo
 COPY --from=rust:1-bookworm /usr/local/rustup /usr/local/rustup
-# Compute capability of the cards: 80 for A100, 89 for L4 and RTX 40, 90 for H100.
+# Compute capability of the GPUs: 80 for A100, 89 for L4 and RTX 40, 90 for H100.
 ARG COMPUTE_CAP=80
 ENV PATH=/usr/local/cargo/bin:$PATH RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo \
     CUDA_COMPUTE_CAP=$COMPUTE_CAP

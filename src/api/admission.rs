@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_on_loopback_answers_for_loopback_names_and_those_configured() {
+    fn a_server_on_loopback_accepts_loopback_and_configured_names() {
         let ask = |config: &Config, host: &str| kind(config, Method::GET, &[("host", host)]);
         for good in
             ["localhost", "LocalHost:8080", "127.0.0.1:9", "127.8.9.1", "[::1]:8080", "app.localhost", "localhost."]
@@ -185,7 +185,7 @@ mod tests {
         for bad in ["", "a b", "evil.example/", "u@localhost", "localhost:x"] {
             assert_eq!(ask(&config(), bad), Some(Kind::InvalidParameter), "{bad}");
         }
-        assert_eq!(kind(&config(), Method::GET, &[]), None, "HTTP/1.0 names no host");
+        assert_eq!(kind(&config(), Method::GET, &[]), None, "HTTP/1.0 has no Host header");
         let two = [("host", "localhost"), ("host", "evil.example")];
         assert_eq!(kind(&config(), Method::GET, &two), Some(Kind::InvalidParameter));
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_server_also_answers_for_addresses_and_names_of_its_network() {
+    fn a_public_server_also_accepts_addresses_and_names_of_its_network() {
         let listen: SocketAddr = "0.0.0.0:8080".parse().unwrap();
         let public = Config { listen, ..config() };
         for good in ["10.42.0.7:8080", "[fd00::7]", "proxygrad:8080", "localhost"] {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_something_is_not_for_pages_of_other_sites() {
+    fn pages_of_other_sites_cannot_send_requests_with_side_effects() {
         let post = |headers: &[(&str, &str)]| {
             kind(&config(), Method::POST, &[&[("host", "127.0.0.1:8080")], headers].concat())
         };
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_configured_origins_may() {
+    fn pages_of_configured_origins_can() {
         let dash = Config { cors_origin: vec!["https://dash.example".parse().unwrap()], ..config() };
         let post = |origin: &str| {
             let headers = [("host", "127.0.0.1"), ("origin", origin), ("sec-fetch-site", "cross-site")];
@@ -264,9 +264,9 @@ mod tests {
     }
 
     #[test]
-    fn a_forwarded_host_is_believed_from_trusted_proxies_only() {
-        let nobody = Config { trusted_proxy: vec!["none".parse().unwrap()], ..config() };
+    fn a_forwarded_host_is_accepted_from_trusted_proxies_only() {
+        let no_proxy = Config { trusted_proxy: vec!["none".parse().unwrap()], ..config() };
         let headers = [("host", "127.0.0.1"), ("origin", "https://evil.example"), ("x-forwarded-host", "evil.example")];
-        assert_eq!(kind(&nobody, Method::POST, &headers), Some(Kind::CrossSiteRequest));
+        assert_eq!(kind(&no_proxy, Method::POST, &headers), Some(Kind::CrossSiteRequest));
     }
 }

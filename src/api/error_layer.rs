@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    async fn answer(method: Method, path: &str) -> (StatusCode, serde_json::Value) {
+    async fn respond(method: Method, path: &str) -> (StatusCode, serde_json::Value) {
         let router: Router = Router::new()
             .route("/panics", get(async || -> &'static str { panic!("secret of the server") }))
             .route("/fails", get(async || StatusCode::BAD_GATEWAY))
@@ -96,7 +96,7 @@ mod tests {
             (Method::POST, "/panics", 405),
             (Method::GET, "/nowhere", 404),
         ] {
-            let (found, problem) = answer(method, path).await;
+            let (found, problem) = respond(method, path).await;
             assert_eq!((found.as_u16(), &problem["status"]), (status, &status.into()), "{path}");
             assert!(problem["type"].as_str().unwrap().starts_with("/xai/problems/"), "{problem}");
             assert!(!problem.to_string().contains("secret"), "{problem}");

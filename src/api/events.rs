@@ -37,7 +37,7 @@ pub(super) struct EventDocument {
 /// Kinds of events.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[expect(dead_code, reason = "only describes an answer")]
+#[expect(dead_code, reason = "only describes a response")]
 enum EventName {
     /// Summary of the job, as in the job list.
     Job,

@@ -66,8 +66,8 @@ pub(super) async fn readyz(State(api): State<Api>) -> ApiResult<Json<Ready>> {
         tokio::join!(api.store().counts_within(STORE_TIMEOUT), api.store().check_writable(STORE_TIMEOUT));
     reasons.extend(fault.map(|fault| fault.to_string()));
     if let Err(error) = &counts {
-        tracing::error!(%error, "the job store does not answer");
-        reasons.push("the job store does not answer".into());
+        tracing::error!(%error, "the job store does not respond");
+        reasons.push("the job store does not respond".into());
     }
     match (counts, reasons.is_empty()) {
         (Ok(counts), true) => {

@@ -1,11 +1,11 @@
-//! Where log messages go: standard error, as text or as JSON.
+//! Logging to standard error, as text or JSON.
 
 use std::io::IsTerminal;
 
 use proxygrad_server::config::{Config, LogFormat};
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging, as the settings say.
+/// Initializes logging.
 pub fn start(config: &Config) -> anyhow::Result<()> {
     let filter: EnvFilter = config.log.parse()?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -13,5 +13,5 @@ pub fn start(config: &Config) -> anyhow::Result<()> {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
     }
-    .map_err(|error| anyhow::anyhow!("the log cannot be started: {error}"))
+    .map_err(|error| anyhow::anyhow!("cannot initialize logging: {error}"))
 }

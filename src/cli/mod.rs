@@ -1,4 +1,4 @@
-//! The command line.
+//! Command line: subcommands, configuration file and environment.
 
 mod backup;
 mod healthcheck;
@@ -19,7 +19,7 @@ use proxygrad_server::config::{Config, StorageOptions, check_environment, with_f
 
 /// Explains convolutional networks by activation maximization with ProxyGrad.
 ///
-/// Without a command it serves: `proxygrad --listen 0.0.0.0:8080` is `proxygrad serve --listen 0.0.0.0:8080`.
+/// The default command is `serve`: `proxygrad --listen 0.0.0.0:8080` means `proxygrad serve --listen 0.0.0.0:8080`.
 #[derive(Debug, Parser)]
 #[command(name = "proxygrad", version, max_term_width = 120, subcommand_required = true)]
 struct CommandLine {
@@ -29,27 +29,27 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve over HTTP (the default command).
-    Serve(Box<FromFile<Config>>),
-    /// List, fetch, inspect and add models.
-    Models(FromFile<Models>),
-    /// Find stimuli on this machine, without a server.
-    Maximize(Box<FromFile<maximize::Maximize>>),
-    /// Compare settings on the same units, starts and passes: tables, statistics and a report.
-    Study(Box<FromFile<study::Study>>),
-    /// Copy a data directory, also while a server uses it; a server starts on the copy.
-    Backup(FromFile<backup::Backup>),
+    /// Start the HTTP server (the default command).
+    Serve(Box<WithConfigFile<Config>>),
+    /// List, download, inspect and add models.
+    Models(WithConfigFile<Models>),
+    /// Generate stimuli on this machine, without a server.
+    Maximize(Box<WithConfigFile<maximize::Maximize>>),
+    /// Compare settings on the same units, starts and number of passes, with tables, statistics and a report.
+    Study(Box<WithConfigFile<study::Study>>),
+    /// Back up a data directory, even while a server uses it.
+    Backup(WithConfigFile<backup::Backup>),
     /// Print the OpenAPI document.
     Openapi,
-    /// Ask a running server whether it is ready: exit status 0 when it is, 1 when not.
-    Healthcheck(FromFile<healthcheck::Healthcheck>),
+    /// Check whether a server is ready: exit status 0 if it is, 1 if not.
+    Healthcheck(WithConfigFile<healthcheck::Healthcheck>),
 }
 
-/// Settings that may also stand in a file.
+/// Arguments that can also be set in a configuration file.
 #[derive(Debug, Args)]
-struct FromFile<T: Args> {
-    /// A TOML file with settings: every long flag without the leading dashes and with `_` for `-` (`max_batch = 8`).
-    /// Flags and environment variables stand above it.
+struct WithConfigFile<T: Args> {
+    /// TOML file with settings. Keys are the long flags without leading dashes and with `_` for `-` (`max_batch = 8`).
+    /// Flags and environment variables take precedence.
     #[arg(long, global = true, env = "PROXYGRAD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -57,7 +57,7 @@ struct FromFile<T: Args> {
     settings: T,
 }
 
-/// `proxygrad models`
+/// Arguments of `proxygrad models`.
 #[derive(Debug, Args)]
 struct Models {
     #[command(flatten)]
@@ -67,20 +67,20 @@ struct Models {
     command: models::ModelsCommand,
 }
 
-/// Runs the command that the process was called with.
+/// Parses the arguments of the process and runs the command.
 pub fn run() -> ExitCode {
     let parsed = parse(std::env::args_os()).and_then(|command| {
         let variables = check_environment(&CommandLine::command(), std::env::vars_os());
-        variables.map(|()| command).map_err(Refused::Configuration)
+        variables.map(|()| command).map_err(ParseError::Configuration)
     });
     let command = match parsed {
         Ok(command) => command,
-        Err(Refused::Arguments(error)) => error.exit(),
-        Err(Refused::Configuration(error)) => return failed(&error.into()),
+        Err(ParseError::Arguments(error)) => error.exit(),
+        Err(ParseError::Configuration(error)) => return failed(&error.into()),
     };
     let done = match command {
         Command::Serve(serve) => serve::serve(serve.settings),
-        Command::Models(FromFile { settings: Models { storage, command }, .. }) => {
+        Command::Models(WithConfigFile { settings: Models { storage, command }, .. }) => {
             catalog::Models::new(storage.models())
                 .map_err(Into::into)
                 .and_then(|models| models::run(command, &storage, &models))
@@ -102,37 +102,38 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Why a command line cannot be run.
+/// An error in the command line or the configuration.
 #[derive(Debug)]
-enum Refused {
-    /// The arguments are wrong, or ask for help.
+enum ParseError {
+    /// The arguments are invalid, or request help.
     Arguments(clap::Error),
-    /// The configuration file or an environment variable is wrong.
+    /// The configuration file or an environment variable is invalid.
     Configuration(proxygrad_server::config::ConfigError),
 }
 
-fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Refused> {
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, ParseError> {
     let arguments = with_default_command(arguments.into_iter().collect());
     let mut command = CommandLine::command();
-    let read = |command: &clap::Command| command.clone().try_get_matches_from(&arguments).map_err(Refused::Arguments);
+    let read =
+        |command: &clap::Command| command.clone().try_get_matches_from(&arguments).map_err(ParseError::Arguments);
     let mut matches = read(&command)?;
     let chosen = matches.subcommand().and_then(|(name, chosen)| {
-        // Only some commands take a file.
+        // Only some commands have a configuration file.
         let file = chosen.try_get_one::<PathBuf>("config").ok().flatten()?;
         Some((name.to_owned(), file.clone()))
     });
     if let Some((name, file)) = chosen {
         let settings = Config::augment_args(clap::Command::new("settings"));
         let filled = command.find_subcommand(&name).cloned().map(|chosen| with_file(chosen, &settings, &file));
-        if let Some(filled) = filled.transpose().map_err(Refused::Configuration)? {
+        if let Some(filled) = filled.transpose().map_err(ParseError::Configuration)? {
             command = command.mut_subcommand(&name, |_| filled);
             matches = read(&command)?;
         }
     }
-    CommandLine::from_arg_matches(&matches).map(|line| line.command).map_err(Refused::Arguments)
+    CommandLine::from_arg_matches(&matches).map(|line| line.command).map_err(ParseError::Arguments)
 }
 
-/// Puts `serve` where no command is named: when there is no argument, or a flag that is no flag of the program itself.
+/// Inserts `serve` if there is no command: without arguments, or if the first one is not a flag of the program itself.
 fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let own = ["-h", "--help", "-V", "--version"];
     let first = arguments.get(1).map(|argument| argument.to_string_lossy().into_owned());
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_fills_in_what_the_flags_leave_open() {
+    fn a_file_sets_values_that_the_flags_do_not() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("proxygrad.toml");
         std::fs::write(&file, "max_batch = 5\nqueue_limit = 7").unwrap();
@@ -178,7 +179,7 @@ mod tests {
 
         std::fs::write(file, "max_batches = 5").unwrap();
         match parse(["proxygrad", "serve", "--config", file].map(OsString::from)) {
-            Err(Refused::Configuration(error)) => assert!(error.to_string().contains("max_batches"), "{error}"),
+            Err(ParseError::Configuration(error)) => assert!(error.to_string().contains("max_batches"), "{error}"),
             other => panic!("{other:?}"),
         }
     }
@@ -186,8 +187,8 @@ mod tests {
     #[test]
     fn help_and_version_belong_to_the_program() {
         for flag in ["--help", "--version", "-h", "-V"] {
-            let refused = parse(["proxygrad", flag].map(OsString::from)).unwrap_err();
-            assert!(matches!(refused, Refused::Arguments(error) if error.exit_code() == 0), "{flag}");
+            let error = parse(["proxygrad", flag].map(OsString::from)).unwrap_err();
+            assert!(matches!(error, ParseError::Arguments(error) if error.exit_code() == 0), "{flag}");
         }
     }
 }

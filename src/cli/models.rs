@@ -1,4 +1,4 @@
-//! `proxygrad models`: what models there are, and how to get more.
+//! `proxygrad models`: lists, downloads, inspects, adds, calibrates and removes models.
 
 mod calibrate;
 mod spectrum;
@@ -19,30 +19,30 @@ use serde::Serialize;
 use spectrum::SpectrumArgs;
 use table::Table;
 
-/// What to do with models.
+/// Subcommands of `proxygrad models`.
 #[derive(Debug, Subcommand)]
 pub enum ModelsCommand {
-    /// List all models and whether they can be used
+    /// List all models and their state
     List {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Fetch models of the catalog now instead of at first use
+    /// Download models of the catalog now instead of on first use
     Pull {
         /// Ids of models
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
     },
-    /// Show what is known about a model
+    /// Show details of a model
     Show {
         /// Id of the model
         id: String,
-        /// Print JSON, with the names of all classes
+        /// Print JSON, including all class names
         #[arg(long)]
         json: bool,
     },
-    /// List the layers of a model, whose units can be maximized
+    /// List the layers of a model
     Layers {
         /// Id of the model
         id: String,
@@ -50,11 +50,11 @@ pub enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Add a network of your own
+    /// Add your own network
     Add(Box<AddArgs>),
-    /// Show a folder of natural images to a model and keep what excites its units
+    /// Measure the activations of a model's units on natural images
     Calibrate(Box<CalibrateArgs>),
-    /// Measure the magnitude spectrum and the colours of images, for stimuli that look like them
+    /// Measure the magnitude spectrum and colour statistics of images, for the parameterizations fourier and maco
     Spectrum(SpectrumArgs),
     /// Remove a model from the data directory
     Remove {
@@ -63,39 +63,39 @@ pub enum ModelsCommand {
     },
 }
 
-/// A network of your own, and what its file does not say.
+/// Arguments of `proxygrad models add`.
 #[derive(Debug, Args)]
 pub struct AddArgs {
-    /// ONNX file; or a folder with a model.toml and the file that it names
+    /// ONNX file, or a folder with a model.toml and its weight file
     file: PathBuf,
-    /// Id of the model [default: the file's name]
+    /// Id of the model [default: the file name]
     #[arg(long)]
     id: Option<String>,
-    /// Order in which the network reads colour channels [default: rgb, or grey for one channel]
+    /// Channel order of the network's input [default: rgb, or grey for one channel]
     #[arg(long, value_enum)]
     channels: Option<Channels>,
-    /// Value of a white pixel before mean and std, usually 1 or 255 [default: 1]
+    /// Value of a white pixel before normalization, usually 1 or 255 [default: 1]
     #[arg(long)]
     range: Option<f32>,
-    /// Subtracted from pixels: one number, or one per channel [default: 0]
+    /// Mean to subtract: one number, or one per channel [default: 0]
     #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     mean: Option<Vec<f32>>,
-    /// What pixels are divided by: one number, or one per channel [default: 1]
+    /// Standard deviation to divide by: one number, or one per channel [default: 1]
     #[arg(long, value_delimiter = ',')]
     std: Option<Vec<f32>>,
-    /// Input size, when the file leaves it open
+    /// Input size, if the file does not specify it
     #[arg(long, value_name = "HEIGHT,WIDTH", value_parser = size)]
     size: Option<[usize; 2]>,
-    /// File with the names of the classes, one a line
+    /// File with class names, one per line
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
-    /// One sentence about the model
+    /// One-sentence description of the model
     #[arg(long)]
     description: Option<String>,
     /// Licence of the weights
     #[arg(long)]
     licence: Option<String>,
-    /// Architecture of the weights, for files that are not ONNX
+    /// Architecture, for weight files that are not ONNX
     #[arg(long, value_name = "NAME")]
     architecture: Option<String>,
 }
@@ -103,7 +103,7 @@ pub struct AddArgs {
 /// Order of channels.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Channels {
-    /// Brightness
+    /// Greyscale
     Grey,
     /// Red, green, blue
     Rgb,
@@ -111,21 +111,21 @@ enum Channels {
     Bgr,
 }
 
-/// Carries out a command; results go to standard output, progress and remarks to standard error.
+/// Runs a subcommand. Results go to standard output, progress and warnings to standard error.
 ///
 /// # Errors
-/// When a model is unknown, cannot be fetched or is broken, or an option does not fit it.
+/// If a model is unknown, cannot be downloaded or is broken, or an option is not valid for it.
 pub fn run(command: ModelsCommand, storage: &StorageOptions, models: &Models) -> anyhow::Result<()> {
-    let done = carry_out(command, storage, models);
-    // Whoever reads the output may stop reading, as `head` does.
-    let unread = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    let done = dispatch(command, storage, models);
+    // The reader of a pipe may stop early, like `head`.
+    let broken_pipe = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     match done {
-        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(unread) => Ok(()),
+        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(broken_pipe) => Ok(()),
         done => done,
     }
 }
 
-fn carry_out(command: ModelsCommand, storage: &StorageOptions, models: &Models) -> anyhow::Result<()> {
+fn dispatch(command: ModelsCommand, storage: &StorageOptions, models: &Models) -> anyhow::Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match command {
         ModelsCommand::List { json } => list(&mut out, models, json),
@@ -163,16 +163,16 @@ fn list(out: &mut impl Write, models: &Models, json: bool) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Loads a model for another command; one that has to be fetched first shows a progress bar.
+/// Loads a model for another command; downloads it with a progress bar if necessary.
 pub fn load(models: &Models, id: &str) -> anyhow::Result<Arc<Model>> {
     if models.entry(id).is_some_and(|entry| entry.state == ModelState::Pullable) {
-        fetch(models, id)?;
+        download(models, id)?;
     }
     Ok(models.load(id)?)
 }
 
 fn pull(out: &mut impl Write, models: &Models, id: &str) -> anyhow::Result<()> {
-    let remark = match fetch(models, id)? {
+    let remark = match download(models, id)? {
         Pulled::Fetched => "pulled",
         Pulled::AlreadyHere => "already here",
     };
@@ -180,8 +180,8 @@ fn pull(out: &mut impl Write, models: &Models, id: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn fetch(models: &Models, id: &str) -> anyhow::Result<Pulled> {
-    // Without a terminal the bar draws nothing.
+fn download(models: &Models, id: &str) -> anyhow::Result<Pulled> {
+    // Hidden without a terminal.
     let bar = ProgressBar::no_length().with_prefix(id.to_owned()).with_style(
         ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
@@ -194,7 +194,7 @@ fn fetch(models: &Models, id: &str) -> anyhow::Result<Pulled> {
     Ok(pulled?)
 }
 
-/// What `show --json` prints.
+/// Output of `show --json`.
 #[derive(Serialize)]
 struct Shown {
     #[serde(flatten)]
@@ -206,7 +206,7 @@ struct Shown {
 fn show(out: &mut impl Write, models: &Models, id: &str, json: bool) -> anyhow::Result<()> {
     let mut entry = find(models, id)?;
     let mut class_names = None;
-    // Loading shows whether the files can be used, but must not start a download.
+    // Loading checks the files, but must not start a download.
     if entry.state == ModelState::Ready {
         class_names = models.load(id).ok().map(|model| model.classes.clone());
         entry = find(models, id)?;

@@ -1,4 +1,4 @@
-//! `proxygrad openapi`
+//! `proxygrad openapi`: prints the OpenAPI document.
 
 use std::io::Write;
 

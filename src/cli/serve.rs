@@ -1,4 +1,4 @@
-//! `proxygrad serve`
+//! `proxygrad serve`: runs the service until a signal ends it.
 
 use anyhow::Context;
 use proxygrad_server::config::Config;
@@ -6,52 +6,52 @@ use proxygrad_server::service::Service;
 
 use super::log;
 
-/// Serves until a signal asks to stop, then ends in order.
+/// Serves until SIGTERM or Ctrl-C, then shuts down gracefully.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     log::start(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
-        let mut stop = Stop::listen()?;
+        let mut signals = ShutdownSignals::listen()?;
         let grace = config.shutdown_grace;
         let service = Service::start(config).await?;
         let address = service.address();
         println!("proxygrad listens on http://{address} (documentation: http://{address}/docs)");
-        let signal = stop.received().await;
-        tracing::info!(signal, grace_s = grace.as_secs(), "shutting down; a second signal ends at once");
+        let signal = signals.next().await;
+        tracing::info!(signal, grace_s = grace.as_secs(), "shutting down; a second signal exits immediately");
         tokio::select! {
             () = service.shutdown() => Ok(()),
-            signal = stop.received() => anyhow::bail!("ended at once by a second signal ({signal})"),
+            signal = signals.next() => anyhow::bail!("exited immediately after a second signal ({signal})"),
         }
     });
-    // A model may still be on its way on a thread of its own; nobody waits for it any more.
+    // Does not wait for model loads that are still running on blocking threads.
     runtime.shutdown_background();
     done
 }
 
-/// The signals that ask a process to end.
-struct Stop {
+/// Signals that end the process.
+struct ShutdownSignals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
-    /// Caught, so that a file beyond the process's size limit (RLIMIT_FSIZE) is a failed write and not the end.
+    /// Handled so that exceeding the file size limit (RLIMIT_FSIZE) is a write error instead of the end of the process.
     #[cfg(unix)]
     _file_too_large: tokio::signal::unix::Signal,
 }
 
-impl Stop {
+impl ShutdownSignals {
     fn listen() -> anyhow::Result<Self> {
         #[cfg(unix)]
         {
             use tokio::signal::unix::{SignalKind, signal};
-            let terminate = signal(SignalKind::terminate()).context("no SIGTERM")?;
-            let too_large = signal(SignalKind::from_raw(libc::SIGXFSZ)).context("no SIGXFSZ")?;
+            let terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+            let too_large = signal(SignalKind::from_raw(libc::SIGXFSZ)).context("cannot handle SIGXFSZ")?;
             Ok(Self { terminate, _file_too_large: too_large })
         }
         #[cfg(not(unix))]
         Ok(Self {})
     }
 
-    /// The name of the next signal.
-    async fn received(&mut self) -> &'static str {
+    /// Waits for a signal and returns its name.
+    async fn next(&mut self) -> &'static str {
         #[cfg(unix)]
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

@@ -1,4 +1,4 @@
-//! `proxygrad study`: compares settings on the same units, starts and passes.
+//! `proxygrad study`: compares settings on the same units, starts and number of passes.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -18,17 +18,17 @@ use proxygrad::study::{
 use proxygrad::text;
 use proxygrad_server::config::{CpuOptions, MemoryOptions, StorageOptions};
 
-/// `proxygrad study`
+/// Arguments of `proxygrad study`.
 #[derive(Debug, Args)]
 pub struct Study {
     #[command(flatten)]
     storage: StorageOptions,
 
-    /// The study's folder. When it holds a part of the same study, the rest is run.
+    /// Output folder. An unfinished study in this folder is resumed.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Device that runs the networks: cpu, cuda:0, metal; behind a GPU, +tf32 or +bf16 trades accuracy for speed.
+    /// Device that runs the networks: cpu, cuda:0, metal. A GPU with the suffix +tf32 or +bf16 trades accuracy for speed.
     #[arg(long, env = "PROXYGRAD_DEVICE", value_name = "DEVICE", default_value = "cpu")]
     device: String,
 
@@ -38,11 +38,11 @@ pub struct Study {
     #[command(flatten)]
     memory: MemoryOptions,
 
-    /// Most stimuli of one batch; scores do not depend on it.
+    /// Maximum number of stimuli in a batch. Does not affect scores.
     #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
 
-    /// Units of each layer whose images are kept, of the first start.
+    /// Number of units per layer whose images are kept, for the first start.
     #[arg(long, value_name = "N", default_value_t = DEFAULTS.images)]
     images: usize,
 
@@ -50,7 +50,7 @@ pub struct Study {
     #[arg(long)]
     keep_images: bool,
 
-    /// Run nothing: make the report anew of the runs that the folder has.
+    /// Only regenerate the report from the runs in the folder.
     #[arg(long)]
     report: bool,
 
@@ -64,99 +64,100 @@ pub struct Study {
     toys: ToyOptions,
 }
 
-/// What is maximized.
+/// The units to maximize.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Units")]
 struct Units {
-    /// Ids of the models.
+    /// Ids of the models, comma-separated.
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     models: Vec<String>,
 
-    /// Layers whose units are drawn: LAYER,LAYER with one model, MODEL=LAYER,LAYER (once for each model) with several. A
-    /// layer may have a @center, @mean, @max or @topFRACTION of its own. Four activations spread by depth unless given.
+    /// Layers to sample units from: LAYER,LAYER for one model, MODEL=LAYER,LAYER (repeated for each model) for several. A
+    /// layer may have its own @center, @mean, @max or @topFRACTION. Default: four activations at different depths.
     #[arg(long, value_name = "[MODEL=]LAYERS")]
     layers: Vec<String>,
 
-    /// Units drawn from each layer.
+    /// Number of units sampled per layer.
     #[arg(long, value_name = "N", default_value_t = DEFAULTS.units)]
     units_per_layer: usize,
 
-    /// Class logits drawn from each model.
+    /// Number of class logits sampled per model.
     #[arg(long, value_name = "N", default_value_t = DEFAULTS.units)]
     logits: usize,
 
-    /// How the positions of a channel become one number: mean, center, max or topFRACTION.
+    /// Reduction of a channel to one number: mean, center, max or topFRACTION.
     #[arg(long, value_name = "HOW", default_value = DEFAULTS.reduce)]
     reduce: String,
 
-    /// Seed of the choice of units and of the starts.
+    /// Seed for sampling units and starts.
     #[arg(long, value_name = "SEED", default_value_t = DEFAULTS.seed, value_parser = clap::value_parser!(u64).range(..1 << 52))]
     seed: u64,
 
-    /// Starts of each unit.
+    /// Number of starts per unit.
     #[arg(long, value_name = "N", default_value_t = DEFAULTS.seeds)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     seeds: u32,
 }
 
-/// What is compared.
+/// The settings to compare.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Comparison")]
 struct Compared {
-    /// Arms: plain, redirect, decoupled, slope:P (fixed), anneal:P, soft, soft+polish, identity, true-proxy,
-    /// true-proxy:P (fixed), auto, preset:NAME, or arms of the plan file.
+    /// Arms to compare: plain, redirect, decoupled, slope:P (fixed), anneal:P, soft, soft+polish, identity, true-proxy,
+    /// true-proxy:P (fixed), auto, preset:NAME, or arms of the plan file. Comma-separated.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     #[arg(default_value = DEFAULTS.arms)]
     arms: Vec<String>,
 
-    /// How images are made; each method has its own tables: pixel, fourier, maco, transforms and preset:NAME, joined by
-    /// +, or methods of the plan file.
+    /// Optimization methods, each with its own tables: pixel, fourier, maco, transforms and preset:NAME, combined with +,
+    /// or methods of the plan file. Comma-separated.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = DEFAULTS.methods)]
     methods: Vec<String>,
 
-    /// Steps of an arm whose step costs two passes; dearer arms get fewer, so that all spend the same passes.
+    /// Number of steps of an arm whose steps cost two passes. Arms with more expensive steps get fewer, for the same total
+    /// number of passes.
     #[arg(long, value_name = "N", default_value_t = DEFAULTS.steps)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: u32,
 
-    /// TOML or JSON file with arms and methods of one's own, as parts of a request: [[arms]] and [[methods]], each with
-    /// `name` and `request`; and `base`, fields of every request.
+    /// TOML or JSON file with custom arms and methods: [[arms]] and [[methods]], each with `name` and `request` (fields of a
+    /// request), and `base` (fields of all requests).
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
 
-    /// The arm that all others are measured against; plain, or else the first, unless given.
+    /// Reference arm that all others are compared with. Default: plain, or else the first arm.
     #[arg(long, value_name = "ARM")]
     against: Option<String>,
 
-    /// The arm that is measured against the best of its rivals; auto, or else the last, unless given.
+    /// Arm that is compared with the best of its rivals. Default: auto, or else the last arm.
     #[arg(long, value_name = "ARM")]
     focus: Option<String>,
 
-    /// Those rivals; all arms but the two above unless given.
+    /// The rivals, comma-separated. Default: all other arms.
     #[arg(long, value_name = "ARMS", value_delimiter = ',')]
     rivals: Vec<String>,
 }
 
-/// Toy functions whose best value is known.
+/// Toy functions with a known maximum.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Toy functions")]
 struct ToyOptions {
-    /// Starts of each toy function; 0 leaves them out.
+    /// Number of starts per toy function; 0 disables toy functions.
     #[arg(long = "toys", value_name = "STARTS", default_value = "0", value_parser = clap::value_parser!(u32).range(..=10_000))]
     starts: u32,
 
-    /// Random networks of each random kind of toy.
+    /// Number of random networks per random toy function.
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
     toy_networks: u32,
 
-    /// Arms that are compared on the toys.
+    /// Arms to compare on the toy functions, comma-separated.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     #[arg(
         default_value = "plain,redirect,slope:0.01,slope:0.03,slope:0.1,slope:0.3,slope:1,true-proxy:0.1,decoupled,soft"
     )]
     toy_arms: Vec<String>,
 
-    /// Steps on a toy, for an arm whose step costs two passes.
+    /// Number of steps on a toy function, for an arm whose steps cost two passes.
     #[arg(long, value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     toy_steps: u32,
 }
@@ -171,7 +172,7 @@ impl ToyOptions {
 }
 
 impl Study {
-    /// Runs what is missing, and makes the report.
+    /// Runs the missing runs and writes the report.
     pub fn run(self) -> anyhow::Result<()> {
         let folder = Folder::new(&self.out);
         let summary = if self.report { self.summary(&folder)? } else { self.run_plan(&folder)? };
@@ -203,21 +204,21 @@ impl Study {
         let models = catalog::Models::new(self.storage.models())?;
         let design = self.design(&models)?;
         if design.models.is_empty() && design.toys.is_none() {
-            return Err(Invalid::new("--models", "nothing", "ids of models, or --toys with a number of starts").into());
+            return Err(Invalid::new("--models", "nothing", "model ids, or --toys with a number of starts").into());
         }
         let plan = Plan::new(&design).map_err(|invalid| as_flag(&invalid))?;
         let engine = engine::open(&self.device, &self.cpu.settings(&self.storage.data_dir))?;
         let (batch, images) = (self.batch as usize, (!self.keep_images).then_some(self.images));
         let options = RunOptions { batch, images, memory: self.memory.run_bytes() };
         let loaded: Vec<Arc<Model>> = design.models.iter().map(|(model, _)| Arc::clone(model)).collect();
-        let mut shown = Shown::new(plan.runs());
-        // Found wrong now, not when everything has run.
+        let mut display = ProgressDisplay::new(plan.runs());
+        // Reports errors before the first run.
         self.options(&plan.arms).check(&plan.arms).map_err(|invalid| as_flag(&invalid))?;
-        let mut watch = |progress: Progress<'_>| shown.show(&progress);
+        let mut watch = |progress: Progress<'_>| display.show(&progress);
         run(folder, &plan, &loaded, engine.as_ref(), &options, &mut watch)?;
         let summary = self.summary(folder)?;
         render_exhibits(folder, &plan, &loaded, engine.as_ref(), options.memory, &summary, &mut watch)?;
-        shown.bar.finish_and_clear();
+        display.bar.finish_and_clear();
         Ok(summary)
     }
 
@@ -254,7 +255,7 @@ impl Study {
 }
 
 impl Units {
-    /// The layers named for each model.
+    /// Layers by model id.
     fn layers(&self, models: &[String]) -> anyhow::Result<std::collections::BTreeMap<String, Vec<String>>> {
         let mut layers = std::collections::BTreeMap::new();
         for text in &self.layers {
@@ -268,14 +269,14 @@ impl Units {
             };
             let names = names.split(',').map(str::to_owned).collect();
             if layers.insert(model.to_owned(), names).is_some() {
-                bail!("--layers: {model} stands there twice");
+                bail!("--layers: {model} is given twice");
             }
         }
         Ok(layers)
     }
 }
 
-/// A plan's fields as the flags that they came from.
+/// Replaces the field of an error by its flag.
 fn as_flag(invalid: &Invalid) -> Invalid {
     let of_model = |field: &&str| field.starts_with("models[") && field.contains("].layers[");
     let field = Some(&*invalid.field).filter(|field| !of_model(field)).unwrap_or("layers");
@@ -287,21 +288,21 @@ fn as_flag(invalid: &Invalid) -> Invalid {
     }
 }
 
-/// Shows how far a study is: a bar on a terminal, elsewhere a line a minute.
-struct Shown {
+/// Progress display: a bar on a terminal, otherwise a line per minute.
+struct ProgressDisplay {
     bar: ProgressBar,
     terminal: bool,
-    told: Instant,
+    last_line: Instant,
 }
 
-impl Shown {
+impl ProgressDisplay {
     fn new(runs: usize) -> Self {
         let bar = ProgressBar::new(runs as u64);
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({elapsed} so far, {eta} left)") {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_secs(1));
-        Self { bar, terminal: std::io::stderr().is_terminal(), told: Instant::now() }
+        Self { bar, terminal: std::io::stderr().is_terminal(), last_line: Instant::now() }
     }
 
     fn show(&mut self, progress: &Progress<'_>) -> bool {
@@ -309,20 +310,20 @@ impl Shown {
         if self.bar.message() != progress.now {
             self.bar.set_message(progress.now.to_owned());
         }
-        if !self.terminal && self.told.elapsed() > Duration::from_secs(60) {
-            self.told = Instant::now();
-            eprintln!("{:.0} of {} runs; {}", progress.done, progress.total, progress.now);
+        if !self.terminal && self.last_line.elapsed() > Duration::from_secs(60) {
+            self.last_line = Instant::now();
+            eprintln!("{:.0} of {} runs: {}", progress.done, progress.total, progress.now);
         }
         true
     }
 }
 
-/// The overall tables in short.
+/// Prints the overall tables.
 fn print(summary: &Summary) {
     for toy in &summary.toys {
         let (reached, dead) = (100.0 * toy.reached, 100.0 * toy.dead);
         println!(
-            "{:<10} {:<16} {reached:>5.1} % of {} starts reach the best value, {dead:.1} % stay dead",
+            "{:<10} {:<16} {reached:>5.1} % of {} starts reach the maximum, {dead:.1} % stay dead",
             toy.toy, toy.arm, toy.starts
         );
     }

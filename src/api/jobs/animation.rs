@@ -15,7 +15,7 @@ use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 /// An animated PNG, 8-bit greyscale or RGB.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
-#[expect(dead_code, reason = "only describes an answer")]
+#[expect(dead_code, reason = "only describes a response")]
 struct AnimatedImage(Vec<u8>);
 
 declare_problems!(Problems: InvalidParameter, UnknownJob, UnknownStimulus, FileGone);

@@ -38,7 +38,7 @@ enum EncodingDocument {
 /// An 8-bit PNG, greyscale or RGB.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
-#[expect(dead_code, reason = "only describes an answer")]
+#[expect(dead_code, reason = "only describes a response")]
 pub(super) struct Image(Vec<u8>);
 
 /// A base64-encoded image.

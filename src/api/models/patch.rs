@@ -23,7 +23,7 @@ const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 /// An 8-bit PNG, greyscale or RGB.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
-#[expect(dead_code, reason = "only describes an answer")]
+#[expect(dead_code, reason = "only describes a response")]
 struct PatchImage(Vec<u8>);
 
 declare_problems!(

@@ -248,7 +248,7 @@ impl AcceptLoop {
                     Ok(())
                 }
                 () = evicted.cancelled() => match (activity.is_receiving(), closing.try_acquire()) {
-                    // Who is in the middle of a request is told.
+                    // A request whose body is incomplete still gets a response.
                     (true, Ok(_permit)) => {
                         connection.as_mut().graceful_shutdown();
                         tokio::time::timeout(CLOSE_TIMEOUT, connection).await.unwrap_or(Ok(()))

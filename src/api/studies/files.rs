@@ -56,13 +56,13 @@ impl File {
 /// Comma-separated values (RFC 4180) with a header line.
 #[derive(ToSchema)]
 #[schema(value_type = String)]
-#[expect(dead_code, reason = "only describes an answer")]
+#[expect(dead_code, reason = "only describes a response")]
 struct Csv(String);
 
 /// A self-contained HTML page.
 #[derive(ToSchema)]
 #[schema(value_type = String)]
-#[expect(dead_code, reason = "only describes an answer")]
+#[expect(dead_code, reason = "only describes a response")]
 struct Html(String);
 
 declare_problems!(Problems: InvalidParameter, UnknownStudy, NoRunsYet, FileGone);
@@ -217,11 +217,11 @@ async fn file(
         RunState::Succeeded => (IMMUTABLE, written(api, &study, file).await?),
         _ => (REVALIDATE, generated(api, &study, file).await?),
     };
-    let mut answer = conditional(headers, cache_control, file.media_type(), bytes)?;
+    let mut response = conditional(headers, cache_control, file.media_type(), bytes)?;
     if matches!(file, File::Report) {
-        answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, REPORT_POLICY);
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, REPORT_POLICY);
     }
-    Ok(answer)
+    Ok(response)
 }
 
 /// The file that was written when the study succeeded.

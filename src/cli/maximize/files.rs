@@ -1,4 +1,4 @@
-//! Files of `proxygrad maximize`: images and spectrum to read, PNGs and animations to write.
+//! Input and output files of `proxygrad maximize`: images, spectrum, PNGs and animations.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use proxygrad::network::{Model, Spectrum, catalog};
 
 use super::arguments::Maximize;
 
-/// Name of the part that a start from an image is.
+/// Part name of the start image.
 pub(super) const START: &str = "start-image";
 
 impl Maximize {
-    /// Writes what one stimulus is, under its number where there are several; the file of its PNG.
+    /// Writes the PNG and the animation of a stimulus, with a number if there are several. Returns the path of the PNG.
     pub(super) fn write(&self, outcome: &Outcome, number: Option<usize>) -> anyhow::Result<PathBuf> {
         let numbered = |path: &Path| number.map_or_else(|| path.to_owned(), |number| numbered(path, number));
         let write = |path: PathBuf, bytes: &[u8]| {
@@ -28,7 +28,7 @@ impl Maximize {
         write(numbered(&self.output), &outcome.png)
     }
 
-    /// The model, with the spectrum from a file instead of its own where one is given.
+    /// Loads the model, and replaces its spectrum if --spectrum is a file.
     pub(super) fn model(&self, models: &catalog::Models) -> anyhow::Result<Arc<Model>> {
         let model = crate::cli::models::load(models, &self.model)?;
         let named = |file: &&str| !matches!(*file, "natural" | "measured");
@@ -40,7 +40,7 @@ impl Maximize {
         Ok(Arc::new(model))
     }
 
-    /// The image files by the names under which the request knows them.
+    /// Reads the image files, by the part names that the request refers to.
     pub(super) fn files(&self) -> anyhow::Result<BTreeMap<String, Arc<[u8]>>> {
         let start = self.method.start_image.iter().map(|path| (START, path));
         let images = self.images.iter().map(|(name, path)| (name.as_str(), path));
@@ -48,7 +48,7 @@ impl Maximize {
         for (name, path) in start.chain(images) {
             let file = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
             if files.insert(name.to_owned(), file.into()).is_some() {
-                return Err(Invalid::new("--image", path.display(), format!("one file of the name {name}")).into());
+                return Err(Invalid::new("--image", path.display(), format!("one file with the name {name}")).into());
             }
         }
         Ok(files)

@@ -15,7 +15,7 @@ use output::{Progress, Stimulus, print_json, print_text};
 use request::{as_flag, parts, too_large as too_large_error};
 
 impl Maximize {
-    /// Runs the request and writes the PNGs.
+    /// Runs the optimization, writes the PNGs and prints the results.
     pub fn run(self) -> anyhow::Result<()> {
         let engine = engine::open(&self.device, &self.cpu.settings(&self.storage.data_dir))?;
         let models = catalog::Models::new(self.storage.models())?;
@@ -24,7 +24,7 @@ impl Maximize {
         let mut request = self.request()?;
         self.method.refine(&mut request, &model, &limits);
         request.attach(&self.files()?).map_err(|e| as_flag(&e))?;
-        // All of them are looked at before the first is carried out.
+        // All parts are validated before the first one runs.
         let parts = parts(request).map(|part| part.resolve(&model, &limits));
         let parts = parts.collect::<Result<Vec<Resolved>, Invalid>>().map_err(|e| as_flag(&e))?;
         let several = parts.iter().map(|part| part.objectives.len()).sum::<usize>() > 1;
@@ -45,7 +45,7 @@ impl Maximize {
                 written.push(Stimulus { objective, findings: outcome.findings, file });
             }
         }
-        // There is one part at least, and all have the same settings.
+        // There is at least one part, and all have the same settings.
         let Some(Resolved { settings, seed, .. }) = parts.first() else { return Ok(()) };
         match self.json {
             true => print_json(&model, settings, *seed, &written),

@@ -7,7 +7,7 @@ use proxygrad::maximize::{Callback, Certificates, Findings, Objective, Point, Se
 use proxygrad::network::Model;
 use serde::Serialize;
 
-/// A progress bar that shows the best score of the first stimulus.
+/// Progress bar with the best score of the first stimulus.
 pub(super) struct Progress {
     pub(super) bar: ProgressBar,
     best: f32,
@@ -31,8 +31,8 @@ impl Callback for Progress {
         if stimulus == 0 {
             self.best = self.best.max(point.score);
             self.bar.set_position(u64::from(point.step));
-            let whose = if self.several { "best score of the first" } else { "best score" };
-            self.bar.set_message(format!("{whose} {:.4}", self.best));
+            let label = if self.several { "best score of the first stimulus" } else { "best score" };
+            self.bar.set_message(format!("{label} {:.4}", self.best));
         }
     }
 }
@@ -51,7 +51,7 @@ pub(super) fn print_text(model: &Model, settings: &Settings, written: &[Stimulus
             println!("  arm    {score:>12.5}  after {} steps from start {}{won}: {gate}", arm.steps, arm.restart);
         }
         if let Some(certificates) = &found.certificates {
-            print!("{}", certificate_lines(certificates));
+            print!("{}", diagnostics_text(certificates));
         }
         for warning in &found.warnings {
             println!("  warning: {}", warning.meaning());
@@ -61,8 +61,8 @@ pub(super) fn print_text(model: &Model, settings: &Settings, written: &[Stimulus
     Ok(())
 }
 
-/// Certificates as lines of text; `-` stands for what is not defined.
-fn certificate_lines(certificates: &Certificates) -> String {
+/// Diagnostics as text; undefined values are shown as `-`.
+fn diagnostics_text(certificates: &Certificates) -> String {
     let number = |x: Option<f32>| x.map_or("-".to_owned(), |x| format!("{x:.5}"));
     let percent = |x: Option<f32>| x.map_or("-".to_owned(), |x| format!("{:.3} %", 100.0 * x));
     let Certificates { stationarity, gain_50, robust, .. } = certificates;
@@ -70,14 +70,14 @@ fn certificate_lines(certificates: &Certificates) -> String {
         (_, Some(missing)) => format!("- ({})", missing.meaning()),
         (maximum, None) => {
             let share = percent(certificates.percent_of_natural.map(|percent| percent / 100.0));
-            format!("{}, of which the score is {share}", number(maximum))
+            format!("{}; the score is {share} of it", number(maximum))
         }
     };
     let lines = [
         (
             "stationarity",
             format!(
-                "projected gradient {}, free share {}, gain of a step {}, of any image at most {} to first order",
+                "projected gradient {}, free share {}, gain of a step {}, first-order bound on the gain of any image {}",
                 number(stationarity.projected_gradient),
                 percent(stationarity.free_share),
                 percent(stationarity.step_gain),
@@ -86,9 +86,9 @@ fn certificate_lines(certificates: &Certificates) -> String {
         ),
         ("50 more plain steps", format!("{} ({})", number(gain_50.absolute), percent(gain_50.relative))),
         (
-            "64 views",
+            "64 random views",
             format!(
-                "mean {} ({}), 10th percentile {} ({}), smallest {} ({})",
+                "mean {} ({}), 10th percentile {} ({}), minimum {} ({})",
                 number(robust.mean),
                 percent(robust.mean_share),
                 number(robust.p10),
@@ -100,18 +100,18 @@ fn certificate_lines(certificates: &Certificates) -> String {
         (
             "high frequencies",
             format!(
-                "{}, {} of the brightness",
+                "{}, {} of the luminance",
                 percent(certificates.high_frequency_share),
                 percent(certificates.high_frequency_share_grey)
             ),
         ),
         ("natural maximum", natural),
-        ("passes of certificates", certificates.passes.to_string()),
+        ("passes of diagnostics", certificates.passes.to_string()),
     ];
     lines.into_iter().map(|(name, value)| format!("  {name}: {value}\n")).collect()
 }
 
-/// ` (banana)` for a class logit whose name is known.
+/// ` (banana)` if the objective is the logit of a named class, otherwise empty.
 fn class_name(model: &Model, objective: &Objective) -> String {
     let [term] = objective.terms.as_slice() else { return String::new() };
     match model.class_of(&term.unit) {
@@ -120,7 +120,7 @@ fn class_name(model: &Model, objective: &Objective) -> String {
     }
 }
 
-/// What `--json` prints.
+/// Output of `--json`.
 #[derive(Serialize)]
 struct Document<'a> {
     model: &'a str,
@@ -130,7 +130,7 @@ struct Document<'a> {
     stimuli: &'a [Stimulus<'a>],
 }
 
-/// A stimulus that was written.
+/// A stimulus and the path of its PNG.
 #[derive(Serialize)]
 pub(super) struct Stimulus<'a> {
     pub(super) objective: &'a Objective,

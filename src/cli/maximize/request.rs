@@ -1,4 +1,4 @@
-//! The request of `proxygrad maximize`, built from its arguments, and errors that name flags instead of fields.
+//! Builds the request from the arguments of `proxygrad maximize`, and translates field names in errors to flags.
 
 use proxygrad::Invalid;
 use proxygrad::maximize::{
@@ -19,16 +19,16 @@ impl Maximize {
             (Some(StartKind::Grey), None) => Some(Start::default()),
             (Some(StartKind::Uniform), None) => Some(Start::Uniform),
             (None, None) => None,
-            (Some(StartKind::Uniform), Some(noise)) => {
-                return Err(Invalid::new("--noise", noise, "nothing: --start uniform has no noise").into());
+            (Some(StartKind::Uniform), Some(_)) => {
+                anyhow::bail!("--noise is not supported with --start uniform");
             }
             (Some(StartKind::Image), noise) => {
                 let image = ImageSource::Part(START.into());
                 Some(Start::Image { image, noise: noise.unwrap_or(0.0), leash: method.leash })
             }
         };
-        if let (Some(StartKind::Grey | StartKind::Uniform) | None, Some(leash)) = (method.start, method.leash) {
-            return Err(Invalid::new("--leash", leash, "nothing, unless --start is image").into());
+        if method.leash.is_some() && !matches!(method.start, Some(StartKind::Image)) {
+            anyhow::bail!("--leash is only supported with --start image");
         }
         let diversity = method.diversity_layer.clone().zip(method.diversity_copies);
         let diversity = diversity.map(|(layer, copies)| Diversity { layer, copies, weight: method.diversity_weight });
@@ -67,13 +67,13 @@ impl Maximize {
 }
 
 impl Method {
-    /// Lays what is said of a gate, an optimizer and a parameterization over what the preset makes of the rest.
+    /// Applies single settings of gate, optimizer and parameterization on top of the preset's.
     pub(super) fn refine(&self, request: &mut Request, model: &Model, limits: &Limits) {
         let mut gate = request.filled(model, limits).gate;
         let soft = self.temperature.is_some() || self.relative.is_some();
         let strengths = [self.slope, self.temperature, self.anneal, self.polish];
         if soft || strengths.iter().any(Option::is_some) {
-            // A search has no strength of its own: whoever names one means a gate that has it.
+            // The gate auto has no such settings, so a gate that has them is meant.
             if self.gate.is_none() && gate.kind == GateKind::Auto {
                 gate = if soft { GateKind::Soft.into() } else { GateKind::Decoupled.into() };
             }
@@ -88,8 +88,8 @@ impl Method {
             "natural" => SpectrumKind::Natural,
             _ => SpectrumKind::Measured,
         });
-        let said = self.decay_power.is_some() || self.colour.is_some();
-        if said || spectrum.is_some() || self.contrast.is_some() {
+        let given = self.decay_power.is_some() || self.colour.is_some();
+        if given || spectrum.is_some() || self.contrast.is_some() {
             request.parameterization = Some(ParameterizationRequest {
                 decay_power: self.decay_power,
                 colour: self.colour.clone(),
@@ -115,7 +115,7 @@ impl Method {
     }
 }
 
-/// The request in parts that are small enough to be carried out at once, whole groups each where stimuli are to differ.
+/// Splits a request into parts within the limit on objectives, without splitting diversity groups.
 pub(super) fn parts(request: Request) -> impl Iterator<Item = Request> {
     let copies = request.diversity.as_ref().map_or(1, |diversity| diversity.copies.max(1));
     let at_once = (Limits::default().objectives / copies).max(1);
@@ -127,12 +127,12 @@ pub(super) fn parts(request: Request) -> impl Iterator<Item = Request> {
     })
 }
 
-/// A list, unless the flag was never given.
+/// The values of a repeatable flag, if it was given.
 fn given<T: Clone>(list: &[T]) -> Option<Vec<T>> {
     (!list.is_empty()).then(|| list.to_vec())
 }
 
-/// The request's fields as the flags that they came from: `gate.slope` is `--slope`, `objectives[0].channel` is `--unit`.
+/// Replaces the field by its flag: `gate.slope` becomes `--slope`, `objectives[0].channel` becomes `--unit`.
 pub(super) fn as_flag(invalid: &Invalid) -> Invalid {
     let field = invalid.field.split(['[', '.']).next().unwrap_or_default();
     let flag = match field {
@@ -151,7 +151,7 @@ pub(super) fn as_flag(invalid: &Invalid) -> Invalid {
     Invalid { field: flag, ..invalid.clone() }
 }
 
-/// A request that takes too much memory, with the flags that could be less.
+/// The error for a request beyond the memory limit, with the flags that could be reduced.
 pub(super) fn too_large(TooLarge { needed, allowed, fields }: TooLarge) -> anyhow::Error {
     let flag = |invalid: &Invalid| match invalid.field.as_str() {
         "search" => "--arm or --restarts".to_owned(),
@@ -160,7 +160,7 @@ pub(super) fn too_large(TooLarge { needed, allowed, fields }: TooLarge) -> anyho
     };
     let flags: Vec<String> = fields.iter().map(|invalid| format!("{} ({})", flag(invalid), invalid.expected)).collect();
     anyhow::anyhow!(
-        "this would take up to {needed} bytes of memory, but --max-run-memory allows {allowed}: give a larger bound, or \
+        "the run needs up to {needed} bytes of memory, but --max-run-memory allows {allowed}: increase the limit, or \
          reduce {}",
         flags.join(" or ")
     )

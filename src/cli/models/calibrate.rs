@@ -1,4 +1,4 @@
-//! `proxygrad models calibrate`: what natural images do to the units of a model.
+//! `proxygrad models calibrate`: measures the activations of units on natural images.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,19 +12,18 @@ use proxygrad::engine;
 use proxygrad::network::catalog::Models;
 use proxygrad_server::config::{CpuOptions, StorageOptions};
 
-/// A model and a folder of natural images.
+/// Arguments of `proxygrad models calibrate`.
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
     /// Id of the model
     id: String,
-    /// Folder with PNG and JPEG files, also in folders below it; each is scaled until it just covers the model's input,
-    /// and its middle is shown to the network
+    /// Folder with PNG and JPEG files, searched recursively; images are scaled and center-cropped to the model's input
     #[arg(long, value_name = "DIR")]
     images: PathBuf,
-    /// Layers whose units are measured, separated by commas [default: all]
+    /// Layers to measure, comma-separated [default: all]
     #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
     layers: Vec<String>,
-    /// How many images are kept for each unit: 1 to 100
+    /// Number of top images to keep per unit: 1 to 100
     #[arg(long, value_name = "N", default_value_t = Options::default().top)]
     top: usize,
     /// Device that runs the network: cpu, cuda:0, metal
@@ -34,12 +33,12 @@ pub struct CalibrateArgs {
     cpu: CpuOptions,
 }
 
-/// Measures, and puts the result in the place of what was measured before.
+/// Calibrates the model; replaces an earlier calibration.
 pub fn run(out: &mut impl Write, storage: &StorageOptions, models: &Models, args: CalibrateArgs) -> anyhow::Result<()> {
     let root = args.images;
     let files = images_in(&root).with_context(|| format!("cannot read {}", root.display()))?;
     if files.is_empty() {
-        let expected = "a folder with PNG or JPEG files, in it or below it";
+        let expected = "a folder with PNG or JPEG files";
         return Err(Invalid::new("--images", root.display(), expected).into());
     }
     let engine = engine::open(&args.device, &args.cpu.settings(&storage.data_dir))?;
@@ -49,9 +48,9 @@ pub fn run(out: &mut impl Write, storage: &StorageOptions, models: &Models, args
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     let options = Options { layers: args.layers, top: args.top };
-    let watch = &mut |done: usize| bar.set_position(done as u64);
+    let on_progress = &mut |done: usize| bar.set_position(done as u64);
     let Calibrated { calibration, skipped } =
-        calibrate(engine.as_ref(), &model, &root, &files, &options, watch).map_err(as_flag)?;
+        calibrate(engine.as_ref(), &model, &root, &files, &options, on_progress).map_err(as_flag)?;
     bar.finish_and_clear();
     for skipped in &skipped {
         eprintln!("skipped {}: {}", skipped.file.display(), skipped.why);
@@ -70,7 +69,7 @@ pub fn run(out: &mut impl Write, storage: &StorageOptions, models: &Models, args
     Ok(())
 }
 
-/// The option's name as a flag.
+/// Replaces the option name in an error by its flag.
 fn as_flag(error: CalibrateError) -> CalibrateError {
     match error {
         CalibrateError::Invalid(invalid) => Invalid { field: format!("--{}", invalid.field), ..invalid }.into(),

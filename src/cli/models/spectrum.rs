@@ -1,4 +1,4 @@
-//! `proxygrad models spectrum`: measures images for the parameterizations.
+//! `proxygrad models spectrum`: measures the magnitude spectrum of images.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,24 +7,24 @@ use anyhow::Context;
 use clap::Args;
 use proxygrad::network::Spectrum;
 
-/// Images to measure.
+/// Arguments of `proxygrad models spectrum`.
 #[derive(Debug, Args)]
 pub struct SpectrumArgs {
     /// Folder with PNG files of natural images
     #[arg(long, value_name = "DIR")]
     images: PathBuf,
-    /// The safetensors file to write
+    /// Safetensors file to write
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// Side in pixels, even, at which the middle squares of the images are measured
+    /// Side of the center crops in pixels; must be even
     #[arg(long, value_name = "PIXELS", default_value_t = 256)]
     side: usize,
-    /// Measure brightness, for models that read grey images
+    /// Measure luminance, for models with greyscale input
     #[arg(long)]
     grey: bool,
 }
 
-/// Measures the images of a folder, writes their spectrum, and prints what a `model.toml` says to use it.
+/// Measures the images of a folder, writes the spectrum, and prints the lines for a `model.toml`.
 pub fn run(out: &mut impl Write, args: &SpectrumArgs) -> anyhow::Result<()> {
     let files = images(&args.images)?;
     let channels = if args.grey { 1 } else { 3 };
@@ -45,7 +45,7 @@ fn images(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
             files.push(path);
         }
     }
-    // In an order that does not depend on the file system: sums do.
+    // Sums depend on the order, which must not depend on the file system.
     files.sort();
     Ok(files)
 }

@@ -1,14 +1,14 @@
-//! Columns of text.
+//! Text tables with aligned columns.
 
 use std::io::{self, Write};
 
-/// Rows whose columns are aligned; the last column is as wide as it likes.
+/// Rows with aligned columns.
 pub struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
-    /// A table with its first row.
+    /// A table with a header row.
     pub fn new(head: [&str; N]) -> Self {
         Self { rows: vec![head.map(str::to_owned)] }
     }
@@ -18,7 +18,7 @@ impl<const N: usize> Table<N> {
         self.rows.push(row.map(str::to_owned));
     }
 
-    /// Prints the rows, two spaces between columns.
+    /// Prints the rows with two spaces between columns.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..N).map(width).collect();
