@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Rooms, each with the crate whose paths name it.
-const ROOMS: [(&str, &str); 11] = [
+const ROOMS: [(&str, &str); 12] = [
     ("network", "proxygrad"),
     ("engine", "proxygrad"),
     ("calibrate", "proxygrad"),
     ("maximize", "proxygrad"),
     ("study", "proxygrad"),
+    ("maximizer", "proxygrad"),
     ("config", "proxygrad_server"),
     ("jobs", "proxygrad_server"),
     ("worker", "proxygrad_server"),
@@ -93,6 +94,16 @@ fn every_link_of_the_documentation_leads_to_a_file_and_a_heading() {
         }
     }
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn the_code_in_the_readme_is_the_code_of_the_example() {
+    let example = read(&repository().join("crates/proxygrad/examples/banana.rs"));
+    let readme = read(&repository().join("README.md"));
+    let shown = readme.split("```rust\n").nth(1).unwrap().split("```").next().unwrap();
+    for line in shown.lines() {
+        assert!(example.lines().any(|written| written.trim() == line.trim()), "{line}");
+    }
 }
 
 /// Whether code holds a word.
