@@ -53,6 +53,15 @@ pub enum Format {
 impl Format {
     /// The format that a file name's extension implies.
     ///
+    /// # Examples
+    /// ```
+    /// use proxygrad::network::checkpoint::Format;
+    ///
+    /// assert_eq!(Format::from_file_name("model.safetensors")?, Format::Safetensors);
+    /// assert!(Format::from_file_name("model.bin").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// When the extension is not `.safetensors`, `.pth`, `.pt` or `.pkl`.
     pub fn from_file_name(file: &str) -> Result<Self, CheckpointError> {

@@ -92,6 +92,16 @@ pub struct Imported {
 
 /// Imports an ONNX file that fixes its image size and holds all its weights.
 ///
+/// # Examples
+/// ```
+/// use proxygrad::network::onnx;
+///
+/// let imported = onnx::import(&std::fs::read("assets/fashion-resnet8/model.onnx")?)?;
+/// assert!(imported.network.find("logits").is_some());
+/// assert!(imported.unsupported.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// See [`ImportError`].
 pub fn import(bytes: &[u8]) -> Result<Imported, ImportError> {

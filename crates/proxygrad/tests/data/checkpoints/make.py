@@ -1,4 +1,4 @@
-"""Makes the small weight files of this folder: python3 make.py (needs numpy, not torch)."""
+"""Generates the small weight files of this folder: python3 make.py (needs numpy, but not torch)."""
 
 import io
 import os

@@ -13,7 +13,7 @@ pub(super) fn identity(ctx: &NodeContext) -> Folded {
 
 /// <https://onnx.ai/onnx/operators/onnx__Cast.html>; all floating-point types become f32, all integer types i64.
 pub(super) fn cast(ctx: &NodeContext) -> Folded {
-    let to = ctx.int("to")?.and_then(|to| i32::try_from(to).ok()).ok_or("attribute to is missing or invalid")?;
+    let to = ctx.int("to")?.and_then(|to| i32::try_from(to).ok()).ok_or("the target type is missing or invalid")?;
     converted(ctx.constant(0)?, to)
 }
 

@@ -3,6 +3,7 @@
 mod activation;
 mod batch_norm;
 mod broadcast;
+mod cast;
 mod conv;
 mod dense;
 mod elementwise;
@@ -104,9 +105,9 @@ pub(super) fn lookup(op_type: &str) -> Option<LowerFn> {
         "Gather" => slice::gather,
         "Concat" => slice::concat,
 
-        "Identity" => shape::identity,
-        "Dropout" => shape::dropout,
-        "Cast" => shape::cast,
+        "Identity" => cast::identity,
+        "Dropout" => cast::dropout,
+        "Cast" => cast::cast,
 
         "Split" => return Some(LowerFn::Many(slice::split)),
         "Shape" => return Some(LowerFn::Many(shape::shape)),

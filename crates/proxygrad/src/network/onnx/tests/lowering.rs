@@ -1,7 +1,8 @@
 //! Lowering, activation fusion and batch norm folding.
 
 use super::*;
-use crate::network::{Activation, Network, Op};
+use crate::network::onnx::graph_builder::GraphBuilder;
+use crate::network::{Activation, Array, Network, Op};
 
 fn op<'n>(imported: &'n Imported, name: &str) -> &'n Op {
     &imported.network.node(imported.network.find(name).unwrap()).op
@@ -225,4 +226,17 @@ fn stored_types_become_floats() {
     let double = TensorProto { data_type: data_type::DOUBLE, dims: vec![1], ..half };
     assert_eq!(read(&TensorProto { raw_data: 0.1f64.to_le_bytes().to_vec(), ..double.clone() }), [0.1]);
     assert_eq!(read(&TensorProto { double_data: vec![0.1], ..double }), [0.1]);
+}
+
+#[test]
+fn slopes_of_a_prelu_are_parameters() {
+    let mut builder = GraphBuilder::new([3, 2, 2]);
+    let mut prelu = |slopes: [f32; 3]| {
+        let slopes = Array::vector(slopes);
+        builder.push(Op::Activation(Activation::PRelu { slopes }), &[GraphBuilder::INPUT]).unwrap()
+    };
+    let (finite, diverged) = (prelu([0.1, 0.2, 0.3]), prelu([0.1, f32::NAN, 0.3]));
+    assert_eq!(builder.node(finite).parameter_count(), 3);
+    assert!(builder.node(finite).is_finite());
+    assert!(!builder.node(diverged).is_finite());
 }
