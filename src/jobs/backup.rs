@@ -1,4 +1,4 @@
-//! A copy of a data directory, made while a server uses it. The copy is a data directory itself: a server starts on it.
+//! Online backup of a data directory. The copy is a data directory that a server can start on.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -13,24 +13,24 @@ use super::job::Stimulus;
 use super::row;
 use super::run_state::RunState;
 
-/// The database's file in a data directory.
+/// File name of the database.
 const DATABASE: &str = "jobs.sqlite3";
-/// What belongs to the process that uses a data directory, or is copied by what the database says.
+/// Files of the running process, and folders that are copied according to the database.
 const NOT_COPIED: [&str; 8] =
     ["lock", "alive", "reserve", ".room", "stimuli", "studies", "jobs.sqlite3-wal", "jobs.sqlite3-shm"];
 
-/// Why a data directory was not backed up.
+/// Failure of a backup.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// There is no data directory there.
-    #[error("{0} is no data directory: it has no jobs.sqlite3")]
+    /// The source is not a data directory.
+    #[error("{0} is not a data directory: it has no jobs.sqlite3")]
     NoData(PathBuf),
-    /// The place for the copy is taken, or unfit.
-    #[error("{path}: {why}; choose a folder that does not exist yet, or is empty")]
+    /// The output folder cannot be used.
+    #[error("{path}: {why}; choose a folder that does not exist or is empty")]
     Output {
-        /// The place.
+        /// The folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
     /// The database cannot be copied.
@@ -41,37 +41,36 @@ pub enum BackupError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
-/// What a backup holds.
+/// Contents of a backup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Backup {
     /// Number of jobs.
     pub jobs: usize,
     /// Number of studies.
     pub studies: usize,
-    /// Number of files beside the database.
+    /// Number of files, not counting the database.
     pub files: u64,
     /// Their size in bytes.
     pub bytes: u64,
-    /// PNGs that jobs have by the database, and that were missing already.
+    /// PNGs listed in the database that were already missing.
     pub missing: Vec<PathBuf>,
 }
 
-/// Copies a data directory to `output`, while a server uses it or not: the database at one moment, the PNGs and studies
-/// that it has at this moment, the models, and whatever else lies there. The copy has its name once it is whole; until
-/// then it is called `OUTPUT.part`.
+/// Copies a data directory to `output`, whether or not a server uses it: a snapshot of the database, the PNGs and studies of
+/// that snapshot, the models and all other files. Until it is complete, the copy is called `OUTPUT.part`.
 ///
 /// # Errors
-/// When there is no data directory, `output` holds something, or a file cannot be read or written.
+/// If the source is not a data directory, `output` is not empty, or a file cannot be read or written.
 pub async fn back_up(data_dir: &Path, output: &Path) -> Result<Backup, BackupError> {
     if !data_dir.join(DATABASE).is_file() {
         return Err(BackupError::NoData(data_dir.to_owned()));
     }
-    let part = place(data_dir, output)?;
+    let part = create_partial(data_dir, output)?;
     let options = SqliteConnectOptions::new().busy_timeout(Duration::from_secs(30)).disable_statement_logging();
     let mut live = options.clone().filename(data_dir.join(DATABASE)).connect().await?;
     let snapshot = part.join(DATABASE);
@@ -90,8 +89,8 @@ pub async fn back_up(data_dir: &Path, output: &Path) -> Result<Backup, BackupErr
         backup.copy(&data_dir.join(&folder), &part.join(&folder))?;
         let missing: Vec<PathBuf> =
             pngs(&row).map(|png| folder.join(png)).filter(|png| !part.join(png).is_file()).collect();
-        // Deleted since: it is deleted in the copy as well.
-        if !missing.is_empty() && !backup.follows("jobs", id, &mut live, &mut copied).await? {
+        // Deleted since the snapshot: delete it in the copy, too.
+        if !missing.is_empty() && !backup.still_exists("jobs", id, &mut live, &mut copied).await? {
             backup.jobs -= 1;
             backup.discard(&part.join(&folder))?;
         } else {
@@ -102,7 +101,7 @@ pub async fn back_up(data_dir: &Path, output: &Path) -> Result<Backup, BackupErr
         let id = id(&row)?;
         let folder = Path::new("studies").join(id.to_string());
         backup.copy(&data_dir.join(&folder), &part.join(&folder))?;
-        if backup.follows("studies", id, &mut live, &mut copied).await? {
+        if backup.still_exists("studies", id, &mut live, &mut copied).await? {
             backup.studies += 1;
         } else {
             backup.discard(&part.join(&folder))?;
@@ -124,10 +123,10 @@ pub async fn back_up(data_dir: &Path, output: &Path) -> Result<Backup, BackupErr
     Ok(backup)
 }
 
-/// Makes the folder in which the copy is put together.
-fn place(data_dir: &Path, output: &Path) -> Result<PathBuf, BackupError> {
+/// Creates the folder in which the copy is assembled.
+fn create_partial(data_dir: &Path, output: &Path) -> Result<PathBuf, BackupError> {
     match fs::read_dir(output).map(|mut entries| entries.next().is_some()) {
-        Ok(true) => return Err(unfit(output, "holds something")),
+        Ok(true) => return Err(unfit(output, "is not empty")),
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(unfit(output, error)),
         _ => {}
     }
@@ -139,19 +138,19 @@ fn place(data_dir: &Path, output: &Path) -> Result<PathBuf, BackupError> {
         fs::create_dir_all(parent).map_err(file(parent))?;
     }
     fs::create_dir(&part).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => unfit(&part, "is there already, perhaps from a backup that was cut short"),
+        ErrorKind::AlreadyExists => unfit(&part, "already exists, perhaps from an interrupted backup"),
         _ => unfit(&part, error),
     })?;
     let inside = |path: &Path| Some(path.canonicalize().ok()?.starts_with(data_dir.canonicalize().ok()?));
     if inside(&part) != Some(false) {
         fs::remove_dir(&part).map_err(file(&part))?;
-        return Err(unfit(output, "lies in the data directory itself"));
+        return Err(unfit(output, "is inside the data directory"));
     }
     Ok(part)
 }
 
 impl Backup {
-    /// Copies a file, or a folder with all that is in it; what vanishes meanwhile was deleted, or has another name by now.
+    /// Copies a file, or a folder recursively. Files that disappear meanwhile were deleted or renamed, and are skipped.
     fn copy(&mut self, from: &Path, to: &Path) -> Result<(), BackupError> {
         match fs::metadata(from) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -165,7 +164,7 @@ impl Backup {
                     sync(to)
                 }
             },
-            // A socket or device that somebody put there.
+            // A socket or device.
             Ok(_) => Ok(()),
         }
     }
@@ -178,18 +177,18 @@ impl Backup {
         fs::create_dir_all(to).map_err(file(to))?;
         let names: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.file_name())).collect();
         let mut names = names.map_err(file(from))?;
-        // Images are written before the line of the table that tells of them: whatever line is copied has its image.
+        // Images are written before the row of the table that refers to them, so every row copied here has its image.
         names.sort_by_key(|name| name != "runs.csv");
         for name in names {
-            if !passing(&name.to_string_lossy()) {
+            if !is_temporary(&name.to_string_lossy()) {
                 self.copy(&from.join(&name), &to.join(&name))?;
             }
         }
         Ok(())
     }
 
-    /// Whether a job or study is still there; one that was deleted since goes from the copy as well.
-    async fn follows(
+    /// Whether a job or study still exists; if it was deleted since, deletes it in the copy, too.
+    async fn still_exists(
         &self,
         table: &'static str,
         id: Uuid,
@@ -207,7 +206,7 @@ impl Backup {
         Ok(false)
     }
 
-    /// Takes back what was copied of a job or study that is deleted.
+    /// Removes the copied files of a deleted job or study.
     fn discard(&self, folder: &Path) -> Result<(), BackupError> {
         match fs::remove_dir_all(folder) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(file(folder)(error)),
@@ -216,12 +215,12 @@ impl Backup {
     }
 }
 
-/// Whether a file or folder only matters to the process that makes it: locks, and what has not got its name yet.
-fn passing(name: &str) -> bool {
+/// Whether a file or folder is temporary: a lock, or unfinished.
+fn is_temporary(name: &str) -> bool {
     matches!(name, "lock" | ".locks" | ".workbench" | ".room") || name.ends_with(".part") || name.contains(".png#")
 }
 
-/// The files of a job's stimuli, as far as its row can be read.
+/// File names of the stimuli of a job; none if its row is damaged.
 fn pngs(row: &SqliteRow) -> impl Iterator<Item = String> {
     let stimuli = row::document::<Option<Vec<Stimulus>>>(row, "stimuli").ok().flatten().unwrap_or_default();
     stimuli.into_iter().flat_map(|stimulus| {

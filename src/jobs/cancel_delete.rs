@@ -1,4 +1,4 @@
-//! Cancel and delete: what leads to less work and more space. Works on a full disk as well.
+//! Cancellation and deletion of jobs and studies. Both also work on a full disk.
 
 use sqlx::Row;
 use uuid::Uuid;
@@ -13,17 +13,17 @@ use super::table::{Table, log_state, query};
 use super::writer::Caller;
 
 impl Store {
-    /// Asks a job to stop. A queued job is canceled at once; a running one within one step, unless it ends by itself
-    /// before; one that has ended stays as it is. Returns the job as it stands then, nothing when there is no such job.
+    /// Cancels a job. A queued job is canceled at once, a running one within one step unless it ends before; a finished one
+    /// is unchanged. Returns the job after that; `None` if it does not exist.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn cancel(&self, id: Uuid) -> Result<Option<Job>, StoreError> {
         self.request_cancel(Table::Jobs, id).await?;
         self.get(id).await
     }
 
-    /// Cancels what is queued, and asks what is running to stop.
+    /// Cancels a queued job or study, and asks a running one to stop.
     pub(super) async fn request_cancel(&self, table: Table, id: Uuid) -> Result<(), StoreError> {
         self.detached(move |store| async move {
             store.with_reserve(|store| async move { store.request_cancel_now(table, id).await }).await
@@ -34,46 +34,46 @@ impl Store {
     async fn request_cancel_now(&self, table: Table, id: Uuid) -> Result<(), StoreError> {
         let key = row::key(id);
         let mut write = self.write(Caller::Client).await?;
-        let at_once = query!(
+        let cancel_queued = query!(
             table,
             "UPDATE ",
             " SET state = 'canceled', cancel_requested = 1, finished_at = ? WHERE id = ? AND state = 'queued'"
         );
-        let ended = at_once.bind(row::now()).bind(key.clone()).execute(write.db()).await?.rows_affected() > 0;
-        let soon = query!(table, "UPDATE ", " SET cancel_requested = 1 WHERE id = ? AND state = 'running'");
-        let asked = soon.bind(key).execute(write.db()).await?.rows_affected() > 0;
-        let turn = write.commit().await?;
-        if ended {
+        let canceled = cancel_queued.bind(row::now()).bind(key.clone()).execute(write.db()).await?.rows_affected() > 0;
+        let cancel_running = query!(table, "UPDATE ", " SET cancel_requested = 1 WHERE id = ? AND state = 'running'");
+        let requested = cancel_running.bind(key).execute(write.db()).await?.rows_affected() > 0;
+        let guard = write.commit().await?;
+        if canceled {
             self.publish_state(id, RunState::Canceled);
             metrics::finished(table, RunState::Canceled, None);
-            log_state!(info, table, id, RunState::Canceled, "ended");
+            log_state!(info, table, id, RunState::Canceled, "canceled");
         }
-        if asked {
+        if requested {
             self.interrupt_run(id);
-            log_state!(info, table, id, RunState::Running, "asked to stop");
+            log_state!(info, table, id, RunState::Running, "cancellation requested");
         }
-        drop(turn);
+        drop(guard);
         Ok(())
     }
 
-    /// Forgets a job that has ended, with its PNGs. On a full disk it takes the space that is kept back for this, and when
-    /// that is used up, removes the PNGs before the row.
+    /// Deletes a finished job and its PNGs. On a full disk this uses the disk reserve and, when that is used up, removes the
+    /// PNGs before the row.
     ///
     /// # Errors
-    /// When the database fails. PNGs that cannot be removed are tried again when the store is next opened.
+    /// If the database fails. PNGs that cannot be removed are removed when the store is next opened.
     pub async fn delete(&self, id: Uuid) -> Result<Deleted, StoreError> {
         self.delete_from(Table::Jobs, id).await
     }
 
     pub(super) async fn delete_from(&self, table: Table, id: Uuid) -> Result<Deleted, StoreError> {
         self.detached(move |store| async move {
-            let deleted = match store.with_reserve(|store| async move { store.forget(table, id).await }).await {
+            let deleted = match store.with_reserve(|store| async move { store.delete_row(table, id).await }).await {
                 Err(error) if store.is_out_of_space(&error).await => {
                     if !store.state(table, id).await?.is_some_and(RunState::is_terminal) {
                         return Err(error);
                     }
                     store.remove_files(id).await?;
-                    store.forget(table, id).await?
+                    store.delete_row(table, id).await?
                 }
                 deleted => deleted?,
             };
@@ -85,8 +85,8 @@ impl Store {
         .await
     }
 
-    /// Deletes the row of a job or study that has ended; its files are still there.
-    async fn forget(&self, table: Table, id: Uuid) -> Result<Deleted, StoreError> {
+    /// Deletes the row of a finished job or study, and keeps its files.
+    async fn delete_row(&self, table: Table, id: Uuid) -> Result<Deleted, StoreError> {
         let key = row::key(id);
         let mut write = self.write(Caller::Client).await?;
         let select = query!(table, "SELECT state FROM ", " WHERE id = ?");
@@ -100,7 +100,7 @@ impl Store {
             write.rollback().await?;
             return Ok(Deleted::NotFinished(state));
         }
-        // The row goes first: a job that can be seen has its PNGs. A note stays until the files are gone.
+        // The row is deleted first, so that a visible job has its PNGs. The leftover entry stays until the files are removed.
         sqlx::query("INSERT INTO leftovers (id) VALUES (?)").bind(key.clone()).execute(write.db()).await?;
         query!(table, "DELETE FROM ", " WHERE id = ?").bind(key).execute(write.db()).await?;
         drop(write.commit().await?);
@@ -109,7 +109,7 @@ impl Store {
         Ok(Deleted::Gone)
     }
 
-    /// Removes the files of a deleted job or study, and then the note about them.
+    /// Removes the files of a deleted job or study, then its leftover entry.
     async fn remove_leftover(&self, id: Uuid) {
         let removed = async {
             self.remove_files(id).await?;
@@ -119,11 +119,11 @@ impl Store {
             write.commit().await.map(drop)
         };
         if let Err(error) = removed.await {
-            tracing::warn!(%id, %error, "files of a deleted job or study stay until the next start");
+            tracing::warn!(%id, %error, "files of a deleted job or study could not be removed; retried at the next start");
         }
     }
 
-    /// Removes the PNGs of a job and the folder of a study; fine when there is nothing.
+    /// Removes the PNGs of a job and the folder of a study, if there are any.
     async fn remove_files(&self, id: Uuid) -> Result<(), StoreError> {
         self.inner.stimuli.remove(id).await?;
         let folder = self.inner.studies.join(id.to_string());
@@ -134,7 +134,7 @@ impl Store {
         .await
     }
 
-    /// Removes the files of deleted jobs and studies that an earlier process left.
+    /// Removes the files of deleted jobs and studies that an earlier process left behind.
     pub(super) async fn remove_leftovers(&self) -> Result<(), StoreError> {
         for row in sqlx::query("SELECT id FROM leftovers").fetch_all(self.readers()).await? {
             self.remove_leftover(row::id(&row)?).await;

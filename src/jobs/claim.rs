@@ -54,7 +54,7 @@ impl Store {
     /// Empty if nothing is queued, or if the oldest job has to wait until nothing else runs.
     ///
     /// # Errors
-    /// When the database fails; nothing is claimed then.
+    /// If the database fails; nothing is claimed then.
     pub async fn claim(&self, max_stimuli: usize) -> Result<Vec<Claim>, StoreError> {
         Ok(self.claim_ahead_of(max_stimuli, None).await?.jobs)
     }
@@ -63,7 +63,7 @@ impl Store {
     /// with nothing else lets no job pass until its next batch is done.
     ///
     /// # Errors
-    /// When the database fails; nothing is claimed then.
+    /// If the database fails; nothing is claimed then.
     pub async fn claim_ahead_of(&self, max_stimuli: usize, study: Option<Lease>) -> Result<ClaimedJobs, StoreError> {
         self.detached(move |store| async move {
             loop {
@@ -133,12 +133,12 @@ impl Store {
         if started.is_empty() {
             return Ok(None);
         }
-        let jobs = started.into_iter().map(|(job, number)| self.started(job, now, number)).collect();
+        let jobs = started.into_iter().map(|(job, number)| self.start_job(job, now, number)).collect();
         Ok(Some(ClaimedJobs { jobs, blocked }))
     }
 
     /// The claim of a job that was just marked running.
-    fn started(&self, mut job: Job, now: i64, number: i64) -> Claim {
+    fn start_job(&self, mut job: Job, now: i64, number: i64) -> Claim {
         job.state = RunState::Running;
         job.started_at = row::time(now).ok();
         job.attempts += 1;

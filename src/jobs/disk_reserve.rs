@@ -1,4 +1,4 @@
-//! Space that is kept back, so that work can be canceled and deleted on a full disk.
+//! Disk reserve: space held back so that jobs and studies can be canceled and deleted on a full disk.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Size of the reserve: more than what the write-ahead log holds between two checkpoints ([`LOG_PAGES`]).
+/// Size of the reserve: larger than the write-ahead log between two checkpoints ([`LOG_PAGES`]).
 const BYTES: usize = 512 << 10;
-/// Pages of 4 KiB in the write-ahead log after which they go into the database.
+/// Pages of 4 KiB in the write-ahead log after which a checkpoint moves them into the database.
 pub(super) const LOG_PAGES: usize = 100;
-/// What must fit in besides, before anything new is accepted.
-const ROOM: usize = 64 << 10;
+/// Space that must be free, beyond the reserve, before new work is accepted.
+const PROBE_BYTES: usize = 64 << 10;
 
-/// A file that does nothing but take up space.
+/// A file that only occupies space.
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
@@ -25,14 +25,14 @@ impl Reserve {
         Self { path: data_dir.join("reserve") }
     }
 
-    /// Whether the space is kept back.
-    pub(super) fn held(&self) -> bool {
+    /// Whether the space is allocated.
+    pub(super) fn is_held(&self) -> bool {
         fs::metadata(&self.path).is_ok_and(|file| file.len() == BYTES as u64)
     }
 
-    /// Takes the space up, unless that was done before.
+    /// Allocates the space unless that is done already.
     pub(super) fn hold(&self) -> io::Result<()> {
-        if self.held() {
+        if self.is_held() {
             return Ok(());
         }
         let mut bytes = vec![0; BYTES];
@@ -48,18 +48,18 @@ impl Reserve {
         written
     }
 
-    /// Gives the space free; whether there was any.
+    /// Frees the space. Returns whether any was allocated.
     pub(super) fn release(&self) -> bool {
         fs::remove_file(&self.path).is_ok()
     }
 }
 
-/// Finds out whether there is room in a folder, by writing a file and removing it. With `durable`, the file gets to the
-/// disk before.
+/// Checks that a folder has free space, by writing a file and removing it. With `durable`, the file is flushed to the disk
+/// first.
 pub(super) fn probe_space(folder: &Path, durable: bool) -> io::Result<()> {
     let path = folder.join(".room");
     let written = File::create(&path).and_then(|mut file| {
-        file.write_all(&[0x5a; ROOM])?;
+        file.write_all(&[0x5a; PROBE_BYTES])?;
         if durable { file.sync_data() } else { Ok(()) }
     });
     let removed = match fs::remove_file(&path) {
@@ -79,10 +79,10 @@ mod tests {
     fn the_reserve_is_held_once_and_released_once() {
         let folder = tempfile::tempdir().unwrap();
         let reserve = Reserve::new(folder.path());
-        assert!(!reserve.held() && !reserve.release());
+        assert!(!reserve.is_held() && !reserve.release());
         reserve.hold().unwrap();
         reserve.hold().unwrap();
-        assert!(reserve.held());
+        assert!(reserve.is_held());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(reserve.release() && !reserve.release());
     }

@@ -62,7 +62,7 @@ pub enum StoreError {
     Unwritable(StorageFault),
     /// The service shut down during the operation, or a bug ended it.
     #[error("job database: operation interrupted: {0}")]
-    CutShort(String),
+    Interrupted(String),
 }
 
 impl StoreError {
@@ -75,9 +75,11 @@ impl StoreError {
             Self::Objects(error) => storage_fault::of_objects(error),
             Self::Busy { .. } => Some(StorageFault::Locked),
             Self::Unwritable(fault) => Some(*fault),
-            Self::InUse { .. } | Self::Migration(_) | Self::Damaged { .. } | Self::Lost { .. } | Self::CutShort(_) => {
-                None
-            }
+            Self::InUse { .. }
+            | Self::Migration(_)
+            | Self::Damaged { .. }
+            | Self::Lost { .. }
+            | Self::Interrupted(_) => None,
         }
     }
 }

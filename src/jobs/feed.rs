@@ -1,8 +1,8 @@
-//! What happens to jobs and studies while they run, for whoever watches: events in memory.
+//! Feed: events of jobs and studies while they run, in memory.
 //!
-//! Every job, and every study just so, has a channel while it is watched or running: a ring of its latest events with increasing ids. Readers pull
-//! from the ring at their own pace; one who is too slow, or comes late, is told how many events it missed. A channel goes
-//! some time after its job has ended, so memory is bounded by the jobs that live.
+//! Every job and study has a channel while it runs or is watched: a ring buffer of its latest events, with increasing ids.
+//! Subscribers read from it at their own pace; a slow or late one learns how many events it missed. A channel is dropped
+//! some time after its job or study has finished, which bounds memory. Below, "job" stands for both.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,21 +20,21 @@ use super::job::Progress;
 use super::run_state::RunState;
 use super::study::StudyProgress;
 
-/// Events that a job's channel remembers.
+/// Events that a channel keeps.
 const RING: usize = 256;
-/// How long a channel outlives its job's terminal state.
+/// How long a channel is kept after the terminal state of its job.
 const RETENTION: Duration = Duration::from_secs(60);
 
-/// Something that happened to a job or a study.
+/// Event of a job or study.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Event {
-    /// It went into another state.
+    /// Its state changed.
     State {
         /// The new state.
         state: RunState,
     },
-    /// A step was scored.
+    /// A stimulus was scored.
     Progress {
         /// Steps done, over all stimuli of the job.
         step: u32,
@@ -42,10 +42,10 @@ pub enum Event {
         steps: u32,
         /// The stimulus that was scored, from 0.
         stimulus: usize,
-        /// The objective's value on this stimulus as it is; null in JSON when not finite.
+        /// Value of the objective on this stimulus, without transforms; null in JSON if not finite.
         score: f32,
     },
-    /// A study has come further.
+    /// Progress of a study.
     Study(StudyProgress),
 }
 
@@ -59,19 +59,19 @@ impl Event {
     }
 }
 
-/// What a watcher of a job or a study reads.
+/// What a subscriber reads.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Update {
     /// An event.
     Event {
-        /// Greater than the ids of all earlier events of the job, also across restarts of the service.
+        /// Greater than the ids of all earlier events of the job, even across restarts of the service.
         id: u64,
         /// What happened.
         event: Event,
     },
-    /// Events that came before the next one are gone.
+    /// Events before the next one are no longer available.
     Skipped {
-        /// How many.
+        /// Their number.
         events: u64,
     },
 }
@@ -86,16 +86,16 @@ pub struct Feed {
 #[derive(Debug, Default)]
 struct Channels {
     by_job: HashMap<Uuid, Arc<Channel>>,
-    /// Ended channels, the one that ended first in front.
+    /// Channels of finished jobs, oldest first.
     ended: VecDeque<(Instant, Uuid)>,
-    /// No more events will come at all.
+    /// Whether the service is shutting down.
     closed: bool,
 }
 
 #[derive(Debug)]
 struct Channel {
     ring: Mutex<Ring>,
-    /// How many look up the job's state right now; changes only under the lock of all channels.
+    /// Number of callers that are looking up the job's state; changes only under the lock of all channels.
     attached: AtomicUsize,
     changed: watch::Sender<()>,
 }
@@ -105,9 +105,9 @@ struct Ring {
     first: u64,
     next: u64,
     events: VecDeque<(u64, Event)>,
-    /// The latest state stays known when progress pushes it out of the ring.
+    /// The latest state, kept even after progress events push it out of the ring.
     state: Option<(u64, RunState)>,
-    /// The latest event that told how far it is, while it stays in its state.
+    /// The latest progress event since the state changed.
     progress: Option<Event>,
     closed: bool,
 }
@@ -119,17 +119,17 @@ impl Default for Feed {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code panics while it holds one of these locks, and what they guard is whole between any two statements.
+    // No code panics while holding one of these locks, and the guarded data is consistent between any two statements.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Feed {
-    /// A feed whose channels outlive their jobs' terminal states by `retention`.
+    /// A feed that keeps channels for `retention` after their jobs have finished.
     pub(super) fn new(retention: Duration) -> Self {
         Self { channels: Mutex::default(), retention }
     }
 
-    /// Tells the watchers of a job. Ignored once the job has ended; so is progress of a job without a state.
+    /// Publishes an event to the subscribers of a job. Ignored if the job has finished, as is progress before any state.
     pub fn publish(&self, job: Uuid, event: Event) {
         let channel = {
             let mut channels = self.channels();
@@ -149,7 +149,7 @@ impl Feed {
         }
     }
 
-    /// How far a running job is, as far as it has told.
+    /// Latest published progress of a running job.
     pub fn progress(&self, job: Uuid) -> Option<Progress> {
         match self.latest(job)? {
             Event::Progress { step, steps, .. } => Some(Progress { step, steps }),
@@ -157,7 +157,7 @@ impl Feed {
         }
     }
 
-    /// How far a running study is, as far as it has told.
+    /// Latest published progress of a running study.
     pub fn study_progress(&self, study: Uuid) -> Option<StudyProgress> {
         match self.latest(study)? {
             Event::Study(progress) => Some(progress),
@@ -171,12 +171,12 @@ impl Feed {
         ring.progress.clone()
     }
 
-    /// Number of jobs with a channel in memory.
+    /// Number of channels in memory.
     pub fn channels_in_memory(&self) -> usize {
         self.channels().by_job.len()
     }
 
-    /// Opens the job's channel before its state is looked up, so that no event between the two gets lost.
+    /// Opens the channel of a job before its state is looked up, so that no event in between is lost.
     pub(super) fn attach(&self, job: Uuid) -> Attached<'_> {
         let mut channels = self.channels();
         let channel = Arc::clone(channels.by_job.entry(job).or_insert_with(|| Arc::new(Channel::new())));
@@ -184,14 +184,14 @@ impl Feed {
         Attached { feed: self, job, channel }
     }
 
-    /// Drops the channel of a job that no longer exists; who still reads it sees what it holds, and its end.
+    /// Drops the channel of a deleted job; its subscribers still read the remaining events, then the stream ends.
     pub(super) fn forget(&self, job: Uuid) {
         if let Some(channel) = self.channels().by_job.remove(&job) {
             channel.close();
         }
     }
 
-    /// Ends every stream: the service goes down.
+    /// Ends every stream, at shutdown.
     pub(super) fn close(&self) {
         let mut channels = self.channels();
         channels.closed = true;
@@ -201,7 +201,7 @@ impl Feed {
         }
     }
 
-    /// The channels, without those whose time is over.
+    /// The channels, without expired ones.
     fn channels(&self) -> MutexGuard<'_, Channels> {
         let mut channels = lock(&self.channels);
         while channels.ended.front().is_some_and(|(ended, _)| ended.elapsed() >= self.retention) {
@@ -213,7 +213,7 @@ impl Feed {
     }
 }
 
-/// A channel whose job's state is being looked up. Dropped without a state it leaves nothing behind.
+/// A channel while the state of its job is being looked up. If dropped without a state, the channel is removed.
 pub(super) struct Attached<'a> {
     feed: &'a Feed,
     job: Uuid,
@@ -221,14 +221,14 @@ pub(super) struct Attached<'a> {
 }
 
 impl Attached<'_> {
-    /// Starts reading behind the event `after`; `state` is the job's, in case that no event told one yet.
+    /// Subscribes to the events after `after`. `state` is published first if the channel has no state yet.
     pub(super) fn subscribe(self, state: RunState, after: Option<u64>) -> Subscription {
         if self.channel.push_first(state) {
             self.feed.channels().ended.push_back((Instant::now(), self.job));
         }
         let ring = lock(&self.channel.ring);
         let next = match after {
-            // An id that was never given here comes from a time before a restart with a wrong clock.
+            // A greater id was issued before a restart, when the clock was ahead.
             Some(after) if after < ring.next => (after + 1).max(ring.first),
             _ => ring.first,
         };
@@ -252,21 +252,21 @@ impl Drop for Attached<'_> {
 
 impl Channel {
     fn new() -> Self {
-        // Ids start at the microsecond, so that they grow across restarts: no job has a million events a second.
+        // Ids start at the time in microseconds, so that they grow across restarts: no job has a million events per second.
         let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000;
         let first = u64::try_from(now).unwrap_or(1);
         let ring = Ring { first, next: first, events: VecDeque::new(), state: None, progress: None, closed: false };
         Self { ring: Mutex::new(ring), attached: AtomicUsize::new(0), changed: watch::Sender::new(()) }
     }
 
-    /// Whether this event ended the channel.
+    /// Returns whether this event closed the channel.
     fn push(&self, event: Event) -> bool {
         let ended = lock(&self.ring).push(event);
         self.changed.send_replace(());
         ended
     }
 
-    /// Tells the state, unless one has been told before. Whether that ended the channel.
+    /// Pushes the state unless there is one. Returns whether that closed the channel.
     fn push_first(&self, state: RunState) -> bool {
         let mut ring = lock(&self.ring);
         let ended = ring.state.is_none() && ring.push(Event::State { state });
@@ -304,7 +304,7 @@ impl Ring {
         self.closed
     }
 
-    /// The first event from `from` on that is still known.
+    /// The first available event with an id of at least `from`.
     fn at_or_after(&self, from: u64) -> Option<(u64, Event)> {
         let pinned = self.state.map(|(id, state)| (id, Event::State { state })).filter(|(id, _)| *id >= from);
         let oldest = self.events.front().map_or(self.next, |(id, _)| *id);
@@ -317,7 +317,7 @@ impl Ring {
     }
 }
 
-/// The events of one job, from some point on. Ends after the terminal state.
+/// Subscription to the events of one job. Ends after the terminal state.
 #[derive(Debug)]
 pub struct Subscription {
     channel: Arc<Channel>,
@@ -326,8 +326,8 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The next event, waiting for it; `None` after the terminal state, or when the service goes down. Nothing is lost
-    /// when the future is dropped before it is ready.
+    /// Waits for the next event; `None` after the terminal state, or when the service shuts down. Cancel-safe: dropping the
+    /// future loses no event.
     pub async fn next(&mut self) -> Option<Update> {
         loop {
             self.changed.borrow_and_update();
@@ -351,7 +351,7 @@ impl Subscription {
         }
     }
 
-    /// The same as a stream.
+    /// The events as a stream.
     pub fn into_stream(self) -> impl Stream<Item = Update> + Send {
         futures_util::stream::unfold(self, |mut subscription| async move {
             subscription.next().await.map(|update| (update, subscription))

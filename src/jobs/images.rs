@@ -1,4 +1,4 @@
-//! Images that clients bring with their jobs: rows beside the job's, written in the same commit, gone with it.
+//! Client images of jobs: rows written in the same commit as the job, and deleted with it.
 
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
@@ -18,10 +18,10 @@ pub(super) async fn insert(db: &mut SqliteConnection, job: Uuid, pictures: &Pict
 }
 
 impl Store {
-    /// The images that a job brought; none when it brought none, or there is no such job.
+    /// The client images of a job; empty if it has none or does not exist.
     ///
     /// # Errors
-    /// When the database fails or an image is damaged.
+    /// If the database fails or an image is damaged.
     pub async fn pictures(&self, job: Uuid) -> Result<Pictures, StoreError> {
         let select = sqlx::query("SELECT sha256, png FROM images WHERE job = ?");
         let mut pictures = Pictures::default();
@@ -30,17 +30,17 @@ impl Store {
             let damaged = |why: &str| StoreError::Damaged { id: job, why: format!("image {sha256} {why}") };
             let picture = Picture::from_png(png).map_err(|error| damaged(&error.to_string()))?;
             if picture.known().sha256 != sha256 {
-                return Err(damaged("has other bytes"));
+                return Err(damaged("has changed"));
             }
             pictures.add(picture);
         }
         Ok(pictures)
     }
 
-    /// The PNG of the image with this SHA-256 that a job brought.
+    /// The PNG of the client image of a job with this SHA-256.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn image(&self, job: Uuid, sha256: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let select = sqlx::query_scalar("SELECT png FROM images WHERE job = ? AND sha256 = ?");
         Ok(select.bind(row::key(job)).bind(sha256).fetch_optional(self.readers()).await?)

@@ -1,4 +1,4 @@
-//! What jobs and studies tell the metrics.
+//! Metrics of jobs and studies.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::run_state::RunState;
 use super::store::Store;
 use super::table::Table;
 
-/// What the metrics of a kind of work are called.
+/// Names of the metrics of jobs or studies.
 struct Names {
     accepted: &'static str,
     ended: &'static str,
@@ -40,12 +40,12 @@ const fn names(table: Table) -> Names {
     }
 }
 
-/// Tells the metrics recorder what the metrics of jobs and studies mean.
+/// Describes the metrics of jobs and studies to the metrics recorder.
 pub fn describe_metrics() {
     let jobs = names(Table::Jobs);
     describe_counter!(jobs.accepted, "Jobs accepted");
     describe_counter!(jobs.ended, "Jobs that reached a terminal state, by state");
-    describe_counter!(jobs.requeued, "Runs that ended without a result and went back into the queue");
+    describe_counter!(jobs.requeued, "Runs that ended without a result and were requeued");
     let seconds = metrics::Unit::Seconds;
     describe_histogram!(jobs.queue_seconds, seconds, "Time from a job's submission to the start of a run");
     describe_histogram!(jobs.run_seconds, seconds, "Time from the start of a job's last run to its end");
@@ -53,17 +53,17 @@ pub fn describe_metrics() {
     let studies = names(Table::Studies);
     describe_counter!(studies.accepted, "Studies accepted");
     describe_counter!(studies.ended, "Studies that reached a terminal state, by state");
-    describe_counter!(studies.requeued, "Studies that were stopped before their end and went back into the queue");
+    describe_counter!(studies.requeued, "Studies that were interrupted and requeued");
     describe_histogram!(studies.queue_seconds, seconds, "Time from a study's submission to its start");
     describe_histogram!(studies.run_seconds, seconds, "Time from a study's last start to its end");
     describe_gauge!(studies.stored, "Studies stored, by state");
 }
 
 impl Store {
-    /// Sets the gauges of jobs and studies by state; to be called before metrics are read.
+    /// Updates the gauges of jobs and studies by state; call before metrics are read.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn measure(&self) -> Result<(), StoreError> {
         for table in [Table::Jobs, Table::Studies] {
             for (state, stored) in self.count(table).await? {

@@ -1,4 +1,4 @@
-//! Lists of jobs and studies, page by page.
+//! Pagination of lists of jobs and studies.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use super::job::Job;
 use super::run_state::RunState;
 use proxygrad::Invalid;
 
-/// Which jobs a list shows; everything unless given.
+/// Filter of a list of jobs; by default all jobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobFilter {
     /// Only jobs in this state.
@@ -18,7 +18,7 @@ pub struct JobFilter {
     pub model: Option<String>,
 }
 
-/// Where the next page starts: behind a job or study. Written as text that a client hands back unread.
+/// Start of a page: the id of the last item before it. An opaque text for clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(pub(super) Uuid);
 
@@ -32,16 +32,16 @@ impl FromStr for Cursor {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let expected = "the value of next from the page before";
+        let expected = "the value of next from the previous page";
         Uuid::try_parse(text).map(Self).map_err(|_| Invalid::new("cursor", text, expected))
     }
 }
 
-/// Some jobs, or studies, of a list.
+/// One page of a list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page<T = Job> {
     /// Newest first.
     pub items: Vec<T>,
-    /// Where the next page starts; nothing on the last page.
+    /// Cursor of the next page; `None` on the last page.
     pub next: Option<Cursor>,
 }

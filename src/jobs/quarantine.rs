@@ -1,7 +1,8 @@
-//! Folders of studies that the database does not know: nothing that holds results is ever removed at a start.
+//! Quarantine for orphaned study folders, which have no row in the database.
 //!
-//! Such a folder appears when an older copy of the database is put back, or a new one begun: the study is whole, only its
-//! row is gone. It is moved to `set-aside/studies/`, and comes back when a database knows it again.
+//! A folder is orphaned when an older database is restored or a new one is created: the study is intact, only its row is
+//! missing. Folders with results are moved to `set-aside/studies/`, never removed, and moved back once a database has the
+//! row again.
 
 use std::fs;
 use std::io;
@@ -14,15 +15,19 @@ use super::store::Store;
 use super::table::Table;
 
 impl Store {
-    /// Moves folders of unknown studies out of the way, and those back that are known now.
+    /// Moves orphaned folders into quarantine, and those back whose study is known again.
     pub(super) async fn quarantine_orphans(&self) -> Result<(), StoreError> {
-        let (studies, aside) = (&self.inner.studies, self.inner.config.data_dir.join("set-aside").join("studies"));
-        for id in ids(&aside)? {
-            let (from, to) = (aside.join(id.to_string()), studies.join(id.to_string()));
+        let (studies, quarantine) = (&self.inner.studies, self.inner.config.data_dir.join("set-aside").join("studies"));
+        for id in ids(&quarantine)? {
+            let (from, to) = (quarantine.join(id.to_string()), studies.join(id.to_string()));
             if self.state(Table::Studies, id).await?.is_some() && !to.exists() {
                 match fs::rename(&from, &to) {
-                    Ok(()) => tracing::info!(study.id = %id, "a study that was set aside is known again"),
-                    Err(error) => tracing::warn!(study.id = %id, %error, "a study cannot be taken back"),
+                    Ok(()) => {
+                        tracing::info!(study.id = %id, "study folder moved back from set-aside: the database has the study again")
+                    }
+                    Err(error) => {
+                        tracing::warn!(study.id = %id, %error, "study folder cannot be moved back from set-aside")
+                    }
                 }
             }
         }
@@ -33,19 +38,19 @@ impl Store {
             let folder = studies.join(id.to_string());
             let done = match holds_results(&folder) {
                 Ok(false) => fs::remove_dir_all(&folder).map(|()| None),
-                // What cannot be read may be anything.
-                Ok(true) | Err(_) => move_into(&folder, &aside).map(Some),
+                // An unreadable folder may hold results.
+                Ok(true) | Err(_) => move_into(&folder, &quarantine).map(Some),
             };
             match done {
                 Ok(None) => {
-                    tracing::warn!(study.id = %id, "removed the empty folder of a study that is not in the database")
+                    tracing::warn!(study.id = %id, "removed a study folder without results: the database has no such study")
                 }
                 Ok(Some(place)) => {
                     let place = place.display();
-                    tracing::warn!(study.id = %id, %place, "set aside the folder of a study that is not in the database");
+                    tracing::warn!(study.id = %id, %place, "moved a study folder to set-aside: the database has no such study");
                 }
                 Err(error) => {
-                    tracing::warn!(study.id = %id, %error, "the folder of an unknown study stays where it is")
+                    tracing::warn!(study.id = %id, %error, "orphaned study folder could not be moved to set-aside")
                 }
             }
         }
@@ -53,7 +58,7 @@ impl Store {
     }
 }
 
-/// The ids after which folders in `folder` are named; other names were not given here, and are left alone.
+/// Ids of the studies with a folder in `folder`; other names are ignored.
 fn ids(folder: &Path) -> Result<Vec<Uuid>, StoreError> {
     let unreadable = |source| StoreError::Directory { path: folder.to_owned(), source };
     let entries = match fs::read_dir(folder) {
@@ -68,36 +73,36 @@ fn ids(folder: &Path) -> Result<Vec<Uuid>, StoreError> {
     Ok(found)
 }
 
-/// Whether anything in a study's folder took work to make: all but the plan, the lock, unfinished files, and a table of
-/// runs with nothing below its head.
+/// Whether a study's folder holds results: anything but the plan, the lock, unfinished files, and a table of runs without
+/// rows.
 fn holds_results(folder: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let nothing = match &*name {
+        let is_empty = match &*name {
             "plan.json" | "lock" => true,
             "runs.csv" => fs::read_to_string(entry.path())?.lines().count() < 2,
             _ if entry.file_type()?.is_dir() => !holds_results(&entry.path())?,
             name => name.ends_with(".part"),
         };
-        if !nothing {
+        if !is_empty {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Moves a folder into another one, under a name that is free there; gives its new place.
-fn move_into(folder: &Path, aside: &Path) -> io::Result<PathBuf> {
-    fs::create_dir_all(aside)?;
+/// Moves a folder into another one, under a free name. Returns its new path.
+fn move_into(folder: &Path, into: &Path) -> io::Result<PathBuf> {
+    fs::create_dir_all(into)?;
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let places = std::iter::once(aside.join(&name)).chain((2..).map(|n| aside.join(format!("{name}.{n}"))));
+    let places = std::iter::once(into.join(&name)).chain((2..).map(|n| into.join(format!("{name}.{n}"))));
     for place in places {
         if !place.exists() {
             fs::rename(folder, &place)?;
             return Ok(place);
         }
     }
-    Err(io::Error::other("no name is free"))
+    Err(io::Error::other("every name is taken"))
 }

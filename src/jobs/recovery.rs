@@ -1,8 +1,8 @@
-//! What the last process left running, and who is to blame when it died.
+//! Crash recovery: requeues what the last process left running, and finds work that keeps crashing the process.
 //!
-//! Killed, cut off or out of memory: the database cannot tell why a process ended. So work counts as the cause only when
-//! nothing else was on a device; and what was running at two such ends runs with nothing beside it the next time, so
-//! that the blame falls on the right one in the end.
+//! The database cannot show why a process died: killed, power lost, out of memory. Work is blamed only if nothing else was
+//! running. Work that was running at two crashes next runs with nothing else, so that the actual cause is found in the
+//! end.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -16,30 +16,30 @@ use super::table::{Table, query};
 use super::writer::Caller;
 
 impl Store {
-    /// Notes that a process uses the data directory; whether the last one that did so died without being asked to end.
+    /// Marks the data directory as in use. Returns whether the last process crashed, that is, ended without a shutdown.
     pub(super) fn mark_alive(&self) -> Result<bool, StoreError> {
-        let path = self.alive();
+        let path = self.alive_marker();
         let crashed = path.exists();
         File::create(&path).map_err(|source| StoreError::Directory { path, source })?;
         Ok(crashed)
     }
 
-    /// There as long as a process uses the data directory and was not asked to end.
-    fn alive(&self) -> PathBuf {
+    /// Path of a file that exists while a process uses the data directory and is not shutting down.
+    fn alive_marker(&self) -> PathBuf {
         self.inner.config.data_dir.join("alive")
     }
 
-    /// Says that the process was asked to end: whatever happens from now on, what runs is not to blame for it.
+    /// Records that a shutdown was requested: if the process dies from now on, running work is not blamed.
     pub fn mark_orderly_shutdown(&self) {
-        // Removing a file needs no space: this works on a full disk, too.
-        if let Err(error) = std::fs::remove_file(self.alive())
+        // Removing a file needs no space, so this works on a full disk.
+        if let Err(error) = std::fs::remove_file(self.alive_marker())
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(%error, "an orderly end could not be noted; what runs now counts as interrupted");
+            tracing::warn!(%error, "shutdown could not be recorded; running work counts as interrupted");
         }
     }
 
-    /// Ends or requeues what was running when the last process ended, by a crash or in order.
+    /// Finishes or requeues what was running when the last process ended, by a crash or a shutdown.
     pub(super) async fn recover(&self, crashed: bool) -> Result<(), StoreError> {
         let mut write = self.write(Caller::Worker).await?;
         let on_device = "SELECT (SELECT COUNT(*) FROM jobs WHERE state = 'running') \
@@ -87,7 +87,7 @@ impl Store {
         for (table, requeued, failed, canceled) in found {
             metrics::recovered(table, canceled, failed, requeued);
             if canceled + failed + requeued > 0 {
-                tracing::warn!(kind = %table, requeued, failed, canceled, crashed, "work of the last process found");
+                tracing::warn!(kind = %table, requeued, failed, canceled, crashed, "recovered work that the last process left running");
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Jobs and studies as rows of the database.
+//! Conversion between database rows and jobs or studies.
 
 use serde::de::DeserializeOwned;
 use sqlx::Row;
@@ -12,7 +12,7 @@ use super::run_state::RunState;
 use super::study::{Study, StudyProgress};
 use proxygrad::maximize::Resolved;
 
-/// The columns that make a [`Job`], for `SELECT`.
+/// Columns of a [`Job`], for `SELECT`.
 macro_rules! columns {
     () => {
         "id, state, model, model_digest, request, created_at, started_at, finished_at, attempts, cancel_requested, \
@@ -21,7 +21,7 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
-/// The columns that make a [`Study`], for `SELECT`.
+/// Columns of a [`Study`], for `SELECT`.
 macro_rules! study_columns {
     () => {
         "id, state, models, total, done, images, created_at, started_at, finished_at, cancel_requested, problem"
@@ -29,7 +29,7 @@ macro_rules! study_columns {
 }
 pub(super) use study_columns;
 
-/// The time now, to the millisecond, as it is stored.
+/// The current time as stored: milliseconds since 1970.
 pub(super) fn now() -> i64 {
     let nanoseconds = OffsetDateTime::now_utc().unix_timestamp_nanos();
     i64::try_from(nanoseconds / 1_000_000).unwrap_or(i64::MAX)
@@ -40,17 +40,17 @@ pub(super) fn time(milliseconds: i64) -> Result<OffsetDateTime, time::error::Com
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000)
 }
 
-/// Milliseconds from one time to another, 0 when the clock was set back between them.
+/// Milliseconds between two times, 0 if the clock was set back in between.
 pub(super) fn milliseconds(from: OffsetDateTime, to: Option<OffsetDateTime>) -> u64 {
     to.map_or(0, |to| u64::try_from((to - from).whole_milliseconds()).unwrap_or(0))
 }
 
-/// An id as it is stored.
+/// An id as stored.
 pub(super) fn key(id: Uuid) -> Vec<u8> {
     id.into_bytes().to_vec()
 }
 
-/// The id of the row, which every other error names.
+/// Id of a row; errors about the row name it.
 pub(super) fn id(row: &SqliteRow) -> Result<Uuid, StoreError> {
     let bytes: Vec<u8> = row.try_get("id")?;
     Uuid::from_slice(&bytes).map_err(|error| sqlx::Error::Decode(error.into()).into())
@@ -97,7 +97,7 @@ pub(super) fn study(row: &SqliteRow) -> Result<Study, StoreError> {
     })
 }
 
-/// What is wrong with a column of a row.
+/// Error about a column of a row.
 fn damaged(row: &SqliteRow, column: &str, why: impl std::fmt::Display) -> StoreError {
     match id(row) {
         Ok(id) => StoreError::Damaged { id, why: format!("{column}: {why}") },
@@ -105,7 +105,7 @@ fn damaged(row: &SqliteRow, column: &str, why: impl std::fmt::Display) -> StoreE
     }
 }
 
-/// The state of a row that has its id, too.
+/// State of a row that also has the column `id`.
 pub(super) fn state(row: &SqliteRow) -> Result<RunState, StoreError> {
     row.try_get::<&str, _>("state")?.parse().map_err(|error| damaged(row, "state", error))
 }
@@ -125,7 +125,7 @@ fn created_at(row: &SqliteRow) -> Result<OffsetDateTime, StoreError> {
     moment(row, "created_at")?.ok_or_else(|| damaged(row, "created_at", "is missing"))
 }
 
-/// A document as the text of a column.
+/// A document as JSON for a column.
 pub(super) fn json(document: &impl serde::Serialize) -> Result<String, StoreError> {
     serde_json::to_string(document).map_err(|error| sqlx::Error::Encode(error.into()).into())
 }

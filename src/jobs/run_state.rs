@@ -63,30 +63,30 @@ impl FromStr for RunState {
     }
 }
 
-/// Why a job failed.
+/// Why a job or study failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = JobProblem)]
 pub struct Failure {
-    /// The kind of failure; stable.
+    /// Kind of failure; stable across versions.
     pub code: FailureCode,
     /// What happened, in words.
     pub detail: String,
 }
 
-/// Kinds of failure of a job.
+/// Kind of failure of a job or study.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schema(as = ProblemCode)]
 pub enum FailureCode {
-    /// The job ran longer than the service allows.
+    /// It ran longer than the service allows.
     TimeLimit,
-    /// The network could not run: no memory, no device, an operation that cannot work at this size.
+    /// The network could not run: not enough memory, no device, or an operation that does not support this image size.
     Engine,
-    /// The service died under the job again and again.
+    /// The service crashed repeatedly while it was running.
     Interrupted,
-    /// A fault of the service itself; its log says more.
+    /// A bug of the service; see its log.
     Internal,
-    /// The model could not be loaded, or its file is no longer the one the job was submitted for.
+    /// The model could not be loaded, or its weights have changed since the submission.
     Model,
 }
 

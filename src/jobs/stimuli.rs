@@ -1,8 +1,8 @@
-//! PNGs, animated ones too, in an object store: `{job}/{sha256}.png`.
+//! PNGs of stimuli and animations in an object store: `{job}/{sha256}.png`.
 //!
-//! An object is named by its content: whoever writes it, again or late, writes the same bytes. Objects are written before
-//! the job's row says that it succeeded; what an interrupted run left behind goes when the job is deleted. Objects of jobs
-//! that the database does not know are left alone.
+//! Objects are content-addressed, so a repeated or late write stores the same bytes. They are written before the row of their
+//! job becomes `succeeded`. Objects of an interrupted run are removed when the job is deleted; objects of jobs that are not
+//! in the database are kept.
 
 use std::path::Path as FilePath;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) struct Stimuli {
 }
 
 impl Stimuli {
-    /// PNGs in a folder of this machine, which must exist. Writes are atomic and on the disk when they return.
+    /// PNGs in an existing local folder. Writes are atomic, and flushed to the disk when they return.
     pub(super) fn in_folder(folder: &FilePath) -> Result<Self, StoreError> {
         let objects = LocalFileSystem::new_with_prefix(folder)?.with_automatic_cleanup(true).with_fsync(true);
         Ok(Self { objects: Arc::new(objects) })
@@ -37,21 +37,21 @@ impl Stimuli {
         Ok(sha256)
     }
 
-    /// Reads a PNG and checks that it is the one that was written.
+    /// Reads a PNG and verifies its digest.
     pub(super) async fn get(&self, job: Uuid, sha256: &str) -> Result<Bytes, StoreError> {
         let lost = |why| StoreError::Lost { id: job, file: format!("{sha256}.png"), why };
         let png = match self.objects.get(&path(job, sha256)).await {
             Ok(found) => found.bytes().await?,
-            Err(object_store::Error::NotFound { .. }) => return Err(lost("is gone")),
+            Err(object_store::Error::NotFound { .. }) => return Err(lost("is missing")),
             Err(error) => return Err(error.into()),
         };
         match digest(&png) == sha256 {
             true => Ok(png),
-            false => Err(lost("has other bytes")),
+            false => Err(lost("has changed")),
         }
     }
 
-    /// Removes everything that belongs to a job; fine when there is nothing.
+    /// Removes all objects of a job, if there are any.
     pub(super) async fn remove(&self, job: Uuid) -> Result<(), StoreError> {
         let folder = Path::from(job.to_string());
         let found: Vec<_> = self.objects.list(Some(&folder)).try_collect().await?;

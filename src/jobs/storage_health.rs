@@ -1,4 +1,4 @@
-//! Whether the data directory can be written: found out by writing, and kept until the next look.
+//! Storage health: probes whether the data directory can be written, and caches the answer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,45 +12,45 @@ use super::storage_fault::StorageFault;
 use super::store::{Inner, Store};
 use super::writer::Caller;
 
-/// How long an answer holds: whoever asks more often causes no more writes.
-const HOLDS: Duration = Duration::from_millis(500);
-/// Time between two looks while nothing can be written.
+/// How long an answer is cached; more frequent requests cause no more writes.
+const CACHE_TIME: Duration = Duration::from_millis(500);
+/// Time between two probes while nothing can be written.
 const RETRY: Duration = Duration::from_secs(1);
-/// A look that takes longer than this counts as a failure, until it has ended.
-const TOO_LONG: Duration = Duration::from_secs(5);
+/// A probe that takes longer than this counts as a fault until it returns.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
 
-/// What is known about writing.
+/// Whether writing works, as last known.
 #[derive(Debug)]
 pub(super) struct Health {
-    /// What was found last.
+    /// The latest fault; `None` if writing works.
     fault: watch::Sender<Option<StorageFault>>,
-    looks: Mutex<Looks>,
+    probes: Mutex<Probes>,
     pub(super) reserve: Reserve,
 }
 
 #[derive(Debug, Default)]
-struct Looks {
-    /// When the one that goes on now began.
+struct Probes {
+    /// Start of the probe in progress.
     began: Option<Instant>,
-    /// When the last one ended.
+    /// End of the last probe.
     ended: Option<Instant>,
-    /// Whether somebody looks again and again until writing works.
-    watched: bool,
+    /// Whether a task probes repeatedly until writing works.
+    recovering: bool,
 }
 
 impl Health {
     pub(super) fn new(reserve: Reserve) -> Self {
-        Self { fault: watch::Sender::new(None), looks: Mutex::default(), reserve }
+        Self { fault: watch::Sender::new(None), probes: Mutex::default(), reserve }
     }
 
-    fn looks(&self) -> MutexGuard<'_, Looks> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn probes(&self) -> MutexGuard<'_, Probes> {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An error that may tell of a failed write.
+/// An error that a storage fault may have caused.
 pub(super) trait AsStorageFault {
-    /// Why nothing could be written, when that is what happened.
+    /// The fault, if that was the cause.
     fn as_storage_fault(&self) -> Option<StorageFault>;
 }
 
@@ -70,47 +70,47 @@ impl AsStorageFault for SubmitError {
 }
 
 impl Store {
-    /// Why nothing can be written at the moment, found out by writing; nothing when all is well. Answers within `patience`:
-    /// a write that takes longer goes on, and what was known before is the answer.
+    /// Probes whether the data directory can be written, and returns the fault if it cannot. Returns within `patience`: if
+    /// the probe takes longer, it continues, and the answer is the last known one.
     pub async fn check_writable(&self, patience: Duration) -> Option<StorageFault> {
         let health = &self.inner.health;
         let mut changed = health.fault.subscribe();
         changed.mark_unchanged();
-        let looks = {
-            let looks = health.looks();
-            let fresh = looks.ended.is_some_and(|ended| ended.elapsed() < HOLDS);
-            if looks.began.is_none() && fresh {
+        let running_since = {
+            let probes = health.probes();
+            let fresh = probes.ended.is_some_and(|ended| ended.elapsed() < CACHE_TIME);
+            if probes.began.is_none() && fresh {
                 return *health.fault.borrow();
             }
-            looks.began
+            probes.began
         };
-        if looks.is_none() {
+        if running_since.is_none() {
             let store = self.clone();
-            // A task of its own: it comes to its end even when nobody waits any more.
-            tokio::spawn(async move { store.look().await });
+            // A separate task: it finishes even if the caller stops waiting.
+            tokio::spawn(async move { store.probe().await });
         }
         let _ = tokio::time::timeout(patience, changed.changed()).await;
-        let stuck = health.looks().began.is_some_and(|began| began.elapsed() > TOO_LONG);
+        let stuck = health.probes().began.is_some_and(|began| began.elapsed() > STUCK_AFTER);
         if stuck { Some(StorageFault::Stuck) } else { *health.fault.borrow() }
     }
 
-    /// Waits until nothing is known any more that keeps from writing.
+    /// Waits until no fault is known.
     pub async fn wait_until_writable(&self) {
         let mut fault = self.inner.health.fault.subscribe();
         // The sender lives as long as the store.
         let _ = fault.wait_for(Option::is_none).await;
     }
 
-    /// Keeps space back for [`Store::with_reserve`].
+    /// Allocates the disk reserve for [`Store::with_reserve`].
     pub(super) async fn hold_reserve(&self) -> Result<(), StoreError> {
         self.blocking(|inner| inner.health.reserve.hold()).await
     }
 
-    /// Refuses what is new when there is no room for what will come of it.
+    /// Fails if there is no space for new work and its results.
     pub(super) async fn check_space(&self) -> Result<(), StoreError> {
         self.blocking(|inner| {
-            // The reserve is for those who make room, not for new work.
-            if !inner.health.reserve.held() {
+            // The reserve serves operations that free space, not new work.
+            if !inner.health.reserve.is_held() {
                 inner.health.reserve.hold()?;
             }
             disk_reserve::probe_space(&inner.config.data_dir, false)
@@ -118,7 +118,7 @@ impl Store {
         .await
     }
 
-    /// Does something that leads to more space or less work, on a full disk at the cost of the reserve.
+    /// Does work that frees space or shortens the queue; on a full disk it may use the disk reserve.
     pub(super) async fn with_reserve<T, F>(&self, work: impl Fn(Self) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -127,7 +127,7 @@ impl Store {
             Err(error) if self.is_out_of_space(&error).await => {
                 self.write_failed(StorageFault::NoSpace);
                 self.inner.health.reserve.release();
-                // The log keeps the space that it has; what it holds gets into the database with the help of the reserve.
+                // The write-ahead log keeps its space; its content fits into the database thanks to the reserve.
                 self.inner.writer.restart_log().await;
                 work(self.clone()).await
             }
@@ -135,29 +135,29 @@ impl Store {
         }
     }
 
-    /// Whether an error comes from a full disk. SQLite tells some of these as failures of input and output.
+    /// Whether an error comes from a full disk. SQLite reports some of these as I/O errors.
     pub(super) async fn is_out_of_space(&self, error: &StoreError) -> bool {
         match error.fault() {
             Some(StorageFault::NoSpace) => true,
             Some(StorageFault::Io) => {
-                let room = self.blocking(|inner| disk_reserve::probe_space(&inner.config.data_dir, false)).await;
-                room.is_err_and(|error| error.fault() == Some(StorageFault::NoSpace))
+                let probe = self.blocking(|inner| disk_reserve::probe_space(&inner.config.data_dir, false)).await;
+                probe.is_err_and(|error| error.fault() == Some(StorageFault::NoSpace))
             }
             _ => false,
         }
     }
 
-    /// Notes that a write failed, and looks from now on until writing works.
+    /// Records that a write failed, and probes from now on until writing works.
     pub(super) fn write_failed(&self, fault: StorageFault) {
         let health = &self.inner.health;
         let known = health.fault.send_replace(Some(fault));
         if known != Some(fault) {
             tracing::error!(%fault, "the data directory cannot be written");
         }
-        if std::mem::replace(&mut health.looks().watched, true) {
+        if std::mem::replace(&mut health.probes().recovering, true) {
             return;
         }
-        // Not a store of its own: a store that is dropped gives its data directory free.
+        // A weak reference: dropping the last store must release the data directory.
         let inner = Arc::downgrade(&self.inner);
         tokio::spawn(async move {
             loop {
@@ -165,12 +165,12 @@ impl Store {
                 let Some(inner) = inner.upgrade() else { return };
                 let store = Self { inner };
                 let closed = store.inner.writer.is_closed();
-                if closed || store.look().await.is_none() {
+                if closed || store.probe().await.is_none() {
                     let health = &store.inner.health;
-                    let mut looks = health.looks();
-                    // A write may have failed since the look, and counts on this one to go on.
+                    let mut probes = health.probes();
+                    // A write may have failed since this probe, and relies on this task to continue.
                     if closed || health.fault.borrow().is_none() {
-                        looks.watched = false;
+                        probes.recovering = false;
                         return;
                     }
                 }
@@ -178,15 +178,15 @@ impl Store {
         });
     }
 
-    /// Writes to find out whether that works, and notes what was found.
-    async fn look(&self) -> Option<StorageFault> {
+    /// Probes by writing, and records the result.
+    async fn probe(&self) -> Option<StorageFault> {
         let health = &self.inner.health;
         {
-            let mut looks = health.looks();
-            if looks.began.is_some() {
+            let mut probes = health.probes();
+            if probes.began.is_some() {
                 return *health.fault.borrow();
             }
-            looks.began = Some(Instant::now());
+            probes.began = Some(Instant::now());
         }
         let found = match self.write_everywhere().await {
             Ok(()) => None,
@@ -194,15 +194,15 @@ impl Store {
             Err(error) => Some(error.fault().unwrap_or(StorageFault::Io)),
         };
         {
-            let mut looks = health.looks();
-            *looks = Looks { began: None, ended: Some(Instant::now()), ..*looks };
+            let mut probes = health.probes();
+            *probes = Probes { began: None, ended: Some(Instant::now()), ..*probes };
         }
         match found {
             Some(fault) => self.write_failed(fault),
             None => {
                 if health.fault.send_replace(None).is_some() {
-                    tracing::info!("the data directory can be written again");
-                    // Whoever waits for work may find it now.
+                    tracing::info!("the data directory is writable again");
+                    // Devices that wait for work may claim it now.
                     self.inner.arrivals.send_replace(());
                 }
             }
@@ -210,7 +210,7 @@ impl Store {
         found
     }
 
-    /// A row of the database, and a file where PNGs and studies lie; the reserve, too.
+    /// Writes a row of the database and a file in each folder of results, and restores the reserve.
     async fn write_everywhere(&self) -> Result<(), StoreError> {
         let mut write = self.write(Caller::Worker).await?;
         sqlx::query("UPDATE write_check SET at = ?").bind(row::now()).execute(write.db()).await?;
@@ -225,14 +225,14 @@ impl Store {
         .await
     }
 
-    /// Works on files, away from the tasks that answer clients.
+    /// Does file operations on a blocking thread.
     pub(super) async fn blocking(
         &self,
         work: impl FnOnce(&Inner) -> std::io::Result<()> + Send + 'static,
     ) -> Result<(), StoreError> {
         let inner = Arc::clone(&self.inner);
         let done = tokio::task::spawn_blocking(move || work(&inner)).await;
-        let done = done.map_err(|error| StoreError::CutShort(error.to_string()))?;
+        let done = done.map_err(|error| StoreError::Interrupted(error.to_string()))?;
         done.map_err(|source| StoreError::Directory { path: self.inner.config.data_dir.clone(), source })
     }
 }

@@ -1,4 +1,4 @@
-//! The store: opening it, and the calls that clients' requests need.
+//! The store: opening and closing it, and reading jobs.
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
@@ -28,15 +28,15 @@ use super::submit::Submissions;
 use super::table::{Table, query};
 use super::writer::{Caller, WriteTransaction, Writer};
 
-/// Where jobs are kept, and how many may wait.
+/// Where jobs and studies are stored, and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Folder of the database (`jobs.sqlite3`), the PNGs (`stimuli/`) and the studies (`studies/`); created when missing.
-    /// One process at a time.
+    /// Folder of the database (`jobs.sqlite3`), the PNGs (`stimuli/`) and the studies (`studies/`); created if missing. Used
+    /// by one process at a time.
     pub data_dir: PathBuf,
-    /// Most jobs that may be queued, and as many studies; more are refused.
+    /// Limit of queued jobs, and of queued studies; more are refused.
     pub queue_limit: u64,
-    /// How long a call waits for other writers of the database before it gives up.
+    /// How long a call waits for other writers of the database before it fails.
     pub busy_timeout: Duration,
 }
 
@@ -46,14 +46,13 @@ impl StoreConfig {
     /// Default of [`StoreConfig::busy_timeout`].
     pub const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-    /// The defaults, in this folder.
+    /// The defaults, with this data directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self { data_dir: data_dir.into(), queue_limit: Self::QUEUE_LIMIT, busy_timeout: Self::BUSY_TIMEOUT }
     }
 }
 
-/// All jobs: a SQLite database, a folder of PNGs, and in memory what only matters while the process lives. Clones share
-/// one store.
+/// All jobs and studies: a SQLite database, a folder of PNGs, and events in memory. Clones share one store.
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(super) inner: Arc<Inner>,
@@ -67,41 +66,41 @@ pub(super) struct Inner {
     pub(super) health: Health,
     pub(super) submissions: Submissions,
     pub(super) stimuli: Stimuli,
-    /// Folder of the studies' folders.
+    /// Folder that contains a folder per study.
     pub(super) studies: PathBuf,
     pub(super) feed: Feed,
     /// Changes when a job or study joins the queue.
     pub(super) arrivals: watch::Sender<()>,
-    /// Ends the runs of running jobs and studies.
+    /// Cancellation tokens of running jobs and studies.
     pub(super) running: Mutex<HashMap<Uuid, CancellationToken>>,
-    /// Whether a device found nothing because one job or study has to run alone.
+    /// Whether a device claimed nothing because one job or study has to run with nothing else.
     pub(super) blocked: AtomicBool,
-    /// How many jobs there were in each state when that was last asked for.
+    /// Last known number of jobs by state.
     counts: Mutex<Option<HashMap<RunState, u64>>>,
     lock: Mutex<Option<File>>,
 }
 
-/// What became of a job or study that was to be deleted.
+/// Result of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
-    /// It is forgotten, its files and its idempotency key with it.
+    /// It was deleted, with its files and its idempotency key.
     Gone,
-    /// It has not ended; cancel it first.
+    /// It is not finished; cancel it first.
     NotFinished(RunState),
-    /// There is none.
+    /// It does not exist.
     Unknown,
 }
 
 impl Store {
-    /// Opens the store of a data directory, creating it when missing, and puts jobs that were running when the last
-    /// process ended back into the queue. Those that were to be canceled are; one fails that brought down
-    /// [`MAX_INTERRUPTIONS`](super::MAX_INTERRUPTIONS) processes while nothing else ran.
+    /// Opens the store of a data directory, creating it if missing, and requeues jobs that were running when the last process
+    /// ended. Those that a client had canceled are canceled; those that crashed the process
+    /// [`MAX_INTERRUPTIONS`](super::MAX_INTERRUPTIONS) times while nothing else ran fail.
     ///
-    /// Nothing that holds results is removed: folders of studies that the database does not know, as after an older copy of
-    /// it was put back, are moved to `set-aside/studies/`, and come back when the database knows them again.
+    /// Nothing that holds results is removed: folders of studies without a row, as after restoring an older database, are moved
+    /// to `set-aside/studies/`, and back once the database has the row again.
     ///
     /// # Errors
-    /// When the directory cannot be used, another process has it, or the database is damaged or of a later version.
+    /// If the directory cannot be used, another process has it, or the database is damaged or of a later version.
     pub async fn open(config: &StoreConfig) -> Result<Self, StoreError> {
         let [folder, studies] = ["stimuli", "studies"].map(|name| config.data_dir.join(name));
         for folder in [&folder, &studies] {
@@ -112,7 +111,7 @@ impl Store {
             .filename(config.data_dir.join("jobs.sqlite3"))
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // A commit is on the disk when it returns: an accepted job survives a power cut.
+            // A commit returns once it is on the disk: an accepted job survives a power loss.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .pragma("wal_autocheckpoint", disk_reserve::LOG_PAGES.to_string())
@@ -150,12 +149,12 @@ impl Store {
         store.remove_leftovers().await?;
         store.quarantine_orphans().await?;
         if let Err(error) = store.hold_reserve().await {
-            tracing::warn!(%error, "no space can be kept back: on a full disk, work may not be canceled or deleted");
+            tracing::warn!(%error, "disk reserve could not be allocated: on a full disk, cancel and delete may fail");
         }
         Ok(store)
     }
 
-    /// Ends all streams, closes the database and gives the data directory free. Every later call fails.
+    /// Ends all event streams, closes the database and releases the data directory. Every later call fails.
     pub async fn close(&self) {
         self.mark_orderly_shutdown();
         self.inner.feed.close();
@@ -164,28 +163,28 @@ impl Store {
         self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// What happens to jobs while they run.
+    /// Events of jobs and studies.
     pub fn feed(&self) -> &Feed {
         &self.inner.feed
     }
 
-    /// The job with this id; while it runs, with the progress it told last.
+    /// The job with this id; while it runs, with its latest progress.
     ///
     /// # Errors
-    /// When the database fails or the job's row is damaged.
+    /// If the database fails or the job's row is damaged.
     pub async fn get(&self, id: Uuid) -> Result<Option<Job>, StoreError> {
         let select = sqlx::query(concat!("SELECT ", columns!(), " FROM jobs WHERE id = ?"));
         let row = select.bind(row::key(id)).fetch_optional(&self.inner.readers).await?;
         row.map(|row| Ok(self.with_live_progress(row::job(&row)?))).transpose()
     }
 
-    /// A page of jobs, newest first. Following the cursors shows every job that existed at the first page and was not
-    /// deleted meanwhile exactly once, whatever is submitted in between. At least one and at most `limit` jobs a page.
+    /// A page of jobs, newest first. Following the cursors shows each job that existed at the first page, and was not deleted
+    /// since, exactly once, no matter what is submitted in between. A page has at most `limit` jobs, and at least one.
     ///
-    /// A job whose row is damaged is left out, and the log says so.
+    /// Damaged rows are omitted and logged.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn list(&self, filter: &JobFilter, cursor: Option<Cursor>, limit: u32) -> Result<Page, StoreError> {
         let mut select = QueryBuilder::<Sqlite>::new(concat!("SELECT ", columns!(), " FROM jobs WHERE TRUE"));
         if let Some(state) = filter.state {
@@ -197,7 +196,7 @@ impl Store {
         self.page(select, cursor, limit, |row| Ok(self.with_live_progress(row::job(row)?))).await
     }
 
-    /// The rows that `select` finds, newest first, behind the cursor.
+    /// A page of the rows of `select`, newest first, after the cursor.
     pub(super) async fn page<T>(
         &self,
         mut select: QueryBuilder<Sqlite>,
@@ -220,17 +219,17 @@ impl Store {
         let read = |row| match read(row) {
             Ok(item) => Some(item),
             Err(error) => {
-                tracing::error!(%error, "a damaged row is left out of a list");
+                tracing::error!(%error, "damaged row omitted from a list");
                 None
             }
         };
         Ok(Page { items: shown.iter().filter_map(read).collect(), next })
     }
 
-    /// The PNG of stimulus `n` of a job that succeeded.
+    /// The PNG of stimulus `n` of a succeeded job.
     ///
     /// # Errors
-    /// When the database or the object store fails, or the PNG is missing or has other bytes than were written.
+    /// If the database or the object store fails, or the PNG is missing or changed.
     pub async fn png(&self, id: Uuid, n: usize) -> Result<Option<Bytes>, StoreError> {
         match self.get(id).await?.as_ref().and_then(|job| job.stimuli.get(n)) {
             Some(stimulus) => Ok(Some(self.inner.stimuli.get(id, &stimulus.sha256).await?)),
@@ -238,7 +237,7 @@ impl Store {
         }
     }
 
-    /// The animation of stimulus `n` of a job that succeeded, where there is one.
+    /// The animation of stimulus `n` of a succeeded job, if it has one.
     ///
     /// # Errors
     /// As [`Store::png`].
@@ -250,18 +249,18 @@ impl Store {
         }
     }
 
-    /// How many jobs there are in each state; every state is there.
+    /// Number of jobs by state, with an entry for every state.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn counts(&self) -> Result<HashMap<RunState, u64>, StoreError> {
         self.count(Table::Jobs).await
     }
 
-    /// The same within `patience`: when the database does not answer by then, as it was at the last call of this.
+    /// Like [`Store::counts`], but returns the last known numbers if the database takes longer than `patience`.
     ///
     /// # Errors
-    /// When the database fails, or has never answered.
+    /// If the database fails, or has never answered.
     pub async fn counts_within(&self, patience: Duration) -> Result<HashMap<RunState, u64>, StoreError> {
         let known = || self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner);
         match tokio::time::timeout(patience, self.counts()).await {
@@ -285,11 +284,11 @@ impl Store {
         Ok(counts)
     }
 
-    /// The events of a job behind event `after` (all that are remembered, unless given), up to its terminal state;
-    /// nothing when there is no such job. A job that has ended long ago tells its terminal state.
+    /// The events of a job after event `after` (default: all that are still in memory), up to its terminal state; `None` if
+    /// the job does not exist. For a job that finished long ago, only the terminal state.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn subscribe(&self, id: Uuid, after: Option<u64>) -> Result<Option<Subscription>, StoreError> {
         self.subscribe_to(Table::Jobs, id, after).await
     }
@@ -304,23 +303,23 @@ impl Store {
         Ok(self.state(table, id).await?.map(|state| attached.subscribe(state, after)))
     }
 
-    /// Where a job or study stands; nothing when there is none.
+    /// State of a job or study; `None` if it does not exist.
     pub(super) async fn state(&self, table: Table, id: Uuid) -> Result<Option<RunState>, StoreError> {
         let select = query!(table, "SELECT id, state FROM ", " WHERE id = ?");
         let row = select.bind(row::key(id)).fetch_optional(&self.inner.readers).await?;
         row.map(|row| row::state(&row)).transpose()
     }
 
-    /// The job as it is when it has ended, or after `limit`, whichever is first.
+    /// The job once it is finished, or after `limit`, whichever is first.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn wait(&self, id: Uuid, limit: Duration) -> Result<Option<Job>, StoreError> {
         self.wait_until_finished(Table::Jobs, id, limit).await?;
         self.get(id).await
     }
 
-    /// Returns when a job or study has ended, or after `limit`; its row says which.
+    /// Returns once a job or study is finished, or after `limit`.
     pub(super) async fn wait_until_finished(&self, table: Table, id: Uuid, limit: Duration) -> Result<(), StoreError> {
         if let Some(mut events) = self.subscribe_to(table, id, None).await? {
             let ended = async { while events.next().await.is_some() {} };
@@ -329,17 +328,17 @@ impl Store {
         Ok(())
     }
 
-    /// Connections that only read.
+    /// Read-only connections.
     pub(super) fn readers(&self) -> &SqlitePool {
         &self.inner.readers
     }
 
-    /// Begins a write transaction; writers take turns.
+    /// Begins a write transaction, once earlier ones are done.
     pub(super) async fn write(&self, caller: Caller) -> Result<WriteTransaction<'_>, StoreError> {
         self.inner.writer.begin(caller).await
     }
 
-    /// Runs `work` to its end even when the caller goes away: what is committed is also told.
+    /// Runs `work` to completion even if the caller is dropped, so that the events of every commit are published.
     pub(super) async fn detached<T, E, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
@@ -347,14 +346,14 @@ impl Store {
         E: From<StoreError> + AsStorageFault + Send + 'static,
     {
         let task = tokio::spawn(work(self.clone()).in_current_span());
-        let done = task.await.unwrap_or_else(|error| Err(StoreError::CutShort(error.to_string()).into()));
+        let done = task.await.unwrap_or_else(|error| Err(StoreError::Interrupted(error.to_string()).into()));
         if let Some(fault) = done.as_ref().err().and_then(AsStorageFault::as_storage_fault) {
             self.write_failed(fault);
         }
         done
     }
 
-    /// The job with the progress it told last.
+    /// The job with its latest progress.
     pub(super) fn with_live_progress(&self, mut job: Job) -> Job {
         if job.state == RunState::Running
             && let Some(progress) = self.inner.feed.progress(job.id)
@@ -365,7 +364,7 @@ impl Store {
     }
 }
 
-/// Takes the data directory for this process. The lock goes with the file, also when the process is killed.
+/// Locks the data directory for this process. The operating system releases the lock when the process ends in any way.
 fn lock(data_dir: &Path) -> Result<File, StoreError> {
     let path = data_dir.join("lock");
     let failed = |source| StoreError::Directory { path: path.clone(), source };

@@ -1,7 +1,7 @@
-//! Studies in the store: a row each, and a folder with the runs.
+//! Store operations on studies: one row per study, and a folder with its runs.
 //!
-//! The row comes first and goes first. A deletion leaves a note until the folder is gone, too; a folder without a row and
-//! without a note is set aside when the store is next opened.
+//! The row is created before the folder and deleted before it. A deletion leaves an entry in `leftovers` until the folder is
+//! removed; a folder with neither row nor entry is quarantined when the store is next opened.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,24 +25,24 @@ use super::table::Table;
 use super::writer::Caller;
 use proxygrad::study::{Folder, Plan};
 
-/// A running study that its claimer, and nobody else, may end.
+/// A running study, owned by its claimer.
 #[derive(Debug)]
 pub struct StudyClaim {
     /// The study as it was claimed.
     pub study: Study,
-    /// What is run.
+    /// All runs of the study.
     pub plan: Plan,
-    /// What its end must be reported under.
+    /// Required to report its outcome.
     pub lease: Lease,
-    /// Canceled when somebody asks the study to stop.
+    /// Canceled when a client cancels the study.
     pub cancel_requested: CancellationToken,
 }
 
 impl Store {
-    /// Accepts a study: when this returns, the study is on the disk.
+    /// Accepts a study. When this returns, the study is on the disk.
     ///
     /// # Errors
-    /// When as many studies wait as may, the idempotency key belongs to another request, or the database fails.
+    /// If the queue is full, the idempotency key belongs to another request, or the database fails.
     pub async fn submit_study(&self, new: NewStudy) -> Result<Submitted<Study>, SubmitError> {
         self.detached(|store| async move { store.submit_study_now(new).await }).await
     }
@@ -85,10 +85,10 @@ impl Store {
         Ok(Submitted::Created(study))
     }
 
-    /// Takes the oldest queued study; nothing when none is queued, or it has to wait until nothing else runs.
+    /// Claims the oldest queued study; `None` if there is none, or if it has to wait until nothing else runs.
     ///
     /// # Errors
-    /// When the database fails; nothing is claimed then.
+    /// If the database fails; nothing is claimed then.
     pub async fn claim_study(&self) -> Result<Option<StudyClaim>, StoreError> {
         self.detached(|store| async move {
             loop {
@@ -119,7 +119,7 @@ impl Store {
                         update.bind(now).bind(row::key(id)).execute(write.db()).await?;
                         let _guard = write.commit().await?;
                         let lease = Lease { id, table: Table::Studies, number: found.try_get::<i64, _>("lease")? + 1 };
-                        return Ok(Some(store.study_started(study, plan, lease, now)));
+                        return Ok(Some(store.start_study(study, plan, lease, now)));
                     }
                     Err(error) => {
                         let problem = Failure::new(FailureCode::Internal, "the stored study is damaged");
@@ -129,7 +129,7 @@ impl Store {
                         let update = update.bind(now).bind(row::json(&problem)?).bind(row::key(id));
                         update.execute(write.db()).await?;
                         let _guard = write.commit().await?;
-                        tracing::error!(study.id = %id, study.state = "failed", %error, "study cannot be read");
+                        tracing::error!(study.id = %id, study.state = "failed", %error, "study failed: its stored row is damaged");
                         store.publish_state(id, RunState::Failed);
                         metrics::finished(Table::Studies, RunState::Failed, None);
                     }
@@ -139,7 +139,7 @@ impl Store {
         .await
     }
 
-    fn study_started(&self, mut study: Study, plan: Plan, lease: Lease, now: i64) -> StudyClaim {
+    fn start_study(&self, mut study: Study, plan: Plan, lease: Lease, now: i64) -> StudyClaim {
         study.state = RunState::Running;
         study.started_at = row::time(now).ok();
         let cancel_requested = CancellationToken::new();
@@ -153,10 +153,10 @@ impl Store {
         StudyClaim { study, plan, lease, cancel_requested }
     }
 
-    /// Notes that a study goes on after the jobs that its device ran first. Ignored when the lease is void.
+    /// Records that a study resumes after the jobs that its device ran first. Ignored if the lease is stale.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn study_resumed(&self, lease: Lease) -> Result<(), StoreError> {
         self.detached(move |store| async move {
             let mut write = store.write(Caller::Worker).await?;
@@ -167,11 +167,11 @@ impl Store {
         .await
     }
 
-    /// Notes that so many runs are done. A study that comes further has not been interrupted too often, however often
-    /// that was before. Ignored when the lease is void.
+    /// Records the number of runs done, and resets the count of interruptions, since the study makes progress. Ignored if the
+    /// lease is stale.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn record_study_progress(&self, lease: Lease, done: usize) -> Result<(), StoreError> {
         self.detached(move |store| async move {
             let mut write = store.write(Caller::Worker).await?;
@@ -190,35 +190,35 @@ impl Store {
         .await
     }
 
-    /// The study with this id; while it runs, with the progress it told last.
+    /// The study with this id; while it runs, with its latest progress.
     ///
     /// # Errors
-    /// When the database fails or the study's row is damaged.
+    /// If the database fails or the study's row is damaged.
     pub async fn study(&self, id: Uuid) -> Result<Option<Study>, StoreError> {
         let select = sqlx::query(concat!("SELECT ", study_columns!(), " FROM studies WHERE id = ?"));
         let row = select.bind(row::key(id)).fetch_optional(self.readers()).await?;
         row.map(|row| Ok(self.study_with_live_progress(row::study(&row)?))).transpose()
     }
 
-    /// What a study runs.
+    /// The plan of a study.
     ///
     /// # Errors
-    /// When the database fails or the plan is damaged.
+    /// If the database fails or the plan is damaged.
     pub async fn plan(&self, id: Uuid) -> Result<Option<Plan>, StoreError> {
         let select = sqlx::query("SELECT id, plan FROM studies WHERE id = ?");
         let row = select.bind(row::key(id)).fetch_optional(self.readers()).await?;
         row.map(|row| row::document(&row, "plan")).transpose()
     }
 
-    /// The folder with a study's runs; it is there once one has been made.
+    /// The folder with the runs of a study; created with the first run.
     pub fn study_folder(&self, id: Uuid) -> Folder {
         Folder::new(self.inner.studies.join(id.to_string()))
     }
 
-    /// A page of studies, newest first, as [`Store::list`] gives pages of jobs.
+    /// A page of studies, newest first; see [`Store::list`].
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn studies(
         &self,
         state: Option<RunState>,
@@ -232,41 +232,41 @@ impl Store {
         self.page(select, cursor, limit, |row| Ok(self.study_with_live_progress(row::study(row)?))).await
     }
 
-    /// Asks a study to stop, as [`Store::cancel`] does with a job. Returns the study as it stands then.
+    /// Cancels a study and returns it; see [`Store::cancel`].
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn cancel_study(&self, id: Uuid) -> Result<Option<Study>, StoreError> {
         self.request_cancel(Table::Studies, id).await?;
         self.study(id).await
     }
 
-    /// Forgets a study that has ended, with its folder. Works on a full disk, as [`Store::delete`] does.
+    /// Deletes a finished study and its folder; see [`Store::delete`].
     ///
     /// # Errors
-    /// When the database fails. A folder that cannot be removed is tried again when the store is next opened.
+    /// If the database fails. A folder that cannot be removed is removed when the store is next opened.
     pub async fn delete_study(&self, id: Uuid) -> Result<Deleted, StoreError> {
         self.delete_from(Table::Studies, id).await
     }
 
-    /// The events of a study behind event `after`, as [`Store::subscribe`] gives those of a job.
+    /// The events of a study after event `after`; see [`Store::subscribe`].
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn subscribe_study(&self, id: Uuid, after: Option<u64>) -> Result<Option<Subscription>, StoreError> {
         self.subscribe_to(Table::Studies, id, after).await
     }
 
-    /// The study as it is when it has ended, or after `limit`, whichever is first.
+    /// The study once it is finished, or after `limit`, whichever is first.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn wait_for_study(&self, id: Uuid, limit: Duration) -> Result<Option<Study>, StoreError> {
         self.wait_until_finished(Table::Studies, id, limit).await?;
         self.study(id).await
     }
 
-    /// The study with the progress it told last.
+    /// The study with its latest progress.
     fn study_with_live_progress(&self, mut study: Study) -> Study {
         if study.state == RunState::Running
             && let Some(progress) = self.inner.feed.study_progress(study.id)
@@ -276,7 +276,7 @@ impl Store {
         study
     }
 
-    /// Tells the watchers of a study how far it is.
+    /// Publishes the progress of a study.
     pub fn publish_study_progress(&self, id: Uuid, progress: StudyProgress) {
         self.inner.feed.publish(id, Event::Study(progress));
     }

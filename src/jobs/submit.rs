@@ -1,7 +1,7 @@
-//! Submissions of jobs, written in groups: what arrives while one group is written is the next group.
+//! Submission of jobs, with group commit: submissions that arrive while one group is written form the next group.
 //!
-//! A commit waits for the disk once, however many jobs it holds. So many clients at once cost little more than one, and
-//! devices that report results find the database free.
+//! A commit waits for the disk once, however many jobs it holds. Many concurrent clients therefore cost little more than
+//! one, and devices that report results do not wait long for the database.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,19 +23,19 @@ use super::store::Store;
 use super::table::{Table, query};
 use super::writer::{Caller, WriteTransaction};
 
-/// Most jobs of one commit.
-const MOST: usize = 1024;
-/// Pause after a group, for each submission in it, while jobs run: devices come before clients that submit without end.
+/// Largest number of jobs in one commit.
+const MAX_GROUP: usize = 1024;
+/// Pause after a group per submission in it, while jobs run (back-pressure): devices take precedence over clients.
 const PAUSE: Duration = Duration::from_millis(4);
 /// Longest such pause.
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+const MAX_PAUSE: Duration = Duration::from_millis(250);
 
-/// An accepted job, or study.
+/// An accepted job or study.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Submitted<T = Job> {
-    /// It is new.
+    /// A new one.
     Created(T),
-    /// The same request was submitted before under the same idempotency key; this is what came of it, as it stands now.
+    /// The same request was submitted before under the same idempotency key; this is its job or study now.
     Replayed(T),
 }
 
@@ -48,15 +48,15 @@ impl Submitted {
     }
 }
 
-/// Submissions that wait to be written.
+/// Queue of submissions to write.
 #[derive(Debug, Default)]
 pub(super) struct Submissions(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
     jobs: VecDeque<Submission>,
-    /// Whether a task is there that writes them.
-    written: bool,
+    /// Whether a task is writing them.
+    has_writer: bool,
 }
 
 #[derive(Debug)]
@@ -71,35 +71,35 @@ impl Submissions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds one; whether somebody has to be found who writes them.
+    /// Adds a submission. Returns whether the caller has to start the task that writes them.
     fn push(&self, submission: Submission) -> bool {
         let mut waiting = self.waiting();
         waiting.jobs.push_back(submission);
-        !std::mem::replace(&mut waiting.written, true)
+        !std::mem::replace(&mut waiting.has_writer, true)
     }
 
-    /// The next group; nothing when none waits, and nobody writes any more then.
+    /// The next group; `None` if the queue is empty, which ends the task that writes.
     fn next(&self) -> Option<Vec<Submission>> {
         let mut waiting = self.waiting();
-        let size = waiting.jobs.len().min(MOST);
-        waiting.written = size > 0;
+        let size = waiting.jobs.len().min(MAX_GROUP);
+        waiting.has_writer = size > 0;
         (size > 0).then(|| waiting.jobs.drain(..size).collect())
     }
 }
 
-/// Should the task that writes break down, the next submission finds another.
-struct Writing<'a>(&'a Submissions);
+/// If the task that writes panics, lets the next submission start another.
+struct WriterGuard<'a>(&'a Submissions);
 
-impl Drop for Writing<'_> {
+impl Drop for WriterGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.waiting().written = false;
+            self.0.waiting().has_writer = false;
         }
     }
 }
 
 impl WriteTransaction<'_> {
-    /// The row that this key and this request made before.
+    /// The row that an earlier submission with this idempotency key created.
     pub(super) async fn replayed(
         &mut self,
         table: Table,
@@ -114,17 +114,17 @@ impl WriteTransaction<'_> {
         }
     }
 
-    /// How many wait.
+    /// Number of queued jobs or studies.
     pub(super) async fn queued(&mut self, table: Table) -> Result<u64, StoreError> {
         let select = query!(table, "SELECT COUNT(*) AS queued FROM ", " WHERE state = 'queued'");
         let queued: i64 = select.fetch_one(self.db()).await?.try_get("queued")?;
         Ok(u64::try_from(queued).unwrap_or(0))
     }
 
-    /// Writes a job and the images that it brought.
+    /// Inserts a job and its client images.
     async fn insert(&mut self, new: &NewJob) -> Result<Job, StoreError> {
         let NewJob { model, model_digest, resolved, idempotency } = new;
-        // Drawn while no other job can be: ids and commits have one order.
+        // Created under the write lock, so that ids and commits have the same order.
         let id = Uuid::now_v7();
         let insert = "INSERT INTO jobs (id, state, model, model_digest, batch_key, size, request, created_at, \
                       idempotency_key, fingerprint) VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)";
@@ -147,32 +147,32 @@ impl WriteTransaction<'_> {
 }
 
 impl Store {
-    /// Accepts a job: when this returns, the job is on the disk.
+    /// Accepts a job. When this returns, the job is on the disk.
     ///
     /// # Errors
-    /// When the queue is full, the idempotency key belongs to another request, there is no room on the disk for what would
-    /// come of the job, or the database fails.
+    /// If the queue is full, the idempotency key belongs to another request, the disk has no space for the job and its
+    /// results, or the database fails.
     pub async fn submit(&self, new: NewJob) -> Result<Submitted, SubmitError> {
         let (reply, answer) = oneshot::channel();
         if self.inner.submissions.push(Submission { new, reply, span: Span::current() }) {
-            // A task of its own: a client that goes away takes nobody's submission with it.
+            // A separate task: a client that disconnects does not abort other submissions.
             tokio::spawn(write_submissions(self.clone()));
         }
-        let cut_short = |_| Err(StoreError::CutShort("nobody wrote the submission".into()).into());
-        answer.await.unwrap_or_else(cut_short)
+        let interrupted = |_| Err(StoreError::Interrupted("the submission was not written".into()).into());
+        answer.await.unwrap_or_else(interrupted)
     }
 
-    /// Writes a group of submissions, and answers each of them.
+    /// Writes a group of submissions and answers each.
     async fn write_group(&self, group: Vec<Submission>) {
-        let (news, answers): (Vec<_>, Vec<_>) =
+        let (submissions, answers): (Vec<_>, Vec<_>) =
             group.into_iter().map(|submission| (submission.new, (submission.reply, submission.span))).unzip();
-        let error = match self.submit_together(&news).await {
+        let error = match self.submit_together(&submissions).await {
             Ok(results) => {
-                for ((result, new), (reply, span)) in results.into_iter().zip(&news).zip(answers) {
+                for ((result, new), (reply, span)) in results.into_iter().zip(&submissions).zip(answers) {
                     if let Ok(Submitted::Created(job)) = &result {
-                        span.in_scope(|| tell(job, new));
+                        span.in_scope(|| log_accepted(job, new));
                     }
-                    // Nobody may wait for the answer any more; that is fine.
+                    // The caller may have stopped waiting.
                     let _ = reply.send(result);
                 }
                 return;
@@ -184,34 +184,34 @@ impl Store {
             self.write_failed(fault);
         }
         let mut error = Some(error);
-        let alone = news.len() == 1;
-        for (new, (reply, span)) in news.into_iter().zip(answers) {
+        let alone = submissions.len() == 1;
+        for (new, (reply, span)) in submissions.into_iter().zip(answers) {
             let result = match fault {
                 Some(fault) => Err(StoreError::Unwritable(fault).into()),
-                // One of them may be at fault; the others have nothing to do with it.
+                // A single one may be the cause; try each on its own.
                 None if !alone => {
                     let alone = self.submit_together(std::slice::from_ref(&new)).await;
                     alone.map_err(SubmitError::from).and_then(|mut results| {
-                        results.pop().unwrap_or_else(|| Err(StoreError::CutShort("no result".into()).into()))
+                        results.pop().unwrap_or_else(|| Err(StoreError::Interrupted("no result".into()).into()))
                     })
                 }
-                None => Err(error.take().unwrap_or_else(|| StoreError::CutShort("no error".into())).into()),
+                None => Err(error.take().unwrap_or_else(|| StoreError::Interrupted("no error".into())).into()),
             };
             if let Ok(Submitted::Created(job)) = &result {
-                span.in_scope(|| tell(job, &new));
+                span.in_scope(|| log_accepted(job, &new));
             }
             let _ = reply.send(result);
         }
     }
 
-    /// Writes submissions in one commit: one result for each, or an error that concerns them all.
-    async fn submit_together(&self, news: &[NewJob]) -> Result<Vec<Result<Submitted, SubmitError>>, StoreError> {
+    /// Writes submissions in one commit. Returns a result for each, or an error that affects all of them.
+    async fn submit_together(&self, submissions: &[NewJob]) -> Result<Vec<Result<Submitted, SubmitError>>, StoreError> {
         let mut write = self.write(Caller::Client).await?;
         let limit = self.inner.config.queue_limit;
         let mut queued = write.queued(Table::Jobs).await?;
-        let mut results = Vec::with_capacity(news.len());
-        let (mut created, mut room) = (0_usize, None);
-        for new in news {
+        let mut results = Vec::with_capacity(submissions.len());
+        let (mut created, mut space) = (0_usize, None);
+        for new in submissions {
             let result = match write.replayed(Table::Jobs, new.idempotency.as_ref()).await {
                 Ok(Some(known)) => {
                     row::job(&known).map(|job| Submitted::Replayed(self.with_live_progress(job))).map_err(Into::into)
@@ -220,10 +220,10 @@ impl Store {
                 Err(refused) => Err(refused),
                 Ok(None) if queued >= limit => Err(SubmitError::QueueFull { limit }),
                 Ok(None) => {
-                    if room.is_none() {
-                        room = Some(self.check_space().await.err().and_then(|error| error.fault()));
+                    if space.is_none() {
+                        space = Some(self.check_space().await.err().and_then(|error| error.fault()));
                     }
-                    match room.flatten() {
+                    match space.flatten() {
                         Some(fault) => Err(StoreError::Unwritable(fault).into()),
                         None => {
                             (queued, created) = (queued + 1, created + 1);
@@ -240,44 +240,44 @@ impl Store {
             let _guard = write.commit().await?;
             self.inner.arrivals.send_replace(());
         }
-        if let Some(fault) = room.flatten() {
+        if let Some(fault) = space.flatten() {
             self.write_failed(fault);
         }
         Ok(results)
     }
 }
 
-/// Writes submissions, group by group, until none waits.
+/// Writes submissions group by group until the queue is empty.
 async fn write_submissions(mut store: Store) {
     while let Some(group) = store.inner.submissions.next() {
         let size = u32::try_from(group.len()).unwrap_or(u32::MAX);
         {
-            let _writing = Writing(&store.inner.submissions);
+            let _guard = WriterGuard(&store.inner.submissions);
             store.write_group(group).await;
         }
         if !store.running().is_empty() {
-            // A store that is dropped gives its data directory free; whoever waits for an answer has another one.
+            // No strong reference while pausing: dropping the last store must release the data directory.
             let inner = Arc::downgrade(&store.inner);
             drop(store);
-            tokio::time::sleep(PAUSE.saturating_mul(size).min(LONGEST_PAUSE)).await;
+            tokio::time::sleep(PAUSE.saturating_mul(size).min(MAX_PAUSE)).await;
             let Some(inner) = inner.upgrade() else { return };
             store = Store { inner };
         }
     }
 }
 
-/// Tells log and metrics that a job was accepted.
-fn tell(job: &Job, new: &NewJob) {
+/// Logs and counts an accepted job.
+fn log_accepted(job: &Job, new: &NewJob) {
     metrics::accepted(Table::Jobs);
     let stimuli = new.resolved.objectives.len();
     tracing::info!(job.id = %job.id, job.state = "queued", job.stimuli = stimuli, model = new.model, "job accepted");
 }
 
-/// Queued jobs with equal keys may share a batch: same model, same target layers, same settings.
+/// Key of jobs that may share a batch: same model, target layers and settings.
 fn batch_key(new: &NewJob) -> Result<Vec<u8>, StoreError> {
     let terms = new.resolved.objectives.iter().flat_map(|objective| &objective.terms);
     let layers: BTreeSet<&str> = terms.map(|term| term.unit.layer.as_str()).collect();
-    // Two ids may share weights and differ in preprocessing.
+    // Two models may share weights and differ in preprocessing.
     let text = row::json(&(&new.model, &new.model_digest, layers, &new.resolved.settings))?;
     Ok(Sha256::digest(text).to_vec())
 }

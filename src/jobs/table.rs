@@ -1,8 +1,8 @@
-//! The two kinds of work: jobs and studies. Each has a table; both go through the same states.
+//! Tables of the database: one for jobs, one for studies, with the same states.
 
 use std::fmt;
 
-/// A kind of work.
+/// A table, and the kind of its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Table {
     Jobs,
@@ -18,7 +18,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// A query on the table of a kind of work: its text, with the name of the table where the texts meet.
+/// An SQL query on a table: the text before and after the name of the table.
 macro_rules! query {
     ($table:expr, $front:literal, $back:literal) => {
         sqlx::query(match $table {
@@ -29,7 +29,7 @@ macro_rules! query {
 }
 pub(super) use query;
 
-/// Logs a change of state of a job or study.
+/// Logs a state change of a job or study.
 macro_rules! log_state {
     ($level:ident, $table:expr, $id:expr, $state:expr, $what:literal $(, $($fields:tt)*)?) => {
         match $table {

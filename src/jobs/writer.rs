@@ -1,8 +1,8 @@
-//! The one connection that writes, and whose turn it is.
+//! The single write connection, handed out to one transaction at a time.
 //!
-//! SQLite may roll a transaction back on its own when a write fails (SQLITE_FULL, SQLITE_IOERR, SQLITE_BUSY), or leave it
-//! open. Rather than find out, a connection on which anything failed is thrown away with its transaction: only one that
-//! has committed or rolled back in order is used again.
+//! When a write fails (SQLITE_FULL, SQLITE_IOERR, SQLITE_BUSY), SQLite may roll the transaction back or leave it open. So a
+//! connection on which anything failed is closed, together with its transaction; it is reused only after a successful
+//! commit or rollback.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,84 +18,84 @@ use super::error::StoreError;
 #[derive(Debug)]
 pub(super) struct Writer {
     options: SqliteConnectOptions,
-    /// How long a transaction may wait for its turn.
+    /// How long a transaction may wait to begin.
     patience: Duration,
-    /// Clients' transactions wait here first, so that no more than one of them is in front of a worker's.
+    /// Client transactions queue here first, so that at most one of them is ahead of a worker's.
     clients: Mutex<()>,
-    /// Held from before a transaction begins until its news is told: news comes in the order of commits.
-    turn: Mutex<Slot>,
+    /// Locked from before a transaction begins until its events are published, so that events follow the order of commits.
+    connection: Mutex<IdleConnection>,
     closed: AtomicBool,
 }
 
-/// The connection, unless the last transaction failed.
-type Slot = Option<SqliteConnection>;
+/// The connection; `None` after a failed transaction.
+type IdleConnection = Option<SqliteConnection>;
 
-/// Who writes.
+/// Origin of a transaction, which decides its place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Caller {
-    /// A device that claims work or reports its end; does not queue behind clients.
+    /// A device that claims work or reports an outcome; it does not queue behind clients.
     Worker,
     /// A client's request.
     Client,
 }
 
-/// A write transaction. Dropped before [`WriteTransaction::commit`], nothing of it happens, and its connection is closed.
+/// A write transaction. If dropped before [`WriteTransaction::commit`], it has no effect and its connection is closed.
 #[derive(Debug)]
 pub(super) struct WriteTransaction<'a> {
     connection: SqliteConnection,
-    turn: CommitGuard<'a>,
+    guard: CommitGuard<'a>,
 }
 
-/// The right to write next, kept after a commit while its news is told.
+/// Keeps other transactions waiting after a commit while its events are published.
 #[derive(Debug)]
 pub(super) struct CommitGuard<'a> {
-    slot: MutexGuard<'a, Slot>,
+    idle: MutexGuard<'a, IdleConnection>,
     _client: Option<MutexGuard<'a, ()>>,
 }
 
 impl Writer {
-    /// Writes through `connection` first, later through others made by `options`.
+    /// Uses `connection` first; after failures, connections made from `options`.
     pub(super) fn new(options: SqliteConnectOptions, connection: SqliteConnection, patience: Duration) -> Self {
-        let (clients, turn) = (Mutex::default(), Mutex::new(Some(connection)));
-        Self { options, patience, clients, turn, closed: AtomicBool::new(false) }
+        let (clients, connection) = (Mutex::default(), Mutex::new(Some(connection)));
+        Self { options, patience, clients, connection, closed: AtomicBool::new(false) }
     }
 
-    /// Begins a transaction once it is this caller's turn.
+    /// Begins a transaction once the earlier ones are done.
     pub(super) async fn begin(&self, caller: Caller) -> Result<WriteTransaction<'_>, StoreError> {
         let busy = |_| StoreError::Busy { seconds: self.patience.as_secs() };
         let client = match caller {
             Caller::Client => Some(timeout(self.patience, self.clients.lock()).await.map_err(busy)?),
             Caller::Worker => None,
         };
-        let mut slot = timeout(self.patience, self.turn.lock()).await.map_err(busy)?;
+        let mut idle = timeout(self.patience, self.connection.lock()).await.map_err(busy)?;
         if self.is_closed() {
             return Err(sqlx::Error::PoolClosed.into());
         }
-        let mut connection = match slot.take() {
+        let mut connection = match idle.take() {
             Some(connection) => connection,
             None => self.options.connect().await?,
         };
         sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await?;
-        Ok(WriteTransaction { connection, turn: CommitGuard { slot, _client: client } })
+        Ok(WriteTransaction { connection, guard: CommitGuard { idle, _client: client } })
     }
 
-    /// Moves what the write-ahead log holds into the database, so that the log is written from its beginning again: its file
-    /// keeps its size, and later commits find their space there. No error when that is not possible now.
+    /// Checkpoints the write-ahead log into the database and restarts it. The log file keeps its size, so later commits have
+    /// space there. Not an error if that is impossible now.
     pub(super) async fn restart_log(&self) {
-        let mut slot = self.turn.lock().await;
-        let connection = match slot.take() {
+        let mut idle = self.connection.lock().await;
+        let connection = match idle.take() {
             Some(connection) => Ok(connection),
             None => self.options.connect().await,
         };
         let restarted = match connection {
             Ok(mut connection) => {
                 let restarted = sqlx::query("PRAGMA wal_checkpoint(RESTART)").execute(&mut connection).await;
-                restarted.map(|_| *slot = Some(connection))
+                restarted.map(|_| *idle = Some(connection))
             }
             Err(error) => Err(error),
         };
         if let Err(error) = restarted {
-            tracing::debug!(%error, "the write-ahead log could not be restarted");
+            tracing::debug!(%error, "checkpoint of the write-ahead log failed");
         }
     }
 
@@ -106,36 +106,36 @@ impl Writer {
 
     /// Closes the connection; later transactions fail.
     pub(super) async fn close(&self) {
-        let mut slot = self.turn.lock().await;
+        let mut idle = self.connection.lock().await;
         self.closed.store(true, Ordering::Release);
-        if let Some(connection) = slot.take()
+        if let Some(connection) = idle.take()
             && let Err(error) = connection.close().await
         {
-            tracing::warn!(%error, "the job database was not closed in order");
+            tracing::warn!(%error, "the job database could not be closed cleanly");
         }
     }
 }
 
 impl<'a> WriteTransaction<'a> {
-    /// Where the statements of the transaction go.
+    /// The connection for the statements of the transaction.
     pub(super) fn db(&mut self) -> &mut SqliteConnection {
         &mut self.connection
     }
 
-    /// Commits and keeps the turn, so that the news can be told before the next writer's.
+    /// Commits, and keeps the next transaction waiting until the guard is dropped, so that events are published in order.
     pub(super) async fn commit(self) -> Result<CommitGuard<'a>, StoreError> {
         self.end("COMMIT").await
     }
 
-    /// Ends a transaction in which there was nothing to write.
+    /// Rolls back a transaction that wrote nothing.
     pub(super) async fn rollback(self) -> Result<(), StoreError> {
         self.end("ROLLBACK").await.map(drop)
     }
 
     async fn end(self, statement: &'static str) -> Result<CommitGuard<'a>, StoreError> {
-        let Self { mut connection, mut turn } = self;
+        let Self { mut connection, mut guard } = self;
         sqlx::query(statement).execute(&mut connection).await?;
-        *turn.slot = Some(connection);
-        Ok(turn)
+        *guard.idle = Some(connection);
+        Ok(guard)
     }
 }

@@ -57,7 +57,7 @@ impl Pool {
     /// Opens every device and starts running jobs. `cancel` ends claiming; batches that run then go on to their ends.
     ///
     /// # Errors
-    /// When a device cannot be opened; nothing runs then.
+    /// If a device cannot be opened; nothing runs then.
     pub async fn start(
         config: PoolConfig,
         store: Store,

@@ -80,16 +80,16 @@ fn a_backup_is_refused_where_something_would_be_lost() {
     let place = tempfile::tempdir().unwrap();
     let (data, full) = (place.path().join("data"), place.path().join("full"));
     let (fine, said) = back_up(&data, &place.path().join("copy"));
-    assert!(!fine && said.contains("is no data directory"), "{said}");
+    assert!(!fine && said.contains("is not a data directory"), "{said}");
     fs::create_dir(&data).unwrap();
     // An empty file is an empty database.
     fs::write(data.join("jobs.sqlite3"), "").unwrap();
     fs::create_dir(&full).unwrap();
     fs::write(full.join("letter"), "from grandmother").unwrap();
     let (fine, said) = back_up(&data, &full);
-    assert!(!fine && said.contains("holds something"), "{said}");
+    assert!(!fine && said.contains("is not empty"), "{said}");
     assert_eq!(fs::read_to_string(full.join("letter")).unwrap(), "from grandmother");
     let (fine, said) = back_up(&data, &data.join("copy"));
-    assert!(!fine && said.contains("in the data directory itself"), "{said}");
+    assert!(!fine && said.contains("inside the data directory"), "{said}");
     assert!(!data.join("copy.part").exists());
 }

@@ -24,7 +24,7 @@ pub(super) fn line<S: AsRef<str>>(cells: impl IntoIterator<Item = S>) -> String 
 /// The cells of a line without its line feed.
 ///
 /// # Errors
-/// When a quote is not closed, or text stands behind a closed one.
+/// If a quote is not closed, or text stands behind a closed one.
 pub(super) fn cells(line: &str) -> Result<Vec<String>, &'static str> {
     let mut cells = vec![String::new()];
     let mut chars = line.chars().peekable();

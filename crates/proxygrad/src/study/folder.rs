@@ -44,7 +44,7 @@ impl Folder {
     /// The plan that it was made for; `None` when it holds no study.
     ///
     /// # Errors
-    /// When the plan cannot be read.
+    /// If the plan cannot be read.
     pub fn plan(&self) -> Result<Option<Plan>, StudyError> {
         let path = self.file("plan.json");
         match fs::read_to_string(&path) {
@@ -57,7 +57,7 @@ impl Folder {
     /// The runs so far, in the order in which they ended. A last line that a killed process left unfinished is ignored.
     ///
     /// # Errors
-    /// When a line is not a run, or a run stands there twice.
+    /// If a line is not a run, or a run stands there twice.
     pub fn rows(&self) -> Result<Vec<Row>, StudyError> {
         let path = self.file("runs.csv");
         let Some(text) = self.table()? else { return Ok(Vec::new()) };
@@ -83,7 +83,7 @@ impl Folder {
     /// The table of the runs so far as it stands there, without a line that is not finished; `None` when there is none.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub fn table(&self) -> Result<Option<String>, StudyError> {
         let path = self.file("runs.csv");
         match fs::read(&path) {
@@ -99,7 +99,7 @@ impl Folder {
     /// Begins or continues the study of `plan`.
     ///
     /// # Errors
-    /// When the folder holds another plan, another process works in it, or it cannot be written.
+    /// If the folder holds another plan, another process works in it, or it cannot be written.
     pub(super) fn open(&self, plan: &Plan) -> Result<OpenFolder, StudyError> {
         fs::create_dir_all(&self.path).map_err(StudyError::file(&self.path))?;
         let lock_path = self.file("lock");

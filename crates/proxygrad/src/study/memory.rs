@@ -20,7 +20,7 @@ impl Plan {
     /// named where the design gives them. Batches are made no larger than fit.
     ///
     /// # Errors
-    /// When a request of the plan cannot be read or does not run.
+    /// If a request of the plan cannot be read or does not run.
     pub fn too_large(&self, design: &Design, memory: &MemoryModel, allowed: u64) -> Result<Option<TooLarge>, Invalid> {
         for ((model, _), planned) in design.models.iter().zip(&self.models) {
             let units: Vec<&String> = planned.layers.iter().filter_map(|layer| layer.units.first()).collect();

@@ -241,7 +241,7 @@ impl Plan {
     /// The plan as JSON, as it stands in `plan.json`.
     ///
     /// # Errors
-    /// When a number cannot be written.
+    /// If a number cannot be written.
     pub fn to_json(&self) -> Result<String, StudyError> {
         pretty(self, Path::new("plan.json"))
     }

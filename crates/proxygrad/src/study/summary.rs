@@ -246,7 +246,7 @@ impl ArmOnUnit {
 /// The sections and tables of a study.
 ///
 /// # Errors
-/// When the options names an arm that the plan does not have.
+/// If the options names an arm that the plan does not have.
 pub fn summarize(plan: &Plan, rows: &[Row], toys: &[ToyRow], options: &ComparisonOptions) -> Result<Summary, Invalid> {
     options.check(&plan.arms)?;
     let mut tables = Vec::new();
@@ -437,7 +437,7 @@ impl Summary {
     /// Everything but the single runs as JSON, `summary.json`.
     ///
     /// # Errors
-    /// When a number cannot be written.
+    /// If a number cannot be written.
     pub fn to_json(&self) -> Result<String, StudyError> {
         pretty(self, Path::new("summary.json"))
     }

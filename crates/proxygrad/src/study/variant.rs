@@ -76,7 +76,7 @@ impl Variants {
     /// The arm called `name`: one of the file, or a built-in one.
     ///
     /// # Errors
-    /// When there is none; says which there are.
+    /// If there is none; says which there are.
     pub fn arm(&self, name: &str) -> Result<Variant, Invalid> {
         if let Some(arm) = self.arms.iter().find(|arm| arm.name == name) {
             return Ok(arm.clone());
@@ -102,7 +102,7 @@ impl Variants {
     /// The method called `name`: one of the file, or built-in ones joined by `+`.
     ///
     /// # Errors
-    /// When there is none; says which there are.
+    /// If there is none; says which there are.
     pub fn method(&self, name: &str) -> Result<Variant, Invalid> {
         if let Some(method) = self.methods.iter().find(|method| method.name == name) {
             return Ok(method.clone());

@@ -19,7 +19,7 @@ use crate::Invalid;
 /// Makes the summary of the runs that the folder has.
 ///
 /// # Errors
-/// When the folder holds no study, or the view names an arm that the study does not have.
+/// If the folder holds no study, or the view names an arm that the study does not have.
 pub fn summary(folder: &Folder, view: Option<&ComparisonOptions>) -> Result<Summary, StudyError> {
     let plan = planned(folder)?;
     let usual = ComparisonOptions::of(&plan.arms);
@@ -30,7 +30,7 @@ pub fn summary(folder: &Folder, view: Option<&ComparisonOptions>) -> Result<Summ
 /// Writes the summary, the page and the Markdown with its figures into the folder.
 ///
 /// # Errors
-/// When the folder holds no study or cannot be written.
+/// If the folder holds no study or cannot be written.
 pub fn report(folder: &Folder, summary: &Summary) -> Result<(), StudyError> {
     let plan = planned(folder)?;
     folder.write("summary.csv", summary.to_csv().as_bytes())?;
@@ -42,7 +42,7 @@ pub fn report(folder: &Folder, summary: &Summary) -> Result<(), StudyError> {
 /// The page of what the folder has, without writing it.
 ///
 /// # Errors
-/// When the folder holds no study.
+/// If the folder holds no study.
 pub fn page(folder: &Folder, summary: &Summary) -> Result<String, StudyError> {
     Ok(page::page(folder, &planned(folder)?, summary))
 }

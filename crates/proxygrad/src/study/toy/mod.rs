@@ -104,7 +104,7 @@ fn settings(toys: &Toys, base: &Fields, arm: &Variant, kind: Kind, toy: &Toy) ->
 /// Whether the folder has the results of the toys.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// If the file cannot be read.
 pub(super) fn is_done(folder: &Folder) -> Result<bool, StudyError> {
     Ok(rows(folder)?.is_some())
 }
@@ -162,7 +162,7 @@ pub(super) fn run(
 /// The toys' results, if the folder has them.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// If the file cannot be read.
 pub(super) fn rows(folder: &Folder) -> Result<Option<Vec<ToyRow>>, StudyError> {
     let path = folder.file(FILE);
     let text = match std::fs::read_to_string(&path) {

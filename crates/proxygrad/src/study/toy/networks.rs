@@ -64,7 +64,7 @@ impl Kind {
     /// The `n`-th network of this kind.
     ///
     /// # Errors
-    /// When the engine cannot run it.
+    /// If the engine cannot run it.
     pub(super) fn toy(self, seed: u64, n: u32, engine: &dyn Engine) -> Result<Toy, EngineError> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(u64::from(n));
