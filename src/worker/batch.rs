@@ -1,10 +1,10 @@
-//! Which stimuli run together.
+//! Batching: which stimuli of the claimed jobs run together.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proxygrad::maximize::Objective;
 
-/// One stimulus of one of the jobs that were claimed together.
+/// One stimulus of one of the jobs claimed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchItem {
     /// Index of the job in the claim.
@@ -13,11 +13,11 @@ pub(super) struct BatchItem {
     pub(super) stimulus: usize,
 }
 
-/// Splits the stimuli of jobs, given by their objectives and by how many of these follow each other in a group, into
-/// batches of at most `most`. All stimuli of a batch look at the same layers, so that none pays for a part of the network
-/// that only another one needs. A group is never split; one that is larger than a batch runs alone, at its own size. The
-/// oldest job's first stimulus runs first.
-pub(super) fn batches(jobs: &[(Vec<Objective>, usize)], most: usize) -> Vec<Vec<BatchItem>> {
+/// Splits the stimuli of jobs into batches of at most `max`. Each job is given by its objectives and by the size of its
+/// diversity groups, which are consecutive. All stimuli of a batch read the same layers, so that none pays for a part of the
+/// network that only another needs. A group is never split; one that is larger than `max` is a batch by itself. The first
+/// stimulus of the oldest job comes first.
+pub(super) fn batches(jobs: &[(Vec<Objective>, usize)], max: usize) -> Vec<Vec<BatchItem>> {
     let mut alike: BTreeMap<BTreeSet<&str>, Vec<Vec<BatchItem>>> = BTreeMap::new();
     for (job, (objectives, copies)) in jobs.iter().enumerate() {
         let items: Vec<usize> = (0..objectives.len()).collect();
@@ -32,7 +32,7 @@ pub(super) fn batches(jobs: &[(Vec<Objective>, usize)], most: usize) -> Vec<Vec<
     for groups in alike.into_values() {
         let mut batch = Vec::new();
         for group in groups {
-            if !batch.is_empty() && batch.len() + group.len() > most {
+            if !batch.is_empty() && batch.len() + group.len() > max {
                 batches.push(std::mem::take(&mut batch));
             }
             batch.extend(group);

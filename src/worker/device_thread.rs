@@ -1,4 +1,4 @@
-//! The OS thread of a device: holds its engine and runs one batch after another.
+//! Device thread: the OS thread of a device, which owns its engine and runs one batch after another.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ use proxygrad::engine::{Engine, EngineError};
 use proxygrad::maximize::{MaximizeError, Outcome};
 use proxygrad::study::StudyError;
 
-/// Why a batch gave nothing.
+/// Failure of a batch.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BatchError {
     #[error(transparent)]
@@ -22,11 +22,11 @@ pub(super) enum BatchError {
     Study(#[from] StudyError),
     #[error("panicked: {0}")]
     Panic(String),
-    #[error("the device's thread is gone")]
-    Gone,
+    #[error("the device thread ended")]
+    ThreadGone,
 }
 
-/// One outcome per task; nothing for those that were dropped.
+/// One outcome per task; `None` for canceled ones.
 pub(super) type BatchResult = Result<Vec<Option<Outcome>>, BatchError>;
 
 enum Message {
@@ -34,18 +34,18 @@ enum Message {
     Run(Work),
 }
 
-/// What a device's thread is asked to run: with the engine, or with why there is none.
-type Work = Box<dyn FnOnce(Result<&dyn Engine, EngineError>) -> Done + Send>;
+/// Work for the thread, called with the engine or with the reason why it could not be opened.
+type Work = Box<dyn FnOnce(Result<&dyn Engine, EngineError>) -> Completed + Send>;
 
-/// Work that was done.
-struct Done {
+/// Work that was run.
+struct Completed {
     /// Whether the engine may be unusable now.
-    breaks: bool,
-    /// Hands the result to whoever waits for it.
+    engine_broken: bool,
+    /// Sends the result to the caller.
     reply: Box<dyn FnOnce()>,
 }
 
-/// Hands work to a device's thread, which ends when this is dropped.
+/// Handle of a device thread, which ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct DeviceThread {
     messages: mpsc::Sender<Message>,
@@ -60,33 +60,33 @@ impl DeviceThread {
         Ok(Self { messages })
     }
 
-    /// Opens the engine unless it is open: the first time, and after it failed.
+    /// Opens the engine if it is not open: at the start, and after it failed.
     pub(super) fn open(&self) -> oneshot::Receiver<Result<(), EngineError>> {
         let (reply, opened) = oneshot::channel();
-        // Should the thread be gone, the reply is dropped, and the receiver says so.
+        // If the thread has ended, the reply is dropped, and the receiver returns an error.
         let _ = self.messages.send(Message::Open(reply));
         opened
     }
 
-    /// Whether the engine is open, or could be opened again.
-    pub(super) async fn works(&self) -> bool {
+    /// Whether the engine is open, or could be reopened.
+    pub(super) async fn is_usable(&self) -> bool {
         matches!(self.open().await, Ok(Ok(())))
     }
 
-    /// Drops what the engine keeps of models that have left memory. With `trim`, or if there was any, free memory goes
-    /// back to the system.
-    pub(super) async fn tidy(&self, trim: bool) {
-        let tidy = move |engine: &dyn Engine| {
+    /// Drops cached data of models that are no longer loaded. With `trim`, or if there was any, returns free memory to the
+    /// system.
+    pub(super) async fn release_unused(&self, trim: bool) {
+        let release = move |engine: &dyn Engine| {
             if engine.release_unused() || trim {
-                free_memory::trim();
+                free_memory::give_back();
             }
             Ok(())
         };
-        // An engine that fails here fails again where it matters.
-        let _ = self.run(tidy).await;
+        // An engine that fails here fails again when it is next used.
+        let _ = self.run(release).await;
     }
 
-    /// Runs something on the engine. What panics there is dropped, and the engine with it.
+    /// Runs work on the engine. A panic drops the work and the engine.
     pub(super) fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn Engine) -> Result<T, BatchError> + Send + 'static,
@@ -98,9 +98,9 @@ impl DeviceThread {
                     .unwrap_or_else(|panic| Err(BatchError::Panic(message(&*panic)))),
                 Err(error) => Err(MaximizeError::from(error).into()),
             };
-            let breaks = result.as_ref().is_err_and(breaks_engine);
-            // Nobody may wait for a reply any more; that is fine.
-            Done { breaks, reply: Box::new(move || drop(reply.send(result))) }
+            let engine_broken = result.as_ref().is_err_and(may_break_engine);
+            // The caller may have stopped waiting.
+            Completed { engine_broken, reply: Box::new(move || drop(reply.send(result))) }
         };
         let _ = self.messages.send(Message::Run(Box::new(work)));
         result
@@ -112,13 +112,13 @@ fn serve(device: &str, open: &OpenEngine, inbox: mpsc::Receiver<Message>) {
     for message in inbox {
         match message {
             Message::Open(reply) => {
-                // Nobody may wait for a reply any more; that is fine.
-                let _ = reply.send(ready(&mut engine, device, open).map(drop));
+                // The caller may have stopped waiting.
+                let _ = reply.send(opened(&mut engine, device, open).map(drop));
             }
             Message::Run(work) => {
-                let Done { breaks, reply } = work(ready(&mut engine, device, open));
-                if breaks {
-                    // Whatever state it is in, the next batch gets a new one.
+                let Completed { engine_broken, reply } = work(opened(&mut engine, device, open));
+                if engine_broken {
+                    // The next batch gets a new engine.
                     let broken = engine.take();
                     let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
                 }
@@ -128,7 +128,8 @@ fn serve(device: &str, open: &OpenEngine, inbox: mpsc::Receiver<Message>) {
     }
 }
 
-fn ready<'a>(
+/// The engine, opened if necessary.
+fn opened<'a>(
     engine: &'a mut Option<Box<dyn Engine>>,
     device: &str,
     open: &OpenEngine,
@@ -143,13 +144,13 @@ fn ready<'a>(
 }
 
 /// Whether the engine may be unusable after this error.
-fn breaks_engine(error: &BatchError) -> bool {
+fn may_break_engine(error: &BatchError) -> bool {
     match error {
         BatchError::Maximize(error) | BatchError::Study(StudyError::Run { source: error, .. }) => {
             matches!(error, MaximizeError::Engine(error) if !matches!(error, EngineError::Size { .. }))
         }
         BatchError::Study(_) => false,
-        BatchError::Panic(_) | BatchError::Gone => true,
+        BatchError::Panic(_) | BatchError::ThreadGone => true,
     }
 }
 

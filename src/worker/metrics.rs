@@ -1,4 +1,4 @@
-//! What the pool tells the metrics.
+//! Metrics of the pool.
 
 use metrics::{Counter, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
@@ -8,13 +8,13 @@ const BUSY: &str = "proxygrad_device_busy";
 const STUDY_RUNS: &str = "proxygrad_study_runs_total";
 const FAILURES: &str = "proxygrad_engine_failures_total";
 
-/// Tells the metrics recorder what the metrics of the pool mean.
+/// Describes the metrics of the pool to the metrics recorder.
 pub fn describe_metrics() {
     describe_histogram!(BATCH_STIMULI, "Stimuli that ran in one batch");
     describe_counter!(STEPS, "Steps of jobs, counted per stimulus");
-    describe_counter!(STUDY_RUNS, "Runs of studies that are done");
+    describe_counter!(STUDY_RUNS, "Finished runs of studies");
     describe_gauge!(BUSY, "Whether a device runs jobs or a study (1) or not (0)");
-    describe_counter!(FAILURES, "Batches that an engine failed to run");
+    describe_counter!(FAILURES, "Batches that failed on an engine");
 }
 
 pub(super) fn batch(stimuli: usize) {

@@ -1,4 +1,4 @@
-//! The pool: all devices, from start to shutdown.
+//! Worker pool: all devices, from start to graceful shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,31 +8,32 @@ use tokio_util::task::TaskTracker;
 
 use super::device::Device;
 use super::device_thread::DeviceThread;
+use super::run::RunContext;
 use super::sources::Sources;
 use super::status::{DeviceState, DeviceStatus, SharedStatus};
 use crate::jobs::Store;
 use proxygrad::engine::EngineError;
 
-/// How long a shutdown waits for runs to end after they were told to: longer than the patience with a single step.
-const LAST_WAIT: Duration = Duration::from_secs(20);
+/// How long a shutdown waits for interrupted runs to end; longer than the patience with a single step.
+const INTERRUPT_WAIT: Duration = Duration::from_secs(20);
 
-/// Which devices run jobs, and how.
+/// Configuration of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolConfig {
-    /// Names of the devices, such as `cpu` or `cuda:0`; a name that stands twice runs two batches at once.
+    /// Names of the devices, such as `cpu` or `cuda:0`; a name that appears twice runs two batches at once.
     pub devices: Vec<String>,
-    /// Most stimuli in one batch.
+    /// Largest number of stimuli in a batch.
     pub max_batch: usize,
-    /// Longest time a job may run, from its claim on, and a batch of a study.
+    /// Time limit of a job, from its claim, and of a batch of a study.
     pub job_time_limit: Duration,
-    /// Most bytes of memory that a run may take: batches are made no larger than fit.
+    /// Memory limit of a run in bytes; batches are cut to fit.
     pub run_memory: u64,
-    /// How long a result is kept that cannot be stored, before its job goes back into the queue.
+    /// How long a result is kept that cannot be stored, before its job is requeued.
     pub result_patience: Duration,
 }
 
 impl Default for PoolConfig {
-    /// The CPU, batches of 16, an hour, as much memory as it takes, two minutes.
+    /// The CPU, batches of 16 stimuli, one hour, unlimited memory, two minutes.
     fn default() -> Self {
         Self {
             devices: vec!["cpu".into()],
@@ -44,20 +45,22 @@ impl Default for PoolConfig {
     }
 }
 
-/// The running pool. Dropped without [`Pool::shutdown`], its runs end within one step and their jobs are requeued.
+/// A running pool. If dropped without [`Pool::shutdown`], its runs end within one step and their jobs are requeued.
 #[derive(Debug)]
 pub struct Pool {
     devices: Vec<(String, Arc<SharedStatus>)>,
     tasks: TaskTracker,
+    /// When canceled, devices claim nothing more.
     drain: CancellationToken,
+    /// When canceled, runs end within one step.
     interrupt_runs: CancellationToken,
 }
 
 impl Pool {
-    /// Opens every device and starts running jobs. `cancel` ends claiming; batches that run then go on to their ends.
+    /// Opens every device and starts claiming. Canceling `drain` ends claiming; running batches finish.
     ///
     /// # Errors
-    /// If a device cannot be opened; nothing runs then.
+    /// If a device cannot be opened; no device is started then.
     pub async fn start(
         config: PoolConfig,
         store: Store,
@@ -70,50 +73,53 @@ impl Pool {
             let thread =
                 DeviceThread::start(name, Arc::clone(&sources.engine)).map_err(|error| failed(error.to_string()))?;
             let opened = thread.open().await;
-            opened.unwrap_or_else(|_| Err(failed("its thread ended".into())))?;
+            opened.unwrap_or_else(|_| Err(failed("the device thread ended".into())))?;
             threads.push((name.clone(), Arc::new(thread)));
         }
         let drain = drain.child_token();
         let (interrupt_runs, tasks) = (CancellationToken::new(), TaskTracker::new());
         let start = |(name, thread): (String, Arc<DeviceThread>)| {
-            let status = Arc::new(SharedStatus::new());
-            let device = Device {
-                name: name.clone(),
+            let shared = Arc::new(SharedStatus::new());
+            let context = RunContext {
+                device: name.clone(),
                 thread,
-                config: config.clone(),
                 store: store.clone(),
-                sources: sources.clone(),
-                drain: drain.clone(),
-                interrupt_runs: interrupt_runs.clone(),
-                status: Arc::clone(&status),
+                load: Arc::clone(&sources.model),
+                max_batch: config.max_batch,
+                time_limit: config.job_time_limit,
+                run_memory: config.run_memory,
+                patience: config.result_patience,
+                interrupt: interrupt_runs.clone(),
             };
+            let (drain, status) = (drain.clone(), Arc::clone(&shared));
+            let device = Device { context, open_engine: Arc::clone(&sources.engine), drain, status };
             tasks.spawn(device.work());
-            (name, status)
+            (name, shared)
         };
         let devices = threads.into_iter().map(start).collect();
         tasks.close();
         Ok(Self { devices, tasks, drain, interrupt_runs })
     }
 
-    /// Stops claiming, lets running batches finish within `grace`, and otherwise stops them within one step and puts
-    /// their jobs back into the queue, as if they had never started. Studies go back between two batches.
+    /// Graceful shutdown: stops claiming and lets running batches finish within `grace`. After that, batches are interrupted
+    /// within one step and their jobs requeued as if they had never started. Studies are requeued between two batches.
     pub async fn shutdown(&self, grace: Duration) {
         self.drain.cancel();
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
             self.interrupt_runs.cancel();
-            if tokio::time::timeout(LAST_WAIT, self.tasks.wait()).await.is_err() {
-                tracing::error!("a device does not stop; its jobs run again at the next start");
+            if tokio::time::timeout(INTERRUPT_WAIT, self.tasks.wait()).await.is_err() {
+                tracing::error!("a device did not stop in time; its jobs repeat at the next start");
             }
         }
     }
 
-    /// Whether some device takes jobs.
+    /// Whether at least one device accepts jobs.
     pub fn ready(&self) -> bool {
-        let takes = |state| matches!(state, DeviceState::Idle | DeviceState::Busy);
-        !self.drain.is_cancelled() && self.devices.iter().any(|(_, status)| takes(status.get().0))
+        let accepts = |state| matches!(state, DeviceState::Idle | DeviceState::Busy);
+        !self.drain.is_cancelled() && self.devices.iter().any(|(_, status)| accepts(status.get().0))
     }
 
-    /// What the devices do, in the order of the configuration.
+    /// State of each device, in the order of the configuration.
     pub fn devices(&self) -> Vec<DeviceStatus> {
         let status = |(device, status): &(String, Arc<SharedStatus>)| {
             let (state, jobs) = status.get();

@@ -1,4 +1,4 @@
-//! Runs the jobs of one claim to their ends.
+//! Runs the jobs of one claim, and reports an outcome for each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,13 +21,14 @@ use proxygrad::maximize::{MaximizeError, Objective, Outcome, Pictures, Task, fou
 use proxygrad::network::Model;
 use proxygrad::study::StudyError;
 
-/// How often it is looked at whether a step goes on for too long after its run was to end.
+/// How often to check whether a run that was told to stop is overdue.
 pub(super) const TICK: Duration = Duration::from_millis(200);
 
-/// Wait before a job is tried again whose images the disk did not give.
-const READ_AGAIN: Duration = Duration::from_secs(1);
+/// Wait before a job is requeued whose images could not be read from the disk.
+const READ_RETRY_WAIT: Duration = Duration::from_secs(1);
 
-/// What a run needs of its device and its pool.
+/// Run context: the device, the store and the limits that a run needs.
+#[derive(Clone)]
 pub(super) struct RunContext {
     pub(super) device: String,
     pub(super) thread: Arc<DeviceThread>,
@@ -35,11 +36,11 @@ pub(super) struct RunContext {
     pub(super) load: LoadModel,
     pub(super) max_batch: usize,
     pub(super) time_limit: Duration,
-    /// Most bytes of memory that a run may take.
+    /// Memory limit of a run in bytes.
     pub(super) run_memory: u64,
-    /// How long results are kept that cannot be stored.
+    /// How long a result is kept that cannot be stored.
     pub(super) patience: Duration,
-    /// Ends runs within one step and requeues their jobs.
+    /// When canceled, runs end within one step and their jobs are requeued.
     pub(super) interrupt: CancellationToken,
 }
 
@@ -51,14 +52,14 @@ struct Run<'a> {
 
 struct PendingJob {
     job: Arc<RunningJob>,
-    /// The images that the job brought.
+    /// The client images of the job.
     pictures: Pictures,
     outcomes: Vec<Option<Outcome>>,
     finished: bool,
 }
 
 impl RunContext {
-    /// Runs jobs that were claimed together: same model, same settings.
+    /// Runs jobs that were claimed together, with the same model and settings.
     pub(super) async fn run(&self, claims: Vec<Claim>) {
         let running = |claim: Claim| PendingJob {
             outcomes: vec![None; claim.job.objectives.len()],
@@ -78,12 +79,12 @@ impl RunContext {
             run.batch(&model, batch).await;
         }
         let problem = Failure::new(FailureCode::Internal, "the run ended without all stimuli");
-        run.end_all(0..run.jobs.len(), &RunOutcome::Failed(problem)).await;
+        run.finish_all(0..run.jobs.len(), &RunOutcome::Failed(problem)).await;
     }
 }
 
 impl Run<'_> {
-    /// The model of all these jobs; nothing when no job is left to run.
+    /// Loads the model of these jobs; `None` if no job is left to run.
     async fn load(&mut self) -> Option<Arc<Model>> {
         let (id, digest) = match self.jobs.first() {
             Some(first) => (first.job.claim.job.model.clone(), first.job.claim.job.model_digest.clone()),
@@ -92,33 +93,33 @@ impl Run<'_> {
         let loaded = load(&self.context.load, id, digest);
         match self.unless_all_end(loaded).await? {
             Ok(model) => return Some(model),
-            Err(problem) => self.end_all(0..self.jobs.len(), &RunOutcome::Failed(problem)).await,
+            Err(problem) => self.finish_all(0..self.jobs.len(), &RunOutcome::Failed(problem)).await,
         }
         None
     }
 
-    /// Reads the images that the jobs brought; a job whose images are damaged fails.
+    /// Reads the client images of the jobs; a job whose images are damaged fails.
     async fn load_pictures(&mut self) {
         for job in 0..self.jobs.len() {
             let id = self.jobs[job].job.claim.job.id;
             match self.context.store.pictures(id).await {
                 Ok(pictures) => self.jobs[job].pictures = pictures,
                 Err(error) => {
-                    tracing::error!(job.id = %id, %error, "the images of a job cannot be read");
-                    let end = if error.fault().is_some() {
-                        // Another try may succeed, a little later.
-                        tokio::time::sleep(READ_AGAIN).await;
+                    tracing::error!(job.id = %id, %error, "client images of a job could not be read");
+                    let outcome = if error.fault().is_some() {
+                        // The fault may be temporary: wait, then let the job be claimed again.
+                        tokio::time::sleep(READ_RETRY_WAIT).await;
                         RunOutcome::Requeued
                     } else {
-                        RunOutcome::Failed(Failure::new(FailureCode::Internal, "the job's images cannot be read"))
+                        RunOutcome::Failed(Failure::new(FailureCode::Internal, "the client images of the job could not be read"))
                     };
-                    self.end_all([job], &end).await;
+                    self.finish_all([job], &outcome).await;
                 }
             }
         }
     }
 
-    /// Runs a batch; should it fail with several jobs in it, runs each of them again alone.
+    /// Runs a batch. If it fails and has several jobs, repeats each of them alone.
     async fn batch(&mut self, model: &Arc<Model>, mut batch: Vec<BatchItem>) {
         self.finish_stopped().await;
         batch.retain(|item| !self.jobs[item.job].finished);
@@ -128,10 +129,11 @@ impl Run<'_> {
         let Some(result) = self.attempt(model, &batch).await else { return };
         let several = batch.iter().any(|item| item.job != batch[0].job);
         let Err(error) = result else { return self.collect(&batch, result).await };
-        if !several || !self.device_works().await {
+        if !several || !self.device_is_usable().await {
             return self.collect(&batch, Err(error)).await;
         }
-        tracing::warn!(device = self.context.device, %error, stimuli = batch.len(), "batch failed; its jobs run alone");
+        let (device, stimuli) = (&self.context.device, batch.len());
+        tracing::warn!(device, %error, stimuli, "batch failed; repeating each of its jobs alone");
         for alone in batch.chunk_by(|a, b| a.job == b.job) {
             self.finish_stopped().await;
             if self.jobs[alone[0].job].finished {
@@ -144,12 +146,12 @@ impl Run<'_> {
         }
     }
 
-    /// Whether the device's engine is open, or could be opened again.
-    async fn device_works(&self) -> bool {
-        self.context.thread.works().await
+    /// Whether the engine of the device is open, or could be reopened.
+    async fn device_is_usable(&self) -> bool {
+        self.context.thread.is_usable().await
     }
 
-    /// Runs a batch on the device; nothing when the pool stops and the device does not.
+    /// Runs a batch on the device; `None` if the pool shuts down while the device does not respond.
     async fn attempt(&mut self, model: &Arc<Model>, batch: &[BatchItem]) -> Option<BatchResult> {
         let Some(first) = batch.first() else { return Some(Ok(Vec::new())) };
         metrics::batch(batch.len());
@@ -157,7 +159,7 @@ impl Run<'_> {
             let running = &self.jobs[item.job];
             let job = &running.job.claim.job;
             let objective = job.objectives[item.stimulus].clone();
-            // Groups of one job have numbers of their own: no job has this many stimuli.
+            // Unique across jobs: no job has 2^32 stimuli.
             let group = ((item.job as u64) << 32) + (item.stimulus / job.settings.copies()) as u64;
             let pictures = running.pictures.clone();
             Task { objective, seed: job.seed, stream: item.stimulus as u64, group, pictures }
@@ -166,7 +168,7 @@ impl Run<'_> {
         let (model, tasks) = (Arc::clone(model), batch.iter().map(task).collect::<Vec<Task>>());
         let settings = self.jobs[first.job].job.claim.job.settings.clone();
         let mut watch = Watch::new(self.context.store.clone(), watched);
-        // What the other batches of these jobs found, or will find, is in memory until their jobs end.
+        // Outcomes of the other batches of these jobs stay in memory until the jobs end.
         let all: usize = self.jobs.iter().map(|running| running.outcomes.len()).sum();
         let others = found_bytes(&settings, model.network.input_shape()[0], all.saturating_sub(batch.len()));
         let allowed = self.context.run_memory.saturating_sub(others);
@@ -176,7 +178,7 @@ impl Run<'_> {
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
-                result = &mut result => return Some(result.unwrap_or(Err(BatchError::Gone))),
+                result = &mut result => return Some(result.unwrap_or(Err(BatchError::ThreadGone))),
                 _ = tick.tick() => {}
             }
             self.finish_overdue().await;
@@ -186,7 +188,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes a batch's outcomes to their jobs, and ends those that are complete.
+    /// Assigns the outcomes of a batch to their jobs, and finishes complete jobs.
     async fn collect(&mut self, batch: &[BatchItem], result: BatchResult) {
         match result {
             Ok(outcomes) => {
@@ -198,28 +200,29 @@ impl Run<'_> {
             }
             Err(error) => {
                 metrics::engine_failed(&self.context.device);
-                // A device that is gone is not the job's fault: another one, or this one later, may run it.
-                let works = self.device_works().await;
+                // A failed device is not the fault of the job: another one, or this one later, may run it.
+                let usable = self.device_is_usable().await;
                 let jobs: Vec<usize> = batch.chunk_by(|a, b| a.job == b.job).map(|items| items[0].job).collect();
                 tracing::error!(device = self.context.device, %error, jobs = jobs.len(), "batch failed");
                 let alone = self.jobs.iter().filter(|running| !running.finished).count() <= 1;
-                let end = if works { RunOutcome::Failed(problem(&error)) } else { RunOutcome::Interrupted { alone } };
-                self.end_all(jobs, &end).await;
+                let outcome =
+                    if usable { RunOutcome::Failed(failure(&error)) } else { RunOutcome::Interrupted { alone } };
+                self.finish_all(jobs, &outcome).await;
             }
         }
-        let mut found = Vec::new();
+        let mut complete = Vec::new();
         for running in &mut self.jobs {
             if !running.finished && running.outcomes.iter().all(Option::is_some) {
                 running.finished = true;
                 let outcomes = std::mem::take(&mut running.outcomes).into_iter().flatten().collect();
-                found.push(PendingReport::with_stimuli(&running.job.claim, outcomes));
+                complete.push(PendingReport::with_stimuli(&running.job.claim, outcomes));
             }
         }
-        self.report_with_retry(found).await;
+        self.report(complete).await;
         self.finish_stopped().await;
     }
 
-    /// Waits for `work`, unless every job ends before.
+    /// Waits for `work`; `None` if every job stops first.
     async fn unless_all_end<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(work);
         loop {
@@ -228,108 +231,109 @@ impl Run<'_> {
             if waiting.is_empty() {
                 return None;
             }
-            let falls = waiting.iter().map(|job| Box::pin(job.stop_signal.triggered()));
+            let triggered = waiting.iter().map(|job| Box::pin(job.stop_signal.triggered()));
             tokio::select! {
                 done = &mut work => return Some(done),
-                _ = select_all(falls) => {}
+                _ = select_all(triggered) => {}
             }
             self.finish_stopped().await;
         }
     }
 
-    /// Ends every job that has a reason.
+    /// Finishes every job whose stop signal has triggered.
     async fn finish_stopped(&mut self) {
         self.finish_where(|_| true).await;
     }
 
-    /// Ends every job whose last step does not end.
+    /// Finishes every job that is overdue.
     async fn finish_overdue(&mut self) {
-        self.finish_where(StopSignal::overdue).await;
+        self.finish_where(StopSignal::is_overdue).await;
     }
 
     async fn finish_where(&mut self, due: impl Fn(&StopSignal) -> bool) {
-        let mut judged = Vec::new();
+        let mut reports = Vec::new();
         for job in 0..self.jobs.len() {
             let stop_signal = &self.jobs[job].job.stop_signal;
             if let Some(reason) = stop_signal.reason().filter(|_| due(stop_signal)) {
-                let end = self.outcome_of(reason);
-                judged.extend(self.ended(job, end));
+                let outcome = self.outcome_of(reason);
+                reports.extend(self.finish(job, outcome));
             }
         }
-        self.report_with_retry(judged).await;
+        self.report(reports).await;
     }
 
     fn outcome_of(&self, reason: StopReason) -> RunOutcome {
         match reason {
             StopReason::Canceled => RunOutcome::Canceled,
-            StopReason::Stopped => RunOutcome::Requeued,
-            StopReason::TimeLimit => RunOutcome::Failed(too_long("the job", self.context.time_limit)),
+            StopReason::Shutdown => RunOutcome::Requeued,
+            StopReason::TimeLimit => RunOutcome::Failed(time_limit_exceeded("the job", self.context.time_limit)),
         }
     }
 
-    /// Ends jobs, each once.
-    async fn end_all(&mut self, jobs: impl IntoIterator<Item = usize>, end: &RunOutcome) {
-        let ended = jobs.into_iter().filter_map(|job| self.ended(job, end.clone())).collect();
-        self.report_with_retry(ended).await;
+    /// Finishes jobs that are not finished yet.
+    async fn finish_all(&mut self, jobs: impl IntoIterator<Item = usize>, outcome: &RunOutcome) {
+        let reports = jobs.into_iter().filter_map(|job| self.finish(job, outcome.clone())).collect();
+        self.report(reports).await;
     }
 
-    /// The end of a job, unless it has one.
-    fn ended(&mut self, job: usize, end: RunOutcome) -> Option<PendingReport> {
+    /// The report of a job; `None` if it is finished already.
+    fn finish(&mut self, job: usize, outcome: RunOutcome) -> Option<PendingReport> {
         let running = &mut self.jobs[job];
         if std::mem::replace(&mut running.finished, true) {
             return None;
         }
         running.outcomes = Vec::new();
         let claim = &running.job.claim;
-        Some(PendingReport::with_outcome(claim.lease, &claim.cancel_requested, end))
+        Some(PendingReport::with_outcome(claim.lease, &claim.cancel_requested, outcome))
     }
 
-    async fn report_with_retry(&self, ended: Vec<PendingReport>) {
-        if !ended.is_empty() {
-            report_with_retry(&self.context.store, ended, &self.context.interrupt, self.context.patience).await;
+    async fn report(&self, reports: Vec<PendingReport>) {
+        if !reports.is_empty() {
+            report_with_retry(&self.context.store, reports, &self.context.interrupt, self.context.patience).await;
         }
     }
 }
 
-/// Loads the model that was asked for, by its id and digest, on a thread of its own: a download that nobody waits for any
-/// more keeps nothing from ending.
+/// Loads the model with this id and checks its digest. Runs on a separate thread, so that an abandoned download does not
+/// delay a shutdown.
 pub(super) async fn load(load: &LoadModel, id: String, digest: String) -> Result<Arc<Model>, Failure> {
     let (reply, loaded) = oneshot::channel();
     let (load, name) = (Arc::clone(load), id.clone());
     let thread = std::thread::Builder::new().name("load-model".into());
-    // Should there be no thread, the reply is dropped, and the receiver says so.
+    // If no thread can be started, the reply is dropped, and the receiver returns an error.
     let _ = thread.spawn(move || reply.send(load(&name)).map_err(drop));
     let why = match loaded.await {
         Ok(Ok(model)) if model.digest == digest => return Ok(model),
         Ok(Ok(model)) => {
-            format!("model {id} is no longer the one that was asked for: its digest is {}, not {digest}", model.digest)
+            format!("the weights of model {id} have changed: their digest is {}, not {digest}", model.digest)
         }
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("loading model {id} broke down"),
+        Err(_) => format!("model {id} could not be loaded because of an internal error"),
     };
     Err(Failure::new(FailureCode::Model, why))
 }
 
-/// What a failed batch means for its job or study.
-pub(super) fn problem(error: &BatchError) -> Failure {
-    let fault = || Failure::new(FailureCode::Internal, "a fault of the service ended the run; its log says more");
+/// Failure of the job or study whose batch failed.
+pub(super) fn failure(error: &BatchError) -> Failure {
+    let internal =
+        || Failure::new(FailureCode::Internal, "an internal error of the service ended the run; see its log");
     let error = match error {
         BatchError::Maximize(error) | BatchError::Study(StudyError::Run { source: error, .. }) => error,
-        BatchError::Study(_) | BatchError::Panic(_) | BatchError::Gone => return fault(),
+        BatchError::Study(_) | BatchError::Panic(_) | BatchError::ThreadGone => return internal(),
     };
     match error {
         MaximizeError::Layer(_) | MaximizeError::Channels(_) => Failure::new(FailureCode::Model, error.to_string()),
         MaximizeError::Memory { .. } => Failure::new(FailureCode::Engine, error.to_string()),
-        // Below its first line the tensor library may tell a backtrace.
+        // The tensor library may append a backtrace after the first line.
         MaximizeError::Engine(error) => {
             let text = error.to_string();
             Failure::new(FailureCode::Engine, text.lines().next().unwrap_or("the engine failed"))
         }
-        MaximizeError::Png(_) | MaximizeError::Animation(_) | MaximizeError::Picture(_) => fault(),
+        MaximizeError::Png(_) | MaximizeError::Animation(_) | MaximizeError::Picture(_) => internal(),
     }
 }
 
-/// How a run ends that ran too long.
-pub(super) fn too_long(what: &str, limit: Duration) -> Failure {
+/// Failure of a run that exceeded its time limit.
+pub(super) fn time_limit_exceeded(what: &str, limit: Duration) -> Failure {
     Failure::new(FailureCode::TimeLimit, format!("{what} ran longer than {} s", limit.as_secs_f64()))
 }

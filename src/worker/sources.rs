@@ -1,4 +1,4 @@
-//! Where a pool gets its engines and models from.
+//! Sources of engines and models for a pool.
 
 use std::error::Error;
 use std::fmt;
@@ -10,20 +10,20 @@ use proxygrad::network::Model;
 /// Opens the engine of a device, given its name.
 pub type OpenEngine = Arc<dyn Fn(&str) -> Result<Box<dyn Engine>, EngineError> + Send + Sync>;
 
-/// Loads the model with an id; may block for as long as it takes to fetch it.
+/// Loads the model with this id; may block while it is downloaded.
 pub type LoadModel = Arc<dyn Fn(&str) -> Result<Arc<Model>, Box<dyn Error + Send + Sync>> + Send + Sync>;
 
 /// How a pool opens engines and loads models.
 #[derive(Clone)]
 pub struct Sources {
-    /// Called on the device's own thread: at the start, and again after an engine failed.
+    /// Called on the device thread, at the start and after an engine failed.
     pub engine: OpenEngine,
-    /// Called on a thread of its own before each batch: expected to keep what it loaded.
+    /// Called on a separate thread before each batch; expected to cache models.
     pub model: LoadModel,
 }
 
 impl Sources {
-    /// The service's own engines, and models from `load`.
+    /// The engines of this crate, and models from `load`.
     pub fn new<E>(cpu: CpuSettings, load: impl Fn(&str) -> Result<Arc<Model>, E> + Send + Sync + 'static) -> Self
     where
         E: Error + Send + Sync + 'static,

@@ -1,49 +1,49 @@
-//! Why and when a run ends before its last step.
+//! Stop signal of a run: cancellation, time limit and shutdown, and the stop reason.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-/// Why a run ends before its last step.
+/// Reason for stopping a run before its last step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopReason {
-    /// Somebody asked for it.
+    /// A client canceled it.
     Canceled,
-    /// It ran too long.
+    /// It exceeded its time limit.
     TimeLimit,
-    /// The pool stops; what ran runs again later.
-    Stopped,
+    /// The pool shuts down; the run repeats later.
+    Shutdown,
 }
 
-/// What may end a run early; asked before every step on the device's thread, and watched by the task that reports.
+/// Tells a run to stop. Checked before every step on the device thread, and awaited by the task that reports.
 #[derive(Debug)]
 pub(super) struct StopSignal {
-    canceled: CancellationToken,
-    stop: CancellationToken,
+    cancel_requested: CancellationToken,
+    shutdown: CancellationToken,
     deadline: Instant,
-    /// Set once: what ended the run stays what ended it.
+    /// The first reason, which never changes, and when it applied.
     reason: OnceLock<(StopReason, Instant)>,
 }
 
 impl StopSignal {
-    /// A run that begins now.
-    pub(super) fn new(canceled: CancellationToken, stop: CancellationToken, limit: Duration) -> Self {
+    /// Signal of a run that starts now.
+    pub(super) fn new(cancel_requested: CancellationToken, shutdown: CancellationToken, limit: Duration) -> Self {
         let now = Instant::now();
-        // A limit beyond what a clock can count is a limit of a century.
+        // Limits that the clock cannot represent become a century.
         let deadline = now.checked_add(limit).unwrap_or(now + Duration::from_secs(3_000_000_000));
-        Self { canceled, stop, deadline, reason: OnceLock::new() }
+        Self { cancel_requested, shutdown, deadline, reason: OnceLock::new() }
     }
 
-    /// Whether the run must end now, and why.
+    /// Why the run must stop now; `None` if it may continue.
     pub(super) fn reason(&self) -> Option<StopReason> {
         if let Some((reason, _)) = self.reason.get() {
             return Some(*reason);
         }
-        let reason = if self.canceled.is_cancelled() {
+        let reason = if self.cancel_requested.is_cancelled() {
             StopReason::Canceled
-        } else if self.stop.is_cancelled() {
-            StopReason::Stopped
+        } else if self.shutdown.is_cancelled() {
+            StopReason::Shutdown
         } else if Instant::now() >= self.deadline {
             StopReason::TimeLimit
         } else {
@@ -52,24 +52,24 @@ impl StopSignal {
         Some(self.reason.get_or_init(|| (reason, Instant::now())).0)
     }
 
-    /// Whether a reason stands for longer than the patience with a single step: the step that it waits for does not end.
-    pub(super) fn overdue(&self) -> bool {
-        let patience = if self.stop.is_cancelled() { LAST_PATIENCE } else { PATIENCE };
+    /// Whether the run was told to stop longer ago than the patience, and its current step has not returned.
+    pub(super) fn is_overdue(&self) -> bool {
+        let patience = if self.shutdown.is_cancelled() { SHUTDOWN_PATIENCE } else { PATIENCE };
         self.reason().is_some() && self.reason.get().is_some_and(|(_, since)| since.elapsed() >= patience)
     }
 
-    /// Waits until there is a reason.
+    /// Waits until the run must stop.
     pub(super) async fn triggered(&self) {
         tokio::select! {
-            () = self.canceled.cancelled() => {}
-            () = self.stop.cancelled() => {}
+            () = self.cancel_requested.cancelled() => {}
+            () = self.shutdown.cancelled() => {}
             () = tokio::time::sleep_until(self.deadline.into()) => {}
         }
     }
 }
 
-/// How long a step may go on after its run was to end, before the run ends without it. The device is not used again
-/// until the step is over.
+/// How long a step may continue after its run was told to stop; then the outcome is reported without it. The device is not
+/// used until the step returns.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same when the pool stops: nothing is waiting for the device then.
-const LAST_PATIENCE: Duration = Duration::from_secs(2);
+/// The same during a shutdown, when nothing waits for the device.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);

@@ -1,12 +1,14 @@
-//! Runs a study on a device, one batch after another; between two batches the device is free for jobs.
+//! Runs a study on a device batch by batch; between two batches the device is free for jobs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use super::device_thread::BatchError;
 use super::metrics;
 use super::report::{PendingReport, report_with_retry};
-use super::run::{RunContext, TICK, load, problem, too_long};
+use super::run::{RunContext, TICK, failure, load, time_limit_exceeded};
 use super::running_job::BETWEEN_EVENTS;
 use super::stop_signal::{StopReason, StopSignal};
 use crate::jobs::{Failure, FailureCode, Lease, RunOutcome, Store, StudyClaim, StudyProgress};
@@ -14,157 +16,153 @@ use proxygrad::engine::Engine;
 use proxygrad::network::Model;
 use proxygrad::study::{Progress, RunOptions, StepResult, StudyError, StudyRunner, Summary, report, summary};
 
-/// Wait before files are written again that could not be written.
-const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// Wait before retrying to write files.
+const WRITE_RETRY_WAIT: Duration = Duration::from_secs(1);
 
 /// A claimed study between two of its batches.
 pub(super) struct RunningStudy {
     claim: StudyClaim,
     stage: Stage,
     /// Since when its files cannot be written.
-    unwritable: Option<Instant>,
-    /// Whether it stands in the store that it waits for jobs.
-    waits: bool,
+    unwritable_since: Option<Instant>,
+    /// Whether the store has recorded it as paused for jobs.
+    paused: bool,
 }
 
 /// What is to be done next.
 enum Stage {
-    /// Its folder is to be opened.
+    /// Open its folder.
     Claimed,
-    /// Its runs, one batch at a time.
+    /// Run its batches, one at a time.
     Runs(StudyRunner),
-    /// Images that the report shows, one at a time.
-    Images(StudyRunner, Arc<Summary>),
+    /// Render the images that the report shows, one at a time.
+    Exhibits(StudyRunner, Arc<Summary>),
 }
 
-/// Why a next_stage of a study was not done.
-enum Stop {
-    /// The study ends, or its run does.
-    PendingReport(RunOutcome),
-    /// Its files cannot be written now; this is to be tried again.
+/// Why a stage has no next one.
+enum StageEnd {
+    /// The run of the study is over.
+    Outcome(RunOutcome),
+    /// Files cannot be written now; this stage is to be retried.
     Unwritable(Box<Stage>),
 }
 
-impl Stop {
-    fn check_writable(stage: Stage) -> Self {
+impl StageEnd {
+    fn unwritable(stage: Stage) -> Self {
         Self::Unwritable(Box::new(stage))
     }
 }
 
-impl From<RunOutcome> for Stop {
-    fn from(end: RunOutcome) -> Self {
-        Self::PendingReport(end)
+impl From<RunOutcome> for StageEnd {
+    fn from(outcome: RunOutcome) -> Self {
+        Self::Outcome(outcome)
     }
 }
 
 impl RunningStudy {
     pub(super) fn new(claim: StudyClaim) -> Self {
-        Self { claim, stage: Stage::Claimed, unwritable: None, waits: false }
+        Self { claim, stage: Stage::Claimed, unwritable_since: None, paused: false }
     }
 
-    /// Its end in case that a next_stage of it breaks down.
+    /// The report in case that one of its stages panics.
     pub(super) fn interrupted(&self) -> PendingReport {
-        PendingReport::with_outcome(
-            self.claim.lease,
-            &self.claim.cancel_requested,
-            RunOutcome::Interrupted { alone: true },
-        )
+        let outcome = RunOutcome::Interrupted { alone: true };
+        PendingReport::with_outcome(self.claim.lease, &self.claim.cancel_requested, outcome)
     }
 
-    /// Jobs were claimed that run first.
-    pub(super) fn waits(&mut self) {
-        self.waits = true;
+    /// Pauses it for jobs that run first.
+    pub(super) fn pause(&mut self) {
+        self.paused = true;
     }
 
-    /// What its end must be reported under.
+    /// Required to report its outcome.
     pub(super) fn lease(&self) -> Lease {
         self.claim.lease
     }
 
     /// Whether it has results that could not be written yet.
-    pub(super) fn is_unwritten(&self) -> bool {
-        self.unwritable.is_some() && !matches!(self.stage, Stage::Claimed)
+    pub(super) fn has_unwritten_results(&self) -> bool {
+        self.unwritable_since.is_some() && !matches!(self.stage, Stage::Claimed)
     }
 
-    /// Waits until somebody asks it to stop.
+    /// Waits until a client cancels it.
     pub(super) async fn canceled(&self) {
         self.claim.cancel_requested.cancelled().await;
     }
 }
 
 impl RunContext {
-    /// Does the next next_stage of a study; nothing when the study has ended. A next_stage whose files cannot be written is tried
-    /// again, with what was computed for it, and only after a while the study goes back into the queue.
-    pub(super) async fn advance(&self, mut ongoing: RunningStudy) -> Option<RunningStudy> {
-        if ongoing.waits {
-            if let Err(error) = self.store.study_resumed(ongoing.claim.lease).await {
-                tracing::warn!(study.id = %ongoing.claim.study.id, %error, "a study cannot go on yet");
-                self.pause(&ongoing.claim).await;
-                return Some(ongoing);
+    /// Runs the next stage of a study. Returns `None` if the study has ended. A stage whose files cannot be written is
+    /// retried with its results; after some time the study is requeued.
+    pub(super) async fn advance(&self, mut study: RunningStudy) -> Option<RunningStudy> {
+        if study.paused {
+            if let Err(error) = self.store.study_resumed(study.claim.lease).await {
+                tracing::warn!(study.id = %study.claim.study.id, %error, "study could not resume; retrying");
+                self.wait_before_retry(&study.claim).await;
+                return Some(study);
             }
-            ongoing.waits = false;
+            study.paused = false;
         }
-        let RunningStudy { claim, stage, unwritable, .. } = ongoing;
-        let end = match self.next_stage(&claim, stage).await {
-            Ok(stage) => return Some(RunningStudy { claim, stage, unwritable: None, waits: false }),
-            Err(Stop::PendingReport(end)) => end,
-            Err(Stop::Unwritable(stage)) => {
-                let since = unwritable.unwrap_or_else(Instant::now);
+        let RunningStudy { claim, stage, unwritable_since, .. } = study;
+        let outcome = match self.next_stage(&claim, stage).await {
+            Ok(stage) => return Some(RunningStudy { claim, stage, unwritable_since: None, paused: false }),
+            Err(StageEnd::Outcome(outcome)) => outcome,
+            Err(StageEnd::Unwritable(stage)) => {
+                let since = unwritable_since.unwrap_or_else(Instant::now);
                 if since.elapsed() < self.patience {
-                    self.pause(&claim).await;
-                    return Some(RunningStudy { claim, stage: *stage, unwritable: Some(since), waits: false });
+                    self.wait_before_retry(&claim).await;
+                    let unwritable_since = Some(since);
+                    return Some(RunningStudy { claim, stage: *stage, unwritable_since, paused: false });
                 }
-                tracing::error!(study.id = %claim.study.id, "a study could not be written for too long; it is queued again");
+                let (id, waited_s) = (claim.study.id, since.elapsed().as_secs());
+                tracing::error!(study.id = %id, waited_s, "files of a study could not be written; study requeued");
                 RunOutcome::Requeued
             }
         };
-        report_with_retry(
-            &self.store,
-            vec![PendingReport::with_outcome(claim.lease, &claim.cancel_requested, end)],
-            &self.interrupt,
-            self.patience,
-        )
-        .await;
+        self.report_study(&claim, outcome).await;
         None
     }
 
-    /// Waits before files are written again.
-    async fn pause(&self, claim: &StudyClaim) {
+    async fn wait_before_retry(&self, claim: &StudyClaim) {
         tokio::select! {
-            () = tokio::time::sleep(WRITE_AGAIN) => {}
+            () = tokio::time::sleep(WRITE_RETRY_WAIT) => {}
             () = claim.cancel_requested.cancelled() => {}
             () = self.interrupt.cancelled() => {}
         }
     }
 
-    /// Puts a study back into the queue that this pool does not go on with.
-    pub(super) async fn requeue_study(&self, ongoing: RunningStudy) {
-        let RunningStudy { claim, stage, .. } = ongoing;
-        // Its folder is free again before somebody else may claim it.
+    /// Requeues a study that this device does not continue.
+    pub(super) async fn requeue_study(&self, study: RunningStudy) {
+        let RunningStudy { claim, stage, .. } = study;
+        // Releases its folder before another device can claim it.
         drop(stage);
-        let ended = PendingReport::with_outcome(claim.lease, &claim.cancel_requested, RunOutcome::Requeued);
-        report_with_retry(&self.store, vec![ended], &self.interrupt, self.patience).await;
+        self.report_study(&claim, RunOutcome::Requeued).await;
     }
 
-    /// The next next_stage, and what follows it or how the study ends.
-    async fn next_stage(&self, claim: &StudyClaim, stage: Stage) -> Result<Stage, Stop> {
-        let stop_signal =
-            Arc::new(StopSignal::new(claim.cancel_requested.clone(), self.interrupt.clone(), self.time_limit));
+    async fn report_study(&self, claim: &StudyClaim, outcome: RunOutcome) {
+        let report = PendingReport::with_outcome(claim.lease, &claim.cancel_requested, outcome);
+        report_with_retry(&self.store, vec![report], &self.interrupt, self.patience).await;
+    }
+
+    /// Runs a stage, and returns the next one or why there is none.
+    async fn next_stage(&self, claim: &StudyClaim, stage: Stage) -> Result<Stage, StageEnd> {
+        let (cancel_requested, shutdown) = (claim.cancel_requested.clone(), self.interrupt.clone());
+        let stop_signal = Arc::new(StopSignal::new(cancel_requested, shutdown, self.time_limit));
         if let Some(reason) = stop_signal.reason() {
-            return Err(self.outcome_of(reason).into());
+            return Err(self.study_outcome_of(reason).into());
         }
-        let (runner, found) = match stage {
+        let (runner, exhibits) = match stage {
             Stage::Claimed => return self.open(claim).await.map(Stage::Runs),
             Stage::Runs(runner) => (runner, None),
-            Stage::Images(runner, found) => (runner, Some(found)),
+            Stage::Exhibits(runner, summary) => (runner, Some(summary)),
         };
         let before = runner.runs();
         let models = self.models(claim, &stop_signal).await?;
-        let (runner, turn) = self.turn(claim, runner, models, found.clone(), &stop_signal).await?;
-        let Some(turn) = turn else {
-            return Err(Stop::check_writable(match found {
+        let (runner, result) = self.run_stage(claim, runner, models, exhibits.clone(), &stop_signal).await?;
+        let Some(result) = result else {
+            return Err(StageEnd::unwritable(match exhibits {
                 None => Stage::Runs(runner),
-                Some(found) => Stage::Images(runner, found),
+                Some(summary) => Stage::Exhibits(runner, summary),
             }));
         };
         let done = runner.runs();
@@ -172,38 +170,39 @@ impl RunContext {
             metrics::batch(done - before);
             metrics::study_runs(done - before);
             if let Err(error) = self.store.record_study_progress(claim.lease, done).await {
-                // The folder knows, too.
-                tracing::warn!(study.id = %claim.study.id, %error, "the progress of a study could not be stored");
+                // The folder has the same information.
+                tracing::warn!(study.id = %claim.study.id, %error, "progress of a study could not be stored");
             }
         }
         let progress = StudyProgress { done: done as f64, total: claim.plan.runs(), now: None };
         self.store.publish_study_progress(claim.study.id, progress);
-        match (turn, found) {
+        match (result, exhibits) {
             (StepResult::Ran, None) => Ok(Stage::Runs(runner)),
-            (StepResult::Ran, Some(found)) => Ok(Stage::Images(runner, found)),
+            (StepResult::Ran, Some(summary)) => Ok(Stage::Exhibits(runner, summary)),
             (StepResult::Stopped, _) => {
-                Err(stop_signal.reason().map_or(RunOutcome::Requeued, |reason| self.outcome_of(reason)).into())
+                let reason = stop_signal.reason();
+                Err(reason.map_or(RunOutcome::Requeued, |reason| self.study_outcome_of(reason)).into())
             }
             (StepResult::Complete, None) => {
                 let folder = self.store.study_folder(claim.study.id);
                 match self.blocking(claim, move || summary(&folder, None)).await? {
-                    Some(found) => Ok(Stage::Images(runner, Arc::new(found))),
-                    None => Err(Stop::check_writable(Stage::Runs(runner))),
+                    Some(summary) => Ok(Stage::Exhibits(runner, Arc::new(summary))),
+                    None => Err(StageEnd::unwritable(Stage::Runs(runner))),
                 }
             }
-            (StepResult::Complete, Some(found)) => {
+            (StepResult::Complete, Some(summary)) => {
                 let folder = self.store.study_folder(claim.study.id);
-                let shown = Arc::clone(&found);
+                let shown = Arc::clone(&summary);
                 Err(match self.blocking(claim, move || report(&folder, &shown)).await? {
-                    Some(()) => RunOutcome::Succeeded { stimuli: Vec::new(), steps: 0 }.into(),
-                    None => Stop::check_writable(Stage::Images(runner, found)),
+                    Some(()) => RunOutcome::study_completed().into(),
+                    None => StageEnd::unwritable(Stage::Exhibits(runner, summary)),
                 })
             }
         }
     }
 
-    /// Opens the study's folder.
-    async fn open(&self, claim: &StudyClaim) -> Result<StudyRunner, Stop> {
+    /// Opens the folder of a study.
+    async fn open(&self, claim: &StudyClaim) -> Result<StudyRunner, StageEnd> {
         if let Err(why) = claim.plan.fits(&self.device) {
             return Err(RunOutcome::Failed(Failure::new(FailureCode::Engine, why)).into());
         }
@@ -211,10 +210,10 @@ impl RunContext {
         let (batch, images) = (self.max_batch, Some(claim.study.images));
         let options = RunOptions { batch, images, memory: self.run_memory };
         let opened = self.blocking(claim, move || StudyRunner::open(&folder, plan, options)).await?;
-        opened.ok_or(Stop::check_writable(Stage::Claimed))
+        opened.ok_or(StageEnd::unwritable(Stage::Claimed))
     }
 
-    /// The models of the study, as they were planned with.
+    /// Loads the models of a study, with the weights that it was planned with.
     async fn models(&self, claim: &StudyClaim, stop_signal: &StopSignal) -> Result<Vec<Arc<Model>>, RunOutcome> {
         let mut models = Vec::with_capacity(claim.plan.models.len());
         for model in &claim.plan.models {
@@ -222,15 +221,17 @@ impl RunContext {
             models.push(tokio::select! {
                 loaded = loaded => loaded.map_err(RunOutcome::Failed)?,
                 () = stop_signal.triggered() => {
-                    return Err(stop_signal.reason().map_or(RunOutcome::Requeued, |reason| self.outcome_of(reason)));
+                    let reason = stop_signal.reason();
+                    return Err(reason.map_or(RunOutcome::Requeued, |reason| self.study_outcome_of(reason)));
                 }
             });
         }
         Ok(models)
     }
 
-    /// Runs a batch, or makes an image of the report, on the device; no turn when what came of it cannot be written now.
-    async fn turn(
+    /// Runs a batch, or renders an image of the report if there is a summary, on the device. Returns no result if it could not
+    /// be written now.
+    async fn run_stage(
         &self,
         claim: &StudyClaim,
         mut runner: StudyRunner,
@@ -238,17 +239,18 @@ impl RunContext {
         summary: Option<Arc<Summary>>,
         stop_signal: &Arc<StopSignal>,
     ) -> Result<(StudyRunner, Option<StepResult>), RunOutcome> {
-        let mut watch = Watch::new(self.store.clone(), claim, Arc::clone(stop_signal));
+        let id = claim.study.id;
+        let mut publisher = ProgressPublisher::new(self.store.clone(), id, Arc::clone(stop_signal));
         let mut result = self.thread.run(move |engine: &dyn Engine| {
-            let mut watch = |progress: Progress<'_>| watch.goes_on(&progress);
-            let turn = match summary {
-                None => runner.advance(&models, engine, &mut watch),
-                Some(summary) => runner.render_exhibits(&models, engine, &summary, &mut watch),
+            let mut callback = |progress: Progress<'_>| publisher.on_progress(&progress);
+            let result = match summary {
+                None => runner.advance(&models, engine, &mut callback),
+                Some(summary) => runner.render_exhibits(&models, engine, &summary, &mut callback),
             };
-            match turn {
-                Ok(turn) => Ok((runner, Some(turn))),
+            match result {
+                Ok(result) => Ok((runner, Some(result))),
                 Err(error) if error.is_unwritable() => {
-                    tracing::error!(%error, "the runs of a study cannot be written; they are kept");
+                    tracing::error!(study.id = %id, %error, "results of a study could not be written; kept in memory");
                     Ok((runner, None))
                 }
                 Err(error) => Err(error.into()),
@@ -257,21 +259,21 @@ impl RunContext {
         let mut tick = tokio::time::interval(TICK);
         let result = loop {
             tokio::select! {
-                result = &mut result => break result.unwrap_or(Err(BatchError::Gone)),
+                result = &mut result => break result.unwrap_or(Err(BatchError::ThreadGone)),
                 _ = tick.tick() => {}
             }
-            if let (true, Some(reason)) = (stop_signal.overdue(), stop_signal.reason()) {
-                return Err(self.outcome_of(reason));
+            if let (true, Some(reason)) = (stop_signal.is_overdue(), stop_signal.reason()) {
+                return Err(self.study_outcome_of(reason));
             }
         };
         match result {
             Ok(done) => Ok(done),
             Err(error) => {
                 metrics::engine_failed(&self.device);
-                tracing::error!(device = self.device, study.id = %claim.study.id, %error, "batch of a study failed");
-                // A device that is gone is not the study's fault: another one, or this one later, may run it.
-                Err(if self.thread.works().await {
-                    RunOutcome::Failed(problem(&error))
+                tracing::error!(device = self.device, study.id = %id, %error, "batch of a study failed");
+                // A failed device is not the fault of the study: another one, or this one later, may run it.
+                Err(if self.thread.is_usable().await {
+                    RunOutcome::Failed(failure(&error))
                 } else {
                     RunOutcome::Interrupted { alone: true }
                 })
@@ -279,51 +281,52 @@ impl RunContext {
         }
     }
 
-    /// Works on the study's files, away from the tasks that answer clients; nothing when they cannot be written now.
+    /// Works on the files of a study on a blocking thread. Returns `None` if they cannot be written now.
     async fn blocking<T: Send + 'static>(
         &self,
         claim: &StudyClaim,
         work: impl FnOnce() -> Result<T, StudyError> + Send + 'static,
     ) -> Result<Option<T>, RunOutcome> {
-        let failed = match tokio::task::spawn_blocking(work).await {
+        let error = match tokio::task::spawn_blocking(work).await {
             Ok(Ok(done)) => return Ok(Some(done)),
-            // Busy: a batch of an earlier run, whose end was not waited for, still goes on there.
+            // Busy: an overdue batch of an earlier run still holds the folder.
             Ok(Err(error)) if error.is_unwritable() || matches!(error, StudyError::Busy(_)) => {
-                tracing::error!(study.id = %claim.study.id, %error, "the files of a study cannot be written now");
+                tracing::error!(study.id = %claim.study.id, %error, "files of a study cannot be written now; retrying");
                 return Ok(None);
             }
             Ok(Err(error)) => BatchError::from(error),
             Err(error) => BatchError::Panic(error.to_string()),
         };
-        tracing::error!(study.id = %claim.study.id, error = %failed, "the files of a study cannot be used");
-        Err(RunOutcome::Failed(problem(&failed)))
+        tracing::error!(study.id = %claim.study.id, %error, "files of a study cannot be used; the study fails");
+        Err(RunOutcome::Failed(failure(&error)))
     }
 
-    fn outcome_of(&self, reason: StopReason) -> RunOutcome {
+    fn study_outcome_of(&self, reason: StopReason) -> RunOutcome {
         match reason {
             StopReason::Canceled => RunOutcome::Canceled,
-            StopReason::Stopped => RunOutcome::Requeued,
-            StopReason::TimeLimit => RunOutcome::Failed(too_long("a batch of the study", self.time_limit)),
+            StopReason::Shutdown => RunOutcome::Requeued,
+            StopReason::TimeLimit => RunOutcome::Failed(time_limit_exceeded("a batch of the study", self.time_limit)),
         }
     }
 }
 
-/// Tells how far a study is, and stops its batch when it has a reason.
-struct Watch {
+/// Publishes the progress of a study at a limited rate, and stops its batch when the stop signal triggers.
+struct ProgressPublisher {
     store: Store,
-    study: uuid::Uuid,
+    study: Uuid,
     stop_signal: Arc<StopSignal>,
-    told: Option<Instant>,
+    published: Option<Instant>,
 }
 
-impl Watch {
-    fn new(store: Store, claim: &StudyClaim, stop_signal: Arc<StopSignal>) -> Self {
-        Self { store, study: claim.study.id, stop_signal, told: None }
+impl ProgressPublisher {
+    fn new(store: Store, study: Uuid, stop_signal: Arc<StopSignal>) -> Self {
+        Self { store, study, stop_signal, published: None }
     }
 
-    fn goes_on(&mut self, progress: &Progress<'_>) -> bool {
-        if self.told.is_none_or(|told| told.elapsed() >= BETWEEN_EVENTS) {
-            self.told = Some(Instant::now());
+    /// Returns whether the batch may continue.
+    fn on_progress(&mut self, progress: &Progress<'_>) -> bool {
+        if self.published.is_none_or(|at| at.elapsed() >= BETWEEN_EVENTS) {
+            self.published = Some(Instant::now());
             let Progress { done, total, now } = *progress;
             self.store.publish_study_progress(self.study, StudyProgress { done, total, now: Some(now.into()) });
         }
