@@ -61,8 +61,8 @@ pub struct Backup {
     pub missing: Vec<PathBuf>,
 }
 
-/// Copies a data directory to `output`, whether or not a server uses it: a snapshot of the database, the PNGs and studies of
-/// that snapshot, the models and all other files. Until it is complete, the copy is called `OUTPUT.part`.
+/// Copies a data directory to `output`, whether or not a server uses it: a snapshot of the database, the PNGs and
+/// studies of that snapshot, the models and all other files. Until it is complete, the copy is called `OUTPUT.part`.
 ///
 /// # Errors
 /// If the source is not a data directory, `output` is not empty, or a file cannot be read or written.

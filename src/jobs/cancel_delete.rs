@@ -13,8 +13,8 @@ use super::table::{Table, log_state, query};
 use super::writer::Caller;
 
 impl Store {
-    /// Cancels a job. A queued job is canceled at once, a running one within one step unless it ends before; a finished one
-    /// is unchanged. Returns the job after that; `None` if it does not exist.
+    /// Cancels a job. A queued job is canceled at once, a running one within one step unless it ends before; a finished
+    /// one is unchanged. Returns the job after that; `None` if it does not exist.
     ///
     /// # Errors
     /// If the database fails.
@@ -56,8 +56,8 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes a finished job and its PNGs. On a full disk this uses the disk reserve and, when that is used up, removes the
-    /// PNGs before the row.
+    /// Deletes a finished job and its PNGs. On a full disk this uses the disk reserve and, when that is used up,
+    /// removes the PNGs before the row.
     ///
     /// # Errors
     /// If the database fails. PNGs that cannot be removed are removed when the store is next opened.
@@ -100,7 +100,8 @@ impl Store {
             write.rollback().await?;
             return Ok(Deleted::NotFinished(state));
         }
-        // The row is deleted first, so that a visible job has its PNGs. The leftover entry stays until the files are removed.
+        // The row is deleted first, so that a visible job has its PNGs. The leftover entry stays until the files are
+        // removed.
         sqlx::query("INSERT INTO leftovers (id) VALUES (?)").bind(key.clone()).execute(write.db()).await?;
         query!(table, "DELETE FROM ", " WHERE id = ?").bind(key).execute(write.db()).await?;
         drop(write.commit().await?);
@@ -119,7 +120,7 @@ impl Store {
             write.commit().await.map(drop)
         };
         if let Err(error) = removed.await {
-            tracing::warn!(%id, %error, "files of a deleted job or study could not be removed; retried at the next start");
+            tracing::warn!(%id, %error, "files of a deleted job or study remain until the next start");
         }
     }
 

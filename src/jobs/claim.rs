@@ -38,20 +38,21 @@ pub struct Claim {
 pub struct ClaimedJobs {
     /// Jobs to run together; empty when there are none.
     pub jobs: Vec<Claim>,
-    /// Nothing may start or continue now, because a job or study has to run with nothing else: it is running, or waits until
-    /// the other devices are free.
+    /// Nothing may start or continue now, because a job or study has to run with nothing else: it is running, or waits
+    /// until the other devices are free.
     pub blocked: bool,
 }
 
 impl Store {
-    /// Changes when a job or study joins the queue. To miss none: mark it unchanged, look for work, then wait for a change.
+    /// Changes when a job or study joins the queue. To miss none: mark it unchanged, look for work, then wait for a
+    /// change.
     pub fn arrivals(&self) -> watch::Receiver<()> {
         self.inner.arrivals.subscribe()
     }
 
-    /// Claims the oldest queued job, together with later ones that may share its batch, up to `max_stimuli` stimuli in all.
-    /// A larger job is claimed alone, as is one that was running at a crash, so that another crash affects no other job.
-    /// Empty if nothing is queued, or if the oldest job has to wait until nothing else runs.
+    /// Claims the oldest queued job, together with later ones that may share its batch, up to `max_stimuli` stimuli in
+    /// all. A larger job is claimed alone, as is one that was running at a crash, so that another crash affects no
+    /// other job. Empty if nothing is queued, or if the oldest job has to wait until nothing else runs.
     ///
     /// # Errors
     /// If the database fails; nothing is claimed then.
@@ -59,8 +60,8 @@ impl Store {
         Ok(self.claim_ahead_of(max_stimuli, None).await?.jobs)
     }
 
-    /// Like [`Store::claim`], for a device that holds a study: the study pauses while the jobs run. A study that has to run
-    /// with nothing else lets no job pass until its next batch is done.
+    /// Like [`Store::claim`], for a device that holds a study: the study pauses while the jobs run. A study that has to
+    /// run with nothing else lets no job pass until its next batch is done.
     ///
     /// # Errors
     /// If the database fails; nothing is claimed then.
@@ -126,7 +127,7 @@ impl Store {
         }
         let _guard = write.commit().await?;
         for (id, error) in damaged {
-            tracing::error!(job.id = %id, job.state = "failed", %error, "job failed: its stored row is damaged");
+            tracing::error!(job.id = %id, job.state = "failed", %error, "job row is damaged");
             self.publish_state(id, RunState::Failed);
             metrics::finished(Table::Jobs, RunState::Failed, None);
         }

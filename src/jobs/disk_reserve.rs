@@ -54,8 +54,8 @@ impl Reserve {
     }
 }
 
-/// Checks that a folder has free space, by writing a file and removing it. With `durable`, the file is flushed to the disk
-/// first.
+/// Checks that a folder has free space, by writing a file and removing it. With `durable`, the file is flushed to the
+/// disk first.
 pub(super) fn probe_space(folder: &Path, durable: bool) -> io::Result<()> {
     let path = folder.join(".room");
     let written = File::create(&path).and_then(|mut file| {

@@ -40,8 +40,8 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
-    /// The file of an image is missing or has changed: it was removed, or only part of the data directory was restored. The
-    /// job itself is intact.
+    /// The file of an image is missing or has changed: it was removed, or only part of the data directory was restored.
+    /// The job itself is intact.
     #[error("{id}: {file} {why}")]
     Lost {
         /// The job.
@@ -66,8 +66,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Why the data directory could not be written, if that caused this error; the same call may succeed later. `None` for
-    /// damaged data and for bugs.
+    /// Why the data directory could not be written, if that caused this error; the same call may succeed later. `None`
+    /// for damaged data and for bugs.
     pub fn fault(&self) -> Option<StorageFault> {
         match self {
             Self::Directory { source, .. } => Some(StorageFault::of_io(source)),

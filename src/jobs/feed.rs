@@ -1,8 +1,8 @@
 //! Feed: events of jobs and studies while they run, in memory.
 //!
-//! Every job and study has a channel while it runs or is watched: a ring buffer of its latest events, with increasing ids.
-//! Subscribers read from it at their own pace; a slow or late one learns how many events it missed. A channel is dropped
-//! some time after its job or study has finished, which bounds memory. Below, "job" stands for both.
+//! Every job and study has a channel while it runs or is watched: a ring buffer of its latest events, with increasing
+//! ids. Subscribers read from it at their own pace; a slow or late one learns how many events it missed. A channel is
+//! dropped some time after its job or study has finished, which bounds memory. Below, "job" stands for both.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -129,7 +129,8 @@ impl Feed {
         Self { channels: Mutex::default(), retention }
     }
 
-    /// Publishes an event to the subscribers of a job. Ignored if the job has finished, as is progress before any state.
+    /// Publishes an event to the subscribers of a job. Ignored if the job has finished, as is progress before any
+    /// state.
     pub fn publish(&self, job: Uuid, event: Event) {
         let channel = {
             let mut channels = self.channels();
@@ -252,7 +253,8 @@ impl Drop for Attached<'_> {
 
 impl Channel {
     fn new() -> Self {
-        // Ids start at the time in microseconds, so that they grow across restarts: no job has a million events per second.
+        // Ids start at the time in microseconds, so that they grow across restarts: no job has a million events per
+        // second.
         let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000;
         let first = u64::try_from(now).unwrap_or(1);
         let ring = Ring { first, next: first, events: VecDeque::new(), state: None, progress: None, closed: false };
@@ -326,8 +328,8 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Waits for the next event; `None` after the terminal state, or when the service shuts down. Cancel-safe: dropping the
-    /// future loses no event.
+    /// Waits for the next event; `None` after the terminal state, or when the service shuts down. Cancel-safe: dropping
+    /// the future loses no event.
     pub async fn next(&mut self) -> Option<Update> {
         loop {
             self.changed.borrow_and_update();

@@ -1,6 +1,7 @@
 //! Outcome of a run: succeeded, failed, canceled, or back in the queue.
 //!
-//! The outcomes of a batch are one commit, each under the lease of its run. A report under a stale lease changes nothing.
+//! The outcomes of a batch are one commit, each under the lease of its run. A report under a stale lease changes
+//! nothing.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -139,8 +140,8 @@ impl Store {
         Ok(self.finish_all(vec![(lease, outcome)]).await? == [true])
     }
 
-    /// Reports the outcomes of runs in one commit. Returns `false` for each whose lease is stale. Outcomes without results
-    /// can be stored on a full disk, as long as the disk reserve lasts.
+    /// Reports the outcomes of runs in one commit. Returns `false` for each whose lease is stale. Outcomes without
+    /// results can be stored on a full disk, as long as the disk reserve lasts.
     ///
     /// # Errors
     /// If the database fails; all of them are still running then.

@@ -1,8 +1,8 @@
 //! Durable state: jobs, studies and their results.
 //!
 //! A job is a row of a SQLite database from its submission to its deletion. Each state change is one commit; terminal
-//! states never change. A running job is held under a lease: a process that dies leaves its jobs `running`, and the next
-//! [`Store::open`] requeues them. PNGs are stored in an object store next to the database.
+//! states never change. A running job is held under a lease: a process that dies leaves its jobs `running`, and the
+//! next [`Store::open`] requeues them. PNGs are stored in an object store next to the database.
 //!
 //! A study is also a row with the same states. Its runs are stored in a folder, where an interrupted study resumes.
 

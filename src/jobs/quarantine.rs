@@ -1,8 +1,8 @@
 //! Quarantine for orphaned study folders, which have no row in the database.
 //!
-//! A folder is orphaned when an older database is restored or a new one is created: the study is intact, only its row is
-//! missing. Folders with results are moved to `set-aside/studies/`, never removed, and moved back once a database has the
-//! row again.
+//! A folder is orphaned when an older database is restored or a new one is created: the study is intact, only its row
+//! is missing. Folders with results are moved to `set-aside/studies/`, never removed, and moved back once a database
+//! has the row again.
 
 use std::fs;
 use std::io;
@@ -23,10 +23,10 @@ impl Store {
             if self.state(Table::Studies, id).await?.is_some() && !to.exists() {
                 match fs::rename(&from, &to) {
                     Ok(()) => {
-                        tracing::info!(study.id = %id, "study folder moved back from set-aside: the database has the study again")
+                        tracing::info!(study.id = %id, "study folder restored from set-aside")
                     }
                     Err(error) => {
-                        tracing::warn!(study.id = %id, %error, "study folder cannot be moved back from set-aside")
+                        tracing::warn!(study.id = %id, %error, "study folder could not be restored from set-aside")
                     }
                 }
             }
@@ -43,11 +43,11 @@ impl Store {
             };
             match done {
                 Ok(None) => {
-                    tracing::warn!(study.id = %id, "removed a study folder without results: the database has no such study")
+                    tracing::warn!(study.id = %id, "removed an orphaned study folder without results")
                 }
                 Ok(Some(place)) => {
                     let place = place.display();
-                    tracing::warn!(study.id = %id, %place, "moved a study folder to set-aside: the database has no such study");
+                    tracing::warn!(study.id = %id, %place, "moved an orphaned study folder to set-aside");
                 }
                 Err(error) => {
                     tracing::warn!(study.id = %id, %error, "orphaned study folder could not be moved to set-aside")
@@ -73,8 +73,8 @@ fn ids(folder: &Path) -> Result<Vec<Uuid>, StoreError> {
     Ok(found)
 }
 
-/// Whether a study's folder holds results: anything but the plan, the lock, unfinished files, and a table of runs without
-/// rows.
+/// Whether a study's folder holds results: anything but the plan, the lock, unfinished files, and a table of runs
+/// without rows.
 fn holds_results(folder: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

@@ -1,8 +1,8 @@
 //! Crash recovery: requeues what the last process left running, and finds work that keeps crashing the process.
 //!
-//! The database cannot show why a process died: killed, power lost, out of memory. Work is blamed only if nothing else was
-//! running. Work that was running at two crashes next runs with nothing else, so that the actual cause is found in the
-//! end.
+//! The database cannot show why a process died: killed, power lost, out of memory. Work is blamed only if nothing else
+//! was running. Work that was running at two crashes next runs with nothing else, so that the actual cause is found in
+//! the end.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -87,7 +87,7 @@ impl Store {
         for (table, requeued, failed, canceled) in found {
             metrics::recovered(table, canceled, failed, requeued);
             if canceled + failed + requeued > 0 {
-                tracing::warn!(kind = %table, requeued, failed, canceled, crashed, "recovered work that the last process left running");
+                tracing::warn!(kind = %table, requeued, failed, canceled, crashed, "recovered what the last process left running");
             }
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! PNGs of stimuli and animations in an object store: `{job}/{sha256}.png`.
 //!
-//! Objects are content-addressed, so a repeated or late write stores the same bytes. They are written before the row of their
-//! job becomes `succeeded`. Objects of an interrupted run are removed when the job is deleted; objects of jobs that are not
-//! in the database are kept.
+//! Objects are content-addressed, so a repeated or late write stores the same bytes. They are written before the row of
+//! their job becomes `succeeded`. Objects of an interrupted run are removed when the job is deleted; objects of jobs
+//! that are not in the database are kept.
 
 use std::path::Path as FilePath;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Storage faults: classifies errors of the database, the object store and files as disk full, read-only, locked or I/O.
+//! Storage faults: classifies errors of the database, the object store and files as disk full, read-only, locked or
+//! I/O.
 
 use std::error::Error;
 use std::fmt;
@@ -51,8 +52,8 @@ pub(super) fn of_database(error: &sqlx::Error) -> Option<StorageFault> {
     }
 }
 
-/// The fault of a SQLite result code (<https://sqlite.org/rescode.html>). The lowest byte of an extended code is the primary
-/// code.
+/// The fault of a SQLite result code (<https://sqlite.org/rescode.html>). The lowest byte of an extended code is the
+/// primary code.
 fn of_code(extended: u32) -> Option<StorageFault> {
     match extended & 0xff {
         5 | 6 => Some(StorageFault::Locked),

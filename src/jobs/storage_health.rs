@@ -70,8 +70,8 @@ impl AsStorageFault for SubmitError {
 }
 
 impl Store {
-    /// Probes whether the data directory can be written, and returns the fault if it cannot. Returns within `patience`: if
-    /// the probe takes longer, it continues, and the answer is the last known one.
+    /// Probes whether the data directory can be written, and returns the fault if it cannot. Returns within `patience`:
+    /// if the probe takes longer, it continues, and the answer is the last known one.
     pub async fn check_writable(&self, patience: Duration) -> Option<StorageFault> {
         let health = &self.inner.health;
         let mut changed = health.fault.subscribe();

@@ -31,8 +31,8 @@ use super::writer::{Caller, WriteTransaction, Writer};
 /// Where jobs and studies are stored, and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Folder of the database (`jobs.sqlite3`), the PNGs (`stimuli/`) and the studies (`studies/`); created if missing. Used
-    /// by one process at a time.
+    /// Folder of the database (`jobs.sqlite3`), the PNGs (`stimuli/`) and the studies (`studies/`); created if missing.
+    /// Used by one process at a time.
     pub data_dir: PathBuf,
     /// Limit of queued jobs, and of queued studies; more are refused.
     pub queue_limit: u64,
@@ -92,12 +92,12 @@ pub enum Deleted {
 }
 
 impl Store {
-    /// Opens the store of a data directory, creating it if missing, and requeues jobs that were running when the last process
-    /// ended. Those that a client had canceled are canceled; those that crashed the process
+    /// Opens the store of a data directory, creating it if missing, and requeues jobs that were running when the last
+    /// process ended. Those that a client had canceled are canceled; those that crashed the process
     /// [`MAX_INTERRUPTIONS`](super::MAX_INTERRUPTIONS) times while nothing else ran fail.
     ///
-    /// Nothing that holds results is removed: folders of studies without a row, as after restoring an older database, are moved
-    /// to `set-aside/studies/`, and back once the database has the row again.
+    /// Nothing that holds results is removed: folders of studies without a row, as after restoring an older database,
+    /// are moved to `set-aside/studies/`, and back once the database has the row again.
     ///
     /// # Errors
     /// If the directory cannot be used, another process has it, or the database is damaged or of a later version.
@@ -178,8 +178,9 @@ impl Store {
         row.map(|row| Ok(self.with_live_progress(row::job(&row)?))).transpose()
     }
 
-    /// A page of jobs, newest first. Following the cursors shows each job that existed at the first page, and was not deleted
-    /// since, exactly once, no matter what is submitted in between. A page has at most `limit` jobs, and at least one.
+    /// A page of jobs, newest first. Following the cursors shows each job that existed at the first page, and was not
+    /// deleted since, exactly once, no matter what is submitted in between. A page has at most `limit` jobs, and at
+    /// least one.
     ///
     /// Damaged rows are omitted and logged.
     ///
@@ -284,8 +285,8 @@ impl Store {
         Ok(counts)
     }
 
-    /// The events of a job after event `after` (default: all that are still in memory), up to its terminal state; `None` if
-    /// the job does not exist. For a job that finished long ago, only the terminal state.
+    /// The events of a job after event `after` (default: all that are still in memory), up to its terminal state;
+    /// `None` if the job does not exist. For a job that finished long ago, only the terminal state.
     ///
     /// # Errors
     /// If the database fails.

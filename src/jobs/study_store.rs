@@ -1,7 +1,7 @@
 //! Store operations on studies: one row per study, and a folder with its runs.
 //!
-//! The row is created before the folder and deleted before it. A deletion leaves an entry in `leftovers` until the folder is
-//! removed; a folder with neither row nor entry is quarantined when the store is next opened.
+//! The row is created before the folder and deleted before it. A deletion leaves an entry in `leftovers` until the
+//! folder is removed; a folder with neither row nor entry is quarantined when the store is next opened.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -129,7 +129,7 @@ impl Store {
                         let update = update.bind(now).bind(row::json(&problem)?).bind(row::key(id));
                         update.execute(write.db()).await?;
                         let _guard = write.commit().await?;
-                        tracing::error!(study.id = %id, study.state = "failed", %error, "study failed: its stored row is damaged");
+                        tracing::error!(study.id = %id, study.state = "failed", %error, "study row is damaged");
                         store.publish_state(id, RunState::Failed);
                         metrics::finished(Table::Studies, RunState::Failed, None);
                     }
@@ -167,8 +167,8 @@ impl Store {
         .await
     }
 
-    /// Records the number of runs done, and resets the count of interruptions, since the study makes progress. Ignored if the
-    /// lease is stale.
+    /// Records the number of runs done, and resets the count of interruptions, since the study makes progress. Ignored
+    /// if the lease is stale.
     ///
     /// # Errors
     /// If the database fails.

@@ -1,7 +1,7 @@
 //! Submission of jobs, with group commit: submissions that arrive while one group is written form the next group.
 //!
-//! A commit waits for the disk once, however many jobs it holds. Many concurrent clients therefore cost little more than
-//! one, and devices that report results do not wait long for the database.
+//! A commit waits for the disk once, however many jobs it holds. Many concurrent clients therefore cost little more
+//! than one, and devices that report results do not wait long for the database.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,8 +1,8 @@
 //! The single write connection, handed out to one transaction at a time.
 //!
-//! When a write fails (SQLITE_FULL, SQLITE_IOERR, SQLITE_BUSY), SQLite may roll the transaction back or leave it open. So a
-//! connection on which anything failed is closed, together with its transaction; it is reused only after a successful
-//! commit or rollback.
+//! When a write fails (SQLITE_FULL, SQLITE_IOERR, SQLITE_BUSY), SQLite may roll the transaction back or leave it open.
+//! So a connection on which anything failed is closed, together with its transaction; it is reused only after a
+//! successful commit or rollback.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,7 +22,8 @@ pub(super) struct Writer {
     patience: Duration,
     /// Client transactions queue here first, so that at most one of them is ahead of a worker's.
     clients: Mutex<()>,
-    /// Locked from before a transaction begins until its events are published, so that events follow the order of commits.
+    /// Locked from before a transaction begins until its events are published, so that events follow the order of
+    /// commits.
     connection: Mutex<IdleConnection>,
     closed: AtomicBool,
 }
@@ -79,8 +80,8 @@ impl Writer {
         Ok(WriteTransaction { connection, guard: CommitGuard { idle, _client: client } })
     }
 
-    /// Checkpoints the write-ahead log into the database and restarts it. The log file keeps its size, so later commits have
-    /// space there. Not an error if that is impossible now.
+    /// Checkpoints the write-ahead log into the database and restarts it. The log file keeps its size, so later commits
+    /// have space there. Not an error if that is impossible now.
     pub(super) async fn restart_log(&self) {
         let mut idle = self.connection.lock().await;
         let connection = match idle.take() {
@@ -122,7 +123,8 @@ impl<'a> WriteTransaction<'a> {
         &mut self.connection
     }
 
-    /// Commits, and keeps the next transaction waiting until the guard is dropped, so that events are published in order.
+    /// Commits, and keeps the next transaction waiting until the guard is dropped, so that events are published in
+    /// order.
     pub(super) async fn commit(self) -> Result<CommitGuard<'a>, StoreError> {
         self.end("COMMIT").await
     }

@@ -14,9 +14,9 @@ pub(super) struct BatchItem {
 }
 
 /// Splits the stimuli of jobs into batches of at most `max`. Each job is given by its objectives and by the size of its
-/// diversity groups, which are consecutive. All stimuli of a batch read the same layers, so that none pays for a part of the
-/// network that only another needs. A group is never split; one that is larger than `max` is a batch by itself. The first
-/// stimulus of the oldest job comes first.
+/// diversity groups, which are consecutive. All stimuli of a batch read the same layers, so that none pays for a part
+/// of the network that only another needs. A group is never split; one that is larger than `max` is a batch by itself.
+/// The first stimulus of the oldest job comes first.
 pub(super) fn batches(jobs: &[(Vec<Objective>, usize)], max: usize) -> Vec<Vec<BatchItem>> {
     let mut alike: BTreeMap<BTreeSet<&str>, Vec<Vec<BatchItem>>> = BTreeMap::new();
     for (job, (objectives, copies)) in jobs.iter().enumerate() {

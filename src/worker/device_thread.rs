@@ -73,8 +73,8 @@ impl DeviceThread {
         matches!(self.open().await, Ok(Ok(())))
     }
 
-    /// Drops cached data of models that are no longer loaded. With `trim`, or if there was any, returns free memory to the
-    /// system.
+    /// Drops cached data of models that are no longer loaded. With `trim`, or if there was any, returns free memory to
+    /// the system.
     pub(super) async fn release_unused(&self, trim: bool) {
         let release = move |engine: &dyn Engine| {
             if engine.release_unused() || trim {

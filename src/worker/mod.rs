@@ -1,11 +1,11 @@
 //! Worker pool: claims jobs and studies from their queues, runs them on devices and reports the outcomes.
 //!
-//! Every device has an OS thread that runs the blocking [`maximize`](proxygrad::maximize::maximize()), and an async task that
-//! claims jobs, batches their stimuli, watches cancellation and time limits, and reports. If a batch of several jobs panics
-//! or its engine fails, each job is repeated alone, so that only the one at fault fails.
+//! Every device has an OS thread that runs the blocking [`maximize`](proxygrad::maximize::maximize()), and an async
+//! task that claims jobs, batches their stimuli, watches cancellation and time limits, and reports. If a batch of
+//! several jobs panics or its engine fails, each job is repeated alone, so that only the one at fault fails.
 //!
-//! Jobs take precedence: a device runs a batch of a study only when no job is queued, then looks for jobs again. It claims
-//! no other study before its study has ended.
+//! Jobs take precedence: a device runs a batch of a study only when no job is queued, then looks for jobs again. It
+//! claims no other study before its study has ended.
 
 mod batch;
 mod device;

@@ -101,8 +101,9 @@ impl Pool {
         Ok(Self { devices, tasks, drain, interrupt_runs })
     }
 
-    /// Graceful shutdown: stops claiming and lets running batches finish within `grace`. After that, batches are interrupted
-    /// within one step and their jobs requeued as if they had never started. Studies are requeued between two batches.
+    /// Graceful shutdown: stops claiming and lets running batches finish within `grace`. After that, batches are
+    /// interrupted within one step and their jobs requeued as if they had never started. Studies are requeued between
+    /// two batches.
     pub async fn shutdown(&self, grace: Duration) {
         self.drain.cancel();
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {

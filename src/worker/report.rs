@@ -61,9 +61,9 @@ impl PendingReport {
 }
 
 /// Stores the outcomes of runs, and retries while the data directory cannot be written, so that no job stays `running`
-/// forever and no result is lost to a temporary fault. A result that could not be stored for `patience` is dropped and its
-/// job requeued, or canceled if a client canceled it meanwhile. Gives up only when `interrupt` is canceled; the next start
-/// of the service then recovers the jobs.
+/// forever and no result is lost to a temporary fault. A result that could not be stored for `patience` is dropped and
+/// its job requeued, or canceled if a client canceled it meanwhile. Gives up only when `interrupt` is canceled; the
+/// next start of the service then recovers the jobs.
 pub(super) async fn report_with_retry(
     store: &Store,
     mut reports: Vec<PendingReport>,
@@ -77,7 +77,7 @@ pub(super) async fn report_with_retry(
             // Last try: results that cannot be stored are computed again.
             reports.iter_mut().for_each(|report| report.replace_result(RunOutcome::Requeued));
             if try_report(store, &mut reports).await.is_some() {
-                tracing::error!(?ids, %error, "outcomes of runs could not be stored; the runs repeat at the next start");
+                tracing::error!(?ids, %error, "outcomes of runs could not be stored; repeated at the next start");
             }
             return;
         }

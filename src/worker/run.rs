@@ -111,7 +111,7 @@ impl Run<'_> {
                         tokio::time::sleep(READ_RETRY_WAIT).await;
                         RunOutcome::Requeued
                     } else {
-                        RunOutcome::Failed(Failure::new(FailureCode::Internal, "the client images of the job could not be read"))
+                        RunOutcome::Failed(Failure::new(FailureCode::Internal, "the job's images could not be read"))
                     };
                     self.finish_all([job], &outcome).await;
                 }
@@ -294,8 +294,8 @@ impl Run<'_> {
     }
 }
 
-/// Loads the model with this id and checks its digest. Runs on a separate thread, so that an abandoned download does not
-/// delay a shutdown.
+/// Loads the model with this id and checks its digest. Runs on a separate thread, so that an abandoned download does
+/// not delay a shutdown.
 pub(super) async fn load(load: &LoadModel, id: String, digest: String) -> Result<Arc<Model>, Failure> {
     let (reply, loaded) = oneshot::channel();
     let (load, name) = (Arc::clone(load), id.clone());

@@ -68,8 +68,8 @@ impl StopSignal {
     }
 }
 
-/// How long a step may continue after its run was told to stop; then the outcome is reported without it. The device is not
-/// used until the step returns.
+/// How long a step may continue after its run was told to stop; then the outcome is reported without it. The device is
+/// not used until the step returns.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same during a shutdown, when nothing waits for the device.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);

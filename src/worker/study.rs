@@ -229,8 +229,8 @@ impl RunContext {
         Ok(models)
     }
 
-    /// Runs a batch, or renders an image of the report if there is a summary, on the device. Returns no result if it could not
-    /// be written now.
+    /// Runs a batch, or renders an image of the report if there is a summary, on the device. Returns no result if it
+    /// could not be written now.
     async fn run_stage(
         &self,
         claim: &StudyClaim,

@@ -21,7 +21,8 @@ use crate::network::Model;
 pub struct RunOptions {
     /// Largest number of stimuli in a batch.
     pub batch: usize,
-    /// Number of units per layer, in the order drawn, whose images of the first start are kept; `None` keeps all images.
+    /// Number of units per layer, in the order drawn, whose images of the first start are kept; `None` keeps all
+    /// images.
     pub images: Option<usize>,
     /// Memory limit of a run in bytes; batches are cut to fit.
     pub memory: u64,
@@ -64,8 +65,8 @@ pub fn run(
 
 /// A study that is being run. It holds the lock of its folder.
 ///
-/// Runs are ordered by start, model, method, units and arm, so that a study that was stopped compares all arms on the same
-/// units. A stopped study resumes where it stopped.
+/// Runs are ordered by start, model, method, units and arm, so that a study that was stopped compares all arms on the
+/// same units. A stopped study resumes where it stopped.
 #[derive(Debug)]
 pub struct StudyRunner {
     open: OpenFolder,
@@ -124,8 +125,8 @@ impl StudyRunner {
     /// could not write are written first.
     ///
     /// # Errors
-    /// If a run fails, in which case its batch stays missing; or if a result cannot be written, in which case it is kept and
-    /// written by the next call.
+    /// If a run fails, in which case its batch stays missing; or if a result cannot be written, in which case it is
+    /// kept and written by the next call.
     pub fn advance(
         &mut self,
         models: &[Arc<Model>],
@@ -218,8 +219,8 @@ impl StudyRunner {
         Ok(true)
     }
 
-    /// Repeats one run, from its first start, whose image the report shows and the folder lacks; the same seed gives the
-    /// same image. If the score differs, as it may on another device, the report does without the image.
+    /// Repeats one run, from its first start, whose image the report shows and the folder lacks; the same seed gives
+    /// the same image. If the score differs, as it may on another device, the report does without the image.
     ///
     /// # Errors
     /// If the run fails; or if its image cannot be written, in which case it is kept and written by the next call.
@@ -310,8 +311,8 @@ impl Batch<'_> {
     }
 }
 
-/// Repeats, from its first start, every run whose image the report shows and the folder lacks. Returns `false` if stopped.
-/// Each runs within `memory` bytes.
+/// Repeats, from its first start, every run whose image the report shows and the folder lacks. Returns `false` if
+/// stopped. Each runs within `memory` bytes.
 ///
 /// # Errors
 /// If a run fails.

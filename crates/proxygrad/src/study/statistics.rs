@@ -4,8 +4,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-/// The value below which the share `q` (in [0, 1]) of `values` lies, interpolated between neighbours (Hyndman & Fan 1996,
-/// type 7); what is not a number is left out, and `None` stands for no values.
+/// The value below which the share `q` (in [0, 1]) of `values` lies, interpolated between neighbours (Hyndman & Fan
+/// 1996, type 7); what is not a number is left out, and `None` stands for no values.
 pub fn quantile(values: &[f64], q: f64) -> Option<f64> {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -29,8 +29,8 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// An interval for the median that covers `confidence` (such as 0.95): the percentile bootstrap (Efron & Tibshirani 1993,
-/// chapter 13) with this many resamples drawn from `seed`. `None` for fewer than two values.
+/// An interval for the median that covers `confidence` (such as 0.95): the percentile bootstrap (Efron & Tibshirani
+/// 1993, chapter 13) with this many resamples drawn from `seed`. `None` for fewer than two values.
 pub fn median_interval(values: &[f64], confidence: f64, resamples: usize, seed: u64) -> Option<[f64; 2]> {
     if values.len() < 2 || resamples == 0 {
         return None;

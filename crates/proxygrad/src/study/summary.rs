@@ -33,8 +33,8 @@ pub struct ComparisonOptions {
 }
 
 impl ComparisonOptions {
-    /// The usual options of these arms: against `plain` (or the first), with `auto` (or the last) in focus, and all others
-    /// as its rivals.
+    /// The usual options of these arms: against `plain` (or the first), with `auto` (or the last) in focus, and all
+    /// others as its rivals.
     pub fn of(arms: &[Variant]) -> Self {
         let named = |name: &str| arms.iter().find(|arm| arm.name == name).map(|arm| arm.name.clone());
         let against = named("plain").or_else(|| arms.first().map(|arm| arm.name.clone())).unwrap_or_default();
@@ -184,7 +184,8 @@ pub struct PairedComparison {
     pub interval: Option<[f64; 2]>,
     /// Smallest, and 10 % quantile of the ratios.
     pub low_ratios: Option<[f64; 2]>,
-    /// Wilcoxon's signed-rank test over live units, of `(a - b) / (|a| + |b|)`: which ranks as the logarithm of the ratio.
+    /// Wilcoxon's signed-rank test over live units, of `(a - b) / (|a| + |b|)`: which ranks as the logarithm of the
+    /// ratio.
     pub p_live: Option<f64>,
     /// The same over all units.
     pub p_all: Option<f64>,
@@ -211,8 +212,8 @@ pub struct ArmOnUnit {
 }
 
 impl Table {
-    /// The units on which another arm is ahead of the one in focus by most, with the share of the best arm's score that it
-    /// reaches, where both are positive; at most four, the worst first.
+    /// The units on which another arm is ahead of the one in focus by most, with the share of the best arm's score that
+    /// it reaches, where both are positive; at most four, the worst first.
     pub fn losses(&self, arms: &[Variant], options: &ComparisonOptions) -> Vec<(&UnitScores, Option<f64>)> {
         let Some(focus) = arms.iter().position(|arm| arm.name == options.focus) else { return Vec::new() };
         let behind = |unit: &UnitScores| {

@@ -46,8 +46,8 @@ fn cell(folder: &Folder, run: &Row, best: bool) -> Cell {
     Cell::html(format!("{image}<br>{score}{alive}"))
 }
 
-/// The images of a unit's first start side by side, arm by arm, as a PNG; white where there is none. `None` when there is no
-/// image at all.
+/// The images of a unit's first start side by side, arm by arm, as a PNG; white where there is none. `None` when there
+/// is no image at all.
 pub(super) fn strip(folder: &Folder, unit: &UnitScores) -> Option<Vec<u8>> {
     const GAP: u32 = 2;
     let runs = unit.arms.iter().filter_map(|arm| arm.runs.first());

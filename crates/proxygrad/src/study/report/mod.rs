@@ -1,5 +1,5 @@
-//! The files that tell what a study found: `summary.csv`, `summary.json`; `report.html`, one page that needs nothing beside
-//! it; `report.md` with its `figures`.
+//! The files that tell what a study found: `summary.csv`, `summary.json`; `report.html`, one page that needs nothing
+//! beside it; `report.md` with its `figures`.
 
 mod exhibits;
 mod gallery;

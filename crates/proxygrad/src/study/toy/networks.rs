@@ -16,8 +16,8 @@ use crate::network::{Activation, Array, Axis, ChannelOrder, Model, Network, Op, 
 pub(super) enum Kind {
     /// The mean of `ReLU(x)` on 15x15 pixels: 1 where all are white.
     MeanRelu,
-    /// So many hidden layers on 2x3 pixels, with non-negative weights behind the first: a convex function, whose maximum
-    /// over a box lies in a corner; all 64 corners are tried.
+    /// So many hidden layers on 2x3 pixels, with non-negative weights behind the first: a convex function, whose
+    /// maximum over a box lies in a corner; all 64 corners are tried.
     Convex(u32),
     /// So many hidden layers on 2 pixels and a ReLU at the end that is positive on a fifth of all images; all 65536
     /// images that 8 bits can write are tried.
@@ -51,8 +51,8 @@ impl Kind {
 
     /// Fields of its requests.
     ///
-    /// The mean of `ReLU(x)` takes long steps: the gradient of white pixels never ends, and only a small share of a step
-    /// reaches the dark ones.
+    /// The mean of `ReLU(x)` takes long steps: the gradient of white pixels never ends, and only a small share of a
+    /// step reaches the dark ones.
     pub(super) fn request(self) -> Fields {
         let mut request = Fields::from_iter([("start".to_owned(), json!({"kind": "uniform"}))]);
         if self == Self::MeanRelu {
