@@ -78,7 +78,7 @@ impl DeviceThread {
     pub(super) async fn release_unused(&self, trim: bool) {
         let release = move |engine: &dyn Engine| {
             if engine.release_unused() || trim {
-                free_memory::give_back();
+                free_memory::trim();
             }
             Ok(())
         };

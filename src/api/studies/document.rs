@@ -10,7 +10,7 @@ use crate::api::Api;
 use crate::api::base_path::PublicBasePath;
 use crate::api::problem::{ApiResult, Problem};
 use crate::jobs::{Failure, RunState, Study, StudyProgress};
-use proxygrad::study::{ArmSummary, Fields, Plan, PlannedModel, Summary, Table, Variant};
+use proxygrad::study::{ArmSummary, Comparison, Fields, Plan, PlannedModel, Summary, Variant};
 
 /// A study.
 #[derive(Debug, Serialize, ToSchema)]
@@ -232,7 +232,7 @@ impl StudyDesign {
 
 impl SummaryDocument {
     fn new(summary: &Summary) -> Self {
-        let table = |table: &Table| {
+        let table = |table: &Comparison| {
             let all = table.sections.first()?;
             Some(TableDocument {
                 model: table.model.clone(),

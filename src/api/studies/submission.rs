@@ -26,7 +26,7 @@ impl FromRequest<Api> for Submission {
         check("base", &request.base)?;
         for (field, choices) in [("arms", &request.arms), ("methods", &request.methods)] {
             for (i, choice) in choices.iter().enumerate() {
-                if let VariantChoice::Own(variant) = choice {
+                if let VariantChoice::Custom(variant) = choice {
                     check(&format!("{field}[{i}].request"), &variant.request)?;
                 }
             }

@@ -1,4 +1,4 @@
-//! Tables as text: comma-separated values (RFC 4180) with a header line.
+//! CSV (RFC 4180) with a header line.
 
 use std::fmt::Write;
 
@@ -24,7 +24,7 @@ pub(super) fn line<S: AsRef<str>>(cells: impl IntoIterator<Item = S>) -> String 
 /// The cells of a line without its line feed.
 ///
 /// # Errors
-/// If a quote is not closed, or text stands behind a closed one.
+/// If a quote is not closed, or text follows a closing quote.
 pub(super) fn cells(line: &str) -> Result<Vec<String>, &'static str> {
     let mut cells = vec![String::new()];
     let mut chars = line.chars().peekable();
@@ -39,7 +39,7 @@ pub(super) fn cells(line: &str) -> Result<Vec<String>, &'static str> {
             '"' if quoted => {
                 quoted = false;
                 if chars.peek().is_some_and(|&next| next != ',') {
-                    return Err("text behind a closing quote");
+                    return Err("text after a closing quote");
                 }
             }
             '"' if cell.is_empty() => quoted = true,
@@ -47,7 +47,7 @@ pub(super) fn cells(line: &str) -> Result<Vec<String>, &'static str> {
             c => cell.push(c),
         }
     }
-    if quoted { Err("a quote is not closed") } else { Ok(cells) }
+    if quoted { Err("unclosed quote") } else { Ok(cells) }
 }
 
 #[cfg(test)]

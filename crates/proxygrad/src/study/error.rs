@@ -1,37 +1,37 @@
-//! Why a study cannot go on.
+//! Errors of a study.
 
 use std::path::{Path, PathBuf};
 
 use crate::Invalid;
 use crate::maximize::MaximizeError;
 
-/// Why a study cannot go on.
+/// Failure of a study.
 #[derive(Debug, thiserror::Error)]
 pub enum StudyError {
-    /// The plan asks for something that does not exist or does not fit.
+    /// A field of the plan is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The folder holds the results of another plan.
-    #[error("{folder} holds another study: its plan has {here} at {field}, this one {asked}; choose another folder")]
+    #[error("{folder} holds another study: {field} is {here} there and {asked} here; choose another folder")]
     Differs {
         /// The study's folder.
         folder: PathBuf,
-        /// Where the plans differ.
+        /// Field in which the plans differ.
         field: String,
-        /// What stands there in the folder's plan.
+        /// Its value in the plan of the folder.
         here: String,
-        /// What stands there in the plan asked for.
+        /// Its value in the new plan.
         asked: String,
     },
-    /// Another process works in the folder.
+    /// Another process has locked the folder.
     #[error("{0}: another process is running this study")]
     Busy(PathBuf),
-    /// A file of the study is not what this program wrote.
+    /// A file of the study is damaged.
     #[error("{path}: {why}")]
     Broken {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
     /// A file cannot be read or written.
@@ -39,21 +39,21 @@ pub enum StudyError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Stimuli could not be made.
+    /// Maximization failed.
     #[error("{what}: {source}")]
     Run {
-        /// What was being made.
+        /// The run that failed.
         what: String,
-        /// Why it failed.
+        /// Its error.
         source: MaximizeError,
     },
 }
 
 impl StudyError {
-    /// Whether a file could not be written, or read, for a reason that may pass: the same may succeed later.
+    /// Whether a file could not be written or read for a reason that may be temporary.
     pub fn is_unwritable(&self) -> bool {
         use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, Unsupported};
         match self {

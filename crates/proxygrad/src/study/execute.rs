@@ -1,7 +1,8 @@
 //! Executes one batch of runs: units of one model under one arm, each with its own seed.
 
 use super::error::StudyError;
-use super::plan::{Bounds, PlannedSettings, request_for};
+use super::plan::requests::request_for;
+use super::plan::types::{Bounds, PlannedSettings};
 use crate::Invalid;
 use crate::engine::Engine;
 use crate::maximize::{Callback, Objective, Outcome, Point, Task, maximize, plan_batches};

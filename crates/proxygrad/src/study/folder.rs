@@ -1,4 +1,4 @@
-//! The folder of a study: its plan, its runs so far, its images.
+//! Study folder: the plan, the runs so far and their images.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -9,24 +9,24 @@ use serde_json::Value;
 
 use super::csv;
 use super::error::StudyError;
-use super::plan::Plan;
+use super::plan::types::Plan;
 use super::row::{HEAD, Row, RunKey};
 
-/// The folder of a study.
+/// Folder of a study.
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
 }
 
-/// A folder that this process alone writes runs to.
+/// A study folder locked for writing.
 #[derive(Debug)]
 pub(super) struct OpenFolder {
     pub(super) folder: Folder,
     pub(super) rows: Vec<Row>,
     runs: File,
-    /// Length of the table of runs in bytes.
+    /// Length of `runs.csv` in bytes.
     length: u64,
-    /// Locked as long as it is open.
+    /// The lock is held while this file is open.
     _lock: File,
 }
 
@@ -36,12 +36,12 @@ impl Folder {
         Self { path: path.into() }
     }
 
-    /// Path of a file in it.
+    /// Path of a file in the folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// The plan that it was made for; `None` when it holds no study.
+    /// Its plan; `None` if the folder holds no study.
     ///
     /// # Errors
     /// If the plan cannot be read.
@@ -54,10 +54,10 @@ impl Folder {
         }
     }
 
-    /// The runs so far, in the order in which they ended. A last line that a killed process left unfinished is ignored.
+    /// The runs so far, in the order in which they finished. An incomplete last line is ignored.
     ///
     /// # Errors
-    /// If a line is not a run, or a run stands there twice.
+    /// If a line is not a run, or a run appears twice.
     pub fn rows(&self) -> Result<Vec<Row>, StudyError> {
         let path = self.file("runs.csv");
         let Some(text) = self.table()? else { return Ok(Vec::new()) };
@@ -67,20 +67,20 @@ impl Folder {
             let broken = |why: String| StudyError::broken(&path, format!("line {}: {why}", i + 1));
             if i == 0 {
                 if line != csv::line(HEAD).trim_end() {
-                    return Err(broken("not the head of a table of runs".into()));
+                    return Err(broken("the header differs from that of a table of runs".into()));
                 }
                 continue;
             }
             let row = Row::from_line(line).map_err(broken)?;
             if !seen.insert(row.key.clone()) {
-                return Err(broken("this run stands there twice".into()));
+                return Err(broken("this run appears twice".into()));
             }
             rows.push(row);
         }
         Ok(rows)
     }
 
-    /// The table of the runs so far as it stands there, without a line that is not finished; `None` when there is none.
+    /// The text of `runs.csv` without an incomplete last line; `None` if there is no such file.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -96,10 +96,10 @@ impl Folder {
         }
     }
 
-    /// Begins or continues the study of `plan`.
+    /// Opens the folder to start or resume the study of `plan`.
     ///
     /// # Errors
-    /// If the folder holds another plan, another process works in it, or it cannot be written.
+    /// If the folder holds another plan, another process has locked it, or it cannot be written.
     pub(super) fn open(&self, plan: &Plan) -> Result<OpenFolder, StudyError> {
         fs::create_dir_all(&self.path).map_err(StudyError::file(&self.path))?;
         let lock_path = self.file("lock");
@@ -127,7 +127,7 @@ impl Folder {
         Ok(OpenFolder { folder: self.clone(), rows, runs, length, _lock: lock })
     }
 
-    /// Writes a file whole or not at all.
+    /// Writes a file atomically.
     pub(super) fn write(&self, name: &str, contents: &[u8]) -> Result<(), StudyError> {
         let path = self.file(name);
         let unfinished = self.file(&format!("{name}.part"));
@@ -136,14 +136,14 @@ impl Folder {
         }
         let whole = File::create(&unfinished).and_then(|mut file| {
             file.write_all(contents)?;
-            // On the disk before it has its name: what is there is whole, also when the power is cut.
+            // Flushed before the rename, so that the file is complete even after a power loss.
             file.sync_all()
         });
         whole.map_err(StudyError::file(&unfinished))?;
         fs::rename(&unfinished, &path).map_err(StudyError::file(&path))
     }
 
-    /// The first place where two plans differ.
+    /// The error that names the first field in which two plans differ.
     fn differs(&self, here: &Plan, asked: &Plan) -> StudyError {
         let document = |plan: &Plan| serde_json::to_value(plan).unwrap_or_default();
         let (field, here, asked) = difference("", &document(here), &document(asked))
@@ -153,11 +153,11 @@ impl Folder {
 }
 
 impl OpenFolder {
-    /// Adds runs to the table. After an error none of them is there, and the same call may be tried again.
+    /// Appends runs to the table. After an error none of them is added, and the call may be repeated.
     pub(super) fn add(&mut self, rows: &[Row]) -> Result<(), StudyError> {
         let path = self.folder.file("runs.csv");
         let lines: String = rows.iter().map(Row::to_line).collect();
-        // What an earlier try left, perhaps half a line, goes first.
+        // Removes what a failed call left, perhaps half a line.
         let written = self.runs.set_len(self.length).and_then(|()| self.runs.write_all(lines.as_bytes()));
         written.and_then(|()| self.runs.sync_data()).map_err(StudyError::file(&path))?;
         self.length += lines.len() as u64;
@@ -166,28 +166,28 @@ impl OpenFolder {
     }
 }
 
-/// Where the image of a run lies, from the study's folder; every name gives another path.
+/// Path of the image of a run, relative to the study's folder; unique for each run.
 pub(super) fn image_path(key: &RunKey) -> String {
     let unit = key.unit.strip_prefix(&key.layer).unwrap_or(&key.unit).trim_start_matches(':');
     let [model, method, layer, unit, arm] = [&key.model, &key.method, &key.layer, unit, &key.arm].map(escape_name);
     format!("images/{model}/{method}/{layer}/{unit}-{}-{arm}.png", key.repeat)
 }
 
-/// A name as every file system takes it: other characters than letters, digits, `.`, `_` and `-` become `=` and their
-/// bytes in hexadecimal.
+/// Escapes a name for any file system: bytes other than letters, digits, `.`, `_` and `-` become `=` and two
+/// hexadecimal digits.
 pub(super) fn escape_name(name: &str) -> String {
-    let mut plain = String::new();
+    let mut escaped = String::new();
     for (i, byte) in name.bytes().enumerate() {
         match byte {
-            b'.' if i == 0 => plain.push_str("=2e"),
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => plain.push(byte.into()),
-            byte => plain.push_str(&format!("={byte:02x}")),
+            b'.' if i == 0 => escaped.push_str("=2e"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => escaped.push(byte.into()),
+            byte => escaped.push_str(&format!("={byte:02x}")),
         }
     }
-    plain
+    escaped
 }
 
-/// The length of a text up to its last line feed.
+/// Length of a text up to and including its last line feed.
 fn whole_lines(text: &[u8]) -> usize {
     text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1)
 }
@@ -203,7 +203,7 @@ fn difference(path: &str, here: &Value, asked: &Value) -> Option<(String, String
             let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             let null = Value::Null;
             let of = |map: &serde_json::Map<String, Value>, name: &str| map.get(name).unwrap_or(&null).clone();
-            // What follows from the rest comes last.
+            // Derived values come last.
             let (causes, effects): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| *name != "settings");
             let mut names = causes.into_iter().chain(effects);
             names.find_map(|name| difference(&below(name.clone()), &of(a, name), &of(b, name)))

@@ -1,7 +1,7 @@
-//! Studies: the same units, starts and passes under several settings, and what the difference comes to.
+//! Studies: compare settings on the same units, from the same starts, with the same number of passes.
 //!
-//! A [`Plan`] says what runs, and is complete before anything does. [`run()`] runs it in a [`Folder`], where a stopped
-//! study goes on; [`report()`] makes tables and a page of what is there.
+//! A [`Plan`] lists all runs and is complete before the first one. [`run()`] runs it in a [`Folder`], where an
+//! interrupted study resumes; [`report()`] writes tables and a report of the runs done.
 
 mod csv;
 mod error;
@@ -22,11 +22,13 @@ mod variant;
 pub use error::StudyError;
 pub use execute::{Progress, ProgressCallback};
 pub use folder::Folder;
-pub use plan::{Bounds, Design, Plan, PlannedLayer, PlannedModel, PlannedSettings};
+pub use plan::{Bounds, Design, Plan, PlannedLayer, PlannedModel, PlannedSettings, Toys};
 pub use report::{page, report, summary};
 pub use request::{DEFAULTS, Defaults, ModelChoice, ModelLayers, StudyRequest, VariantChoice};
 pub use row::{COURSE, Row, RunKey};
 pub use runner::{RunOptions, StepResult, StudyRunner, render_exhibits, run};
-pub use summary::{ArmOnUnit, ArmSummary, ComparisonOptions, PairedComparison, Section, Summary, Table, UnitScores};
-pub use toy::{REACHED, ToyRow, ToySummary, Toys};
+pub use summary::{
+    ArmOnUnit, ArmSummary, Comparison, ComparisonOptions, PairedComparison, Section, Summary, UnitScores,
+};
+pub use toy::{REACHED, ToyRow, ToySummary};
 pub use variant::{Fields, Variant, Variants, merged};

@@ -1,4 +1,4 @@
-//! What a client asks a study to be, and what is meant by what it leaves out.
+//! Request for a study, and its defaults.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -8,17 +8,17 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
-use super::plan::Design;
+use super::plan::types::Design;
 use super::variant::{Fields, Variant, Variants};
 use crate::Invalid;
 use crate::maximize::string_or_object;
 
-/// What is meant by what is left out of a study, wherever it is asked for.
+/// Defaults of a study, the same for HTTP and the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Defaults {
-    /// Units drawn from each layer, and class logits from each model.
+    /// Units drawn from each layer, and class logits drawn from each model.
     pub units: usize,
-    /// How the positions of a channel become one number.
+    /// Reduction of a channel to a number.
     pub reduce: &'static str,
     /// Seed of the choice of units and of the starts.
     pub seed: u64,
@@ -26,11 +26,11 @@ pub struct Defaults {
     pub seeds: u32,
     /// Steps of an arm whose step costs two passes.
     pub steps: u32,
-    /// What is compared, separated by commas.
+    /// The arms, separated by commas.
     pub arms: &'static str,
-    /// How images are made.
+    /// The methods, separated by commas.
     pub methods: &'static str,
-    /// Units of each layer whose images are kept.
+    /// Number of units per layer whose images are kept.
     pub images: usize,
 }
 
@@ -46,14 +46,15 @@ pub const DEFAULTS: Defaults = Defaults {
     images: 3,
 };
 
-/// Seeds are below this; the starts' seeds, which follow, are then numbers that every JSON reader keeps exactly.
+/// Seeds are below this, so that the seeds derived for the starts are exact in every JSON reader.
 const SEEDS_END: u64 = 1 << 52;
-/// Most starts of a unit.
-const MOST_SEEDS: u32 = 1000;
-/// Longest name of an arm or method in bytes: names become names of files.
-const LONGEST_NAME: usize = 64;
+/// Limit of starts per unit.
+const MAX_SEEDS: u32 = 1000;
+/// Limit of the length of an arm or method name in bytes: names become file names.
+const MAX_NAME_BYTES: usize = 64;
 
-/// A request for a study: the same units, starts and passes under several settings.
+/// A request for a study, which compares settings on the same units, from the same starts, with the same number of
+/// passes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -69,8 +70,7 @@ pub struct StudyRequest {
     #[serde(default = "units")]
     #[cfg_attr(feature = "openapi", schema(default = 25, minimum = 0))]
     pub logits: usize,
-    /// How the positions of a channel become one number where the layer does not say: `mean`, `center`, `max` or
-    /// `topFRACTION`.
+    /// Default reduction of a channel to a number: `mean`, `center`, `max` or `topFRACTION`.
     #[serde(default = "reduce")]
     #[cfg_attr(feature = "openapi", schema(default = "mean", examples("center")))]
     pub reduce: String,
@@ -82,22 +82,23 @@ pub struct StudyRequest {
     #[serde(default = "seeds")]
     #[cfg_attr(feature = "openapi", schema(default = 3, minimum = 1, maximum = 1000))]
     pub seeds: u32,
-    /// Steps of an arm whose step costs two passes; dearer arms get fewer, so that all spend the same passes.
+    /// Steps of an arm whose step costs two passes. More expensive arms get fewer, so that all spend the same number of
+    /// passes.
     #[serde(default = "steps")]
     #[cfg_attr(feature = "openapi", schema(default = 128, minimum = 1))]
     pub steps: u32,
-    /// What is compared, each by a name or as a part of a request. Names: `plain`, `redirect`, `decoupled`, `slope:P`,
-    /// `anneal:P`, `soft`, `soft+polish`, `identity`, `true-proxy`, `true-proxy:P`, `auto`, `preset:NAME`. Unless given
-    /// `plain`, `redirect`, `slope:0.1`, `soft+polish`, `anneal:0.3`, `identity` and `true-proxy`.
+    /// The arms that are compared, each by name or as a part of a request. Names: `plain`, `redirect`, `decoupled`,
+    /// `slope:P`, `anneal:P`, `soft`, `soft+polish`, `identity`, `true-proxy`, `true-proxy:P`, `auto`, `preset:NAME`.
+    /// Default: `plain`, `redirect`, `slope:0.1`, `soft+polish`, `anneal:0.3`, `identity` and `true-proxy`.
     #[serde(default = "arms")]
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 64))]
     pub arms: Vec<VariantChoice>,
-    /// How images are made; each method has its own tables. Names: `pixel`, `fourier`, `maco`, `transforms` and
-    /// `preset:NAME`, joined by `+`. `pixel` unless given.
+    /// The methods of making images, each with its own tables. Names: `pixel`, `fourier`, `maco`, `transforms` and
+    /// `preset:NAME`, joined by `+`. Default: `pixel`.
     #[serde(default = "methods")]
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 32))]
     pub methods: Vec<VariantChoice>,
-    /// Fields of every run's request. Its preset is `maximum` unless this, a method or an arm names another.
+    /// Fields of the request of every run. Its preset is `maximum` unless this, a method or an arm sets another.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub base: Fields,
@@ -137,7 +138,7 @@ fn images() -> usize {
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(untagged)]
 pub enum ModelChoice {
-    /// Its id; four activations spread by depth are chosen.
+    /// Its id; units are drawn from four activations spread by depth.
     Id(String),
     /// Its id with the layers whose units are drawn.
     Layers(ModelLayers),
@@ -151,22 +152,22 @@ pub struct ModelLayers {
     /// Id of the model.
     #[cfg_attr(feature = "openapi", schema(examples("fashion-resnet8")))]
     pub id: String,
-    /// Layers whose units are drawn; one may have a `@center`, `@mean`, `@max` or `@topFRACTION` of its own. Four
-    /// activations spread by depth unless given.
+    /// Layers whose units are drawn, optionally with a reduction: `@center`, `@mean`, `@max` or `@topFRACTION`.
+    /// Default: four activations spread by depth.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(examples(json!(["layer2/Relu", "layer3/Relu@center"]))))]
     pub layers: Vec<String>,
 }
 
-/// An arm or a method: the name of a built-in one, or one of the client's own.
+/// An arm or a method: the name of a built-in one, or a custom one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(untagged)]
 pub enum VariantChoice {
     /// The name of a built-in one.
     Named(String),
-    /// A name for a part of a request.
-    Own(Variant),
+    /// A named part of a request.
+    Custom(Variant),
 }
 
 impl<'de> Deserialize<'de> for ModelChoice {
@@ -205,7 +206,7 @@ impl FromStr for VariantChoice {
 
 impl From<Variant> for VariantChoice {
     fn from(variant: Variant) -> Self {
-        Self::Own(variant)
+        Self::Custom(variant)
     }
 }
 
@@ -218,7 +219,7 @@ impl ModelChoice {
         }
     }
 
-    /// The layers named for it.
+    /// The layers named for it; empty for the default.
     pub fn layers(&self) -> &[String] {
         match self {
             Self::Id(_) => &[],
@@ -228,10 +229,10 @@ impl ModelChoice {
 }
 
 impl StudyRequest {
-    /// The design that this asks for, still without its models, on a device.
+    /// The design of this request for a device, without its models.
     ///
     /// # Errors
-    /// Names the first field that is wrong without a look at the models.
+    /// Names the first field that is invalid regardless of the models.
     pub fn design(&self, device: &str) -> Result<Design, Invalid> {
         if self.models.is_empty() {
             return Err(Invalid::new("models", "nothing", "at least one model"));
@@ -243,8 +244,8 @@ impl StudyRequest {
         if self.seed >= SEEDS_END {
             return Err(Invalid::new("seed", self.seed, format!("a whole number from 0 to {}", SEEDS_END - 1)));
         }
-        if !(1..=MOST_SEEDS).contains(&self.seeds) {
-            return Err(Invalid::new("seeds", self.seeds, format!("a whole number from 1 to {MOST_SEEDS}")));
+        if !(1..=MAX_SEEDS).contains(&self.seeds) {
+            return Err(Invalid::new("seeds", self.seeds, format!("a whole number from 1 to {MAX_SEEDS}")));
         }
         let built_in = Variants::default();
         Ok(Design {
@@ -264,7 +265,7 @@ impl StudyRequest {
     }
 }
 
-/// The variants that were chosen; a name of one's own may take the place of a built-in one.
+/// The chosen variants; a custom name may replace a built-in one.
 fn chosen(
     field: &str,
     choices: &[VariantChoice],
@@ -277,11 +278,11 @@ fn chosen(
                 let found = find(name).map_err(|error| Invalid { field: place.clone(), ..error });
                 (found?, place)
             }
-            VariantChoice::Own(variant) => (variant.clone(), format!("{field}[{i}].name")),
+            VariantChoice::Custom(variant) => (variant.clone(), format!("{field}[{i}].name")),
         };
-        match (1..=LONGEST_NAME).contains(&variant.name.len()) {
+        match (1..=MAX_NAME_BYTES).contains(&variant.name.len()) {
             true => Ok(variant),
-            false => Err(Invalid::new(place, &variant.name, format!("1 to {LONGEST_NAME} bytes of UTF-8"))),
+            false => Err(Invalid::new(place, &variant.name, format!("1 to {MAX_NAME_BYTES} bytes of UTF-8"))),
         }
     };
     choices.iter().enumerate().map(variant).collect()

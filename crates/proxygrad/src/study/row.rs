@@ -1,11 +1,11 @@
-//! One run of a study: its line in `runs.csv`.
+//! Run of a study: one row of `runs.csv`.
 
 use std::str::FromStr;
 
 use super::csv;
 use crate::maximize::{Findings, GateSchedule, Point, Warning};
 
-/// What a run is called: no two of a study share all of these.
+/// Key of a run, unique within a study.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunKey {
     /// Id of the model.
@@ -25,9 +25,9 @@ pub struct RunKey {
 /// One run of a study.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// What it is called.
+    /// Its key.
     pub key: RunKey,
-    /// Seed of the request: the same request alone gives the same PNG.
+    /// Seed of the request; the same request on its own gives the same PNG.
     pub seed: u64,
     /// Score of the delivered PNG.
     pub score: f32,
@@ -39,29 +39,29 @@ pub struct Row {
     pub steps: u32,
     /// Passes spent.
     pub passes: u32,
-    /// Its share of the time that its batch took.
+    /// Its share of the duration of its batch, in seconds.
     pub seconds: f32,
     /// Whether the score rose above its start.
     pub alive: bool,
-    /// First step by which 90 % of the way from the start to the run's best score was made.
+    /// First step at which the score has risen 90 % of the way from the start to the best score of the run.
     pub step_90: u32,
     /// The same for 99 %.
     pub step_99: u32,
-    /// The gate that won, where the run was a search.
+    /// The winning gate, if the run was a search.
     pub won_by: String,
-    /// Names of the warnings, separated by blanks.
+    /// Names of the warnings, separated by spaces.
     pub warnings: String,
-    /// Best score so far at [`COURSE`] points spread evenly over the run, the first at its start, the last at its end.
+    /// Best score so far at [`COURSE`] evenly spaced points of the run, from its start to its end.
     pub course: Vec<f32>,
 }
 
 /// Points of [`Row::course`].
 pub const COURSE: usize = 33;
 
-/// A score counts as risen from this share of the start's size: rounding to 8 bits alone moves scores, too.
+/// Smallest rise that counts, relative to the initial score: rounding to 8 bits alone changes scores.
 const RISE: f32 = 1e-3;
 
-/// The head of `runs.csv`.
+/// Header of `runs.csv`.
 pub(super) const HEAD: [&str; 19] = [
     "model",
     "method",
@@ -85,7 +85,7 @@ pub(super) const HEAD: [&str; 19] = [
 ];
 
 impl Row {
-    /// What a run of `steps` steps came to.
+    /// The row of a run of `steps` steps with these findings.
     pub(super) fn new(key: RunKey, seed: u64, steps: u32, seconds: f32, found: &Findings) -> Self {
         let best = found.trajectory.iter().map(|point| point.score).fold(found.initial_score, f32::max);
         let reached = |share: f32| {
@@ -142,7 +142,7 @@ impl Row {
     /// Reads a line of `runs.csv`, without its line feed.
     ///
     /// # Errors
-    /// Says which cell is wrong.
+    /// Names the invalid cell.
     pub(super) fn from_line(line: &str) -> Result<Self, String> {
         let cells = csv::cells(line)?;
         let cells: [String; HEAD.len()] =
@@ -184,10 +184,10 @@ impl Row {
 }
 
 fn read<T: FromStr>(column: &str, cell: &str) -> Result<T, String> {
-    cell.parse().map_err(|_| format!("{column}: {cell} cannot be read"))
+    cell.parse().map_err(|_| format!("{column}: {cell} is not valid"))
 }
 
-/// A gate in short: its kind, with its slope where it has one.
+/// Short name of a gate: its kind, and its slope if it has one.
 fn short(gate: &GateSchedule) -> String {
     let kind = match serde_json::to_value(gate.kind) {
         Ok(serde_json::Value::String(kind)) => kind,
@@ -200,7 +200,7 @@ fn short(gate: &GateSchedule) -> String {
     }
 }
 
-/// The name that a warning has in JSON.
+/// Name of a warning in JSON.
 fn name(warning: Warning) -> String {
     match serde_json::to_value(warning) {
         Ok(serde_json::Value::String(name)) => name,
@@ -208,7 +208,7 @@ fn name(warning: Warning) -> String {
     }
 }
 
-/// The best score so far at [`COURSE`] points spread evenly up to the trajectory's last step.
+/// Best score so far at [`COURSE`] evenly spaced points up to the last step of the trajectory.
 fn course(trajectory: &[Point], initial: f32) -> Vec<f32> {
     let last = trajectory.iter().map(|point| point.step).max().unwrap_or(0);
     let mut points = trajectory.iter().peekable();

@@ -7,9 +7,9 @@ use std::time::Instant;
 use super::error::StudyError;
 use super::execute::{BatchProgress, ProgressCallback, run_batch};
 use super::folder::{Folder, OpenFolder, image_path};
-use super::plan::{Plan, PlannedLayer, PlannedModel, PlannedSettings};
+use super::plan::types::{Plan, PlannedLayer, PlannedModel, PlannedSettings};
 use super::row::{Row, RunKey};
-use super::summary::{Summary, Table};
+use super::summary::{Comparison, Summary};
 use super::toy;
 use super::variant::Variant;
 use crate::Invalid;
@@ -261,7 +261,7 @@ impl StudyRunner {
         &self,
         summary: &'a Summary,
         models: &'a [Arc<Model>],
-    ) -> Option<(&'a Table, &'a Row, &'a Model)> {
+    ) -> Option<(&'a Comparison, &'a Row, &'a Model)> {
         summary.tables.iter().find_map(|table| {
             let model = models.iter().find(|model| model.id == table.model)?;
             let units = table.losses(&self.plan.arms, &summary.options).into_iter();

@@ -1,11 +1,11 @@
-//! The statistics of a study: plain functions of numbers.
+//! Statistics: quantiles, bootstrap intervals and the signed-rank test.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-/// The value below which the share `q` (in [0, 1]) of `values` lies, interpolated between neighbours (Hyndman & Fan
-/// 1996, type 7); what is not a number is left out, and `None` stands for no values.
+/// The quantile `q` (in [0, 1]) of `values`, interpolated (Hyndman & Fan 1996, type 7). NaN is ignored; `None` for no
+/// values.
 pub fn quantile(values: &[f64], q: f64) -> Option<f64> {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -19,7 +19,7 @@ fn quantile_of_sorted(sorted: &[f64], q: f64) -> Option<f64> {
     Some(below + (above - below) * at.fract())
 }
 
-/// The middle of `values`; `None` for no values.
+/// The median of `values`; `None` for no values.
 pub fn median(values: &[f64]) -> Option<f64> {
     quantile(values, 0.5)
 }
@@ -29,8 +29,8 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// An interval for the median that covers `confidence` (such as 0.95): the percentile bootstrap (Efron & Tibshirani
-/// 1993, chapter 13) with this many resamples drawn from `seed`. `None` for fewer than two values.
+/// Confidence interval of the median at level `confidence` (such as 0.95): percentile bootstrap (Efron & Tibshirani
+/// 1993, chapter 13) with this many resamples drawn with `seed`. `None` for fewer than two values.
 pub fn median_interval(values: &[f64], confidence: f64, resamples: usize, seed: u64) -> Option<[f64; 2]> {
     if values.len() < 2 || resamples == 0 {
         return None;
@@ -48,27 +48,28 @@ pub fn median_interval(values: &[f64], confidence: f64, resamples: usize, seed: 
     Some([quantile_of_sorted(&medians, tail)?, quantile_of_sorted(&medians, 1.0 - tail)?])
 }
 
-/// What the signed-rank test says of paired differences.
+/// Result of the signed-rank test of paired differences.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct SignedRank {
-    /// Differences other than zero.
+    /// Number of nonzero differences.
     pub n: usize,
     /// Sum of the ranks of the positive ones.
     pub w_plus: f64,
-    /// Two-sided probability of a sum at least as far from its mean, if the differences were symmetric around zero.
+    /// Two-sided p-value: probability of a sum at least as far from its mean if the differences are symmetric around
+    /// zero.
     pub p: f64,
-    /// Whether the probability is exact, not the normal approximation.
+    /// Whether the p-value is exact rather than a normal approximation.
     pub exact: bool,
 }
 
-/// Up to so many differences the probability is exact.
-const MOST_EXACT: usize = 50;
+/// Largest number of differences with an exact p-value.
+const MAX_EXACT: usize = 50;
 
-/// The signed-rank test (Wilcoxon 1945) of paired differences; zeros are dropped, equal sizes share their mean rank.
+/// Wilcoxon's signed-rank test (1945) of paired differences. Zeros are dropped; ties get their mean rank.
 ///
-/// Up to 50 differences the distribution is counted over all signs, with the ranks as they are tied; beyond that it is
-/// approximated by a normal one whose variance is corrected for ties, with a continuity correction of one half.
-/// `None` where no difference is left.
+/// For up to 50 differences the distribution is exact, counted over all signs with tied ranks; beyond that it is a
+/// normal approximation with tie correction and a continuity correction of one half. `None` if no nonzero difference is
+/// left.
 pub fn signed_rank(differences: &[f64]) -> Option<SignedRank> {
     let mut nonzero: Vec<f64> = differences.iter().copied().filter(|d| *d != 0.0 && !d.is_nan()).collect();
     nonzero.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
@@ -76,7 +77,7 @@ pub fn signed_rank(differences: &[f64]) -> Option<SignedRank> {
     if n == 0 {
         return None;
     }
-    // Twice the rank is a whole number even where two share one.
+    // Twice a rank is an integer even for ties.
     let mut doubled = Vec::with_capacity(n);
     let mut ties = 0.0;
     for group in nonzero.chunk_by(|a, b| a.abs() == b.abs()) {
@@ -89,12 +90,12 @@ pub fn signed_rank(differences: &[f64]) -> Option<SignedRank> {
     let positive = nonzero.iter().zip(&doubled).filter(|(d, _)| **d > 0.0);
     let twice_w: usize = positive.map(|(_, rank)| rank).sum();
     let w_plus = twice_w as f64 / 2.0;
-    let exact = n <= MOST_EXACT;
+    let exact = n <= MAX_EXACT;
     let p = if exact { exact_p(&doubled, twice_w) } else { normal_p(n as f64, w_plus, ties) };
     Some(SignedRank { n, w_plus, p, exact })
 }
 
-/// Counts, over all signs of the doubled ranks, how often their positive sum lies as far out as `sum`.
+/// Exact two-sided p-value: counts, over all signs of the doubled ranks, positive sums as extreme as `sum`.
 fn exact_p(doubled: &[usize], sum: usize) -> f64 {
     let total: usize = doubled.iter().sum();
     let mut ways = vec![0f64; total + 1];

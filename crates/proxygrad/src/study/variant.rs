@@ -1,8 +1,8 @@
-//! Arms and methods: names for parts of a request.
+//! Variants: arms and methods, which are named parts of a request.
 //!
-//! A study lays three parts over each other: its base, a method (how images are made: `fourier+transforms`) and an arm
-//! (what is compared: `slope:0.1`). Each is a JSON object of request fields; a later one's fields replace an earlier
-//! one's. So any setting that a request has can be compared, without a word of it here.
+//! The request of a run is merged from three parts: the base of the study, a method (how images are made, such as
+//! `fourier+transforms`) and an arm (what is compared, such as `slope:0.1`). Each is a JSON object of request fields;
+//! later fields replace earlier ones. So every setting of a request can be compared.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -30,33 +30,33 @@ pub struct Variant {
     pub request: Fields,
 }
 
-/// Arms and methods of one's own, as a file (TOML or JSON) defines them.
+/// Custom arms and methods, defined in a file (TOML or JSON).
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variants {
     /// Fields of every request.
     #[serde(default)]
     pub base: Fields,
-    /// Further arms.
+    /// Custom arms.
     #[serde(default)]
     pub arms: Vec<Variant>,
-    /// Further methods.
+    /// Custom methods.
     #[serde(default)]
     pub methods: Vec<Variant>,
 }
 
-/// What built-in arms are called, for errors.
+/// Names of arms, for errors.
 const ARMS: &str = "plain, redirect, decoupled, slope:P, anneal:P, soft, soft+polish, identity, true-proxy, true-proxy:P, \
                     auto, preset:NAME, or the name of an arm in the plan file";
-/// What built-in methods are called, for errors.
+/// Names of methods, for errors.
 const METHODS: &str = "pixel, fourier, maco, transforms or preset:NAME, joined by +, or the name of a method in the plan \
                        file";
 
 impl Variants {
-    /// Reads a file's text, TOML or, where it begins with a brace, JSON.
+    /// Parses the text of a file: JSON if it begins with a brace, else TOML.
     ///
     /// # Errors
-    /// Says where the text is wrong; and when an arm or method is defined twice.
+    /// Describes where the text is invalid, or which arm or method is defined twice.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = without_mark(text);
         let variants: Self = match text.trim_start().starts_with('{') {
@@ -73,10 +73,10 @@ impl Variants {
         Ok(variants)
     }
 
-    /// The arm called `name`: one of the file, or a built-in one.
+    /// The arm called `name`: a custom or built-in one.
     ///
     /// # Errors
-    /// If there is none; says which there are.
+    /// If it does not exist; lists the names.
     pub fn arm(&self, name: &str) -> Result<Variant, Invalid> {
         if let Some(arm) = self.arms.iter().find(|arm| arm.name == name) {
             return Ok(arm.clone());
@@ -99,10 +99,10 @@ impl Variants {
         Ok(variant(name, "gate", gate))
     }
 
-    /// The method called `name`: one of the file, or built-in ones joined by `+`.
+    /// The method called `name`: a custom one, or built-in ones joined by `+`.
     ///
     /// # Errors
-    /// If there is none; says which there are.
+    /// If it does not exist; lists the names.
     pub fn method(&self, name: &str) -> Result<Variant, Invalid> {
         if let Some(method) = self.methods.iter().find(|method| method.name == name) {
             return Ok(method.clone());
@@ -122,21 +122,22 @@ impl Variants {
     }
 }
 
-/// A gate whose slope never changes.
+/// A gate with a constant slope.
 fn fixed(kind: &str, slope: f64) -> Value {
     json!({"kind": kind, "slope": slope, "anneal": 0, "polish": 0})
 }
 
 fn share(text: &str) -> Result<f64, Invalid> {
     let slope = text.parse().ok().filter(|slope| (0.0..=1.0).contains(slope));
-    slope.ok_or_else(|| Invalid::new("arms", text, "a slope from 0 to 1 behind the colon"))
+    slope.ok_or_else(|| Invalid::new("arms", text, "a slope from 0 to 1 after the colon"))
 }
 
 fn variant(name: &str, field: &str, value: Value) -> Variant {
     Variant { name: name.to_owned(), request: Fields::from_iter([(field.to_owned(), value)]) }
 }
 
-/// The parts laid over each other, and over the preset `maximum`: studies compare maxima unless a part says otherwise.
+/// Merges parts of a request, starting from the preset `maximum`: studies compare maxima unless a part sets another
+/// preset.
 pub fn merged(parts: &[&Fields]) -> Fields {
     let mut request = Fields::from_iter([("preset".to_owned(), json!(Preset::Maximum))]);
     request.extend(parts.iter().flat_map(|part| part.iter()).map(|(field, value)| (field.clone(), value.clone())));

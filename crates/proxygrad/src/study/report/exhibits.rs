@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::html::percent;
-use crate::study::plan::Plan;
-use crate::study::summary::{Summary, Table, UnitScores};
+use crate::study::plan::types::Plan;
+use crate::study::summary::{Comparison, Summary, UnitScores};
 
 /// Units of each layer whose images are shown.
 const SHOWN: usize = 2;
@@ -18,7 +18,7 @@ pub(super) struct Exhibits<'a> {
 }
 
 impl<'a> Exhibits<'a> {
-    pub(super) fn of(plan: &Plan, summary: &Summary, found: &'a Table) -> Self {
+    pub(super) fn of(plan: &Plan, summary: &Summary, found: &'a Comparison) -> Self {
         let model = plan.models.iter().find(|model| model.id == found.model);
         let layers = model.into_iter().flat_map(|model| &model.layers);
         let classes: HashMap<&str, &str> =

@@ -8,8 +8,8 @@ use super::sections::ratio;
 use super::{gallery, plots};
 use crate::study::error::StudyError;
 use crate::study::folder::{Folder, escape_name};
-use crate::study::plan::Plan;
-use crate::study::summary::{ArmSummary, PairedComparison, Section, Summary, Table, UnitScores};
+use crate::study::plan::types::Plan;
+use crate::study::summary::{ArmSummary, Comparison, PairedComparison, Section, Summary, UnitScores};
 
 /// Writes `report.md` and the folder `figures` beside it.
 pub(super) fn write(folder: &Folder, plan: &Plan, summary: &Summary) -> Result<(), StudyError> {
@@ -45,7 +45,7 @@ fn asked(plan: &Plan, summary: &Summary) -> String {
 }
 
 /// Everything about one model under one method.
-fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Table) -> Result<String, StudyError> {
+fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Comparison) -> Result<String, StudyError> {
     let view = &summary.options;
     let Some(all) = found.sections.first() else { return Ok(String::new()) };
     let most = found.units.iter().flat_map(|unit| &unit.arms).map(|arm| arm.runs.len()).max().unwrap_or(0);
@@ -111,7 +111,7 @@ fn arms(section: &Section, against: &str) -> String {
 }
 
 /// The arm in focus, layer by layer.
-fn focus(found: &Table, summary: &Summary) -> String {
+fn focus(found: &Comparison, summary: &Summary) -> String {
     let view = &summary.options;
     let rivals: Vec<String> = view.rivals.iter().map(|arm| code(arm)).collect();
     let heads = [

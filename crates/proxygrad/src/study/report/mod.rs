@@ -47,7 +47,7 @@ pub fn page(folder: &Folder, summary: &Summary) -> Result<String, StudyError> {
     Ok(page::page(folder, &planned(folder)?, summary))
 }
 
-fn planned(folder: &Folder) -> Result<super::plan::Plan, StudyError> {
+fn planned(folder: &Folder) -> Result<super::plan::types::Plan, StudyError> {
     let none = || Invalid::new("out", folder.file("").display(), "the folder of a study, with its plan.json");
     Ok(folder.plan()?.ok_or_else(none)?)
 }

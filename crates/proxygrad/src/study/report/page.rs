@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::html::{Cell, details, number, percent, table, text};
 use super::{sections, svg};
 use crate::study::folder::Folder;
-use crate::study::plan::Plan;
+use crate::study::plan::types::Plan;
 use crate::study::summary::{PairedComparison, Summary};
 use crate::study::toy::{self, REACHED};
 

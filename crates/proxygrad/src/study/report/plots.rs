@@ -4,7 +4,7 @@ use super::html::number;
 use super::svg::{Drawing, Scale};
 use crate::study::row::COURSE;
 use crate::study::statistics::quantile;
-use crate::study::summary::{Section, Table, UnitScores};
+use crate::study::summary::{Comparison, Section, UnitScores};
 
 /// Class of an arm's colour.
 pub(super) fn colour(arm: usize) -> String {
@@ -13,7 +13,7 @@ pub(super) fn colour(arm: usize) -> String {
 
 /// The ratios to the reference, unit by unit: for every other arm a row of dots with a box from the lower to the upper
 /// quartile. Only live units with positive scores have one.
-pub(super) fn ratios(table: &Table, section: &Section, against: usize) -> Option<Drawing> {
+pub(super) fn ratios(table: &Comparison, section: &Section, against: usize) -> Option<Drawing> {
     const LEFT: f64 = 110.0;
     const WIDTH: f64 = 470.0;
     const ROW: f64 = 24.0;

@@ -6,11 +6,11 @@ use super::exhibits::Exhibits;
 use super::html::{Cell, details, number, optional, percent, probability, table, text};
 use super::{gallery, plots};
 use crate::study::folder::Folder;
-use crate::study::plan::Plan;
-use crate::study::summary::{ArmSummary, PairedComparison, Section, Summary, Table};
+use crate::study::plan::types::Plan;
+use crate::study::summary::{ArmSummary, Comparison, PairedComparison, Section, Summary};
 
 /// Everything about one model under one method.
-pub(super) fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, index: usize, found: &Table) -> String {
+pub(super) fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, index: usize, found: &Comparison) -> String {
     let view = &summary.options;
     let arms: Vec<&str> = plan.arms.iter().map(|arm| arm.name.as_str()).collect();
     let against = arms.iter().position(|arm| *arm == view.against).unwrap_or(0);
@@ -105,7 +105,7 @@ pub(super) fn ratio(contest: &PairedComparison) -> String {
 }
 
 /// Shares of dead runs, arm by layer.
-fn dead_table(found: &Table) -> String {
+fn dead_table(found: &Comparison) -> String {
     let names = found.sections.iter().map(|section| section.layer.as_deref().unwrap_or("all layers"));
     let heads: Vec<&str> = std::iter::once("arm").chain(names).collect();
     let arms = found.sections.first().map_or(0, |section| section.arms.len());
@@ -136,7 +136,7 @@ fn win_matrix(all: &Section) -> String {
 }
 
 /// Which gates won in the searches of an arm, layer by layer; nothing when its runs are no searches.
-fn winners(found: &Table, arm: &str) -> String {
+fn winners(found: &Comparison, arm: &str) -> String {
     let of = |section: &Section| section.arms.iter().find(|summary| summary.arm == arm).map(|arm| arm.won_by.clone());
     let by_section: Vec<_> = found.sections.iter().map(|section| of(section).unwrap_or_default()).collect();
     let Some(all) = by_section.first().filter(|all| !all.is_empty()) else { return String::new() };
@@ -154,7 +154,7 @@ fn winners(found: &Table, arm: &str) -> String {
 }
 
 /// The first units of each layer, and those on which the arm in focus loses most.
-fn images(folder: &Folder, plan: &Plan, summary: &Summary, found: &Table, arms: &[&str]) -> String {
+fn images(folder: &Folder, plan: &Plan, summary: &Summary, found: &Comparison, arms: &[&str]) -> String {
     let focus = &summary.options.focus;
     let Exhibits { first, losses } = Exhibits::of(plan, summary, found);
     let caption = "The units drawn first, with their first start: score below the image, the best of a row in bold";

@@ -4,33 +4,20 @@ mod networks;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::csv;
 use super::error::StudyError;
 use super::execute::{BatchProgress, Progress, ProgressCallback, run_batch};
 use super::folder::Folder;
-use super::plan::{Bounds, Plan, PlannedSettings, planned_request};
+use super::plan::requests::planned_request;
+use super::plan::types::{Bounds, Plan, PlannedSettings, Toys};
 use super::runner::RunOptions;
 use super::variant::{Fields, Variant, merged};
 use crate::Invalid;
 use crate::engine::Engine;
 use crate::maximize::MaximizeError;
 use networks::{Kind, OUTPUT, Toy};
-
-/// A study of toy functions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Toys {
-    /// Random networks of each random kind.
-    pub networks: u32,
-    /// Starts of each network, evenly drawn from all images.
-    pub starts: u32,
-    /// Steps of an arm whose step costs two passes.
-    pub steps: u32,
-    /// What is compared.
-    pub arms: Vec<Variant>,
-}
 
 /// A start has reached the best value at this share of it.
 pub const REACHED: f32 = 0.99;

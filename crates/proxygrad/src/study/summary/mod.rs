@@ -1,0 +1,10 @@
+//! Summary of a study: arms compared unit by unit.
+
+mod comparison;
+mod export;
+mod options;
+mod types;
+
+pub(super) use comparison::summarize;
+pub use options::ComparisonOptions;
+pub use types::{ArmOnUnit, ArmSummary, Comparison, PairedComparison, Section, Summary, UnitScores};
