@@ -193,7 +193,7 @@ impl Study {
     /// The default options, overridden by the flags given.
     fn options(&self, arms: &[Variant]) -> ComparisonOptions {
         let Compared { against, focus, rivals, .. } = &self.compared;
-        let usual = ComparisonOptions::of(arms);
+        let usual = ComparisonOptions::for_arms(arms);
         let (against, focus) = (against.clone().unwrap_or(usual.against), focus.clone().unwrap_or(usual.focus));
         let rivals =
             if rivals.is_empty() { ComparisonOptions::rivals_of(arms, &against, &focus) } else { rivals.clone() };

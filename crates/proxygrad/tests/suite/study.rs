@@ -239,7 +239,7 @@ fn the_report_is_one_page_with_all_arms_and_the_failures() {
     let view = ComparisonOptions {
         focus: "true-proxy".into(),
         rivals: vec!["soft".into()],
-        ..ComparisonOptions::of(&plan.arms)
+        ..ComparisonOptions::for_arms(&plan.arms)
     };
     let found = summary(&folder, Some(&view)).unwrap();
     assert!(

@@ -42,8 +42,8 @@ pub(in crate::study) fn locate_error(design: &Design, method: usize, arm: usize,
     }
 }
 
-/// Completes a request with `steps`, unless it has its own, and returns it with the settings that it resolves to. If a step
-/// costs more than two passes, it gets fewer steps, so that all arms spend the same number of passes.
+/// Completes a request with `steps`, unless it has its own, and returns it with the settings that it resolves to. If a
+/// step costs more than two passes, it gets fewer steps, so that all arms spend the same number of passes.
 pub(in crate::study) fn planned_request(
     model: &Model,
     mut request: Fields,
@@ -70,8 +70,8 @@ pub(in crate::study) fn planned_request(
     Ok((request, settings))
 }
 
-/// Steps of `true-proxy` without transforms that cost as many passes as `steps` of another gate: a step costs three passes
-/// until the slope has annealed or polishing begins, else two.
+/// Steps of `true-proxy` without transforms that cost as many passes as `steps` of another gate: a step costs three
+/// passes until the slope has annealed or polishing begins, else two.
 fn true_proxy_steps(steps: u32, anneal: f64, polish: f64) -> u32 {
     let plain_from = if anneal > 0.0 { anneal.min(1.0 - polish) } else { 1.0 - polish };
     let passes = |steps: u32| 2 * steps + (f64::from(steps) * plain_from).ceil() as u32;

@@ -1,4 +1,4 @@
-//! The units whose images are shown.
+//! Exhibits: units whose images the report shows.
 
 use std::collections::HashMap;
 
@@ -6,19 +6,19 @@ use super::html::percent;
 use crate::study::plan::types::Plan;
 use crate::study::summary::{Comparison, Summary, UnitScores};
 
-/// Units of each layer whose images are shown.
-const SHOWN: usize = 2;
+/// Number of units per layer whose images are shown.
+const PER_LAYER: usize = 2;
 
-/// The units of a comparison whose images are shown, each with a remark.
+/// Units of a comparison whose images are shown, each with a remark.
 pub(super) struct Exhibits<'a> {
-    /// The first ones drawn of each layer.
+    /// The units drawn first from each layer.
     pub(super) first: Vec<(&'a UnitScores, String)>,
-    /// Those on which the arm in focus loses most.
+    /// The units with the largest losses of the arm in focus.
     pub(super) losses: Vec<(&'a UnitScores, String)>,
 }
 
 impl<'a> Exhibits<'a> {
-    pub(super) fn of(plan: &Plan, summary: &Summary, found: &'a Comparison) -> Self {
+    pub(super) fn select(plan: &Plan, summary: &Summary, found: &'a Comparison) -> Self {
         let model = plan.models.iter().find(|model| model.id == found.model);
         let layers = model.into_iter().flat_map(|model| &model.layers);
         let classes: HashMap<&str, &str> =
@@ -28,7 +28,7 @@ impl<'a> Exhibits<'a> {
         let first = found.units.iter().filter(|unit| {
             let shown = shown.entry(&unit.layer).or_default();
             *shown += 1;
-            *shown <= SHOWN
+            *shown <= PER_LAYER
         });
         let losses = found.losses(&plan.arms, &summary.options).into_iter().map(|(unit, ratio)| {
             let share = ratio.map(|ratio| format!(" at {} of the best arm's mean score", percent(ratio)));

@@ -1,4 +1,4 @@
-//! Grids of images: rows are units, columns are arms.
+//! Image grids: rows are units, columns are arms.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::study::folder::{Folder, image_path};
 use crate::study::row::Row;
 use crate::study::summary::UnitScores;
 
-/// Longest side of an image in the page, in pixels; the folder has them in full.
-const LARGEST: u32 = 88;
+/// Limit of the longer side of an image in the page, in pixels; the folder has full-size images.
+const MAX_SIDE: u32 = 88;
 
-/// A grid of the first start of these units, each with a remark.
+/// Grid with the first start of these units, each with a remark.
 pub(super) fn grid(folder: &Folder, caption: &str, units: &[(&UnitScores, String)], arms: &[&str]) -> String {
     let heads: Vec<&str> = std::iter::once("unit").chain(arms.iter().copied()).collect();
     let rows = units.iter().map(|(unit, remark)| {
@@ -36,7 +36,7 @@ fn cell(folder: &Folder, run: &Row, best: bool) -> Cell {
     let image = match thumbnail(&folder.file(&path)) {
         Some(png) => {
             let data = base64::engine::general_purpose::STANDARD.encode(png);
-            // The link leads to the full image as long as the page lies in its folder.
+            // The link opens the full-size image while the page is in its folder.
             let link = text(&link(&path));
             format!("<a href=\"{link}\"><img src=\"data:image/png;base64,{data}\" alt=\"{alt}\"></a>")
         }
@@ -64,20 +64,20 @@ pub(super) fn strip(folder: &Folder, unit: &UnitScores) -> Option<Vec<u8>> {
     encoded(&strip.into())
 }
 
-/// A PNG no larger than [`LARGEST`] of the image at this path; `None` when there is none that can be read.
+/// The image at this path as a PNG no larger than [`MAX_SIDE`]; `None` if it cannot be read.
 fn thumbnail(path: &Path) -> Option<Vec<u8>> {
     encoded(&small(path)?)
 }
 
-/// The image at this path, made no larger than [`LARGEST`].
+/// The image at this path, scaled down to at most [`MAX_SIDE`].
 fn small(path: &Path) -> Option<DynamicImage> {
     let bytes = std::fs::read(path).ok()?;
     let image = image::load_from_memory_with_format(&bytes, ImageFormat::Png).ok()?;
     let longest = image.width().max(image.height());
-    if longest <= LARGEST {
+    if longest <= MAX_SIDE {
         return Some(image);
     }
-    let side = |side: u32| (side * LARGEST).div_ceil(longest);
+    let side = |side: u32| (side * MAX_SIDE).div_ceil(longest);
     let (width, height) = (side(image.width()), side(image.height()));
     Some(match image {
         DynamicImage::ImageLuma8(grey) => resize(&grey, width, height, FilterType::Triangle).into(),

@@ -1,8 +1,8 @@
-//! Pieces of HTML.
+//! HTML building blocks: escaping, tables, number formats.
 
 use std::fmt::Write;
 
-/// Text as HTML: what has a meaning there is written as an entity.
+/// Escapes text for HTML.
 pub(super) fn text(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -12,7 +12,7 @@ pub(super) fn text(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            // Other control characters cannot stand in HTML.
+            // HTML allows no other control characters.
             c if c.is_control() && c != '\n' && c != '\t' => escaped.push('\u{fffd}'),
             c => escaped.push(c),
         }
@@ -20,7 +20,7 @@ pub(super) fn text(text: &str) -> String {
     escaped
 }
 
-/// A cell of a table: HTML, and what its tag carries.
+/// Table cell: HTML content, tag and attributes.
 pub(super) struct Cell {
     tag: &'static str,
     attributes: String,
@@ -43,14 +43,14 @@ impl Cell {
         Self { tag: "th", attributes: " scope=\"row\"".to_owned(), html: text(content.as_ref()) }
     }
 
-    /// The cell with a share from 0 to 1 as a bar behind its text.
+    /// Adds a bar behind the text for a share from 0 to 1.
     pub(super) fn bar(mut self, share: f64) -> Self {
         let percent = 100.0 * share.clamp(0.0, 1.0);
         let _ = write!(self.attributes, " class=\"bar\" style=\"--share:{percent:.1}%\"");
         self
     }
 
-    /// The cell with a share of wins from 0 to 1 as its colour, the stronger the farther from even.
+    /// Colours the cell by a share of wins from 0 to 1, more strongly the farther it is from one half.
     pub(super) fn shade(mut self, share: f64) -> Self {
         let class = if share >= 0.5 { "won" } else { "lost" };
         let strength = 70.0 * (2.0 * share - 1.0).abs().min(1.0);
@@ -59,7 +59,7 @@ impl Cell {
     }
 }
 
-/// A table with a caption, heads of columns, and rows; the caption and the heads are text.
+/// Table with caption, column heads and rows; caption and heads are escaped.
 pub(super) fn table<S: AsRef<str>>(caption: &str, heads: &[S], rows: Vec<Vec<Cell>>) -> String {
     let mut html = String::from("<div class=\"wide\"><table>");
     let _ = write!(html, "<caption>{}</caption><thead><tr>", text(caption));
@@ -78,17 +78,17 @@ pub(super) fn table<S: AsRef<str>>(caption: &str, heads: &[S], rows: Vec<Vec<Cel
     html
 }
 
-/// Something that opens on demand.
+/// Collapsible section.
 pub(super) fn details(summary: &str, html: &str) -> String {
     format!("<details><summary>{}</summary>\n{html}</details>\n", text(summary))
 }
 
-/// A path of the folder as the target of a link.
+/// Escapes a path in the folder for a link.
 pub(super) fn link(path: &str) -> String {
     path.replace('=', "%3D")
 }
 
-/// A number with about four digits.
+/// A number with about four significant digits.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -100,7 +100,7 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
-/// A number, or a dash where there is none.
+/// A formatted number, or a dash for `None`.
 pub(super) fn optional(value: Option<f64>, format: impl FnOnce(f64) -> String) -> String {
     value.map_or_else(|| "–".to_owned(), format)
 }
@@ -114,7 +114,7 @@ pub(super) fn percent(share: f64) -> String {
     }
 }
 
-/// A probability of a test.
+/// A p-value.
 pub(super) fn probability(p: f64) -> String {
     if p < 1e-4 { format!("{p:.0e}") } else { format!("{p:.4}") }
 }

@@ -1,4 +1,4 @@
-//! The report as Markdown, with its plots and images as files beside it: for a place that shows Markdown.
+//! Report as Markdown, with plots and images as separate files.
 
 use std::fmt::Write;
 
@@ -11,9 +11,9 @@ use crate::study::folder::{Folder, escape_name};
 use crate::study::plan::types::Plan;
 use crate::study::summary::{ArmSummary, Comparison, PairedComparison, Section, Summary, UnitScores};
 
-/// Writes `report.md` and the folder `figures` beside it.
+/// Writes `report.md` and the folder `figures`.
 pub(super) fn write(folder: &Folder, plan: &Plan, summary: &Summary) -> Result<(), StudyError> {
-    let mut text = asked(plan, summary);
+    let mut text = introduction(plan, summary);
     for found in &summary.tables {
         text += &comparison(folder, plan, summary, found)?;
     }
@@ -22,7 +22,7 @@ pub(super) fn write(folder: &Folder, plan: &Plan, summary: &Summary) -> Result<(
 }
 
 /// What the plan asks for, and how much of it is done.
-fn asked(plan: &Plan, summary: &Summary) -> String {
+fn introduction(plan: &Plan, summary: &Summary) -> String {
     let mut text = String::from("# A study\n\n");
     if !plan.models.is_empty() {
         let _ = writeln!(
@@ -44,9 +44,9 @@ fn asked(plan: &Plan, summary: &Summary) -> String {
     text
 }
 
-/// Everything about one model under one method.
+/// Section of one model under one method.
 fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Comparison) -> Result<String, StudyError> {
-    let view = &summary.options;
+    let options = &summary.options;
     let Some(all) = found.sections.first() else { return Ok(String::new()) };
     let most = found.units.iter().flat_map(|unit| &unit.arms).map(|arm| arm.runs.len()).max().unwrap_or(0);
     let mut text = format!("## {}, {}\n\n", cell(&found.model), cell(&found.method));
@@ -55,19 +55,19 @@ fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Compariso
         "{} units with up to {}: under {} {} are live, {} mixed, {} dead.\n",
         all.units,
         starts(most),
-        code(&view.against),
+        code(&options.against),
         all.live,
         all.mixed,
         all.dead
     );
-    text += &arms(all, &view.against);
+    text += &arms(all, &options.against);
     text += &focus(found, summary);
     let figures = format!("figures/{}/{}", escape_name(&found.model), escape_name(&found.method));
-    let against = plan.arms.iter().position(|arm| arm.name == view.against).unwrap_or(0);
+    let against = plan.arms.iter().position(|arm| arm.name == options.against).unwrap_or(0);
     let plots = [
         (
             "ratios",
-            format!("Scores as multiples of those of {}, unit by unit", code(&view.against)),
+            format!("Scores as multiples of those of {}, unit by unit", code(&options.against)),
             plots::ratios(found, all, against),
         ),
         ("courses", plots::COURSES.to_owned(), plots::courses(all)),
@@ -76,13 +76,13 @@ fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Compariso
         let Some(plot) = plot else { continue };
         let path = format!("{figures}/{name}.svg");
         folder.write(&path, plot.file().as_bytes())?;
-        let _ = writeln!(text, "{caption}:\n\n![{}]({})\n", cell(&plot.says), link(&path));
+        let _ = writeln!(text, "{caption}:\n\n![{}]({})\n", cell(&plot.alt), link(&path));
     }
-    let Exhibits { first, losses } = Exhibits::of(plan, summary, found);
+    let Exhibits { first, losses } = Exhibits::select(plan, summary, found);
     let names: Vec<String> = plan.arms.iter().map(|arm| code(&arm.name)).collect();
     let _ = writeln!(text, "The units drawn first, from left to right {}:\n", names.join(", "));
     text += &gallery_table(folder, &figures, &first)?;
-    let _ = writeln!(text, "Where {} loses most:\n", code(&view.focus));
+    let _ = writeln!(text, "Where {} loses most:\n", code(&options.focus));
     match losses.as_slice() {
         [] => text += "On no unit does another arm score higher.\n\n",
         losses => text += &gallery_table(folder, &figures, losses)?,
@@ -90,7 +90,7 @@ fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Compariso
     Ok(text)
 }
 
-/// The arms over some units.
+/// Table of the arms on some units.
 fn arms(section: &Section, against: &str) -> String {
     let heads = ["arm", "dead runs", "rescued", "ratio", "least", "wins / ties / losses", "p", "passes", "seconds"];
     let row = |arm: &ArmSummary| {
@@ -110,21 +110,21 @@ fn arms(section: &Section, against: &str) -> String {
     table(&heads, section.arms.iter().map(row))
 }
 
-/// The arm in focus, layer by layer.
+/// Table of the arm in focus by layer.
 fn focus(found: &Comparison, summary: &Summary) -> String {
-    let view = &summary.options;
-    let rivals: Vec<String> = view.rivals.iter().map(|arm| code(arm)).collect();
+    let options = &summary.options;
+    let rivals: Vec<String> = options.rivals.iter().map(|arm| code(arm)).collect();
     let heads = [
         "layer".to_owned(),
         "units (live)".to_owned(),
-        format!("{} against {}", code(&view.focus), code(&view.against)),
+        format!("{} against {}", code(&options.focus), code(&options.against)),
         "ratio".to_owned(),
-        format!("{} against the best of {}", code(&view.focus), rivals.join(", ")),
+        format!("{} against the best of {}", code(&options.focus), rivals.join(", ")),
         "ratio".to_owned(),
     ];
-    let won = |contest: &PairedComparison, units: usize| {
-        let share = contest.wins as f64 / units.max(1) as f64;
-        format!("{} ({} won)", outcomes(contest), percent(share))
+    let won = |paired: &PairedComparison, units: usize| {
+        let share = paired.wins as f64 / units.max(1) as f64;
+        format!("{} ({} won)", outcomes(paired), percent(share))
     };
     let row = |section: &Section| {
         vec![
@@ -143,11 +143,11 @@ fn starts(count: usize) -> String {
     format!("{count} start{}", if count == 1 { "" } else { "s" })
 }
 
-fn outcomes(contest: &PairedComparison) -> String {
-    format!("{} / {} / {}", contest.wins, contest.ties, contest.losses)
+fn outcomes(paired: &PairedComparison) -> String {
+    format!("{} / {} / {}", paired.wins, paired.ties, paired.losses)
 }
 
-/// Units down, each with the scores of its first start and their images side by side.
+/// Table of units with the scores and images of their first start.
 fn gallery_table(folder: &Folder, figures: &str, units: &[(&UnitScores, String)]) -> Result<String, StudyError> {
     let mut rows = Vec::with_capacity(units.len());
     for (unit, remark) in units {
@@ -172,7 +172,7 @@ fn gallery_table(folder: &Folder, figures: &str, units: &[(&UnitScores, String)]
     Ok(table(&["unit", "scores", "images"], rows.into_iter()))
 }
 
-/// Which share of the starts reaches the best value of each toy function.
+/// Table of the toy functions.
 fn toys(summary: &Summary) -> String {
     if summary.toys.is_empty() {
         return String::new();
@@ -203,7 +203,7 @@ fn table<S: AsRef<str>>(heads: &[S], rows: impl Iterator<Item = Vec<String>>) ->
     text + "\n"
 }
 
-/// A text that stays one cell of one row, and what it says.
+/// Escapes text for a table cell.
 fn cell(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -216,7 +216,7 @@ fn cell(text: &str) -> String {
     escaped
 }
 
-/// A name as code, in a cell or not: `|` ends a cell also there, and a run of backticks the code.
+/// A name as inline code, with `|` escaped (it would end a table cell) and backticks replaced.
 fn code(name: &str) -> String {
     let name: String = name.chars().map(|c| if c.is_control() || c == '`' { '\'' } else { c }).collect();
     format!("`{}`", name.replace('|', "\\|"))

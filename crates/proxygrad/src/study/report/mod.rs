@@ -1,5 +1,5 @@
-//! The files that tell what a study found: `summary.csv`, `summary.json`; `report.html`, one page that needs nothing
-//! beside it; `report.md` with its `figures`.
+//! Report of a study: `summary.csv`, `summary.json`, the self-contained page `report.html`, and `report.md` with its
+//! `figures`.
 
 mod exhibits;
 mod gallery;
@@ -16,18 +16,18 @@ use super::summary::{ComparisonOptions, Summary, summarize};
 use super::toy;
 use crate::Invalid;
 
-/// Makes the summary of the runs that the folder has.
+/// Summarizes the runs in a folder.
 ///
 /// # Errors
-/// If the folder holds no study, or the view names an arm that the study does not have.
-pub fn summary(folder: &Folder, view: Option<&ComparisonOptions>) -> Result<Summary, StudyError> {
+/// If the folder holds no study, or the options name an arm that the study does not have.
+pub fn summary(folder: &Folder, options: Option<&ComparisonOptions>) -> Result<Summary, StudyError> {
     let plan = planned(folder)?;
-    let usual = ComparisonOptions::of(&plan.arms);
+    let defaults = ComparisonOptions::for_arms(&plan.arms);
     let toys = toy::rows(folder)?.unwrap_or_default();
-    Ok(summarize(&plan, &folder.rows()?, &toys, view.unwrap_or(&usual))?)
+    Ok(summarize(&plan, &folder.rows()?, &toys, options.unwrap_or(&defaults))?)
 }
 
-/// Writes the summary, the page and the Markdown with its figures into the folder.
+/// Writes the summary, the page and the Markdown report with its figures into the folder.
 ///
 /// # Errors
 /// If the folder holds no study or cannot be written.
@@ -39,7 +39,7 @@ pub fn report(folder: &Folder, summary: &Summary) -> Result<(), StudyError> {
     folder.write("report.html", page::page(folder, &plan, summary).as_bytes())
 }
 
-/// The page of what the folder has, without writing it.
+/// The report page, without writing it.
 ///
 /// # Errors
 /// If the folder holds no study.

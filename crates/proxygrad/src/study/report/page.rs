@@ -1,4 +1,4 @@
-//! The page: what was asked, what came out, what was run.
+//! Report page `report.html`: introduction, comparisons and requests.
 
 use std::fmt::Write;
 
@@ -26,21 +26,21 @@ pub(super) fn page(folder: &Folder, plan: &Plan, summary: &Summary) -> String {
         title = text(&title),
         colours = svg::STYLE
     );
-    html += &asked(plan, summary);
+    html += &introduction(plan, summary);
     if !summary.tables.is_empty() {
-        html += &in_short(plan, summary);
-        html += WORDS;
+        html += &overview(plan, summary);
+        html += GLOSSARY;
     }
     for (i, table) in summary.tables.iter().enumerate() {
         html += &sections::comparison(folder, plan, summary, i, table);
     }
     html += &toys(plan, summary);
-    html += &run(plan);
+    html += &requests(plan);
     html + "</main>\n</body>\n</html>\n"
 }
 
 /// What the plan asks for, and how much of it is done.
-fn asked(plan: &Plan, summary: &Summary) -> String {
+fn introduction(plan: &Plan, summary: &Summary) -> String {
     let mut html = String::from("<p>");
     let arms: Vec<String> = plan.arms.iter().map(|arm| format!("<code>{}</code>", text(&arm.name))).collect();
     if !plan.models.is_empty() {
@@ -73,29 +73,29 @@ fn asked(plan: &Plan, summary: &Summary) -> String {
     html
 }
 
-/// The arm in focus, table by table.
-fn in_short(plan: &Plan, summary: &Summary) -> String {
-    let view = &summary.options;
+/// Overview of the arm in focus.
+fn overview(plan: &Plan, summary: &Summary) -> String {
+    let options = &summary.options;
     let heads = [
         "model, method".to_owned(),
         "units".to_owned(),
-        format!("beats {}", view.against),
+        format!("beats {}", options.against),
         "ties, loses".to_owned(),
         "beats best rival".to_owned(),
         "ties, loses".to_owned(),
-        format!("median ratio to {}, live units", view.against),
+        format!("median ratio to {}, live units", options.against),
         "median ratio to best rival, live units".to_owned(),
         "dead runs".to_owned(),
         "dead where another arm lives".to_owned(),
     ];
     let rows = summary.tables.iter().filter_map(|table| {
         let all = table.sections.first()?;
-        let focus = all.arms.iter().find(|arm| arm.arm == view.focus)?;
-        let won = |contest: &PairedComparison| {
-            let share = contest.wins as f64 / all.units.max(1) as f64;
-            Cell::text(format!("{} ({})", contest.wins, percent(share))).bar(share)
+        let focus = all.arms.iter().find(|arm| arm.arm == options.focus)?;
+        let won = |paired: &PairedComparison| {
+            let share = paired.wins as f64 / all.units.max(1) as f64;
+            Cell::text(format!("{} ({})", paired.wins, percent(share))).bar(share)
         };
-        let rest = |contest: &PairedComparison| Cell::text(format!("{}, {}", contest.ties, contest.losses));
+        let rest = |paired: &PairedComparison| Cell::text(format!("{}, {}", paired.ties, paired.losses));
         Some(vec![
             Cell::head(format!("{}, {}", table.model, table.method)),
             Cell::text(all.units.to_string()),
@@ -109,8 +109,8 @@ fn in_short(plan: &Plan, summary: &Summary) -> String {
             Cell::text(focus.needlessly_dead.to_string()),
         ])
     });
-    let rivals = view.rivals.join(", ");
-    let caption = format!("{} in short; its rivals, of which the best on each unit counts: {rivals}", view.focus);
+    let rivals = options.rivals.join(", ");
+    let caption = format!("{} in short; its rivals, of which the best on each unit counts: {rivals}", options.focus);
     let links: String = summary
         .tables
         .iter()
@@ -125,8 +125,8 @@ fn in_short(plan: &Plan, summary: &Summary) -> String {
     )
 }
 
-/// What the words of the tables mean.
-const WORDS: &str = "<details><summary>How to read the tables</summary>\n<dl>\n\
+/// Glossary of the tables.
+const GLOSSARY: &str = "<details><summary>How to read the tables</summary>\n<dl>\n\
 <dt>dead</dt><dd>A run whose score does not rise above its start (by more than a thousandth of it).</dd>\n\
 <dt>live, mixed, dead units</dt><dd>Units that the reference arm wakes from every start, from some, from none.</dd>\n\
 <dt>rescued</dt><dd>Runs alive under the arm where the reference stays dead from the same start.</dd>\n\
@@ -142,7 +142,7 @@ exact up to 50 differences. Not corrected for the number of comparisons.</dd>\n\
 median share of the run after which they do.</dd>\n\
 </dl></details>\n";
 
-/// The toy functions: which share of the starts reaches the best value.
+/// Tables of the toy functions.
 fn toys(plan: &Plan, summary: &Summary) -> String {
     let Some(toys) = &plan.toys else { return String::new() };
     let mut html = String::from("<h2 id=\"toys\">Toy functions</h2>\n");
@@ -155,11 +155,11 @@ fn toys(plan: &Plan, summary: &Summary) -> String {
     if summary.toys.is_empty() {
         return html + "<p>They have not been run yet.</p>\n";
     }
-    let meanings: String = toy::meanings()
+    let descriptions: String = toy::descriptions()
         .iter()
-        .map(|(name, meaning)| format!("<dt>{}</dt><dd>{}</dd>\n", text(name), text(meaning)))
+        .map(|(name, description)| format!("<dt>{}</dt><dd>{}</dd>\n", text(name), text(description)))
         .collect();
-    html += &details("What the functions are", &format!("<dl>\n{meanings}</dl>\n"));
+    html += &details("What the functions are", &format!("<dl>\n{descriptions}</dl>\n"));
     let mut kinds: Vec<&str> = summary.toys.iter().map(|toy| toy.toy.as_str()).collect();
     kinds.dedup();
     let heads: Vec<&str> = std::iter::once("arm").chain(kinds.iter().copied()).collect();
@@ -182,8 +182,8 @@ fn toys(plan: &Plan, summary: &Summary) -> String {
     html + &details("Passes", &table("Mean number of passes of a run", &heads, passes))
 }
 
-/// The requests and the units, so that every run can be repeated.
-fn run(plan: &Plan) -> String {
+/// The requests and units, from which every run can be repeated.
+fn requests(plan: &Plan) -> String {
     let json = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default();
     let mut html = String::from(
         "<h2 id=\"run\">What was run</h2>\n\

@@ -6,13 +6,13 @@ use crate::study::row::COURSE;
 use crate::study::statistics::quantile;
 use crate::study::summary::{Comparison, Section, UnitScores};
 
-/// Class of an arm's colour.
+/// CSS class of the colour of an arm.
 pub(super) fn colour(arm: usize) -> String {
     format!("c{}", arm % 10)
 }
 
-/// The ratios to the reference, unit by unit: for every other arm a row of dots with a box from the lower to the upper
-/// quartile. Only live units with positive scores have one.
+/// Ratios to the reference by unit: for every other arm a row of dots, with a box from the lower to the upper quartile.
+/// Only live units with positive scores have a ratio.
 pub(super) fn ratios(table: &Comparison, section: &Section, against: usize) -> Option<Drawing> {
     const LEFT: f64 = 110.0;
     const WIDTH: f64 = 470.0;
@@ -36,7 +36,7 @@ pub(super) fn ratios(table: &Comparison, section: &Section, against: usize) -> O
         drawing.line(if tick == 1.0 { "even" } else { "grid" }, [x, 4.0], [x, bottom]);
         drawing.label("middle", [x, bottom + 15.0], &format!("{tick}"));
     }
-    let mut said = Vec::new();
+    let mut descriptions = Vec::new();
     for (row, (arm, ratios)) in arms.iter().enumerate() {
         let (name, colour) = (&section.arms[*arm].arm, colour(*arm));
         let middle = ROW * row as f64 + ROW / 2.0 + 4.0;
@@ -46,12 +46,12 @@ pub(super) fn ratios(table: &Comparison, section: &Section, against: usize) -> O
         let [Some(low), Some(median), Some(high)] = quartiles else { continue };
         drawing.rectangle("box", [scale.at(low), middle - 8.0], [scale.at(high) - scale.at(low), 16.0]);
         for (i, (log, unit)) in ratios.iter().enumerate() {
-            // Spread up and down, so that equal dots can be told apart.
+            // Vertical jitter, so that equal dots do not overlap.
             let spread = (i * 7 % 11) as f64 - 5.0;
             drawing.dot(&colour, [scale.at(*log), middle + spread], &format!("{unit}: {}", number(log.exp2())));
         }
         drawing.line("median", [scale.at(median), middle - 8.0], [scale.at(median), middle + 8.0]);
-        said.push(format!(
+        descriptions.push(format!(
             "{name} median {}, quartiles {} to {}",
             number(median.exp2()),
             number(low.exp2()),
@@ -59,11 +59,11 @@ pub(super) fn ratios(table: &Comparison, section: &Section, against: usize) -> O
         ));
     }
     let reference = &section.arms[against].arm;
-    drawing.says = format!("Ratios of scores to {reference}: {}.", said.join("; "));
+    drawing.alt = format!("Ratios of scores to {reference}: {}.", descriptions.join("; "));
     Some(drawing)
 }
 
-/// The ratio of a live unit's scores.
+/// Ratio of the scores of a live unit.
 fn ratio(unit: &UnitScores, arm: usize, against: usize) -> Option<f64> {
     let live = unit.arms[against].runs.iter().all(|run| run.alive);
     let (score, reference) = (unit.arms[arm].score, unit.arms[against].score);
@@ -79,16 +79,16 @@ fn ticks(reach: f64) -> impl Iterator<Item = f64> {
     fine.iter().copied().filter(move |tick| tick.log2().abs() <= reach)
 }
 
-/// What [`courses`] shows.
+/// Caption of [`courses`].
 pub(super) const COURSES: &str =
     "Best score so far, as a share of the best of any arm from the same start; medians over live units' runs";
 
-/// How scores rise over a run: medians over the live units' runs, as shares of the best score of any arm.
+/// Scores over a run: medians over runs of live units, as shares of the best score of any arm.
 pub(super) fn courses(section: &Section) -> Option<Drawing> {
     const LEFT: f64 = 44.0;
     const BOTTOM: f64 = 240.0;
     const WIDTH: f64 = 620.0;
-    // The arms with their colours, in rows below.
+    // Legend: the arms with their colours, in rows below.
     const KEY: f64 = 18.0;
     const KEYS: usize = 4;
     section.arms.iter().find(|arm| arm.course.len() == COURSE)?;
@@ -102,7 +102,7 @@ pub(super) fn courses(section: &Section) -> Option<Drawing> {
         drawing.label("middle", [x.at(along), BOTTOM + 16.0], &format!("{:.0} %", 100.0 * share));
     }
     drawing.label("middle", [(LEFT + WIDTH) / 2.0, BOTTOM + 32.0], "share of the run's steps");
-    let mut said = Vec::new();
+    let mut descriptions = Vec::new();
     for (arm, summary) in section.arms.iter().enumerate() {
         let points: Vec<[f64; 2]> =
             summary.course.iter().enumerate().map(|(i, &share)| [x.at(i as f64), y.at(share)]).collect();
@@ -112,7 +112,7 @@ pub(super) fn courses(section: &Section) -> Option<Drawing> {
         drawing.path(&class, &[[key[0], key[1] - 4.0], [key[0] + 20.0, key[1] - 4.0]]);
         drawing.label("start", [key[0] + 26.0, key[1]], &summary.arm);
         let at = |i: usize| summary.course.get(i).copied().unwrap_or(0.0);
-        said.push(format!(
+        descriptions.push(format!(
             "{} at a quarter {:.2}, half {:.2}, end {:.2}",
             summary.arm,
             at(COURSE / 4),
@@ -120,6 +120,6 @@ pub(super) fn courses(section: &Section) -> Option<Drawing> {
             at(COURSE - 1)
         ));
     }
-    drawing.says = format!("Best score so far as a share of the best of any arm: {}.", said.join("; "));
+    drawing.alt = format!("Best score so far as a share of the best of any arm: {}.", descriptions.join("; "));
     Some(drawing)
 }

@@ -1,4 +1,4 @@
-//! The comparison for one model under one method.
+//! Section of the page for one model under one method.
 
 use std::fmt::Write;
 
@@ -9,29 +9,29 @@ use crate::study::folder::Folder;
 use crate::study::plan::types::Plan;
 use crate::study::summary::{ArmSummary, Comparison, PairedComparison, Section, Summary};
 
-/// Everything about one model under one method.
+/// Tables, plots and images of a comparison.
 pub(super) fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, index: usize, found: &Comparison) -> String {
-    let view = &summary.options;
+    let options = &summary.options;
     let arms: Vec<&str> = plan.arms.iter().map(|arm| arm.name.as_str()).collect();
-    let against = arms.iter().position(|arm| *arm == view.against).unwrap_or(0);
+    let against = arms.iter().position(|arm| *arm == options.against).unwrap_or(0);
     let mut html = format!("<h2 id=\"t{index}\">{}, {}</h2>\n", text(&found.model), text(&found.method));
     let Some(all) = found.sections.first() else { return html };
     let _ = writeln!(
         html,
         "<p>{} units: under {} {} are live, {} mixed, {} dead.</p>",
         all.units,
-        text(&view.against),
+        text(&options.against),
         all.live,
         all.mixed,
         all.dead
     );
-    html += &arm_table("All layers", all, &view.against);
+    html += &arm_table("All layers", all, &options.against);
     html += &dead_table(found);
     html += "<h3>Ratios by layer</h3>\n<div class=\"panels\">\n";
     for section in &found.sections {
         if let Some(plot) = plots::ratios(found, section, against) {
             let name = section.layer.as_deref().unwrap_or("all layers");
-            let caption = format!("{name}: score as a multiple of {}'s, {} live units", view.against, section.live);
+            let caption = format!("{name}: score as a multiple of {}'s, {} live units", options.against, section.live);
             let _ = writeln!(html, "<figure><figcaption>{}</figcaption>{}</figure>", text(&caption), plot.html());
         }
     }
@@ -48,14 +48,14 @@ pub(super) fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, index:
     let layers: String = found
         .sections
         .iter()
-        .filter_map(|section| Some(arm_table(section.layer.as_ref()?, section, &view.against)))
+        .filter_map(|section| Some(arm_table(section.layer.as_ref()?, section, &options.against)))
         .collect();
     html += &details("Tables layer by layer", &layers);
     html += &images(folder, plan, summary, found, &arms);
     html
 }
 
-/// The arms over some units.
+/// Table of the arms on some units.
 fn arm_table(name: &str, section: &Section, against: &str) -> String {
     let heads = [
         "arm".to_owned(),
@@ -73,7 +73,7 @@ fn arm_table(name: &str, section: &Section, against: &str) -> String {
         "seconds".to_owned(),
     ];
     let row = |arm: &ArmSummary| {
-        let contest = &arm.versus_reference;
+        let paired = &arm.versus_reference;
         let is_reference = arm.arm == against;
         let other = |text: String| Cell::text(if is_reference { "–".to_owned() } else { text });
         let passing = optional(arm.passes_reference, percent);
@@ -83,11 +83,11 @@ fn arm_table(name: &str, section: &Section, against: &str) -> String {
             Cell::text(format!("{} of {}", arm.dead, arm.runs)),
             other(format!("{} of {}", arm.rescued[0], arm.rescued[1])),
             Cell::text(optional(arm.median_score, number)),
-            other(ratio(contest)),
-            other(optional(contest.low_ratios.map(|low| low[0]), number)),
-            other(format!("{}, {}, {}", contest.wins, contest.ties, contest.losses)),
-            other(optional(contest.p_live, probability)),
-            other(optional(contest.p_all, probability)),
+            other(ratio(paired)),
+            other(optional(paired.low_ratios.map(|low| low[0]), number)),
+            other(format!("{}, {}, {}", paired.wins, paired.ties, paired.losses)),
+            other(optional(paired.p_live, probability)),
+            other(optional(paired.p_all, probability)),
             Cell::text(optional(arm.share_to_90, percent)),
             other(format!("{passing}{after}")),
             Cell::text(optional(arm.passes, number)),
@@ -98,13 +98,13 @@ fn arm_table(name: &str, section: &Section, against: &str) -> String {
     table(&caption, &heads, section.arms.iter().map(row).collect())
 }
 
-/// A median ratio with its interval.
-pub(super) fn ratio(contest: &PairedComparison) -> String {
-    let interval = contest.interval.map(|[low, high]| format!(" ({} to {})", number(low), number(high)));
-    optional(contest.median_ratio, |ratio| number(ratio) + &interval.unwrap_or_default())
+/// Median ratio with its confidence interval.
+pub(super) fn ratio(paired: &PairedComparison) -> String {
+    let interval = paired.interval.map(|[low, high]| format!(" ({} to {})", number(low), number(high)));
+    optional(paired.median_ratio, |ratio| number(ratio) + &interval.unwrap_or_default())
 }
 
-/// Shares of dead runs, arm by layer.
+/// Table of the shares of dead runs by arm and layer.
 fn dead_table(found: &Comparison) -> String {
     let names = found.sections.iter().map(|section| section.layer.as_deref().unwrap_or("all layers"));
     let heads: Vec<&str> = std::iter::once("arm").chain(names).collect();
@@ -120,7 +120,7 @@ fn dead_table(found: &Comparison) -> String {
     table("Share of dead runs", &heads, (0..arms).map(row).collect())
 }
 
-/// Who beats whom.
+/// Table of pairwise wins.
 fn win_matrix(all: &Section) -> String {
     let names = all.arms.iter().map(|arm| arm.arm.as_str());
     let heads: Vec<&str> = std::iter::once("arm").chain(names).collect();
@@ -135,7 +135,7 @@ fn win_matrix(all: &Section) -> String {
     table(caption, &heads, all.arms.iter().enumerate().map(row).collect())
 }
 
-/// Which gates won in the searches of an arm, layer by layer; nothing when its runs are no searches.
+/// Table of the gates that won the searches of an arm, by layer; empty if its runs are not searches.
 fn winners(found: &Comparison, arm: &str) -> String {
     let of = |section: &Section| section.arms.iter().find(|summary| summary.arm == arm).map(|arm| arm.won_by.clone());
     let by_section: Vec<_> = found.sections.iter().map(|section| of(section).unwrap_or_default()).collect();
@@ -153,10 +153,10 @@ fn winners(found: &Comparison, arm: &str) -> String {
     table(&format!("Gates that won in the runs of {arm}"), &heads, all.keys().map(row).collect())
 }
 
-/// The first units of each layer, and those on which the arm in focus loses most.
+/// Images of the first units of each layer, and of the largest losses of the arm in focus.
 fn images(folder: &Folder, plan: &Plan, summary: &Summary, found: &Comparison, arms: &[&str]) -> String {
     let focus = &summary.options.focus;
-    let Exhibits { first, losses } = Exhibits::of(plan, summary, found);
+    let Exhibits { first, losses } = Exhibits::select(plan, summary, found);
     let caption = "The units drawn first, with their first start: score below the image, the best of a row in bold";
     let mut html = format!("<h3>Images</h3>\n{}", gallery::grid(folder, caption, &first, arms));
     let _ = writeln!(html, "<h3>Where {} loses most</h3>", text(focus));

@@ -1,24 +1,24 @@
-//! Drawings: a few shapes of SVG, with classes that a style colours.
+//! SVG drawings of a few shapes, coloured by CSS classes.
 
 use std::fmt::Write;
 
 use super::html::text;
 
-/// The style of drawings: colours, light and dark.
+/// Style sheet of drawings, for light and dark mode.
 pub(super) const STYLE: &str = include_str!("drawing.css");
 
-/// A drawing of a size in pixels, origin at the upper left.
+/// Drawing with a size in pixels and the origin at the upper left.
 pub(super) struct Drawing {
     width: f64,
     height: f64,
     shapes: String,
-    /// What is to be seen, for those who cannot see it.
-    pub(super) says: String,
+    /// Alternative text.
+    pub(super) alt: String,
 }
 
 impl Drawing {
     pub(super) fn new(width: f64, height: f64) -> Self {
-        Self { width, height, shapes: String::new(), says: String::new() }
+        Self { width, height, shapes: String::new(), alt: String::new() }
     }
 
     pub(super) fn line(&mut self, class: &str, [x, y]: [f64; 2], [to_x, to_y]: [f64; 2]) {
@@ -30,9 +30,9 @@ impl Drawing {
         self.shapes.push_str(&shape);
     }
 
-    /// A dot with a text that shows when pointed at.
-    pub(super) fn dot(&mut self, class: &str, [x, y]: [f64; 2], says: &str) {
-        let title = text(says);
+    /// A dot with a tooltip.
+    pub(super) fn dot(&mut self, class: &str, [x, y]: [f64; 2], tooltip: &str) {
+        let title = text(tooltip);
         let _ = write!(
             self.shapes,
             r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="2.6"><title>{title}</title></circle>"#
@@ -44,34 +44,34 @@ impl Drawing {
         let _ = write!(self.shapes, r#"<polyline class="{class}" points="{}"/>"#, points.join(" "));
     }
 
-    /// A text whose `anchor` (start, middle, end) stands at the point.
+    /// A text whose `anchor` (start, middle, end) is at the point.
     pub(super) fn label(&mut self, anchor: &str, [x, y]: [f64; 2], label: &str) {
         let label = text(label);
         let _ = write!(self.shapes, r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{label}</text>"#);
     }
 
-    /// The drawing as a part of a page that has its style.
+    /// The drawing as part of a page with its style.
     pub(super) fn html(&self) -> String {
         self.svg("", "")
     }
 
-    /// The drawing as a file.
+    /// The drawing as a standalone file.
     pub(super) fn file(&self) -> String {
         let ground = format!("<style>{STYLE}</style><rect class=\"ground\" width=\"100%\" height=\"100%\"/>");
         self.svg(" xmlns=\"http://www.w3.org/2000/svg\"", &ground)
     }
 
     fn svg(&self, attributes: &str, ground: &str) -> String {
-        let Self { width, height, shapes, says } = self;
-        let says = text(says);
+        let Self { width, height, shapes, alt } = self;
+        let alt = text(alt);
         format!(
-            "<svg{attributes} role=\"img\" aria-label=\"{says}\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
+            "<svg{attributes} role=\"img\" aria-label=\"{alt}\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
              height=\"{height:.0}\">{ground}{shapes}</svg>"
         )
     }
 }
 
-/// A way from values to pixels.
+/// Linear map from values to pixels.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
     pub(super) from: [f64; 2],
@@ -79,7 +79,7 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// The pixel of a value; values outside of the range stand at its ends.
+    /// The pixel of a value, clamped to the range.
     pub(super) fn at(self, value: f64) -> f64 {
         let [low, high] = self.from;
         let share = ((value - low) / (high - low)).clamp(0.0, 1.0);
@@ -102,7 +102,7 @@ mod tests {
         let mut drawing = Drawing::new(10.0, 20.0);
         drawing.label("end", [1.0, 2.0], "a < b");
         drawing.dot("c0", [1.0, 2.0], "\"x\"");
-        drawing.says = "so & so".into();
+        drawing.alt = "so & so".into();
         let html = drawing.html();
         assert!(html.contains("aria-label=\"so &amp; so\"") && html.contains("a &lt; b</text>"), "{html}");
     }

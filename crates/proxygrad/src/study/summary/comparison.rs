@@ -14,10 +14,10 @@ use crate::study::statistics::{mean, median, median_interval, quantile, signed_r
 use crate::study::toy::{self, ToyRow};
 use crate::study::variant::Variant;
 
-/// The sections and tables of a study.
+/// Computes the summary of a study.
 ///
 /// # Errors
-/// If the options names an arm that the plan does not have.
+/// If the options name an arm that the plan does not have.
 pub(in crate::study) fn summarize(
     plan: &Plan,
     rows: &[Row],
@@ -59,7 +59,7 @@ pub(in crate::study) fn summarize(
     })
 }
 
-/// The units with the starts that have been run under every arm, in the plan's order.
+/// The units and their starts that have been run under every arm, in the order of the plan.
 fn units<'a>(
     plan: &Plan,
     rows: impl Iterator<Item = &'a Row>,
@@ -126,7 +126,7 @@ fn section(plan: &Plan, layer: Option<String>, units: &[&UnitScores], options: &
     }
 }
 
-/// How an arm does, but for its paired.
+/// Results of an arm, without its comparison with the reference.
 fn arm_summary(name: &str, arm: usize, against: usize, units: &[&UnitScores], live: &[bool]) -> ArmSummary {
     let runs: Vec<&Row> = units.iter().flat_map(|unit| &unit.arms[arm].runs).collect();
     let over = |value: fn(&Row) -> f64| runs.iter().map(|run| value(run)).collect::<Vec<f64>>();
@@ -173,21 +173,21 @@ fn arm_summary(name: &str, arm: usize, against: usize, units: &[&UnitScores], li
     }
 }
 
-/// The share of a run after which it passes the best score of the reference's run from the same start.
+/// Share of a run after which it reaches the best score of the reference from the same start.
 fn passing(run: &Row, reference: &Row) -> Option<f64> {
     let goal = *reference.course.last()?;
     let at = run.course.iter().position(|&score| score >= goal)?;
     Some(at as f64 / (COURSE - 1) as f64)
 }
 
-/// The course of a run as shares of the best score of any arm from the same start.
+/// Course of a run relative to the best score of any arm from the same start.
 fn course(unit: &UnitScores, arm: usize, start: usize) -> Option<Vec<f64>> {
     let ends = unit.arms.iter().filter_map(|arm| arm.runs[start].course.last().copied());
     let best = f64::from(ends.fold(f32::NEG_INFINITY, f32::max));
     (best > 0.0).then(|| unit.arms[arm].runs[start].course.iter().map(|&score| f64::from(score) / best).collect())
 }
 
-/// Scores `a` against scores `b` of the same units.
+/// Compares scores `a` with scores `b` of the same units.
 fn compare(a: &[f64], b: &[f64], live: &[bool], options: &ComparisonOptions) -> PairedComparison {
     let pairs: Vec<(f64, f64, bool)> = a.iter().zip(b).zip(live).map(|((&a, &b), &live)| (a, b, live)).collect();
     let count = |holds: &dyn Fn(f64, f64) -> bool| pairs.iter().filter(|&&(a, b, _)| holds(a, b)).count();

@@ -8,7 +8,7 @@ use crate::study::error::StudyError;
 use crate::study::json::pretty;
 
 impl Summary {
-    /// Everything but the single runs as JSON, `summary.json`.
+    /// The summary without single runs as JSON, the content of `summary.json`.
     ///
     /// # Errors
     /// If a number cannot be written.
@@ -16,7 +16,7 @@ impl Summary {
         pretty(self, Path::new("summary.json"))
     }
 
-    /// The arms of every section as a table, `summary.csv`.
+    /// The arms of every section as CSV, the content of `summary.csv`.
     pub fn to_csv(&self) -> String {
         let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.6}"));
         let head = [

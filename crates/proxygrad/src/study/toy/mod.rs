@@ -1,4 +1,4 @@
-//! Toy functions whose best value is known: how many starts reach it.
+//! Toy functions with a known optimum: how many starts reach it.
 
 mod networks;
 
@@ -19,7 +19,7 @@ use crate::engine::Engine;
 use crate::maximize::MaximizeError;
 use networks::{Kind, OUTPUT, Toy};
 
-/// A start has reached the best value at this share of it.
+/// A start counts as having reached the optimum at this share of it.
 pub const REACHED: f32 = 0.99;
 
 /// One start of a toy.
@@ -35,13 +35,13 @@ pub struct ToyRow {
     pub start: u32,
     /// Score of the delivered image.
     pub score: f32,
-    /// The highest value that any 8-bit image has.
+    /// The highest value of any 8-bit image.
     pub optimum: f32,
     /// Passes spent.
     pub passes: u32,
 }
 
-/// How the starts of a kind of toy do under an arm.
+/// Results of a kind of toy under an arm.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ToySummary {
     /// The kind of toy.
@@ -50,11 +50,11 @@ pub struct ToySummary {
     pub arm: String,
     /// Number of starts.
     pub starts: usize,
-    /// Share of them that reach [`REACHED`] of the best value.
+    /// Share of starts that reach [`REACHED`] of the optimum.
     pub reached: f64,
-    /// Share of them whose score stays 0 or below.
+    /// Share of starts whose score stays at 0 or below.
     pub dead: f64,
-    /// Mean share of the best value.
+    /// Mean share of the optimum.
     pub mean_share: f64,
     /// Mean number of passes.
     pub passes: f64,
@@ -63,19 +63,19 @@ pub struct ToySummary {
 const HEAD: [&str; 7] = ["toy", "network", "arm", "start", "score", "optimum", "passes"];
 const FILE: &str = "toys.csv";
 
-/// Checks that every arm is a request that holds for a toy.
+/// Checks that every arm is a valid request for a toy.
 ///
 /// # Errors
-/// Names what is wrong with it.
+/// Names the invalid field.
 pub(super) fn check(toys: &Toys, base: &Fields) -> Result<(), Invalid> {
     for (field, value) in [("networks", toys.networks), ("starts", toys.starts), ("steps", toys.steps)] {
         if value == 0 {
-            return Err(Invalid::new(format!("toys.{field}"), value, "a whole number from 1"));
+            return Err(Invalid::new(format!("toys.{field}"), value, "a whole number of at least 1"));
         }
     }
     let engine = crate::engine::Cpu::new(&crate::engine::CpuSettings::default());
     let toy = engine.and_then(|engine| Kind::MeanRelu.toy(0, 0, &engine));
-    let toy = toy.map_err(|error| Invalid::new("toys", error, "a toy that can be run"))?;
+    let toy = toy.map_err(|error| Invalid::new("toys", error, "a toy that runs"))?;
     toys.arms.iter().try_for_each(|arm| settings(toys, base, arm, Kind::MeanRelu, &toy).map(|_| ()))
 }
 
@@ -88,7 +88,7 @@ fn settings(toys: &Toys, base: &Fields, arm: &Variant, kind: Kind, toy: &Toy) ->
     Ok(PlannedSettings { model, method, arm, request, settings })
 }
 
-/// Whether the folder has the results of the toys.
+/// Whether the folder has results of the toys.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -96,7 +96,7 @@ pub(super) fn is_done(folder: &Folder) -> Result<bool, StudyError> {
     Ok(rows(folder)?.is_some())
 }
 
-/// Runs the toys; gives the name and the contents of the file for their results, `None` when they were stopped.
+/// Runs the toys. Returns the name and content of the file of their results; `None` if stopped.
 pub(super) fn run(
     toys: &Toys,
     plan: &Plan,
@@ -146,7 +146,7 @@ pub(super) fn run(
     Ok(Some((FILE.to_owned(), text.into_bytes())))
 }
 
-/// The toys' results, if the folder has them.
+/// Results of the toys, if the folder has them.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -166,7 +166,7 @@ pub(super) fn rows(folder: &Folder) -> Result<Option<Vec<ToyRow>>, StudyError> {
     rows.collect::<Result<Vec<ToyRow>, StudyError>>().map(Some)
 }
 
-/// What the toys' results come to: for every kind and arm, in the order in which they stand there.
+/// Summarizes the results by kind and arm, in the order of the rows.
 pub(super) fn summarize(rows: &[ToyRow]) -> Vec<ToySummary> {
     let mut order: Vec<(&str, &str)> = Vec::new();
     let mut groups: BTreeMap<(&str, &str), Vec<&ToyRow>> = BTreeMap::new();
@@ -194,18 +194,24 @@ pub(super) fn summarize(rows: &[ToyRow]) -> Vec<ToySummary> {
     order.iter().map(summary).collect()
 }
 
-/// What the kinds of toys are, for readers.
-pub(super) fn meanings() -> Vec<(String, &'static str)> {
-    let meaning = |kind: Kind| match kind {
-        Kind::MeanRelu => "the mean of ReLU(x) over 15x15 pixels; best where all pixels are white",
-        Kind::Convex(1) => "one hidden layer on 2x3 pixels, convex; the best of all 64 corners of the box",
-        Kind::Convex(_) => "two hidden layers on 2x3 pixels, convex; the best of all 64 corners of the box",
+/// Name and description of each kind of toy.
+pub(super) fn descriptions() -> Vec<(String, &'static str)> {
+    let description = |kind: Kind| match kind {
+        Kind::MeanRelu => "the mean of ReLU(x) over 15x15 pixels; the optimum has all pixels white",
+        Kind::Convex(1) => {
+            "one hidden layer on 2x3 pixels, convex; the optimum is the best of the 64 corners of the box"
+        }
+        Kind::Convex(_) => {
+            "two hidden layers on 2x3 pixels, convex; the optimum is the best of the 64 corners of the box"
+        }
         Kind::Plane(1) => {
-            "one hidden layer on 2 pixels, then a ReLU that is 0 on four fifths; the best of all 65536 images"
+            "one hidden layer on 2 pixels, then a ReLU that is 0 on four fifths of the images; the optimum is the best of all \
+             65536 images"
         }
         Kind::Plane(_) => {
-            "two hidden layers on 2 pixels, then a ReLU that is 0 on four fifths; the best of all 65536 images"
+            "two hidden layers on 2 pixels, then a ReLU that is 0 on four fifths of the images; the optimum is the best of all \
+             65536 images"
         }
     };
-    Kind::ALL.into_iter().map(|kind| (kind.name(), meaning(kind))).collect()
+    Kind::ALL.into_iter().map(|kind| (kind.name(), description(kind))).collect()
 }

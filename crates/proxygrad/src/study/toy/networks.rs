@@ -1,4 +1,4 @@
-//! The toys: small ReLU networks on a few grey pixels from -1 to 1.
+//! Toy networks: small ReLU networks on a few grey pixels in [-1, 1].
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use super::super::variant::Fields;
 use crate::engine::{Engine, EngineError, Forward};
 use crate::network::{Activation, Array, Axis, ChannelOrder, Model, Network, Op, Preprocessing, Reduce};
 
-/// Families of toys.
+/// Kinds of toys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The mean of `ReLU(x)` on 15x15 pixels: 1 where all are white.
+    /// Mean of `ReLU(x)` on 15x15 pixels; the optimum is 1, with all pixels white.
     MeanRelu,
-    /// So many hidden layers on 2x3 pixels, with non-negative weights behind the first: a convex function, whose
-    /// maximum over a box lies in a corner; all 64 corners are tried.
+    /// This number of hidden layers on 2x3 pixels, with non-negative weights after the first: a convex function, whose
+    /// maximum over a box is at a corner; all 64 corners are tried.
     Convex(u32),
-    /// So many hidden layers on 2 pixels and a ReLU at the end that is positive on a fifth of all images; all 65536
-    /// images that 8 bits can write are tried.
+    /// This number of hidden layers on 2 pixels and a final ReLU that is positive on a fifth of all images; all 65536
+    /// 8-bit images are tried.
     Plane(u32),
 }
 
@@ -28,11 +28,11 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Toy {
     pub(super) model: Model,
-    /// The highest value that an 8-bit image reaches.
+    /// The highest value of any 8-bit image.
     pub(super) optimum: f32,
 }
 
-/// Hidden units of each layer.
+/// Units of each hidden layer.
 const HIDDEN: usize = 16;
 /// Share of images on which a [`Kind::Plane`] is positive.
 const POSITIVE: f64 = 0.2;
@@ -49,10 +49,10 @@ impl Kind {
         }
     }
 
-    /// Fields of its requests.
+    /// Request fields for this kind.
     ///
-    /// The mean of `ReLU(x)` takes long steps: the gradient of white pixels never ends, and only a small share of a
-    /// step reaches the dark ones.
+    /// `MeanRelu` takes long steps: white pixels keep their gradient, so only a small share of a step reaches the dark
+    /// ones.
     pub(super) fn request(self) -> Fields {
         let mut request = Fields::from_iter([("start".to_owned(), json!({"kind": "uniform"}))]);
         if self == Self::MeanRelu {
@@ -61,7 +61,7 @@ impl Kind {
         request
     }
 
-    /// The `n`-th network of this kind.
+    /// Network number `n` of this kind.
     ///
     /// # Errors
     /// If the engine cannot run it.
@@ -111,7 +111,7 @@ struct Layered {
 }
 
 impl Layered {
-    /// Draws the weights so that the kinks of the first layer cross the box, and values stay near 1.
+    /// Draws weights such that the kinks of the first layer cross the box and values stay near 1.
     fn draw(size: [usize; 2], hidden: u32, convex: bool, rng: &mut impl Rng) -> Self {
         let mut inputs = size[0] * size[1];
         let mut dense = Vec::new();
@@ -127,7 +127,7 @@ impl Layered {
         Self { size, dense }
     }
 
-    /// The network; with a threshold its output is lowered by that, and a ReLU stands behind it.
+    /// The network; with a threshold, its output is lowered by that and followed by a ReLU.
     fn network(&self, threshold: Option<f32>) -> Result<Network, EngineError> {
         self.build(threshold).map_err(EngineError::Mismatch)
     }
@@ -155,12 +155,12 @@ impl Layered {
     }
 }
 
-/// A number evenly drawn from [-1, 1).
+/// A uniform random number in [-1, 1).
 fn symmetric(rng: &mut impl Rng) -> f32 {
     rng.random::<f32>() * 2.0 - 1.0
 }
 
-/// The output's value for 8-bit images.
+/// Output values for 8-bit images.
 fn values(network: &Network, images: &[Vec<u8>], engine: &dyn Engine) -> Result<Vec<f32>, EngineError> {
     let output = network.find(OUTPUT).ok_or_else(|| EngineError::Mismatch("the toy has no output".into()))?;
     let input = network.input_shape();
