@@ -10,8 +10,8 @@
 mod batch;
 mod device;
 mod device_thread;
+mod job_progress;
 mod metrics;
-mod observer;
 mod pool;
 mod report;
 mod run;

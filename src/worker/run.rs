@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{BatchItem, batches};
 use super::device_thread::{BatchError, BatchResult, DeviceThread};
+use super::job_progress::JobProgress;
 use super::metrics;
-use super::observer::Watch;
 use super::report::{PendingReport, report_with_retry};
 use super::running_job::RunningJob;
 use super::sources::LoadModel;
@@ -167,13 +167,13 @@ impl Run<'_> {
         let watched = batch.iter().map(|item| (Arc::clone(&self.jobs[item.job].job), item.stimulus));
         let (model, tasks) = (Arc::clone(model), batch.iter().map(task).collect::<Vec<Task>>());
         let settings = self.jobs[first.job].job.claim.job.settings.clone();
-        let mut watch = Watch::new(self.context.store.clone(), watched);
+        let mut progress = JobProgress::new(self.context.store.clone(), watched);
         // Outcomes of the other batches of these jobs stay in memory until the jobs end.
         let all: usize = self.jobs.iter().map(|running| running.outcomes.len()).sum();
         let others = found_bytes(&settings, model.network.input_shape()[0], all.saturating_sub(batch.len()));
         let allowed = self.context.run_memory.saturating_sub(others);
         let run =
-            move |engine: &dyn Engine| Ok(maximize_within(engine, &model, &tasks, &settings, allowed, &mut watch)?);
+            move |engine: &dyn Engine| Ok(maximize_within(engine, &model, &tasks, &settings, allowed, &mut progress)?);
         let mut result = self.context.thread.run(run);
         let mut tick = tokio::time::interval(TICK);
         loop {

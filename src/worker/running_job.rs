@@ -37,19 +37,19 @@ impl RunningJob {
     }
 
     /// Resets the progress of a stimulus that starts.
-    pub(super) fn starts(&self, stimulus: usize) {
+    pub(super) fn reset(&self, stimulus: usize) {
         self.progress()[stimulus] = StimulusProgress::default();
     }
 
     /// Records that a stimulus has done this many steps.
-    pub(super) fn stepped(&self, store: &Store, stimulus: usize, step: u32) {
+    pub(super) fn record_step(&self, store: &Store, stimulus: usize, step: u32) {
         let mut progress = self.progress();
         progress[stimulus].step = step;
         self.publish(store, &mut progress, stimulus, false);
     }
 
     /// Records the score of a stimulus.
-    pub(super) fn scored(&self, store: &Store, stimulus: usize, point: Point) {
+    pub(super) fn record_score(&self, store: &Store, stimulus: usize, point: Point) {
         let mut progress = self.progress();
         progress[stimulus].step = point.step;
         progress[stimulus].score = Some(point.score);
