@@ -310,7 +310,7 @@ fn add(out: &mut impl Write, models: &Models, args: AddArgs) -> anyhow::Result<(
 fn find(models: &Models, id: &str) -> anyhow::Result<ModelEntry> {
     match models.entry(id) {
         Some(entry) => Ok(entry),
-        None => Err(models.load(id).err().map_or_else(|| anyhow::anyhow!("no model {id:?}"), Into::into)),
+        None => Err(models.load(id).err().map_or_else(|| anyhow::anyhow!("unknown model {id:?}"), Into::into)),
     }
 }
 

@@ -38,5 +38,5 @@ fn the_command_calibrates_and_names_what_it_skips() {
     let (done, _, err) = run(&[MODEL, "--images", folder, "--layers", "nothing"]);
     assert!(!done && err.contains("--layers: nothing"), "{err}");
     let (done, _, err) = run(&["nothing", "--images", folder]);
-    assert!(!done && err.contains("known are"), "{err}");
+    assert!(!done && err.contains("known models are"), "{err}");
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Engine, EngineError, Forward, Gate, MemoryModel, Plan, Reference, Target};
 use proxygrad::maximize::{Findings, Limits, Outcome, Point, Preset, Request};
-use proxygrad::network::{Activation, Array, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape, Statistics};
+use proxygrad::network::{
+    Activation, Array, ImageStatistics, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape,
+};
 use proxygrad_server::jobs::{
     Claim, Idempotency, Job, NewJob, RunState, Store, StoreConfig, SubmitError, Submitted, Subscription, Update,
 };
@@ -38,7 +40,7 @@ pub fn model() -> Arc<Model> {
         preprocessing: Preprocessing::unit_range(1).unwrap(),
         classes: Vec::new(),
         calibration: None,
-        statistics: Statistics::default(),
+        statistics: ImageStatistics::default(),
     })
 }
 

@@ -58,7 +58,7 @@ fn a_model_is_shown_with_what_its_images_need() {
     assert_eq!(model["digest"].as_str().unwrap().len(), 64);
     // A model that is not here is shown without being fetched.
     assert_eq!(json(data.path(), &["show", "squeezenet1.1", "--json"])["state"], "pullable");
-    assert!(refusal(data.path(), &["show", "nothing"]).contains("known are efficientnet-lite0"));
+    assert!(refusal(data.path(), &["show", "nothing"]).contains("known models are efficientnet-lite0"));
 }
 
 #[test]

@@ -14,7 +14,9 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Engine, EngineError, Forward, Gate, MemoryModel, Plan, Target};
 use proxygrad::maximize::{Limits, NoCallback, Request, maximize};
-use proxygrad::network::{Array, ChannelOrder, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape, Statistics};
+use proxygrad::network::{
+    Array, ChannelOrder, ImageStatistics, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape,
+};
 
 /// Classes of the network's last layer.
 const CLASSES: usize = 1000;
@@ -80,7 +82,7 @@ fn model(preprocessing: Preprocessing) -> anyhow::Result<Model> {
         preprocessing,
         classes: Vec::new(),
         calibration: None,
-        statistics: Statistics::default(),
+        statistics: ImageStatistics::default(),
     })
 }
 

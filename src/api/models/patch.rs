@@ -67,11 +67,11 @@ pub(super) async fn patch(
     let Some((calibration, record)) = unit::record(&model, &unit, channel) else {
         return Err(missing(format!("{} is not calibrated with layer {}", model.id, unit.layer)));
     };
-    let Some(exciting) = record.top.get(n) else {
+    let Some(top) = record.top.get(n) else {
         return Err(missing(format!("unit {channel} of {} has {} patches, not {n}", unit.layer, record.top.len())));
     };
-    let patch = calibration.patch(&model.network, &unit.layer, exciting);
-    let (id, image) = (model.id.clone(), exciting.image);
+    let patch = calibration.patch(&model.network, &unit.layer, top);
+    let (id, image) = (model.id.clone(), top.image);
     let png = api.models().blocking(move |models| {
         let Some(image) = models.natural_image(&id, image).map_err(|e| e.to_string())? else { return Ok(None) };
         cut(&image, &patch).map(Some).map_err(|e| e.to_string())

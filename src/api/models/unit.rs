@@ -12,7 +12,7 @@ use crate::api::model_cache::LoadError;
 use crate::api::parameters::{PathParams, QueryParams};
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use proxygrad::Invalid;
-use proxygrad::network::calibration::{Calibration, Exciting, Statistics, UnitRecord};
+use proxygrad::network::calibration::{Calibration, Statistics, TopImage, UnitRecord};
 use proxygrad::network::{Model, Reduction, Selection, Shape, Unit};
 
 /// Largest index of a unit in a path.
@@ -102,12 +102,12 @@ impl From<Statistics> for StatisticsDocument {
 
 impl UnitCalibration {
     fn new(model: &Model, unit: &Unit, path: &str, calibration: &Calibration, record: &UnitRecord) -> Self {
-        let top = |(n, exciting): (usize, &Exciting)| {
-            let patch = calibration.patch(&model.network, &unit.layer, exciting);
+        let top = |(n, image): (usize, &TopImage)| {
+            let patch = calibration.patch(&model.network, &unit.layer, image);
             TopDocument {
-                image: calibration.kept.get(exciting.image).cloned().unwrap_or_default(),
-                score: exciting.score,
-                position: exciting.position(&model.network, &unit.layer),
+                image: calibration.kept.get(image.image).cloned().unwrap_or_default(),
+                score: image.score,
+                position: image.position(&model.network, &unit.layer),
                 rows: [patch.rows.start, patch.rows.end],
                 columns: [patch.columns.start, patch.columns.end],
                 patch: format!("{path}/patches/{n}"),

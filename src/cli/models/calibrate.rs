@@ -55,7 +55,7 @@ pub fn run(out: &mut impl Write, storage: &StorageOptions, models: &Models, args
     for skipped in &skipped {
         eprintln!("skipped {}: {}", skipped.file.display(), skipped.why);
     }
-    models.put_calibration::<CalibrateError>(&args.id, |folder| write(&calibration, &model, &root, folder))?;
+    models.install_calibration::<CalibrateError>(&args.id, |folder| write(&calibration, &model, &root, folder))?;
     let units: usize = calibration.layers.values().map(|layer| layer.units.len()).sum();
     writeln!(
         out,

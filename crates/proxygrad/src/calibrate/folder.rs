@@ -1,21 +1,21 @@
-//! The images of a folder.
+//! Search for image files in a folder.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Endings of files that are taken for images, in lower case.
-const ENDINGS: [&str; 3] = ["png", "jpg", "jpeg"];
+/// File extensions of images, in lower case.
+const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
 
-/// The PNG and JPEG files in `root` and the folders below it, by their endings: paths relative to `root`, sorted, so that
-/// the order is the same on every system.
+/// The PNG and JPEG files in `root` and its subfolders, by extension: paths relative to `root`, sorted so that the order
+/// is the same on every system.
 ///
 /// # Errors
 /// When a folder cannot be read.
 pub fn images_in(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut images = Vec::new();
-    // Links may lead in circles.
+    // Symbolic links may form cycles.
     let mut seen = BTreeSet::new();
     let mut waiting = vec![PathBuf::new()];
     while let Some(folder) = waiting.pop() {
@@ -38,8 +38,8 @@ pub fn images_in(root: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn is_image(path: &Path) -> bool {
-    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-    ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
 }
 
 #[cfg(test)]

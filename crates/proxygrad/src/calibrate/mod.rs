@@ -1,13 +1,13 @@
-//! Calibration: what a folder of natural images does to the units of a model.
+//! Calibration: measures the statistics of a model's units on a folder of natural images.
 //!
-//! Every image is scaled until it just covers the network's input, its middle is cut out, and the network runs forward
-//! once. Of all layers only running statistics and the best images of each unit are kept, so memory does not grow with
-//! the number of images, and results depend neither on batches nor on threads.
+//! Every image is scaled to cover the network's input and center-cropped, and the network runs forward once. Only running
+//! statistics and the top images of each unit are kept, so memory does not grow with the number of images, and results
+//! depend neither on batches nor on threads.
 
-mod budget;
+mod accumulator;
 mod folder;
-mod photo;
-mod record;
+mod memory_budget;
+mod natural_image;
 
 use std::path::{Path, PathBuf};
 
@@ -16,32 +16,32 @@ use rayon::prelude::*;
 
 pub use folder::images_in;
 
-use self::photo::Photo;
-use self::record::LayerRun;
+use self::accumulator::LayerAccumulator;
+use self::natural_image::NaturalImage;
 use crate::Invalid;
 use crate::engine::{Engine, EngineError, Forward, Target};
 use crate::network::calibration::{Calibration, CalibrationError};
 use crate::network::catalog::ModelError;
 use crate::network::{Model, Network, NodeId};
 
-/// What to measure.
+/// Options of a calibration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Names of the layers; all of them when empty.
+    /// Names of the layers to measure; all if empty.
     pub layers: Vec<String>,
-    /// How many images are kept for each unit.
+    /// Number of top images per unit.
     pub top: usize,
 }
 
-/// Most images kept for each unit.
-pub const MOST_TOP: usize = 100;
-/// Most images of a batch.
-const MOST_IMAGES: usize = 16;
-/// Most values of all measured layers that a batch may have, unless one image alone has more: 256 MiB in f32.
-const MOST_VALUES: usize = 64 << 20;
+/// Largest [`Options::top`].
+pub const MAX_TOP: usize = 100;
+/// Largest batch.
+const MAX_BATCH: usize = 16;
+/// Most values of all measured layers in a batch of more than one image: 256 MiB in f32.
+const MAX_VALUES: usize = 64 << 20;
 
-/// Most bytes of memory that running a batch may take, unless one image alone takes more.
-const MOST_MEMORY: u64 = 1 << 30;
+/// Most bytes of memory for running a batch of more than one image.
+const MAX_MEMORY: u64 = 1 << 30;
 
 impl Default for Options {
     fn default() -> Self {
@@ -53,7 +53,7 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CalibrateError {
-    /// An option does not fit the model, or no file is an image.
+    /// An option does not fit the model, or no file is a readable image.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The network could not be run.
@@ -65,12 +65,12 @@ pub enum CalibrateError {
     /// The model's folder cannot be changed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// An image that was read before cannot be read any more.
-    #[error("{}: {why}; it was readable a moment ago", file.display())]
+    /// An image that was measured can no longer be read.
+    #[error("{}: can no longer be read: {why}", file.display())]
     Gone {
         /// The image.
         file: PathBuf,
-        /// What is wrong with it now.
+        /// The reason.
         why: String,
     },
 }
@@ -86,60 +86,62 @@ impl From<candle_core::Error> for CalibrateError {
 pub struct Skipped {
     /// The file, relative to its folder.
     pub file: PathBuf,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// What a calibration found.
+/// Result of [`calibrate`].
 #[derive(Debug)]
 pub struct Calibrated {
-    /// The result.
+    /// The calibration.
     pub calibration: Calibration,
-    /// Files that were left out.
+    /// Files that were skipped.
     pub skipped: Vec<Skipped>,
 }
 
-/// Shows the images `files`, paths relative to `root`, to the model. `watch` is told how many are done.
+/// Measures the model on the images `files`, given as paths relative to `root`. Calls `progress` with the number of files
+/// done.
 ///
 /// # Errors
-/// When an option does not fit the model, no file is an image, or the network cannot run.
+/// When an option does not fit the model, no file is a readable image, or the network cannot run.
 pub fn calibrate(
     engine: &dyn Engine,
     model: &Model,
     root: &Path,
     files: &[PathBuf],
     options: &Options,
-    watch: &mut dyn FnMut(usize),
+    progress: &mut dyn FnMut(usize),
 ) -> Result<Calibrated, CalibrateError> {
     let network = &model.network;
     model.preprocessing.check(network.input_shape()[0])?;
-    if !(1..=MOST_TOP).contains(&options.top) {
-        let expected = format!("a whole number from 1 to {MOST_TOP}");
+    if !(1..=MAX_TOP).contains(&options.top) {
+        let expected = format!("a whole number from 1 to {MAX_TOP}");
         return Err(Invalid::new("top", options.top, expected).into());
     }
     let ids = layers(network, &options.layers)?;
-    let mut runs: Vec<LayerRun> = ids.iter().map(|&id| LayerRun::new(&network.node(id).shape, options.top)).collect();
+    let mut runs: Vec<LayerAccumulator> =
+        ids.iter().map(|&id| LayerAccumulator::new(&network.node(id).shape, options.top)).collect();
     let mut plan = engine.plan(network, &Target::whole(&ids), network.input_shape())?;
     let values: usize = ids.iter().map(|&id| network.node(id).shape.elements()).sum();
     let footprint = engine.memory_model().footprint(network, &Target::whole(&ids), network.input_shape())?;
-    let fits = |batch: usize| batch == 1 || footprint.bytes(batch, false) <= MOST_MEMORY;
-    let mut batch = (MOST_VALUES / values.max(1)).clamp(1, MOST_IMAGES);
+    let fits = |batch: usize| batch == 1 || footprint.bytes(batch, false) <= MAX_MEMORY;
+    let mut batch = (MAX_VALUES / values.max(1)).clamp(1, MAX_BATCH);
     while !fits(batch) {
         batch -= 1;
     }
     let size = [network.input_shape()[1], network.input_shape()[2]];
-    let mut shown: Vec<&PathBuf> = Vec::new();
+    let mut measured: Vec<&PathBuf> = Vec::new();
     let mut skipped = Vec::new();
     let mut done = 0;
     for files in files.chunks(batch) {
-        let read = |file: &PathBuf| Photo::read(&root.join(file), size, model.preprocessing.channels);
-        let photos: Vec<Result<Photo, String>> = files.par_iter().map(read).collect();
-        let mut inputs = Vec::with_capacity(photos.len());
-        for (file, photo) in files.iter().zip(photos) {
-            match photo {
-                Ok(photo) => {
-                    shown.push(file);
-                    inputs.push(photo.input(&model.preprocessing));
+        let read = |file: &PathBuf| NaturalImage::read(&root.join(file), size, model.preprocessing.channels);
+        let images: Vec<Result<NaturalImage, String>> = files.par_iter().map(read).collect();
+        let mut inputs = Vec::with_capacity(images.len());
+        for (file, image) in files.iter().zip(images) {
+            match image {
+                Ok(image) => {
+                    measured.push(file);
+                    inputs.push(image.input(&model.preprocessing));
                 }
                 Err(why) => skipped.push(Skipped { file: file.clone(), why }),
             }
@@ -149,37 +151,37 @@ pub fn calibrate(
             let images = Tensor::from_vec(inputs.concat(), shape, &Device::Cpu)?;
             let images = images.to_dtype(engine.dtype())?.to_device(engine.device())?;
             let outputs = plan.forward(&images, Forward::Original)?;
-            let first = shown.len() - inputs.len();
+            let first = measured.len() - inputs.len();
             for (run, output) in runs.iter_mut().zip(outputs) {
                 let output = output.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?;
-                run.show(first, &output.to_vec1()?);
+                run.add(first, &output.to_vec1()?);
             }
         }
         done += files.len();
-        watch(done);
+        progress(done);
     }
-    if shown.is_empty() {
+    if measured.is_empty() {
         let found = format!("{} with {} files to read", root.display(), files.len());
         return Err(Invalid::new("images", found, "a folder with at least one readable PNG or JPEG").into());
     }
-    let names = shown.iter().map(|file| file.to_string_lossy().into_owned()).collect();
+    let names = measured.iter().map(|file| file.to_string_lossy().into_owned()).collect();
     let layers = ids.iter().map(|&id| network.node(id).name.clone()).zip(runs).collect();
-    let calibration = record::finish(model.digest.clone(), size, names, layers);
+    let calibration = accumulator::finish(model.digest.clone(), size, names, layers);
     Ok(Calibrated { calibration, skipped })
 }
 
-/// Writes a calibration into an empty folder, with the images that it keeps, which are read from `root` once more.
+/// Writes a calibration with its kept images into an empty folder; the images are read from `root` again.
 ///
 /// # Errors
-/// When an image cannot be read any more or a file cannot be written.
+/// When an image can no longer be read or a file cannot be written.
 pub fn write(calibration: &Calibration, model: &Model, root: &Path, folder: &Path) -> Result<(), CalibrateError> {
     let failed = |file: PathBuf| move |why| CalibrationError::File { file, why };
     let images = folder.join("images");
     std::fs::create_dir_all(&images).map_err(failed(images))?;
     let keep = |(i, name): (usize, &String)| -> Result<(), CalibrateError> {
         let file = root.join(name);
-        let photo = Photo::read(&file, calibration.size, model.preprocessing.channels);
-        let png = photo.and_then(|photo| photo.png()).map_err(|why| CalibrateError::Gone { file, why })?;
+        let image = NaturalImage::read(&file, calibration.size, model.preprocessing.channels);
+        let png = image.and_then(|image| image.png()).map_err(|why| CalibrateError::Gone { file, why })?;
         let file = folder.join(Calibration::image_file(i));
         std::fs::write(&file, png).map_err(failed(file))?;
         Ok(())
@@ -188,7 +190,7 @@ pub fn write(calibration: &Calibration, model: &Model, root: &Path, folder: &Pat
     Ok(calibration.write(folder)?)
 }
 
-/// The layers with these names, or all, in the order of the graph.
+/// The layers with these names, or all layers, in the order of the graph.
 fn layers(network: &Network, names: &[String]) -> Result<Vec<NodeId>, Invalid> {
     let all: Vec<String> = network.layers().map(|layer| layer.name.to_owned()).collect();
     let names = if names.is_empty() { &all[..] } else { names };

@@ -1,12 +1,12 @@
-//! Classes by their names.
+//! Lookup of classes by name.
 
-use super::near;
+use super::similar_names::similar_names;
 use crate::Invalid;
 
-/// Index of the class with this name; upper and lower case count alike.
+/// Index of the class with this name; case-insensitive.
 ///
 /// # Errors
-/// Names the field `class`, and tells names that are near, or the indices of all classes that have the name.
+/// An [`Invalid`] `class` with similar names, or with the indices if several classes have the name.
 pub(super) fn find(classes: &[String], wanted: &str) -> Result<usize, Invalid> {
     let lowered = wanted.to_lowercase();
     let found: Vec<usize> =
@@ -21,9 +21,9 @@ pub(super) fn find(classes: &[String], wanted: &str) -> Result<usize, Invalid> {
     }
 }
 
-/// A phrase that helps to find the class that was meant.
+/// What was expected instead of an unknown class name, with suggestions.
 fn expected(classes: &[String], wanted: &str) -> String {
-    let shown = near::near(classes.iter().map(String::as_str), wanted);
+    let shown = similar_names(classes.iter().map(String::as_str), wanted);
     match (shown.is_empty(), classes.first()) {
         (false, _) => format!("one of the model's {} classes, such as {}", classes.len(), shown.join(", ")),
         (true, Some(first)) => format!("one of the model's {} classes, such as {first}", classes.len()),
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_class_has_is_answered_with_those_that_are_near() {
+    fn an_unknown_name_is_answered_with_similar_names() {
         for (name, near) in [("shark", "Great White Shark"), ("bananna", "banana, bandana"), ("xyz", "tench")] {
             let error = find(&classes(), name).unwrap_err();
             assert!(error.expected.ends_with(&format!("such as {near}")), "{error}");

@@ -1,38 +1,38 @@
-//! How the colour channels of images hang together.
+//! Colour decorrelation.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Invalid;
 
-/// A linear map from decorrelated colours to the channels of an image (grey; or red, green, blue): one row per channel,
-/// one column per decorrelated colour.
+/// Colour decorrelation matrix: a linear map from decorrelated colours to the channels of an image (grey; or red, green,
+/// blue), with one row per channel and one column per decorrelated colour.
 ///
-/// It is a square root of the covariance of the channels, `M M^T`. Only the proportions count: at work its longest
-/// column has length 1.
+/// `M M^T` is the covariance of the channels. Only proportions matter: it is applied
+/// [normalized](ColourMatrix::normalized).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ColourMatrix(Vec<Vec<f32>>);
 
 impl ColourMatrix {
-    /// The map with these rows; whether it can be used is for [`ColourMatrix::check`] to say.
+    /// The matrix with these rows, unchecked; see [`ColourMatrix::check`].
     pub fn new(rows: Vec<Vec<f32>>) -> Self {
         Self(rows)
     }
 
-    /// Channels that are independent of each other.
+    /// The identity, for independent channels.
     pub fn identity(channels: usize) -> Self {
         let row = |i: usize| (0..channels).map(|j| if i == j { 1.0 } else { 0.0 }).collect();
         Self((0..channels).map(row).collect())
     }
 
-    /// Of the pixels of `ImageNet`, as measured for Lucid (`lucid/optvis/param/color.py`, two digits) for Olah, Mordvintsev
+    /// The matrix of `ImageNet` pixels, as measured for Lucid (`lucid/optvis/param/color.py`, two digits) for Olah, Mordvintsev
     /// & Schubert, "Feature Visualization", Distill 2017.
     pub fn imagenet() -> Self {
         Self(vec![vec![0.26, 0.09, 0.02], vec![0.27, 0.0, -0.05], vec![0.27, -0.09, 0.03]])
     }
 
-    /// The principal square root of a covariance of the channels, `V sqrt(L)` for its eigenvectors `V` and eigenvalues
-    /// `L`, the largest first.
+    /// A square root of a covariance of the channels, `V sqrt(L)` with its eigenvectors `V` and eigenvalues `L`, largest
+    /// first.
     ///
     /// # Errors
     /// When the matrix is not square, not symmetric, or has an eigenvalue that is not positive.
@@ -40,7 +40,7 @@ impl ColourMatrix {
         let n = covariance.len();
         let invalid = |expected: &str| Invalid::new("covariance", format!("{covariance:?}"), expected);
         if n == 0 || covariance.iter().any(|row| row.len() != n || row.iter().any(|x| !x.is_finite())) {
-            return Err(invalid("as many rows as channels, each with as many finite numbers"));
+            return Err(invalid("a square matrix of finite numbers, one row per channel"));
         }
         let largest = covariance.iter().flatten().fold(0.0, |largest: f64, x| largest.max(x.abs()));
         let mirrored = |i: usize, j: usize| (covariance[i][j] - covariance[j][i]).abs() <= 1e-4 * largest;
@@ -53,7 +53,7 @@ impl ColourMatrix {
         if order.iter().any(|&k| values[k] <= 1e-6 * largest) {
             return Err(invalid("a covariance whose eigenvalues are all positive"));
         }
-        // Eigenvectors are known but for their sign: let each colour brighten more than it darkens.
+        // The sign of eigenvectors is arbitrary: choose the one with a positive sum.
         let signed = |k: usize| {
             let sum: f64 = vectors.iter().map(|row| row[k]).sum();
             values[k].sqrt() * if sum < 0.0 { -1.0 } else { 1.0 }
@@ -72,10 +72,10 @@ impl ColourMatrix {
         self.0.len()
     }
 
-    /// Checks that the map fits images of this number of channels and can be turned round.
+    /// Checks that the matrix fits images with this number of channels and is invertible.
     ///
     /// # Errors
-    /// When it does not; the field is left open.
+    /// An [`Invalid`] with an empty field.
     pub fn check(&self, channels: usize) -> Result<(), Invalid> {
         let square = self.0.len() == channels && self.0.iter().all(|row| row.len() == channels);
         if square && self.0.iter().flatten().all(|x| x.is_finite()) && self.inverse().is_some() {
@@ -85,7 +85,7 @@ impl ColourMatrix {
         Err(Invalid::new("", format!("{:?}", self.0), expected))
     }
 
-    /// The map at work, its longest column of length 1: rows one after the other.
+    /// The matrix scaled so that its longest column has length 1, in row-major order.
     pub fn normalized(&self) -> Vec<f64> {
         let column = |j: usize| self.0.iter().map(|row| f64::from(row[j]).powi(2)).sum::<f64>();
         let longest = (0..self.channels()).map(column).fold(0.0, f64::max).sqrt();
@@ -93,7 +93,7 @@ impl ColourMatrix {
         self.0.iter().flatten().map(|&x| f64::from(x) * factor).collect()
     }
 
-    /// The inverse of [`ColourMatrix::normalized`]; none when rows or columns depend on each other.
+    /// The inverse of [`ColourMatrix::normalized`]; `None` if it is singular.
     pub fn inverse(&self) -> Option<Vec<f64>> {
         let n = self.channels();
         let mut from = self.normalized();
@@ -123,7 +123,7 @@ impl ColourMatrix {
     }
 }
 
-/// Eigenvalues of a symmetric matrix, and its eigenvectors as columns, by Jacobi's rotations (Golub & Van Loan, "Matrix
+/// Eigenvalues and eigenvectors (as columns) of a symmetric matrix by Jacobi rotations (Golub & Van Loan, "Matrix
 /// Computations", section 8.5).
 fn eigen(symmetric: &[Vec<f64>]) -> (Vec<f64>, Vec<Vec<f64>>) {
     let n = symmetric.len();
@@ -140,13 +140,13 @@ fn eigen(symmetric: &[Vec<f64>]) -> (Vec<f64>, Vec<Vec<f64>>) {
                 let tangent = theta.signum() / (theta.abs() + theta.hypot(1.0));
                 let cosine = 1.0 / tangent.hypot(1.0);
                 let sine = tangent * cosine;
-                let turn = |x: f64, y: f64| (cosine * x - sine * y, sine * x + cosine * y);
+                let rotate = |x: f64, y: f64| (cosine * x - sine * y, sine * x + cosine * y);
                 for row in a.iter_mut().chain(&mut vectors) {
-                    (row[p], row[q]) = turn(row[p], row[q]);
+                    (row[p], row[q]) = rotate(row[p], row[q]);
                 }
                 let (above, below) = a.split_at_mut(q);
                 for (x, y) in above[p].iter_mut().zip(&mut below[0]) {
-                    (*x, *y) = turn(*x, *y);
+                    (*x, *y) = rotate(*x, *y);
                 }
             }
         }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_map_of_the_channels_is_refused() {
+    fn unusable_matrices_are_refused() {
         assert!(ColourMatrix::imagenet().check(3).is_ok());
         for (rows, why) in [
             (vec![vec![1.0, 0.0], vec![0.0, 1.0]], "too small"),

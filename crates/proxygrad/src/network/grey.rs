@@ -1,4 +1,4 @@
-//! From colours to grey.
+//! Conversion of colour images to grey.
 
 use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Pixel, Rgb};
 
@@ -6,8 +6,8 @@ use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Pixel, Rgb};
 /// 0.114 B`.
 const WEIGHTS: [u32; 3] = [19_595, 38_470, 7_471];
 
-/// The image in 8-bit grey. Colours are weighed by ITU-R BT.601, `0.299 R + 0.587 G + 0.114 B` on the values as they are
-/// stored, as Pillow, OpenCV, torchvision and TensorFlow do it; transparency is left out of account.
+/// The image in 8-bit grey: ITU-R BT.601 luma, `0.299 R + 0.587 G + 0.114 B` on the stored values, as in Pillow, OpenCV,
+/// torchvision and TensorFlow. Transparency is ignored.
 pub(crate) fn grey(image: DynamicImage) -> GrayImage {
     if !image.color().has_color() {
         return image.into_luma8();
@@ -16,19 +16,19 @@ pub(crate) fn grey(image: DynamicImage) -> GrayImage {
         DynamicImage::ImageRgb16(_) | DynamicImage::ImageRgba16(_) => {
             let image = image.into_rgb16();
             let grey = ImageBuffer::<Luma<u16>, Vec<u16>>::from_fn(image.width(), image.height(), |x, y| {
-                Luma([weighed(*image.get_pixel(x, y)) as u16])
+                Luma([luma(*image.get_pixel(x, y)) as u16])
             });
             DynamicImage::ImageLuma16(grey).into_luma8()
         }
         image => {
             let image = image.into_rgb8();
-            ImageBuffer::from_fn(image.width(), image.height(), |x, y| Luma([weighed(*image.get_pixel(x, y)) as u8]))
+            ImageBuffer::from_fn(image.width(), image.height(), |x, y| Luma([luma(*image.get_pixel(x, y)) as u8]))
         }
     }
 }
 
-/// The weighted mean of three levels of at most 16 bits, rounded to the nearest.
-fn weighed<T: image::Primitive + Into<u32>>(pixel: Rgb<T>) -> u32
+/// The luma of a pixel of at most 16 bits per channel, rounded to nearest.
+fn luma<T: image::Primitive + Into<u32>>(pixel: Rgb<T>) -> u32
 where
     Rgb<T>: Pixel<Subpixel = T>,
 {
@@ -42,7 +42,7 @@ mod tests {
 
     use super::*;
 
-    /// The levels that Pillow's `convert("L")` gives.
+    /// Results of Pillow's `convert("L")`.
     const KNOWN: [([u8; 3], u8); 8] = [
         ([200, 40, 40], 88),
         ([40, 180, 60], 124),
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_weighed_as_training_pipelines_do() {
+    fn colours_are_weighted_as_in_training_pipelines() {
         for (colour, expected) in KNOWN {
             let [r, g, b] = colour;
             assert_eq!(only(ImageBuffer::from_pixel(1, 1, Rgb(colour))), expected, "{colour:?}");
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn grey_stays_as_it_is() {
+    fn grey_is_unchanged() {
         for level in [0u8, 1, 127, 128, 255] {
             assert_eq!(only(ImageBuffer::from_pixel(1, 1, Luma([level]))), level);
             assert_eq!(only(ImageBuffer::from_pixel(1, 1, LumaA([level, 3]))), level);

@@ -1,4 +1,4 @@
-//! Images that clients bring, as they name them.
+//! Images in requests: inline files, parts of a form, and images that were already read.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,19 +21,18 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::Invalid;
 
-/// An image that a client brings: an image file inside the request or beside it, or, once it has been read, what is known
-/// of it.
+/// An image of a client: an image file inside the request or in another part of the form; once read, its digest and size.
 #[derive(Clone, PartialEq)]
 pub enum ImageSource {
     /// The bytes of an image file.
     File(Arc<[u8]>),
-    /// An image file beside the request, by its name.
+    /// An image file in another part of the form, by name.
     Part(String),
     /// An image that has been read.
     Known(KnownImage),
 }
 
-/// An image that has been read and fitted to the stimulus' size, told by its digest.
+/// An image that has been read and resized to the stimulus' size, identified by its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -46,12 +45,12 @@ pub struct KnownImage {
     pub height: u32,
 }
 
-/// Marks the name of a part of the request.
+/// Prefix of the name of a form part.
 const PART: &str = "part:";
-/// Begins a data URL (RFC 2397).
+/// Prefix of a data URL (RFC 2397).
 const DATA: &str = "data:";
 const EXPECTED: &str = "a PNG or JPEG in base64, plain or as a data: URL, or part:NAME";
-/// Padding may be missing; bits behind the last byte may be anything.
+/// Accepts missing padding and nonzero trailing bits.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -62,8 +61,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 impl FromStr for ImageSource {
     type Err = Invalid;
 
-    /// Reads base64 (RFC 4648, section 4; its padding may be missing), a `data:` URL in base64, or `part:NAME`. Line breaks,
-    /// spaces and tabs in base64 count for nothing (RFC 2045, section 6.8).
+    /// Parses base64 (RFC 4648, section 4; padding is optional), a `data:` URL in base64, or `part:NAME`. Line breaks, spaces
+    /// and tabs in base64 are ignored (RFC 2045, section 6.8).
     fn from_str(text: &str) -> Result<Self, Invalid> {
         if let Some(name) = text.strip_prefix(PART) {
             return match name.is_empty() {
@@ -86,7 +85,7 @@ impl FromStr for ImageSource {
     }
 }
 
-/// Reads base64 that begins at this offset of a text; says what is wrong, and where in the text.
+/// Decodes base64 that begins at offset `start` of a text; errors give the offset in the text.
 fn decode(encoded: &str, start: usize) -> Result<Vec<u8>, String> {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let kept: Cow<'_, [u8]> = match encoded.bytes().any(|byte| is_blank(&byte)) {
@@ -97,15 +96,16 @@ fn decode(encoded: &str, start: usize) -> Result<Vec<u8>, String> {
         Ok(bytes) => return Ok(bytes),
         Err(error) => error,
     };
-    // Counted among the bytes that are kept; named by its place in the text as it came.
-    let place = |nth: usize| encoded.bytes().enumerate().filter(|(_, byte)| !is_blank(byte)).nth(nth).map(|(at, _)| at);
+    // The decoder counts non-blank bytes; the message gives the offset in the original text.
+    let position =
+        |nth: usize| encoded.bytes().enumerate().filter(|(_, byte)| !is_blank(byte)).nth(nth).map(|(at, _)| at);
     Err(match error {
         DecodeError::InvalidByte(nth, _) | DecodeError::InvalidLastSymbol { offset: nth, .. } => {
-            let at = place(nth).unwrap_or_default();
+            let at = position(nth).unwrap_or_default();
             let character = encoded.get(at..).and_then(|rest| rest.chars().next()).unwrap_or_default();
             let why = match character {
                 '=' => "is padding in the wrong place or one too many",
-                '-' | '_' => "is of the URL-safe alphabet; write + for - and / for _",
+                '-' | '_' => "belongs to the URL-safe alphabet; use + for - and / for _",
                 _ => "is not a base64 character",
             };
             format!("{character:?} at offset {} {why}", start + at)
@@ -142,7 +142,7 @@ impl<'de> Deserialize<'de> for ImageSource {
 }
 
 impl Serialize for ImageSource {
-    /// An image file is told by its digest: documents stay small.
+    /// Writes the digest of an image file instead of its bytes.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct File {
@@ -166,20 +166,20 @@ impl PartialSchema for ImageSource {
             .schema_type(Type::String)
             .description(Some(
                 "In a request: a PNG or JPEG in base64, plain or as a `data:` URL, with or without line breaks and padding; or \
-                 `part:NAME` for the part of this name of a `multipart/form-data` body.",
+                 `part:NAME` for the part with this name of a `multipart/form-data` body.",
             ))
             .examples(["data:image/png;base64,iVBORw0KGgo…", "part:photo"]);
         let mut known = KnownImage::schema();
         if let RefOr::T(Schema::Object(object)) = &mut known {
-            object.description = Some("In an answer: the image as it was used.".into());
+            object.description = Some("In a response: the image as used.".into());
         }
         OneOfBuilder::new()
             .item(text)
             .item(known)
             .description(Some(
-                "An image of the client. It is turned as its EXIF orientation says, transparency is laid over white, and it \
-                 is cut around its centre and resized to the stimulus' size and to the model's colours (RGB, or grey by the \
-                 weights of ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B).",
+                "An image of the client. Its EXIF orientation is applied, transparency is blended onto white, and it is \
+                 center-cropped and resized to the stimulus' size and converted to the model's colours (RGB, or grey as \
+                 ITU-R BT.601 luma: 0.299 R + 0.587 G + 0.114 B).",
             ))
             .into()
     }
@@ -188,7 +188,7 @@ impl PartialSchema for ImageSource {
 #[cfg(feature = "openapi")]
 impl ToSchema for ImageSource {}
 
-/// `of 9f86d081` or a part's name: enough to tell images of one job apart.
+/// `9f86d081` or a part's name: enough to distinguish the images of one job.
 impl fmt::Display for ImageSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_may_be_written_in_every_usual_way() {
+    fn an_image_may_be_encoded_in_every_usual_way() {
         let file = ImageSource::File(b"image".as_slice().into());
         for text in [
             "aW1hZ2U=",
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_refused_and_not_repeated_at_length() {
+    fn invalid_images_are_refused_and_not_quoted_at_length() {
         let long = "?".repeat(100_000);
         for text in
             ["", "part:", "data:image/png,abc", "data:", "a", "ab:cd", "\n \n", "https://example.org/x.png", &long]
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_base64_is_named_with_its_place() {
+    fn invalid_base64_is_reported_with_its_offset() {
         for (text, parts) in [
             ("aW1h*2U=", ["'*'", "offset 4"]),
             ("aW1h\nZ2?U=", ["'?'", "offset 7"]),

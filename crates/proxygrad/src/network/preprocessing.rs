@@ -1,22 +1,23 @@
-//! From pixels to the network's input and back.
+//! Preprocessing: normalization of pixels to the network's input.
 
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
-/// How an 8-bit image becomes the network's input: `x = (v * range / 255 - mean) / std`, per channel, where `v` is the
-/// pixel's level 0..255 and `range` is the value range of the network's world (1 for torchvision, 255 for Caffe).
+/// Normalization of an 8-bit image to the network's input: `x = (v * range / 255 - mean) / std` per channel, where `v` is
+/// the pixel value 0..255 and `range` is the value range that the network was trained on (1 for torchvision, 255 for
+/// Caffe).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
-    /// Order in which the network reads colour channels.
+    /// Order of the network's input channels.
     pub channels: ChannelOrder,
     /// Value of a white pixel before `mean` and `std` are applied; usually 1 or 255.
     pub range: f32,
-    /// Subtracted per channel, in the network's channel order.
+    /// Mean subtracted per channel, in the network's channel order.
     pub mean: Vec<f32>,
-    /// Divided by per channel, in the network's channel order.
+    /// Standard deviation to divide by per channel, in the network's channel order.
     pub std: Vec<f32>,
 }
 
@@ -25,7 +26,7 @@ pub struct Preprocessing {
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ChannelOrder {
-    /// One channel: brightness.
+    /// One channel, grey.
     Grey,
     /// Red, green, blue.
     Rgb,
@@ -42,7 +43,7 @@ impl ChannelOrder {
         }
     }
 
-    /// Which channel of the (grey or RGB) image the network's channel `c` reads.
+    /// The channel of the (grey or RGB) image that the network's channel `c` reads.
     pub fn source(self, c: usize) -> usize {
         match self {
             Self::Grey | Self::Rgb => c,
@@ -52,9 +53,9 @@ impl ChannelOrder {
 }
 
 impl Preprocessing {
-    /// Pixels in [0, 1] as they are: mean 0, std 1, RGB (or grey for one channel).
+    /// Unnormalized pixels in [0, 1]: mean 0, std 1, RGB (or grey for one channel).
     ///
-    /// `None` when the network's number of input channels is neither 1 nor 3.
+    /// `None` unless the network has 1 or 3 input channels.
     pub fn unit_range(channels: usize) -> Option<Self> {
         let order = match channels {
             1 => ChannelOrder::Grey,
@@ -71,10 +72,10 @@ impl Preprocessing {
         both.map(|(&mean, &std)| (range / f64::from(std), -f64::from(mean) / f64::from(std))).collect()
     }
 
-    /// Checks the values against a network with this number of input channels.
+    /// Checks the values for a network with this number of input channels.
     ///
     /// # Errors
-    /// Names the field that does not fit.
+    /// An [`Invalid`](crate::Invalid) with the field that does not fit.
     pub fn check(&self, channels: usize) -> Result<(), crate::Invalid> {
         use crate::Invalid;
         if self.channels.count() != channels {

@@ -1,4 +1,4 @@
-//! Receptive fields: the part of the image that a value of a layer can depend on.
+//! Receptive fields: the region of the image that a value of a layer depends on.
 
 use std::ops::Range;
 
@@ -11,24 +11,24 @@ use super::window::Window;
 type Region = Vec<Range<usize>>;
 
 impl Network {
-    /// Rows and columns of the image, at the network's own input size, that the values of a layer at `position` (row and
-    /// column) can depend on: the smallest box that the graph's windows reach, cut at the image's border. Without a
-    /// position, or in a layer that is no feature map, that of all its values. `None` when the layer does not depend on
-    /// the image at all.
+    /// Receptive field of a layer at `position` (row and column): the rows and columns of the image, at the network's own
+    /// input size, in the smallest box that contains every pixel read, clipped to the image. Without a position, or for a
+    /// layer that is not a feature map, the receptive field of all its values. `None` if the layer does not depend on the
+    /// image.
     pub fn receptive_field(&self, layer: NodeId, position: Option<[usize; 2]>) -> Option<[Range<usize>; 2]> {
         let shape = &self.node(layer).shape;
-        let mut asked = whole(shape);
-        if let ([_, rows, columns], Some([y, x])) = (asked.as_mut_slice(), position) {
+        let mut region = whole(shape);
+        if let ([_, rows, columns], Some([y, x])) = (region.as_mut_slice(), position) {
             (*rows, *columns) = (y..y + 1, x..x + 1);
         }
         let mut regions: Vec<Option<Region>> = vec![None; layer.0 + 1];
-        regions[layer.0] = Some(asked);
+        regions[layer.0] = Some(region);
         for id in (1..=layer.0).rev() {
             let Some(region) = regions[id].take() else { continue };
             let node = self.node(NodeId(id));
             let shapes: Vec<&Shape> = node.inputs.iter().map(|&input| &self.node(input).shape).collect();
             for (i, input) in node.inputs.iter().enumerate() {
-                if let Some(read) = read(&node.op, &region, &node.shape, &shapes, i) {
+                if let Some(read) = read_region(&node.op, &region, &node.shape, &shapes, i) {
                     let known = &mut regions[input.0];
                     *known = Some(known.take().map_or_else(|| read.clone(), |known| hull(&known, &read)));
                 }
@@ -48,15 +48,15 @@ fn hull(a: &[Range<usize>], b: &[Range<usize>]) -> Region {
     a.iter().zip(b).map(|(a, b)| a.start.min(b.start)..a.end.max(b.end)).collect()
 }
 
-/// What input `i` of an operation contributes to a region of its output `own`: a box that holds every value read.
-fn read(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape], i: usize) -> Option<Region> {
+/// The box of input `i` that an operation reads for a region of its output, whose shape is `own`.
+fn read_region(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape], i: usize) -> Option<Region> {
     let input = inputs[i];
     match op {
         Op::Input | Op::Constant(_) => None,
         Op::Dense { .. } => Some(whole(input)),
         Op::Affine { .. } | Op::Activation(_) => Some(region.to_vec()),
-        Op::Conv(conv) => slid(&conv.window, 0..input.channels(), region, input),
-        Op::MaxPool(window) | Op::AveragePool { window, .. } => slid(window, region[0].clone(), region, input),
+        Op::Conv(conv) => window_region(&conv.window, 0..input.channels(), region, input),
+        Op::MaxPool(window) | Op::AveragePool { window, .. } => window_region(window, region[0].clone(), region, input),
         // Shapes are aligned at the last axis, and axes of length 1 repeat.
         Op::Binary(_) => {
             let skipped = own.len() - input.len();
@@ -84,11 +84,12 @@ fn read(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape], i: usi
             Some(input.iter().enumerate().map(axis).collect())
         }
         Op::Pad { before, mode, .. } => {
-            let axis =
-                |((range, &before), &length): ((&Range<usize>, &usize), &usize)| padded(range, before, length, *mode);
+            let axis = |((range, &before), &length): ((&Range<usize>, &usize), &usize)| {
+                unpadded_range(range, before, length, *mode)
+            };
             region.iter().zip(before).zip(input.iter()).map(axis).collect()
         }
-        // Axes at the end that stay as they are keep their indices; what stands before them may mix.
+        // Unchanged trailing axes keep their indices; the axes before them may mix.
         Op::Reshape(_) => {
             let same = own.iter().rev().zip(input.iter().rev()).take_while(|(a, b)| a == b).count();
             let mut read = whole(input);
@@ -128,13 +129,13 @@ fn read(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape], i: usi
     }
 }
 
-/// What a sliding window reads of the map `input` for a region of its output; nothing where it only reads its border.
-fn slid(window: &Window, channels: Range<usize>, region: &[Range<usize>], input: &Shape) -> Option<Region> {
+/// The region of the map `input` that a sliding window reads for a region of its output; `None` if it reads only padding.
+fn window_region(window: &Window, channels: Range<usize>, region: &[Range<usize>], input: &Shape) -> Option<Region> {
     let mut read = vec![channels];
     for axis in 0..2 {
         let (stride, dilation) = (window.stride[axis], window.dilation[axis]);
         let taps = |o: usize| (0..window.kernel[axis]).map(move |k| o * stride + k * dilation);
-        // Taps on the border read nothing, and neither does what lies between taps.
+        // Taps on the padding read nothing.
         let inside = region[axis + 1].clone().flat_map(taps).filter_map(|tap| tap.checked_sub(window.before()[axis]));
         let inside = inside.filter(|&at| at < input[axis + 1]);
         let (low, high) = inside.fold((usize::MAX, 0), |(low, high), at| (low.min(at), high.max(at + 1)));
@@ -143,9 +144,9 @@ fn slid(window: &Window, channels: Range<usize>, region: &[Range<usize>], input:
     read.iter().all(|range| !range.is_empty()).then_some(read)
 }
 
-/// What one axis of a padded tensor reads of the axis without its border, `length` long; nothing inside a border of one
-/// value.
-fn padded(range: &Range<usize>, before: usize, length: usize, mode: PadMode) -> Option<Range<usize>> {
+/// The range of an unpadded axis of length `length` that a range of the padded axis reads; `None` inside a constant
+/// border.
+fn unpadded_range(range: &Range<usize>, before: usize, length: usize, mode: PadMode) -> Option<Range<usize>> {
     let inside = range.start.saturating_sub(before)..range.end.saturating_sub(before).min(length);
     match mode {
         PadMode::Constant(_) => (!inside.is_empty()).then_some(inside),
@@ -200,7 +201,7 @@ mod tests {
         assert_eq!(field(&network, "a", [0, 5]), [0..2, 9..12]);
         // Two windows of 3, two apart: 5.
         assert_eq!(field(&network, "pool", [2, 2]), [7..12, 7..12]);
-        // Taps at -2, 0 and 2: 4 * 8 + 5 pixels, less what lies outside.
+        // Taps at -2, 0 and 2: 4 * 8 + 5 pixels, clipped to the image.
         assert_eq!(field(&network, "b", [4, 0]), [7..28, 0..12]);
         let flat = network.push("flat", Op::Reshape(vec![Axis::Infer]), &[b]).unwrap();
         let weight = Array::new([2, 64], vec![1.0; 128]).unwrap();

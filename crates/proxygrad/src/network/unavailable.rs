@@ -1,16 +1,16 @@
-//! Nodes of an imported file that have no layer.
+//! Nodes of an imported file that are not available as layers.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A node of an imported file that has no layer here: it cannot be computed, or it depends on one that cannot.
+/// A node of an imported file that is not available as a layer: it cannot be computed, or depends on one that cannot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unavailable {
-    /// The name that its layer would have.
+    /// Name of the node.
     pub name: String,
-    /// Operation, as the file has it.
+    /// Operation, as named in the file.
     pub op: String,
-    /// Name of the node that cannot be computed, when it is another one.
+    /// Name of the node that cannot be computed, if it is another one.
     pub depends_on: Option<String>,
     /// Why that node cannot be computed.
     pub reason: String,
@@ -29,10 +29,10 @@ impl fmt::Display for Unavailable {
 }
 
 impl Unavailable {
-    /// Names shown of nodes that have the same operation and the same reason.
-    const SHOWN: usize = 3;
+    /// Most names listed per operation and reason.
+    const MAX_NAMES: usize = 3;
 
-    /// All of them in short, a line for each operation and reason, and one for what depends on such nodes.
+    /// A summary: one line per operation and reason, and one for the nodes that depend on these.
     pub fn summary(all: &[Self]) -> Vec<String> {
         let mut kinds: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
         for Self { name, op, reason, .. } in all.iter().filter(|one| one.depends_on.is_none()) {
@@ -49,9 +49,9 @@ impl Unavailable {
     }
 }
 
-/// The first names, and how many more there are.
+/// The first names, and the number of others.
 fn some(names: &[&str]) -> String {
-    let shown = names.len().min(Unavailable::SHOWN);
+    let shown = names.len().min(Unavailable::MAX_NAMES);
     let first = names[..shown].join(", ");
     match names.len() - shown {
         0 => first,

@@ -45,7 +45,7 @@ fn a_calibration_holds_the_scores_of_its_images() {
             assert!(unit.top.is_sorted_by(|a, b| a.score >= b.score));
             let map = |image: usize| &outputs[image][l][u * positions..][..positions];
             for top in &unit.top {
-                let value = map(top.image)[top.place];
+                let value = map(top.image)[top.position_index];
                 assert!(
                     (f64::from(top.score) - value).abs() < 1e-3 * value.abs().max(1e-2),
                     "{layer}:{u}: {top:?} {value}"

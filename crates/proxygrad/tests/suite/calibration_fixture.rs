@@ -41,7 +41,7 @@ pub fn calibrated(data: &Path, layers: &[&str], top: usize) -> Arc<Model> {
     assert_eq!(found.skipped.len(), 1);
     assert!(found.skipped[0].file.ends_with("broken.jpg") && !found.skipped[0].why.is_empty());
     models
-        .put_calibration::<CalibrateError>(MODEL, |folder| write(&found.calibration, &model, &pictures_in, folder))
+        .install_calibration::<CalibrateError>(MODEL, |folder| write(&found.calibration, &model, &pictures_in, folder))
         .unwrap();
     let model = models.load(MODEL).unwrap();
     assert_eq!(model.calibration.as_deref(), Some(&found.calibration));

@@ -18,7 +18,7 @@ fn model(network: Network) -> Model {
     let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
     let preprocessing = Preprocessing { channels: order, range: 1.0, mean, std };
     let (id, digest, network) = ("test".into(), String::new(), Arc::new(network));
-    let statistics = proxygrad::network::Statistics::default();
+    let statistics = proxygrad::network::ImageStatistics::default();
     Model { id, digest, network, preprocessing, classes: Vec::new(), statistics, calibration: None }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference, Target};
 use proxygrad::maximize::{Callback, Limits, NoCallback, Outcome, Point, Preset, Request, Resolved, Warning, maximize};
-use proxygrad::network::{Activation, Array, ChannelOrder, Model, Network, Op, Preprocessing, Statistics};
+use proxygrad::network::{Activation, Array, ChannelOrder, ImageStatistics, Model, Network, Op, Preprocessing};
 
 use crate::networks::{array, classifier, rng};
 
@@ -14,7 +14,7 @@ pub fn engine() -> Cpu {
 }
 
 pub fn model(network: Network, preprocessing: Preprocessing) -> Model {
-    let (network, classes, statistics) = (Arc::new(network), Vec::new(), Statistics::default());
+    let (network, classes, statistics) = (Arc::new(network), Vec::new(), ImageStatistics::default());
     let (id, digest, calibration) = ("test".into(), String::new(), None);
     Model { id, digest, network, preprocessing, classes, statistics, calibration }
 }

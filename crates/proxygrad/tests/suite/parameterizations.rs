@@ -6,14 +6,14 @@ use image::DynamicImage;
 use proxygrad::engine::{Cpu, CpuSettings};
 use proxygrad::maximize::{Limits, NoCallback, Outcome, Request, Settings, maximize};
 use proxygrad::network::{
-    Activation, Array, ChannelOrder, ColourMatrix, Model, Network, Op, Preprocessing, Reduce, Spectrum, Statistics,
+    Activation, Array, ChannelOrder, ColourMatrix, ImageStatistics, Model, Network, Op, Preprocessing, Reduce, Spectrum,
 };
 
 use crate::maximize::{resolve, run};
 use crate::networks::{array, conv, rng, same};
 
 /// A classifier of images that are `channels` deep, on an odd and an even side.
-fn classifier(channels: usize, statistics: Statistics) -> Model {
+fn classifier(channels: usize, statistics: ImageStatistics) -> Model {
     let mut rng = rng(31);
     let mut network = Network::new(channels, 15, 12);
     let layer = conv(&mut rng, channels, 8, [3, 3], 1, same(3));
@@ -38,7 +38,7 @@ const KINDS: [&str; 3] = ["pixel", "fourier", "maco"];
 #[test]
 fn every_parameterization_climbs_with_either_optimizer() {
     for channels in [1, 3] {
-        let model = classifier(channels, Statistics::default());
+        let model = classifier(channels, ImageStatistics::default());
         for kind in KINDS {
             for optimizer in ["l2-ascent", "adam"] {
                 let request = format!(
@@ -55,7 +55,7 @@ fn every_parameterization_climbs_with_either_optimizer() {
 
 #[test]
 fn a_stimulus_does_not_depend_on_its_batch() {
-    let model = classifier(3, Statistics::default());
+    let model = classifier(3, ImageStatistics::default());
     for kind in KINDS {
         let request = format!(
             r#"{{"model": "test", "objectives": ["logits:0", "logits:1", "logits:2", "logits:0"], "steps": 12, "seed": 5,
@@ -75,7 +75,7 @@ fn a_stimulus_does_not_depend_on_its_batch() {
 #[test]
 fn transparency_changes_neither_colours_nor_score() {
     for channels in [1, 3] {
-        let model = classifier(channels, Statistics::default());
+        let model = classifier(channels, ImageStatistics::default());
         for kind in KINDS {
             let outcome = |alpha: bool| {
                 let request = format!(
@@ -103,19 +103,19 @@ fn transparency_changes_neither_colours_nor_score() {
 
 #[test]
 fn what_the_model_states_decides_the_colours() {
-    let score = |statistics: Statistics, kind: &str| {
+    let score = |statistics: ImageStatistics, kind: &str| {
         let request =
             format!(r#"{{"model": "test", "objective": "logits:3", "steps": 10, "parameterization": "{kind}"}}"#);
         run(&classifier(3, statistics), &request)[0].findings.score
     };
     let red = ColourMatrix::new(vec![vec![1.0, 0.0, 0.0], vec![0.0, 0.1, 0.0], vec![0.0, 0.0, 0.1]]);
-    let colour = Statistics { colour: Some(red.clone()), spectrum: None };
-    assert_ne!(score(Statistics::default(), "fourier"), score(colour, "fourier"));
+    let colour = ImageStatistics { colour: Some(red.clone()), spectrum: None };
+    assert_ne!(score(ImageStatistics::default(), "fourier"), score(colour, "fourier"));
 
     let mut magnitude = vec![0f32; 3 * 8 * 5];
     (0..3).for_each(|channel| magnitude[channel * 40 + 2] = 1.0);
     let waves = Spectrum::new(Array::new([3, 8, 5], magnitude).unwrap(), red).unwrap();
-    let model = classifier(3, Statistics { colour: None, spectrum: Some(Arc::new(waves)) });
+    let model = classifier(3, ImageStatistics { colour: None, spectrum: Some(Arc::new(waves)) });
     let request = r#"{"model": "test", "objective": "logits:3", "steps": 5, "parameterization": "maco"}"#;
     let outcome = &run(&model, request)[0];
     // Waves along rows: neighbours in a row differ far more than neighbours in a column.
@@ -130,7 +130,7 @@ fn what_the_model_states_decides_the_colours() {
 
 #[test]
 fn settings_of_older_jobs_are_those_of_pixels() {
-    let model = classifier(3, Statistics::default());
+    let model = classifier(3, ImageStatistics::default());
     let settings = resolve(&model, r#"{"model": "test", "objective": "logits:3"}"#).settings;
     let mut stored = serde_json::to_value(&settings).unwrap();
     for field in ["parameterization", "alpha"] {
@@ -141,7 +141,7 @@ fn settings_of_older_jobs_are_those_of_pixels() {
 
 #[test]
 fn a_start_with_little_contrast_is_none_for_fixed_magnitudes() {
-    let model = classifier(3, Statistics::default());
+    let model = classifier(3, ImageStatistics::default());
     let request = |start: &str| {
         let request = format!(
             r#"{{"model": "test", "objective": "logits:3", "parameterization": "maco", "start": {{"kind": "{start}"}}}}"#

@@ -259,7 +259,7 @@ impl Request {
                 let (layer, shape) = layer_at(model, &term.unit.layer, input).map_err(|e| e.within(&field))?;
                 // A layer has several names; from here on it is known by the listed one.
                 term.unit.layer.clone_from(&model.network.node(layer).name);
-                let named = model.named(&term.unit).map_err(|e| e.within(&field))?;
+                let named = model.resolve_class(&term.unit).map_err(|e| e.within(&field))?;
                 named.check(&shape).map_err(|e| e.within(&field))?;
                 term.unit = named;
                 if let Some((kind, image)) = term.unit.image_mut() {

@@ -1,8 +1,8 @@
-//! Calibrations as files: an index in JSON, and the numbers of all layers in one file of tensors.
+//! Calibration files: an index in JSON, and the statistics of all layers in one safetensors file.
 //!
-//! `statistics.safetensors` holds for the layer of index `i` in the index: `i.units` `[K,3,4]` (by reduction mean, center,
-//! max; then smallest, largest, mean, standard deviation), `i.energy` `[4]`, `i.top.score` `[K,T]` (f32), and `i.top.where`
-//! `[K,T,2]` (u32: kept image, place). Where a unit has fewer than `T` images, the rest names no image.
+//! `statistics.safetensors` contains for layer `i` of the index: `i.units` `[K,3,4]` (reductions mean, center, max by
+//! minimum, maximum, mean, standard deviation), `i.energy` `[4]`, `i.top.score` `[K,T]` (f32), and `i.top.where`
+//! `[K,T,2]` (u32: kept image, position index). If a unit has fewer than `T` images, the rest is [`NO_IMAGE`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor, WithDType};
 use serde::{Deserialize, Serialize};
 
-use super::{Calibration, Exciting, LayerRecord, Statistics, UnitRecord};
+use super::{Calibration, LayerRecord, Statistics, TopImage, UnitRecord};
 
 /// Why a calibration cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -23,11 +23,11 @@ pub enum CalibrationError {
     File {
         /// The file.
         file: PathBuf,
-        /// The system's reason.
+        /// The I/O error.
         #[source]
         why: io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file is damaged.
     #[error("{}: {why}", file.display())]
     Damaged {
         /// The file.
@@ -37,15 +37,15 @@ pub enum CalibrationError {
     },
 }
 
-/// Form of the files; others are not read.
+/// Version of the file format; others are not read.
 const VERSION: u32 = 1;
 pub(super) const INDEX: &str = "index.json";
 const NUMBERS: &str = "statistics.safetensors";
-/// Stands where a unit has no further image.
+/// Image index for a missing entry.
 const NO_IMAGE: u32 = u32::MAX;
-/// Numbers of [`Statistics`].
+/// Number of values in [`Statistics`].
 const NUMBERS_OF_STATISTICS: usize = 4;
-/// Reductions with statistics of their own.
+/// Number of reductions in [`UnitRecord`].
 const REDUCTIONS: usize = 3;
 
 #[derive(Serialize, Deserialize)]
@@ -102,10 +102,12 @@ fn tensors_of(i: usize, record: &LayerRecord) -> candle_core::Result<[(String, T
     let units: Vec<f32> =
         record.units.iter().flat_map(|u| [u.mean, u.center, u.max]).flat_map(Statistics::numbers).collect();
     let padded = |unit: &UnitRecord| (0..most).map(|n| unit.top.get(n).copied()).collect::<Vec<_>>();
-    let top: Vec<Option<Exciting>> = record.units.iter().flat_map(padded).collect();
+    let top: Vec<Option<TopImage>> = record.units.iter().flat_map(padded).collect();
     let scores: Vec<f32> = top.iter().map(|top| top.map_or(0.0, |top| top.score)).collect();
-    let places: Vec<u32> =
-        top.iter().flat_map(|top| top.map_or([NO_IMAGE, 0], |top| [top.image as u32, top.place as u32])).collect();
+    let places: Vec<u32> = top
+        .iter()
+        .flat_map(|top| top.map_or([NO_IMAGE, 0], |top| [top.image as u32, top.position_index as u32]))
+        .collect();
     Ok([
         (key(i, "units"), Tensor::from_vec(units, (count, REDUCTIONS, NUMBERS_OF_STATISTICS), &Device::Cpu)?),
         (key(i, "energy"), Tensor::new(&record.energy.numbers(), &Device::Cpu)?),
@@ -127,7 +129,7 @@ pub(super) fn read(folder: &Path) -> Result<Calibration, CalibrationError> {
     let Index { version, digest, size, images, kept, layers } =
         serde_json::from_slice(&bytes(INDEX)?).map_err(|e| damaged(index.clone(), e))?;
     if version != VERSION {
-        return Err(damaged(index, format!("is of version {version}, not {VERSION}")));
+        return Err(damaged(index, format!("has version {version}; expected version {VERSION}")));
     }
     let numbers = |why: String| damaged(folder.join(NUMBERS), why);
     let mut tensors =
@@ -155,7 +157,7 @@ fn record_of(
         && scores.len() == units * most
         && places.len() == 2 * scores.len();
     let energy = <[f32; NUMBERS_OF_STATISTICS]>::try_from(energy).ok().filter(|_| fit && units > 0);
-    let energy = energy.map(Statistics::of).ok_or("does not hold as many numbers as it should")?;
+    let energy = energy.map(Statistics::of).ok_or("has the wrong number of values")?;
     let (statistics, _) = statistics.as_chunks::<NUMBERS_OF_STATISTICS>();
     let (statistics, _) = statistics.as_chunks::<REDUCTIONS>();
     let (places, _) = places.as_chunks::<2>();
@@ -163,16 +165,16 @@ fn record_of(
         let [mean, center, max] = reductions.map(Statistics::of);
         let there = u * most..(u + 1) * most;
         let entries = scores[there.clone()].iter().zip(&places[there]);
-        let top = entries.filter(|(_, [image, _])| *image != NO_IMAGE).map(|(&score, &[image, place])| Exciting {
+        let top = entries.filter(|(_, [image, _])| *image != NO_IMAGE).map(|(&score, &[image, index])| TopImage {
             image: image as usize,
             score,
-            place: place as usize,
+            position_index: index as usize,
         });
         UnitRecord { mean, center, max, top: top.collect() }
     };
     let units: Vec<UnitRecord> = statistics.iter().enumerate().map(unit).collect();
     if units.iter().flat_map(|unit| &unit.top).any(|top| top.image >= kept) {
-        return Err(format!("names an image beyond the {kept} that are kept"));
+        return Err(format!("refers to an image beyond the {kept} kept ones"));
     }
     Ok(LayerRecord { units, energy })
 }
@@ -198,7 +200,7 @@ mod tests {
             mean: at(x),
             center: at(x + 1.0),
             max: at(x + 2.0),
-            top: (0..top).map(|n| Exciting { image: n % 2, score: x - n as f32, place: n * 7 }).collect(),
+            top: (0..top).map(|n| TopImage { image: n % 2, score: x - n as f32, position_index: n * 7 }).collect(),
         };
         let layer = |x: f32| LayerRecord { units: vec![unit(x, 3), unit(x * 2.0, 1), unit(9.0, 0)], energy: at(x) };
         Calibration {
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_calibration_survives_its_files() {
         let folder = tempfile::tempdir().unwrap();
         some().write(folder.path()).unwrap();
         assert_eq!(Calibration::read(folder.path()).unwrap(), some());
@@ -226,7 +228,7 @@ mod tests {
         let index = fs::read_to_string(folder.path().join(INDEX)).unwrap();
         for (from, to, why) in [
             ("\"version\":1", "\"version\":2", "version 2"),
-            ("\"units\":3", "\"units\":4", "as many numbers"),
+            ("\"units\":3", "\"units\":4", "wrong number"),
             ("\"a/b.png\",", "", "beyond the 1"),
             ("{", "", INDEX),
         ] {

@@ -1,7 +1,7 @@
-//! What natural images do to the units of a model: the yardstick for maxima.
+//! Calibration: statistics of a model's units on natural images, which maxima are compared with.
 //!
-//! A calibration is measured once per model, on a folder of images, and kept with the model. It is good for exactly the
-//! weights that it was measured with, and for the model's own input size.
+//! A calibration is measured once per model, on a folder of images, and stored with the model. It is valid for exactly
+//! the weights that it was measured with, at the model's own input size.
 
 mod file;
 mod patch;
@@ -14,41 +14,41 @@ pub use patch::{Patch, cut};
 
 use super::unit::{Reduction, Selection, Unit};
 
-/// What a folder of natural images did to the units of a model.
+/// Statistics of the units of a model over a folder of natural images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
-    /// SHA-256 of the weight file that was measured, lower-case hexadecimal.
+    /// Digest of the model that was measured.
     pub digest: String,
-    /// Height and width of the images as the network saw them: the model's own input size.
+    /// Height and width of the images as the network read them: the model's input size.
     pub size: [usize; 2],
-    /// How many images were shown.
+    /// Number of images.
     pub images: usize,
-    /// Names of the images that excite some unit most, relative to their folder. Only these are kept.
+    /// Paths, relative to their folder, of the images among the top images of some unit. Only these are stored.
     pub kept: Vec<String>,
-    /// What was measured, by name of the layer.
+    /// Records by layer name.
     pub layers: BTreeMap<String, LayerRecord>,
 }
 
-/// What was measured of one layer.
+/// Statistics of one layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerRecord {
     /// One per channel, or per neuron of a `[K]` layer.
     pub units: Vec<UnitRecord>,
-    /// Of the mean of the layer's squared values.
+    /// Statistics of the mean of the layer's squared values.
     pub energy: Statistics,
 }
 
-/// What was measured of one unit. Values that are not finite do not count.
+/// Statistics of one unit. Values that are not finite are ignored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UnitRecord {
-    /// Of the channel's mean over its positions.
+    /// Statistics of the channel's mean over its positions.
     pub mean: Statistics,
-    /// Of its value at row `H/2`, column `W/2`.
+    /// Statistics of its value at row `H/2`, column `W/2`.
     pub center: Statistics,
-    /// Of its largest value.
+    /// Statistics of its largest value.
     pub max: Statistics,
-    /// The images that reach the largest values, the first of equal ones first.
-    pub top: Vec<Exciting>,
+    /// The images with the largest values, in descending order; ties are in the order of the images.
+    pub top: Vec<TopImage>,
 }
 
 /// Statistics over images.
@@ -60,42 +60,42 @@ pub struct Statistics {
     pub max: f32,
     /// Arithmetic mean.
     pub mean: f32,
-    /// Standard deviation of these images (their number in the divisor).
+    /// Standard deviation (divided by the number of images).
     pub std: f32,
 }
 
-/// An image that excites a unit.
+/// One of the images that activate a unit most.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Exciting {
+pub struct TopImage {
     /// Index among the [kept](Calibration::kept) images.
     pub image: usize,
     /// The largest value of the unit's channel on it.
     pub score: f32,
-    /// Which of the channel's positions has this value, in row-major order.
-    pub place: usize,
+    /// Index of the position with this value, in row-major order.
+    pub position_index: usize,
 }
 
-/// Why a calibration tells nothing about a unit.
+/// Why a calibration has no statistics of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unmeasured {
-    /// The layer was left out.
+    /// The layer was not measured.
     Layer,
-    /// Nothing is measured for this selection: a single neuron, a share of the largest values, a direction.
+    /// This kind of selection is never measured, such as a single neuron, a top fraction or a direction.
     Selection,
 }
 
 impl Calibration {
-    /// Name of the folder that holds a calibration, in the model's folder.
+    /// Name of the calibration folder in the model's folder.
     pub const FOLDER: &str = "calibration";
 
-    /// Name of the file that is written last, in a calibration's folder.
+    /// Name of the file in the calibration folder that is written last.
     pub const INDEX: &str = file::INDEX;
 
-    /// What was measured of a unit under its own reduction.
+    /// Statistics of a unit with its own reduction.
     ///
     /// # Errors
-    /// When that was not measured.
+    /// When the unit was not measured.
     pub fn statistics(&self, unit: &Unit) -> Result<Statistics, Unmeasured> {
         let layer = self.layers.get(&unit.layer).ok_or(Unmeasured::Layer)?;
         match &unit.selection {
@@ -109,11 +109,15 @@ impl Calibration {
                 }
             }
             Selection::Energy => Ok(layer.energy),
-            _ => Err(Unmeasured::Selection),
+            Selection::Class { .. }
+            | Selection::Neuron { .. }
+            | Selection::Direction { .. }
+            | Selection::Caricature { .. }
+            | Selection::Inversion { .. } => Err(Unmeasured::Selection),
         }
     }
 
-    /// The file of a [kept](Calibration::kept) image in the calibration's folder: a PNG of [the input's
+    /// Path of a [kept](Calibration::kept) image in the calibration folder: a PNG of the [input
     /// size](Calibration::size).
     pub fn image_file(image: usize) -> String {
         format!("images/{image:06}.png")
@@ -122,12 +126,12 @@ impl Calibration {
     /// Reads a calibration from its folder.
     ///
     /// # Errors
-    /// When a file cannot be read or does not hold what it should.
+    /// When a file cannot be read or is damaged.
     pub fn read(folder: &Path) -> Result<Self, CalibrationError> {
         file::read(folder)
     }
 
-    /// Writes everything but the images into an existing folder.
+    /// Writes everything except the images into an existing folder.
     ///
     /// # Errors
     /// When a file cannot be written.

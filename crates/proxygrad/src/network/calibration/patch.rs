@@ -1,13 +1,13 @@
-//! Patches: the part of a natural image that a unit looked at.
+//! Patches: the receptive field of a unit on a natural image.
 
 use std::ops::Range;
 
 use image::{DynamicImage, ImageFormat, ImageResult};
 
-use super::{Calibration, Exciting};
+use super::{Calibration, TopImage};
 use crate::network::Network;
 
-/// A part of an image.
+/// A rectangle of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patch {
     /// Rows, from the top.
@@ -16,19 +16,19 @@ pub struct Patch {
     pub columns: Range<usize>,
 }
 
-impl Exciting {
-    /// Row and column of the position in a layer; nothing when the layer has none.
+impl TopImage {
+    /// Row and column of the position in a layer; `None` if the layer has no rows and columns.
     pub fn position(&self, network: &Network, layer: &str) -> Option<[usize; 2]> {
         let [_, height, width] = network.node(network.find(layer)?).shape.feature_map()?;
-        (height * width > self.place).then(|| [self.place / width, self.place % width])
+        (height * width > self.position_index).then(|| [self.position_index / width, self.position_index % width])
     }
 }
 
 impl Calibration {
-    /// The part of an exciting image that the unit of `layer` looked at: the receptive field of its position, cut at the
-    /// image's border; the whole image where the layer is no feature map.
-    pub fn patch(&self, network: &Network, layer: &str, exciting: &Exciting) -> Patch {
-        let position = exciting.position(network, layer);
+    /// The patch of a top image: the receptive field of its position in `layer`, clipped to the image; the whole image if
+    /// the layer is not a feature map.
+    pub fn patch(&self, network: &Network, layer: &str, top: &TopImage) -> Patch {
+        let position = top.position(network, layer);
         let field = network.find(layer).and_then(|id| network.receptive_field(id, position));
         let [height, width] = self.size;
         let [rows, columns] = field.unwrap_or([0..height, 0..width]);
@@ -36,7 +36,7 @@ impl Calibration {
     }
 }
 
-/// Cuts a patch out of a PNG, as a PNG.
+/// Crops a PNG to a patch.
 ///
 /// # Errors
 /// When `png` cannot be read or the patch cannot be written.

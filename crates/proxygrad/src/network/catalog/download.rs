@@ -1,4 +1,4 @@
-//! Finds archives of Python packages in an index and downloads them.
+//! Download of package archives from a Python package index.
 
 use std::error::Error;
 use std::fs::File;
@@ -17,10 +17,10 @@ use super::package_index::{PackageIndex, Progress};
 use super::pull_error::PullError;
 
 /// Largest index page of a package, in bytes.
-const LARGEST_PAGE: u64 = 16 << 20;
+const MAX_PAGE_BYTES: u64 = 16 << 20;
 
 impl PackageIndex {
-    /// Downloads the archive of `entry` into the new file `to`, and checks its size and checksum.
+    /// Downloads the archive of `entry` to the new file `to`, and verifies its size and checksum.
     ///
     /// # Errors
     /// See [`PullError`].
@@ -33,7 +33,7 @@ impl PackageIndex {
         let base = Url::parse(&self.url).map_err(|e| PullError::transport(&self.url, &e, self.stall_timeout))?;
         let client = self.client(&base)?;
         let url = self.find(&client, &base, entry)?;
-        let shown = shown(&url);
+        let shown = redacted(&url);
         let mut response = self.get(&client, url, "*/*")?;
         let started = Instant::now();
         let (mut file, mut hash, mut done) = (File::create_new(to)?, Sha256::new(), 0);
@@ -67,7 +67,7 @@ impl PackageIndex {
     }
 
     fn client(&self, base: &Url) -> Result<Client, PullError> {
-        // For the blocking client, `timeout` limits each wait for headers or for the next part of the body.
+        // For the blocking client, `timeout` limits each wait for the headers or the next chunk of the body.
         let mut builder = Client::builder()
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(self.connect_timeout)
@@ -76,11 +76,11 @@ impl PackageIndex {
         if matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
             builder = builder.no_proxy();
         }
-        builder.build().map_err(|e| PullError::transport(&shown(base), &e, self.stall_timeout))
+        builder.build().map_err(|e| PullError::transport(&redacted(base), &e, self.stall_timeout))
     }
 
     fn get(&self, client: &Client, url: Url, accept: &str) -> Result<Response, PullError> {
-        let shown = shown(&url);
+        let shown = redacted(&url);
         let request = client.get(url).header(ACCEPT, accept).send();
         let response = request.map_err(|e| PullError::transport(&shown, &e.without_url(), self.stall_timeout))?;
         if !response.status().is_success() {
@@ -89,10 +89,10 @@ impl PackageIndex {
         Ok(response)
     }
 
-    /// The address of the archive, from the page of its package.
+    /// Finds the address of the archive on the page of its package.
     fn find(&self, client: &Client, base: &Url, entry: &CatalogEntry) -> Result<Url, PullError> {
         let not_listed =
-            |url: &Url, why: String| PullError::NotListed { url: shown(url), archive: entry.archive.clone(), why };
+            |url: &Url, why: String| PullError::NotListed { url: redacted(url), archive: entry.archive.clone(), why };
         let page = base.join(&format!("{}/", entry.package)).map_err(|e| not_listed(base, e.to_string()))?;
         let response = self.get(client, page, "application/vnd.pypi.simple.v1+json, text/html;q=0.5")?;
         let base = response.url().clone();
@@ -101,20 +101,20 @@ impl PackageIndex {
         });
         let mut body = Vec::new();
         response
-            .take(LARGEST_PAGE)
+            .take(MAX_PAGE_BYTES)
             .read_to_end(&mut body)
-            .map_err(|e| PullError::transport(&shown(&base), &e, self.stall_timeout))?;
+            .map_err(|e| PullError::transport(&redacted(&base), &e, self.stall_timeout))?;
         let link = if json { link_in_json(&body, &entry.archive) } else { link_in_html(&body, &entry.archive) };
         let link = link.map_err(|why| not_listed(&base, why))?;
         let mut url = base.join(&link).map_err(|e| not_listed(&base, format!("its link is broken: {e}")))?;
-        // Indexes put a checksum of theirs there.
+        // Indexes put a checksum into the fragment.
         url.set_fragment(None);
         Ok(url)
     }
 }
 
 impl PullError {
-    /// Classifies a failure of the transport.
+    /// Classifies a transport failure.
     fn transport(url: &str, error: &(dyn Error + 'static), stall: Duration) -> Self {
         let mut reasons: Vec<String> = Vec::new();
         let mut timed_out = false;
@@ -124,7 +124,7 @@ impl PullError {
             let mut inner = error.source();
             if let Some(error) = error.downcast_ref::<io::Error>() {
                 timed_out |= error.kind() == io::ErrorKind::TimedOut;
-                // An io::Error speaks with the voice of what it wraps, and skips it as its source.
+                // An io::Error displays the error that it wraps, and skips it in `source`.
                 inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static)).or(inner);
             }
             let reason = error.to_string();
@@ -140,8 +140,8 @@ impl PullError {
     }
 }
 
-/// An address without the credentials it may carry.
-fn shown(url: &Url) -> String {
+/// The address without credentials.
+fn redacted(url: &Url) -> String {
     let mut url = url.clone();
     let _ = url.set_password(None);
     let _ = url.set_username("");
@@ -159,13 +159,13 @@ fn link_in_json(body: &[u8], archive: &str) -> Result<String, String> {
         filename: String,
         url: String,
     }
-    let page: Page = serde_json::from_slice(body).map_err(|e| format!("its page is no list of files: {e}"))?;
+    let page: Page = serde_json::from_slice(body).map_err(|e| format!("its page is not a list of files: {e}"))?;
     let count = page.files.len();
     let listed = page.files.into_iter().find(|file| file.filename == archive);
     listed.map(|file| file.url).ok_or_else(|| format!("it lists {count} other files"))
 }
 
-/// PEP 503: anchors whose address ends in the file's name, behind which a fragment may stand.
+/// PEP 503: anchors whose address ends in the file's name, optionally with a fragment.
 fn link_in_html(body: &[u8], archive: &str) -> Result<String, String> {
     let text = String::from_utf8_lossy(body);
     let mut count = 0;
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn credentials_are_not_shown() {
         let url = Url::parse("https://user:secret@mirror.example/simple/").unwrap();
-        assert_eq!(shown(&url), "https://mirror.example/simple/");
+        assert_eq!(redacted(&url), "https://mirror.example/simple/");
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
             {"filename": "a-2.tar.gz", "url": "../../x/a-2.tar.gz", "hashes": {}}]}"#;
         assert_eq!(link_in_json(json, "a-2.tar.gz").unwrap(), "../../x/a-2.tar.gz");
         assert_eq!(link_in_json(json, "a-3.tar.gz").unwrap_err(), "it lists 2 other files");
-        assert!(link_in_json(b"<html>", "a").unwrap_err().contains("no list of files"));
+        assert!(link_in_json(b"<html>", "a").unwrap_err().contains("not a list of files"));
 
         let html = br#"<a href="../../x/a-1.tar.gz#sha256=00">a-1.tar.gz</a>
             <A HREF='/x/a-2.tar.gz?k=1&amp;l=2'></A><a href='/x/a-2.tar.gz?k=1&amp;l=2#sha256=0'>a-2.tar.gz</a>"#;

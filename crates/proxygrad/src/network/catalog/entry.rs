@@ -1,4 +1,4 @@
-//! A model as it is shown: what there is to know without loading it.
+//! Model listing: what is known about a model without loading it.
 
 use serde::Serialize;
 #[cfg(feature = "openapi")]
@@ -12,15 +12,15 @@ use crate::network::Preprocessing;
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ModelState {
-    /// Its files are here.
+    /// Its files are present.
     Ready,
-    /// Its files will be fetched at first use.
+    /// Its files will be downloaded at first use.
     Pullable,
-    /// Its files are here, but cannot be used.
+    /// Its files are present, but cannot be used.
     Broken,
 }
 
-/// A model as it is shown.
+/// A model as listed, without its weights.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct ModelEntry {
@@ -28,38 +28,38 @@ pub struct ModelEntry {
     pub id: String,
     /// Whether it can be used.
     pub state: ModelState,
-    /// Why it cannot be used, when it is broken.
+    /// Why it cannot be used, if it is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// One sentence for people; may be empty.
+    /// One sentence; may be empty.
     pub description: String,
-    /// Licence of the weights; empty when nobody said.
+    /// Licence of the weights; empty if unknown.
     pub licence: String,
-    /// Where the weights come from; empty when nobody said.
+    /// Where the weights come from; empty if unknown.
     pub source: String,
-    /// SHA-256 of the weight file, lower-case hexadecimal; unknown until the model is loaded if its manifest has none. Of a
-    /// network whose weights lie in other files, it is the SHA-256 of the lines that `sha256sum` prints: for the ONNX file
-    /// on its standard input, then for each other file in the order of their names.
+    /// SHA-256 of the weight file, lower-case hexadecimal; unknown until the model is loaded if its manifest has none. For
+    /// an ONNX file with external data, it is the SHA-256 of the lines that `sha256sum` prints: for the ONNX file on
+    /// standard input, then for each other file, ordered by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Name of the network that the weights belong to; none for ONNX files, which bring their own graph.
+    /// Name of the architecture that the weights belong to; none for ONNX files, which contain their graph.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub architecture: Option<String>,
-    /// Input size `[C,H,W]`; unknown when the manifest is broken.
+    /// Input size `[C,H,W]`; unknown if the manifest is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<[usize; 3]>,
-    /// From pixels to the network's input; unknown when the manifest is broken.
+    /// Preprocessing from pixels to the network's input; unknown if the manifest is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preprocessing: Option<Preprocessing>,
     /// Number of class names.
     pub classes: usize,
-    /// Bytes to download at first use, when the state is `pullable`.
+    /// Bytes to download at first use, if the state is `pullable`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub download_bytes: Option<u64>,
 }
 
 impl ModelEntry {
-    /// What a manifest says about a model that is ready.
+    /// A ready model with this manifest.
     pub(super) fn of(id: &str, manifest: &Manifest) -> Self {
         Self {
             id: id.into(),
@@ -77,7 +77,7 @@ impl ModelEntry {
         }
     }
 
-    /// A model whose manifest says nothing.
+    /// A broken model without a usable manifest.
     pub(super) fn unknown(id: &str) -> Self {
         Self {
             id: id.into(),

@@ -1,4 +1,4 @@
-//! What can go wrong between an id and a model.
+//! Errors of finding, pulling, adding and loading models.
 
 use std::path::PathBuf;
 
@@ -6,19 +6,19 @@ use super::manifest::ManifestError;
 use super::pull_error::PullError;
 use crate::Invalid;
 
-/// Why a model cannot be had.
+/// Why a model cannot be found, loaded, pulled or changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
     /// No model has this id.
-    #[error("no model {id:?}; known are {}", known.join(", "))]
+    #[error("unknown model {id:?}; the known models are {}", known.join(", "))]
     Unknown {
         /// The id asked for.
         id: String,
-        /// The ids there are.
+        /// The ids that exist.
         known: Vec<String>,
     },
-    /// The model could be pulled, but that failed; trying again later may work.
+    /// Pulling the model failed; trying again later may work.
     #[error("model {id} cannot be pulled: {why}")]
     Unavailable {
         /// The model.
@@ -27,7 +27,7 @@ pub enum ModelError {
         #[source]
         why: PullError,
     },
-    /// The model's files are there but cannot be used.
+    /// The model's files exist but cannot be used.
     #[error("model {id} is broken: {why}")]
     Broken {
         /// The model.

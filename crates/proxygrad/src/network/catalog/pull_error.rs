@@ -1,42 +1,42 @@
-//! What can go wrong while a model is pulled.
+//! Errors of pulling a model.
 
 use std::io;
 use std::time::Duration;
 
-/// Why a model could not be pulled. Nothing of a failed attempt is kept.
+/// Why a model could not be pulled. A failed attempt leaves no files behind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PullError {
-    /// The index or the server of its files cannot be reached, or broke off.
+    /// The index or its file server cannot be reached, or closed the connection.
     #[error("{url}: {why}")]
     Network {
-        /// What was asked for.
+        /// Requested address.
         url: String,
         /// The chain of reasons.
         why: String,
     },
-    /// Nothing came for too long.
-    #[error("{url}: nothing came for {} s", stall.as_secs_f32())]
+    /// No data arrived for too long.
+    #[error("{url}: no data for {} s", stall.as_secs_f32())]
     Stalled {
-        /// What was asked for.
+        /// Requested address.
         url: String,
-        /// For how long nothing came.
+        /// How long no data arrived.
         stall: Duration,
     },
     /// The whole download took too long.
-    #[error("{url}: not done after {} s", limit.as_secs_f32())]
+    #[error("{url}: download not complete after {} s", limit.as_secs_f32())]
     TooSlow {
-        /// What was asked for.
+        /// Requested address.
         url: String,
-        /// Longest duration of a download.
+        /// The time limit.
         limit: Duration,
     },
     /// The server answered with an error.
-    #[error("{url}: the server answered {status}")]
+    #[error("{url}: the server responded with {status}")]
     Status {
-        /// What was asked for.
+        /// Requested address.
         url: String,
-        /// Code and reason.
+        /// Status code and reason.
         status: String,
     },
     /// The index does not list the archive.
@@ -46,30 +46,30 @@ pub enum PullError {
         url: String,
         /// File name of the archive.
         archive: String,
-        /// What the page is instead.
+        /// What the page contains instead.
         why: String,
     },
-    /// The download has another size than the archive.
-    #[error("{url}: got {found} bytes; expected {expected}")]
+    /// The size of the download differs from that of the archive.
+    #[error("{url}: received {found} bytes; expected {expected}")]
     Size {
-        /// What was asked for.
+        /// Requested address.
         url: String,
-        /// Bytes received; reading stops behind the expected size.
+        /// Bytes received; reading stops after the expected size.
         found: u64,
         /// The size pinned in the catalog.
         expected: u64,
     },
-    /// A file is not the one in the catalog.
+    /// The checksum of a file differs from the one in the catalog.
     #[error("{file}: SHA-256 is {found}; expected {expected}")]
     Checksum {
         /// The archive or its member.
         file: String,
-        /// Of what was received.
+        /// SHA-256 of what was received.
         found: String,
-        /// The checksum pinned in the catalog.
+        /// SHA-256 pinned in the catalog.
         expected: String,
     },
-    /// The archive is damaged or lacks the weight file.
+    /// The archive is damaged or does not contain the weight file.
     #[error("{archive}: {why}")]
     Archive {
         /// File name of the archive.

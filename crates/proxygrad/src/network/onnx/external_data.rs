@@ -9,7 +9,7 @@ use super::error::ImportError;
 use super::limits;
 use super::proto::{StringStringEntryProto, TensorProto};
 use super::stored_tensor::EXTERNAL;
-use crate::network::signature;
+use crate::network::file_type;
 
 /// Most files of one model; some exporters write one per tensor.
 const MOST_FILES: usize = 10_000;
@@ -95,7 +95,7 @@ pub(super) fn stored<'f>(tensor: &TensorProto, files: &'f ExternalData, needed: 
     }
     let end = offset.checked_add(length);
     end.and_then(|end| content.get(offset..end)).ok_or_else(|| {
-        let hint = signature::foreign(content).map(|what| format!(": it {what}")).unwrap_or_default();
+        let hint = file_type::other_format(content).map(|what| format!(": it {what}")).unwrap_or_default();
         format!("needs {length} bytes at offset {offset} of {name}, which has only {} bytes{hint}", content.len())
     })
 }

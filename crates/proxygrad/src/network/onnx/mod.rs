@@ -40,8 +40,8 @@ use prost::Message;
 pub use error::{ImportError, UnsupportedNode};
 pub use external_data::{ExternalData, external_files};
 
+use super::file_type;
 use super::graph::Network;
-use super::signature;
 use build::BuiltNetwork;
 use node_context::Operand;
 use proto::{GraphProto, ModelProto};
@@ -173,9 +173,9 @@ pub fn import_with(bytes: &[u8], files: &ExternalData, options: &ImportOptions) 
 fn not_onnx(bytes: &[u8], why: String) -> ImportError {
     let tensorflow = || {
         let what = "is a TensorFlow graph; convert the network to ONNX";
-        signature::is_tensorflow(bytes).then(|| what.to_owned())
+        file_type::is_tensorflow(bytes).then(|| what.to_owned())
     };
-    ImportError::Format(signature::foreign(bytes).or_else(tensorflow).unwrap_or(why))
+    ImportError::Format(file_type::other_format(bytes).or_else(tensorflow).unwrap_or(why))
 }
 
 fn opset(model: &ModelProto) -> Result<i64, ImportError> {

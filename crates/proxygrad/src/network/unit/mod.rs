@@ -9,8 +9,9 @@ pub use document::{ImageDocument, ReduceDocument, UnitDocument, UnitText};
 
 use super::ImageSource;
 use super::graph::{Layer, Network, NodeId};
-use super::near::near;
+
 use super::shape::Shape;
+use super::similar_names::similar_names;
 use crate::Invalid;
 
 /// Something in a layer that can be maximized.
@@ -289,7 +290,7 @@ fn expected_layers(network: &Network, wanted: &str) -> String {
         return format!("one of the model's {count} layers; {unavailable}");
     }
     let modules = layers.iter().flat_map(|layer| layer.modules).map(String::as_str);
-    let close = near(layers.iter().map(|layer| layer.name).chain(modules), wanted);
+    let close = similar_names(layers.iter().map(|layer| layer.name).chain(modules), wanted);
     match (close.is_empty(), layers.last()) {
         (false, _) => format!("one of the model's {count} layers, such as {}", close.join(", ")),
         (true, Some(last)) => format!("one of the model's {count} layers, such as {}", last.name),

@@ -87,7 +87,7 @@ fn a_second_file_that_is_missing_short_or_something_else_is_named() {
         "{missing}"
     );
     std::fs::create_dir(&second).unwrap();
-    assert!(error().contains("model.onnx.data, where the weights of the network are stored: is no file"));
+    assert!(error().contains("model.onnx.data, where the weights of the network are stored: is not a file"));
     assert!(models.entry("net").is_none(), "nothing is left behind");
 }
 
@@ -129,7 +129,7 @@ fn a_second_file_cannot_stand_for_one_of_ours() {
     std::fs::write(folder.path().join("classes.txt"), fixture("model.onnx.data")).unwrap();
     std::fs::write(&file, replaced("model.onnx.data", "././classes.txt")).unwrap();
     let error = models.add(&file, net()).unwrap_err().to_string();
-    assert!(error.contains("classes.txt, where its weights are stored, is the name of a file of ours"), "{error}");
+    assert!(error.contains("classes.txt, where its weights are stored, is a reserved file name"), "{error}");
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn after_any_failed_attempt_the_next_one_works() {
 #[test]
 fn an_index_that_does_not_have_the_archive_is_told_apart_from_one_that_is_not_there() {
     let (data, published) = (tempfile::tempdir().unwrap(), wheel());
-    for (listing, expected) in [(Listing::Empty, "it lists 1 other files"), (Listing::Garbage, "no list of files")] {
+    for (listing, expected) in [(Listing::Empty, "it lists 1 other files"), (Listing::Garbage, "not a list of files")] {
         let index = Index::serve(&published, listing, &[]);
         let why = failure(&registry(data.path(), index.index(), &published));
         assert!(matches!(why, PullError::NotListed { .. }) && why.to_string().contains(expected), "{why}");
@@ -228,13 +228,13 @@ fn a_pull_in_progress_does_not_hold_up_anybody_else() {
 #[test]
 fn what_a_killed_process_left_behind_does_not_matter() {
     let (data, published) = (tempfile::tempdir().unwrap(), wheel());
-    let bench = data.path().join("models/.workbench/tiny");
-    std::fs::create_dir_all(&bench).unwrap();
-    std::fs::write(bench.join("download"), b"half of it").unwrap();
+    let staged = data.path().join("models/.workbench/tiny");
+    std::fs::create_dir_all(&staged).unwrap();
+    std::fs::write(staged.join("download"), b"half of it").unwrap();
     std::fs::create_dir_all(data.path().join("models/.workbench/tiny.old")).unwrap();
     let index = Index::serve(&published, Listing::Json, &[]);
     let models = registry(data.path(), index.index(), &published);
-    assert_eq!(models.list().len(), 2, "the workbench is no model");
+    assert_eq!(models.list().len(), 2, "the staging folder is not a model");
     assert_eq!(models.load("tiny").unwrap().digest, published.entry.weights_sha256);
 }
 

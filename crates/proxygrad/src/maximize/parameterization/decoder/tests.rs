@@ -11,14 +11,14 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::maximize::ops::Arithmetic;
 use crate::maximize::parameterization::ParameterizationRequest;
-use crate::network::{Array, Model, Network, Preprocessing, Statistics};
+use crate::network::{Array, Model, Network, Preprocessing, ImageStatistics};
 
 fn parameterization(json: &str, channels: usize) -> Parameterization {
     let request: ParameterizationRequest = serde_json::from_str(json).unwrap();
-    request.resolve(&model(channels, Statistics::default())).unwrap()
+    request.resolve(&model(channels, ImageStatistics::default())).unwrap()
 }
 
-fn model(channels: usize, statistics: Statistics) -> Model {
+fn model(channels: usize, statistics: ImageStatistics) -> Model {
     Model {
         id: "test".into(),
         digest: String::new(),
@@ -295,8 +295,8 @@ fn a_measured_spectrum_keeps_its_frequencies_at_another_size() {
     }
     assert_eq!(magnitude::measured(&spectrum, [32, 32]).len(), side * 17);
 
-    let statistics = Statistics { colour: None, spectrum: Some(Arc::clone(&spectrum)) };
-    let resolve = |json: &str, statistics: &Statistics| {
+    let statistics = ImageStatistics { colour: None, spectrum: Some(Arc::clone(&spectrum)) };
+    let resolve = |json: &str, statistics: &ImageStatistics| {
         serde_json::from_str::<ParameterizationRequest>(json).unwrap().resolve(&model(1, statistics.clone()))
     };
     let settings = resolve(r#""maco""#, &statistics).unwrap();
@@ -308,14 +308,14 @@ fn a_measured_spectrum_keeps_its_frequencies_at_another_size() {
     assert!(painter(None).is_err(), "the spectrum is gone");
     let natural = resolve(r#"{"kind": "maco", "decay_power": 1}"#, &statistics).unwrap();
     assert_eq!(natural.spectrum, Some(SpectrumKind::Natural));
-    let invalid = resolve(r#"{"kind": "maco", "spectrum": "measured"}"#, &Statistics::default()).unwrap_err();
+    let invalid = resolve(r#"{"kind": "maco", "spectrum": "measured"}"#, &ImageStatistics::default()).unwrap_err();
     assert_eq!(invalid.field, "spectrum");
 }
 
 #[test]
 fn what_a_parameterization_means_for_a_model() {
     let resolve = |json: &str, channels: usize, colour: Option<ColourMatrix>| {
-        let statistics = Statistics { colour, spectrum: None };
+        let statistics = ImageStatistics { colour, spectrum: None };
         serde_json::from_str::<ParameterizationRequest>(json).unwrap().resolve(&model(channels, statistics))
     };
     let shown = |json: &str, channels, colour| serde_json::to_value(resolve(json, channels, colour).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! From an image file to what the network sees.
+//! A natural image, read from its file and fitted to the network's input.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -6,24 +6,24 @@ use std::path::Path;
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageFormat};
 
-use super::budget;
+use super::memory_budget;
 use crate::image_file::{Head, Transparency};
 use crate::network::{ChannelOrder, Preprocessing, grey};
 
-/// An 8-bit image of the input's size, grey or RGB.
-pub(super) struct Photo(DynamicImage);
+/// An 8-bit image of the network's input size, grey or RGB.
+pub(super) struct NaturalImage(DynamicImage);
 
-impl Photo {
-    /// Reads a PNG or JPEG, upright as its EXIF entry says; scales it, bilinear over the area of a pixel, until it just
-    /// covers height and width `size`, and cuts out its middle. Transparency is left out of account; colours
-    /// become grey by the weights of ITU-R BT.601.
+impl NaturalImage {
+    /// Reads a PNG or JPEG, applies its EXIF orientation, scales it (triangle filter) to cover height and width `size`, and
+    /// center-crops it. Transparency is ignored; colours become grey as ITU-R BT.601 luma.
     ///
-    /// Says why the file cannot be read as an image.
+    /// # Errors
+    /// Why the file cannot be read as an image.
     pub(super) fn read(file: &Path, [height, width]: [usize; 2], channels: ChannelOrder) -> Result<Self, String> {
         let bytes = std::fs::read(file).map_err(|e| e.to_string())?;
-        // What an image is stands in its first bytes, whatever its name says.
+        // The format is detected from the content; the file name may be wrong.
         let head = Head::read(&bytes).map_err(|invalid| format!("{}, not {}", invalid.value, invalid.expected))?;
-        let _room = budget::IMAGES.wait_for(head.memory([height, width]));
+        let _permit = memory_budget::DECODING.acquire(head.memory([height, width]));
         let image = head.unpack(&bytes, Transparency::Ignored).map_err(|invalid| invalid.expected)?;
         let image = match channels {
             ChannelOrder::Grey => DynamicImage::ImageLuma8(grey(image)),
@@ -45,7 +45,7 @@ impl Photo {
         affine.into_iter().enumerate().flat_map(plane).collect()
     }
 
-    /// The image as a PNG, or why there is none.
+    /// Encodes the image as a PNG.
     pub(super) fn png(&self) -> Result<Vec<u8>, String> {
         let mut bytes = Cursor::new(Vec::new());
         self.0.write_to(&mut bytes, ImageFormat::Png).map_err(|e| e.to_string())?;
@@ -62,9 +62,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_of_an_image_is_seen_in_the_networks_channels() {
+    fn an_image_is_center_cropped_and_in_the_networks_channels() {
         let folder = tempfile::tempdir().unwrap();
-        // Three squares side by side: the colour of the middle one is all that remains.
+        // Three squares in a row: only the colour of the middle one remains.
         let image = RgbImage::from_fn(60, 20, |x, _| match x / 20 {
             1 => Rgb([255, 51, 0]),
             _ => Rgb([9, 9, 9]),
@@ -72,7 +72,7 @@ mod tests {
         for name in ["photo.png", "photo.jpeg", "lies.png"] {
             let format = if name == "photo.png" { ImageFormat::Png } else { ImageFormat::Jpeg };
             image.save_with_format(folder.path().join(name), format).unwrap();
-            let photo = Photo::read(&folder.path().join(name), [5, 5], ChannelOrder::Bgr).unwrap();
+            let photo = NaturalImage::read(&folder.path().join(name), [5, 5], ChannelOrder::Bgr).unwrap();
             let preprocessing = Preprocessing {
                 channels: ChannelOrder::Bgr,
                 range: 255.0,
@@ -89,18 +89,18 @@ mod tests {
             let png = image::load_from_memory(&photo.png().unwrap()).unwrap();
             assert_eq!((png.width(), png.height()), (5, 5));
         }
-        let grey = Photo::read(&folder.path().join("photo.png"), [4, 7], ChannelOrder::Grey).unwrap();
+        let grey = NaturalImage::read(&folder.path().join("photo.png"), [4, 7], ChannelOrder::Grey).unwrap();
         assert_eq!(grey.input(&Preprocessing::unit_range(1).unwrap()).len(), 28);
     }
 
     #[test]
-    fn what_is_no_image_says_why() {
+    fn unreadable_images_say_why() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x.png");
         for bytes in [&b""[..], b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"] {
             std::fs::write(&file, bytes).unwrap();
-            assert!(!Photo::read(&file, [4, 4], ChannelOrder::Rgb).err().unwrap().is_empty());
+            assert!(!NaturalImage::read(&file, [4, 4], ChannelOrder::Rgb).err().unwrap().is_empty());
         }
-        assert!(Photo::read(&folder.path().join("none.png"), [4, 4], ChannelOrder::Rgb).is_err());
+        assert!(NaturalImage::read(&folder.path().join("none.png"), [4, 4], ChannelOrder::Rgb).is_err());
     }
 }

@@ -1,9 +1,9 @@
-//! What a file is that is not what it was taken for, told by its first bytes.
+//! Recognizes common file formats that are not ONNX by their magic numbers.
 
-/// Longest first line of a text that is repeated, in characters.
-const LONGEST_LINE: usize = 60;
+/// Longest first line of a text that is quoted, in characters.
+const MAX_LINE: usize = 60;
 
-/// Formats by the bytes that stand at an offset, with a phrase that says what the file is.
+/// Magic numbers: offset, bytes, and a phrase that says what the file is.
 const SIGNATURES: [(usize, &[u8], &str); 24] = [
     (
         0,
@@ -37,8 +37,8 @@ const SIGNATURES: [(usize, &[u8], &str); 24] = [
 
 const PICKLE: &str = "is a Python pickle, such as older versions of torch.save write; export the network to ONNX";
 
-/// What `bytes` are, when their beginning shows that they are no ONNX file: a phrase such as `is a PNG image`.
-pub(super) fn foreign(bytes: &[u8]) -> Option<String> {
+/// A phrase such as `is a PNG image` if the first bytes show that a file is not ONNX.
+pub(super) fn other_format(bytes: &[u8]) -> Option<String> {
     if bytes.is_empty() {
         return Some("is empty".into());
     }
@@ -53,12 +53,12 @@ pub(super) fn foreign(bytes: &[u8]) -> Option<String> {
         return Some("is a safetensors file, which holds weights without a graph; export the network to ONNX".into());
     }
     if bytes.len() >= 16 && bytes.iter().all(|&byte| byte == 0) {
-        return Some("holds nothing but zeros".into());
+        return Some("contains only zeros".into());
     }
     text(bytes)
 }
 
-/// What a zip archive is, by the name of its first file.
+/// The kind of a zip archive, by the name of its first file.
 fn zip(bytes: &[u8]) -> &'static str {
     let name = bytes.get(30..).unwrap_or_default();
     let name = &name[..name.len().min(200)];
@@ -72,13 +72,13 @@ fn zip(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// What a text is. An ONNX file is never one: it begins with a field's number, which is no printable character.
+/// The kind of a text file. An ONNX file is never text: it begins with a field number, which is not printable.
 fn text(bytes: &[u8]) -> Option<String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let head = &bytes[..bytes.len().min(512)];
     let head = match std::str::from_utf8(head) {
         Ok(text) => text,
-        // The cut may go through a character.
+        // The cut may split a character.
         Err(cut) if cut.error_len().is_none() => std::str::from_utf8(&head[..cut.valid_up_to()]).ok()?,
         Err(_) => return None,
     };
@@ -94,16 +94,16 @@ fn text(bytes: &[u8]) -> Option<String> {
         Some('{' | '[') => "is JSON".into(),
         Some('<') => "is an XML document".into(),
         _ => {
-            let line: String = head.lines().next().unwrap_or_default().chars().take(LONGEST_LINE).collect();
+            let line: String = head.lines().next().unwrap_or_default().chars().take(MAX_LINE).collect();
             format!("is a text that begins with {line:?}")
         }
     })
 }
 
-/// Whether a protobuf file that holds no ONNX graph is a TensorFlow graph, by the names of operations near its beginning.
+/// Whether a protobuf file without an ONNX graph is a TensorFlow graph, by operation names near its beginning.
 pub(super) fn is_tensorflow(bytes: &[u8]) -> bool {
-    const LONGEST_HEAD: usize = 1 << 16;
-    let head = &bytes[..bytes.len().min(LONGEST_HEAD)];
+    const MAX_HEAD: usize = 1 << 16;
+    let head = &bytes[..bytes.len().min(MAX_HEAD)];
     let has = |part: &[u8]| head.windows(part.len()).any(|window| window == part);
     has(b"Placeholder") || has(b"VarHandleOp") || has(b"tensorflow") || has(b"saved_model") || has(b"serving_default")
 }
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_told_by_their_first_bytes() {
+    fn files_are_recognized_by_their_first_bytes() {
         let padded = |offset: usize, magic: &[u8]| [vec![1; offset], magic.to_vec()].concat();
         let zipped = |name: &[u8]| [b"PK\x03\x04".to_vec(), vec![0; 26], name.to_vec()].concat();
         let header = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
@@ -138,17 +138,17 @@ mod tests {
             (b"<?xml version='1.0'?><Error>AccessDenied".to_vec(), "XML"),
             (b"\xef\xbb\xbf{\"error\": 1}".to_vec(), "is JSON"),
             (b"Entry not found".to_vec(), "is a text that begins with \"Entry not found\""),
-            (vec![0; 100], "nothing but zeros"),
+            (vec![0; 100], "only zeros"),
         ] {
-            let found = foreign(&bytes).unwrap();
+            let found = other_format(&bytes).unwrap();
             assert!(found.contains(expected), "{found}: {expected}");
         }
     }
 
     #[test]
-    fn an_onnx_file_is_nothing_else() {
+    fn an_onnx_file_is_not_mistaken() {
         let file = include_bytes!("../../assets/fashion-resnet8/model.onnx");
-        assert_eq!(foreign(file), None);
+        assert_eq!(other_format(file), None);
         assert!(!is_tensorflow(file));
     }
 }

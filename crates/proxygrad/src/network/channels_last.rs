@@ -1,4 +1,4 @@
-//! Which tensors have their channels last.
+//! Channels-last tensors at the input of TensorFlow networks.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,8 @@ use super::graph::{Network, NodeId};
 use super::op::Op;
 
 impl Network {
-    /// The nodes between an image `[H,W,C]`, as TensorFlow's files have it, and the transposition to `[C,H,W]`: their first
-    /// axis is rows of the image, so that they have no units.
+    /// The nodes between the transposition of the image to `[H,W,C]`, as in TensorFlow files, and the one back to `[C,H,W]`.
+    /// Their first axis is the rows of the image, so they have no units.
     pub(super) fn channels_last(&self) -> BTreeSet<NodeId> {
         let mut found = BTreeSet::new();
         for (id, node) in self.nodes().iter().enumerate() {
@@ -47,7 +47,7 @@ mod tests {
     use crate::network::{Activation, Array, Binary};
 
     #[test]
-    fn rows_of_an_image_are_no_units() {
+    fn rows_of_an_image_are_not_units() {
         let mut network = Network::new(3, 8, 6);
         let mut push = |name: &str, op: Op, inputs: &[NodeId]| network.push(name, op, inputs).unwrap();
         let image = push("image", Op::Transpose(vec![1, 2, 0]), &[Network::INPUT]);
@@ -55,7 +55,7 @@ mod tests {
         let shift = push("shift", Op::Binary(Binary::Sub), &[image, mean]);
         let map = push("map", Op::Transpose(vec![2, 0, 1]), &[shift]);
         let relu = push("relu", Op::Activation(Activation::Relu), &[map]);
-        // Inside of a network, where layers are normalized over their channels, it is another matter.
+        // Deeper in a network, such as in a layer norm over channels, such a transposition is a layer.
         push("inner", Op::Transpose(vec![1, 2, 0]), &[relu]);
         let names: Vec<&str> = network.layers().map(|layer| layer.name).collect();
         assert_eq!(names, ["map", "relu", "inner"]);
