@@ -6,7 +6,7 @@ use serde_path_to_error::Segment;
 
 use super::problem::{Kind, Problem};
 use proxygrad::Invalid;
-use proxygrad::text::bytes_without_mark;
+use proxygrad::text::bytes_without_bom;
 
 /// Parses a document.
 ///
@@ -14,7 +14,7 @@ use proxygrad::text::bytes_without_mark;
 /// [`Kind::MalformedJson`] if it is not JSON, [`Kind::InvalidRequest`] with the field if it is not a `T`.
 pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Problem> {
     // RFC 8259, section 8.1: a byte order mark may be ignored.
-    let json = bytes_without_mark(json);
+    let json = bytes_without_bom(json);
     let mut reader = serde_json::Deserializer::from_slice(json);
     let parsed = serde_path_to_error::deserialize(&mut reader);
     let error = match parsed {

@@ -10,7 +10,7 @@ use proxygrad::maximize::{
     Transform,
 };
 use proxygrad::network::{ImageSource, Selection, Unit};
-use proxygrad::text::without_mark;
+use proxygrad::text::without_bom;
 use proxygrad_server::config::{CpuOptions, MemoryOptions, StorageOptions};
 
 /// Arguments of `proxygrad maximize`.
@@ -219,7 +219,7 @@ pub(super) enum StartKind {
 
 /// Parses a gate: its kind, or a JSON object.
 fn gate(text: &str) -> Result<GateRequest, String> {
-    let text = without_mark(text);
+    let text = without_bom(text);
     if text.trim_start().starts_with('{') {
         serde_json::from_str(text).map_err(|error| error.to_string())
     } else {
@@ -238,7 +238,7 @@ fn objective(text: &str) -> Result<Objective, String> {
         let unit = Unit { layer: layer.to_owned(), selection: selection(ImageSource::Part(IMAGE.into())) };
         Ok(Objective { terms: vec![Term { unit, weight: 1.0 }] })
     };
-    let text = without_mark(text);
+    let text = without_bom(text);
     if text.trim_start().starts_with('{') {
         return serde_json::from_str(text).map_err(|error| error.to_string());
     }

@@ -7,7 +7,7 @@ use image::imageops::FilterType;
 use image::{DynamicImage, ImageFormat};
 
 use super::memory_budget;
-use crate::image_file::{Head, Transparency};
+use crate::image_file::{ImageHeader, Transparency};
 use crate::network::{ChannelOrder, Preprocessing, grey};
 
 /// An 8-bit image of the network's input size, grey or RGB.
@@ -22,9 +22,10 @@ impl NaturalImage {
     pub(super) fn read(file: &Path, [height, width]: [usize; 2], channels: ChannelOrder) -> Result<Self, String> {
         let bytes = std::fs::read(file).map_err(|e| e.to_string())?;
         // The format is detected from the content; the file name may be wrong.
-        let head = Head::read(&bytes).map_err(|invalid| format!("{}, not {}", invalid.value, invalid.expected))?;
-        let _permit = memory_budget::DECODING.acquire(head.memory([height, width]));
-        let image = head.unpack(&bytes, Transparency::Ignored).map_err(|invalid| invalid.expected)?;
+        let header =
+            ImageHeader::read(&bytes).map_err(|invalid| format!("{}, not {}", invalid.value, invalid.expected))?;
+        let _permit = memory_budget::DECODING.acquire(header.memory([height, width]));
+        let image = header.decode(&bytes, Transparency::Ignored).map_err(|invalid| invalid.expected)?;
         let image = match channels {
             ChannelOrder::Grey => DynamicImage::ImageLuma8(grey(image)),
             ChannelOrder::Rgb | ChannelOrder::Bgr => DynamicImage::ImageRgb8(image.into_rgb8()),

@@ -1,15 +1,15 @@
-//! Devices and engines by name.
+//! Opening of devices and engines by name.
 
 use candle_core::{DType, Device};
 
 use super::{Cpu, CpuSettings, Engine, EngineError, Precision, Reference};
 
-/// The engine for a device: for `cpu` the CPU's own, with the settings `cpu`; for the names of [`device`] the reference engine in f32, with
-/// `+tf32` (CUDA) or `+bf16` (CUDA, Metal) behind them for matrix products of that [`Precision`].
+/// Opens the engine for a device: [`Cpu`] with the settings `cpu` for the name `cpu`, otherwise [`Reference`] in f32 on the
+/// [`device`] with this name. A suffix `+tf32` (CUDA) or `+bf16` (CUDA, Metal) selects the [`Precision`] of matrix products.
 ///
 /// # Errors
-/// As [`device`], and when the device has no such precision. Whether CUDA rounds to TF32 is one setting for the whole
-/// process: once a card was opened with or without `+tf32`, all others must be opened alike.
+/// As [`device`], and when the device does not support the precision. TF32 on CUDA is a process-wide setting: all GPUs must
+/// be opened with `+tf32`, or all without.
 pub fn open(name: &str, cpu: &CpuSettings) -> Result<Box<dyn Engine>, EngineError> {
     let (place, precision) = name.split_once('+').map_or((name, None), |(place, precision)| (place, Some(precision)));
     let refused = |why: &str| EngineError::Device { device: name.to_owned(), why: why.to_owned() };
@@ -17,12 +17,12 @@ pub fn open(name: &str, cpu: &CpuSettings) -> Result<Box<dyn Engine>, EngineErro
         None => Precision::Full,
         Some("tf32") => Precision::Tf32,
         Some("bf16") => Precision::Bf16,
-        Some(_) => return Err(refused("behind + stands tf32 or bf16")),
+        Some(_) => return Err(refused("the suffix after + must be tf32 or bf16")),
     };
     let device = match (device(place)?, precision) {
         (Device::Cpu, Precision::Full) => return Ok(Box::new(Cpu::new(cpu)?)),
         (Device::Cpu, _) => return Err(refused("the CPU computes in f32 only")),
-        (Device::Metal(_), Precision::Tf32) => return Err(refused("only CUDA has tf32")),
+        (Device::Metal(_), Precision::Tf32) => return Err(refused("only CUDA supports tf32")),
         (device, _) => device,
     };
     if device.is_cuda() {
@@ -34,9 +34,9 @@ pub fn open(name: &str, cpu: &CpuSettings) -> Result<Box<dyn Engine>, EngineErro
 /// Opens the device called `cpu`, `cuda:INDEX` (feature `cuda`) or `metal` (feature `metal`).
 ///
 /// # Errors
-/// When the name is unknown, this build has no support for it, or the device is not there.
+/// When the name is unknown, this build does not support the device, or it does not exist.
 pub fn device(name: &str) -> Result<Device, EngineError> {
-    // Below the first line candle may print the stack.
+    // Candle may append a backtrace to the first line.
     let first_line = |why: String| why.lines().next().unwrap_or_default().to_owned();
     let missing = |why: String| EngineError::Device { device: name.to_owned(), why: first_line(why) };
     match name.split_once(':') {
@@ -48,20 +48,20 @@ pub fn device(name: &str) -> Result<Device, EngineError> {
             Device::new_metal(0).map_err(|e| missing(e.to_string()))
         }
         Some(("cuda", index)) => {
-            let index = index.parse().map_err(|_| missing("the index behind cuda: is a whole number".into()))?;
+            let index = index.parse().map_err(|_| missing("the index after cuda: must be a whole number".into()))?;
             cuda(index).map_err(missing)
         }
-        _ => Err(missing("devices are cpu, cuda:0, cuda:1, … and metal".into())),
+        _ => Err(missing("unknown device; expected cpu, cuda:0, cuda:1, … or metal".into())),
     }
 }
 
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<Device, String> {
     let open = || -> candle_core::Result<Device> {
-        // One stream for all threads: a plan may be made on one and run on another.
+        // One stream for all threads: a plan may be created on one thread and run on another.
         let device = Device::new_cuda_with_stream(index)?;
-        // SAFETY: events keep several streams apart; every tensor of this device is made, used and freed on its one
-        // stream, and no other stream is ever made from its context.
+        // SAFETY: events synchronize several streams; every tensor of this device is created, used and freed on its one
+        // stream, and no other stream is created from its context.
         #[expect(unsafe_code)]
         unsafe {
             device.as_cuda_device()?.disable_event_tracking();
@@ -76,12 +76,12 @@ fn cuda(_: usize) -> Result<Device, String> {
     Err("this build has no CUDA support (cargo feature `cuda`)".into())
 }
 
-/// Sets whether f32 products on CUDA round their operands to TF32, once for the process.
+/// Sets whether f32 matrix products on CUDA round their operands to TF32, once per process.
 #[cfg(feature = "cuda")]
 fn round_to_tf32(wanted: bool) -> Result<(), &'static str> {
     static CHOICE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     if *CHOICE.get_or_init(|| wanted) != wanted {
-        return Err("this process already runs CUDA otherwise: give +tf32 to all cards or to none");
+        return Err("another GPU was opened with a different precision: use +tf32 for all GPUs or for none");
     }
     candle_core::cuda::set_gemm_reduced_precision_f32(wanted);
     Ok(())
@@ -101,8 +101,8 @@ mod tests {
     #[test]
     fn names_that_cannot_be_opened_say_why() {
         for (name, why) in [
-            ("gpu", "devices are cpu"),
-            ("cuda", "devices are cpu"),
+            ("gpu", "expected cpu"),
+            ("cuda", "expected cpu"),
             ("cuda:x", "whole number"),
             ("cpu+bf16", "the CPU computes in f32 only"),
             ("cpu+tf32", "the CPU computes in f32 only"),

@@ -1,12 +1,12 @@
-//! Backward rules of activations.
+//! Backward rules of activations (gates): the derivative or surrogate derivative that a backward pass uses.
 
-/// How activations compute their value.
+/// The function that activations compute in a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Forward {
-    /// The network as it is.
+    /// The network's own activation.
     Original,
-    /// The proxy copy: flat sides get a line of this slope
+    /// The proxy copy: a line with this slope on the flat sides
     /// ([`Activation::proxy_value`](crate::network::Activation::proxy_value)).
     Proxy {
         /// Slope of the flat sides, in [0, 1].
@@ -14,11 +14,11 @@ pub enum Forward {
     },
 }
 
-/// Which derivative activations use in one backward pass, taken at the pre-activations of the last forward pass.
+/// The derivative that activations use in a backward pass, taken at the pre-activations of the last forward pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Gate {
-    /// The derivative of the network itself.
+    /// The activation's own derivative.
     Plain,
     /// The derivative of the proxy copy
     /// ([`Activation::proxy_derivative`](crate::network::Activation::proxy_derivative)): `slope` where plain ReLU has 0.
@@ -26,13 +26,13 @@ pub enum Gate {
         /// Slope of the flat sides, in [0, 1].
         slope: f32,
     },
-    /// The plain derivative, but where a sample's whole gradient behind an activation vanishes, the incoming gradient
-    /// passes instead, except where it would push a flat side further out (Lucid's redirected ReLU).
+    /// The plain derivative; if the whole gradient of a sample vanishes at an activation, the incoming gradient passes
+    /// instead, except where it would move a value further into a flat side (Lucid's redirected ReLU).
     Redirect,
-    /// Logistic steps instead of kinks
+    /// Logistic steps instead of breakpoints
     /// ([`Activation::soft_derivative`](crate::network::Activation::soft_derivative)).
     Soft {
-        /// Width of the step in units of the pre-activation, or of each activation's scale
+        /// Width of the step in units of the pre-activation, times the activation's factor
         /// ([`Plan::set_scales`](super::Plan::set_scales)); 0 is plain.
         temperature: f32,
     },
@@ -41,7 +41,7 @@ pub enum Gate {
 }
 
 impl Gate {
-    /// The rule at an activation of this scale.
+    /// The rule at an activation with this factor.
     pub(super) fn at_scale(self, scale: f32) -> Self {
         match self {
             Self::Soft { temperature } => Self::Soft { temperature: temperature * scale },

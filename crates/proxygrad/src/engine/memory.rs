@@ -1,4 +1,4 @@
-//! How much memory plans take, known before they are made.
+//! Memory model: predicts the memory of a plan before it is created.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -8,33 +8,33 @@ use super::subgraph::Subgraph;
 use super::{CpuSettings, EngineError, Target};
 use crate::network::{Network, NodeId, Op, Shape};
 
-/// Bytes of memory that a [`Plan`](super::Plan) takes.
+/// Memory of a [`Plan`](super::Plan) in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Footprint {
-    /// Whatever the batch: weights as they are laid out, tables, and what every thread works in.
+    /// Independent of the batch: packed weights, tables and per-thread workspace.
     pub fixed: u64,
-    /// For each image, kept from its way forward to its way back.
+    /// Per image: values kept from the forward to the backward pass.
     pub kept: u64,
-    /// For each image besides, once a backward pass was made with [`Gate::Soft`](super::Gate::Soft).
+    /// Per image, in addition, after a backward pass with [`Gate::Soft`](super::Gate::Soft).
     pub recorded: u64,
-    /// What up to so many images that are walked together share, whatever the batch. Batches are cut into groups of that
-    /// many images at most.
+    /// Shared by the images of a group, by group size minus one. Batches are split into groups of at most `together.len()`
+    /// images.
     pub together: Vec<u64>,
 }
 
 impl Footprint {
-    /// Bytes for batches of up to so many images, `soft` if backward passes are made with
-    /// [`Gate::Soft`](super::Gate::Soft). What crosses the border, images, outputs and gradients, is not counted.
+    /// Bytes for batches of up to this many images; `soft` if backward passes use [`Gate::Soft`](super::Gate::Soft). Does not
+    /// include the images, outputs and gradients themselves.
     pub fn bytes(&self, images: usize, soft: bool) -> u64 {
         let group = images.min(self.together.len()).max(1);
         let shared = self.together.get(group - 1).copied().unwrap_or(0);
-        // All groups have memory for as many images as the first.
+        // All groups have memory for the images of a full group.
         let held = images.div_ceil(group) * group;
         let image = if soft { self.kept + self.recorded } else { self.kept };
         self.fixed.saturating_add(shared).saturating_add((held as u64).saturating_mul(image))
     }
 
-    /// The larger of both, number by number.
+    /// The elementwise maximum.
     #[must_use]
     pub(super) fn max(self, other: Self) -> Self {
         Self {
@@ -46,33 +46,32 @@ impl Footprint {
     }
 }
 
-/// Tells the footprint of an engine's plans without making them. Clones share what they have found.
+/// Predicts the [`Footprint`] of an engine's plans without creating them. Clones share a cache.
 #[derive(Debug, Clone)]
 pub struct MemoryModel {
     kind: Kind,
-    known: Arc<Mutex<Known>>,
+    cache: Arc<Mutex<Cache>>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Cpu(CpuMemory),
-    /// Plain tensor operations on values of so many bytes.
+    /// Tensor operations on values of this many bytes.
     Tensors(usize),
 }
 
-/// Footprints that were found, by network; the last used is the last.
-type Known = Vec<(Weak<Network>, HashMap<Key, Footprint>)>;
+/// Footprints by network, most recently used last.
+type Cache = Vec<(Weak<Network>, HashMap<Key, Footprint>)>;
 
-/// What the footprint of a network's plan depends on: the layers with how many of their channels are looked at, and the
-/// input.
+/// Cache key of a plan: target layers with their number of read channels, and the input.
 type Key = (Vec<(NodeId, Option<usize>)>, Shape);
 
-/// Most networks, and most footprints of each, that are remembered.
-const NETWORKS: usize = 16;
-const FOOTPRINTS: usize = 1024;
+/// Most cached networks, and most cached footprints per network.
+const MAX_NETWORKS: usize = 16;
+const MAX_FOOTPRINTS: usize = 1024;
 
 impl MemoryModel {
-    /// Plans of the engine that [`open`](super::open) gives for a device of this name, which need not be there.
+    /// The model of the engine that [`open`](super::open) returns for this device name; the device need not exist.
     pub fn of_device(name: &str, cpu: &CpuSettings) -> Self {
         match name {
             "cpu" => Self::cpu(CpuMemory::of(cpu)),
@@ -81,20 +80,20 @@ impl MemoryModel {
     }
 
     pub(super) fn cpu(memory: CpuMemory) -> Self {
-        Self { kind: Kind::Cpu(memory), known: Arc::default() }
+        Self { kind: Kind::Cpu(memory), cache: Arc::default() }
     }
 
-    /// Plans that keep the output of every layer as a tensor with values of so many bytes, as the reference engine's do.
+    /// The model of the reference engine: plans keep the output of every layer as a tensor with values of this many bytes.
     pub fn tensors(value: usize) -> Self {
-        Self { kind: Kind::Tensors(value), known: Arc::default() }
+        Self { kind: Kind::Tensors(value), cache: Arc::default() }
     }
 
-    /// Whether images live in main memory, where plain loops work on them.
+    /// Whether images are in host memory.
     pub fn is_host(&self) -> bool {
         matches!(self.kind, Kind::Cpu(_))
     }
 
-    /// Bytes of a value of images, outputs and gradients.
+    /// Bytes per value of images, outputs and gradients.
     pub fn value_bytes(&self) -> u64 {
         match self.kind {
             Kind::Cpu(_) => size_of::<f32>() as u64,
@@ -102,58 +101,57 @@ impl MemoryModel {
         }
     }
 
-    /// The footprint of a plan; see [`Engine::plan`](super::Engine::plan). On the CPU it is exact, but for convolution
-    /// methods that are chosen by measurement, where it is that of the most expensive; elsewhere it is at least what a
-    /// plan takes on its device.
+    /// The footprint of a plan; see [`Engine::plan`](super::Engine::plan). On the CPU it is exact, except that it assumes the
+    /// most expensive convolution algorithm where the choice is measured; on other devices it is an upper bound.
     ///
     /// # Errors
-    /// When there can be no such plan.
+    /// As [`Engine::plan`](super::Engine::plan).
     pub fn footprint(
         &self,
         network: &Arc<Network>,
         targets: &[Target],
         input: &Shape,
     ) -> Result<Footprint, EngineError> {
-        let looked_at = targets.iter().map(|target| (target.layer, target.channels.as_ref().map(BTreeSet::len)));
-        let key: Key = (looked_at.collect(), input.clone());
-        if let Some(found) = self.recall(network, &key) {
+        let layers = targets.iter().map(|target| (target.layer, target.channels.as_ref().map(BTreeSet::len)));
+        let key: Key = (layers.collect(), input.clone());
+        if let Some(found) = self.cached(network, &key) {
             return Ok(found);
         }
         let found = match self.kind {
             Kind::Cpu(memory) => memory.footprint(network, targets, input)?,
             Kind::Tensors(bytes) => of_tensors(network, targets, input, bytes as u64)?,
         };
-        self.remember(network, key, &found);
+        self.store(network, key, &found);
         Ok(found)
     }
 
-    fn recall(&self, network: &Arc<Network>, key: &Key) -> Option<Footprint> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_network = known.iter().find(|(held, _)| is(held, network));
+    fn cached(&self, network: &Arc<Network>, key: &Key) -> Option<Footprint> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_network = cache.iter().find(|(held, _)| is_same(held, network));
         of_network.and_then(|(_, footprints)| footprints.get(key).cloned())
     }
 
-    fn remember(&self, network: &Arc<Network>, key: Key, found: &Footprint) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|(held, _)| held.strong_count() > 0);
-        let at = known.iter().position(|(held, _)| is(held, network));
-        let mut footprints = at.map(|at| known.remove(at).1).unwrap_or_default();
-        if footprints.len() >= FOOTPRINTS {
+    fn store(&self, network: &Arc<Network>, key: Key, found: &Footprint) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.retain(|(held, _)| held.strong_count() > 0);
+        let at = cache.iter().position(|(held, _)| is_same(held, network));
+        let mut footprints = at.map(|at| cache.remove(at).1).unwrap_or_default();
+        if footprints.len() >= MAX_FOOTPRINTS {
             footprints.clear();
         }
         footprints.insert(key, found.clone());
-        known.push((Arc::downgrade(network), footprints));
-        let surplus = known.len().saturating_sub(NETWORKS);
-        known.drain(..surplus);
+        cache.push((Arc::downgrade(network), footprints));
+        let surplus = cache.len().saturating_sub(MAX_NETWORKS);
+        cache.drain(..surplus);
     }
 }
 
-fn is(held: &Weak<Network>, network: &Arc<Network>) -> bool {
+fn is_same(held: &Weak<Network>, network: &Arc<Network>) -> bool {
     held.strong_count() > 0 && std::ptr::eq(held.as_ptr(), Arc::as_ptr(network))
 }
 
-/// The reference engine keeps the output of every node until the next pass, gathers the windows of a convolution into one
-/// matrix at a time, and holds at most a gradient for every node.
+/// Upper bound for the reference engine, which keeps the output and at most one gradient of every node, and gathers the
+/// windows of one convolution at a time into a matrix.
 fn of_tensors(network: &Network, targets: &[Target], input: &Shape, value: u64) -> Result<Footprint, EngineError> {
     let subgraph = Subgraph::new(network, targets, input)?;
     let (mut weights, mut values, mut matrix) = (0u64, 0u64, 0u64);
@@ -164,7 +162,7 @@ fn of_tensors(network: &Network, targets: &[Target], input: &Shape, value: u64) 
         values = values.saturating_add(to);
         let window = match op {
             Op::Conv(conv) => {
-                // There and back.
+                // Forward and backward.
                 weights = weights.saturating_add(2 * conv.weight.len() as u64);
                 conv.window.kernel.iter().product::<usize>() as u64
             }
@@ -188,7 +186,7 @@ fn of_tensors(network: &Network, targets: &[Target], input: &Shape, value: u64) 
             | Op::Softmax { .. }
             | Op::LogSoftmax { .. } => 1,
         };
-        // Columns, what is made of them, and indices of eight bytes at most.
+        // Columns, their product, and indices of at most eight bytes.
         matrix = matrix.max(3 * window.saturating_mul(read.max(to)) + 2 * (read + to));
         weights = weights.saturating_add(4 * window.saturating_mul(read.max(to)));
     }

@@ -1,8 +1,34 @@
-//! Runs a network: forward to the target layers, gated backward to the input.
+//! Engines: forward passes to the target layers, and backward passes to the input with surrogate gradients.
 //!
-//! An engine plans a network once for its targets and input size, and then runs an explicit forward and an explicit
-//! backward walk over the part of the network below the targets. Weights get no gradient. Tensors cross this border as
-//! [`candle_core::Tensor`], so that images stay on the device that the engine runs on.
+//! An engine plans a network once for its targets and input size, and then runs explicit forward and backward passes over
+//! the subgraph below the targets. Weights get no gradient. Images, outputs and gradients are [`candle_core::Tensor`]s, so
+//! that they stay on the engine's device.
+//!
+//! # Examples
+//! ```
+//! use std::sync::Arc;
+//!
+//! use candle_core::{Device, Tensor};
+//! use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Gate, Target};
+//! use proxygrad::network::{Activation, Network, Op};
+//!
+//! let mut network = Network::new(1, 1, 2);
+//! let relu = network.push("relu", Op::Activation(Activation::Relu), &[Network::INPUT])?;
+//! let network = Arc::new(network);
+//!
+//! let engine = Cpu::new(&CpuSettings::default())?;
+//! let mut plan = engine.plan(&network, &[Target::from(relu)], network.input_shape())?;
+//! let image = Tensor::new(&[[[[-2f32, 3.0]]]], &Device::Cpu)?;
+//! let output = plan.forward(&image, Forward::Original)?.remove(0);
+//! assert_eq!(output.flatten_all()?.to_vec1::<f32>()?, [0.0, 3.0]);
+//!
+//! // The backward rule decides what passes the ReLU where it is off.
+//! let seed = [output.ones_like()?];
+//! let gradient = |gradient: Tensor| gradient.flatten_all()?.to_vec1::<f32>();
+//! assert_eq!(gradient(plan.backward(&seed, Gate::Plain)?)?, [0.0, 1.0]);
+//! assert_eq!(gradient(plan.backward(&seed, Gate::Proxy { slope: 0.25 })?)?, [0.25, 1.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod cpu;
 mod device;
@@ -28,76 +54,77 @@ pub use subgraph::Target;
 
 use crate::network::{Network, NodeId, Shape};
 
-/// A way to run networks on one device.
+/// Runs networks on one device.
 pub trait Engine: Send + Sync {
-    /// The device that images and layer outputs live on.
+    /// The device of images and layer outputs.
     fn device(&self) -> &Device;
 
     /// Element type of images and layer outputs.
     fn dtype(&self) -> DType;
 
-    /// What tells how much memory its plans take.
+    /// Predicts the memory of its plans.
     fn memory_model(&self) -> MemoryModel;
 
-    /// Drops what is kept only to make plans faster, of networks that nobody holds any more. Gives whether there was any.
+    /// Drops cached data of networks that are no longer in use. Returns whether there was any.
     fn release_unused(&self) -> bool {
         false
     }
 
-    /// Prepares the part of `network` below `targets` for images `[N, C, H, W]` whose `[C,H,W]` is `input`.
+    /// Prepares the subgraph of `network` below `targets` for images `[N,C,H,W]` whose `[C,H,W]` is `input`.
     ///
     /// # Errors
-    /// When an operation cannot work at that input size, a target has no such channel, or the device runs out of memory.
+    /// When an operation does not work at that input size, a target has no such channel, or the device runs out of memory.
     fn plan(&self, network: &Arc<Network>, targets: &[Target], input: &Shape) -> Result<Box<dyn Plan>, EngineError>;
 }
 
-/// A network prepared for one set of target layers and one input size. The batch may differ from call to call; the
-/// result for one image never depends on its neighbours in the batch.
+/// A network prepared for one set of target layers and one input size. The batch size may differ between calls; the result
+/// for one image never depends on the other images of the batch.
 pub trait Plan: Send {
-    /// Outputs of the target layers for `images` `[N,C,H,W]`, in the order of the targets and with all channels, of which
-    /// only those that the target names are sure to be computed.
+    /// Outputs of the target layers for `images` `[N,C,H,W]`, in the order of the targets. All channels are returned, but
+    /// only those listed in the target are guaranteed to be computed; the rest may be zero.
     ///
     /// # Errors
     /// When `images` has the wrong shape or the device fails.
     fn forward(&mut self, images: &Tensor, forward: Forward) -> Result<Vec<Tensor>, EngineError>;
 
     /// Gradient `[N,C,H,W]` with respect to the images of the last [`Plan::forward`], of the sum of
-    /// `seeds[i] * output[i]` over all targets and values. Seeds are 0 in channels that their target does not name. Activations use the backward rule of `gate`.
+    /// `seeds[i] * output[i]` over all targets and values. Seeds must be 0 in channels that their target does not list.
+    /// Activations use the backward rule of `gate`.
     ///
     /// # Errors
-    /// When no forward came before, a seed has the wrong shape, or the device fails.
+    /// When there was no forward pass, a seed has the wrong shape, or the device fails.
     fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> Result<Tensor, EngineError>;
 
-    /// Sets what the temperature of [`Gate::Soft`] is multiplied with at each activation; 1 where nothing, or no finite
-    /// number greater than 0, is given. It holds until it is set again.
+    /// Sets the factor of the temperature of [`Gate::Soft`] at each activation, until it is set again. Missing factors, and
+    /// those that are not finite and positive, are 1.
     fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>);
 
-    /// Bytes of memory that it holds from pass to pass, with the weights that its kernels laid out; nothing where the
-    /// engine does not know. No more than its [`Footprint`] says.
+    /// Bytes of memory held between passes, including packed weights; `None` if the engine does not know. At most what its
+    /// [`Footprint`] predicts.
     fn held_bytes(&self) -> Option<u64> {
         None
     }
 
-    /// How long each step of the passes took since the last call, where the engine was asked to measure it
-    /// ([`CpuSettings::timed`]); else nothing.
+    /// Time of each step of all passes since the last call, if the engine measures it ([`CpuSettings::timed`]); otherwise
+    /// empty.
     fn take_times(&mut self) -> Vec<StepTime> {
         Vec::new()
     }
 }
 
-/// Time that one step of a [`Plan`]'s passes took, all images and all passes together.
+/// Time of one step of a [`Plan`], summed over images and passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepTime {
-    /// The node that the step computes; its activation and residual sum may be computed with it. Of steps that are walked
-    /// together, the last. The network's input for all that belongs to no node: images in, outputs and gradients out.
+    /// The node that the step computes, possibly fused with its activation and residual sum; for fused steps, the last. The
+    /// network's input stands for copying images in, and outputs and gradients out.
     pub node: NodeId,
-    /// Whether it was a step of the way back.
+    /// Whether it is a step of the backward pass.
     pub backward: bool,
-    /// From its start until all threads were done.
+    /// Time until all threads finished.
     pub time: Duration,
 }
 
-/// The scale of an activation for [`Plan::set_scales`].
+/// The factor of an activation in [`Plan::set_scales`].
 fn scale_of(scales: &BTreeMap<NodeId, f32>, activation: NodeId) -> f32 {
     scales.get(&activation).copied().filter(|scale| scale.is_finite() && *scale > 0.0).unwrap_or(1.0)
 }

@@ -9,7 +9,7 @@ use image::{DynamicImage, ImageFormat};
 use sha2::{Digest, Sha256};
 
 use crate::Invalid;
-use crate::image_file::{Head, Transparency};
+use crate::image_file::{ImageHeader, Transparency};
 use crate::maximize::error::MaximizeError;
 use crate::maximize::image8::Levels;
 use crate::network::{ImageSource, KnownImage, grey};
@@ -39,8 +39,8 @@ impl Picture {
     /// # Errors
     /// When the file is no such image, or has more pixels than anybody needs: an `Invalid` without a field.
     pub fn read(file: &[u8], shape: [usize; 3]) -> Result<Self, Invalid> {
-        let head = Head::read(file)?;
-        let image = head.unpack(file, Transparency::White)?;
+        let header = ImageHeader::read(file)?;
+        let image = header.decode(file, Transparency::White)?;
         let [channels, height, width] = shape;
         let image = fitted(image, width as u32, height as u32);
         let values = match channels {

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::Invalid;
 use crate::maximize::Preset;
-use crate::text::without_mark;
+use crate::text::without_bom;
 
 /// Fields of a request.
 pub type Fields = Map<String, Value>;
@@ -58,7 +58,7 @@ impl Variants {
     /// # Errors
     /// Describes where the text is invalid, or which arm or method is defined twice.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let text = without_mark(text);
+        let text = without_bom(text);
         let variants: Self = match text.trim_start().starts_with('{') {
             true => serde_json::from_str(text).map_err(|error| error.to_string())?,
             false => toml::from_str(text).map_err(|error| error.to_string())?,

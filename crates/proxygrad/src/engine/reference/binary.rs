@@ -1,4 +1,4 @@
-//! Elementwise combinations of two tensors, and per-channel scale and shift.
+//! Elementwise arithmetic with broadcasting, and per-channel scale and shift.
 
 use candle_core::{Result, Tensor};
 
@@ -8,12 +8,12 @@ use crate::network::{Array, Binary, Shape};
 
 pub(super) struct Elementwise {
     pub(super) kind: Binary,
-    /// Number of axes of the output, the batch not counted.
+    /// Number of axes of the output, not counting the batch.
     pub(super) rank: usize,
 }
 
 impl Elementwise {
-    /// Aligns a per-sample shape at the last axis by axes of length 1 behind the batch axis.
+    /// Aligns per-sample axes at the last axis by inserting axes of length 1 after the batch axis.
     fn aligned(&self, x: &Tensor) -> Result<Tensor> {
         let mut shape = x.dims().to_vec();
         while shape.len() < self.rank + 1 {
@@ -23,7 +23,7 @@ impl Elementwise {
     }
 }
 
-/// Sums a gradient over the axes along which the input was repeated.
+/// Sums a gradient over the axes that the input was broadcast along.
 fn unbroadcast(gradient: &Tensor, input: &Tensor) -> Result<Tensor> {
     let lead = gradient.rank() - input.rank();
     let repeated: Vec<usize> = (1..gradient.rank())

@@ -1,4 +1,4 @@
-//! Convolution as a matrix product over taps, and dense layers. Weights get no gradient.
+//! Convolutions as matrix products over taps (im2col), and dense layers. Weights get no gradient.
 
 use candle_core::{Result, Tensor};
 
@@ -19,23 +19,22 @@ pub(super) struct Conv {
 }
 
 enum Product {
-    /// One tap: the map itself is the matrix. `weight` `[G, O/G, C/G]`, `back` `[G, C/G, O/G]`.
+    /// 1x1 with stride 1: the map itself is the matrix. `weight` `[G, O/G, C/G]`, `back` `[G, C/G, O/G]`.
     Pointwise { weight: Tensor, back: Tensor, precision: Precision },
-    /// Windows at every pixel: backward is the same with turned weights, at no more work. `weight` `[G, O/G, C/G * T]`,
-    /// `back` `[G, C/G, O/G * T]`.
+    /// Stride 1: backward is a convolution with transposed weights. `weight` `[G, O/G, C/G * T]`, `back`
+    /// `[G, C/G, O/G * T]`.
     Dense { weight: Tensor, back: Tensor, columns: Gather, readers: Gather, precision: Precision },
-    /// Windows with gaps between them: backward first multiplies, then adds up what each pixel gets. `weight`
-    /// `[G, O/G, C/G * T]`, `back` `[G, C/G * T, O/G]`.
+    /// Other strides: backward multiplies first, then sums per pixel (col2im). `weight` `[G, O/G, C/G * T]`, `back`
+    /// `[G, C/G * T, O/G]`.
     Strided { weight: Tensor, back: Tensor, columns: Gather, fold: Gather, precision: Precision },
-    /// One channel in and out of each group: a weighted sum of taps, forward and backward. `weight` `[C, T]`, `back`
-    /// `[C, R]` for the `R` rows of `fold`, or `[C, T]` for those of `readers`.
+    /// One input and output channel per group: a weighted sum of taps, forward and backward. `weight` `[C, T]`.
     Depthwise { weight: Tensor, columns: Gather, back: DepthwiseBack },
 }
 
 enum DepthwiseBack {
-    /// Each row of `readers` is a tap.
+    /// Stride 1: each row of `readers` is a tap.
     Dense { readers: Gather },
-    /// Taps are weighted first.
+    /// Other strides: taps are weighted first, then summed per pixel.
     Strided { fold: Gather },
 }
 
@@ -59,8 +58,8 @@ impl Conv {
             };
             Product::Depthwise { weight: weight.reshape((groups, count))?, columns: taps.columns(engine)?, back }
         } else if taps.is_dense() {
-            let turned = weight.reshape((groups, a, b, count))?.transpose(1, 2)?.contiguous()?;
-            let back = operand(&turned.reshape((groups, b, a * count))?)?;
+            let transposed = weight.reshape((groups, a, b, count))?.transpose(1, 2)?.contiguous()?;
+            let back = operand(&transposed.reshape((groups, b, a * count))?)?;
             let (columns, readers) = (taps.columns(engine)?, taps.readers(engine)?);
             Product::Dense { weight: operand(&weight)?, back, columns, readers, precision }
         } else {
@@ -74,7 +73,7 @@ impl Conv {
 }
 
 /// `weight [G,A,B] x columns [N,G,B,P]`, one product per sample and group, so that no sample depends on its batch.
-/// Columns come in any shape of as many values, for `n` samples.
+/// `columns` may have any shape with the same number of values, for `n` samples.
 fn multiply(precision: Precision, weight: &Tensor, columns: &Tensor, n: usize) -> Result<Tensor> {
     let (groups, a, b) = weight.dims3()?;
     if groups == 1 {
@@ -86,7 +85,7 @@ fn multiply(precision: Precision, weight: &Tensor, columns: &Tensor, n: usize) -
 }
 
 /// A weighted sum of rows per channel: `weight [C,R]`, `rows [N*C, R*length]`.
-fn weigh(weight: &Tensor, rows: &Tensor, n: usize) -> Result<Tensor> {
+fn weighted_per_channel(weight: &Tensor, rows: &Tensor, n: usize) -> Result<Tensor> {
     let (channels, count) = weight.dims2()?;
     let weight = weight.unsqueeze(0)?.broadcast_as((n, channels, count))?.contiguous()?;
     weighted(&weight.reshape((n * channels, 1, count))?, rows)
@@ -108,7 +107,7 @@ impl Operation for Conv {
             Product::Dense { weight, columns, precision, .. } | Product::Strided { weight, columns, precision, .. } => {
                 multiply(*precision, weight, &columns.apply(&precision.operand(x)?)?, n)?
             }
-            Product::Depthwise { weight, columns, .. } => weigh(weight, &columns.apply(x)?, n)?,
+            Product::Depthwise { weight, columns, .. } => weighted_per_channel(weight, &columns.apply(x)?, n)?,
         };
         let y = y.reshape(samples(n, &self.output))?;
         match &self.bias {
@@ -131,7 +130,7 @@ impl Operation for Conv {
                 fold.apply_sum(&multiply(*precision, back, &precision.operand(&g.contiguous()?)?, n)?)?
             }
             Product::Depthwise { weight, back: DepthwiseBack::Dense { readers }, .. } => {
-                weigh(weight, &readers.apply(g)?, n)?
+                weighted_per_channel(weight, &readers.apply(g)?, n)?
             }
             Product::Depthwise { weight, back: DepthwiseBack::Strided { fold }, .. } => {
                 let (channels, count) = weight.dims2()?;

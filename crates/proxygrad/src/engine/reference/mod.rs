@@ -1,10 +1,10 @@
-//! The reference engine: plain tensor operations, on any device and in any float type that candle has.
+//! The reference engine: tensor operations on any device and in any float type of candle.
 //!
-//! Forward and backward are written out operation by operation; nothing relies on automatic differentiation. In f64 on
-//! the CPU it is what other engines are compared with.
+//! Forward and backward are written out operation by operation, without automatic differentiation. In f64 on the CPU it
+//! is the reference that other engines are tested against.
 //!
-//! On a GPU every number of weights, index lists and constants is on the device when a plan is made, and no result comes
-//! back to the host within a pass; a pass only queues kernels.
+//! On a GPU, weights, index lists and constants are copied to the device when a plan is created, and a pass never
+//! synchronizes with the host; it only queues kernels.
 
 mod activation;
 mod binary;
@@ -40,7 +40,7 @@ impl Reference {
         Self { device, dtype, precision: Precision::Full }
     }
 
-    /// Computes matrix products as `precision` says. Less than [`Precision::Full`] is for engines in f32.
+    /// Sets the precision of matrix products. Reduced precision requires an engine in f32.
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
     }
@@ -48,14 +48,14 @@ impl Reference {
 
 /// One operation with its weights on the device.
 trait Operation: Send {
-    /// The output for these inputs, all with a leading batch axis.
+    /// Computes the output of inputs with a leading batch axis.
     fn forward(&self, inputs: &[&Tensor], forward: Forward) -> Result<Tensor>;
 
-    /// Gradients for those inputs that are `wanted`, given inputs, output and the output's gradient.
+    /// Computes the gradients of the inputs that are `wanted`.
     fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>>;
 }
 
-/// One operation's view of a backward pass.
+/// Arguments of an operation's backward pass.
 struct Backward<'a> {
     inputs: &'a [&'a Tensor],
     output: &'a Tensor,
@@ -94,20 +94,20 @@ impl Engine for Reference {
             };
             steps.push(Step { operation, constant, scale: 1.0 });
         }
-        let picks = subgraph.targets.iter().map(|target| {
+        let kept_channels = subgraph.targets.iter().map(|target| {
             let index = |kept: &Vec<usize>| {
                 let kept: Vec<u32> = kept.iter().map(|&channel| channel as u32).collect();
                 Tensor::new(kept, &self.device)
             };
             target.kept.as_ref().map(index).transpose()
         });
-        let picks = picks.collect::<Result<Vec<_>>>()?;
-        Ok(Box::new(ReferencePlan { steps, subgraph, picks, values: Vec::new() }))
+        let kept_channels = kept_channels.collect::<Result<Vec<_>>>()?;
+        Ok(Box::new(ReferencePlan { steps, subgraph, kept_channels, values: Vec::new() }))
     }
 }
 
 impl Reference {
-    /// Moves constants to the device.
+    /// Copies constants to the device.
     fn tensor(&self, data: &[f32], shape: &[usize]) -> Result<Tensor> {
         Tensor::from_slice(data, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)
     }
@@ -140,12 +140,12 @@ impl Reference {
     }
 }
 
-/// A per-sample shape with a batch axis of 1 before it.
+/// A per-sample shape with a leading batch axis of 1.
 fn batched(shape: &[usize]) -> Vec<usize> {
     std::iter::once(1).chain(shape.iter().copied()).collect()
 }
 
-/// Shape `[1, C, 1, ...]` that broadcasts one value per channel over a tensor of `rank` axes, the batch included.
+/// Shape `[1, C, 1, ...]` that broadcasts one value per channel over a tensor of `rank` axes, including the batch.
 fn per_channel(channels: usize, rank: usize) -> Vec<usize> {
     let mut shape = vec![1; rank];
     if let Some(axis) = shape.get_mut(1) {
@@ -158,7 +158,7 @@ struct Step {
     /// `None` for the input and for constants.
     operation: Option<Box<dyn Operation>>,
     constant: Option<Tensor>,
-    /// What the temperature of a soft gate is multiplied with.
+    /// Factor of the temperature of a soft gate.
     scale: f32,
 }
 
@@ -166,8 +166,8 @@ struct ReferencePlan {
     /// One per node of the subgraph.
     steps: Vec<Step>,
     subgraph: Subgraph,
-    /// The channels that each target's node holds, where it holds only some.
-    picks: Vec<Option<Tensor>>,
+    /// The channels that each target's node computes; `None` for all.
+    kept_channels: Vec<Option<Tensor>>,
     /// Outputs of all steps in the last forward pass.
     values: Vec<Tensor>,
 }
@@ -185,22 +185,22 @@ impl Plan for ReferencePlan {
             });
         }
         self.values = values;
-        let output = |(target, pick): (&SubgraphTarget, &Option<Tensor>)| {
+        let output = |(target, kept): (&SubgraphTarget, &Option<Tensor>)| {
             let values = &self.values[target.node];
-            let Some(pick) = pick else { return Ok(values.clone()) };
+            let Some(kept) = kept else { return Ok(values.clone()) };
             let whole = [&[values.dims()[0]], &target.shape[..]].concat();
-            Ok(Tensor::zeros(whole, values.dtype(), values.device())?.index_add(pick, &values.contiguous()?, 1)?)
+            Ok(Tensor::zeros(whole, values.dtype(), values.device())?.index_add(kept, &values.contiguous()?, 1)?)
         };
-        self.subgraph.targets.iter().zip(&self.picks).map(output).collect()
+        self.subgraph.targets.iter().zip(&self.kept_channels).map(output).collect()
     }
 
     fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> std::result::Result<Tensor, EngineError> {
         let batch = self.values.first().map_or(0, |images| images.dims()[0]);
         self.subgraph.check_seeds(seeds, batch)?;
         let mut gradients: Vec<Option<Tensor>> = vec![None; self.steps.len()];
-        for ((target, pick), seed) in self.subgraph.targets.iter().zip(&self.picks).zip(seeds) {
-            let seed = match pick {
-                Some(pick) => seed.contiguous()?.index_select(pick, 1)?,
+        for ((target, kept), seed) in self.subgraph.targets.iter().zip(&self.kept_channels).zip(seeds) {
+            let seed = match kept {
+                Some(kept) => seed.contiguous()?.index_select(kept, 1)?,
                 None => seed.clone(),
             };
             accumulate(&mut gradients[target.node], seed)?;

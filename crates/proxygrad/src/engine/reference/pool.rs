@@ -8,11 +8,11 @@ use crate::engine::Forward;
 use crate::network::{Shape, Window};
 
 pub(super) struct MaxPool {
-    /// What each tap reads.
+    /// Forward gather of each tap.
     taps: Vec<Gather>,
-    /// And back.
+    /// Backward gather of each tap.
     back: Vec<Gather>,
-    /// `[1, 1]`: the border, below every number.
+    /// Padding value, minus infinity, `[1, 1]`.
     border: Tensor,
     input: [usize; 2],
     output: [usize; 2],
@@ -26,8 +26,8 @@ impl MaxPool {
         Ok(Self { taps: taps.each(engine)?, back: taps.each_back(engine)?, border, input, output })
     }
 
-    /// `[N,C,H,W]` to flat maps with a border value behind each, `[N*C, H*W + 1]`.
-    fn bordered(&self, x: &Tensor) -> Result<Tensor> {
+    /// `[N,C,H,W]` to flat maps, each followed by the padding value, `[N*C, H*W + 1]`.
+    fn with_padding_value(&self, x: &Tensor) -> Result<Tensor> {
         let maps = x.contiguous()?.reshape(((), self.input[0] * self.input[1]))?;
         Tensor::cat(&[&maps, &self.border.broadcast_as((maps.dim(0)?, 1))?.contiguous()?], 1)
     }
@@ -36,19 +36,19 @@ impl MaxPool {
 impl Operation for MaxPool {
     fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
         let (n, c, ..) = inputs[0].dims4()?;
-        let maps = self.bordered(inputs[0])?;
+        let maps = self.with_padding_value(inputs[0])?;
         let mut taps = self.taps.iter().map(|tap| tap.apply(&maps));
         let Some(first) = taps.next() else { candle_core::bail!("a pool without taps") };
         let largest = taps.try_fold(first?, |largest, tap| largest.maximum(&tap?))?;
         largest.reshape((n, c, self.output[0], self.output[1]))
     }
 
-    /// The first of equal values in row-major order gets the gradient.
+    /// Among equal values the first in row-major order gets the gradient.
     fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        let maps = self.bordered(pass.inputs[0])?;
+        let maps = self.with_padding_value(pass.inputs[0])?;
         let (count, outputs) = (maps.dim(0)?, self.output[0] * self.output[1]);
         let largest = pass.output.contiguous()?.reshape((count, outputs))?;
-        // What is left of the gradient for the taps still to come.
+        // The part of the gradient that is not assigned to a tap yet.
         let mut left = pass.gradient.contiguous()?.reshape((count, outputs))?;
         let mut sum = None;
         for (tap, back) in self.taps.iter().zip(&self.back) {
@@ -64,7 +64,7 @@ impl Operation for MaxPool {
 pub(super) struct AveragePool {
     columns: Gather,
     spread: Gather,
-    /// One over the number of values that count in each window, `[1,1,OH,OW]`.
+    /// Inverse divisor of each window, `[1,1,OH,OW]`.
     share: Tensor,
     output: [usize; 2],
 }

@@ -1,4 +1,4 @@
-//! Operations that move values without changing them, and interpolation.
+//! Concat, reshape, transpose, slice, pad and resize.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -31,7 +31,7 @@ impl Operation for Concat {
     }
 }
 
-/// A constant `[1, ...]` repeated for every sample.
+/// Repeats a constant `[1, ...]` for every sample.
 fn repeat(x: &Tensor, batch: usize) -> Result<Tensor> {
     if x.dim(0)? == batch {
         return Ok(x.clone());
@@ -64,7 +64,7 @@ pub(super) struct Transpose {
 }
 
 impl Transpose {
-    /// From the order of per-sample axes.
+    /// From the order of the per-sample axes.
     pub(super) fn new(order: &[usize]) -> Self {
         let forward: Vec<usize> = std::iter::once(0).chain(order.iter().map(|axis| axis + 1)).collect();
         let mut backward = vec![0; forward.len()];
@@ -85,11 +85,11 @@ impl Operation for Transpose {
     }
 }
 
-/// Chosen indices of one axis: slices and mirrored borders.
+/// Selection of indices of one axis: slices, and reflect and edge padding.
 pub(super) struct Select {
     dim: usize,
     indices: Tensor,
-    /// For the `i`-th use of each input value, where it was put; [`NOWHERE`] behind its last use.
+    /// For the `i`-th use of each input value, its output index; [`NOWHERE`] after its last use.
     uses: Vec<Tensor>,
 }
 
@@ -136,9 +136,9 @@ impl Operation for Select {
 }
 
 pub(super) enum Pad {
-    /// `border` is 0 where the input goes, and elsewhere the border's value.
+    /// `border` is 0 inside, and the border's value elsewhere; `None` if that is 0.
     Constant { before: Vec<usize>, after: Vec<usize>, border: Option<Tensor> },
-    /// One selection per padded axis.
+    /// Reflect or edge padding: one selection per padded axis.
     Mirror(Vec<Select>),
 }
 
@@ -166,7 +166,7 @@ impl Pad {
             }
             let indices = (0..before[axis] + length + after[axis]).map(|i| match i.checked_sub(before[axis]) {
                 Some(inside) if inside < length => inside,
-                Some(behind) if reflect => 2 * (length - 1) - behind,
+                Some(after) if reflect => 2 * (length - 1) - after,
                 Some(_) => length - 1,
                 None if reflect => before[axis] - i,
                 None => 0,
@@ -178,7 +178,7 @@ impl Pad {
 }
 
 impl Reference {
-    /// A border around zeros. Written value by value, so that it may be infinite.
+    /// A border around zeros. Written value by value, so that an infinite border works.
     fn border(&self, value: f32, before: &[usize], after: &[usize], input: &Shape) -> Result<Tensor> {
         let lengths: Vec<usize> = (0..input.len()).map(|i| before[i] + input[i] + after[i]).collect();
         let is_inside = |mut index: usize| {
@@ -194,7 +194,7 @@ impl Reference {
     }
 }
 
-fn surround(x: &Tensor, before: &[usize], after: &[usize]) -> Result<Tensor> {
+fn pad_with_zeros(x: &Tensor, before: &[usize], after: &[usize]) -> Result<Tensor> {
     let mut padded = x.clone();
     for (axis, (&b, &a)) in before.iter().zip(after).enumerate() {
         padded = padded.pad_with_zeros(axis + 1, b, a)?;
@@ -205,9 +205,9 @@ fn surround(x: &Tensor, before: &[usize], after: &[usize]) -> Result<Tensor> {
 impl Operation for Pad {
     fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
         match self {
-            Self::Constant { before, after, border: None } => surround(inputs[0], before, after),
+            Self::Constant { before, after, border: None } => pad_with_zeros(inputs[0], before, after),
             Self::Constant { before, after, border: Some(border) } => {
-                surround(inputs[0], before, after)?.broadcast_add(border)
+                pad_with_zeros(inputs[0], before, after)?.broadcast_add(border)
             }
             Self::Mirror(selections) => {
                 selections.iter().try_fold(inputs[0].clone(), |x, selection| selection.apply(&x))
@@ -259,8 +259,8 @@ impl Resized {
     }
 }
 
-/// `rows x map x columns` for every map of `[N,C,H,W]`.
-fn sandwich([rows, columns]: &[Tensor; 2], x: &Tensor) -> Result<Tensor> {
+/// Separable linear map, `rows x map x columns`, on every map of `[N,C,H,W]`.
+fn separable([rows, columns]: &[Tensor; 2], x: &Tensor) -> Result<Tensor> {
     let (n, c, height, width) = x.dims4()?;
     let (to_height, to_width) = (rows.dim(0)?, columns.dim(1)?);
     let maps = x.contiguous()?.reshape((n * c, height, width))?;
@@ -271,10 +271,10 @@ fn sandwich([rows, columns]: &[Tensor; 2], x: &Tensor) -> Result<Tensor> {
 
 impl Operation for Resized {
     fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
-        sandwich(&self.forward, inputs[0])
+        separable(&self.forward, inputs[0])
     }
 
     fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(sandwich(&self.backward, pass.gradient)?)])
+        Ok(vec![Some(separable(&self.backward, pass.gradient)?)])
     }
 }

@@ -1,4 +1,4 @@
-//! Reductions of whole axes, softmax and its logarithm.
+//! Reductions of whole axes, softmax and log-softmax.
 
 use candle_core::{Result, Tensor};
 
@@ -8,7 +8,7 @@ use crate::network::{Reduce, Shape};
 
 pub(super) struct Reduced {
     kind: Reduce,
-    /// Reduced tensor axes, the batch counted.
+    /// Reduced tensor axes, counting the batch.
     dims: Vec<usize>,
     keep: bool,
     output: Shape,
@@ -19,7 +19,7 @@ impl Reduced {
         Self { kind, dims: axes.iter().map(|axis| axis + 1).collect(), keep, output: output.clone() }
     }
 
-    /// The reduction with reduced axes of length 1.
+    /// The reduction, with reduced axes kept as length 1.
     fn kept(&self, x: &Tensor) -> Result<Tensor> {
         match self.kind {
             Reduce::Sum => x.sum_keepdim(self.dims.clone()),
@@ -28,7 +28,7 @@ impl Reduced {
         }
     }
 
-    /// Number of values that become one.
+    /// Number of values per reduced value.
     fn count(&self, x: &Tensor) -> usize {
         self.dims.iter().map(|&dim| x.dims()[dim]).product()
     }
@@ -45,7 +45,7 @@ impl Operation for Reduced {
         kept.reshape(shape)
     }
 
-    /// Equal maxima share the gradient evenly.
+    /// Equal maxima share the gradient equally.
     fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
         let x = pass.inputs[0];
         let mut kept = x.dims().to_vec();

@@ -1,18 +1,18 @@
-//! Windows as taps: where every tap of a sliding window reads, and back, as lists of indices made once per plan.
+//! Gather indices of sliding windows (im2col and col2im), computed once per plan.
 //!
-//! Gathering by a list is one kernel on every device, whatever stride, dilation and padding are, and its adjoint is
-//! another gather: nothing is scattered, so that sums always have the same order.
+//! A gather is one kernel on every device for any stride, dilation and padding, and its adjoint is another gather.
+//! Nothing is scattered, so that sums always have the same order.
 
 use candle_core::{Device, Result, Tensor};
 
 use super::Reference;
 use crate::network::Window;
 
-/// Gathers 0. Candle defines this index on all its devices.
+/// Index that gathers 0; candle supports it on all devices.
 pub(super) const NOWHERE: u32 = u32::MAX;
 
 /// A window over maps of one size. Positions on a map of `H x W` pixels are `y * W + x`; `T` is the number of taps, `P`
-/// the number of output positions, and `N` stands for all maps: those of every channel of every image.
+/// the number of output positions, and `N` the number of maps, one per image and channel.
 pub(super) struct Taps {
     window: Window,
     input: [usize; 2],
@@ -20,7 +20,7 @@ pub(super) struct Taps {
 }
 
 impl Taps {
-    /// For maps of height and width `input` that give `output`.
+    /// For maps of height and width `input` and outputs of `output`.
     pub(super) fn new(window: &Window, input: [usize; 2], output: [usize; 2]) -> Self {
         Self { window: *window, input, output }
     }
@@ -30,17 +30,17 @@ impl Taps {
         self.window.kernel[0] * self.window.kernel[1]
     }
 
-    /// Whether the only tap is the map itself.
+    /// Whether the only tap reads the map itself.
     pub(super) fn is_pointwise(&self) -> bool {
         self.window.kernel == [1, 1] && self.window.stride == [1, 1] && self.window.padding.is_none()
     }
 
-    /// Whether windows start at every pixel, so that every tap sees about the whole map.
+    /// Whether the stride is 1.
     pub(super) fn is_dense(&self) -> bool {
         self.window.stride == [1, 1]
     }
 
-    /// The pixel that tap `k` of output `p` reads; `None` on the border.
+    /// The pixel that tap `k` of output `p` reads; `None` for padding.
     fn source(&self, k: usize, p: usize) -> Option<usize> {
         let tap = [k / self.window.kernel[1], k % self.window.kernel[1]];
         let place = [p / self.output[1], p % self.output[1]];
@@ -51,8 +51,8 @@ impl Taps {
         Some(along(0)? * self.input[1] + along(1)?)
     }
 
-    /// All readings `(pixel, tap, output)`, by tap and output.
-    fn readings(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+    /// All reads `(pixel, tap, output)`, ordered by tap and output.
+    fn reads(&self) -> impl Iterator<Item = (usize, usize, usize)> {
         let outputs = self.output[0] * self.output[1];
         (0..self.count() * outputs).filter_map(move |i| {
             let (k, p) = (i / outputs, i % outputs);
@@ -60,13 +60,13 @@ impl Taps {
         })
     }
 
-    /// `[N, H*W]` to `[N, T*P]`: what every tap reads; the border is 0.
+    /// im2col: `[N, H*W]` to `[N, T*P]`, the pixel that every tap reads; padding is 0.
     pub(super) fn columns(&self, engine: &Reference) -> Result<Gather> {
         let pixels = self.input[0] * self.input[1];
         Gather::new(engine, self.count(), self.columns_from(0..self.count(), NOWHERE as usize), pixels)
     }
 
-    /// For each tap, `[N, H*W + 1]` to `[N, P]`: what it reads; the border is the last value of the input.
+    /// For each tap, `[N, H*W + 1]` to `[N, P]`: the pixel that it reads; padding is the last value of the input.
     pub(super) fn each(&self, engine: &Reference) -> Result<Vec<Gather>> {
         let pixels = self.input[0] * self.input[1];
         let one = |k| Gather::new(engine, 1, self.columns_from(k..k + 1, pixels), pixels + 1);
@@ -79,7 +79,7 @@ impl Taps {
         sources.map(|(k, p)| self.source(k, p).unwrap_or(border) as u32).collect()
     }
 
-    /// For each tap, the adjoint of [`Taps::each`] without its border: `[N, P]` to `[N, H*W]`.
+    /// For each tap, the adjoint of [`Taps::each`] without padding: `[N, P]` to `[N, H*W]`.
     pub(super) fn each_back(&self, engine: &Reference) -> Result<Vec<Gather>> {
         let (pixels, outputs) = (self.input[0] * self.input[1], self.output[0] * self.output[1]);
         self.reader_indices().chunks(pixels).map(|row| Gather::new(engine, 1, row.to_vec(), outputs)).collect()
@@ -93,20 +93,20 @@ impl Taps {
     fn reader_indices(&self) -> Vec<u32> {
         let pixels = self.input[0] * self.input[1];
         let mut indices = vec![NOWHERE; self.count() * pixels];
-        for (pixel, k, p) in self.readings() {
+        for (pixel, k, p) in self.reads() {
             indices[k * pixels + pixel] = p as u32;
         }
         indices
     }
 
-    /// The adjoint of [`Taps::columns`] before its sum: `[N, T*P]` to `[N, R*H*W]`, where `R` is the largest number of
-    /// readings of one pixel.
+    /// col2im without its sum, the adjoint of [`Taps::columns`]: `[N, T*P]` to `[N, R*H*W]`, where `R` is the largest number
+    /// of reads of one pixel.
     pub(super) fn fold(&self, engine: &Reference) -> Result<Gather> {
         let outputs = self.output[0] * self.output[1];
         self.by_pixel(engine, self.count() * outputs, |k, p| k * outputs + p)
     }
 
-    /// As [`Taps::fold`], where all taps have the same gradient: `[N, P]` to `[N, R*H*W]`.
+    /// As [`Taps::fold`] if all taps have the same gradient: `[N, P]` to `[N, R*H*W]`.
     pub(super) fn spread(&self, engine: &Reference) -> Result<Gather> {
         self.by_pixel(engine, self.output[0] * self.output[1], |_, p| p)
     }
@@ -115,7 +115,7 @@ impl Taps {
         let pixels = self.input[0] * self.input[1];
         let mut filled = vec![0; pixels];
         let mut indices = Vec::new();
-        for (pixel, k, p) in self.readings() {
+        for (pixel, k, p) in self.reads() {
             let row = filled[pixel];
             filled[pixel] += 1;
             if indices.len() <= row * pixels {
@@ -130,21 +130,21 @@ impl Taps {
     }
 }
 
-/// Chosen positions of flat maps, in one or more rows.
+/// Gather of positions of flat maps, in one or more rows.
 pub(super) struct Gather {
     /// `[rows * length]`.
     indices: Tensor,
     rows: usize,
-    /// Length of the input.
+    /// Length of an input map.
     from: usize,
-    /// `[1, rows]`, to sum rows by a product.
+    /// `[1, rows]`, to sum rows by a matrix product.
     ones: Tensor,
 }
 
 impl Gather {
     fn new(engine: &Reference, rows: usize, indices: Vec<u32>, from: usize) -> Result<Self> {
         if indices.len() >= NOWHERE as usize || from >= NOWHERE as usize {
-            candle_core::bail!("a window reads {} values of maps of {from}: too many", indices.len());
+            candle_core::bail!("a window reads too many values: {} of maps of {from}", indices.len());
         }
         let length = indices.len();
         let indices = Tensor::from_vec(indices, length, &Device::Cpu)?.to_device(&engine.device)?;
@@ -156,19 +156,19 @@ impl Gather {
         maps.contiguous()?.reshape(((), self.from))?.index_select(&self.indices, 1)
     }
 
-    /// As [`Gather::apply`], with rows added up: `[N, length]`.
+    /// As [`Gather::apply`], summed over rows: `[N, length]`.
     pub(super) fn apply_sum(&self, maps: &Tensor) -> Result<Tensor> {
         let rows = self.apply(maps)?;
         if self.rows == 1 {
             return Ok(rows);
         }
-        // A product, because a reduction on a GPU spends a block of threads on each sum.
+        // A matrix product, because a reduction on a GPU uses a block of threads per sum.
         let maps = rows.dim(0)?;
         weighted(&self.ones.broadcast_as((maps, 1, self.rows))?, &rows)
     }
 }
 
-/// `weights [N,1,R]` times the rows of `[N, R * length]`, added up: `[N, length]`.
+/// Weighted sum of the rows of `[N, R * length]` with `weights [N,1,R]`: `[N, length]`.
 pub(super) fn weighted(weights: &Tensor, rows: &Tensor) -> Result<Tensor> {
     let (maps, _, count) = weights.dims3()?;
     weights.matmul(&rows.reshape((maps, count, ()))?)?.squeeze(1)

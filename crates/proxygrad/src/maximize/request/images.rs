@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 
 use super::Request;
 use crate::Invalid;
-use crate::image_file::{Head, MOST_PIXELS};
+use crate::image_file::{ImageHeader, MAX_PIXELS};
 use crate::maximize::reference_image::{Picture, Pictures};
 use crate::maximize::start::Start;
 use crate::network::{ImageSource, Model};
 
 /// Most pixels of all image files of a request: unpacking takes time.
-const MOST_PIXELS_TOGETHER: u64 = 2 * MOST_PIXELS;
+const MOST_PIXELS_TOGETHER: u64 = 2 * MAX_PIXELS;
 
 /// Images of a request, each read once.
 pub(super) struct Gallery {
@@ -68,15 +68,15 @@ impl Request {
             if !seen.insert(&**file) {
                 continue;
             }
-            let head = Head::read(file).map_err(|error| error.within(&field))?;
-            pixels += head.pixels();
+            let header = ImageHeader::read(file).map_err(|error| error.within(&field))?;
+            pixels += header.pixels();
             if pixels > MOST_PIXELS_TOGETHER {
-                let found = format!("{}x{} pixels", head.width, head.height);
+                let found = format!("{}x{} pixels", header.width, header.height);
                 let expected =
                     format!("at most {MOST_PIXELS_TOGETHER} pixels in all images of a request: here it is {pixels}");
                 return Err(Invalid::new(field, found, expected));
             }
-            memory = memory.max(Some(head.memory(size)));
+            memory = memory.max(Some(header.memory(size)));
         }
         Ok(memory)
     }

@@ -153,7 +153,7 @@ impl Manifest {
     /// # Errors
     /// When it is invalid.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
-        let text = text::without_mark(text);
+        let text = text::without_bom(text);
         let manifest: Self = toml::from_str(text).map_err(|e| ManifestError::Syntax(on_one_line(&e, text)))?;
         manifest.check()?;
         Ok(manifest)
@@ -256,7 +256,7 @@ pub(super) fn is_onnx(file: &str) -> bool {
 
 /// Parses one name per line; ignores trailing empty lines and a byte order mark.
 pub(super) fn names_in(text: &str) -> Vec<String> {
-    text::without_mark(text).trim_end().lines().map(|line| line.trim().to_owned()).collect()
+    text::without_bom(text).trim_end().lines().map(|line| line.trim().to_owned()).collect()
 }
 
 /// Reads a small text file; `file` must be a checked file name in `folder`.

@@ -1,4 +1,4 @@
-//! Units as documents: what the string form says, with names, and what has no string form.
+//! JSON documents of units.
 
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "openapi")]
@@ -12,53 +12,52 @@ use super::{Reduction, Selection, Unit, top_fraction};
 use crate::Invalid;
 use crate::network::ImageSource;
 
-/// A unit as a document: what the string form says, with names.
+/// A unit as a JSON object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UnitDocument {
     /// Name of the layer.
     pub layer: String,
-    /// Channel of a `[C,H,W]` layer, or neuron (class logit) of a `[K]` layer; from 0.
+    /// Channel of a `[C,H,W]` layer, or neuron (class logit) of a `[K]` layer, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<usize>,
-    /// Name of the class whose logit it is, instead of `channel`; upper and lower case count alike.
+    /// Name of the class whose logit it is, instead of `channel`; case-insensitive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(examples("banana")))]
     pub class: Option<String>,
-    /// Row and column of one neuron of the channel; excludes `reduce`.
+    /// Row and column of one neuron of the channel; not together with `reduce`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(min_items = 2, max_items = 2))]
     pub position: Option<[usize; 2]>,
     /// One weight per channel, instead of `channel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction: Option<Vec<f32>>,
-    /// Instead of `channel`: exaggerates what the layer sees in an image. At every position the value is
+    /// Instead of `channel`: exaggerates the layer's activations on an image. At every position the value is
     /// `dot * max(cos, 0.1)^cosine_power` of the layer's channels on the stimulus and on the image; the score is the mean
     /// over positions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caricature: Option<ImageDocument>,
-    /// Instead of `channel`: an image that the layer cannot tell from this one. The score is the negative squared distance
-    /// of the layer's values on the stimulus and on the image, divided by the squared length of the latter; 0 is best.
+    /// Instead of `channel`: inverts the layer's activations on an image. The score is the negative squared distance between
+    /// the layer's values on the stimulus and on the image, divided by the squared norm of the latter; 0 is best.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inversion: Option<ImageDocument>,
-    /// Beside `direction` (0 unless given) or `caricature` (1 unless given): how much the angle counts. With `dot` the
-    /// inner product of the direction and the layer's channels at a position, and `cos` the cosine between them, the value
-    /// there is `dot * max(cos, 0.1)^cosine_power`.
+    /// With `direction` (default 0) or `caricature` (default 1): the weight of the angle. With `dot` the inner product of the
+    /// direction and the layer's channels at a position, and `cos` the cosine between them, the value there is
+    /// `dot * max(cos, 0.1)^cosine_power`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 16))]
     pub cosine_power: Option<f32>,
-    /// How positions become one number; `mean` unless given. `energy` means the whole layer's mean square and stands
-    /// without `channel`.
+    /// Reduction over positions; default `mean`. `energy` is the mean square of the whole layer and excludes `channel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reduce: Option<ReduceDocument>,
-    /// Share of the largest positions for `top-fraction`, in (0, 1].
+    /// Fraction of the largest positions for `top-fraction`, in (0, 1].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0, maximum = 1))]
     pub fraction: Option<f32>,
 }
 
-/// The image that a layer's values are compared with.
+/// The reference image of a caricature or inversion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -67,7 +66,7 @@ pub struct ImageDocument {
     pub image: ImageSource,
 }
 
-/// How positions become one number.
+/// Reduction over positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -104,8 +103,8 @@ impl PartialSchema for UnitText {
 #[cfg(feature = "openapi")]
 impl ToSchema for UnitText {}
 
-/// Greatest power of a cosine.
-const GREATEST_POWER: f32 = 16.0;
+/// Largest power of the cosine.
+const MAX_POWER: f32 = 16.0;
 
 impl UnitDocument {
     fn empty(layer: String) -> Self {
@@ -123,8 +122,8 @@ impl UnitDocument {
         }
     }
 
-    /// The fields given that say what of the layer is looked at.
-    fn subjects(&self) -> impl Iterator<Item = &'static str> {
+    /// The given fields among those that select a part of the layer.
+    fn selectors(&self) -> impl Iterator<Item = &'static str> {
         let given = [
             ("channel", self.channel.is_some()),
             ("class", self.class.is_some()),
@@ -135,7 +134,7 @@ impl UnitDocument {
         given.into_iter().filter_map(|(name, given)| given.then_some(name))
     }
 
-    /// How positions become one number; nothing for the whole layer's energy.
+    /// Reduction over positions; `None` for `energy`.
     fn reduction(&self) -> Result<Option<Reduction>, Invalid> {
         Ok(Some(match (self.reduce, self.fraction) {
             (None | Some(ReduceDocument::Mean), None) => Reduction::Mean,
@@ -143,7 +142,7 @@ impl UnitDocument {
             (Some(ReduceDocument::Max), None) => Reduction::Max,
             (Some(ReduceDocument::TopFraction), Some(share)) => top_fraction(share)?,
             (Some(ReduceDocument::TopFraction), None) => {
-                return Err(Invalid::new("fraction", "nothing", "a share in (0, 1] beside reduce: top-fraction"));
+                return Err(Invalid::new("fraction", "nothing", "a number in (0, 1], because reduce is top-fraction"));
             }
             (Some(ReduceDocument::Energy), None) => return Ok(None),
             (_, Some(share)) => {
@@ -154,9 +153,9 @@ impl UnitDocument {
 
     fn power(&self, default: f32) -> Result<f32, Invalid> {
         let power = self.cosine_power.unwrap_or(default);
-        match (0.0..=GREATEST_POWER).contains(&power) {
+        match (0.0..=MAX_POWER).contains(&power) {
             true => Ok(power),
-            false => Err(Invalid::new("cosine_power", power, format!("a number from 0 to {GREATEST_POWER}"))),
+            false => Err(Invalid::new("cosine_power", power, format!("a number from 0 to {MAX_POWER}"))),
         }
     }
 }
@@ -165,43 +164,43 @@ impl TryFrom<UnitDocument> for Unit {
     type Error = Invalid;
 
     fn try_from(document: UnitDocument) -> Result<Self, Invalid> {
-        let subjects: Vec<&str> = document.subjects().collect();
-        if let [first, second, ..] = subjects[..] {
+        let selectors: Vec<&str> = document.selectors().collect();
+        if let [first, second, ..] = selectors[..] {
             let found = match document.channel {
                 Some(channel) => channel.to_string(),
-                None => format!("a {first} beside a {second}"),
+                None => format!("a {first} and a {second}"),
             };
             return Err(Invalid::new(first, found, format!("either {first} or {second}, not both")));
         }
         let reduction = document.reduction()?;
-        let subject = subjects.first().copied();
-        if let Some(power) = document.cosine_power.filter(|_| !matches!(subject, Some("direction" | "caricature"))) {
+        let selector = selectors.first().copied();
+        if let Some(power) = document.cosine_power.filter(|_| !matches!(selector, Some("direction" | "caricature"))) {
             return Err(Invalid::new("cosine_power", power, "nothing, unless there is a direction or a caricature"));
         }
         if let Some(position) = document.position {
             let refused = |expected: &str| Err(Invalid::new("position", format!("{position:?}"), expected));
-            match subject {
+            match selector {
                 Some("channel") if document.reduce.is_some() => {
                     return refused("either position or reduce, not both");
                 }
                 Some("channel") => {}
                 _ if reduction.is_none() => {
-                    return Err(Invalid::new("reduce", "energy", "no channel, position or direction beside it"));
+                    return Err(Invalid::new("reduce", "energy", "no channel, position or direction with it"));
                 }
-                _ => return refused("a channel beside it"),
+                _ => return refused("a channel with it"),
             }
         }
         let Some(reduction) = reduction else {
-            return match subject {
+            return match selector {
                 None => Ok(Self { layer: document.layer, selection: Selection::Energy }),
-                Some(_) => Err(Invalid::new("reduce", "energy", "no channel, position or direction beside it")),
+                Some(_) => Err(Invalid::new("reduce", "energy", "no channel, position or direction with it")),
             };
         };
-        if let Some(name @ ("caricature" | "inversion")) = subject
+        if let Some(name @ ("caricature" | "inversion")) = selector
             && document.reduce.is_some()
         {
             let found = serde_json::to_string(&document.reduce).unwrap_or_default();
-            let expected = format!("nothing: a {name} looks at every position");
+            let expected = format!("nothing: a {name} reads every position");
             return Err(Invalid::new("reduce", found.trim_matches('"'), expected));
         }
         let (direction_power, caricature_power) = (document.power(0.0)?, document.power(1.0)?);

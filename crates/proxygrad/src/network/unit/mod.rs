@@ -1,4 +1,4 @@
-//! Units: what can be maximized in a layer, as text and as a document.
+//! Units: channels, neurons, directions and whole layers that can be maximized, and their text form.
 
 mod document;
 
@@ -14,17 +14,34 @@ use super::shape::Shape;
 use super::similar_names::similar_names;
 use crate::Invalid;
 
-/// Something in a layer that can be maximized.
+/// A part of a layer that can be maximized.
+///
+/// # Examples
+/// ```
+/// use proxygrad::network::{Reduction, Selection, Unit};
+///
+/// let unit: Unit = "fire5:17@center".parse()?;
+/// assert_eq!(unit.layer, "fire5");
+/// assert_eq!(unit.selection, Selection::Channel { channel: 17, reduction: Reduction::Center });
+/// assert_eq!(unit.to_string(), "fire5:17@center");
+///
+/// let neuron: Unit = "fire5:17@3,4".parse()?;
+/// assert_eq!(neuron.selection, Selection::Neuron { channel: 17, position: [3, 4] });
+///
+/// let error = "fire5".parse::<Unit>().unwrap_err();
+/// assert_eq!(error.value, "fire5");
+/// # Ok::<(), proxygrad::Invalid>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unit {
     /// Name of the layer.
     pub layer: String,
-    /// Which values of the layer's output, and how they become one number.
+    /// The values of the layer's output and their reduction to one number.
     pub selection: Selection,
 }
 
-/// Which values of a layer's output, and how they become one number. The output is `[C,H,W]` or `[K]`; of another number of
-/// axes the first counts as the channels and the rest as positions, and one number per image is one channel.
+/// The values of a layer's output that a unit reads, and their reduction to one number. The output is `[C,H,W]` or `[K]`;
+/// with another number of axes, the first is the channels and the rest are positions; a scalar is one channel.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Selection {
@@ -32,14 +49,14 @@ pub enum Selection {
     Channel {
         /// Index from 0.
         channel: usize,
-        /// How its positions become one number.
+        /// Reduction over positions.
         reduction: Reduction,
     },
-    /// The channel of a class by its name; [`Model::named`](super::Model::named) replaces it by its index.
+    /// The channel of a class by name; [`Model::resolve_class`](super::Model::resolve_class) replaces it by its index.
     Class {
-        /// The class; upper and lower case count alike.
+        /// The class name, case-insensitive.
         name: String,
-        /// How its positions become one number.
+        /// Reduction over positions.
         reduction: Reduction,
     },
     /// One neuron of a feature map.
@@ -57,41 +74,41 @@ pub enum Selection {
         weights: Vec<f32>,
         /// The power `p`, from 0 to 16.
         cosine_power: f32,
-        /// How positions become one number.
+        /// Reduction over positions.
         reduction: Reduction,
     },
-    /// The mean over positions of `dot max(cos, 0.1)^p`, as for a direction, where every position has its own: the
-    /// layer's channels there on an image. After Olah et al., "The Building Blocks of Interpretability", Distill 2018,
+    /// The mean over positions of `dot max(cos, 0.1)^p`, as for a direction, with a direction per position: the layer's
+    /// channels there on an image. After Olah et al., "The Building Blocks of Interpretability", Distill 2018,
     /// and the caricatures of Lucid.
     Caricature {
-        /// The image whose likeness is exaggerated.
+        /// The image to exaggerate.
         image: ImageSource,
         /// The power `p`, from 0 to 16.
         cosine_power: f32,
     },
     /// `-|a - r|^2 / |r|^2`, with `a` the layer's values on the stimulus and `r` those on an image (divided by 1 where `r`
     /// is zero everywhere): Mahendran & Vedaldi, "Understanding Deep Image Representations by Inverting Them", CVPR 2015,
-    /// <https://arxiv.org/abs/1412.0035>, section 2, the normalised Euclidean loss with its sign turned.
+    /// <https://arxiv.org/abs/1412.0035>, section 2, the negative normalised Euclidean loss.
     Inversion {
-        /// The image whose representation is inverted.
+        /// The image whose representation is to be inverted.
         image: ImageSource,
     },
     /// The whole layer: the mean of its squared values.
     Energy,
 }
 
-/// How the positions of a channel become one number.
+/// Reduction of the positions of a channel to one number.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Reduction {
     /// Arithmetic mean.
     #[default]
     Mean,
-    /// The value at row `H/2`, column `W/2` of a feature map; of a vector `[K]` the value itself.
+    /// The value at row `H/2`, column `W/2` of a feature map; the value itself of a vector `[K]`.
     Center,
     /// The largest value.
     Max,
-    /// Mean of the largest share of values; the share lies in (0, 1].
+    /// Mean of the largest values, as a fraction in (0, 1] of all.
     TopFraction(f32),
 }
 
@@ -101,7 +118,7 @@ const GRAMMAR: &str = "LAYER:CHANNEL, optionally followed by @mean, @center, @ma
 impl FromStr for Unit {
     type Err = Invalid;
 
-    /// Reads `fire5:17`, `fire5:17@center`, `fire5:17@top0.25`, `fire5:17@3,4`, `logits:954`, `fire5@energy`.
+    /// Parses `fire5:17`, `fire5:17@center`, `fire5:17@top0.25`, `fire5:17@3,4`, `logits:954`, `fire5@energy`.
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let invalid = || Invalid::new("", text, GRAMMAR);
         if let Some(layer) = text.strip_suffix("@energy").filter(|layer| !layer.is_empty()) {
@@ -133,7 +150,7 @@ impl FromStr for Unit {
                 (None, None) => return Err(invalid()),
             },
         };
-        let selection = match is_name(channel) {
+        let selection = match is_class_name(channel) {
             true => Selection::Class { name: channel.to_owned(), reduction },
             false => Selection::Channel { channel: index(channel)?, reduction },
         };
@@ -141,8 +158,8 @@ impl FromStr for Unit {
     }
 }
 
-/// Whether text in the place of a channel names a class: it does not look like a number.
-fn is_name(text: &str) -> bool {
+/// Whether the text of a channel is a class name: it does not look like a number.
+fn is_class_name(text: &str) -> bool {
     let digits = text.trim_start_matches(['+', '-', '.']);
     !digits.is_empty() && digits.trim() == digits && digits.parse::<f64>().is_err()
 }
@@ -151,7 +168,7 @@ fn top_fraction(share: f32) -> Result<Reduction, Invalid> {
     if share > 0.0 && share <= 1.0 {
         Ok(Reduction::TopFraction(share))
     } else {
-        Err(Invalid::new("fraction", share, "a share greater than 0 and at most 1"))
+        Err(Invalid::new("fraction", share, "a fraction greater than 0 and at most 1"))
     }
 }
 
@@ -166,7 +183,7 @@ impl fmt::Display for Reduction {
     }
 }
 
-/// The string form; what has none is told in short.
+/// The text form; a short description if there is none.
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layer = &self.layer;
@@ -188,34 +205,42 @@ impl fmt::Display for Unit {
 }
 
 impl Unit {
-    /// Whether its string form says everything about it.
+    /// Whether the text form describes the unit completely.
     pub fn has_text(&self) -> bool {
         match &self.selection {
             Selection::Channel { .. } | Selection::Neuron { .. } | Selection::Energy => true,
-            Selection::Class { name, .. } => is_name(name) && !name.contains([':', '@']),
+            Selection::Class { name, .. } => is_class_name(name) && !name.contains([':', '@']),
             Selection::Direction { .. } | Selection::Caricature { .. } | Selection::Inversion { .. } => false,
         }
     }
 
-    /// The image that it compares with, if any, and the name of the field that holds it.
+    /// The reference image and the name of its field, if any.
     pub fn image(&self) -> Option<(&'static str, &ImageSource)> {
         match &self.selection {
             Selection::Caricature { image, .. } => Some(("caricature", image)),
             Selection::Inversion { image } => Some(("inversion", image)),
-            _ => None,
+            Selection::Channel { .. }
+            | Selection::Class { .. }
+            | Selection::Neuron { .. }
+            | Selection::Direction { .. }
+            | Selection::Energy => None,
         }
     }
 
-    /// The same, to be replaced.
+    /// Mutable access to the reference image.
     pub fn image_mut(&mut self) -> Option<(&'static str, &mut ImageSource)> {
         match &mut self.selection {
             Selection::Caricature { image, .. } => Some(("caricature", image)),
             Selection::Inversion { image } => Some(("inversion", image)),
-            _ => None,
+            Selection::Channel { .. }
+            | Selection::Class { .. }
+            | Selection::Neuron { .. }
+            | Selection::Direction { .. }
+            | Selection::Energy => None,
         }
     }
 
-    /// How positions become one number, where that can be chosen.
+    /// The reduction over positions; `None` if the selection has a fixed one.
     pub fn reduction(&self) -> Option<Reduction> {
         match &self.selection {
             Selection::Channel { reduction, .. }
@@ -231,7 +256,7 @@ impl Unit {
     /// Checks that the selection exists in its layer, which has this shape.
     ///
     /// # Errors
-    /// Names the field (`channel`, `class`, `position`, `direction`, `reduce`) and the indices that exist.
+    /// An [`Invalid`] with the field `channel`, `class`, `position`, `direction` or `reduce`.
     pub fn check(&self, shape: &Shape) -> Result<(), Invalid> {
         let channels = shape.channels();
         let in_range = |field: &str, index: usize, length: usize, what: &str| match index < length {
@@ -256,7 +281,7 @@ impl Unit {
                 ));
             }
             Selection::Class { name, .. } => {
-                return Err(Invalid::new("class", name, "the index of a class: its name is not resolved"));
+                return Err(Invalid::new("class", name, "a class index: the name has not been resolved"));
             }
             Selection::Direction { .. }
             | Selection::Caricature { .. }
@@ -275,14 +300,14 @@ impl Network {
     /// The layer with this name.
     ///
     /// # Errors
-    /// Names the field `layer`, and why the file's node of that name has no layer, or layers whose names are near.
+    /// An [`Invalid`] `layer` with similar names, or why the node with this name is not available.
     pub fn layer(&self, name: &str) -> Result<NodeId, Invalid> {
         let found = self.find(name).filter(|&id| id != Self::INPUT && !self.channels_last().contains(&id));
         found.ok_or_else(|| Invalid::new("layer", name, expected_layers(self, name)))
     }
 }
 
-/// A phrase that helps to find the layer that was meant.
+/// What was expected instead of an unknown layer name, with suggestions.
 fn expected_layers(network: &Network, wanted: &str) -> String {
     let layers: Vec<Layer<'_>> = network.layers().collect();
     let count = layers.len();
@@ -290,9 +315,9 @@ fn expected_layers(network: &Network, wanted: &str) -> String {
         return format!("one of the model's {count} layers; {unavailable}");
     }
     let modules = layers.iter().flat_map(|layer| layer.modules).map(String::as_str);
-    let close = similar_names(layers.iter().map(|layer| layer.name).chain(modules), wanted);
-    match (close.is_empty(), layers.last()) {
-        (false, _) => format!("one of the model's {count} layers, such as {}", close.join(", ")),
+    let similar = similar_names(layers.iter().map(|layer| layer.name).chain(modules), wanted);
+    match (similar.is_empty(), layers.last()) {
+        (false, _) => format!("one of the model's {count} layers, such as {}", similar.join(", ")),
         (true, Some(last)) => format!("one of the model's {count} layers, such as {}", last.name),
         (true, None) => "a layer, but this model has none".into(),
     }

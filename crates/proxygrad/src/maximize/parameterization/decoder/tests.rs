@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::maximize::ops::Arithmetic;
 use crate::maximize::parameterization::ParameterizationRequest;
-use crate::network::{Array, Model, Network, Preprocessing, ImageStatistics};
+use crate::network::{Array, ImageStatistics, Model, Network, Preprocessing};
 
 fn parameterization(json: &str, channels: usize) -> Parameterization {
     let request: ParameterizationRequest = serde_json::from_str(json).unwrap();
