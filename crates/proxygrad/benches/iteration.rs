@@ -1,4 +1,4 @@
-//! Time of one iteration of activation maximization: forward to a layer, gated backward to the images.
+//! Time of one iteration of activation maximization: forward to a layer, backward to the images with a gate.
 //!
 //! `cargo bench --bench iteration -- --quick`
 
@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A network up to its logits and up to an early layer, for three batch sizes.
+/// Time up to the logits and up to an early layer, for three batch sizes.
 fn layers(criterion: &mut Criterion, engine: &dyn Engine, name: &str, early: &str) -> anyhow::Result<()> {
     let network = networks::build(name)?;
     let mut group = group(criterion, name);
@@ -45,7 +45,7 @@ fn layers(criterion: &mut Criterion, engine: &dyn Engine, name: &str, early: &st
     Ok(())
 }
 
-/// What each gate costs.
+/// Time of each gate.
 fn gates(criterion: &mut Criterion, engine: &dyn Engine, name: &str) -> anyhow::Result<()> {
     let network = networks::build(name)?;
     let mut group = group(criterion, &format!("{name} gates"));
@@ -69,7 +69,7 @@ fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, Wal
     group
 }
 
-/// Plans only what the filter of the command line lets through, and only once.
+/// Creates the plan lazily, so that filtered benchmarks cost nothing.
 fn measure(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: BenchmarkId,

@@ -21,13 +21,13 @@ use networks::ascent::{Ascent, images};
 use proxygrad::engine::{CpuSettings, Gate, Instructions};
 use rayon::prelude::*;
 
-/// Repeats iterations of activation maximization on request.
+/// Runs iterations of activation maximization on request.
 #[derive(Parser)]
 struct Arguments {
-    /// The network; its weights are seeded noise.
+    /// The network; its weights are random with a fixed seed.
     #[arg(long, value_parser = networks::NAMES)]
     network: String,
-    /// Images in one batch.
+    /// Batch size.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
     batch: u64,
     /// The layer whose channel 42 is maximized.
@@ -36,27 +36,27 @@ struct Arguments {
     /// Backward rule of activations.
     #[arg(long, value_enum, default_value_t = GateName::Plain)]
     gate: GateName,
-    /// Threads; as many as the machine has when left out.
+    /// Threads; all cores if 0.
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Vector instructions; the fastest that the processor has when left out.
+    /// Vector instructions; by default the fastest available.
     #[arg(long)]
     instructions: Option<Instructions>,
-    /// File that keeps measured convolution methods; nothing is measured when left out.
+    /// File with measured convolution algorithms; without it nothing is measured.
     #[arg(long)]
     tuning: Option<PathBuf>,
-    /// Tells at the end how long each step took.
+    /// Print the time of each step at the end.
     #[arg(long)]
     steps: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum GateName {
-    /// The network's own derivative.
+    /// The activation's own derivative.
     Plain,
     /// Slope 0.3 on flat sides.
     Proxy,
-    /// The incoming gradient where a whole layer's vanishes.
+    /// The incoming gradient where the gradient of a whole layer vanishes.
     Redirect,
     /// Logistic steps of width 0.1.
     Soft,
@@ -64,10 +64,10 @@ enum GateName {
     Identity,
 }
 
-/// Length of the step of each image.
+/// Step length per image.
 const STEP: f32 = 0.5;
 
-/// Iterations before the first that is timed.
+/// Warm-up iterations before timing.
 const WARM_UP: usize = 3;
 
 fn main() -> anyhow::Result<()> {
@@ -118,7 +118,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Moves each image along its own gradient.
+/// Moves each image along its gradient.
 fn step(ascent: &mut Ascent, images: &mut Tensor) -> anyhow::Result<()> {
     let (_, gradient) = ascent.run(images)?;
     let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
@@ -132,7 +132,7 @@ fn step(ascent: &mut Ascent, images: &mut Tensor) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Euclidean norm, in 16 sums so that they are added side by side.
+/// Euclidean norm, with 16 partial sums for vectorization.
 fn norm(values: &[f32]) -> f32 {
     let (chunks, rest) = values.as_chunks::<16>();
     let mut sums = [0.0; 16];

@@ -2,9 +2,9 @@
 //!
 //! `cargo run --release --example loop_share`
 //!
-//! Prints milliseconds per step and image for networks that read 224x224 RGB images (as ResNets do) and BGR levels (as
-//! SqueezeNet does), with transforms off and on, and the cost of a run that does not grow with its steps. The time that
-//! processors worked (all of them together, known on Linux) says more than the clock where a machine has other work too.
+//! Prints milliseconds per step and image for 224x224 RGB input (as in ResNets) and BGR input (as in SqueezeNet), without
+//! and with transforms, and the fixed cost per run. The processor time (of all cores, Linux only) is more reliable than
+//! wall-clock time on a busy machine.
 #![allow(missing_docs)]
 
 use std::collections::BTreeMap;
@@ -18,19 +18,19 @@ use proxygrad::network::{
     Array, ChannelOrder, ImageStatistics, Model, Network, NodeId, Op, Preprocessing, Reduce, Shape,
 };
 
-/// Classes of the network's last layer.
+/// Number of classes.
 const CLASSES: usize = 1000;
 
-/// An engine that answers every call with the same values.
-struct Still;
+/// An engine that returns the same values for every call.
+struct ConstantEngine;
 
-/// Outputs and gradient of one image, and of as many as the last batch had.
-struct StillPlan {
+/// Outputs and gradient of one image, and repeated for the size of the last batch.
+struct ConstantPlan {
     sample: Vec<Tensor>,
     batch: Vec<Tensor>,
 }
 
-impl Engine for Still {
+impl Engine for ConstantEngine {
     fn device(&self) -> &Device {
         &Device::Cpu
     }
@@ -47,11 +47,11 @@ impl Engine for Still {
         let shapes = targets.iter().map(|target| &network.node(target.layer).shape).chain([input]);
         let noise = shapes.map(|shape| Tensor::randn(0f32, 1.0, &shape[..], &Device::Cpu)?.unsqueeze(0));
         let sample = noise.collect::<candle_core::Result<Vec<_>>>()?;
-        Ok(Box::new(StillPlan { batch: sample.clone(), sample }))
+        Ok(Box::new(ConstantPlan { batch: sample.clone(), sample }))
     }
 }
 
-impl Plan for StillPlan {
+impl Plan for ConstantPlan {
     fn forward(&mut self, images: &Tensor, _: Forward) -> Result<Vec<Tensor>, EngineError> {
         let size = images.dims()[0];
         if self.batch[0].dims()[0] != size {
@@ -68,7 +68,7 @@ impl Plan for StillPlan {
     fn set_scales(&mut self, _: &BTreeMap<NodeId, f32>) {}
 }
 
-/// A network that reads 224x224 pixels in three channels and has 1000 logits.
+/// A network with input `[3,224,224]` and 1000 logits.
 fn model(preprocessing: Preprocessing) -> anyhow::Result<Model> {
     let mut network = Network::new(3, 224, 224);
     let mean = Op::Reduce { kind: Reduce::Mean, axes: vec![1, 2], keep: false };
@@ -76,7 +76,7 @@ fn model(preprocessing: Preprocessing) -> anyhow::Result<Model> {
     let weight = Array::new([CLASSES, 3], vec![0.0; 3 * CLASSES])?;
     network.push("logits", Op::Dense { weight, bias: None }, &[pool])?;
     Ok(Model {
-        id: "still".into(),
+        id: "constant".into(),
         digest: String::new(),
         network: Arc::new(network),
         preprocessing,
@@ -86,14 +86,14 @@ fn model(preprocessing: Preprocessing) -> anyhow::Result<Model> {
     })
 }
 
-/// What a run took, in seconds.
+/// Time of a run in seconds.
 #[derive(Clone, Copy)]
 struct Cost {
-    clock: f64,
-    processors: f64,
+    wall: f64,
+    processor: f64,
 }
 
-/// Seconds that processors have worked for this process; not a number where that is unknown.
+/// Processor time of this process in seconds; NaN if unknown.
 fn processor_seconds() -> f64 {
     // User and system time in ticks of 10 ms, the 12th and 13th field after the name in parentheses.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
@@ -102,22 +102,22 @@ fn processor_seconds() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-/// What a whole run costs: the shortest of a few by the clock, and their mean work.
+/// Cost of a whole run: the shortest wall-clock time and the mean processor time of several runs.
 fn cost(model: &Model, transforms: &[&str], batch: usize, steps: u32) -> anyhow::Result<Cost> {
     const RUNS: u32 = 6;
-    let mut request = Request::new("still", "logits:0".parse()?);
+    let mut request = Request::new("constant", "logits:0".parse()?);
     let objectives = (0..batch).map(|class| format!("logits:{class}").parse()).collect::<Result<_, _>>()?;
     (request.objective, request.objectives) = (None, Some(objectives));
     request.transforms = Some(transforms.iter().map(|text| text.parse()).collect::<Result<_, _>>()?);
     request.steps = Some(steps);
     let resolved = request.resolve(model, &Limits::default())?;
-    let (mut clock, worked) = (f64::INFINITY, processor_seconds());
+    let (mut wall, start) = (f64::INFINITY, processor_seconds());
     for _ in 0..RUNS {
         let started = Instant::now();
-        maximize(&Still, model, &resolved.tasks(), &resolved.settings, &mut NoCallback)?;
-        clock = clock.min(started.elapsed().as_secs_f64());
+        maximize(&ConstantEngine, model, &resolved.tasks(), &resolved.settings, &mut NoCallback)?;
+        wall = wall.min(started.elapsed().as_secs_f64());
     }
-    Ok(Cost { clock, processors: (processor_seconds() - worked) / f64::from(RUNS) })
+    Ok(Cost { wall, processor: (processor_seconds() - start) / f64::from(RUNS) })
 }
 
 fn main() -> anyhow::Result<()> {
@@ -133,7 +133,7 @@ fn main() -> anyhow::Result<()> {
         mean: vec![104.006, 116.669, 122.679],
         std: vec![1.0; 3],
     };
-    println!("| input | images | transforms | ms per step and image | of processors | ms per run and image |");
+    println!("| input | images | transforms | ms per step and image | processor ms | ms per run and image |");
     println!("|---|---|---|---|---|---|");
     let transforms = ["jitter:16", "scale:0.9,1.1", "rotate:10", "blur:0.5"];
     for (name, preprocessing) in [("RGB", resnet), ("BGR", squeezenet)] {
@@ -143,9 +143,9 @@ fn main() -> anyhow::Result<()> {
                 let (few, many) = (8, 40);
                 let (short, long) = (cost(&model, transforms, batch, few)?, cost(&model, transforms, batch, many)?);
                 let per_step = |short: f64, long: f64| (long - short) / f64::from(many - few);
-                let step = per_step(short.clock, long.clock);
-                let work = per_step(short.processors, long.processors);
-                let fixed = short.clock - step * f64::from(few);
+                let step = per_step(short.wall, long.wall);
+                let work = per_step(short.processor, long.processor);
+                let fixed = short.wall - step * f64::from(few);
                 let [step, work, fixed] = [step, work, fixed].map(|seconds| 1e3 * seconds / batch as f64);
                 println!("| {name} | {batch} | {label} | {step:.2} | {work:.2} | {fixed:.1} |");
             }

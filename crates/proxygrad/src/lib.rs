@@ -1,19 +1,20 @@
-//! Explains convolutional networks by activation maximization with ProxyGrad.
+//! Activation maximization (feature visualization) of convolutional networks with ProxyGrad surrogate gradients.
 //!
-//! You name a [model](network::Model) and a [unit](network::Unit) and get back a PNG and a number; anybody who decodes
-//! that PNG and runs it through the same model gets that number.
+//! Given a [model](network::Model) and a [unit](network::Unit), a run returns a PNG and a score. Running that PNG through
+//! the same model reproduces the score.
 //!
-//! The rooms, in the order data flows through them (each may use only the rooms below it):
+//! The modules; each may use only those below it:
 //!
-//! | room | what it holds |
+//! | module | content |
 //! |---|---|
-//! | [`study`] | compares settings on the same units, starts and passes: plans, runs, statistics, reports |
-//! | [`maximize`] | activation maximization: objective, transforms, optimizer, gate schedule, the loop |
-//! | [`calibrate`] | what a folder of natural images does to the units of a model |
-//! | [`engine`] | runs a network: forward to the target, gated backward to the input |
-//! | [`network`] | what a network is: graph, layers, units, import, preprocessing, catalog |
+//! | [`study`] | comparison of settings on the same units, starts and number of steps: plans, runs, statistics, reports |
+//! | [`maximize`] | activation maximization: objectives, parameterizations, transforms, optimizers, gates, the loop |
+//! | [`calibrate`] | statistics of a model's units on a folder of natural images |
+//! | [`engine`] | forward passes to the target layers, backward passes to the input with surrogate gradients |
+//! | [`network`] | graph, layers, units, ONNX import, preprocessing, model catalog |
 //!
-//! Without features this is a plain library: nothing of HTTP servers, databases or command lines.
+//! # Features
+//! Without features this is a plain library, without HTTP, databases or command line parsing.
 //!
 //! The method: Linse, Barth, Martinetz, "Leaky ReLUs That Differ in Forward and Backward Pass Facilitate Activation
 //! Maximization in Deep Neural Networks", IJCNN 2024, <https://arxiv.org/abs/2410.16958>.

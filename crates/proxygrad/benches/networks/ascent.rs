@@ -1,4 +1,4 @@
-//! What every measurement repeats: one unit's value and its gradient on a batch of images.
+//! One iteration: a unit's value and its gradient on a batch of images.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use proxygrad::network::Network;
 
 use super::noise::Noise;
 
-/// Channel of the target layer that is maximized, counted around where the layer has fewer.
+/// Channel of the target layer that is maximized, modulo its number of channels.
 const CHANNEL: usize = 42;
 
-/// A network planned up to one layer, and the unit that is maximized there: a logit, or the mean of a channel.
+/// A plan up to one layer, and the unit to maximize: a logit, or the mean of a channel.
 pub struct Ascent {
     pub plan: Box<dyn Plan>,
-    /// Gradient of the unit's value by the layer's output, for each image.
+    /// Gradient of the unit's value with respect to the layer's output, per image.
     pub seed: Tensor,
     gate: Gate,
 }
@@ -58,7 +58,7 @@ impl Ascent {
     }
 }
 
-/// The images that every measurement starts from.
+/// The start images of every measurement.
 ///
 /// # Errors
 /// Never on the CPU.

@@ -1,4 +1,4 @@
-//! Networks with seeded weights, so that speed can be measured without a download.
+//! Networks with random weights of a fixed seed, for measuring speed without downloads.
 //!
 //! `rival_networks.py` builds the same networks with the same weights for PyTorch.
 
@@ -15,7 +15,7 @@ use proxygrad::network::{Array, Network, Shape};
 
 use self::noise::Noise;
 
-/// The networks by name.
+/// Names of the networks.
 pub const NAMES: [&str; 3] = ["resnet18", "efficientnet-lite0", "squeezenet1.1"];
 
 /// Input size of all of them.
@@ -23,10 +23,10 @@ pub fn input() -> Shape {
     Shape::from([3, 224, 224])
 }
 
-/// The network called `name`.
+/// Builds the network `name`.
 ///
 /// # Errors
-/// When there is none of that name.
+/// When the name is unknown.
 pub fn build(name: &str) -> anyhow::Result<Arc<Network>> {
     let network = match name {
         "resnet18" => resnet18::build()?,
@@ -37,14 +37,14 @@ pub fn build(name: &str) -> anyhow::Result<Arc<Network>> {
         "squeezenet1.1" => {
             seeded(Architecture::SqueezeNet11, include_str!("../../tests/data/architectures/squeezenet1.1.tensors"))?
         }
-        _ => bail!("there is no network {name}, only {}", NAMES.join(", ")),
+        _ => bail!("unknown network {name}; expected one of {}", NAMES.join(", ")),
     };
     Ok(Arc::new(network))
 }
 
-/// An architecture with seeded values in the published `tensors`, one a line: its name and its shape.
+/// An architecture with random values for the published `tensors`, one per line: name and shape.
 fn seeded(architecture: Architecture, tensors: &str) -> anyhow::Result<Network> {
-    /// What the batch normalizations of EfficientNet-Lite add to the variance.
+    /// Epsilon of the batch normalizations of EfficientNet-Lite.
     const EPSILON: f32 = 1e-3;
     let mut noise = Noise::default();
     let mut state = StateDict::default();
@@ -59,7 +59,7 @@ fn seeded(architecture: Architecture, tensors: &str) -> anyhow::Result<Network> 
             "weight" => Array::vector(vec![1.0; shape[0]]),
             "running_mean" => Array::vector(vec![0.0; shape[0]]),
             "running_var" => Array::vector(vec![1.0 - EPSILON; shape[0]]),
-            _ => bail!("{name} is no known kind of tensor"),
+            _ => bail!("{name} is not a known kind of tensor"),
         };
         state.insert(name, array);
     }

@@ -1,8 +1,8 @@
-//! A stream of numbers that is easily written again in another language.
+//! A pseudorandom stream that is easy to reimplement in other languages.
 
 use proxygrad::network::Array;
 
-/// Numbers evenly spread over [-1, 1): a counter, mixed as MurmurHash3 ends.
+/// Uniform numbers in [-1, 1): a counter hashed with the finalizer of MurmurHash3.
 #[derive(Default)]
 pub struct Noise {
     position: u32,
@@ -14,7 +14,7 @@ impl Noise {
         (0..count).map(|_| self.next() * bound as f32).collect()
     }
 
-    /// Weights `[O,I,…]` that keep the mean square of their inputs, times `gain`.
+    /// Weights `[O,I,…]` that multiply the mean square of their inputs by `gain`.
     ///
     /// # Errors
     /// Never for shapes of tensors that fit into memory.

@@ -1,4 +1,4 @@
-//! ResNet-18: He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385, batch norms folded.
+//! ResNet-18: He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385, with folded batch norms.
 
 use proxygrad::network::{Activation, Binary, Conv, Network, NodeId, Op, Padding, Reduce, Window};
 
@@ -68,7 +68,7 @@ impl Builder {
     }
 }
 
-/// A window centred on its pixel.
+/// A window with SAME padding.
 fn window(side: usize, stride: usize) -> Window {
     let pad = side / 2;
     let padding = Padding { top: pad, left: pad, bottom: pad, right: pad };

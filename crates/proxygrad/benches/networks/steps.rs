@@ -10,7 +10,7 @@ use proxygrad::network::{Network, Op};
 /// needs fewer operations).
 ///
 /// # Errors
-/// When the shapes at the measured size cannot be found.
+/// When the network cannot run at the measured size.
 pub fn print(network: &Network, times: &[StepTime], iterations: usize, batch: usize) -> anyhow::Result<()> {
     let last = times.iter().map(|step| step.node).max().unwrap_or(Network::INPUT);
     let shapes = network.shapes_at(&super::networks::input(), &network.below(&[last]))?;

@@ -1,8 +1,8 @@
-//! Checks a device against f64 on the CPU, with every network of the catalog and every gate, and times it.
+//! Compares a device with f64 on the CPU, for every network of the catalog and every gate, and times it.
 //!
 //! `cargo run --release --example device_check -- --device cuda:0+tf32`; `tools/cuda/check.sh` runs it on a machine with
-//! a card. Needs no file and no network. The device `reference` is the tensor engine that GPUs use, on the CPU;
-//! `reference+tf32` and `reference+bf16` imitate the precision of a card there.
+//! a GPU. Needs no files and no network access. The device `reference` is the tensor engine that GPUs use, on the CPU;
+//! `reference+tf32` and `reference+bf16` emulate the precision of a GPU there.
 
 mod networks;
 
@@ -16,28 +16,28 @@ use proxygrad::network::Network;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Checks and times a device.
+/// Check and time a device.
 #[derive(Parser)]
 struct Arguments {
-    /// What to check: cpu, cuda:0, cuda:0+tf32, cuda:0+bf16, metal, reference, …
+    /// Device to check: cpu, cuda:0, cuda:0+tf32, cuda:0+bf16, metal, reference, …
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Networks to check, by name or ONNX file; none with an empty word.
+    /// Networks to check, by name or ONNX file; an empty string for none.
     #[arg(long, value_delimiter = ',', default_values_t = networks::NAMES.map(String::from))]
     networks: Vec<String>,
-    /// Images in a batch of the check.
+    /// Batch size of the check.
     #[arg(long, default_value_t = 2)]
     images: usize,
-    /// Batch sizes to time ResNet-18 with; none with an empty word.
+    /// Batch sizes for timing ResNet-18; an empty string for none.
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
     batches: Vec<String>,
-    /// Seconds that each batch size is timed.
+    /// Seconds of timing per batch size.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
 }
 
-/// The gates, and whether they are the same at every pre-activation: then two implementations may only differ by
-/// rounding. Otherwise single decisions of ReLUs flip.
+/// The gates, and whether their derivative is constant: then two implementations differ only by rounding. Otherwise
+/// rounding flips the decision of some ReLUs.
 const GATES: [(&str, Gate, bool); 6] = [
     ("identity", Gate::Identity, true),
     ("slope 1", Gate::Proxy { slope: 1.0 }, true),
@@ -47,8 +47,8 @@ const GATES: [(&str, Gate, bool); 6] = [
     ("soft", Gate::Soft { temperature: 0.5 }, false),
 ];
 
-/// Largest relative distances of outputs, of gradients of gates without kinks, and of other gradients. Max pools have
-/// kinks with every gate.
+/// Largest relative distances of outputs, of gradients of gates with constant derivative, and of other gradients. Max
+/// pools have discontinuous gradients with every gate.
 fn limits(device: &str) -> [f64; 3] {
     match device.split_once('+').map(|(_, precision)| precision) {
         None => [1e-5, 2e-3, 1e-2],
@@ -74,14 +74,14 @@ fn main() -> anyhow::Result<()> {
     let mut passed = true;
     if !names.is_empty() {
         let limits = limits(&arguments.device);
-        println!("{}: distance to f64 on the CPU, relative, in the Euclidean norm", arguments.device);
+        println!("{}: relative Euclidean distance from f64 on the CPU", arguments.device);
         println!(
             "(limits: outputs {:.0e}, identity and slope 1 {:.0e}, other gates {:.0e})\n",
             limits[0], limits[1], limits[2]
         );
         print!("{:<20} {:>8}", "network", "outputs");
         GATES.iter().for_each(|(name, ..)| print!(" {name:>9}"));
-        println!("  alone = in a batch");
+        println!("  same in a batch");
         for name in names {
             passed &= check(name, engine.as_ref(), arguments.images, limits)?;
         }
@@ -96,7 +96,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks one network, prints its line, and says whether all is within the limits.
+/// Checks one network, prints its row, and returns whether all distances are within the limits.
 fn check(name: &str, engine: &dyn Engine, images: usize, limits: [f64; 3]) -> anyhow::Result<bool> {
     let network = Arc::new(networks::build(name)?);
     let exact_engine = Reference::new(Device::Cpu, DType::F64);
@@ -109,26 +109,30 @@ fn check(name: &str, engine: &dyn Engine, images: usize, limits: [f64; 3]) -> an
     let expected = exact.forward(&images.to_dtype(DType::F64)?, Forward::Original)?.remove(0);
     let found = plan.forward(&on_device, Forward::Original)?.remove(0);
     let mut passed = true;
-    let mut judge = |distance: f64, limit: f64| {
-        // Not a number is no pass.
+    let mut check_distance = |distance: f64, limit: f64| {
+        // NaN fails.
         passed &= distance <= limit;
         distance
     };
-    print!("{:<20} {:>8.1e}", name.rsplit('/').next().unwrap_or(name), judge(distance(&found, &expected)?, limits[0]));
+    print!(
+        "{:<20} {:>8.1e}",
+        name.rsplit('/').next().unwrap_or(name),
+        check_distance(distance(&found, &expected)?, limits[0])
+    );
 
     let seed = noise(&mut rng, expected.dim(0)?, &expected.dims()[1..])?;
     let (exact_seed, seed) = (seed.to_dtype(DType::F64)?, seed.to_device(engine.device())?);
     for (_, gate, smooth) in GATES {
         let expected = exact.backward(std::slice::from_ref(&exact_seed), gate)?;
         let found = plan.backward(std::slice::from_ref(&seed), gate)?;
-        print!(" {:>9.1e}", judge(distance(&found, &expected)?, limits[if smooth { 1 } else { 2 }]));
+        print!(" {:>9.1e}", check_distance(distance(&found, &expected)?, limits[if smooth { 1 } else { 2 }]));
     }
 
     let gate = Gate::Proxy { slope: 0.3 };
-    let together = plan.backward(std::slice::from_ref(&seed), gate)?.get(0)?;
+    let in_batch = plan.backward(std::slice::from_ref(&seed), gate)?.get(0)?;
     plan.forward(&on_device.narrow(0, 0, 1)?, Forward::Original)?;
     let alone = plan.backward(&[seed.narrow(0, 0, 1)?], gate)?.get(0)?;
-    let same = values(&together)? == values(&alone)?;
+    let same = values(&in_batch)? == values(&alone)?;
     println!("  {}{}", if same { "yes" } else { "no" }, if passed { "" } else { "  TOO FAR" });
     Ok(passed)
 }
@@ -137,7 +141,7 @@ fn plan(network: &Arc<Network>, engine: &dyn Engine) -> anyhow::Result<Box<dyn P
     Ok(engine.plan(network, &Target::whole(network.outputs()), network.input_shape())?)
 }
 
-/// Uniform numbers between -2 and 2, `[n, shape]`.
+/// Uniform random numbers between -2 and 2, `[n, shape]`.
 fn noise(rng: &mut ChaCha8Rng, n: usize, shape: &[usize]) -> TensorResult<Tensor> {
     let mut dims = vec![n];
     dims.extend_from_slice(shape);
@@ -158,8 +162,8 @@ fn distance(found: &Tensor, expected: &Tensor) -> TensorResult<f64> {
     Ok(apart / norm(&mut expected.iter().copied()))
 }
 
-/// Milliseconds of one iteration of ascent on ResNet-18, the median over `seconds`: forward to one logit, gated
-/// backward, and a step of fixed length. Nothing is read back but one number at the end of each measurement.
+/// Median time of one iteration of gradient ascent on ResNet-18 in milliseconds: forward to one logit, backward with a
+/// proxy gate, and a step of fixed length. Only one number is read back at the end of each measurement.
 fn time(engine: &dyn Engine, batch: usize, seconds: f64) -> anyhow::Result<f64> {
     let network = Arc::new(networks::build("resnet18")?);
     let mut plan = plan(&network, engine)?;
