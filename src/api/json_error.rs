@@ -6,6 +6,7 @@ use serde_path_to_error::Segment;
 
 use super::problem::{Kind, Problem};
 use proxygrad::Invalid;
+use proxygrad::maximize::Request;
 use proxygrad::text::bytes_without_bom;
 
 /// Parses a document.
@@ -60,7 +61,7 @@ fn describe(document: &Value, error: &serde_path_to_error::Error<serde_json::Err
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
     let text = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
 
-    if let Some(invalid) = parse_invalid(message) {
+    if let Some(invalid) = Invalid::from_text(message) {
         return if field.is_empty() { invalid } else { invalid.within(&field) };
     }
     let named = |name: &str| if field.is_empty() { name.to_owned() } else { format!("{field}.{name}") };
@@ -77,6 +78,9 @@ fn describe(document: &Value, error: &serde_path_to_error::Error<serde_json::Err
             true => (field.clone(), found),
             false => (named(&name), found.and_then(|object| object.get(&name))),
         };
+        if let Some(new) = Request::renamed_field(&name).filter(|new| fields.contains(&format!("`{new}`"))) {
+            return Invalid::renamed(field, text(value), new);
+        }
         let expected = match fields.strip_prefix("expected ") {
             Some(fields) => format!("one of the fields {}", unquoted(fields.trim_start_matches("one of "))),
             None => "no fields here".to_owned(),
@@ -93,13 +97,6 @@ fn describe(document: &Value, error: &serde_path_to_error::Error<serde_json::Err
         None => message.to_owned(),
     };
     Invalid::new(field, text(found), expected)
-}
-
-/// Parses the text of an [`Invalid`], the only form in which serde passes it on.
-fn parse_invalid(message: &str) -> Option<Invalid> {
-    let (front, expected) = message.rsplit_once(" is not valid; expected ")?;
-    let (field, value) = front.split_once(": ")?;
-    Some(Invalid::new(field, value, expected))
 }
 
 /// serde's type names in plain words.
@@ -129,7 +126,6 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
     use super::*;
-    use proxygrad::maximize::Request;
 
     /// `(status, field, value, expected)` of the problem that parsing this body returns.
     fn rejected(body: &str) -> (u16, String, String, String) {
@@ -177,6 +173,13 @@ mod tests {
             (r#"{"model": "m", "start": {"kind": "noise"}}"#, "start.kind", "noise", "grey"),
             (r#"{"model": "m", "start": {"kind": "grey", "noise": "x"}}"#, "start", "noise", "a number"),
             (r#"{"model": "m", "start": {"kind": "grey", "nois": 0.1}}"#, "start.nois", "0.1", "noise"),
+            (r#"{"model": "m", "certificates": true}"#, "certificates", "true", "the new name diagnostics"),
+            (
+                r#"{"model": "m", "start": {"kind": "image", "image": "part:a", "leash": 0.1}}"#,
+                "start.leash",
+                "0.1",
+                "the new name max_rms_distance",
+            ),
         ] {
             let (status, f, v, e) = rejected(body);
             assert_eq!((status, f.as_str()), (422, field), "{body}: {v}, {e}");

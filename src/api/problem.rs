@@ -388,7 +388,7 @@ struct FieldError {
 }
 
 impl From<Invalid> for FieldError {
-    fn from(Invalid { field, value, expected }: Invalid) -> Self {
+    fn from(Invalid { field, value, expected, .. }: Invalid) -> Self {
         Self { field, value, expected }
     }
 }

@@ -6,13 +6,17 @@ use uuid::Uuid;
 use super::error::StoreError;
 use super::row;
 use super::store::Store;
-use proxygrad::maximize::{Picture, Pictures};
+use proxygrad::maximize::{ReferenceImage, ReferenceImages};
 
 /// Writes the images of a job whose row has been written.
-pub(super) async fn insert(db: &mut SqliteConnection, job: Uuid, pictures: &Pictures) -> Result<(), StoreError> {
-    for (sha256, picture) in pictures.iter() {
+pub(super) async fn insert(
+    db: &mut SqliteConnection,
+    job: Uuid,
+    reference_images: &ReferenceImages,
+) -> Result<(), StoreError> {
+    for (sha256, reference_image) in reference_images.iter() {
         let insert = sqlx::query("INSERT INTO images (job, sha256, png) VALUES (?, ?, ?)");
-        insert.bind(row::key(job)).bind(sha256).bind(picture.png()).execute(&mut *db).await?;
+        insert.bind(row::key(job)).bind(sha256).bind(reference_image.png()).execute(&mut *db).await?;
     }
     Ok(())
 }
@@ -22,19 +26,19 @@ impl Store {
     ///
     /// # Errors
     /// If the database fails or an image is damaged.
-    pub async fn pictures(&self, job: Uuid) -> Result<Pictures, StoreError> {
+    pub async fn reference_images(&self, job: Uuid) -> Result<ReferenceImages, StoreError> {
         let select = sqlx::query("SELECT sha256, png FROM images WHERE job = ?");
-        let mut pictures = Pictures::default();
+        let mut reference_images = ReferenceImages::default();
         for row in select.bind(row::key(job)).fetch_all(self.readers()).await? {
             let (sha256, png) = (row.try_get::<&str, _>("sha256")?, row.try_get::<&[u8], _>("png")?);
             let damaged = |why: &str| StoreError::Damaged { id: job, why: format!("image {sha256} {why}") };
-            let picture = Picture::from_png(png).map_err(|error| damaged(&error.to_string()))?;
-            if picture.known().sha256 != sha256 {
+            let reference_image = ReferenceImage::from_png(png).map_err(|error| damaged(&error.to_string()))?;
+            if reference_image.known().sha256 != sha256 {
                 return Err(damaged("has changed"));
             }
-            pictures.add(picture);
+            reference_images.add(reference_image);
         }
-        Ok(pictures)
+        Ok(reference_images)
     }
 
     /// The PNG of the client image of a job with this SHA-256.

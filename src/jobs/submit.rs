@@ -140,7 +140,7 @@ impl WriteTransaction<'_> {
             .bind(idempotency.as_ref().map(|known| &known.fingerprint))
             .execute(self.db())
             .await?;
-        images::insert(self.db(), id, &resolved.pictures).await?;
+        images::insert(self.db(), id, &resolved.reference_images).await?;
         let select = sqlx::query(concat!("SELECT ", columns!(), " FROM jobs WHERE id = ?"));
         row::job(&select.bind(row::key(id)).fetch_one(self.db()).await?)
     }

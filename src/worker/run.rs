@@ -17,7 +17,7 @@ use super::sources::LoadModel;
 use super::stop_signal::{StopReason, StopSignal};
 use crate::jobs::{Claim, Failure, FailureCode, RunOutcome, Store};
 use proxygrad::engine::Engine;
-use proxygrad::maximize::{MaximizeError, Objective, Outcome, Pictures, Task, found_bytes, maximize_within};
+use proxygrad::maximize::{MaximizeError, Objective, Outcome, ReferenceImages, Task, found_bytes, maximize_within};
 use proxygrad::network::Model;
 use proxygrad::study::StudyError;
 
@@ -53,7 +53,7 @@ struct Run<'a> {
 struct PendingJob {
     job: Arc<RunningJob>,
     /// The client images of the job.
-    pictures: Pictures,
+    reference_images: ReferenceImages,
     outcomes: Vec<Option<Outcome>>,
     finished: bool,
 }
@@ -64,7 +64,7 @@ impl RunContext {
         let running = |claim: Claim| PendingJob {
             outcomes: vec![None; claim.job.objectives.len()],
             job: Arc::new(RunningJob::new(claim, self.time_limit, self.interrupt.clone())),
-            pictures: Pictures::default(),
+            reference_images: ReferenceImages::default(),
             finished: false,
         };
         let mut run = Run { context: self, jobs: claims.into_iter().map(running).collect() };
@@ -102,8 +102,8 @@ impl Run<'_> {
     async fn load_pictures(&mut self) {
         for job in 0..self.jobs.len() {
             let id = self.jobs[job].job.claim.job.id;
-            match self.context.store.pictures(id).await {
-                Ok(pictures) => self.jobs[job].pictures = pictures,
+            match self.context.store.reference_images(id).await {
+                Ok(reference_images) => self.jobs[job].reference_images = reference_images,
                 Err(error) => {
                     tracing::error!(job.id = %id, %error, "client images of a job could not be read");
                     let outcome = if error.fault().is_some() {
@@ -161,8 +161,8 @@ impl Run<'_> {
             let objective = job.objectives[item.stimulus].clone();
             // Unique across jobs: no job has 2^32 stimuli.
             let group = ((item.job as u64) << 32) + (item.stimulus / job.settings.copies()) as u64;
-            let pictures = running.pictures.clone();
-            Task { objective, seed: job.seed, stream: item.stimulus as u64, group, pictures }
+            let reference_images = running.reference_images.clone();
+            Task { objective, seed: job.seed, stream: item.stimulus as u64, group, reference_images }
         };
         let watched = batch.iter().map(|item| (Arc::clone(&self.jobs[item.job].job), item.stimulus));
         let (model, tasks) = (Arc::clone(model), batch.iter().map(task).collect::<Vec<Task>>());
@@ -329,7 +329,7 @@ pub(super) fn failure(error: &BatchError) -> Failure {
             let text = error.to_string();
             Failure::new(FailureCode::Engine, text.lines().next().unwrap_or("the engine failed"))
         }
-        MaximizeError::Png(_) | MaximizeError::Animation(_) | MaximizeError::Picture(_) => internal(),
+        MaximizeError::Png(_) | MaximizeError::Animation(_) | MaximizeError::ReferenceImage(_) => internal(),
     }
 }
 

@@ -211,12 +211,17 @@ fn bodies() -> Vec<(&'static str, String, u16, &'static str)> {
         ("a start from no image", with(r#""start": {"kind": "image"}"#), 422, "start.image"),
         ("a start from text", with(r#""start": {"kind": "image", "image": "aGVsbG8="}"#), 422, "start.image"),
         (
-            "a leash out of range",
-            with(r#""start": {"kind": "image", "image": "aGVsbG8=", "leash": -0.1}"#),
+            "a distance out of range",
+            with(r#""start": {"kind": "image", "image": "aGVsbG8=", "max_rms_distance": -0.1}"#),
             422,
-            "start.leash",
+            "start.max_rms_distance",
         ),
-        ("a leash on noise", with(r#""start": {"kind": "uniform", "leash": 0.1}"#), 422, "start.leash"),
+        (
+            "a distance from noise",
+            with(r#""start": {"kind": "uniform", "max_rms_distance": 0.1}"#),
+            422,
+            "start.max_rms_distance",
+        ),
         ("diversity in no layer", with(r#""diversity": {"layer": "x", "copies": 2}"#), 422, "diversity.layer"),
         ("diversity of one", with(r#""diversity": {"layer": "logits", "copies": 1}"#), 422, "diversity.copies"),
         ("diversity of too many", with(r#""diversity": {"layer": "logits", "copies": 65}"#), 422, "diversity.copies"),
@@ -249,7 +254,14 @@ fn bodies() -> Vec<(&'static str, String, u16, &'static str)> {
             "animation.frames",
         ),
         ("never scored", with(r#""score_every": 0"#), 422, "score_every"),
-        ("certificates that are no truth value", with(r#""certificates": "all""#), 422, "certificates"),
+        ("diagnostics that are no truth value", with(r#""diagnostics": "all""#), 422, "diagnostics"),
+        ("the old name of diagnostics", with(r#""certificates": true"#), 422, "certificates"),
+        (
+            "the old name of max_rms_distance",
+            with(r#""start": {"kind": "image", "image": "aGVsbG8=", "leash": 0.1}"#),
+            422,
+            "start.leash",
+        ),
     ]
 }
 

@@ -38,7 +38,7 @@ fn request(inverted: &str, start: &str) -> Value {
     json!({
         "model": "fashion-resnet8", "steps": 3,
         "objective": {"layer": "layer1/Relu_1", "inversion": {"image": inverted}},
-        "start": {"kind": "image", "image": start, "leash": 0.2},
+        "start": {"kind": "image", "image": start, "max_rms_distance": 0.2},
     })
 }
 
@@ -90,7 +90,7 @@ async fn an_image_may_come_in_every_form_and_the_answer_tells_its_digest() {
             let known = server.request(Method::GET, &path).header("If-None-Match", &png.headers["etag"]);
             assert_eq!(server.send(known).await.status, 304);
         }
-        assert_eq!(job["settings"]["start"]["leash"], json!(0.2));
+        assert_eq!(job["settings"]["start"]["max_rms_distance"], json!(0.2));
         assert_eq!(job["stimuli"][0]["objective"], job["objectives"][0]);
         digests.push((images[0]["sha256"].clone(), images[1]["sha256"].clone(), job["stimuli"][0]["sha256"].clone()));
 

@@ -91,7 +91,7 @@ async fn snapshots_of_problems() {
     assert_snapshot("problem_required_field", problem(&missing, 422));
     let channel = post(r#"{"model": "fashion-resnet8", "objective": "logits:99"}"#).await;
     assert_snapshot("problem_invalid_channel", problem(&channel, 422));
-    let old = post(r#"{"model": "fashion-resnet8", "objective": "logits:1", "certificates": true}"#).await;
+    let old = post(r#"{"model": "fashion-resnet8", "objective": "logits:1", "diagnostics": true}"#).await;
     assert_snapshot("problem_renamed_field", problem(&old, 422));
     let unknown = server.get("/v1/jobs/01a22c22-a363-77da-b2f9-ac061d7b7ce2").await;
     assert_snapshot("problem_unknown_job", problem(&unknown, 404));

@@ -98,26 +98,26 @@ async fn what_is_missing_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_keeps_its_certificates() {
+async fn a_job_keeps_its_diagnostics() {
     let data = tempfile::tempdir().unwrap();
     calibrated(data.path(), &["logits"], 1);
     let server = Server::on(data, |_| {}).await;
     let request = json!({"model": "fashion-resnet8", "objective": "logits:8", "preset": "maximum", "steps": 4,
-                         "certificates": true});
+                         "diagnostics": true});
     let id = server.submit(request).await["id"].as_str().unwrap().to_owned();
     let job = server.state(&id, "succeeded").await;
-    assert_eq!(job["settings"]["certificates"], true);
+    assert_eq!(job["settings"]["diagnostics"], true);
     let stimulus = &job["stimuli"][0];
-    let certificates = &stimulus["certificates"];
-    assert_eq!((&stimulus["passes"], &certificates["passes"]), (&json!(10), &json!(165)), "counted apart");
-    assert_eq!(certificates["robust"]["views"], 64);
-    assert!(certificates["natural_maximum"].is_f64() && certificates["natural_missing"].is_null(), "{certificates}");
-    assert!(certificates["stationarity"]["free_share"].as_f64().unwrap() > 0.0);
+    let diagnostics = &stimulus["diagnostics"];
+    assert_eq!((&stimulus["passes"], &diagnostics["passes"]), (&json!(10), &json!(165)), "counted apart");
+    assert_eq!(diagnostics["robust"]["views"], 64);
+    assert!(diagnostics["natural_maximum"].is_f64() && diagnostics["natural_missing"].is_null(), "{diagnostics}");
+    assert!(diagnostics["stationarity"]["free_share"].as_f64().unwrap() > 0.0);
     // What was stored comes back after a restart.
     let server = Server::on(server.shutdown().await, |_| {}).await;
-    assert_eq!(&server.state(&id, "succeeded").await["stimuli"][0]["certificates"], certificates);
+    assert_eq!(&server.state(&id, "succeeded").await["stimuli"][0]["diagnostics"], diagnostics);
     let without = json!({"model": "fashion-resnet8", "objective": "logits:8", "steps": 4});
     let id = server.submit(without).await["id"].as_str().unwrap().to_owned();
     let job = server.state(&id, "succeeded").await;
-    assert_eq!((&job["settings"]["certificates"], &job["stimuli"][0]["certificates"]), (&json!(false), &Value::Null));
+    assert_eq!((&job["settings"]["diagnostics"], &job["stimuli"][0]["diagnostics"]), (&json!(false), &Value::Null));
 }

@@ -130,7 +130,7 @@ pub fn outcome(png: &[u8]) -> Outcome {
             passes: 8,
             arms: Vec::new(),
             warnings: Vec::new(),
-            certificates: None,
+            diagnostics: None,
         },
     }
 }

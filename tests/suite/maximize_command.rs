@@ -45,7 +45,7 @@ fn images_come_from_files() {
         "image",
         "--start-image",
         &photo,
-        "--leash",
+        "--max-rms-distance",
         "0.1",
     ];
     let done = run(folder.path(), &arguments);
@@ -127,7 +127,9 @@ fn what_is_wrong_is_told_by_the_flag() {
         (vec!["--unit", "logits:1", "--image", &text], vec!["--image", "part:image"]),
         (vec!["--unit", "logits:1", "--image", "/nowhere.png"], vec!["/nowhere.png"]),
         (vec!["--unit", "logits:1", "--start", "image"], vec!["--start-image"]),
-        (vec!["--unit", "logits:1", "--leash", "0.1"], vec!["--leash", "--start"]),
+        (vec!["--unit", "logits:1", "--max-rms-distance", "0.1"], vec!["--max-rms-distance", "--start"]),
+        (vec!["--unit", "logits:1", "--leash", "0.1"], vec!["--leash is now called --max-rms-distance"]),
+        (vec!["--unit", "logits:1", "--certificates"], vec!["--certificates is now called --diagnostics"]),
         (vec!["--unit", "{\"layer\": \"logits\", \"chanel\": 1}"], vec!["--unit", "chanel"]),
         (vec!["--unit", "logits:1", "--diversity-copies", "2"], vec!["--diversity-layer"]),
         (

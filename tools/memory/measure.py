@@ -76,7 +76,7 @@ def cases(models):
                objectives=units[:6], objective=None)
     yield case("readable", size=side, preset="lucid", gate="auto", steps=12, objectives=units[:6], objective=None)
     yield case("animation", size=[256, 256], animation={"frames": 120}, steps=128)
-    yield case("certificates and alpha", size=side, certificates=True, alpha=True, objectives=units[:2], objective=None)
+    yield case("diagnostics and alpha", size=side, diagnostics=True, alpha=True, objectives=units[:2], objective=None)
     yield case("64 small objectives", size=[160, 160], objectives=[f"layer1/Relu_1:{n % 16}" for n in range(64)], objective=None)
     yield case("regularizers", size=side, regularizers=["tv:0.1", "l2:0.1", "blur:1,2"], objectives=units[:6], objective=None)
     yield case("soft gate", size=side, gate={"kind": "soft", "temperature": 0.5}, objectives=units[:6], objective=None)

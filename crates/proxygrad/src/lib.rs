@@ -31,7 +31,7 @@ mod invalid;
 mod maximizer;
 
 pub use engine::{Cpu, CpuSettings, Engine};
-pub use invalid::Invalid;
+pub use invalid::{Invalid, InvalidReason};
 pub use maximize::{Findings, GateKind, Objective, Outcome, Preset, Request};
 pub use maximizer::{Error, Maximizer};
 pub use network::catalog::Models;

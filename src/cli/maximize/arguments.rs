@@ -1,5 +1,6 @@
 //! Command line arguments of `proxygrad maximize`, and the parsers of their values.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -174,7 +175,7 @@ pub(super) struct Method {
 
     /// With --start image: maximum root-mean-square distance from it, in pixel values of range [0, 1].
     #[arg(long, value_name = "RADIUS")]
-    pub(super) leash: Option<f32>,
+    pub(super) max_rms_distance: Option<f32>,
 
     /// Layer whose activations are diversified between the stimuli of a unit, with --diversity-copies.
     #[arg(long, value_name = "LAYER", requires = "diversity_copies")]
@@ -195,7 +196,13 @@ pub(super) struct Method {
     /// Measure diagnostics of each stimulus: stationarity, gain of more steps, robustness to transforms, share of high
     /// frequencies, ratio to the natural maximum.
     #[arg(long)]
-    pub(super) certificates: bool,
+    pub(super) diagnostics: bool,
+
+    #[arg(long = "certificates", hide = true, num_args = 0..=1, default_missing_value = "", value_parser = now_diagnostics)]
+    _certificates: Option<Infallible>,
+
+    #[arg(long = "leash", hide = true, value_parser = now_max_rms_distance)]
+    _leash: Option<Infallible>,
 
     /// Add an alpha channel: pixels with small gradients become transparent.
     #[arg(long)]
@@ -208,6 +215,14 @@ pub(super) struct Method {
     /// Seed of the random number generators.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(super) seed: u64,
+}
+
+fn now_diagnostics(_: &str) -> Result<Infallible, &'static str> {
+    Err("--certificates is now called --diagnostics")
+}
+
+fn now_max_rms_distance(_: &str) -> Result<Infallible, &'static str> {
+    Err("--leash is now called --max-rms-distance")
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

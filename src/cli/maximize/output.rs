@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use proxygrad::maximize::{Callback, Certificates, Findings, Objective, Point, Settings};
+use proxygrad::maximize::{Callback, Diagnostics, Findings, Objective, Point, Settings};
 use proxygrad::network::Model;
 use serde::Serialize;
 
@@ -50,8 +50,8 @@ pub(super) fn print_text(model: &Model, settings: &Settings, written: &[Stimulus
             let (score, won) = (arm.score.unwrap_or(f32::NAN), if arm.won { ", won" } else { "" });
             println!("  arm    {score:>12.5}  after {} steps from start {}{won}: {gate}", arm.steps, arm.restart);
         }
-        if let Some(certificates) = &found.certificates {
-            print!("{}", diagnostics_text(certificates));
+        if let Some(diagnostics) = &found.diagnostics {
+            print!("{}", diagnostics_text(diagnostics));
         }
         for warning in &found.warnings {
             println!("  warning: {}", warning.meaning());
@@ -62,14 +62,14 @@ pub(super) fn print_text(model: &Model, settings: &Settings, written: &[Stimulus
 }
 
 /// Diagnostics as text; undefined values are shown as `-`.
-fn diagnostics_text(certificates: &Certificates) -> String {
+fn diagnostics_text(diagnostics: &Diagnostics) -> String {
     let number = |x: Option<f32>| x.map_or("-".to_owned(), |x| format!("{x:.5}"));
     let percent = |x: Option<f32>| x.map_or("-".to_owned(), |x| format!("{:.3} %", 100.0 * x));
-    let Certificates { stationarity, gain_50, robust, .. } = certificates;
-    let natural = match (certificates.natural_maximum, certificates.natural_missing) {
+    let Diagnostics { stationarity, gain_50, robust, .. } = diagnostics;
+    let natural = match (diagnostics.natural_maximum, diagnostics.natural_missing) {
         (_, Some(missing)) => format!("- ({})", missing.meaning()),
         (maximum, None) => {
-            let share = percent(certificates.percent_of_natural.map(|percent| percent / 100.0));
+            let share = percent(diagnostics.percent_of_natural.map(|percent| percent / 100.0));
             format!("{}; the score is {share} of it", number(maximum))
         }
     };
@@ -101,12 +101,12 @@ fn diagnostics_text(certificates: &Certificates) -> String {
             "high frequencies",
             format!(
                 "{}, {} of the luminance",
-                percent(certificates.high_frequency_share),
-                percent(certificates.high_frequency_share_grey)
+                percent(diagnostics.high_frequency_share),
+                percent(diagnostics.high_frequency_share_grey)
             ),
         ),
         ("natural maximum", natural),
-        ("passes of diagnostics", certificates.passes.to_string()),
+        ("passes of diagnostics", diagnostics.passes.to_string()),
     ];
     lines.into_iter().map(|(name, value)| format!("  {name}: {value}\n")).collect()
 }

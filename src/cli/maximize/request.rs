@@ -24,11 +24,11 @@ impl Maximize {
             }
             (Some(StartKind::Image), noise) => {
                 let image = ImageSource::Part(START.into());
-                Some(Start::Image { image, noise: noise.unwrap_or(0.0), leash: method.leash })
+                Some(Start::Image { image, noise: noise.unwrap_or(0.0), max_rms_distance: method.max_rms_distance })
             }
         };
-        if method.leash.is_some() && !matches!(method.start, Some(StartKind::Image)) {
-            anyhow::bail!("--leash is only supported with --start image");
+        if method.max_rms_distance.is_some() && !matches!(method.start, Some(StartKind::Image)) {
+            anyhow::bail!("--max-rms-distance is only supported with --start image");
         }
         let diversity = method.diversity_layer.clone().zip(method.diversity_copies);
         let diversity = diversity.map(|(layer, copies)| Diversity { layer, copies, weight: method.diversity_weight });
@@ -54,7 +54,7 @@ impl Maximize {
             size,
             start,
             score_every: method.score_every,
-            certificates: Some(method.certificates),
+            diagnostics: Some(method.diagnostics),
             alpha: Some(method.alpha),
             animation: self.animation.as_ref().map(|_| match method.frames {
                 Some(frames) => Animation { frames },

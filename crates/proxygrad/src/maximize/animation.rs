@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Invalid;
-use crate::maximize::image8::Levels;
+use crate::maximize::image8::Image8;
 
 /// An animated PNG of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ impl Animation {
 }
 
 /// An animated PNG of `frames`, all of one size, and the stimulus, all of them opaque. Who cannot show animations sees the stimulus.
-pub(super) fn encode(frames: &[Levels], stimulus: &Levels) -> Result<Vec<u8>, EncodingError> {
+pub(super) fn encode(frames: &[Image8], stimulus: &Image8) -> Result<Vec<u8>, EncodingError> {
     let mut bytes = Vec::new();
     let mut encoder = Encoder::new(&mut bytes, stimulus.width as u32, stimulus.height as u32);
     encoder.set_color(if stimulus.channels == 1 { ColorType::Grayscale } else { ColorType::Rgb });
@@ -125,7 +125,7 @@ mod tests {
         for channels in [1, 3] {
             let image = |value: u8| {
                 let pixels = Tensor::full(f32::from(value) / 255.0, (channels, 2, 3), &Device::Cpu);
-                Levels::round(&pixels.unwrap()).unwrap()
+                Image8::round(&pixels.unwrap()).unwrap()
             };
             let bytes = encode(&[image(1), image(2)], &image(3)).unwrap();
             assert_eq!(image::load_from_memory(&bytes).unwrap().to_rgb8().get_pixel(0, 0).0, [3; 3]);

@@ -11,7 +11,7 @@ pub enum MaximizeError {
     /// An image that an objective or the start names is not there; [`Request::resolve`](super::request::Request::resolve) reads
     /// them.
     #[error("there is no image {0}")]
-    Picture(String),
+    ReferenceImage(String),
     /// The model's input has neither one (grey) nor three (RGB) channels, so that there is no image to show.
     #[error("images have 1 or 3 channels, but the model's input has {0}")]
     Channels(usize),

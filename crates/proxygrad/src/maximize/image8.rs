@@ -7,7 +7,7 @@ use image::{ExtendedColorType, ImageEncoder};
 
 /// An 8-bit image, rows of pixels, grey or RGB, perhaps with transparency.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Levels {
+pub(super) struct Image8 {
     pub(super) height: usize,
     pub(super) width: usize,
     pub(super) channels: usize,
@@ -20,7 +20,7 @@ pub(super) struct Levels {
 /// Share of the pixels that are opaque, the most looked at.
 const OPAQUE: f64 = 0.2;
 
-impl Levels {
+impl Image8 {
     /// Rounds pixels `[C,H,W]` in [0, 1] to levels 0..=255.
     pub(super) fn round(pixels: &Tensor) -> Result<Self> {
         let (channels, height, width) = pixels.dims3()?;
@@ -30,19 +30,19 @@ impl Levels {
         Ok(Self { height, width, channels, values, alpha: None })
     }
 
-    /// The same colours, as opaque as the objective looked at them: `looks` `[H,W]` are at least 0, in any unit. The share
+    /// The same colours, as opaque as the objective looked at them: `saliency` `[H,W]` are at least 0, in any unit. The share
     /// `OPAQUE` of the pixels that it looked at most is opaque, so that a few outliers do not hide the rest (as in MACO's
     /// own plots, which clip at the 80th percentile); where it looked at nothing, all are.
-    pub(super) fn seen_by(mut self, looks: &[f32]) -> Self {
-        let mut sorted = looks.to_vec();
+    pub(super) fn with_alpha_from(mut self, saliency: &[f32]) -> Self {
+        let mut sorted = saliency.to_vec();
         sorted.sort_unstable_by(f32::total_cmp);
         let enough = sorted.get((sorted.len() as f64 * (1.0 - OPAQUE)) as usize).copied();
         let most = sorted.last().copied().unwrap_or(0.0);
-        let alpha = |look: f32| match enough.filter(|&enough| enough > 0.0).unwrap_or(most) {
+        let alpha = |value: f32| match enough.filter(|&enough| enough > 0.0).unwrap_or(most) {
             0.0 => u8::MAX,
-            full => (255.0 * look / full).round().min(255.0) as u8,
+            full => (255.0 * value / full).round().min(255.0) as u8,
         };
-        self.alpha = Some(looks.iter().map(|&look| alpha(look)).collect());
+        self.alpha = Some(saliency.iter().map(|&value| alpha(value)).collect());
         self
     }
 
@@ -106,10 +106,10 @@ mod tests {
         let pixels = Tensor::arange(0f32, 60.0, &Device::Cpu).unwrap().affine(1.0 / 60.0, 0.0).unwrap();
         for channels in [1, 3] {
             let pixels = pixels.reshape((3, 4, 5)).unwrap().narrow(0, 0, channels).unwrap();
-            let plain = Levels::round(&pixels).unwrap();
-            let mut looks: Vec<f32> = (0..20u8).map(f32::from).collect();
-            looks[19] = 1e9;
-            let seen = plain.clone().seen_by(&looks);
+            let plain = Image8::round(&pixels).unwrap();
+            let mut saliency: Vec<f32> = (0..20u8).map(f32::from).collect();
+            saliency[19] = 1e9;
+            let seen = plain.clone().with_alpha_from(&saliency);
             let alpha = seen.alpha.clone().unwrap();
             assert_eq!((alpha[0], alpha[8], alpha[16], alpha[19]), (0, 128, 255, 255));
             let png = image::load_from_memory(&seen.png().unwrap()).unwrap();
@@ -123,11 +123,11 @@ mod tests {
 
     #[test]
     fn where_hardly_anything_was_looked_at_something_can_be_seen_still() {
-        let plain = Levels::round(&Tensor::zeros((1, 4, 5), DType::F32, &Device::Cpu).unwrap()).unwrap();
-        assert_eq!(plain.clone().seen_by(&[0.0; 20]).alpha.unwrap(), [255; 20]);
-        let mut looks = [0.0; 20];
-        looks[3] = 2.0;
-        let alpha = plain.seen_by(&looks).alpha.unwrap();
+        let plain = Image8::round(&Tensor::zeros((1, 4, 5), DType::F32, &Device::Cpu).unwrap()).unwrap();
+        assert_eq!(plain.clone().with_alpha_from(&[0.0; 20]).alpha.unwrap(), [255; 20]);
+        let mut saliency = [0.0; 20];
+        saliency[3] = 2.0;
+        let alpha = plain.with_alpha_from(&saliency).alpha.unwrap();
         assert_eq!((alpha[3], alpha[4]), (255, 0));
     }
 }

@@ -29,7 +29,7 @@ mod transform;
 
 pub use animation::Animation;
 pub use callback::{Callback, NoCallback};
-pub use diagnostics::{Certificates, Gain, NaturalMissing, Robust, Stationarity};
+pub use diagnostics::{Diagnostics, Gain, NaturalMissing, Robust, Stationarity};
 pub use diversity::Diversity;
 pub use error::MaximizeError;
 pub use gate_schedule::{GateKind, GateRequest, GateSchedule};
@@ -41,7 +41,7 @@ pub use outcome::{ArmFindings, Findings, Outcome, Point, Warning};
 pub use parameterization::{
     Colour, Parameterization, ParameterizationKind, ParameterizationRequest, SpectrumError, SpectrumKind,
 };
-pub use reference_image::{Picture, Pictures};
+pub use reference_image::{ReferenceImage, ReferenceImages};
 pub use regularization::Regularizer;
 pub use request::{Filled, Limits, Preset, Request, Resolved, Settings};
 pub use run::{maximize, maximize_within};

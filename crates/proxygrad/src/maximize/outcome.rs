@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
-use crate::maximize::diagnostics::document::Certificates;
+use crate::maximize::diagnostics::document::Diagnostics;
 use crate::maximize::gate_schedule::GateSchedule;
 
 /// A stimulus and its findings.
@@ -47,9 +47,9 @@ pub struct Findings {
     /// Reasons to read the score with care.
     pub warnings: Vec<Warning>,
     /// Diagnostics of the maximum; null unless asked for.
-    #[serde(default)]
+    #[serde(default, alias = "certificates")]
     #[cfg_attr(feature = "openapi", schema(required))]
-    pub certificates: Option<Certificates>,
+    pub diagnostics: Option<Diagnostics>,
 }
 
 /// Findings of a candidate of a search, when it was dropped or won.

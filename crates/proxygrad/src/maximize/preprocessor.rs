@@ -7,9 +7,9 @@ use crate::maximize::ops::host::{Real, for_type_of};
 use crate::maximize::ops::{Arithmetic, Placement};
 use crate::network::Preprocessing;
 
-/// Pixels `[N,C,H,W]` in [0, 1], grey or RGB, to the network's input and back for gradients.
+/// Preprocessor `[N,C,H,W]` in [0, 1], grey or RGB, to the network's input and back for gradients.
 #[derive(Debug)]
-pub(super) struct Pixels {
+pub(super) struct Preprocessor {
     /// `(scale, shift)` of every network channel.
     affine: Vec<(f64, f64)>,
     /// Which channel of the image every network channel reads.
@@ -21,7 +21,7 @@ pub(super) struct Pixels {
     order: Tensor,
 }
 
-impl Pixels {
+impl Preprocessor {
     pub(super) fn new(preprocessing: &Preprocessing, placement: &Placement) -> Result<Self> {
         let Placement { device, dtype, arithmetic } = placement;
         let affine = preprocessing.affine();
@@ -108,9 +108,9 @@ mod tests {
             std: vec![1.0, 2.0, 3.0],
         };
         let placement = Placement::new(&Device::Cpu, DType::F32);
-        let host = Pixels::new(&preprocessing, &placement).unwrap();
+        let host = Preprocessor::new(&preprocessing, &placement).unwrap();
         let device = Placement { arithmetic: Arithmetic::Device, ..placement };
-        let device = Pixels::new(&preprocessing, &device).unwrap();
+        let device = Preprocessor::new(&preprocessing, &device).unwrap();
         let x = Tensor::rand(0f32, 1.0, (2, 3, 4, 5), &Device::Cpu).unwrap();
         let values = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(values(host.to_input(&x).unwrap()), values(device.to_input(&x).unwrap()));

@@ -1,4 +1,4 @@
-//! A leash: how far pixels may go from where they started.
+//! A ball: how far pixels may go from where they started.
 
 use candle_core::{Result, Tensor};
 
@@ -10,14 +10,14 @@ use crate::maximize::ops::host::{Real, for_type_of};
 /// `d = sqrt(mean((x - s)^2))` over all values of the image, `x` becomes `s + (x - s) min(1, r / d)`, the nearest point of
 /// the ball around `s`. It lies between `s` and `x`, and so in [0, 1] as they do.
 #[derive(Debug)]
-pub(super) struct Leash {
+pub(super) struct RmsBall {
     /// Pixels `[N,C,H,W]` in [0, 1].
     start: Tensor,
     radius: f64,
     arithmetic: Arithmetic,
 }
 
-impl Leash {
+impl RmsBall {
     /// Binds images to these pixels `[N,C,H,W]`, by a radius in pixel values of range [0, 1].
     pub(super) fn new(start: &Tensor, radius: f32, arithmetic: Arithmetic) -> Self {
         Self { start: start.clone(), radius: f64::from(radius), arithmetic }
@@ -29,8 +29,8 @@ impl Leash {
         Ok(())
     }
 
-    /// The pixels `[N,C,H,W]`, pulled back where they went too far.
-    pub(super) fn pull(&self, pixels: &Tensor) -> Result<Tensor> {
+    /// The pixels `[N,C,H,W]`, projected back where they went too far.
+    pub(super) fn project(&self, pixels: &Tensor) -> Result<Tensor> {
         if self.arithmetic == Arithmetic::Host {
             return for_type_of!(pixels, T => self.host_pull::<T>(pixels));
         }
@@ -41,26 +41,26 @@ impl Leash {
         let far = distance.gt(self.radius)?;
         let share =
             far.where_cond(&(distance.ones_like()?.affine(self.radius, 0.0)? / &distance)?, &distance.ones_like()?)?;
-        let pulled = (&self.start + away.broadcast_mul(&share.reshape((n, 1, 1, 1))?)?)?;
+        let projected = (&self.start + away.broadcast_mul(&share.reshape((n, 1, 1, 1))?)?)?;
         // Those that did not go too far keep every bit.
-        far.reshape((n, 1, 1, 1))?.broadcast_as(pixels.shape())?.contiguous()?.where_cond(&pulled, pixels)
+        far.reshape((n, 1, 1, 1))?.broadcast_as(pixels.shape())?.contiguous()?.where_cond(&projected, pixels)
     }
 
     fn host_pull<T: Real>(&self, pixels: &Tensor) -> Result<Tensor> {
         let [_, channels, area] = host::planes(pixels)?;
         let size = channels * area;
         host::read(&self.start, |starts: &[T]| {
-            host::fill_like::<T>(pixels, size, |n, pixels, pulled| {
+            host::fill_like::<T>(pixels, size, |n, pixels, projected| {
                 let (pixels, starts) = (&pixels[n * size..][..size], &starts[n * size..][..size]);
                 let square = |(&x, &s): (&T, &T)| (x.to_f64() - s.to_f64()).powi(2);
                 let mean = pixels.iter().zip(starts).map(square).sum::<f64>() / size as f64;
                 let share = self.radius / mean.sqrt();
                 if share >= 1.0 || mean == 0.0 {
-                    return pulled.copy_from_slice(pixels);
+                    return projected.copy_from_slice(pixels);
                 }
                 let share = T::from_f64(share);
-                for ((pulled, &x), &s) in pulled.iter_mut().zip(pixels).zip(starts) {
-                    *pulled = s + (x - s) * share;
+                for ((projected, &x), &s) in projected.iter_mut().zip(pixels).zip(starts) {
+                    *projected = s + (x - s) * share;
                 }
             })
         })?
@@ -90,37 +90,37 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_goes_farther_than_the_leash(
+        fn projected_pixels_stay_within_the_ball(
             x in prop::collection::vec(0.0..1.0f64, 12), s in prop::collection::vec(0.0..1.0f64, 12),
             radius in 0.0..0.6f32,
         ) {
-            let leash = Leash::new(&tensor(&s), radius, Arithmetic::Host);
-            let pulled = values(&leash.pull(&tensor(&x)).unwrap());
-            let tensors = Leash::new(&tensor(&s), radius, Arithmetic::Device);
-            let other = values(&tensors.pull(&tensor(&x)).unwrap());
-            prop_assert!(pulled.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-12));
-            let (before, after) = (distances(&x, &s), distances(&pulled, &s));
+            let ball = RmsBall::new(&tensor(&s), radius, Arithmetic::Host);
+            let projected = values(&ball.project(&tensor(&x)).unwrap());
+            let tensors = RmsBall::new(&tensor(&s), radius, Arithmetic::Device);
+            let other = values(&tensors.project(&tensor(&x)).unwrap());
+            prop_assert!(projected.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-12));
+            let (before, after) = (distances(&x, &s), distances(&projected, &s));
             for n in 0..2 {
                 prop_assert!(after[n] <= f64::from(radius) + 1e-12);
                 let here = n * 6..(n + 1) * 6;
                 if before[n] <= f64::from(radius) {
-                    prop_assert_eq!(&pulled[here.clone()], &x[here]);
+                    prop_assert_eq!(&projected[here.clone()], &x[here]);
                 } else {
                     prop_assert!((after[n] - f64::from(radius)).abs() < 1e-12, "it goes as far as it may");
                 }
             }
-            prop_assert!(pulled.iter().all(|p| (0.0..=1.0).contains(p)));
+            prop_assert!(projected.iter().all(|p| (0.0..=1.0).contains(p)));
         }
     }
 
     #[test]
     fn images_that_are_kept_keep_their_start() {
         let (x, s): (Vec<f64>, Vec<f64>) = ((0..12).map(|i| f64::from(i) / 12.0).collect(), vec![0.5; 12]);
-        let mut leash = Leash::new(&tensor(&s), 0.1, Arithmetic::Host);
-        let whole = values(&leash.pull(&tensor(&x)).unwrap());
+        let mut ball = RmsBall::new(&tensor(&s), 0.1, Arithmetic::Host);
+        let whole = values(&ball.project(&tensor(&x)).unwrap());
         let second = Tensor::new(&[1u32], &Device::Cpu).unwrap();
-        leash.retain_rows(&second).unwrap();
-        let kept = leash.pull(&tensor(&x).index_select(&second, 0).unwrap()).unwrap();
+        ball.retain_rows(&second).unwrap();
+        let kept = ball.project(&tensor(&x).index_select(&second, 0).unwrap()).unwrap();
         assert_eq!(values(&kept), whole[6..]);
     }
 }

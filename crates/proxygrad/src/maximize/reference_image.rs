@@ -1,4 +1,4 @@
-//! Pictures: images of clients, read and fitted to a stimulus.
+//! ReferenceImages: images of clients, read and fitted to a stimulus.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use sha2::{Digest, Sha256};
 use crate::Invalid;
 use crate::image_file::{ImageHeader, Transparency};
 use crate::maximize::error::MaximizeError;
-use crate::maximize::image8::Levels;
+use crate::maximize::image8::Image8;
 use crate::network::{ImageSource, KnownImage, grey};
 
 /// An 8-bit image of a client, at the size and in the colours of a stimulus.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Picture {
-    levels: Levels,
+pub struct ReferenceImage {
+    levels: Image8,
     png: Arc<[u8]>,
     sha256: String,
 }
 
 /// The pictures of a job by their digests.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Pictures(BTreeMap<String, Arc<Picture>>);
+pub struct ReferenceImages(BTreeMap<String, Arc<ReferenceImage>>);
 
 const EXPECTED: &str = "a PNG or JPEG file";
 
-impl Picture {
+impl ReferenceImage {
     /// Reads an image file, a PNG or a JPEG, and fits it to `[C,H,W]`: grey (by the weights of ITU-R
     /// BT.601) for one channel, RGB for three.
     ///
@@ -48,7 +48,7 @@ impl Picture {
             _ => image.into_rgb8().into_raw(),
         };
         let invalid = |why| Invalid::new("", format!("{} bytes", file.len()), format!("{EXPECTED}: {why}"));
-        Self::of(Levels { height, width, channels, values, alpha: None }).map_err(invalid)
+        Self::of(Image8 { height, width, channels, values, alpha: None }).map_err(invalid)
     }
 
     /// Reads the PNG of a picture.
@@ -62,11 +62,11 @@ impl Picture {
             DynamicImage::ImageLuma8(grey) => (1, grey.into_raw()),
             image => (3, image.into_rgb8().into_raw()),
         };
-        let levels = Levels { height, width, channels, values, alpha: None };
+        let levels = Image8 { height, width, channels, values, alpha: None };
         Ok(Self { levels, sha256: digest(png), png: png.into() })
     }
 
-    fn of(levels: Levels) -> Result<Self, image::ImageError> {
+    fn of(levels: Image8) -> Result<Self, image::ImageError> {
         let png = levels.png()?;
         Ok(Self { levels, sha256: digest(&png), png: png.into() })
     }
@@ -88,34 +88,34 @@ impl Picture {
     }
 }
 
-impl std::fmt::Debug for Picture {
+impl std::fmt::Debug for ReferenceImage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Picture({}, {}x{})", self.sha256, self.levels.width, self.levels.height)
+        write!(f, "ReferenceImage({}, {}x{})", self.sha256, self.levels.width, self.levels.height)
     }
 }
 
-impl Pictures {
+impl ReferenceImages {
     /// Adds a picture; fine when it is there.
-    pub fn add(&mut self, picture: Picture) {
+    pub fn add(&mut self, picture: ReferenceImage) {
         self.0.insert(picture.sha256.clone(), Arc::new(picture));
     }
 
     /// The picture with this SHA-256.
-    pub fn get(&self, sha256: &str) -> Option<&Arc<Picture>> {
+    pub fn get(&self, sha256: &str) -> Option<&Arc<ReferenceImage>> {
         self.0.get(sha256)
     }
 
     /// The picture that a source names.
-    pub(super) fn find(&self, source: &ImageSource) -> Result<&Picture, MaximizeError> {
+    pub(super) fn find(&self, source: &ImageSource) -> Result<&ReferenceImage, MaximizeError> {
         let found = match source {
             ImageSource::Known(image) => self.0.get(&image.sha256).map(|picture| &**picture),
             ImageSource::File(_) | ImageSource::Part(_) => None,
         };
-        found.ok_or_else(|| MaximizeError::Picture(source.to_string()))
+        found.ok_or_else(|| MaximizeError::ReferenceImage(source.to_string()))
     }
 
     /// Every picture, by its digest.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Picture)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &ReferenceImage)> {
         self.0.iter().map(|(sha256, picture)| (sha256.as_str(), &**picture))
     }
 }
@@ -181,22 +181,22 @@ mod tests {
         .into()
     }
 
-    fn at(picture: &Picture, x: usize, y: usize) -> Vec<u8> {
-        let Levels { width, channels, values, .. } = &picture.levels;
+    fn at(picture: &ReferenceImage, x: usize, y: usize) -> Vec<u8> {
+        let Image8 { width, channels, values, .. } = &picture.levels;
         values[(y * width + x) * channels..][..*channels].to_vec()
     }
 
     #[test]
     fn an_image_that_fits_keeps_every_level() {
         let image = ImageBuffer::from_fn(5, 7, |x, y| Rgb([x as u8 * 9, y as u8 * 7, (x * y) as u8]));
-        let picture = Picture::read(&png(image.clone()), [3, 7, 5]).unwrap();
+        let picture = ReferenceImage::read(&png(image.clone()), [3, 7, 5]).unwrap();
         assert_eq!(picture.levels.values, image.into_raw());
-        assert_eq!(Picture::from_png(picture.png()).unwrap(), picture);
+        assert_eq!(ReferenceImage::from_png(picture.png()).unwrap(), picture);
         assert_eq!(picture.known().sha256, digest(picture.png()));
         assert_eq!((picture.known().width, picture.known().height), (5, 7));
         let pixels = picture.pixels(&Device::Cpu, DType::F32).unwrap();
         assert_eq!(pixels.dims(), [3, 7, 5]);
-        assert_eq!(Levels::round(&pixels).unwrap(), picture.levels);
+        assert_eq!(Image8::round(&pixels).unwrap(), picture.levels);
     }
 
     #[test]
@@ -207,16 +207,16 @@ mod tests {
             false => Rgb([0, 0, 0]),
         })
         .into();
-        let picture = Picture::read(&png(wide.clone()), [3, 10, 10]).unwrap();
+        let picture = ReferenceImage::read(&png(wide.clone()), [3, 10, 10]).unwrap();
         for (x, y) in [(0, 0), (9, 0), (0, 9), (9, 9), (5, 5)] {
             let [r, g, b] = at(&picture, x, y)[..] else { panic!("no colour") };
             let (red, blue) = ((30 + 3 * x + 1) * 3, (3 * y + 1) * 8);
             assert!(r.abs_diff(red as u8) < 8 && g > 195 && b.abs_diff(blue as u8) < 12, "{x} {y}: {r} {g} {b}");
         }
-        let high = Picture::read(&png(wide.rotate90()), [3, 10, 10]).unwrap();
+        let high = ReferenceImage::read(&png(wide.rotate90()), [3, 10, 10]).unwrap();
         assert!(at(&high, 0, 5)[1] > 195);
         for shape in [[3, 31, 17], [1, 9, 64], [3, 1, 1], [1, 200, 3]] {
-            let picture = Picture::read(&png(wide.clone()), shape).unwrap();
+            let picture = ReferenceImage::read(&png(wide.clone()), shape).unwrap();
             assert_eq!(picture.levels.values.len(), shape.iter().product::<usize>(), "{shape:?}");
         }
     }
@@ -234,13 +234,13 @@ mod tests {
             (png(half_grey), [204; 3]),
         ];
         for (file, expected) in cases {
-            let picture = Picture::read(&file, [3, 2, 2]).unwrap();
+            let picture = ReferenceImage::read(&file, [3, 2, 2]).unwrap();
             let found = at(&picture, 1, 1);
             assert!(found.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 1), "{found:?}, not {expected:?}");
         }
-        let jpeg = Picture::read(&encoded(&flag(64, 64), ImageFormat::Jpeg), [3, 16, 16]).unwrap();
+        let jpeg = ReferenceImage::read(&encoded(&flag(64, 64), ImageFormat::Jpeg), [3, 16, 16]).unwrap();
         assert!(at(&jpeg, 2, 2)[0] > 240 && at(&jpeg, 13, 2)[1] > 240 && at(&jpeg, 8, 13)[2] > 240);
-        let grey = Picture::read(&png(flag(8, 8)), [1, 8, 8]).unwrap();
+        let grey = ReferenceImage::read(&png(flag(8, 8)), [1, 8, 8]).unwrap();
         assert_eq!(grey.levels.values.len(), 64);
         assert!(
             at(&grey, 7, 0) > at(&grey, 0, 0) && at(&grey, 0, 0) > at(&grey, 0, 7),
@@ -257,7 +257,7 @@ mod tests {
         encoder.set_exif_metadata(exif.to_vec()).unwrap();
         let flag = flag(64, 64).into_rgb8();
         encoder.write_image(&flag, 64, 64, ExtendedColorType::Rgb8).unwrap();
-        let picture = Picture::read(&file, [3, 16, 16]).unwrap();
+        let picture = ReferenceImage::read(&file, [3, 16, 16]).unwrap();
         assert!(at(&picture, 2, 8)[2] > 200, "what was below is to the left: {:?}", at(&picture, 2, 8));
         assert!(at(&picture, 13, 2)[0] > 200, "what was to the left is above: {:?}", at(&picture, 13, 2));
     }
@@ -291,7 +291,7 @@ mod tests {
             ("a wide bomb", &bomb(100_000, 4), "pixels"),
             ("a large lie", &bomb(8_000, 8_000), "PNG or JPEG"),
         ] {
-            let error = Picture::read(file, [3, 8, 8]).unwrap_err();
+            let error = ReferenceImage::read(file, [3, 8, 8]).unwrap_err();
             assert!(error.field.is_empty() && error.expected.contains(part), "{what}: {error}");
         }
     }

@@ -14,7 +14,7 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::Invalid;
 use crate::maximize::error::MaximizeError;
 use crate::maximize::random::normal;
-use crate::maximize::reference_image::Pictures;
+use crate::maximize::reference_image::ReferenceImages;
 use crate::network::ImageSource;
 
 /// The image before the first step.
@@ -35,7 +35,7 @@ pub enum Start {
         /// Standard deviation of normal noise that is added, in pixel values of range [0, 1].
         noise: f32,
         /// Greatest root-mean-square distance of the pixel values, of range [0, 1], from this start.
-        leash: Option<f32>,
+        max_rms_distance: Option<f32>,
     },
 }
 
@@ -63,12 +63,12 @@ enum Document {
         #[serde(default)]
         #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
         noise: f32,
-        /// How far the stimulus may go from this start: the greatest root-mean-square distance of their pixel values, of
-        /// range [0, 1], before rounding to 8 bits. Behind every step `x` is replaced by
-        /// `start + (x - start) * min(1, leash / distance)`. No limit unless given.
+        /// Greatest root-mean-square distance of the stimulus from this start, in pixel values of range [0, 1] before
+        /// rounding to 8 bits. After every step `x` is projected onto that ball:
+        /// `start + (x - start) * min(1, max_rms_distance / distance)`. Default: no limit.
         #[serde(default)]
         #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
-        leash: Option<f32>,
+        max_rms_distance: Option<f32>,
     },
 }
 
@@ -85,7 +85,33 @@ impl From<Document> for Start {
         match document {
             Document::Grey { noise } => Self::Grey { noise },
             Document::Uniform {} => Self::Uniform,
-            Document::Image { image, noise, leash } => Self::Image { image, noise, leash },
+            Document::Image { image, noise, max_rms_distance } => Self::Image { image, noise, max_rms_distance },
+        }
+    }
+}
+
+/// A start in stored settings, where `max_rms_distance` may have its old name `leash`.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+enum Stored {
+    Grey {
+        noise: f32,
+    },
+    Uniform,
+    Image {
+        image: ImageSource,
+        noise: f32,
+        #[serde(default, alias = "leash")]
+        max_rms_distance: Option<f32>,
+    },
+}
+
+impl From<Stored> for Start {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Grey { noise } => Self::Grey { noise },
+            Stored::Uniform => Self::Uniform,
+            Stored::Image { image, noise, max_rms_distance } => Self::Image { image, noise, max_rms_distance },
         }
     }
 }
@@ -120,10 +146,15 @@ impl Default for Start {
 }
 
 impl Start {
+    /// Reads a start from stored settings.
+    pub(super) fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Stored::deserialize(deserializer).map(Self::from)
+    }
+
     /// Checks the ranges of its numbers.
     ///
     /// # Errors
-    /// When the noise or the leash lies outside [0, 1].
+    /// When the noise or the distance lies outside [0, 1].
     pub fn check(&self) -> Result<(), Invalid> {
         let unit = |field: &str, value: f32| match (0.0..=1.0).contains(&value) {
             true => Ok(()),
@@ -132,17 +163,17 @@ impl Start {
         match self {
             Self::Grey { noise } => unit("noise", *noise),
             Self::Uniform => Ok(()),
-            Self::Image { noise, leash, .. } => {
+            Self::Image { noise, max_rms_distance, .. } => {
                 unit("noise", *noise)?;
-                leash.map_or(Ok(()), |leash| unit("leash", leash))
+                max_rms_distance.map_or(Ok(()), |distance| unit("max_rms_distance", distance))
             }
         }
     }
 
-    /// How far images may go from this start, if that is limited.
-    pub(super) fn leash(&self) -> Option<f32> {
+    /// Greatest root-mean-square distance of images from this start; None without a limit.
+    pub(super) fn max_rms_distance(&self) -> Option<f32> {
         match self {
-            Self::Image { leash, .. } => *leash,
+            Self::Image { max_rms_distance, .. } => *max_rms_distance,
             _ => None,
         }
     }
@@ -152,7 +183,7 @@ impl Start {
         &self,
         rng: &mut impl Rng,
         shape: [usize; 3],
-        pictures: &Pictures,
+        reference_images: &ReferenceImages,
         device: &Device,
         dtype: DType,
     ) -> Result<Tensor, MaximizeError> {
@@ -161,7 +192,7 @@ impl Start {
             Self::Uniform => (0..count).map(|_| rng.random()).collect(),
             Self::Grey { noise } => (0..count).map(|_| (0.5 + noise * normal(rng)).clamp(0.0, 1.0)).collect(),
             Self::Image { image, noise, .. } => {
-                let pixels = pictures.find(image)?.pixels(device, dtype)?;
+                let pixels = reference_images.find(image)?.pixels(device, dtype)?;
                 if *noise == 0.0 {
                     return Ok(pixels);
                 }

@@ -1,7 +1,7 @@
 //! Task: one stimulus to find.
 
 use crate::maximize::objective::Objective;
-use crate::maximize::reference_image::Pictures;
+use crate::maximize::reference_image::ReferenceImages;
 
 /// One stimulus to find.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,5 +15,5 @@ pub struct Task {
     /// Tasks with one number are kept unlike each other, where the settings ask for diversity.
     pub group: u64,
     /// The images that its objective and the settings name.
-    pub pictures: Pictures,
+    pub reference_images: ReferenceImages,
 }

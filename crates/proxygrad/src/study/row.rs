@@ -239,7 +239,7 @@ mod tests {
             passes: 9,
             arms: Vec::new(),
             warnings: Vec::new(),
-            certificates: None,
+            diagnostics: None,
         }
     }
 

@@ -95,17 +95,17 @@ fn a_maximum_is_told_in_percent_of_the_natural_one() {
     let data = tempfile::tempdir().unwrap();
     let model = calibrated(data.path(), &["logits"], 1);
     let request: Request = serde_json::from_str(
-        r#"{"model": "fashion-resnet8", "objectives": ["logits:8", "layer1/Relu_1:2"], "steps": 8, "certificates": true}"#,
+        r#"{"model": "fashion-resnet8", "objectives": ["logits:8", "layer1/Relu_1:2"], "steps": 8, "diagnostics": true}"#,
     )
     .unwrap();
     let resolved = request.resolve(&model, &Limits::default()).unwrap();
     let found = maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut NoCallback).unwrap();
     let [one, other] = [0, 1].map(|i| found[i].clone().unwrap());
-    let certificates = one.findings.certificates.unwrap();
+    let diagnostics = one.findings.diagnostics.unwrap();
     let natural = model.calibration.as_ref().unwrap().layers["logits"].units[8].mean.max;
-    assert_eq!(certificates.natural_maximum, Some(natural));
-    assert_eq!(certificates.percent_of_natural.is_some(), natural > 0.0);
-    assert_eq!(other.findings.certificates.unwrap().natural_missing, Some(NaturalMissing::LayerLeftOut));
+    assert_eq!(diagnostics.natural_maximum, Some(natural));
+    assert_eq!(diagnostics.percent_of_natural.is_some(), natural > 0.0);
+    assert_eq!(other.findings.diagnostics.unwrap().natural_missing, Some(NaturalMissing::LayerLeftOut));
 }
 
 #[test]

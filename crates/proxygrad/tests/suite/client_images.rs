@@ -137,13 +137,13 @@ fn distance(a: &RgbImage, b: &RgbImage) -> f64 {
 }
 
 #[test]
-fn a_leash_holds() {
+fn the_stimulus_stays_within_max_rms_distance() {
     let model = colour_classifier();
     let image = picture(4);
     for optimizer in ["l2-ascent", "adam"] {
-        let stimulus = |leash: Value| {
+        let stimulus = |radius: Value| {
             let request = json!({"model": "test", "steps": 60, "objective": "logits:3", "optimizer": optimizer,
-                                 "start": {"kind": "image", "image": encoded(&image), "leash": leash}});
+                                 "start": {"kind": "image", "image": encoded(&image), "max_rms_distance": radius}});
             run(&model, &request.to_string()).remove(0)
         };
         let (free, bound) = (stimulus(Value::Null), stimulus(json!(0.05)));

@@ -131,7 +131,7 @@ fn more_of_anything_takes_more_memory() {
         json!({"transforms": ["pad:4"]}),
         json!({"transforms": ["rotate:4"]}),
         json!({"animation": {"frames": 20}}),
-        json!({"certificates": true}),
+        json!({"diagnostics": true}),
         json!({"alpha": true}),
         json!({"steps": 4000}),
     ] {

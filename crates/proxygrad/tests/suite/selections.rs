@@ -117,14 +117,14 @@ fn every_selection_works_in_every_layer_or_is_refused_with_the_layers_shape() {
 }
 
 #[test]
-fn groups_searches_and_certificates_work_in_every_layer() {
+fn groups_searches_and_diagnostics_work_in_every_layer() {
     let model = ranks();
     for layer in LAYERS {
         let unit = format!("{layer}:0");
         for extra in [
             json!({"diversity": {"layer": layer, "copies": 2}}),
             json!({"gate": "auto", "steps": 32}),
-            json!({"gate": {"kind": "soft", "relative": true}, "certificates": true, "transforms": ["jitter:1"]}),
+            json!({"gate": {"kind": "soft", "relative": true}, "diagnostics": true, "transforms": ["jitter:1"]}),
             json!({"objective": {"layer": layer, "reduce": "energy"}, "parameterization": "fourier", "alpha": true}),
         ] {
             let mut request = json!({"model": "test", "objective": unit, "steps": 3});

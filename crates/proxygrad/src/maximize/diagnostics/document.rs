@@ -1,4 +1,4 @@
-//! Certificates as they are shown.
+//! Diagnostics as they are shown.
 
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "openapi")]
@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::maximize::transform::Transform;
 
-/// Root mean square of one default step, per pixel value of range [0, 1]. Part of the definition of the certificates: it
+/// Root mean square of one default step, per pixel value of range [0, 1]. Part of the definition of the diagnostics: it
 /// stays when defaults of the optimizers change.
 pub(super) const STEP: f64 = 0.005;
 
@@ -18,7 +18,7 @@ pub(super) const STEP: f64 = 0.005;
 /// not finite, or for shares of a score that is not positive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
-pub struct Certificates {
+pub struct Diagnostics {
     /// How far the image is from a point that the true gradient does not leave.
     pub stationarity: Stationarity,
     /// What 50 more plain steps gain.
@@ -44,7 +44,7 @@ pub struct Certificates {
     /// Why there is no natural maximum; null when there is one.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub natural_missing: Option<NaturalMissing>,
-    /// Forward and backward passes spent on the certificates; the stimulus' own `passes` do not count them.
+    /// Forward and backward passes spent on the diagnostics; the stimulus' own `passes` do not count them.
     pub passes: u32,
 }
 

@@ -23,11 +23,11 @@ pub(super) fn gains(
         if evaluator.should_stop() {
             return Ok(None);
         }
-        let climb = if step == 0 { None } else { Some(evaluator.gradients(&images)?) };
-        if let Some(climb) = &climb {
-            note(&climb.scores);
+        let scored = if step == 0 { None } else { Some(evaluator.gradients(&images)?) };
+        if let Some(scored) = &scored {
+            note(&scored.scores);
         }
-        for (image, gradient) in images.iter_mut().zip(&climb.as_ref().unwrap_or(first).gradients) {
+        for (image, gradient) in images.iter_mut().zip(&scored.as_ref().unwrap_or(first).gradients) {
             let length = length(step, image.len());
             climb_on(image, gradient, length);
         }

@@ -1,11 +1,11 @@
 //! Measures the diagnostics of maxima after a run, on the 8-bit images, with the original network and its true gradient.
-//! [`Certificates`] defines every number.
+//! [`Diagnostics`] defines every number.
 
-use super::document::{Certificates, Gain, Robust};
+use super::document::{Diagnostics, Gain, Robust};
 use super::evaluator::{Evaluator, Gradients};
 use super::{gain, natural, robust, spectrum, stationarity};
 use crate::maximize::error::MaximizeError;
-use crate::maximize::image8::Levels;
+use crate::maximize::image8::Image8;
 use crate::maximize::model_runner::ModelRunner;
 use crate::maximize::outcome::Outcome;
 use crate::maximize::parameterization::fft::Ffts;
@@ -29,7 +29,7 @@ pub(in crate::maximize) fn add_diagnostics(
     let (model, [channels, height, width]) = (model_runner.model, model_runner.image_shape);
     let all_stopped = &mut || indices.iter().all(|&i| should_stop(i));
     let images =
-        found.iter().map(|outcome| Levels::read(&outcome.png, channels).map(|levels| levels.values_by_channel()));
+        found.iter().map(|outcome| Image8::read(&outcome.png, channels).map(|levels| levels.values_by_channel()));
     let images = images.collect::<Result<Vec<_>, _>>()?;
     let size = [height, width];
     let mut evaluator = Evaluator::new(model_runner, indices.iter().map(|&i| &tasks[i]), all_stopped)?;
@@ -44,7 +44,7 @@ pub(in crate::maximize) fn add_diagnostics(
     {
         let [high_frequency_share, high_frequency_share_grey] = spectrum::high_frequency_shares(image, size, &ffts);
         let natural = natural::maximum(model, &tasks[i].objective, size);
-        outcome.findings.certificates = Some(Certificates {
+        outcome.findings.diagnostics = Some(Diagnostics {
             stationarity: stationarity::stationarity(image, &gradient, score),
             gain_50,
             robust,

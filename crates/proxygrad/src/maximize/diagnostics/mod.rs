@@ -9,5 +9,5 @@ mod robust;
 mod spectrum;
 mod stationarity;
 
-pub use self::document::{Certificates, Gain, NaturalMissing, Robust, Stationarity};
+pub use self::document::{Diagnostics, Gain, NaturalMissing, Robust, Stationarity};
 pub(super) use self::measure::add_diagnostics;

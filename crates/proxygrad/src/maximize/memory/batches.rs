@@ -143,8 +143,8 @@ impl Resolved {
         if let Some(animation) = settings.animation.as_ref().filter(|_| contributes(run.frames)) {
             fields.push(Invalid::new("animation.frames", animation.frames, "fewer frames"));
         }
-        if contributes(run.certificates) {
-            fields.push(Invalid::new("certificates", "true", "false"));
+        if contributes(run.diagnostics) {
+            fields.push(Invalid::new("diagnostics", "true", "false"));
         }
         let objectives = tasks.len() / copies;
         if objectives > 1 && contributes(others) {

@@ -40,8 +40,8 @@ pub struct RunMemory {
     pub candidates: u64,
     /// Frames of animations, raw and encoded.
     pub frames: u64,
-    /// Certificates.
-    pub certificates: u64,
+    /// Diagnostics.
+    pub diagnostics: u64,
     /// Outcomes: PNGs and trajectories.
     pub found: u64,
 }
@@ -62,8 +62,8 @@ impl RunMemory {
 
     /// The sum of all parts.
     pub fn bytes(&self) -> u64 {
-        let Self { fixed, stimuli, candidates, frames, certificates, found } = *self;
-        [fixed, stimuli, candidates, frames, certificates, found].into_iter().fold(0, u64::saturating_add)
+        let Self { fixed, stimuli, candidates, frames, diagnostics, found } = *self;
+        [fixed, stimuli, candidates, frames, diagnostics, found].into_iter().fold(0, u64::saturating_add)
     }
 }
 
@@ -156,7 +156,7 @@ impl<'a> Sizes<'a> {
             stimuli: work.max(self.activation_scales),
             candidates: more.saturating_mul(count.saturating_mul(state)),
             frames: count.saturating_mul(self.frames(settings, candidates)),
-            certificates: if settings.certificates { count.saturating_mul(self.certificate()) } else { 0 },
+            diagnostics: if settings.diagnostics { count.saturating_mul(self.diagnostics()) } else { 0 },
             found: found_bytes(settings, self.channels as usize, tasks.len()),
         })
     }
@@ -194,7 +194,7 @@ impl<'a> Sizes<'a> {
     /// if the distance to it is limited.
     fn state(&self, settings: &Settings) -> u64 {
         let saliency = if settings.alpha { 4 * self.area } else { 0 };
-        let start = if settings.start.leash().is_some() { self.image } else { 0 };
+        let start = if settings.start.max_rms_distance().is_some() { self.image } else { 0 };
         2 * self.image + self.parameters(settings) + self.optimizer_state(settings) + saliency + start
     }
 
@@ -305,7 +305,7 @@ impl<'a> Sizes<'a> {
     }
 
     /// Diagnostics of one stimulus: images and gradients in f64, several at a time, and transformed images.
-    fn certificate(&self) -> u64 {
+    fn diagnostics(&self) -> u64 {
         8 * SUM * self.area * self.channels
             + 8 * self.image
             + 4 * 4 * self.channels.div_ceil(4) * self.area * self.value

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::engine::{Engine, Forward, Target};
 use crate::maximize::error::MaximizeError;
-use crate::maximize::preprocessor::Pixels;
+use crate::maximize::preprocessor::Preprocessor;
 use crate::maximize::random::normal;
 use crate::network::{Model, Network, NodeId, Op, Shape};
 
@@ -26,7 +26,7 @@ pub(super) fn activation_scales(
     model: &Model,
     targets: &[NodeId],
     image: [usize; 3],
-    pixels: &Pixels,
+    pixels: &Preprocessor,
 ) -> Result<BTreeMap<NodeId, f32>, MaximizeError> {
     let network = &model.network;
     let (activations, sources) = sources(network, targets);
@@ -120,7 +120,7 @@ mod tests {
         let (model, engine) = (model(), Reference::new(Device::Cpu, DType::F64));
         let network = &model.network;
         let [first, second] = ["first", "second"].map(|name| network.find(name).unwrap());
-        let pixels = Pixels::new(&model.preprocessing, &Placement::host_f64()).unwrap();
+        let pixels = Preprocessor::new(&model.preprocessing, &Placement::host_f64()).unwrap();
         let found = activation_scales(&engine, &model, &[second], [1, 6, 70], &pixels).unwrap();
         let images = (0..IMAGES).map(|n| noise(n, [1, 6, 70], &engine).unwrap().flatten_all().unwrap());
         let images: Vec<Vec<f64>> = images.map(|image| image.to_vec1().unwrap()).collect();

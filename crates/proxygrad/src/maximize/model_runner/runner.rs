@@ -9,10 +9,10 @@ use super::targets::Targets;
 use crate::engine::{Engine, EngineError, Forward, Gate, Plan};
 use crate::maximize::diversity::DiversityPenalty;
 use crate::maximize::error::MaximizeError;
-use crate::maximize::objective::{Aims, Scoring};
+use crate::maximize::objective::{BoundObjective, Scoring};
 use crate::maximize::ops::Placement;
-use crate::maximize::parameterization::Painter;
-use crate::maximize::preprocessor::Pixels;
+use crate::maximize::parameterization::ImageDecoder;
+use crate::maximize::preprocessor::Preprocessor;
 use crate::maximize::request::Settings;
 use crate::maximize::task::Task;
 use crate::network::{ImageSource, Model, NodeId, Shape};
@@ -21,7 +21,7 @@ use crate::network::{ImageSource, Model, NodeId, Shape};
 pub(in crate::maximize) struct ModelRunner<'a> {
     pub(in crate::maximize) placement: Placement,
     pub(in crate::maximize) model: &'a Model,
-    preprocessor: Pixels,
+    preprocessor: Preprocessor,
     plan: Box<dyn Plan>,
     /// Scales of the activations; `None` unless the temperature of some gate is relative to them.
     activation_scales: Option<BTreeMap<NodeId, f32>>,
@@ -52,7 +52,7 @@ impl<'a> ModelRunner<'a> {
         let image_shape = [network.input_shape()[0], height, width];
         let input = Shape::from(image_shape);
         let placement = Placement::of(engine);
-        let preprocessor = Pixels::new(&model.preprocessing, &placement)?;
+        let preprocessor = Preprocessor::new(&model.preprocessing, &placement)?;
         let relative = settings.gates().any(|gate| gate.relative == Some(true));
         let activation_scales =
             relative.then(|| activation_scales(engine, model, &ids, image_shape, &preprocessor)).transpose()?;
@@ -76,9 +76,9 @@ impl<'a> ModelRunner<'a> {
     }
 
     /// The settings' image parameterization.
-    pub(in crate::maximize) fn painter(&self, settings: &Settings) -> candle_core::Result<Painter> {
+    pub(in crate::maximize) fn decoder(&self, settings: &Settings) -> candle_core::Result<ImageDecoder> {
         let measured = self.model.statistics.spectrum.as_deref();
-        Painter::new(&settings.parameterization, measured, self.image_shape, &self.placement)
+        ImageDecoder::new(&settings.parameterization, measured, self.image_shape, &self.placement)
     }
 
     /// Binds the objectives of tasks to the plan's targets and computes their reference activations, in one batch. Returns
@@ -86,14 +86,15 @@ impl<'a> ModelRunner<'a> {
     pub(in crate::maximize) fn bind_objectives<'t>(
         &mut self,
         tasks: impl IntoIterator<Item = &'t Task>,
-    ) -> Result<Vec<(Aims, u32)>, MaximizeError> {
+    ) -> Result<Vec<(BoundObjective, u32)>, MaximizeError> {
         let mut images: BTreeMap<String, Tensor> = BTreeMap::new();
         let mut objectives = Vec::new();
         for task in tasks {
-            let objective = Aims::new(&task.objective, |layer| self.layers.iter().position(|&name| name == layer));
+            let objective =
+                BoundObjective::new(&task.objective, |layer| self.layers.iter().position(|&name| name == layer));
             let mut own = BTreeSet::new();
             for image in objective.images() {
-                let image = task.pictures.find(image)?;
+                let image = task.reference_images.find(image)?;
                 let sha256 = image.known().sha256;
                 images.insert(sha256.clone(), image.pixels(&self.placement.device, self.placement.dtype)?);
                 own.insert(sha256);
@@ -110,13 +111,13 @@ impl<'a> ModelRunner<'a> {
             outputs[target].get(row.unwrap_or_default())?.copy()
         };
         for (objective, _) in &mut objectives {
-            objective.refer(reference)?;
+            objective.set_references(reference)?;
         }
         Ok(objectives)
     }
 
     /// Scores and gradients of objectives, one per image of a batch, at the plan's targets.
-    pub(in crate::maximize) fn scoring(&self, objectives: &[&Aims]) -> candle_core::Result<Scoring> {
+    pub(in crate::maximize) fn scoring(&self, objectives: &[&BoundObjective]) -> candle_core::Result<Scoring> {
         let shapes: Vec<&[usize]> = self.shapes.iter().map(|shape| &shape[..]).collect();
         Scoring::new(objectives, &shapes, &self.placement)
     }

@@ -7,7 +7,7 @@ use crate::network::{ImageSource, Selection};
 
 /// One term of an objective, aimed at one of a plan's targets.
 #[derive(Debug, Clone)]
-pub(super) struct Aim {
+pub(super) struct BoundTerm {
     /// Position of the layer among the plan's targets.
     pub(super) target: usize,
     pub(super) selection: Selection,
@@ -16,7 +16,7 @@ pub(super) struct Aim {
     pub(super) reference: Option<Tensor>,
 }
 
-impl Aim {
+impl BoundTerm {
     /// The image that the unit compares with, if any.
     fn image(&self) -> Option<&ImageSource> {
         match &self.selection {
@@ -28,28 +28,31 @@ impl Aim {
 
 /// An objective, aimed at the targets of a plan.
 #[derive(Debug, Clone)]
-pub(in crate::maximize) struct Aims(pub(super) Vec<Aim>);
+pub(in crate::maximize) struct BoundObjective(pub(super) Vec<BoundTerm>);
 
-impl Aims {
+impl BoundObjective {
     /// `target_of` gives a layer's position among the targets.
     pub(in crate::maximize) fn new(objective: &Objective, target_of: impl Fn(&str) -> Option<usize>) -> Self {
-        let aim = |term: &Term| {
+        let term = |term: &Term| {
             let selection = term.unit.selection.clone();
-            Some(Aim { target: target_of(&term.unit.layer)?, selection, weight: term.weight, reference: None })
+            Some(BoundTerm { target: target_of(&term.unit.layer)?, selection, weight: term.weight, reference: None })
         };
-        Self(objective.terms.iter().filter_map(aim).collect())
+        Self(objective.terms.iter().filter_map(term).collect())
     }
 
     /// Images that units compare with.
     pub(in crate::maximize) fn images(&self) -> impl Iterator<Item = &ImageSource> {
-        self.0.iter().filter_map(Aim::image)
+        self.0.iter().filter_map(BoundTerm::image)
     }
 
     /// Lays the values of images beside the units that compare with them: `values(image, target)` are those of a target.
-    pub(in crate::maximize) fn refer(&mut self, values: impl Fn(&ImageSource, usize) -> Result<Tensor>) -> Result<()> {
-        for aim in &mut self.0 {
-            if let Some(image) = aim.image() {
-                aim.reference = Some(values(image, aim.target)?);
+    pub(in crate::maximize) fn set_references(
+        &mut self,
+        values: impl Fn(&ImageSource, usize) -> Result<Tensor>,
+    ) -> Result<()> {
+        for term in &mut self.0 {
+            if let Some(image) = term.image() {
+                term.reference = Some(values(image, term.target)?);
             }
         }
         Ok(())

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::bound::Aim;
-use super::similarity::Likeness;
+use super::bound::BoundTerm;
+use super::similarity::Similarity;
 use crate::maximize::ops::{Placement, sum_dtype};
 use crate::network::{Reduction, Selection};
 
@@ -21,8 +21,8 @@ enum Source {
     Channel,
     Direction,
     Layer,
-    /// Each position's likeness to a reference.
-    Likeness,
+    /// Each position's similarity to a reference.
+    Similarity,
 }
 
 /// How a map becomes one number.
@@ -38,21 +38,21 @@ enum Rule {
 }
 
 impl Kind {
-    pub(super) fn of(aim: &Aim, shape: &[usize]) -> Self {
-        let (source, rule) = match &aim.selection {
+    pub(super) fn of(term: &BoundTerm, shape: &[usize]) -> Self {
+        let (source, rule) = match &term.selection {
             Selection::Channel { reduction, .. } | Selection::Class { reduction, .. } => {
                 (Source::Channel, Rule::of(*reduction, shape))
             }
             Selection::Neuron { .. } => (Source::Channel, Rule::Place),
             Selection::Direction { cosine_power, reduction, .. } => {
-                let source = if *cosine_power == 0.0 { Source::Direction } else { Source::Likeness };
+                let source = if *cosine_power == 0.0 { Source::Direction } else { Source::Similarity };
                 (source, Rule::of(*reduction, shape))
             }
-            Selection::Caricature { .. } => (Source::Likeness, Rule::Mean),
-            Selection::Inversion { .. } => (Source::Likeness, Rule::Sum),
+            Selection::Caricature { .. } => (Source::Similarity, Rule::Mean),
+            Selection::Inversion { .. } => (Source::Similarity, Rule::Sum),
             Selection::Energy => (Source::Layer, Rule::MeanSquare),
         };
-        Self { target: aim.target, source, rule }
+        Self { target: term.target, source, rule }
     }
 }
 
@@ -116,7 +116,7 @@ enum Maps {
     /// Each unit's image, and its weights over channels `[1,C]`.
     Directions(Vec<(usize, Tensor)>),
     /// Each unit's image, and what it is compared with.
-    Likenesses(Vec<(usize, Likeness)>),
+    Similarities(Vec<(usize, Similarity)>),
 }
 
 /// What a group's units read.
@@ -130,53 +130,62 @@ pub(super) struct Reading {
 }
 
 impl Group {
-    pub(super) fn new(kind: Kind, members: &[(usize, &Aim)], shape: &[usize], placement: &Placement) -> Result<Self> {
+    pub(super) fn new(
+        kind: Kind,
+        members: &[(usize, &BoundTerm)],
+        shape: &[usize],
+        placement: &Placement,
+    ) -> Result<Self> {
         let &Placement { ref device, dtype, arithmetic } = placement;
         let count = members.len();
-        let indices = |of: &dyn Fn(usize, &Aim) -> usize, shape: &[usize]| {
-            let indices = members.iter().map(|(image, aim)| of(*image, aim) as u32).collect();
+        let indices = |of: &dyn Fn(usize, &BoundTerm) -> usize, shape: &[usize]| {
+            let indices = members.iter().map(|(image, term)| of(*image, term) as u32).collect();
             Tensor::from_vec::<_, u32>(indices, shape, device)
         };
         let channels = channels(shape);
-        let direction = |(image, aim): &(usize, &Aim)| match &aim.selection {
+        let direction = |(image, term): &(usize, &BoundTerm)| match &term.selection {
             Selection::Direction { weights, .. } => {
                 Some(Tensor::from_slice(weights, (1, channels), device).and_then(|w| Ok((*image, w.to_dtype(dtype)?))))
             }
             _ => None,
         };
-        let likeness = |(image, aim): &(usize, &Aim)| {
-            let likeness = match (&aim.selection, &aim.reference) {
+        let similarity = |(image, term): &(usize, &BoundTerm)| {
+            let similarity = match (&term.selection, &term.reference) {
                 (Selection::Direction { weights, cosine_power, .. }, _) => {
                     let direction = Tensor::from_slice(weights, (channels, 1), device)?.to_dtype(dtype)?;
-                    Likeness::cosine(&direction.broadcast_as((channels, positions(shape)))?, *cosine_power, arithmetic)?
+                    Similarity::cosine(
+                        &direction.broadcast_as((channels, positions(shape)))?,
+                        *cosine_power,
+                        arithmetic,
+                    )?
                 }
                 (Selection::Caricature { cosine_power, .. }, Some(reference)) => {
-                    Likeness::cosine(&reference.reshape((channels, ()))?, *cosine_power, arithmetic)?
+                    Similarity::cosine(&reference.reshape((channels, ()))?, *cosine_power, arithmetic)?
                 }
                 (Selection::Inversion { .. }, Some(reference)) => {
-                    Likeness::distance(&reference.reshape((channels, ()))?, arithmetic)?
+                    Similarity::distance(&reference.reshape((channels, ()))?, arithmetic)?
                 }
                 _ => bail!("a unit without the image that it compares with"),
             };
-            Ok((*image, likeness))
+            Ok((*image, similarity))
         };
-        let row = |image: usize, aim: &Aim| match &aim.selection {
+        let row = |image: usize, term: &BoundTerm| match &term.selection {
             Selection::Channel { channel, .. } | Selection::Neuron { channel, .. } => image * channels + channel,
             _ => image,
         };
         let maps = match kind.source {
             Source::Direction => Maps::Directions(members.iter().filter_map(direction).collect::<Result<_>>()?),
-            Source::Likeness => Maps::Likenesses(members.iter().map(likeness).collect::<Result<_>>()?),
+            Source::Similarity => Maps::Similarities(members.iter().map(similarity).collect::<Result<_>>()?),
             Source::Channel | Source::Layer => Maps::Rows(indices(&row, &[count])?),
         };
-        let weights = members.iter().map(|(_, aim)| aim.weight).collect();
+        let weights = members.iter().map(|(_, term)| term.weight).collect();
         Ok(Self {
             kind,
             shape: shape.to_vec(),
             images: indices(&|image, _| image, &[count])?,
             weights: Tensor::from_vec::<_, f32>(weights, count, device)?.to_dtype(sum_dtype(device))?,
             maps,
-            places: indices(&|_, aim| place(&aim.selection, shape), &[count, 1])?,
+            places: indices(&|_, term| place(&term.selection, shape), &[count, 1])?,
             dtype,
         })
     }
@@ -186,14 +195,14 @@ impl Group {
         let images = output.dim(0)?;
         match self.kind.source {
             Source::Channel => output.contiguous()?.reshape((images * channels(&self.shape), positions(&self.shape))),
-            Source::Direction | Source::Layer | Source::Likeness => output.contiguous()?.reshape((images, ())),
+            Source::Direction | Source::Layer | Source::Similarity => output.contiguous()?.reshape((images, ())),
         }
     }
 
     /// Positions of a unit's map.
     fn map_size(&self) -> usize {
         match self.kind.source {
-            Source::Channel | Source::Direction | Source::Likeness => positions(&self.shape),
+            Source::Channel | Source::Direction | Source::Similarity => positions(&self.shape),
             Source::Layer => self.shape.iter().product(),
         }
     }
@@ -211,9 +220,9 @@ impl Group {
                 let map = |(image, weights): &(usize, Tensor)| weights.matmul(&self.values(output, *image)?);
                 Tensor::cat(&directions.iter().map(map).collect::<Result<Vec<_>>>()?, 0)?
             }
-            Maps::Likenesses(likenesses) => {
-                let map = |(image, likeness): &(usize, Likeness)| likeness.map(&self.values(output, *image)?);
-                Tensor::cat(&likenesses.iter().map(map).collect::<Result<Vec<_>>>()?, 0)?
+            Maps::Similarities(similarities) => {
+                let map = |(image, similarity): &(usize, Similarity)| similarity.map(&self.values(output, *image)?);
+                Tensor::cat(&similarities.iter().map(map).collect::<Result<Vec<_>>>()?, 0)?
             }
         };
         maps.to_dtype(sum_dtype(output.device()))
@@ -250,7 +259,7 @@ impl Group {
         let slopes = match (self.kind.rule, &reading.largest) {
             (Rule::Largest(_), Some(largest)) => Some(self.share(largest)?),
             (Rule::MeanSquare, _) => Some(reading.maps.affine(2.0 / reading.maps.dim(1)? as f64, 0.0)?),
-            _ if self.kind.source == Source::Likeness => self.fixed_slopes()?,
+            _ if self.kind.source == Source::Similarity => self.fixed_slopes()?,
             _ => None,
         };
         match slopes {
@@ -289,20 +298,20 @@ impl Group {
         let added = match &self.maps {
             Maps::Rows(rows) => self.rows(seed)?.index_add(rows, &slopes, 0)?,
             Maps::Directions(directions) => {
-                let spread = |(g, (_, weights)): (usize, &(usize, Tensor))| {
+                let vjp = |(g, (_, weights)): (usize, &(usize, Tensor))| {
                     weights.t()?.contiguous()?.matmul(&slopes.narrow(0, g, 1)?.contiguous()?)?.reshape((1, ()))
                 };
-                let spread = directions.iter().enumerate().map(spread).collect::<Result<Vec<_>>>()?;
-                self.rows(seed)?.index_add(&self.images, &Tensor::cat(&spread, 0)?, 0)?
+                let vjp = directions.iter().enumerate().map(vjp).collect::<Result<Vec<_>>>()?;
+                self.rows(seed)?.index_add(&self.images, &Tensor::cat(&vjp, 0)?, 0)?
             }
-            Maps::Likenesses(likenesses) => {
-                let Some(output) = output else { bail!("likenesses have no derivative without an output") };
-                let spread = |(g, (image, likeness)): (usize, &(usize, Likeness))| {
+            Maps::Similarities(similarities) => {
+                let Some(output) = output else { bail!("similarities have no derivative without an output") };
+                let vjp = |(g, (image, similarity)): (usize, &(usize, Similarity))| {
                     let slopes = weighted.narrow(0, g, 1)?;
-                    likeness.spread(&self.values(output, *image)?, &slopes)?.reshape((1, ()))
+                    similarity.vjp(&self.values(output, *image)?, &slopes)?.reshape((1, ()))
                 };
-                let spread = likenesses.iter().enumerate().map(spread).collect::<Result<Vec<_>>>()?;
-                self.rows(seed)?.index_add(&self.images, &Tensor::cat(&spread, 0)?, 0)?
+                let vjp = similarities.iter().enumerate().map(vjp).collect::<Result<Vec<_>>>()?;
+                self.rows(seed)?.index_add(&self.images, &Tensor::cat(&vjp, 0)?, 0)?
             }
         };
         added.reshape(seed.shape())

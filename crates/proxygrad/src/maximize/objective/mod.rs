@@ -8,6 +8,6 @@ mod similarity;
 #[cfg(test)]
 mod tests;
 
-pub(super) use self::bound::Aims;
+pub(super) use self::bound::BoundObjective;
 pub use self::document::{Objective, ObjectiveDocument, Term};
 pub(super) use self::scoring::Scoring;

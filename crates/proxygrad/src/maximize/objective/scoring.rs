@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::bound::{Aim, Aims};
+use super::bound::{BoundObjective, BoundTerm};
 use super::group::{Group, Kind};
 use crate::maximize::ops::Placement;
 
@@ -32,14 +32,18 @@ pub(in crate::maximize) struct Scored {
 
 impl Scoring {
     /// The objectives of a batch, one per image, on targets with these shapes.
-    pub(in crate::maximize) fn new(objectives: &[&Aims], shapes: &[&[usize]], placement: &Placement) -> Result<Self> {
+    pub(in crate::maximize) fn new(
+        objectives: &[&BoundObjective],
+        shapes: &[&[usize]],
+        placement: &Placement,
+    ) -> Result<Self> {
         let Placement { device, dtype, .. } = placement;
         let images = objectives.len();
         // Sorted, so that the terms of an objective are added in the same order whatever its neighbours are.
-        let mut members: BTreeMap<Kind, Vec<(usize, &Aim)>> = BTreeMap::new();
-        for (image, Aims(aims)) in objectives.iter().enumerate() {
-            for aim in aims {
-                members.entry(Kind::of(aim, shapes[aim.target])).or_default().push((image, aim));
+        let mut members: BTreeMap<Kind, Vec<(usize, &BoundTerm)>> = BTreeMap::new();
+        for (image, BoundObjective(terms)) in objectives.iter().enumerate() {
+            for term in terms {
+                members.entry(Kind::of(term, shapes[term.target])).or_default().push((image, term));
             }
         }
         let groups = members.iter().map(|(kind, members)| Group::new(*kind, members, shapes[kind.target], placement));

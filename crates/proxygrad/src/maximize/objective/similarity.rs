@@ -11,9 +11,9 @@ use crate::maximize::ops::{Arithmetic, sum_dtype};
 /// Cosines count as at least this much: what points away from the reference still has a gradient (Lucid).
 const FLOOR: f64 = 0.1;
 
-/// A measure of likeness to a reference.
+/// A measure of similarity to a reference.
 #[derive(Debug)]
-pub(super) struct Likeness {
+pub(super) struct Similarity {
     /// `[C,P]`.
     reference: Tensor,
     measure: Measure,
@@ -33,7 +33,7 @@ enum Measure {
     Distance { scale: f64 },
 }
 
-impl Likeness {
+impl Similarity {
     /// `dot max(cos, 0.1)^power` with the reference `[C,P]`.
     pub(super) fn cosine(reference: &Tensor, power: f32, arithmetic: Arithmetic) -> Result<Self> {
         let exact = reference.to_dtype(sum_dtype(reference.device()))?;
@@ -49,7 +49,7 @@ impl Likeness {
         Ok(Self { reference: reference.contiguous()?, measure, arithmetic })
     }
 
-    /// The likeness of `values` `[C,P]` at every position: `[1,P]`, in the precision of sums.
+    /// The similarity of `values` `[C,P]` at every position: `[1,P]`, in the precision of sums.
     pub(super) fn map(&self, values: &Tensor) -> Result<Tensor> {
         if self.arithmetic == Arithmetic::Host {
             return for_type_of!(values, T => self.host_map::<T>(values));
@@ -64,15 +64,15 @@ impl Likeness {
         }
     }
 
-    /// The derivative `[C,P]` by the values of a number whose derivatives by [`Likeness::map`] are `slopes` `[1,P]`; as
+    /// The derivative `[C,P]` by the values of a number whose derivatives by [`Similarity::map`] are `slopes` `[1,P]`; as
     /// precise as the values.
-    pub(super) fn spread(&self, values: &Tensor, slopes: &Tensor) -> Result<Tensor> {
+    pub(super) fn vjp(&self, values: &Tensor, slopes: &Tensor) -> Result<Tensor> {
         if self.arithmetic == Arithmetic::Host {
             return for_type_of!(values, T => self.host_spread::<T>(values, slopes));
         }
         let dtype = values.dtype();
         let (values, reference) = self.exact(values)?;
-        let spread = match &self.measure {
+        let vjp = match &self.measure {
             // Above the floor: (p + 1) cos^p r - p cos^p (dot / |a|^2) a.
             Measure::Cosine { power, lengths } => {
                 let Angle { dot, cosine, square } = Angle::new(&values, &reference, lengths)?;
@@ -84,7 +84,7 @@ impl Likeness {
             }
             Measure::Distance { scale } => (values - reference)?.broadcast_mul(slopes)?.affine(-2.0 / scale, 0.0)?,
         };
-        spread.to_dtype(dtype)
+        vjp.to_dtype(dtype)
     }
 
     fn exact(&self, values: &Tensor) -> Result<(Tensor, Tensor)> {
@@ -112,7 +112,7 @@ impl Angle {
 }
 
 /// The same as host loops.
-impl Likeness {
+impl Similarity {
     fn host_map<T: Real>(&self, values: &Tensor) -> Result<Tensor> {
         let positions = values.dim(1)?;
         let map = self.read_both(values, |values: &[T], reference: &[T]| match &self.measure {
@@ -142,7 +142,7 @@ impl Likeness {
     fn host_spread<T: Real>(&self, values: &Tensor, slopes: &Tensor) -> Result<Tensor> {
         let positions = values.dim(1)?;
         let slopes = numbers(slopes)?;
-        let spread = self.read_both(values, |values: &[T], reference: &[T]| {
+        let vjp = self.read_both(values, |values: &[T], reference: &[T]| {
             // The derivative is along * r + back * a, position by position.
             let (along, back): (Vec<f64>, Vec<f64>) = match &self.measure {
                 Measure::Cosine { power, lengths } => {
@@ -161,15 +161,15 @@ impl Likeness {
                     slopes.into_iter().map(|slope| (2.0 * slope / scale, -2.0 * slope / scale)).unzip()
                 }
             };
-            let mut spread = Vec::with_capacity(values.len());
+            let mut vjp = Vec::with_capacity(values.len());
             for (values, reference) in values.chunks_exact(positions).zip(reference.chunks_exact(positions)) {
                 for (((a, r), along), back) in values.iter().zip(reference).zip(&along).zip(&back) {
-                    spread.push(T::from_f64(along * r.to_f64() + back * a.to_f64()));
+                    vjp.push(T::from_f64(along * r.to_f64() + back * a.to_f64()));
                 }
             }
-            Ok(spread)
+            Ok(vjp)
         })?;
-        Tensor::from_vec(spread, values.shape(), &Device::Cpu)
+        Tensor::from_vec(vjp, values.shape(), &Device::Cpu)
     }
 
     fn read_both<T: Real, R>(&self, values: &Tensor, f: impl FnOnce(&[T], &[T]) -> Result<R>) -> Result<R> {
@@ -213,12 +213,12 @@ mod tests {
     }
 
     /// Every measure with this reference, with host and device arithmetic.
-    fn measures(reference: &[f64]) -> Vec<[Likeness; 2]> {
+    fn measures(reference: &[f64]) -> Vec<[Similarity; 2]> {
         let make = |which: usize, arithmetic| match which {
-            0 => Likeness::distance(&tensor(reference), arithmetic).unwrap(),
-            1 => Likeness::cosine(&tensor(reference), 0.0, arithmetic).unwrap(),
-            2 => Likeness::cosine(&tensor(reference), 1.0, arithmetic).unwrap(),
-            _ => Likeness::cosine(&tensor(reference), 2.5, arithmetic).unwrap(),
+            0 => Similarity::distance(&tensor(reference), arithmetic).unwrap(),
+            1 => Similarity::cosine(&tensor(reference), 0.0, arithmetic).unwrap(),
+            2 => Similarity::cosine(&tensor(reference), 1.0, arithmetic).unwrap(),
+            _ => Similarity::cosine(&tensor(reference), 2.5, arithmetic).unwrap(),
         };
         (0..4).map(|which| [Arithmetic::Host, Arithmetic::Device].map(|by| make(which, by))).collect()
     }
@@ -237,11 +237,11 @@ mod tests {
         ) {
             let slope = Tensor::from_slice(&slopes, (1, 3), &Device::Cpu).unwrap();
             for [host, device] in measures(&r) {
-                let sum = |likeness: &Likeness, a: &[f64]| -> f64 {
-                    numbers(&likeness.map(&tensor(a)).unwrap()).unwrap().iter().zip(&slopes).map(|(m, s)| m * s).sum()
+                let sum = |similarity: &Similarity, a: &[f64]| -> f64 {
+                    numbers(&similarity.map(&tensor(a)).unwrap()).unwrap().iter().zip(&slopes).map(|(m, s)| m * s).sum()
                 };
-                let spread = numbers(&host.spread(&tensor(&a), &slope).unwrap()).unwrap();
-                close(&spread, &numbers(&device.spread(&tensor(&a), &slope).unwrap()).unwrap(), 1e-12);
+                let vjp = numbers(&host.vjp(&tensor(&a), &slope).unwrap()).unwrap();
+                close(&vjp, &numbers(&device.vjp(&tensor(&a), &slope).unwrap()).unwrap(), 1e-12);
                 close(&[sum(&host, &a)], &[sum(&device, &a)], 1e-12);
                 let cosines = numbers(&Angle::new(&tensor(&a), &tensor(&r), &tensor(&r).sqr().unwrap().sum_keepdim(0)
                     .unwrap().sqrt().unwrap()).unwrap().cosine).unwrap();
@@ -249,7 +249,7 @@ mod tests {
                     // The floor has a corner, where there is no slope.
                     prop_assume!((cosines[i % 3] - FLOOR).abs() > 1e-3);
                     let moved = |step: f64| { let mut a = a.clone(); a[i] += step; sum(&host, &a) };
-                    close(&[spread[i]], &[(moved(1e-5) - moved(-1e-5)) / 2e-5], 1e-6);
+                    close(&[vjp[i]], &[(moved(1e-5) - moved(-1e-5)) / 2e-5], 1e-6);
                 }
             }
         }
@@ -259,13 +259,14 @@ mod tests {
     fn values_are_what_the_formulas_say() {
         let (a, r) = ([3.0, 0.0, 1.0, 4.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], [1.0; 12]);
         let cosine =
-            numbers(&Likeness::cosine(&tensor(&r), 2.0, Arithmetic::Host).unwrap().map(&tensor(&a)).unwrap()).unwrap();
+            numbers(&Similarity::cosine(&tensor(&r), 2.0, Arithmetic::Host).unwrap().map(&tensor(&a)).unwrap())
+                .unwrap();
         // dot 7, |a| 5, |r| 2: the cosine is 0.7. Then no vector, and one at a right angle.
         close(&cosine, &[7.0 * 0.49, 0.0, 0.0], 1e-12);
         let distance =
-            numbers(&Likeness::distance(&tensor(&r), Arithmetic::Host).unwrap().map(&tensor(&a)).unwrap()).unwrap();
+            numbers(&Similarity::distance(&tensor(&r), Arithmetic::Host).unwrap().map(&tensor(&a)).unwrap()).unwrap();
         close(&distance, &[-(4.0 + 9.0 + 2.0) / 12.0, -4.0 / 12.0, -(0.0 + 4.0 + 2.0) / 12.0], 1e-12);
-        let nothing = Likeness::distance(&tensor(&[0.0; 12]), Arithmetic::Host).unwrap();
+        let nothing = Similarity::distance(&tensor(&[0.0; 12]), Arithmetic::Host).unwrap();
         close(&numbers(&nothing.map(&tensor(&a)).unwrap()).unwrap(), &[-25.0, 0.0, -2.0], 1e-12);
     }
 
@@ -273,9 +274,9 @@ mod tests {
     fn a_zero_vector_has_a_gradient_towards_the_reference() {
         for [host, device] in measures(&[0.5; 12]).into_iter().skip(1) {
             let slope = Tensor::ones((1, 3), DType::F64, &Device::Cpu).unwrap();
-            for likeness in [host, device] {
-                let spread = numbers(&likeness.spread(&tensor(&[0.0; 12]), &slope).unwrap()).unwrap();
-                assert!(spread.iter().all(|&s| s.is_finite() && s > 0.0), "{spread:?}");
+            for similarity in [host, device] {
+                let vjp = numbers(&similarity.vjp(&tensor(&[0.0; 12]), &slope).unwrap()).unwrap();
+                assert!(vjp.iter().all(|&s| s.is_finite() && s > 0.0), "{vjp:?}");
             }
         }
     }

@@ -4,18 +4,18 @@
 
 use candle_core::{Device, Tensor};
 
-use super::bound::Aims;
+use super::bound::BoundObjective;
 use super::document::Objective;
 use super::scoring::{Scored, Scoring};
 use crate::maximize::ops::Placement;
 
-fn aims(unit: &str) -> Aims {
-    Aims::new(&unit.parse().unwrap(), |_| Some(0))
+fn terms(unit: &str) -> BoundObjective {
+    BoundObjective::new(&unit.parse().unwrap(), |_| Some(0))
 }
 
-/// One image's score of `aims` on `output` `[C,H,W]`, and its seed.
-fn scored(aims: &Aims, output: &Tensor) -> (f32, Tensor) {
-    let scoring = Scoring::new(&[aims], &[output.dims()], &Placement::host_f64()).unwrap();
+/// One image's score of `terms` on `output` `[C,H,W]`, and its seed.
+fn scored(terms: &BoundObjective, output: &Tensor) -> (f32, Tensor) {
+    let scoring = Scoring::new(&[terms], &[output.dims()], &Placement::host_f64()).unwrap();
     let outputs = [output.unsqueeze(0).unwrap()];
     let Scored { scores, seeds } = scoring.scores_and_seeds(&outputs).unwrap();
     let bits = |scores: Tensor| scores.to_vec1::<f32>().unwrap()[0].to_bits();
@@ -43,7 +43,7 @@ fn reductions_of_a_channel() {
         ("a:1@top0.01", 7.0),
         ("a@energy", (1.0 + 4.0 + 9.0 + 16.0 + 81.0 + 0.25 + 49.0 + 4.0 + 6.25) / 12.0),
     ] {
-        let (score, _) = scored(&aims(unit), &output());
+        let (score, _) = scored(&terms(unit), &output());
         assert!((f64::from(score) - expected).abs() < 1e-6, "{unit}: {score}, not {expected}");
     }
 }
@@ -53,7 +53,7 @@ fn a_share_keeps_as_many_values_as_its_decimals_say() {
     let values: Vec<f64> = (0..400).map(f64::from).collect();
     let output = Tensor::from_vec(values, (1, 20, 20), &Device::Cpu).unwrap();
     for (share, kept) in [("0.1", 40), ("0.07", 28), ("0.2", 80), ("0.25", 100), ("0.101", 41), ("1", 400)] {
-        let (score, _) = scored(&aims(&format!("a:0@top{share}")), &output);
+        let (score, _) = scored(&terms(&format!("a:0@top{share}")), &output);
         let mean = (400 - kept..400).map(f64::from).sum::<f64>() / f64::from(kept);
         assert_eq!(f64::from(score), mean, "{share}");
     }
@@ -66,18 +66,18 @@ fn seeds_are_the_slope_of_the_score() {
                     {"layer": "a", "reduce": "energy", "weight": 0.25}]}"#,
     )
     .unwrap();
-    let objectives = ["a:0", "a:1@center", "a:0@max", "a:1@1,2", "a@energy"].map(aims);
-    for aims in objectives.into_iter().chain([Aims::new(&sum, |_| Some(0))]) {
+    let objectives = ["a:0", "a:1@center", "a:0@max", "a:1@1,2", "a@energy"].map(terms);
+    for terms in objectives.into_iter().chain([BoundObjective::new(&sum, |_| Some(0))]) {
         let at_rest = values(&output());
-        let seed = values(&scored(&aims, &output()).1);
+        let seed = values(&scored(&terms, &output()).1);
         for i in 0..at_rest.len() {
             let at = |step: f64| {
                 let mut moved = at_rest.clone();
                 moved[i] += step;
-                f64::from(scored(&aims, &Tensor::from_vec(moved, (2, 2, 3), &Device::Cpu).unwrap()).0)
+                f64::from(scored(&terms, &Tensor::from_vec(moved, (2, 2, 3), &Device::Cpu).unwrap()).0)
             };
             let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
-            assert!((seed[i] - slope).abs() < 1e-4, "{aims:?} at {i}: {}, not {slope}", seed[i]);
+            assert!((seed[i] - slope).abs() < 1e-4, "{terms:?} at {i}: {}, not {slope}", seed[i]);
         }
     }
 }
@@ -89,15 +89,15 @@ fn objectives_of_a_batch_do_not_mix() {
                         {"layer": "a", "direction": [0.5, -2.0], "cosine_power": 2, "reduce": "max"}, "a@energy", "a:0@0,1"]}"#,
     )
     .unwrap();
-    let mixed = Aims::new(&mixed, |_| Some(0));
-    let objectives = [aims("a@energy"), aims("a:0@top0.5"), mixed, aims("a:1"), aims("a:0@max")];
+    let mixed = BoundObjective::new(&mixed, |_| Some(0));
+    let objectives = [terms("a@energy"), terms("a:0@top0.5"), mixed, terms("a:1"), terms("a:0@max")];
     let outputs: Vec<Tensor> = (0..5).map(|i| output().affine(1.0 + f64::from(i), -0.3).unwrap()).collect();
-    let all: Vec<&Aims> = objectives.iter().collect();
+    let all: Vec<&BoundObjective> = objectives.iter().collect();
     let scoring = Scoring::new(&all, &[&[2, 2, 3]], &Placement::host_f64()).unwrap();
     let together = scoring.scores_and_seeds(&[Tensor::stack(&outputs, 0).unwrap()]).unwrap();
     let scores = together.scores.to_vec1::<f32>().unwrap();
-    for (i, (aims, output)) in objectives.iter().zip(&outputs).enumerate() {
-        let (score, seed) = scored(aims, output);
+    for (i, (terms, output)) in objectives.iter().zip(&outputs).enumerate() {
+        let (score, seed) = scored(terms, output);
         assert_eq!(score.to_bits(), scores[i].to_bits(), "score {i}");
         assert_eq!(values(&seed), values(&together.seeds[0].get(i).unwrap()), "seed {i}");
     }
@@ -109,7 +109,7 @@ fn a_value_that_is_not_a_number_makes_a_score_that_is_not_one() {
     broken[2] = f64::NAN;
     let broken = Tensor::from_vec(broken, (2, 2, 3), &Device::Cpu).unwrap();
     for unit in ["a:0", "a:0@max", "a:0@top0.5", "a:0@0,2", "a@energy"] {
-        assert!(scored(&aims(unit), &broken).0.is_nan(), "{unit}");
+        assert!(scored(&terms(unit), &broken).0.is_nan(), "{unit}");
     }
-    assert!(scored(&aims("a:1@max"), &broken).0.is_finite());
+    assert!(scored(&terms("a:1@max"), &broken).0.is_finite());
 }

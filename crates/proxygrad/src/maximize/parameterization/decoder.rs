@@ -16,22 +16,22 @@ use super::{circle, magnitude};
 use crate::maximize::error::MaximizeError;
 use crate::maximize::ops::Placement;
 use crate::maximize::random::normal;
-use crate::maximize::reference_image::Pictures;
+use crate::maximize::reference_image::ReferenceImages;
 use crate::maximize::start::Start;
 use crate::network::{ColourMatrix, Spectrum};
 
 /// A parameterization at work on images of one size.
 #[derive(Debug)]
-pub(in crate::maximize) struct Painter {
+pub(in crate::maximize) struct ImageDecoder {
     /// `[C,H,W]` of an image.
     image: [usize; 3],
     placement: Placement,
-    way: Way,
+    mapping: Mapping,
 }
 
 /// From parameters to pixels.
 #[derive(Debug)]
-enum Way {
+enum Mapping {
     /// Parameters are pixels.
     Pixel,
     /// Parameters are coefficients `[N,2C,H,W/2+1]`, real parts first.
@@ -40,7 +40,7 @@ enum Way {
     Maco(Spectral, Mixing),
 }
 
-impl Painter {
+impl ImageDecoder {
     /// For images `[C,H,W]`; `measured` is the model's spectrum, if it has one.
     pub(in crate::maximize) fn new(
         parameterization: &Parameterization,
@@ -57,11 +57,11 @@ impl Painter {
         let work = |scales: Vec<f64>| {
             Ok::<_, candle_core::Error>((Spectral::new(image, scales, placement)?, Mixing::new(&colour, placement)?))
         };
-        let way = match parameterization.kind {
-            ParameterizationKind::Pixel => Way::Pixel,
+        let mapping = match parameterization.kind {
+            ParameterizationKind::Pixel => Mapping::Pixel,
             ParameterizationKind::Fourier => {
                 let (spectral, mixing) = work(falling(image, decay))?;
-                Way::Fourier(spectral, mixing)
+                Mapping::Fourier(spectral, mixing)
             }
             ParameterizationKind::Maco => {
                 let magnitudes = match (parameterization.spectrum, measured) {
@@ -77,35 +77,35 @@ impl Painter {
                 };
                 let contrast = parameterization.contrast.unwrap_or(Parameterization::CONTRAST);
                 let (spectral, mixing) = work(magnitude::fixed(&magnitudes, image, contrast))?;
-                Way::Maco(spectral, mixing)
+                Mapping::Maco(spectral, mixing)
             }
         };
-        Ok(Self { image, placement: placement.clone(), way })
+        Ok(Self { image, placement: placement.clone(), mapping })
     }
 
     /// Whether parameters are pixels, to be kept in [0, 1].
     pub(in crate::maximize) fn is_pixel(&self) -> bool {
-        matches!(self.way, Way::Pixel)
+        matches!(self.mapping, Mapping::Pixel)
     }
 
     /// Draws the parameters of one image before the first step.
     ///
     /// # Errors
-    /// When the start is an image that is not among `pictures`.
+    /// When the start is an image that is not among `reference_images`.
     pub(in crate::maximize) fn draw(
         &self,
         start: &Start,
-        pictures: &Pictures,
+        reference_images: &ReferenceImages,
         rng: &mut impl Rng,
     ) -> std::result::Result<Tensor, MaximizeError> {
         let [channels, height, width] = self.image;
         let half = width / 2 + 1;
-        match (&self.way, start) {
-            (Way::Fourier(..), Start::Grey { noise }) => {
+        match (&self.mapping, start) {
+            (Mapping::Fourier(..), Start::Grey { noise }) => {
                 let values = (0..2 * channels * height * half).map(|_| noise * normal(rng)).collect();
                 Ok(self.tensor(values, [2 * channels, height, half])?)
             }
-            (Way::Maco(..), Start::Uniform) => {
+            (Mapping::Maco(..), Start::Uniform) => {
                 let phase = |_| std::f32::consts::PI * (2.0 * rng.random::<f32>() - 1.0);
                 let values = (0..channels * height * half).map(phase).collect();
                 Ok(self.tensor(values, [channels, height, half])?)
@@ -113,7 +113,7 @@ impl Painter {
             (_, start) => Ok(self.encode(&start.draw(
                 rng,
                 self.image,
-                pictures,
+                reference_images,
                 &self.placement.device,
                 self.placement.dtype,
             )?)?),
@@ -129,13 +129,13 @@ impl Painter {
     /// Parameters of the image with these pixels `[C,H,W]`. Exact for pixels; for coefficients but for rounding and for
     /// pixels that are black or white; for phases but for their magnitudes.
     pub(in crate::maximize) fn encode(&self, pixels: &Tensor) -> Result<Tensor> {
-        let (Way::Fourier(spectral, mixing) | Way::Maco(spectral, mixing)) = &self.way else {
+        let (Mapping::Fourier(spectral, mixing) | Mapping::Maco(spectral, mixing)) = &self.mapping else {
             return Ok(pixels.clone());
         };
         let pixels = pixels.unsqueeze(0)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
         let coefficients = spectral.in_main_memory()?.invert(&mixing.strip(&pixels)?)?;
-        let parameters = match &self.way {
-            Way::Maco(..) => circle::phases(&coefficients)?,
+        let parameters = match &self.mapping {
+            Mapping::Maco(..) => circle::phases(&coefficients)?,
             _ => coefficients,
         };
         parameters.squeeze(0)?.to_dtype(self.placement.dtype)?.to_device(&self.placement.device)
@@ -143,10 +143,10 @@ impl Painter {
 
     /// The pixels `[N,C,H,W]` in [0, 1] that parameters make.
     pub(in crate::maximize) fn decode(&self, parameters: &Tensor) -> Result<Tensor> {
-        match &self.way {
-            Way::Pixel => Ok(parameters.clone()),
-            Way::Fourier(spectral, mixing) => mixing.paint(&spectral.synthesize(parameters)?),
-            Way::Maco(spectral, mixing) => {
+        match &self.mapping {
+            Mapping::Pixel => Ok(parameters.clone()),
+            Mapping::Fourier(spectral, mixing) => mixing.paint(&spectral.synthesize(parameters)?),
+            Mapping::Maco(spectral, mixing) => {
                 mixing.paint(&spectral.synthesize(&circle::coefficients(parameters, self.placement.arithmetic)?)?)
             }
         }
@@ -159,10 +159,10 @@ impl Painter {
         pixels: &Tensor,
         gradient: &Tensor,
     ) -> Result<Tensor> {
-        match &self.way {
-            Way::Pixel => Ok(gradient.clone()),
-            Way::Fourier(spectral, mixing) => spectral.adjoint(&mixing.gradient(pixels, gradient)?),
-            Way::Maco(spectral, mixing) => {
+        match &self.mapping {
+            Mapping::Pixel => Ok(gradient.clone()),
+            Mapping::Fourier(spectral, mixing) => spectral.adjoint(&mixing.gradient(pixels, gradient)?),
+            Mapping::Maco(spectral, mixing) => {
                 let gradient = spectral.adjoint(&mixing.gradient(pixels, gradient)?)?;
                 circle::gradient(parameters, &gradient, self.placement.arithmetic)
             }

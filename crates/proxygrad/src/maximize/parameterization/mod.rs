@@ -12,6 +12,6 @@ mod mixing;
 mod spectral;
 
 pub use self::colour::Colour;
-pub(super) use self::decoder::Painter;
+pub(super) use self::decoder::ImageDecoder;
 pub use self::document::{Parameterization, ParameterizationKind, ParameterizationRequest, SpectrumKind};
 pub use self::measure::SpectrumError;

@@ -1,4 +1,4 @@
-//! Regularizers: what keeps stimuli calm, at the price of a lower score.
+//! Documents of regularizers: penalties and blur, at the price of a lower score.
 
 use std::fmt;
 use std::str::FromStr;
@@ -120,7 +120,7 @@ impl<'de> Deserialize<'de> for Regularizer {
 impl PartialSchema for Regularizer {
     fn schema() -> RefOr<Schema> {
         let description = format!(
-            "What keeps a stimulus calm, at the price of a lower score: {GRAMMAR}. `l1` and `l2` penalize the (squared) \
+            "What keeps a stimulus regularization, at the price of a lower score: {GRAMMAR}. `l1` and `l2` penalize the (squared) \
              distance of pixel values from middle grey, `tv` squared differences between neighbours. A weight is relative \
              to the gradient, whatever the scale of the objective: a step follows `g / |g| - WEIGHT * sqrt(n) * grad R` \
              with the mean `R` of the penalty over the image's `n` pixel values. `blur` blurs the image itself behind \

@@ -13,7 +13,7 @@ use crate::maximize::ops::host::for_type_of;
 
 /// The regularizers of a run. They look at every image alone.
 #[derive(Debug)]
-pub(super) struct Calm {
+pub(super) struct Regularization {
     penalties: Penalties,
     /// Standard deviation at the start and steps from one blur to the next.
     blurs: Vec<(f32, u32)>,
@@ -22,7 +22,7 @@ pub(super) struct Calm {
     arithmetic: Arithmetic,
 }
 
-impl Calm {
+impl Regularization {
     /// For a run of so many steps.
     pub(super) fn new(regularizers: &[Regularizer], steps: u32, arithmetic: Arithmetic) -> Self {
         let blur = |regularizer: &Regularizer| match *regularizer {
@@ -35,13 +35,13 @@ impl Calm {
 
     /// What a step follows: the objective's gradient by the pixels `[N,C,H,W]`, held back by the penalties. It is zero or not
     /// finite where the gradient is.
-    pub(super) fn hold(&self, pixels: &Tensor, gradient: Tensor) -> Result<Tensor> {
+    pub(super) fn apply_to_gradient(&self, pixels: &Tensor, gradient: Tensor) -> Result<Tensor> {
         if self.penalties.is_empty() {
             return Ok(gradient);
         }
         match self.arithmetic {
-            Arithmetic::Host => for_type_of!(pixels, T => self.penalties.hold_by_loops::<T>(pixels, &gradient)),
-            Arithmetic::Device => self.penalties.hold_by_tensors(pixels, &gradient),
+            Arithmetic::Host => for_type_of!(pixels, T => self.penalties.apply_on_host::<T>(pixels, &gradient)),
+            Arithmetic::Device => self.penalties.apply_on_device(pixels, &gradient),
         }
     }
 
@@ -69,9 +69,9 @@ mod tests {
         let mut spot = vec![0.0; 81];
         spot[40] = 1.0;
         let spot = Tensor::from_vec(spot, (1, 1, 9, 9), &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
-        let calm = Calm::new(&["blur:1,2".parse().unwrap()], 8, Arithmetic::Host);
+        let regularization = Regularization::new(&["blur:1,2".parse().unwrap()], 8, Arithmetic::Host);
         let peak = |done| {
-            let blurred = calm.blurred(spot.clone(), done).unwrap();
+            let blurred = regularization.blurred(spot.clone(), done).unwrap();
             blurred.max_all().unwrap().to_scalar::<f64>().unwrap()
         };
         assert_eq!([peak(0), peak(1), peak(3), peak(8)], [1.0; 4], "not now, and not by nothing");

@@ -33,7 +33,7 @@ impl Penalties {
     }
 
     /// The gradient less its length times `sqrt(n)` times the gradient of the penalties' means.
-    pub(super) fn hold_by_loops<T: Real>(&self, pixels: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    pub(super) fn apply_on_host<T: Real>(&self, pixels: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let [_, channels, area] = host::planes(pixels)?;
         let width = pixels.dim(D::Minus1)?;
         let count = channels * area;
@@ -44,7 +44,7 @@ impl Penalties {
                 gradient.chunks(count.max(1)).map(|gradient| length(gradient) / (count as f64).sqrt()).collect();
             host::fill_like::<T>(pixels, area, |plane, pixels, held| {
                 let here = plane * area..(plane + 1) * area;
-                self.pull(&pixels[here.clone()], width, held);
+                self.penalty_gradient(&pixels[here.clone()], width, held);
                 let factor = T::from_f64(factors[plane / channels]);
                 held.iter_mut().zip(&gradient[here]).for_each(|(held, &g)| *held = g - factor * *held);
             })
@@ -52,49 +52,49 @@ impl Penalties {
     }
 
     /// `n` times the derivative of the penalties' means by every pixel of a plane.
-    fn pull<T: Real>(&self, plane: &[T], width: usize, pull: &mut [T]) {
+    fn penalty_gradient<T: Real>(&self, plane: &[T], width: usize, penalty: &mut [T]) {
         let half = T::from_f64(0.5);
         let [l1, twice_l2, twice] = [self.l1, 2.0 * self.l2, 2.0 * self.variation].map(T::from_f64);
         let sign = |x: T| {
             let positive = if x > T::zero() { T::one() } else { T::zero() };
             if x < T::zero() { T::zero() - T::one() } else { positive }
         };
-        for (pull, &x) in pull.iter_mut().zip(plane) {
-            *pull = l1 * sign(x - half) + twice_l2 * (x - half);
+        for (penalty, &x) in penalty.iter_mut().zip(plane) {
+            *penalty = l1 * sign(x - half) + twice_l2 * (x - half);
         }
         if self.variation == 0.0 {
             return;
         }
-        for (pull, row) in pull.chunks_exact_mut(width).zip(plane.chunks_exact(width)) {
+        for (penalty, row) in penalty.chunks_exact_mut(width).zip(plane.chunks_exact(width)) {
             for i in 1..width {
                 let slope = twice * (row[i] - row[i - 1]);
-                pull[i] += slope;
-                pull[i - 1] -= slope;
+                penalty[i] += slope;
+                penalty[i - 1] -= slope;
             }
         }
         for i in width..plane.len() {
             let slope = twice * (plane[i] - plane[i - width]);
-            pull[i] += slope;
-            pull[i - width] -= slope;
+            penalty[i] += slope;
+            penalty[i - width] -= slope;
         }
     }
 
     /// The same as tensor operations.
-    pub(super) fn hold_by_tensors(&self, pixels: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    pub(super) fn apply_on_device(&self, pixels: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let (n, channels, height, width) = pixels.dims4()?;
-        let mut pull = pixels.zeros_like()?;
+        let mut penalty = pixels.zeros_like()?;
         let off = pixels.affine(1.0, -0.5)?;
         if self.l1 > 0.0 {
-            pull = (pull + off.sign()?.affine(self.l1, 0.0)?)?;
+            penalty = (penalty + off.sign()?.affine(self.l1, 0.0)?)?;
         }
         if self.l2 > 0.0 {
-            pull = (pull + off.affine(2.0 * self.l2, 0.0)?)?;
+            penalty = (penalty + off.affine(2.0 * self.l2, 0.0)?)?;
         }
         for (axis, length) in [(2, height), (3, width)] {
             if self.variation > 0.0 && length > 1 {
                 let slope = (pixels.narrow(axis, 1, length - 1)? - pixels.narrow(axis, 0, length - 1)?)?;
                 let slope = slope.affine(2.0 * self.variation, 0.0)?;
-                pull = ((pull + slope.pad_with_zeros(axis, 1, 0)?)? - slope.pad_with_zeros(axis, 0, 1)?)?;
+                penalty = ((penalty + slope.pad_with_zeros(axis, 1, 0)?)? - slope.pad_with_zeros(axis, 0, 1)?)?;
             }
         }
         // Scaled first: squares of a faint gradient would vanish in f32.
@@ -102,7 +102,7 @@ impl Penalties {
         let scale = largest.gt(0.0)?.where_cond(&largest, &largest.ones_like()?)?.reshape((n, 1, 1, 1))?;
         let length = gradient.broadcast_div(&scale)?.sqr()?.flatten_from(1)?.sum(1)?.sqrt()?.reshape((n, 1, 1, 1))?;
         let count = (channels * height * width) as f64;
-        gradient - pull.broadcast_mul(&(length * scale)?.affine(1.0 / count.sqrt(), 0.0)?)?
+        gradient - penalty.broadcast_mul(&(length * scale)?.affine(1.0 / count.sqrt(), 0.0)?)?
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
         let (pixels, gradients) = batch();
         for case in CASES {
             let by = penalties(case);
-            let held = values(&by.hold_by_loops::<f64>(&pixels, &gradients).unwrap());
+            let held = values(&by.apply_on_host::<f64>(&pixels, &gradients).unwrap());
             let (x, g) = (values(&pixels), values(&gradients));
             let length = g[..40].iter().map(|g| g * g).sum::<f64>().sqrt();
             for (i, (held, g)) in held.iter().zip(&g).enumerate().take(40) {
@@ -174,8 +174,8 @@ mod tests {
         let (pixels, gradients) = batch();
         for case in CASES {
             let by = penalties(case);
-            let loops = values(&by.hold_by_loops::<f64>(&pixels, &gradients).unwrap());
-            let tensors = values(&by.hold_by_tensors(&pixels, &gradients).unwrap());
+            let loops = values(&by.apply_on_host::<f64>(&pixels, &gradients).unwrap());
+            let tensors = values(&by.apply_on_device(&pixels, &gradients).unwrap());
             for (i, (a, b)) in loops.iter().zip(&tensors).enumerate() {
                 let size = if i < 40 { 1.0 } else { 1e-30 };
                 assert!((a - b).abs() < 1e-12 * size, "{case:?}, value {i}: {a} and {b}");
@@ -183,9 +183,9 @@ mod tests {
             assert_eq!(loops[40..80], [0.0; 40], "no gradient, no step");
             for i in 0..3 {
                 let one = |batch: &Tensor| batch.narrow(0, i, 1).unwrap();
-                let alone = values(&by.hold_by_loops::<f64>(&one(&pixels), &one(&gradients)).unwrap());
+                let alone = values(&by.apply_on_host::<f64>(&one(&pixels), &one(&gradients)).unwrap());
                 assert_eq!(alone, loops[i * 40..][..40], "{case:?}, image {i}");
-                let alone = values(&by.hold_by_tensors(&one(&pixels), &one(&gradients)).unwrap());
+                let alone = values(&by.apply_on_device(&one(&pixels), &one(&gradients)).unwrap());
                 assert_eq!(alone, tensors[i * 40..][..40], "{case:?}, image {i}");
             }
         }

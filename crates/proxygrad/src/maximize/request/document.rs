@@ -57,7 +57,7 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_items = 16))]
     pub transforms: Option<Vec<Transform>>,
-    /// What keeps the stimulus calm; `["tv:0.5"]`-like strings; nothing unless given.
+    /// Regularizers such as `["tv:0.5"]`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_items = 8))]
     pub regularizers: Option<Vec<Regularizer>>,
@@ -72,10 +72,10 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub score_every: Option<u32>,
-    /// Whether to measure, behind the last step, what else can be said about the maxima: 165 more passes, counted apart;
-    /// false unless given.
+    /// Whether to measure diagnostics of the maxima after the last step: 165 more passes, counted separately. Default:
+    /// false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificates: Option<bool>,
+    pub diagnostics: Option<bool>,
     /// Whether the PNG is transparent where the objective hardly looked at it: by the absolute gradients summed up over
     /// the run. Its colours are the stimulus' all the same; false unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,7 +109,15 @@ impl Default for Limits {
     }
 }
 
+/// Old and new names of request fields.
+const RENAMED: [(&str, &str); 2] = [("certificates", "diagnostics"), ("leash", "max_rms_distance")];
+
 impl Request {
+    /// The new name of a request field that was renamed; None of other fields.
+    pub fn renamed_field(old: &str) -> Option<&'static str> {
+        RENAMED.into_iter().find_map(|(name, new)| (name == old).then_some(new))
+    }
+
     /// The shortest request: one objective, everything else by default.
     pub fn new(model: impl Into<String>, objective: Objective) -> Self {
         Self { model: model.into(), objective: Some(objective), ..Self::default() }

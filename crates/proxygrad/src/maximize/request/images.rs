@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::Request;
 use crate::Invalid;
 use crate::image_file::{ImageHeader, MAX_PIXELS};
-use crate::maximize::reference_image::{Picture, Pictures};
+use crate::maximize::reference_image::{ReferenceImage, ReferenceImages};
 use crate::maximize::start::Start;
 use crate::network::{ImageSource, Model};
 
@@ -17,7 +17,7 @@ const MOST_PIXELS_TOGETHER: u64 = 2 * MAX_PIXELS;
 
 /// Images of a request, each read once.
 pub(super) struct Gallery {
-    pub(super) pictures: Pictures,
+    pub(super) reference_images: ReferenceImages,
     /// Digests of files, and what became of them.
     read: HashMap<[u8; 32], ImageSource>,
     /// `[C,H,W]` of a stimulus.
@@ -26,7 +26,7 @@ pub(super) struct Gallery {
 
 impl Gallery {
     pub(super) fn new(shape: [usize; 3]) -> Self {
-        Self { pictures: Pictures::default(), read: HashMap::new(), shape }
+        Self { reference_images: ReferenceImages::default(), read: HashMap::new(), shape }
     }
 
     /// Reads the image that a source holds, and tells it by its digest.
@@ -45,9 +45,9 @@ impl Gallery {
             *source = known.clone();
             return Ok(());
         }
-        let picture = Picture::read(file, self.shape)?;
-        *source = ImageSource::Known(picture.known());
-        self.pictures.add(picture);
+        let reference_image = ReferenceImage::read(file, self.shape)?;
+        *source = ImageSource::Known(reference_image.known());
+        self.reference_images.add(reference_image);
         self.read.insert(digest, source.clone());
         Ok(())
     }

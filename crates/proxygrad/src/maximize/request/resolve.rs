@@ -12,7 +12,7 @@ use crate::maximize::gate_schedule::GateKind;
 use crate::maximize::halving::SearchRequest;
 use crate::maximize::objective::Objective;
 use crate::maximize::parameterization::ParameterizationKind;
-use crate::maximize::reference_image::Pictures;
+use crate::maximize::reference_image::ReferenceImages;
 use crate::maximize::regularization::Regularizer;
 use crate::maximize::start::Start;
 use crate::maximize::task::Task;
@@ -29,7 +29,7 @@ pub struct Resolved {
     pub seed: u64,
     /// The images that objectives and settings name by their digests.
     #[serde(skip)]
-    pub pictures: Pictures,
+    pub reference_images: ReferenceImages,
 }
 
 impl Resolved {
@@ -47,7 +47,7 @@ impl Resolved {
             seed: self.seed,
             stream,
             group: stream / copies,
-            pictures: self.pictures.clone(),
+            reference_images: self.reference_images.clone(),
         };
         (stimuli..).zip(&self.objectives).map(task).collect()
     }
@@ -107,16 +107,21 @@ impl Request {
         if let (false, Some(i)) =
             (parameterization.kind == ParameterizationKind::Pixel, regularizers.iter().position(Regularizer::is_blur))
         {
-            let expected = "a penalty: only where the pixels themselves are changed can the image be blurred";
-            return Err(Invalid::new(format!("regularizers[{i}]"), regularizers[i], expected));
+            let field = format!("regularizers[{i}]");
+            return Err(Invalid::new(
+                field,
+                regularizers[i],
+                "a penalty: blur is only supported with parameterization pixel",
+            ));
         }
         let mut start = filled.start;
         if let (ParameterizationKind::Maco, Start::Grey { .. }) = (parameterization.kind, &start) {
-            return Err(Invalid::new("start", "grey", "another start: images of maco have a fixed contrast"));
+            return Err(Invalid::new("start", "grey", "uniform or image: parameterization maco has a fixed contrast"));
         }
         start.check().map_err(|e| e.within("start"))?;
-        if let (false, Some(leash)) = (parameterization.kind == ParameterizationKind::Pixel, start.leash()) {
-            return Err(Invalid::new("start.leash", leash, "nothing, unless the parameterization is pixel"));
+        let distance = start.max_rms_distance().filter(|_| parameterization.kind != ParameterizationKind::Pixel);
+        if let Some(distance) = distance {
+            return Err(Invalid::unsupported("start.max_rms_distance", distance, "parameterization pixel"));
         }
         let seed = self.seed.unwrap_or(0);
         if seed > LARGEST_SEED {
@@ -131,11 +136,10 @@ impl Request {
         }
         let diversity = self.diversity(model, objectives.len(), &input, limits)?;
         if diversity.is_some() && search.is_some() {
-            let expected = "no search beside it: its candidates never see each other";
-            return Err(Invalid::new("diversity", "diversity beside a search", expected));
+            return Err(Invalid::new("diversity", "diversity with a search", "either diversity or a search, not both"));
         }
         let size = [input[1], input[2]];
-        let certificates = self.certificates.unwrap_or(false);
+        let diagnostics = self.diagnostics.unwrap_or(false);
         let alpha = self.alpha.unwrap_or(false);
         let animation = self.animation.map(|animation| animation.resolve(steps, objectives.len(), size)).transpose();
         let animation = animation.map_err(|e| e.within("animation"))?;
@@ -151,14 +155,14 @@ impl Request {
             size,
             start,
             score_every,
-            certificates,
+            diagnostics,
             alpha,
             animation,
             diversity,
         };
         let copies = settings.copies();
         let objectives = objectives.into_iter().flat_map(|objective| std::iter::repeat_n(objective, copies)).collect();
-        Ok(Resolved { objectives, settings, seed, pictures: gallery.pictures })
+        Ok(Resolved { objectives, settings, seed, reference_images: gallery.reference_images })
     }
 
     fn objectives(&self, limits: &Limits) -> Result<Vec<Objective>, Invalid> {
@@ -169,7 +173,7 @@ impl Request {
                 Err(Invalid::new("objectives", found, format!("1 to {} objectives", limits.objectives)))
             }
             (None, Some(objectives)) => Ok(objectives.clone()),
-            (None, None) => Err(Invalid::new("objective", "nothing", "a unit such as logits:0")),
+            (None, None) => Err(Invalid::missing("objective", "logits:0")),
             (Some(objective), Some(_)) => {
                 Err(Invalid::new("objective", objective, "either objective or objectives, not both"))
             }
@@ -189,8 +193,8 @@ impl Request {
         let most = limits.objectives / objectives;
         if diversity.copies < 2 || diversity.copies > most {
             let expected = match most {
-                0 | 1 => format!("fewer objectives beside it: {} stimuli in all", limits.objectives),
-                most => format!("a whole number from 2 to {most}: {} stimuli in all", limits.objectives),
+                0 | 1 => format!("fewer objectives: at most {} stimuli in total", limits.objectives),
+                most => format!("a whole number from 2 to {most}: at most {} stimuli in total", limits.objectives),
             };
             return Err(Invalid::new("diversity.copies", diversity.copies, expected));
         }

@@ -38,7 +38,7 @@ pub struct Settings {
     pub parameterization: Parameterization,
     /// Random views, applied in this order.
     pub transforms: Vec<Transform>,
-    /// What keeps the stimulus calm.
+    /// Regularizers: penalties and blur.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(required))]
     pub regularizers: Vec<Regularizer>,
@@ -46,13 +46,14 @@ pub struct Settings {
     #[cfg_attr(feature = "openapi", schema(min_items = 2, max_items = 2))]
     pub size: [usize; 2],
     /// The image before the first step.
+    #[serde(deserialize_with = "Start::stored")]
     pub start: Start,
     /// With transforms, the image as it is gets scored every so many steps (and at the end): one more forward pass each
     /// time. Without transforms every step is scored at no cost.
     pub score_every: u32,
-    /// Whether certificates are measured on the stimuli that were found.
-    #[serde(default)]
-    pub certificates: bool,
+    /// Whether diagnostics are measured on the stimuli that were found.
+    #[serde(default, alias = "certificates")]
+    pub diagnostics: bool,
     /// Whether the PNG is transparent where the objective hardly looked at it.
     #[serde(default)]
     pub alpha: bool,

@@ -4,47 +4,47 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::maximize::ops::Arithmetic;
 use crate::maximize::optimizer::{Ascent, Range};
-use crate::maximize::parameterization::Painter;
-use crate::maximize::projection::Leash;
-use crate::maximize::regularization::Calm;
+use crate::maximize::parameterization::ImageDecoder;
+use crate::maximize::projection::RmsBall;
+use crate::maximize::regularization::Regularization;
 use crate::maximize::request::Settings;
 
 /// Parameters, pixels and optimizer state of a batch of images.
 #[derive(Debug)]
 pub(super) struct ImageState {
-    painter: Painter,
+    decoder: ImageDecoder,
     /// What the optimizer changes: `[N,…]`, of the parameterization's shape.
     parameters: Tensor,
     /// Pixels `[N,C,H,W]` in [0, 1], decoded from the parameters.
     pixels: Tensor,
     ascent: Ascent,
-    calm: Calm,
+    regularization: Regularization,
     /// Absolute gradients by the pixels, summed over channels and steps: `[N,H,W]`, f32. `None` unless an alpha channel is
     /// asked for.
     saliency: Option<Tensor>,
-    leash: Option<Leash>,
+    ball: Option<RmsBall>,
 }
 
 impl ImageState {
     /// Starts from the parameters of each image, for schedules of `steps` steps.
     pub(super) fn new(
-        painter: Painter,
+        decoder: ImageDecoder,
         parameters: &[Tensor],
         settings: &Settings,
         steps: u32,
         arithmetic: Arithmetic,
     ) -> Result<Self> {
         let parameters = Tensor::stack(parameters, 0)?;
-        let range = if painter.is_pixel() { Range::Pixels } else { Range::Free };
+        let range = if decoder.is_pixel() { Range::Pixels } else { Range::Free };
         let ascent = Ascent::new(&settings.optimizer, &parameters, steps, range, arithmetic)?;
-        let pixels = painter.decode(&parameters)?;
+        let pixels = decoder.decode(&parameters)?;
         let (n, _, height, width) = pixels.dims4()?;
         let saliency = || Tensor::zeros((n, height, width), DType::F32, pixels.device());
         let saliency = settings.alpha.then(saliency).transpose()?;
-        let calm = Calm::new(&settings.regularizers, steps, arithmetic);
+        let regularization = Regularization::new(&settings.regularizers, steps, arithmetic);
         // Requests allow a maximal distance only with the pixel parameterization.
-        let leash = settings.start.leash().map(|radius| Leash::new(&pixels, radius, arithmetic));
-        Ok(Self { painter, parameters, pixels, ascent, calm, saliency, leash })
+        let ball = settings.start.max_rms_distance().map(|radius| RmsBall::new(&pixels, radius, arithmetic));
+        Ok(Self { decoder, parameters, pixels, ascent, regularization, saliency, ball })
     }
 
     /// The current images: `[N,C,H,W]` in [0, 1].
@@ -65,15 +65,16 @@ impl ImageState {
             let finite = strength.lt(f32::INFINITY)?.where_cond(&strength, &strength.zeros_like()?)?;
             *saliency = (&*saliency + finite)?;
         }
-        let gradient = self.calm.hold(&self.pixels, gradient)?;
-        let gradient = self.painter.gradient(&self.parameters, &self.pixels, &gradient)?;
+        let gradient = self.regularization.apply_to_gradient(&self.pixels, gradient)?;
+        let gradient = self.decoder.gradient(&self.parameters, &self.pixels, &gradient)?;
         let parameters = self.ascent.step(&self.parameters, &gradient, step)?;
         // Requests allow blur only with the pixel parameterization.
-        self.parameters = if self.painter.is_pixel() { self.calm.blurred(parameters, step + 1)? } else { parameters };
-        if let Some(leash) = &self.leash {
-            self.parameters = leash.pull(&self.parameters)?;
+        self.parameters =
+            if self.decoder.is_pixel() { self.regularization.blurred(parameters, step + 1)? } else { parameters };
+        if let Some(ball) = &self.ball {
+            self.parameters = ball.project(&self.parameters)?;
         }
-        self.pixels = self.painter.decode(&self.parameters)?;
+        self.pixels = self.decoder.decode(&self.parameters)?;
         Ok(())
     }
 
@@ -84,8 +85,8 @@ impl ImageState {
         if let Some(saliency) = &mut self.saliency {
             *saliency = saliency.index_select(rows, 0)?;
         }
-        if let Some(leash) = &mut self.leash {
-            leash.retain_rows(rows)?;
+        if let Some(ball) = &mut self.ball {
+            ball.retain_rows(rows)?;
         }
         self.ascent.retain_rows(rows)
     }

@@ -52,7 +52,7 @@ pub fn maximize(
         outcome.findings.passes += run.model_runner.preparation_passes();
         outcomes[task] = Some(outcome);
     }
-    if settings.certificates {
+    if settings.diagnostics {
         let should_stop = &mut |task| run.callback.should_stop(task);
         add_diagnostics(&mut run.model_runner, tasks, &mut outcomes, should_stop)?;
     }

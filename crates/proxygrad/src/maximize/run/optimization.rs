@@ -14,9 +14,9 @@ use super::stimulus_state::{FinalImage, StimulusState};
 use crate::engine::{Forward, Gate};
 use crate::maximize::error::MaximizeError;
 use crate::maximize::gate_schedule::{GateKind, GateSchedule};
-use crate::maximize::image8::Levels;
+use crate::maximize::image8::Image8;
 use crate::maximize::model_runner::ModelRunner;
-use crate::maximize::objective::{Aims, Scoring};
+use crate::maximize::objective::{BoundObjective, Scoring};
 use crate::maximize::outcome::{ArmFindings, Outcome, Point};
 use crate::maximize::transform::Views;
 
@@ -61,13 +61,13 @@ impl<'a> Optimization<'a> {
         let stimulus =
             |(i, (task, (objective, passes)))| StimulusState::new(i, task, strategy.restart, objective, passes);
         let mut stimuli: Vec<StimulusState> = tasks.iter().zip(objectives).enumerate().map(stimulus).collect();
-        let painter = model_runner.painter(settings)?;
+        let decoder = model_runner.decoder(settings)?;
         let starts = stimuli
             .iter_mut()
-            .map(|stimulus| painter.draw(&settings.start, &tasks[stimulus.task].pictures, &mut stimulus.rng));
+            .map(|stimulus| decoder.draw(&settings.start, &tasks[stimulus.task].reference_images, &mut stimulus.rng));
         let starts = starts.collect::<Result<Vec<_>, _>>()?;
         let arithmetic = model_runner.placement.arithmetic;
-        let images = ImageState::new(painter, &starts, settings, strategy.steps, arithmetic)?;
+        let images = ImageState::new(decoder, &starts, settings, strategy.steps, arithmetic)?;
         Ok(Self {
             strategy,
             step: 0,
@@ -158,7 +158,7 @@ impl<'a> Optimization<'a> {
     fn record_frame(&mut self) -> Result<(), MaximizeError> {
         let pixels = self.images.pixels().to_device(&Device::Cpu)?;
         for (n, stimulus) in self.stimuli.iter_mut().enumerate() {
-            stimulus.frames.push(Levels::round(&pixels.get(n)?)?);
+            stimulus.frames.push(Image8::round(&pixels.get(n)?)?);
         }
         Ok(())
     }
@@ -232,14 +232,14 @@ impl<'a> Optimization<'a> {
 
     /// The best image of every stimulus, or the last one where no score was finite, rounded to 8 bits and with alpha if
     /// asked for.
-    fn final_images(&self) -> Result<Vec<Levels>, MaximizeError> {
+    fn final_images(&self) -> Result<Vec<Image8>, MaximizeError> {
         let best = self.best.images().to_device(&Device::Cpu)?;
         let last = self.images.pixels().to_device(&Device::Cpu)?;
         let saliency = self.images.saliency().map(|saliency| saliency.to_vec3::<f32>()).transpose()?;
         let image = |(n, stimulus): (usize, &StimulusState)| {
-            let image = Levels::round(&if stimulus.best.is_some() { &best } else { &last }.get(n)?)?;
+            let image = Image8::round(&if stimulus.best.is_some() { &best } else { &last }.get(n)?)?;
             Ok(match &saliency {
-                Some(saliency) => image.seen_by(&saliency[n].concat()),
+                Some(saliency) => image.with_alpha_from(&saliency[n].concat()),
                 None => image,
             })
         };
@@ -257,6 +257,6 @@ fn groups(stimuli: &[StimulusState]) -> Vec<Vec<usize>> {
 }
 
 fn scoring(model_runner: &ModelRunner<'_>, stimuli: &[StimulusState]) -> candle_core::Result<Scoring> {
-    let objectives: Vec<&Aims> = stimuli.iter().map(|stimulus| &stimulus.objective).collect();
+    let objectives: Vec<&BoundObjective> = stimuli.iter().map(|stimulus| &stimulus.objective).collect();
     model_runner.scoring(&objectives)
 }

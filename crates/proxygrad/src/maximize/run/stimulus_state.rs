@@ -5,8 +5,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::maximize::animation;
 use crate::maximize::error::MaximizeError;
-use crate::maximize::image8::Levels;
-use crate::maximize::objective::Aims;
+use crate::maximize::image8::Image8;
+use crate::maximize::objective::BoundObjective;
 use crate::maximize::outcome::{Findings, Outcome, Point, Warning};
 use crate::maximize::task::Task;
 
@@ -16,7 +16,7 @@ pub(super) struct StimulusState {
     pub(super) task: usize,
     /// Number of its diversity group.
     pub(super) group: u64,
-    pub(super) objective: Aims,
+    pub(super) objective: BoundObjective,
     pub(super) rng: ChaCha8Rng,
     /// The best score so far, if any was finite.
     pub(super) best: Option<Point>,
@@ -25,14 +25,14 @@ pub(super) struct StimulusState {
     /// steps that the task has spent.
     pub(super) step_offset: u32,
     /// Frames of the animation so far; empty without an animation.
-    pub(super) frames: Vec<Levels>,
+    pub(super) frames: Vec<Image8>,
     trajectory: Vec<Point>,
     non_finite_score: bool,
 }
 
 /// The image that is returned, and facts that are known only at the end of a run.
 pub(super) struct FinalImage<'a> {
-    pub(super) image: &'a Levels,
+    pub(super) image: &'a Image8,
     pub(super) score: f32,
     /// Whether a gradient was not finite.
     pub(super) non_finite_gradient: bool,
@@ -42,7 +42,7 @@ pub(super) struct FinalImage<'a> {
 
 impl StimulusState {
     /// State before the first step; binding its objective took `passes` passes.
-    pub(super) fn new(index: usize, task: &Task, restart: u32, objective: Aims, passes: u32) -> Self {
+    pub(super) fn new(index: usize, task: &Task, restart: u32, objective: BoundObjective, passes: u32) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(task.seed);
         // The streams of tasks are far below 2^32.
         rng.set_stream(task.stream ^ u64::from(restart) << 32);
@@ -112,7 +112,7 @@ impl StimulusState {
             passes: self.passes,
             arms: Vec::new(),
             warnings: warnings.into_iter().filter_map(|(warning, holds)| holds.then_some(warning)).collect(),
-            certificates: None,
+            diagnostics: None,
         };
         Ok(Outcome { png: last.image.png()?, animation, findings })
     }

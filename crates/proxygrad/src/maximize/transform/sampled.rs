@@ -9,7 +9,7 @@ use super::linear::Linear;
 
 /// One map of every chain: an entry per image, nothing where its chain goes without.
 #[derive(Debug)]
-pub(super) enum Slot {
+pub(super) enum SampledTransform {
     /// Shifts down and to the right, in pixels.
     Roll(Vec<Option<[i32; 2]>>),
     Sample(Vec<Option<Linear>>),
@@ -31,7 +31,7 @@ pub(super) enum Slot {
     Colour(Vec<Option<Colour>>),
 }
 
-impl Slot {
+impl SampledTransform {
     /// Height and width of what becomes of images of this size.
     pub(super) fn grown(&self, size: [usize; 2]) -> [usize; 2] {
         match self {
@@ -64,45 +64,45 @@ pub(super) fn draw<'a, R: Rng + 'a>(
     transforms: &[Transform],
     streams: impl IntoIterator<Item = &'a mut R>,
     size: [usize; 2],
-) -> Vec<Slot> {
-    let mut slots = empty(transforms, size);
+) -> Vec<SampledTransform> {
+    let mut sampled = empty(transforms, size);
     for rng in streams {
-        draw_chain(transforms, rng, size, &mut slots);
+        draw_chain(transforms, rng, size, &mut sampled);
     }
-    slots.retain(Slot::is_used);
-    slots
+    sampled.retain(SampledTransform::is_used);
+    sampled
 }
 
 /// Zooms, rotations, flips and crops are collected until a map of another kind follows: they are one sampling.
-fn empty(transforms: &[Transform], mut size: [usize; 2]) -> Vec<Slot> {
-    let mut slots = vec![];
+fn empty(transforms: &[Transform], mut size: [usize; 2]) -> Vec<SampledTransform> {
+    let mut sampled = vec![];
     let mut margins = 0;
     for transform in transforms {
-        let slot = match transform.kind {
-            TransformKind::Jitter { .. } => Slot::Roll(Vec::new()),
-            TransformKind::Blur { sigma } => Slot::Blur(Blur::new(sigma, size), Vec::new()),
-            TransformKind::Pad { pixels } => Slot::Pad { margin: pixels as usize, grey: Vec::new() },
-            TransformKind::Noise { sd } => Slot::Noise { sd, seeds: Vec::new() },
-            TransformKind::Colour { .. } => Slot::Colour(Vec::new()),
+        let transform = match transform.kind {
+            TransformKind::Jitter { .. } => SampledTransform::Roll(Vec::new()),
+            TransformKind::Blur { sigma } => SampledTransform::Blur(Blur::new(sigma, size), Vec::new()),
+            TransformKind::Pad { pixels } => SampledTransform::Pad { margin: pixels as usize, grey: Vec::new() },
+            TransformKind::Noise { sd } => SampledTransform::Noise { sd, seeds: Vec::new() },
+            TransformKind::Colour { .. } => SampledTransform::Colour(Vec::new()),
             TransformKind::Scale { .. }
             | TransformKind::Rotate { .. }
             | TransformKind::Crop { .. }
             | TransformKind::Flip => continue,
         };
-        if let Slot::Pad { margin, .. } = slot {
+        if let SampledTransform::Pad { margin, .. } = transform {
             margins += margin;
         }
-        size = slot.grown(size);
-        slots.extend([Slot::Sample(Vec::new()), slot]);
+        size = transform.grown(size);
+        sampled.extend([SampledTransform::Sample(Vec::new()), transform]);
     }
-    slots.extend([Slot::Sample(Vec::new()), Slot::Cut { margin: margins }]);
-    slots
+    sampled.extend([SampledTransform::Sample(Vec::new()), SampledTransform::Cut { margin: margins }]);
+    sampled
 }
 
-/// Draws one more chain: an entry for every slot.
-fn draw_chain(transforms: &[Transform], rng: &mut impl Rng, mut size: [usize; 2], slots: &mut [Slot]) {
+/// Draws one more chain: an entry for every transform.
+fn draw_chain(transforms: &[Transform], rng: &mut impl Rng, mut size: [usize; 2], sampled: &mut [SampledTransform]) {
     let mut linear: Option<Linear> = None;
-    let mut slots = slots.iter_mut();
+    let mut sampled = sampled.iter_mut();
     for transform in transforms {
         let applied = rng.random::<f32>() < transform.probability;
         let (u, v) = (rng.random::<f32>(), rng.random::<f32>());
@@ -123,23 +123,23 @@ fn draw_chain(transforms: &[Transform], rng: &mut impl Rng, mut size: [usize; 2]
         // What was collected is done first, unless nothing follows here: then it goes on being collected. A margin follows
         // always.
         let stays = !matches!(transform.kind, TransformKind::Pad { .. });
-        if let Some(Slot::Sample(linears)) = slots.next() {
+        if let Some(SampledTransform::Sample(linears)) = sampled.next() {
             linears.push(linear.take_if(|_| applied || !stays));
         }
-        let Some(slot) = slots.next() else { continue };
-        size = slot.grown(size);
-        match (transform.kind, slot) {
-            (TransformKind::Jitter { pixels }, Slot::Roll(shifts)) => {
+        let Some(entry) = sampled.next() else { continue };
+        size = entry.grown(size);
+        match (transform.kind, entry) {
+            (TransformKind::Jitter { pixels }, SampledTransform::Roll(shifts)) => {
                 let shift = |u: f32| (u * (2 * pixels + 1) as f32).floor() as i32 - pixels as i32;
                 shifts.push(applied.then(|| [shift(u), shift(v)]));
             }
-            (TransformKind::Blur { .. }, Slot::Blur(_, on)) => on.push(applied),
-            (TransformKind::Pad { .. }, Slot::Pad { grey, .. }) => grey.push(applied),
-            (TransformKind::Noise { .. }, Slot::Noise { seeds, .. }) => {
+            (TransformKind::Blur { .. }, SampledTransform::Blur(_, on)) => on.push(applied),
+            (TransformKind::Pad { .. }, SampledTransform::Pad { grey, .. }) => grey.push(applied),
+            (TransformKind::Noise { .. }, SampledTransform::Noise { seeds, .. }) => {
                 let seed = rng.random::<u64>();
                 seeds.push(applied.then_some(seed));
             }
-            (TransformKind::Colour { strength }, Slot::Colour(colours)) => {
+            (TransformKind::Colour { strength }, SampledTransform::Colour(colours)) => {
                 let off = |u: f32| strength * (2.0 * u - 1.0);
                 let colour = Colour::new(0.5 * off(u), 1.0 + off(v), 1.0 + off(rng.random()));
                 colours.push(applied.then_some(colour));
@@ -147,7 +147,7 @@ fn draw_chain(transforms: &[Transform], rng: &mut impl Rng, mut size: [usize; 2]
             _ => {}
         }
     }
-    if let Some(Slot::Sample(linears)) = slots.next() {
+    if let Some(SampledTransform::Sample(linears)) = sampled.next() {
         linears.push(linear);
     }
 }

@@ -11,33 +11,33 @@ use super::colour::Colour;
 use super::linear::{Linear, center, mirror};
 use super::noise;
 use super::roll::wrap;
-use super::sampled::Slot;
+use super::sampled::SampledTransform;
 
 /// The views of `x` `[N,C,H,W]`.
-pub(super) fn apply(slot: &Slot, x: &Tensor) -> Result<Tensor> {
-    match slot {
-        Slot::Roll(shifts) => roll(shifts.iter().map(|shift| shift.unwrap_or_default()), x),
-        Slot::Sample(linears) => sample(&all(linears), x),
-        Slot::Blur(blur, on) => chosen(on, &blurred(blur, x)?, x),
-        Slot::Pad { margin, grey } => padded(*margin, grey, x),
-        Slot::Cut { margin } => cut(*margin, x),
-        Slot::Noise { sd, seeds } => x + noises(*sd, seeds, x)?,
-        Slot::Colour(colours) => coloured(colours, x, true),
+pub(super) fn apply(transform: &SampledTransform, x: &Tensor) -> Result<Tensor> {
+    match transform {
+        SampledTransform::Roll(shifts) => roll(shifts.iter().map(|shift| shift.unwrap_or_default()), x),
+        SampledTransform::Sample(linears) => sample(&all(linears), x),
+        SampledTransform::Blur(blur, on) => chosen(on, &blurred(blur, x)?, x),
+        SampledTransform::Pad { margin, grey } => padded(*margin, grey, x),
+        SampledTransform::Cut { margin } => cut(*margin, x),
+        SampledTransform::Noise { sd, seeds } => x + noises(*sd, seeds, x)?,
+        SampledTransform::Colour(colours) => coloured(colours, x, true),
     }
 }
 
 /// The adjoint: from gradients `[N,C,H,W]` with respect to the views to gradients with respect to the images.
-pub(super) fn adjoint(slot: &Slot, g: &Tensor) -> Result<Tensor> {
-    match slot {
-        Slot::Roll(shifts) => roll(shifts.iter().map(|shift| shift.unwrap_or_default().map(|s| -s)), g),
-        Slot::Sample(linears) => scatter(&all(linears), g),
-        Slot::Blur(blur, on) => chosen(on, &blurred_back(blur, g)?, g),
-        Slot::Pad { margin, grey } => unpadded(*margin, grey, g),
-        Slot::Cut { margin } => {
+pub(super) fn adjoint(transform: &SampledTransform, g: &Tensor) -> Result<Tensor> {
+    match transform {
+        SampledTransform::Roll(shifts) => roll(shifts.iter().map(|shift| shift.unwrap_or_default().map(|s| -s)), g),
+        SampledTransform::Sample(linears) => scatter(&all(linears), g),
+        SampledTransform::Blur(blur, on) => chosen(on, &blurred_back(blur, g)?, g),
+        SampledTransform::Pad { margin, grey } => unpadded(*margin, grey, g),
+        SampledTransform::Cut { margin } => {
             [2, 3].into_iter().try_fold(g.clone(), |g, axis| g.pad_with_zeros(axis, *margin, *margin))
         }
-        Slot::Noise { .. } => Ok(g.clone()),
-        Slot::Colour(colours) => coloured(colours, g, false),
+        SampledTransform::Noise { .. } => Ok(g.clone()),
+        SampledTransform::Colour(colours) => coloured(colours, g, false),
     }
 }
 

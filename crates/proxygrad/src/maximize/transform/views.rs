@@ -12,7 +12,7 @@ use rand::Rng;
 use super::blur::Blur;
 use super::document::Transform;
 use super::linear::Linear;
-use super::sampled::Slot;
+use super::sampled::SampledTransform;
 use super::{colour, noise, pad, roll, sampled, sampling, tensors};
 use crate::maximize::ops::Arithmetic;
 use crate::maximize::ops::host;
@@ -24,7 +24,7 @@ pub(in crate::maximize) struct Views {
     /// Height and width of the images.
     size: [usize; 2],
     /// The maps in the order that they are applied in.
-    slots: Vec<Slot>,
+    sampled: Vec<SampledTransform>,
     arithmetic: Arithmetic,
 }
 
@@ -38,7 +38,7 @@ enum Map<'a> {
     Noise { sd: f32, seed: u64 },
 }
 
-impl Slot {
+impl SampledTransform {
     fn map(&self, image: usize) -> Option<Map<'_>> {
         match self {
             Self::Roll(shifts) => shifts[image].map(Map::Roll),
@@ -53,7 +53,7 @@ impl Slot {
 
 /// Maps that follow each other and can be run together: one that takes all planes of an image, or any number of others.
 struct Section<'a> {
-    slots: &'a [Slot],
+    sampled: &'a [SampledTransform],
     /// Height and width of what goes in.
     from: [usize; 2],
     /// Height and width of what comes out.
@@ -68,14 +68,16 @@ impl Views {
         size: [usize; 2],
         arithmetic: Arithmetic,
     ) -> Self {
-        Self { size, slots: sampled::draw(transforms, streams, size), arithmetic }
+        Self { size, sampled: sampled::draw(transforms, streams, size), arithmetic }
     }
 
     /// The views of `images` `[N,C,H,W]`.
     pub(in crate::maximize) fn apply(&self, images: &Tensor) -> Result<Tensor> {
         match self.arithmetic {
             Arithmetic::Host => self.sections().iter().try_fold(images.clone(), |x, section| section.run(&x, false)),
-            Arithmetic::Device => self.slots.iter().try_fold(images.clone(), |x, slot| tensors::apply(slot, &x)),
+            Arithmetic::Device => {
+                self.sampled.iter().try_fold(images.clone(), |x, transform| tensors::apply(transform, &x))
+            }
         }
     }
 
@@ -84,14 +86,17 @@ impl Views {
         let gradients = gradients.clone();
         match self.arithmetic {
             Arithmetic::Host => self.sections().iter().rev().try_fold(gradients, |g, section| section.run(&g, true)),
-            Arithmetic::Device => self.slots.iter().rev().try_fold(gradients, |g, slot| tensors::adjoint(slot, &g)),
+            Arithmetic::Device => {
+                self.sampled.iter().rev().try_fold(gradients, |g, transform| tensors::adjoint(transform, &g))
+            }
         }
     }
 
     fn sections(&self) -> Vec<Section<'_>> {
         let mut from = self.size;
-        let sections = self.slots.chunk_by(|a, b| !a.takes_images() && !b.takes_images()).map(|slots| {
-            let section = Section { slots, from, to: slots.iter().fold(from, |size, slot| slot.grown(size)) };
+        let sections = self.sampled.chunk_by(|a, b| !a.takes_images() && !b.takes_images()).map(|sampled| {
+            let section =
+                Section { sampled, from, to: sampled.iter().fold(from, |size, transform| transform.grown(size)) };
             from = section.to;
             section
         });
@@ -102,9 +107,11 @@ impl Views {
 impl Section<'_> {
     /// Takes every image through its part of the chain, or through the adjoint of that.
     fn run(&self, batch: &Tensor, backwards: bool) -> Result<Tensor> {
-        match self.slots {
-            [Slot::Colour(colours)] => for_type_of!(batch, T => colour_all::<T>(colours, batch, backwards)),
-            [Slot::Sample(linears)] => for_type_of!(batch, T => self.sample_all::<T>(linears, batch, backwards)),
+        match self.sampled {
+            [SampledTransform::Colour(colours)] => for_type_of!(batch, T => colour_all::<T>(colours, batch, backwards)),
+            [SampledTransform::Sample(linears)] => {
+                for_type_of!(batch, T => self.sample_all::<T>(linears, batch, backwards))
+            }
             _ => for_type_of!(batch, T => self.run_planes::<T>(batch, backwards)),
         }
     }
@@ -131,10 +138,10 @@ impl Section<'_> {
     /// The maps of one image, in the order that they are run in.
     fn chain(&self, image: usize, backwards: bool) -> Vec<Step<'_>> {
         let mut size = self.from;
-        let steps = self.slots.iter().filter_map(|slot| {
+        let steps = self.sampled.iter().filter_map(|transform| {
             let from = size;
-            size = slot.grown(from);
-            let step = Step { map: slot.map(image)?, from, to: size };
+            size = transform.grown(from);
+            let step = Step { map: transform.map(image)?, from, to: size };
             // What is added has no part in a derivative.
             (!backwards || !matches!(step.map, Map::Noise { .. })).then_some(step)
         });

@@ -52,9 +52,15 @@ pub(in crate::study) fn planned_request(
     limits: &Limits,
 ) -> Result<(Fields, Value), Invalid> {
     // Most of these are decided by the plan; of each run only scores and one image are kept.
-    for field in ["model", "objective", "objectives", "seed", "diversity", "animation", "certificates"] {
+    for field in ["model", "objective", "objectives", "seed", "diversity", "animation", "diagnostics"] {
         if let Some(value) = request.get(field) {
             return Err(Invalid::new(field, value, "nothing: requests of a study cannot set this field"));
+        }
+    }
+    let start = request.get("start").and_then(Value::as_object);
+    for (parent, fields, old) in [("", Some(&request), "certificates"), ("start.", start, "leash")] {
+        if let (Some(value), Some(new)) = (fields.and_then(|fields| fields.get(old)), Request::renamed_field(old)) {
+            return Err(Invalid::renamed(format!("{parent}{old}"), value, new));
         }
     }
     let own_steps = request.contains_key("steps");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
@@ -128,9 +128,40 @@ pub struct PlannedSettings {
     /// Name of the arm.
     pub arm: String,
     /// The request, without objectives and seed.
+    #[serde(deserialize_with = "stored_fields")]
     pub request: Fields,
     /// The settings that it resolves to, with defaults filled in.
+    #[serde(deserialize_with = "stored_settings")]
     pub settings: Value,
+}
+
+/// The request of a stored plan, whose fields may have their old names.
+fn stored_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Fields, D::Error> {
+    let mut request = Fields::deserialize(deserializer)?;
+    rename_start(&mut request);
+    Ok(request)
+}
+
+/// The settings of a stored plan, whose fields may have their old names.
+fn stored_settings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    let mut settings = Value::deserialize(deserializer)?;
+    if let Some(settings) = settings.as_object_mut() {
+        rename(settings, "certificates", "diagnostics");
+        rename_start(settings);
+    }
+    Ok(settings)
+}
+
+fn rename_start(fields: &mut Fields) {
+    if let Some(start) = fields.get_mut("start").and_then(Value::as_object_mut) {
+        rename(start, "leash", "max_rms_distance");
+    }
+}
+
+fn rename(fields: &mut Fields, old: &str, new: &str) {
+    if let Some(value) = fields.remove(old) {
+        fields.insert(new.to_owned(), value);
+    }
 }
 
 /// A study of toy functions.
@@ -145,4 +176,24 @@ pub struct Toys {
     pub steps: u32,
     /// The settings that are compared.
     pub arms: Vec<Variant>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn stored_plans_may_have_the_old_names() {
+        let start = |name: &str| json!({"kind": "image", name: 0.1});
+        let planned = |start: &Value, diagnostics: &str| {
+            let settings = json!({"start": start, diagnostics: false});
+            json!({"model": "m", "method": "x", "arm": "a", "request": {"start": start}, "settings": settings})
+        };
+        let read = |document: Value| serde_json::from_value::<PlannedSettings>(document).unwrap();
+        let new = planned(&start("max_rms_distance"), "diagnostics");
+        assert_eq!(read(planned(&start("leash"), "certificates")), read(new));
+    }
 }

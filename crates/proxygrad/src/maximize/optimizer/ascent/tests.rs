@@ -3,7 +3,7 @@ use candle_core::Device;
 
 use super::*;
 
-/// Parameters and gradients of four images of twelve values: a common one, one without a gradient, one that is broken, a
+/// Parameters and gradients of four images of twelve values: a common one, one without a gradient, one that is not finite, a
 /// faint one.
 fn batch(shape: &[usize]) -> (Tensor, Tensor) {
     let parameters: Vec<f32> = (0..48).map(|i| 0.02 * i as f32).collect();

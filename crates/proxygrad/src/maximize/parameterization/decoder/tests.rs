@@ -37,27 +37,27 @@ const WAYS: [&str; 4] = [
     r#"{"kind": "maco", "decay_power": 1.3, "colour": "none", "contrast": 2}"#,
 ];
 
-fn painter(way: usize, image: [usize; 3]) -> Painter {
+fn decoder(way: usize, image: [usize; 3]) -> ImageDecoder {
     let parameterization = parameterization(WAYS[way], image[0]);
-    Painter::new(&parameterization, None, image, &Placement::host_f64()).unwrap()
+    ImageDecoder::new(&parameterization, None, image, &Placement::host_f64()).unwrap()
 }
 
-impl Painter {
+impl ImageDecoder {
     /// The same maps as tensor operations.
     fn by_tensors(&self) -> Self {
-        let way = match &self.way {
-            Way::Pixel => Way::Pixel,
-            Way::Fourier(spectral, mixing) => Way::Fourier(spectral.by_tensors(), mixing.by_tensors()),
-            Way::Maco(spectral, mixing) => Way::Maco(spectral.by_tensors(), mixing.by_tensors()),
+        let mapping = match &self.mapping {
+            Mapping::Pixel => Mapping::Pixel,
+            Mapping::Fourier(spectral, mixing) => Mapping::Fourier(spectral.by_tensors(), mixing.by_tensors()),
+            Mapping::Maco(spectral, mixing) => Mapping::Maco(spectral.by_tensors(), mixing.by_tensors()),
         };
         let placement = Placement { arithmetic: Arithmetic::Device, ..self.placement.clone() };
-        Self { image: self.image, placement, way }
+        Self { image: self.image, placement, mapping }
     }
 
     fn spectral(&self) -> &Spectral {
-        match &self.way {
-            Way::Fourier(spectral, _) | Way::Maco(spectral, _) => spectral,
-            Way::Pixel => panic!("pixels have no spectrum"),
+        match &self.mapping {
+            Mapping::Fourier(spectral, _) | Mapping::Maco(spectral, _) => spectral,
+            Mapping::Pixel => panic!("pixels have no spectrum"),
         }
     }
 }
@@ -68,10 +68,10 @@ fn random(rng: &mut impl Rng, shape: [usize; 4]) -> Tensor {
 }
 
 /// Parameters of two images that are far from their start, and gradients by their pixels.
-fn parameters(painter: &Painter, rng: &mut impl Rng) -> (Tensor, Tensor) {
-    let [channels, height, width] = painter.image;
+fn parameters(decoder: &ImageDecoder, rng: &mut impl Rng) -> (Tensor, Tensor) {
+    let [channels, height, width] = decoder.image;
     let half = width / 2 + 1;
-    let parts = if matches!(painter.way, Way::Maco(..)) { channels } else { 2 * channels };
+    let parts = if matches!(decoder.mapping, Mapping::Maco(..)) { channels } else { 2 * channels };
     (random(rng, [2, parts, height, half]), random(rng, [2, channels, height, width]))
 }
 
@@ -114,10 +114,10 @@ proptest! {
         way in 0..WAYS.len(), seed in 0u64..1000, height in 1usize..12, width in 1usize..12,
     ) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let painter = painter(way, [3, height, width]);
+        let decoder = decoder(way, [3, height, width]);
         let x = random(&mut rng, [2, 6, height, width / 2 + 1]);
         let g = random(&mut rng, [2, 3, height, width]);
-        for spectral in [painter.spectral(), &painter.spectral().by_tensors()] {
+        for spectral in [decoder.spectral(), &decoder.spectral().by_tensors()] {
             let left = dot(&spectral.synthesize(&x).unwrap(), &g);
             let right = dot(&x, &spectral.adjoint(&g).unwrap());
             prop_assert!((left - right).abs() < 1e-9 * (1.0 + left.abs()), "{left} and {right}");
@@ -129,15 +129,15 @@ proptest! {
         way in 0..WAYS.len(), seed in 0u64..1000, height in 1usize..8, width in 1usize..8,
     ) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let painter = painter(way, [3, height, width]);
-        let (at, g) = parameters(&painter, &mut rng);
+        let decoder = decoder(way, [3, height, width]);
+        let (at, g) = parameters(&decoder, &mut rng);
         let direction = random(&mut rng, at.dims4().unwrap().into());
         let value = |step: f64| {
             let moved = (&at + direction.affine(step, 0.0).unwrap()).unwrap();
-            dot(&painter.decode(&moved).unwrap(), &g)
+            dot(&decoder.decode(&moved).unwrap(), &g)
         };
         let slope = (value(1e-5) - value(-1e-5)) / 2e-5;
-        let gradient = painter.gradient(&at, &painter.decode(&at).unwrap(), &g).unwrap();
+        let gradient = decoder.gradient(&at, &decoder.decode(&at).unwrap(), &g).unwrap();
         let along = dot(&gradient, &direction);
         prop_assert!((slope - along).abs() < 1e-5 * (1.0 + slope.abs()), "{slope} and {along}");
     }
@@ -147,12 +147,12 @@ proptest! {
         way in 0..WAYS.len(), seed in 0u64..1000, height in 1usize..12, width in 1usize..12,
     ) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let painter = painter(way, [3, height, width]);
-        let tensors = painter.by_tensors();
-        let (at, g) = parameters(&painter, &mut rng);
-        let pixels = painter.decode(&at).unwrap();
+        let decoder = decoder(way, [3, height, width]);
+        let tensors = decoder.by_tensors();
+        let (at, g) = parameters(&decoder, &mut rng);
+        let pixels = decoder.decode(&at).unwrap();
         prop_assert!(distance(&pixels, &tensors.decode(&at).unwrap()) < 1e-9);
-        let (a, b) = (painter.gradient(&at, &pixels, &g).unwrap(), tensors.gradient(&at, &pixels, &g).unwrap());
+        let (a, b) = (decoder.gradient(&at, &pixels, &g).unwrap(), tensors.gradient(&at, &pixels, &g).unwrap());
         prop_assert!(distance(&a, &b) < 1e-8);
     }
 
@@ -161,16 +161,16 @@ proptest! {
         way in 0..WAYS.len(), seed in 0u64..1000, height in 1usize..12, width in 1usize..12,
     ) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let painter = painter(way, [3, height, width]);
-        let (at, g) = parameters(&painter, &mut rng);
-        for painter in [&painter, &painter.by_tensors()] {
-            let pixels = painter.decode(&at).unwrap();
-            let gradient = painter.gradient(&at, &pixels, &g).unwrap();
+        let decoder = decoder(way, [3, height, width]);
+        let (at, g) = parameters(&decoder, &mut rng);
+        for decoder in [&decoder, &decoder.by_tensors()] {
+            let pixels = decoder.decode(&at).unwrap();
+            let gradient = decoder.gradient(&at, &pixels, &g).unwrap();
             for i in 0..2 {
                 let one = |batch: &Tensor| batch.narrow(0, i, 1).unwrap();
-                let alone = painter.decode(&one(&at)).unwrap();
+                let alone = decoder.decode(&one(&at)).unwrap();
                 prop_assert_eq!(values(&alone), values(&one(&pixels)));
-                let alone = painter.gradient(&one(&at), &alone, &one(&g)).unwrap();
+                let alone = decoder.gradient(&one(&at), &alone, &one(&g)).unwrap();
                 prop_assert_eq!(values(&alone), values(&one(&gradient)));
             }
         }
@@ -180,9 +180,9 @@ proptest! {
     fn coefficients_of_an_image_make_it_again(seed in 0u64..1000, height in 1usize..12, width in 1usize..12) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         for (way, channels) in [(0, 3), (2, 3), (2, 1), (2, 5)] {
-            let painter = painter(way, [channels, height, width]);
+            let decoder = decoder(way, [channels, height, width]);
             let pixels = random(&mut rng, [1, channels, height, width]).affine(0.249, 0.5).unwrap();
-            let again = painter.decode(&painter.encode(&pixels.get(0).unwrap()).unwrap().unsqueeze(0).unwrap()).unwrap();
+            let again = decoder.decode(&decoder.encode(&pixels.get(0).unwrap()).unwrap().unsqueeze(0).unwrap()).unwrap();
             prop_assert!(distance(&pixels, &again) < 1.1e-3);
         }
     }
@@ -190,24 +190,24 @@ proptest! {
     #[test]
     fn phases_of_an_image_of_maco_make_it_again(seed in 0u64..1000, height in 1usize..12, width in 1usize..12) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let painter = painter(1, [3, height, width]);
+        let decoder = decoder(1, [3, height, width]);
         // Where a coefficient is real, only phases 0 and pi have its magnitude; all are so after being taken back once.
         let round = |pixels: &Tensor| {
-            let phases = painter.encode(&pixels.get(0).unwrap()).unwrap();
-            painter.decode(&phases.unsqueeze(0).unwrap()).unwrap()
+            let phases = decoder.encode(&pixels.get(0).unwrap()).unwrap();
+            decoder.decode(&phases.unsqueeze(0).unwrap()).unwrap()
         };
-        let first = painter.decode(&parameters(&painter, &mut rng).0.narrow(0, 0, 1).unwrap()).unwrap();
+        let first = decoder.decode(&parameters(&decoder, &mut rng).0.narrow(0, 0, 1).unwrap()).unwrap();
         let once = round(&first);
         prop_assert!(distance(&round(&once), &once) < 1e-3);
     }
 }
 
 /// Magnitudes `[C,H,W/2+1]` of the decorrelated colours of one image.
-fn magnitudes(painter: &Painter, pixels: &Tensor) -> Vec<f64> {
-    let (Way::Fourier(_, mixing) | Way::Maco(_, mixing)) = &painter.way else { panic!("not for pixels") };
-    let [channels, height, width] = painter.image;
+fn magnitudes(decoder: &ImageDecoder, pixels: &Tensor) -> Vec<f64> {
+    let (Mapping::Fourier(_, mixing) | Mapping::Maco(_, mixing)) = &decoder.mapping else { panic!("not for pixels") };
+    let [channels, height, width] = decoder.image;
     let ones = vec![1.0; channels * height * (width / 2 + 1)];
-    let spectral = Spectral::new(painter.image, ones, &Placement::host_f64()).unwrap();
+    let spectral = Spectral::new(decoder.image, ones, &Placement::host_f64()).unwrap();
     let parts = values(&spectral.invert(&mixing.strip(pixels).unwrap()).unwrap());
     let (real, imaginary) = parts.split_at(parts.len() / 2);
     real.iter().zip(imaginary).map(|(re, im)| re.hypot(*im)).collect()
@@ -218,13 +218,14 @@ fn whatever_the_phases_are_magnitudes_stay_as_they_are() {
     for size in [[9, 11], [8, 12], [7, 10], [6, 5]] {
         let [height, width] = size;
         let half = width / 2 + 1;
-        let painter = painter(1, [3, height, width]);
+        let decoder = decoder(1, [3, height, width]);
         let natural = magnitude::natural(size, 1.0);
         for seed in 0..3 {
-            let phases =
-                painter.draw(&Start::Uniform, &Pictures::default(), &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
-            let pixels = painter.decode(&phases.unsqueeze(0).unwrap()).unwrap();
-            let found = magnitudes(&painter, &pixels);
+            let phases = decoder
+                .draw(&Start::Uniform, &ReferenceImages::default(), &mut ChaCha8Rng::seed_from_u64(seed))
+                .unwrap();
+            let pixels = decoder.decode(&phases.unsqueeze(0).unwrap()).unwrap();
+            let found = magnitudes(&decoder, &pixels);
             let scale = found[1] / natural[1];
             for (at, found) in found.iter().enumerate() {
                 let (k, l) = (at % (height * half) / half, at % half);
@@ -244,13 +245,13 @@ fn maco_has_the_contrast_that_is_asked_for_whatever_the_size_is() {
     for (contrast, size) in [(1.0, [64, 48]), (2.5, [33, 65])] {
         let json = format!(r#"{{"kind": "maco", "contrast": {contrast}, "colour": "none"}}"#);
         let image = [2, size[0], size[1]];
-        let painter = Painter::new(&parameterization(&json, 2), None, image, &Placement::host_f64()).unwrap();
-        let phases = painter
-            .draw(&Start::Uniform, &Pictures::default(), &mut ChaCha8Rng::seed_from_u64(3))
+        let decoder = ImageDecoder::new(&parameterization(&json, 2), None, image, &Placement::host_f64()).unwrap();
+        let phases = decoder
+            .draw(&Start::Uniform, &ReferenceImages::default(), &mut ChaCha8Rng::seed_from_u64(3))
             .unwrap()
             .unsqueeze(0)
             .unwrap();
-        let planes = painter.spectral().synthesize(&circle::coefficients(&phases, Arithmetic::Host).unwrap()).unwrap();
+        let planes = decoder.spectral().synthesize(&circle::coefficients(&phases, Arithmetic::Host).unwrap()).unwrap();
         let planes = values(&planes);
         let deviation = (planes.iter().map(|x| x * x).sum::<f64>() / planes.len() as f64).sqrt();
         assert!((deviation - contrast).abs() < 0.01 * contrast, "{deviation}, not {contrast}");
@@ -260,16 +261,16 @@ fn maco_has_the_contrast_that_is_asked_for_whatever_the_size_is() {
 #[test]
 fn fourier_starts_near_grey_and_maco_with_full_contrast() {
     let spread = |way: usize, start: Start| {
-        let painter = painter(way, [3, 32, 32]);
+        let decoder = decoder(way, [3, 32, 32]);
         let drawn = |seed| {
-            painter
-                .draw(&start, &Pictures::default(), &mut ChaCha8Rng::seed_from_u64(seed))
+            decoder
+                .draw(&start, &ReferenceImages::default(), &mut ChaCha8Rng::seed_from_u64(seed))
                 .unwrap()
                 .unsqueeze(0)
                 .unwrap()
         };
         assert_ne!(values(&drawn(1)), values(&drawn(2)));
-        let pixels = values(&painter.decode(&drawn(1)).unwrap());
+        let pixels = values(&decoder.decode(&drawn(1)).unwrap());
         (pixels.iter().map(|p| (p - 0.5).powi(2)).sum::<f64>() / pixels.len() as f64).sqrt()
     };
     let fourier = spread(0, Start::default());
@@ -303,9 +304,9 @@ fn a_measured_spectrum_keeps_its_frequencies_at_another_size() {
     assert_eq!(settings.spectrum, Some(SpectrumKind::Measured), "what the model comes with is the default");
     assert_eq!(settings.spectrum_digest.as_deref(), Some(spectrum.digest()));
     assert_eq!(resolve(&serde_json::to_string(&settings).unwrap(), &statistics).unwrap(), settings);
-    let painter = |spectrum| Painter::new(&settings, spectrum, [1, 9, 9], &Placement::host_f64());
-    assert!(painter(Some(&spectrum)).is_ok());
-    assert!(painter(None).is_err(), "the spectrum is gone");
+    let decoder = |spectrum| ImageDecoder::new(&settings, spectrum, [1, 9, 9], &Placement::host_f64());
+    assert!(decoder(Some(&spectrum)).is_ok());
+    assert!(decoder(None).is_err(), "the spectrum is gone");
     let natural = resolve(r#"{"kind": "maco", "decay_power": 1}"#, &statistics).unwrap();
     assert_eq!(natural.spectrum, Some(SpectrumKind::Natural));
     let invalid = resolve(r#"{"kind": "maco", "spectrum": "measured"}"#, &ImageStatistics::default()).unwrap_err();

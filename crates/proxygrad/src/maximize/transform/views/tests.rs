@@ -20,12 +20,12 @@ fn views(transforms: &[&str], seeds: &[u64], size: [usize; 2]) -> Views {
 }
 
 fn by_tensors(views: &Views, x: &Tensor, backwards: bool) -> Tensor {
-    let mut slots: Vec<&Slot> = views.slots.iter().collect();
+    let mut sampled: Vec<&SampledTransform> = views.sampled.iter().collect();
     if backwards {
-        slots.reverse();
+        sampled.reverse();
     }
     let run = if backwards { tensors::adjoint } else { tensors::apply };
-    slots.into_iter().fold(x.clone(), |x, slot| run(slot, &x).unwrap())
+    sampled.into_iter().fold(x.clone(), |x, transform| run(transform, &x).unwrap())
 }
 
 fn dot(a: &Tensor, b: &Tensor) -> f64 {
@@ -137,7 +137,7 @@ fn a_margin_is_grey_and_shows_when_the_image_is_moved() {
         let still = views(&["pad:2"], &[seed], [4, 4]);
         assert_eq!(values(&still.apply(&ones).unwrap()), [1.0; 32], "the image is in the middle");
         let moved = views(&["pad:2", "jitter:2"], &[seed], [4, 4]);
-        let Slot::Roll(shifts) = &moved.slots[1] else { panic!("a jitter is a roll") };
+        let SampledTransform::Roll(shifts) = &moved.sampled[1] else { panic!("a jitter is a roll") };
         let [down, right] = shifts[0].unwrap();
         let grey = |shift: i32, i: usize| !(shift..shift + 4).contains(&(i as i32));
         let expected = |i: usize| if grey(down, i / 4 % 4) || grey(right, i % 4) { 0.5 } else { 1.0 };
@@ -182,8 +182,8 @@ fn crops_lie_inside_and_reach_all_corners() {
 fn colours_change_as_they_are_defined() {
     let x = Tensor::new(&[[[[0.3f64]], [[0.9]], [[0.6]]]], &Device::Cpu).unwrap();
     let colour = colour::Colour::new(0.05, 1.2, 0.5);
-    let slots = vec![Slot::Colour(vec![Some(colour)])];
-    let views = Views { size: [1, 1], slots, arithmetic: Arithmetic::Host };
+    let sampled = vec![SampledTransform::Colour(vec![Some(colour)])];
+    let views = Views { size: [1, 1], sampled, arithmetic: Arithmetic::Host };
     // Halfway to the mean 0.6, then 1.2 times as far from 0.5, then brighter.
     let expected = [0.45, 0.75, 0.6].map(|x| 0.5 + 1.2 * (x - 0.5) + 0.05);
     for view in [views.apply(&x).unwrap(), by_tensors(&views, &x, false)] {
@@ -208,7 +208,7 @@ fn a_quarter_turn_is_a_quarter_turn() {
 fn jitter_reaches_both_ends_and_only_them() {
     let seeds: Vec<u64> = (0..200).collect();
     let views = views(&["jitter:2"], &seeds, [9, 7]);
-    let Slot::Roll(shifts) = &views.slots[0] else { panic!("a jitter is a roll") };
+    let SampledTransform::Roll(shifts) = &views.sampled[0] else { panic!("a jitter is a roll") };
     let seen: std::collections::BTreeSet<i32> = shifts.iter().flatten().map(|shift| shift[0]).collect();
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), [-2, -1, 0, 1, 2]);
 }

@@ -1,11 +1,11 @@
-//! Certificates as a library user sees them.
+//! Diagnostics as a library user sees them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Gate, Reference};
-use proxygrad::maximize::{Callback, Certificates, Findings, NaturalMissing, NoCallback, Outcome, maximize};
+use proxygrad::maximize::{Callback, Diagnostics, Findings, NaturalMissing, NoCallback, Outcome, maximize};
 use proxygrad::network::calibration::{Calibration, LayerRecord, Statistics, UnitRecord};
 use proxygrad::network::{Activation, Array, ChannelOrder, Conv, Model, Network, Op, Preprocessing, Reduce, Window};
 
@@ -44,8 +44,8 @@ fn small() -> Model {
     model(network)
 }
 
-fn certificates(outcome: &Outcome) -> &Certificates {
-    outcome.findings.certificates.as_ref().unwrap()
+fn diagnostics(outcome: &Outcome) -> &Diagnostics {
+    outcome.findings.diagnostics.as_ref().unwrap()
 }
 
 fn close(found: Option<f32>, expected: f64, within: f64) {
@@ -64,13 +64,13 @@ fn pixels(outcome: &Outcome, channels: usize) -> Vec<f64> {
 fn a_linear_score_is_certified_as_known_by_hand() {
     // One tiny step from grey: x is about 0.5 everywhere, and every pixel wants to rise.
     let request = r#"{"model": "test", "objective": "linear:0", "steps": 1, "start": {"kind": "grey", "noise": 0},
-                      "optimizer": {"kind": "l2-ascent", "lr": 0.001}, "certificates": true}"#;
+                      "optimizer": {"kind": "l2-ascent", "lr": 0.001}, "diagnostics": true}"#;
     let outcome = &run(&linear(2.0), request)[0];
     let x = pixels(outcome, 1)[0];
     // The score is the mean of 2 (p - 0.5) / 0.25, so every pixel has the slope 8 / 64.
     let (slope, score) = (8.0 / 64.0, 8.0 * (x - 0.5));
     assert!((f64::from(outcome.findings.score) - score).abs() < 1e-6);
-    let Certificates { stationarity, gain_50, robust, .. } = certificates(outcome);
+    let Diagnostics { stationarity, gain_50, robust, .. } = diagnostics(outcome);
     close(stationarity.projected_gradient, slope * 8.0, 1e-5);
     close(stationarity.free_share, 1.0, 1e-5);
     close(stationarity.step_gain, 0.005 * 8.0 / score.abs(), 1e-4);
@@ -80,16 +80,16 @@ fn a_linear_score_is_certified_as_known_by_hand() {
     assert_eq!(gain_50.best_step, 50);
     // Views of one colour are that colour.
     close(robust.mean, score, 1e-3);
-    assert_eq!(certificates(outcome).high_frequency_share, None, "an image of one colour has no spectrum");
-    assert_eq!(certificates(outcome).passes, 2 * 50 + 1 + 64);
+    assert_eq!(diagnostics(outcome).high_frequency_share, None, "an image of one colour has no spectrum");
+    assert_eq!(diagnostics(outcome).passes, 2 * 50 + 1 + 64);
 }
 
 #[test]
 fn the_optimum_of_a_linear_score_is_stationary() {
     let request = r#"{"model": "test", "objective": "linear:0", "steps": 64, "optimizer": {"kind": "l2-ascent", "lr": 1},
-                      "certificates": true}"#;
+                      "diagnostics": true}"#;
     let outcome = &run(&linear(1.0), request)[0];
-    let Certificates { stationarity, gain_50, robust, .. } = certificates(outcome);
+    let Diagnostics { stationarity, gain_50, robust, .. } = diagnostics(outcome);
     let numbers = [stationarity.projected_gradient, stationarity.free_share, stationarity.step_gain];
     assert_eq!(numbers, [Some(0.0); 3]);
     assert_eq!((stationarity.gain_bound, gain_50.absolute, gain_50.best_step), (Some(0.0), Some(0.0), 0));
@@ -99,7 +99,7 @@ fn the_optimum_of_a_linear_score_is_stationary() {
 #[test]
 fn the_gradient_is_the_true_one_of_the_delivered_image() {
     let model = small();
-    let request = r#"{"model": "test", "objective": "logits:2", "steps": 6, "certificates": true}"#;
+    let request = r#"{"model": "test", "objective": "logits:2", "steps": 6, "diagnostics": true}"#;
     let outcome = &run(&model, request)[0];
     let x = pixels(outcome, 3);
     let network = &model.network;
@@ -115,15 +115,15 @@ fn the_gradient_is_the_true_one_of_the_delivered_image() {
     // Back to the order of the image's channels, by the pixel.
     let gradient: Vec<f64> = (0..3).flat_map(|c| &gradient[(2 - c) * 154..][..154]).map(|g| g / 0.25).collect();
     let moved = x.iter().zip(&gradient).map(|(x, g)| (x - (x + g).clamp(0.0, 1.0)).powi(2)).sum::<f64>().sqrt();
-    close(certificates(outcome).stationarity.projected_gradient, moved, 1e-4);
+    close(diagnostics(outcome).stationarity.projected_gradient, moved, 1e-4);
     let bound: f64 = x.iter().zip(&gradient).map(|(x, g)| (g * (1.0 - x)).max(-g * x)).sum();
-    close(certificates(outcome).stationarity.gain_bound, bound / f64::from(outcome.findings.score).abs(), 1e-4);
-    let gain = certificates(outcome).gain_50.absolute.unwrap();
+    close(diagnostics(outcome).stationarity.gain_bound, bound / f64::from(outcome.findings.score).abs(), 1e-4);
+    let gain = diagnostics(outcome).gain_50.absolute.unwrap();
     assert!(gain > 0.0, "six steps are not enough");
 }
 
 #[test]
-fn certificates_do_not_depend_on_the_batch_and_change_nothing_else() {
+fn diagnostics_do_not_depend_on_the_batch_and_change_nothing_else() {
     let model = small();
     let request = |extra: &str| {
         format!(
@@ -132,16 +132,16 @@ fn certificates_do_not_depend_on_the_batch_and_change_nothing_else() {
         )
     };
     let engine = Cpu::new(&CpuSettings::default()).unwrap();
-    let resolved = resolve(&model, &request(r#", "certificates": true"#));
-    let together = run(&model, &request(r#", "certificates": true"#));
+    let resolved = resolve(&model, &request(r#", "diagnostics": true"#));
+    let together = run(&model, &request(r#", "diagnostics": true"#));
     for (i, task) in resolved.tasks().into_iter().enumerate() {
         let alone = maximize(&engine, &model, &[task], &resolved.settings, &mut NoCallback).unwrap();
         assert_eq!(alone[0].as_ref(), Some(&together[i]), "stimulus {i}");
     }
     let without = run(&model, &request(""));
     for (with, without) in together.into_iter().zip(without) {
-        assert!(without.findings.certificates.is_none());
-        let findings = Findings { certificates: None, ..with.findings };
+        assert!(without.findings.diagnostics.is_none());
+        let findings = Findings { diagnostics: None, ..with.findings };
         assert_eq!(Outcome { findings, ..with }, without);
     }
 }
@@ -152,19 +152,19 @@ fn the_same_views_are_shown_whatever_the_seed() {
         // Without noise, both seeds find the same image.
         let request = format!(
             r#"{{"model": "test", "objective": "logits:1", "steps": 9, "seed": {seed},
-                 "start": {{"kind": "grey", "noise": 0}}, "certificates": true}}"#
+                 "start": {{"kind": "grey", "noise": 0}}, "diagnostics": true}}"#
         );
         run(&small(), &request).remove(0)
     };
     let (one, other) = (of(1), of(2));
     assert_eq!(one, other);
-    let robust = &certificates(&one).robust;
+    let robust = &diagnostics(&one).robust;
     let (min, p10, mean) = (robust.min.unwrap(), robust.p10.unwrap(), robust.mean.unwrap());
     assert!(min <= p10 && p10 < mean && min < mean, "{robust:?}");
 }
 
 #[test]
-fn nobody_waits_for_certificates_that_nobody_wants() {
+fn diagnostics_stop_once_unwanted() {
     struct Leaves(u32);
     impl Callback for Leaves {
         fn should_stop(&mut self, _: usize) -> bool {
@@ -173,7 +173,7 @@ fn nobody_waits_for_certificates_that_nobody_wants() {
         }
     }
     let model = small();
-    let resolved = resolve(&model, r#"{"model": "test", "objective": "logits:1", "steps": 2, "certificates": true}"#);
+    let resolved = resolve(&model, r#"{"model": "test", "objective": "logits:1", "steps": 2, "diagnostics": true}"#);
     let engine = Cpu::new(&CpuSettings::default()).unwrap();
     let mut leaves = Leaves(0);
     let outcomes = maximize(&engine, &model, &resolved.tasks(), &resolved.settings, &mut leaves).unwrap();
@@ -181,18 +181,18 @@ fn nobody_waits_for_certificates_that_nobody_wants() {
 }
 
 #[test]
-fn a_dead_unit_has_certificates_too() {
+fn a_dead_unit_has_diagnostics_too() {
     let mut network = Network::new(1, 6, 6);
     let shift = Op::Affine { scale: Array::vector(vec![1.0]), shift: Array::vector(vec![-9.0]) };
     let shift = network.push("shift", shift, &[Network::INPUT]).unwrap();
     network.push("relu", Op::Activation(Activation::Relu), &[shift]).unwrap();
-    let request = r#"{"model": "test", "objective": "relu:0", "steps": 3, "gate": "plain", "certificates": true}"#;
+    let request = r#"{"model": "test", "objective": "relu:0", "steps": 3, "gate": "plain", "diagnostics": true}"#;
     let outcome = &run(&model(network), request)[0];
-    let all = certificates(outcome);
+    let all = diagnostics(outcome);
     assert_eq!((all.stationarity.projected_gradient, all.stationarity.gain_bound), (Some(0.0), Some(0.0)));
     assert_eq!((all.gain_50.absolute, all.robust.mean, all.robust.mean_share), (Some(0.0), Some(0.0), None));
     let json = serde_json::to_string(all).unwrap();
-    assert_eq!(&serde_json::from_str::<Certificates>(&json).unwrap(), all);
+    assert_eq!(&serde_json::from_str::<Diagnostics>(&json).unwrap(), all);
 }
 
 #[test]
@@ -205,9 +205,9 @@ fn scores_are_compared_with_what_natural_images_reach() {
     let calibrated = Model { calibration: Some(Arc::new(calibration)), ..small() };
     let natural = |model: &Model, objective: &str, size: &str| {
         let request =
-            format!(r#"{{"model": "test", "objective": {objective}, "steps": 2, "certificates": true{size}}}"#);
+            format!(r#"{{"model": "test", "objective": {objective}, "steps": 2, "diagnostics": true{size}}}"#);
         let outcome = run(model, &request).remove(0);
-        let all = certificates(&outcome);
+        let all = diagnostics(&outcome);
         if let Some(natural) = all.natural_maximum.filter(|natural| *natural > 0.0) {
             close(all.percent_of_natural, f64::from(100.0 * outcome.findings.score / natural), 1e-5);
         } else {
@@ -240,15 +240,42 @@ fn scores_are_compared_with_what_natural_images_reach() {
 }
 
 #[test]
-fn what_was_stored_before_there_were_certificates_is_read() {
+fn documents_stored_before_diagnostics_existed_are_read() {
     let model = small();
-    let request = r#"{"model": "test", "objective": "logits:1", "steps": 1, "certificates": true}"#;
+    let request = r#"{"model": "test", "objective": "logits:1", "steps": 1, "diagnostics": true}"#;
     let resolved = resolve(&model, request);
     let mut findings = serde_json::to_value(&run(&model, request)[0].findings).unwrap();
     let mut settings = serde_json::to_value(&resolved.settings).unwrap();
     for document in [&mut findings, &mut settings] {
-        assert!(document.as_object_mut().unwrap().remove("certificates").is_some());
+        assert!(document.as_object_mut().unwrap().remove("diagnostics").is_some());
     }
-    assert!(serde_json::from_value::<Findings>(findings).unwrap().certificates.is_none());
-    assert!(!serde_json::from_value::<proxygrad::maximize::Settings>(settings).unwrap().certificates);
+    assert!(serde_json::from_value::<Findings>(findings).unwrap().diagnostics.is_none());
+    assert!(!serde_json::from_value::<proxygrad::maximize::Settings>(settings).unwrap().diagnostics);
+}
+
+#[test]
+fn stored_documents_may_have_the_old_names() {
+    let model = small();
+    let request = r#"{"model": "test", "objective": "logits:1", "steps": 1, "diagnostics": true}"#;
+    let resolved = resolve(&model, request);
+    let findings = serde_json::to_value(&run(&model, request)[0].findings).unwrap();
+    let mut settings = serde_json::to_value(&resolved.settings).unwrap();
+    let known = serde_json::json!({"sha256": "00", "width": 8, "height": 8});
+    settings["start"] = serde_json::json!({"kind": "image", "image": known, "noise": 0.0, "max_rms_distance": 0.1});
+    let old = |document: &serde_json::Value| {
+        let text = document.to_string();
+        text.replace(r#""diagnostics""#, r#""certificates""#).replace(r#""max_rms_distance""#, r#""leash""#)
+    };
+    assert_eq!(
+        serde_json::from_str::<Findings>(&old(&findings)).unwrap(),
+        serde_json::from_value::<Findings>(findings).unwrap()
+    );
+    let read: proxygrad::maximize::Settings = serde_json::from_str(&old(&settings)).unwrap();
+    assert_eq!(
+        serde_json::to_value(&read).unwrap()["start"]["max_rms_distance"],
+        settings["start"]["max_rms_distance"]
+    );
+    assert!(read.diagnostics);
+    let refused = serde_json::from_str::<proxygrad::maximize::Request>(&old(&serde_json::from_str(request).unwrap()));
+    assert!(refused.unwrap_err().to_string().contains("`diagnostics`"));
 }
