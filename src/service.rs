@@ -62,7 +62,7 @@ impl Service {
     /// Stops accepting connections and waits up to `shutdown_grace` for running jobs; unfinished ones go back to the queue.
     pub async fn shutdown(self) {
         let grace = self.config.shutdown_grace;
-        self.store.mark_orderly_shutdown();
+        self.store.mark_graceful_shutdown();
         self.server.drain();
         self.pool.shutdown(grace).await;
         // No job runs any more: requests that wait for one get its current state.

@@ -105,7 +105,7 @@ impl Store {
         sqlx::query("INSERT INTO leftovers (id) VALUES (?)").bind(key.clone()).execute(write.db()).await?;
         query!(table, "DELETE FROM ", " WHERE id = ?").bind(key).execute(write.db()).await?;
         drop(write.commit().await?);
-        self.inner.feed.forget(id);
+        self.inner.feed.remove(id);
         log_state!(info, table, id, "deleted", "deleted");
         Ok(Deleted::Gone)
     }

@@ -76,7 +76,7 @@ impl Store {
         .await
     }
 
-    /// Claims once; `None` if all rows found were damaged. Those are marked failed, so that the next try can go on.
+    /// Claims once; `None` if all rows found were damaged. Those are marked failed, so that the next try proceeds.
     async fn claim_batch(&self, max_stimuli: usize, study: Option<Lease>) -> Result<Option<ClaimedJobs>, StoreError> {
         let mut write = self.write(Caller::Worker).await?;
         if let Some(study) = study

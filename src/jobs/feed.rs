@@ -186,7 +186,7 @@ impl Feed {
     }
 
     /// Drops the channel of a deleted job; its subscribers still read the remaining events, then the stream ends.
-    pub(super) fn forget(&self, job: Uuid) {
+    pub(super) fn remove(&self, job: Uuid) {
         if let Some(channel) = self.channels().by_job.remove(&job) {
             channel.close();
         }
@@ -392,7 +392,7 @@ mod tests {
         let job = Uuid::now_v7();
         feed.publish(job, STATE(RunState::Canceled));
         assert_eq!(feed.channels_in_memory(), 1);
-        feed.forget(job);
+        feed.remove(job);
         assert_eq!(feed.channels_in_memory(), 0);
     }
 

@@ -30,7 +30,7 @@ impl Store {
     }
 
     /// Records that a shutdown was requested: if the process dies from now on, running work is not blamed.
-    pub fn mark_orderly_shutdown(&self) {
+    pub fn mark_graceful_shutdown(&self) {
         // Removing a file needs no space, so this works on a full disk.
         if let Err(error) = std::fs::remove_file(self.alive_marker())
             && error.kind() != std::io::ErrorKind::NotFound

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_of_sqlite_are_told_apart_by_their_primary_code() {
+    fn sqlite_result_codes_are_classified_by_their_primary_code() {
         // SQLITE_FULL, READONLY_DBMOVED, BUSY_SNAPSHOT, IOERR_WRITE, IOERR_SHMSIZE, CANTOPEN, CONSTRAINT_CHECK.
         let codes = [13, 1032, 517, 778, 4874, 14, 275];
         let expected = [

@@ -156,7 +156,7 @@ impl Store {
 
     /// Ends all event streams, closes the database and releases the data directory. Every later call fails.
     pub async fn close(&self) {
-        self.mark_orderly_shutdown();
+        self.mark_graceful_shutdown();
         self.inner.feed.close();
         self.inner.readers.close().await;
         self.inner.writer.close().await;

@@ -133,7 +133,7 @@ async fn a_process_that_was_asked_to_end_and_then_killed_counts_nothing() {
         let store = open(folder.path()).await;
         let job = claim_one(&store).await.job;
         assert_eq!((job.id, job.attempts), (id, 1));
-        store.mark_orderly_shutdown();
+        store.mark_graceful_shutdown();
     }
     assert_eq!(state(&open(folder.path()).await, id).await, RunState::Queued);
 }

@@ -236,12 +236,12 @@ fn the_report_is_one_page_with_all_arms_and_the_failures() {
     design.arms[1].name = "<slope> & \"0.1\"".into();
     let (plan, folder) = (Plan::new(&design).unwrap(), Folder::new(data.path()));
     assert!(run(&folder, &plan, &model));
-    let view = ComparisonOptions {
+    let options = ComparisonOptions {
         focus: "true-proxy".into(),
         rivals: vec!["soft".into()],
         ..ComparisonOptions::for_arms(&plan.arms)
     };
-    let found = summary(&folder, Some(&view)).unwrap();
+    let found = summary(&folder, Some(&options)).unwrap();
     assert!(
         render_exhibits(&folder, &plan, &[Arc::clone(&model)], &engine(), OPTIONS.memory, &found, &mut |_| true)
             .unwrap()
@@ -253,18 +253,18 @@ fn the_report_is_one_page_with_all_arms_and_the_failures() {
     for arm in ["plain", "true-proxy", "soft"] {
         assert!(page.matches(arm).count() > 10, "{arm}");
     }
-    assert!(page.contains("Where true-proxy loses most"));
+    assert!(page.contains("Largest losses of true-proxy"));
     for outside in ["<script", "<link", "src=\"http", "url(", "@import"] {
         assert!(!page.contains(outside), "{outside}");
     }
-    let losses = found.tables[0].losses(&plan.arms, &view);
+    let losses = found.tables[0].losses(&plan.arms, &options);
     assert!(!losses.is_empty());
     let images = page.matches("<img src=\"data:image/png;base64,").count();
-    let failures: usize = found.tables.iter().map(|table| table.losses(&plan.arms, &view).len()).sum();
+    let failures: usize = found.tables.iter().map(|table| table.losses(&plan.arms, &options).len()).sum();
     assert!(images >= (2 * 3 + failures) * ARMS.len(), "{images} images");
 
     let markdown = std::fs::read_to_string(folder.file("report.md")).unwrap();
-    assert!(markdown.contains("Where `true-proxy` loses most") && markdown.contains("| `<slope> & \"0.1\"` |"));
+    assert!(markdown.contains("Largest losses of `true-proxy`") && markdown.contains("| `<slope> & \"0.1\"` |"));
     let figures: Vec<&str> =
         markdown.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(a, _)| a).collect();
     assert_eq!(figures.iter().filter(|path| path.ends_with(".svg")).count(), 2 * 2, "plots of both methods");

@@ -18,19 +18,19 @@ pub(super) struct Exhibits<'a> {
 }
 
 impl<'a> Exhibits<'a> {
-    pub(super) fn select(plan: &Plan, summary: &Summary, found: &'a Comparison) -> Self {
-        let model = plan.models.iter().find(|model| model.id == found.model);
+    pub(super) fn select(plan: &Plan, summary: &Summary, comparison: &'a Comparison) -> Self {
+        let model = plan.models.iter().find(|model| model.id == comparison.model);
         let layers = model.into_iter().flat_map(|model| &model.layers);
         let classes: HashMap<&str, &str> =
             layers.flat_map(|layer| layer.units.iter().zip(&layer.classes)).map(|(a, b)| (&**a, &**b)).collect();
         let remark = |unit: &UnitScores| classes.get(&*unit.unit).map(|class| format!("({class})")).unwrap_or_default();
         let mut shown: HashMap<&str, usize> = HashMap::new();
-        let first = found.units.iter().filter(|unit| {
+        let first = comparison.units.iter().filter(|unit| {
             let shown = shown.entry(&unit.layer).or_default();
             *shown += 1;
             *shown <= PER_LAYER
         });
-        let losses = found.losses(&plan.arms, &summary.options).into_iter().map(|(unit, ratio)| {
+        let losses = comparison.losses(&plan.arms, &summary.options).into_iter().map(|(unit, ratio)| {
             let share = ratio.map(|ratio| format!(" at {} of the best arm's mean score", percent(ratio)));
             (unit, format!("{}{}", remark(unit), share.unwrap_or_default()))
         });

@@ -14,8 +14,8 @@ use crate::study::summary::{ArmSummary, Comparison, PairedComparison, Section, S
 /// Writes `report.md` and the folder `figures`.
 pub(super) fn write(folder: &Folder, plan: &Plan, summary: &Summary) -> Result<(), StudyError> {
     let mut text = introduction(plan, summary);
-    for found in &summary.tables {
-        text += &comparison(folder, plan, summary, found)?;
+    for comparison in &summary.tables {
+        text += &comparison_section(folder, plan, summary, comparison)?;
     }
     text += &toys(summary);
     folder.write("report.md", text.as_bytes())
@@ -27,11 +27,11 @@ fn introduction(plan: &Plan, summary: &Summary) -> String {
     if !plan.models.is_empty() {
         let _ = writeln!(
             text,
-            "{} units drawn by seed {} before anything ran, {} each, {} steps of two passes; {} of {} runs are done, \
-             {} of them do not count yet because another arm has not run from that start. Every score is the original \
+            "{} units drawn with seed {} before anything ran, {} each, {} steps of two passes; {} of {} runs are done, \
+             {} of them do not count yet because another arm has not run from the same start. Every score is the original \
              network's on the delivered 8-bit image. *Dead*: the score does not rise above its start by a thousandth. \
-             *Ratio*: median of the live units' scores over the reference's, with a 95 % bootstrap interval. Scores within a \
-             thousandth tie. *p*: Wilcoxon's signed-rank test over live units.\n",
+             *Ratio*: median over live units of the score relative to the reference, with a 95 % bootstrap interval. \
+             Scores within a thousandth tie. *p*: Wilcoxon's signed-rank test over live units.\n",
             plan.units(),
             plan.seed,
             starts(plan.repeats as usize),
@@ -45,11 +45,16 @@ fn introduction(plan: &Plan, summary: &Summary) -> String {
 }
 
 /// Section of one model under one method.
-fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Comparison) -> Result<String, StudyError> {
+fn comparison_section(
+    folder: &Folder,
+    plan: &Plan,
+    summary: &Summary,
+    comparison: &Comparison,
+) -> Result<String, StudyError> {
     let options = &summary.options;
-    let Some(all) = found.sections.first() else { return Ok(String::new()) };
-    let most = found.units.iter().flat_map(|unit| &unit.arms).map(|arm| arm.runs.len()).max().unwrap_or(0);
-    let mut text = format!("## {}, {}\n\n", cell(&found.model), cell(&found.method));
+    let Some(all) = comparison.sections.first() else { return Ok(String::new()) };
+    let most = comparison.units.iter().flat_map(|unit| &unit.arms).map(|arm| arm.runs.len()).max().unwrap_or(0);
+    let mut text = format!("## {}, {}\n\n", cell(&comparison.model), cell(&comparison.method));
     let _ = writeln!(
         text,
         "{} units with up to {}: under {} {} are live, {} mixed, {} dead.\n",
@@ -61,14 +66,14 @@ fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Compariso
         all.dead
     );
     text += &arms(all, &options.against);
-    text += &focus(found, summary);
-    let figures = format!("figures/{}/{}", escape_name(&found.model), escape_name(&found.method));
+    text += &focus(comparison, summary);
+    let figures = format!("figures/{}/{}", escape_name(&comparison.model), escape_name(&comparison.method));
     let against = plan.arms.iter().position(|arm| arm.name == options.against).unwrap_or(0);
     let plots = [
         (
             "ratios",
-            format!("Scores as multiples of those of {}, unit by unit", code(&options.against)),
-            plots::ratios(found, all, against),
+            format!("Scores relative to {}, by unit", code(&options.against)),
+            plots::ratios(comparison, all, against),
         ),
         ("courses", plots::COURSES.to_owned(), plots::courses(all)),
     ];
@@ -78,11 +83,11 @@ fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, found: &Compariso
         folder.write(&path, plot.file().as_bytes())?;
         let _ = writeln!(text, "{caption}:\n\n![{}]({})\n", cell(&plot.alt), link(&path));
     }
-    let Exhibits { first, losses } = Exhibits::select(plan, summary, found);
+    let Exhibits { first, losses } = Exhibits::select(plan, summary, comparison);
     let names: Vec<String> = plan.arms.iter().map(|arm| code(&arm.name)).collect();
-    let _ = writeln!(text, "The units drawn first, from left to right {}:\n", names.join(", "));
+    let _ = writeln!(text, "The units drawn first, with the arms {} from left to right:\n", names.join(", "));
     text += &gallery_table(folder, &figures, &first)?;
-    let _ = writeln!(text, "Where {} loses most:\n", code(&options.focus));
+    let _ = writeln!(text, "Largest losses of {}:\n", code(&options.focus));
     match losses.as_slice() {
         [] => text += "On no unit does another arm score higher.\n\n",
         losses => text += &gallery_table(folder, &figures, losses)?,
@@ -111,7 +116,7 @@ fn arms(section: &Section, against: &str) -> String {
 }
 
 /// Table of the arm in focus by layer.
-fn focus(found: &Comparison, summary: &Summary) -> String {
+fn focus(comparison: &Comparison, summary: &Summary) -> String {
     let options = &summary.options;
     let rivals: Vec<String> = options.rivals.iter().map(|arm| code(arm)).collect();
     let heads = [
@@ -136,7 +141,7 @@ fn focus(found: &Comparison, summary: &Summary) -> String {
             ratio(&section.focus),
         ]
     };
-    table(&heads, found.sections.iter().map(row))
+    table(&heads, comparison.sections.iter().map(row))
 }
 
 fn starts(count: usize) -> String {
@@ -163,7 +168,7 @@ fn gallery_table(folder: &Folder, figures: &str, units: &[(&UnitScores, String)]
             Some(png) => {
                 let path = format!("{figures}/{}.png", escape_name(&unit.unit));
                 folder.write(&path, &png)?;
-                format!("![{}]({})", cell(&format!("{} under every arm", unit.unit)), link(&path))
+                format!("![{}]({})", cell(&format!("{} under each arm", unit.unit)), link(&path))
             }
             None => "no image kept".to_owned(),
         };
@@ -187,9 +192,8 @@ fn toys(summary: &Summary) -> String {
             number(toy.passes),
         ]
     };
-    let reached = format!("starts that reach {} of the best value", percent(crate::study::toy::REACHED.into()));
-    let heads =
-        ["function", "arm", &*reached, "mean share of the best value", "starts that stay at 0 or below", "passes"];
+    let reached = format!("starts that reach {} of the optimum", percent(crate::study::toy::REACHED.into()));
+    let heads = ["function", "arm", &*reached, "mean share of the optimum", "starts that stay at 0 or below", "passes"];
     format!("## Toy functions\n\n{}", table(&heads, summary.toys.iter().map(row)))
 }
 

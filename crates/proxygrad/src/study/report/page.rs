@@ -32,7 +32,7 @@ pub(super) fn page(folder: &Folder, plan: &Plan, summary: &Summary) -> String {
         html += GLOSSARY;
     }
     for (i, table) in summary.tables.iter().enumerate() {
-        html += &sections::comparison(folder, plan, summary, i, table);
+        html += &sections::comparison_section(folder, plan, summary, i, table);
     }
     html += &toys(plan, summary);
     html += &requests(plan);
@@ -48,8 +48,8 @@ fn introduction(plan: &Plan, summary: &Summary) -> String {
         let methods: Vec<String> = plan.methods.iter().map(|m| format!("<code>{}</code>", text(&m.name))).collect();
         let _ = write!(
             html,
-            "{units} units, drawn by seed {} before anything ran; {} starts each; {} steps of two passes (dearer arms get \
-             fewer steps). Arms: {}. Methods: {}. ",
+            "{units} units, drawn with seed {} before anything ran; {} starts each; {} steps of two passes (more \
+             expensive arms get fewer steps). Arms: {}. Methods: {}. ",
             plan.seed,
             plan.repeats,
             plan.steps,
@@ -60,7 +60,10 @@ fn introduction(plan: &Plan, summary: &Summary) -> String {
         let _ = match summary.left_out {
             0 => write!(html, ". "),
             left_out => {
-                write!(html, "; {left_out} of them do not count yet, as not every arm has run from that start. ")
+                write!(
+                    html,
+                    "; {left_out} of them do not count yet, because not every arm has run from the same start. "
+                )
             }
         };
     }
@@ -86,7 +89,7 @@ fn overview(plan: &Plan, summary: &Summary) -> String {
         format!("median ratio to {}, live units", options.against),
         "median ratio to best rival, live units".to_owned(),
         "dead runs".to_owned(),
-        "dead where another arm lives".to_owned(),
+        "dead where another arm is alive".to_owned(),
     ];
     let rows = summary.tables.iter().filter_map(|table| {
         let all = table.sections.first()?;
@@ -110,7 +113,7 @@ fn overview(plan: &Plan, summary: &Summary) -> String {
         ])
     });
     let rivals = options.rivals.join(", ");
-    let caption = format!("{} in short; its rivals, of which the best on each unit counts: {rivals}", options.focus);
+    let caption = format!("Overview of {}, compared with the best of its rivals on each unit: {rivals}", options.focus);
     let links: String = summary
         .tables
         .iter()
@@ -119,8 +122,8 @@ fn overview(plan: &Plan, summary: &Summary) -> String {
         .collect();
     let toys = if plan.toys.is_some() { "<li><a href=\"#toys\">Toy functions</a></li>" } else { "" };
     format!(
-        "<nav aria-label=\"Contents\"><ul>{links}{toys}<li><a href=\"#run\">What was run</a></li></ul></nav>\n\
-         <h2>In short</h2>\n{}",
+        "<nav aria-label=\"Contents\"><ul>{links}{toys}<li><a href=\"#run\">Requests</a></li></ul></nav>\n\
+         <h2>Overview</h2>\n{}",
         table(&caption, &heads, rows.collect())
     )
 }
@@ -128,17 +131,17 @@ fn overview(plan: &Plan, summary: &Summary) -> String {
 /// Glossary of the tables.
 const GLOSSARY: &str = "<details><summary>How to read the tables</summary>\n<dl>\n\
 <dt>dead</dt><dd>A run whose score does not rise above its start (by more than a thousandth of it).</dd>\n\
-<dt>live, mixed, dead units</dt><dd>Units that the reference arm wakes from every start, from some, from none.</dd>\n\
+<dt>live, mixed, dead units</dt><dd>Units that come to life under the reference arm from every start, from some, from none.</dd>\n\
 <dt>rescued</dt><dd>Runs alive under the arm where the reference stays dead from the same start.</dd>\n\
 <dt>unit's score</dt><dd>The mean over its starts. Everything below is over units, so that the starts of one unit do \
-not count as if they were independent.</dd>\n\
+not count as independent.</dd>\n\
 <dt>wins, ties, losses</dt><dd>Over all units; scores within a thousandth of each other tie.</dd>\n\
-<dt>median ratio</dt><dd>Of the units' scores to the reference's, over live units with positive scores; in brackets the \
-95 % percentile bootstrap interval.</dd>\n\
-<dt>p</dt><dd>Wilcoxon's signed-rank test, two-sided, of (a - b) / (|a| + |b|), which ranks as the logarithm of the ratio; \
+<dt>median ratio</dt><dd>Median over live units with positive scores of the score relative to the reference; in brackets \
+the 95 % percentile bootstrap interval.</dd>\n\
+<dt>p</dt><dd>Wilcoxon's signed-rank test, two-sided, of (a - b) / (|a| + |b|), which ranks like the log ratio; \
 exact up to 50 differences. Not corrected for the number of comparisons.</dd>\n\
-<dt>to 90 %</dt><dd>Median share of the steps after which 90 % of the way to the run's own best score was made.</dd>\n\
-<dt>passes the reference</dt><dd>Share of live units' runs that pass the score at which the reference ends; behind it the \
+<dt>to 90 %</dt><dd>Median share of the steps after which the score has risen 90 % of the way to the best of the run.</dd>\n\
+<dt>passes the reference</dt><dd>Share of runs of live units that reach the final score of the reference, followed by the \
 median share of the run after which they do.</dd>\n\
 </dl></details>\n";
 
@@ -148,7 +151,7 @@ fn toys(plan: &Plan, summary: &Summary) -> String {
     let mut html = String::from("<h2 id=\"toys\">Toy functions</h2>\n");
     let _ = writeln!(
         html,
-        "<p>Small ReLU networks on a few grey pixels whose best value is known. {} starts each, evenly drawn; {} networks of \
+        "<p>Small ReLU networks on a few grey pixels with a known optimum. {} starts each, drawn uniformly; {} networks of \
          each random kind; {} steps of two passes.</p>",
         toys.starts, toys.networks, toys.steps
     );
@@ -159,7 +162,7 @@ fn toys(plan: &Plan, summary: &Summary) -> String {
         .iter()
         .map(|(name, description)| format!("<dt>{}</dt><dd>{}</dd>\n", text(name), text(description)))
         .collect();
-    html += &details("What the functions are", &format!("<dl>\n{descriptions}</dl>\n"));
+    html += &details("Definitions", &format!("<dl>\n{descriptions}</dl>\n"));
     let mut kinds: Vec<&str> = summary.toys.iter().map(|toy| toy.toy.as_str()).collect();
     kinds.dedup();
     let heads: Vec<&str> = std::iter::once("arm").chain(kinds.iter().copied()).collect();
@@ -172,10 +175,9 @@ fn toys(plan: &Plan, summary: &Summary) -> String {
         toys.arms.iter().map(|arm| row(&arm.name)).collect::<Vec<Vec<Cell>>>()
     };
     let reached = grid(&|toy| Cell::text(percent(toy.reached)).bar(toy.reached));
-    html +=
-        &table(&format!("Share of starts that reach {} of the best value", percent(REACHED.into())), &heads, reached);
+    html += &table(&format!("Share of starts that reach {} of the optimum", percent(REACHED.into())), &heads, reached);
     let mean = grid(&|toy| Cell::text(number(toy.mean_share)).bar(toy.mean_share));
-    html += &table("Mean share of the best value", &heads, mean);
+    html += &table("Mean share of the optimum", &heads, mean);
     let dead = grid(&|toy| Cell::text(percent(toy.dead)).bar(toy.dead));
     html += &table("Share of starts whose score stays at 0 or below", &heads, dead);
     let passes = grid(&|toy| Cell::text(number(toy.passes)));
@@ -186,16 +188,16 @@ fn toys(plan: &Plan, summary: &Summary) -> String {
 fn requests(plan: &Plan) -> String {
     let json = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default();
     let mut html = String::from(
-        "<h2 id=\"run\">What was run</h2>\n\
-         <p>A run is a request for one stimulus: the fields below with the unit as <code>objective</code> and its \
-         <code>seed</code> of <code>runs.csv</code>. The same request, to the service or on the command line, gives the same \
-         image on the same kind of device.</p>\n",
+        "<h2 id=\"run\">Requests</h2>\n\
+         <p>A run is a request for one stimulus: the fields below, with the unit as <code>objective</code> and its \
+         <code>seed</code> from <code>runs.csv</code>. The same request, to the service or on the command line, gives the \
+         same image on the same kind of device.</p>\n",
     );
     for planned in &plan.settings {
         let name = format!("{}, {}, {}", planned.model, planned.method, planned.arm);
         let request = json(&Value::Object(planned.request.clone()));
         let body = format!(
-            "<p>Request:</p><pre>{}</pre><p>Settings, every default filled in:</p><pre>{}</pre>",
+            "<p>Request:</p><pre>{}</pre><p>Settings, with defaults filled in:</p><pre>{}</pre>",
             text(&request),
             text(&json(&planned.settings))
         );

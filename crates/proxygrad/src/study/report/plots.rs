@@ -81,7 +81,7 @@ fn ticks(reach: f64) -> impl Iterator<Item = f64> {
 
 /// Caption of [`courses`].
 pub(super) const COURSES: &str =
-    "Best score so far, as a share of the best of any arm from the same start; medians over live units' runs";
+    "Best score so far, relative to the best of any arm from the same start: median over runs of live units";
 
 /// Scores over a run: medians over runs of live units, as shares of the best score of any arm.
 pub(super) fn courses(section: &Section) -> Option<Drawing> {
@@ -120,6 +120,6 @@ pub(super) fn courses(section: &Section) -> Option<Drawing> {
             at(COURSE - 1)
         ));
     }
-    drawing.alt = format!("Best score so far as a share of the best of any arm: {}.", descriptions.join("; "));
+    drawing.alt = format!("Best score so far relative to the best of any arm: {}.", descriptions.join("; "));
     Some(drawing)
 }

@@ -10,12 +10,18 @@ use crate::study::plan::types::Plan;
 use crate::study::summary::{ArmSummary, Comparison, PairedComparison, Section, Summary};
 
 /// Tables, plots and images of a comparison.
-pub(super) fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, index: usize, found: &Comparison) -> String {
+pub(super) fn comparison_section(
+    folder: &Folder,
+    plan: &Plan,
+    summary: &Summary,
+    index: usize,
+    comparison: &Comparison,
+) -> String {
     let options = &summary.options;
     let arms: Vec<&str> = plan.arms.iter().map(|arm| arm.name.as_str()).collect();
     let against = arms.iter().position(|arm| *arm == options.against).unwrap_or(0);
-    let mut html = format!("<h2 id=\"t{index}\">{}, {}</h2>\n", text(&found.model), text(&found.method));
-    let Some(all) = found.sections.first() else { return html };
+    let mut html = format!("<h2 id=\"t{index}\">{}, {}</h2>\n", text(&comparison.model), text(&comparison.method));
+    let Some(all) = comparison.sections.first() else { return html };
     let _ = writeln!(
         html,
         "<p>{} units: under {} {} are live, {} mixed, {} dead.</p>",
@@ -26,10 +32,10 @@ pub(super) fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, index:
         all.dead
     );
     html += &arm_table("All layers", all, &options.against);
-    html += &dead_table(found);
+    html += &dead_table(comparison);
     html += "<h3>Ratios by layer</h3>\n<div class=\"panels\">\n";
-    for section in &found.sections {
-        if let Some(plot) = plots::ratios(found, section, against) {
+    for section in &comparison.sections {
+        if let Some(plot) = plots::ratios(comparison, section, against) {
             let name = section.layer.as_deref().unwrap_or("all layers");
             let caption = format!("{name}: score as a multiple of {}'s, {} live units", options.against, section.live);
             let _ = writeln!(html, "<figure><figcaption>{}</figcaption>{}</figure>", text(&caption), plot.html());
@@ -39,19 +45,20 @@ pub(super) fn comparison(folder: &Folder, plan: &Plan, summary: &Summary, index:
     if let Some(plot) = plots::courses(all) {
         let caption = text(plots::COURSES);
         let plot = plot.html();
-        let _ = writeln!(html, "<h3>On the way</h3>\n<figure><figcaption>{caption}</figcaption>{plot}</figure>");
+        let _ =
+            writeln!(html, "<h3>Course of the runs</h3>\n<figure><figcaption>{caption}</figcaption>{plot}</figure>");
     }
     html += &win_matrix(all);
     for arm in &all.arms {
-        html += &winners(found, &arm.arm);
+        html += &winners(comparison, &arm.arm);
     }
-    let layers: String = found
+    let layers: String = comparison
         .sections
         .iter()
         .filter_map(|section| Some(arm_table(section.layer.as_ref()?, section, &options.against)))
         .collect();
     html += &details("Tables layer by layer", &layers);
-    html += &images(folder, plan, summary, found, &arms);
+    html += &images(folder, plan, summary, comparison, &arms);
     html
 }
 
@@ -105,13 +112,13 @@ pub(super) fn ratio(paired: &PairedComparison) -> String {
 }
 
 /// Table of the shares of dead runs by arm and layer.
-fn dead_table(found: &Comparison) -> String {
-    let names = found.sections.iter().map(|section| section.layer.as_deref().unwrap_or("all layers"));
+fn dead_table(comparison: &Comparison) -> String {
+    let names = comparison.sections.iter().map(|section| section.layer.as_deref().unwrap_or("all layers"));
     let heads: Vec<&str> = std::iter::once("arm").chain(names).collect();
-    let arms = found.sections.first().map_or(0, |section| section.arms.len());
+    let arms = comparison.sections.first().map_or(0, |section| section.arms.len());
     let row = |arm: usize| {
-        let name = found.sections.first().map_or("", |section| &section.arms[arm].arm);
-        let cells = found.sections.iter().map(|section| {
+        let name = comparison.sections.first().map_or("", |section| &section.arms[arm].arm);
+        let cells = comparison.sections.iter().map(|section| {
             let share = section.arms[arm].dead as f64 / section.arms[arm].runs.max(1) as f64;
             Cell::text(percent(share)).bar(share)
         });
@@ -131,16 +138,16 @@ fn win_matrix(all: &Section) -> String {
         };
         std::iter::once(Cell::head(&arm.arm)).chain(all.wins[i].iter().enumerate().map(cell)).collect()
     };
-    let caption = "Share of units on which the arm of the row beats the arm of the column; a tie counts half";
+    let caption = "Share of units on which the arm of the row beats the arm of the column; ties count half";
     table(caption, &heads, all.arms.iter().enumerate().map(row).collect())
 }
 
 /// Table of the gates that won the searches of an arm, by layer; empty if its runs are not searches.
-fn winners(found: &Comparison, arm: &str) -> String {
+fn winners(comparison: &Comparison, arm: &str) -> String {
     let of = |section: &Section| section.arms.iter().find(|summary| summary.arm == arm).map(|arm| arm.won_by.clone());
-    let by_section: Vec<_> = found.sections.iter().map(|section| of(section).unwrap_or_default()).collect();
+    let by_section: Vec<_> = comparison.sections.iter().map(|section| of(section).unwrap_or_default()).collect();
     let Some(all) = by_section.first().filter(|all| !all.is_empty()) else { return String::new() };
-    let names = found.sections.iter().map(|section| section.layer.as_deref().unwrap_or("all layers"));
+    let names = comparison.sections.iter().map(|section| section.layer.as_deref().unwrap_or("all layers"));
     let heads: Vec<&str> = std::iter::once("gate").chain(names).collect();
     let row = |gate: &String| {
         let cells = by_section.iter().map(|won| {
@@ -150,20 +157,21 @@ fn winners(found: &Comparison, arm: &str) -> String {
         });
         std::iter::once(Cell::head(gate)).chain(cells).collect()
     };
-    table(&format!("Gates that won in the runs of {arm}"), &heads, all.keys().map(row).collect())
+    table(&format!("Winning gates in the runs of {arm}"), &heads, all.keys().map(row).collect())
 }
 
 /// Images of the first units of each layer, and of the largest losses of the arm in focus.
-fn images(folder: &Folder, plan: &Plan, summary: &Summary, found: &Comparison, arms: &[&str]) -> String {
+fn images(folder: &Folder, plan: &Plan, summary: &Summary, comparison: &Comparison, arms: &[&str]) -> String {
     let focus = &summary.options.focus;
-    let Exhibits { first, losses } = Exhibits::select(plan, summary, found);
-    let caption = "The units drawn first, with their first start: score below the image, the best of a row in bold";
+    let Exhibits { first, losses } = Exhibits::select(plan, summary, comparison);
+    let caption =
+        "The units drawn first, at their first start, with the score below the image; the best of a row in bold";
     let mut html = format!("<h3>Images</h3>\n{}", gallery::grid(folder, caption, &first, arms));
-    let _ = writeln!(html, "<h3>Where {} loses most</h3>", text(focus));
+    let _ = writeln!(html, "<h3>Largest losses of {}</h3>", text(focus));
     if losses.is_empty() {
         let _ = writeln!(html, "<p>On no unit does another arm score higher.</p>");
     } else {
-        let caption = format!("The units on which another arm is ahead of {focus} by most, with their first start");
+        let caption = format!("The units on which another arm is furthest ahead of {focus}, at their first start");
         html += &gallery::grid(folder, &caption, &losses, arms);
     }
     html
