@@ -378,5 +378,5 @@ async fn a_service_that_ends_tells_who_waits_and_goes_on_later() {
 
     let server = Server::on(folder, patient).await;
     let job = server.state(id(&job), "running").await;
-    assert_eq!(job["attempts"], 1, "an orderly end costs no attempt");
+    assert_eq!(job["attempts"], 1, "a graceful shutdown costs no attempt");
 }

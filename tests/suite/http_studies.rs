@@ -428,7 +428,7 @@ async fn a_study_can_be_watched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_orderly_stop_lays_a_study_down_and_a_start_cleans_up() {
+async fn a_graceful_shutdown_requeues_a_study_and_a_start_cleans_up() {
     let server = Server::with(|config| config.max_batch = 2).await;
     let path = submit(&server, &long()).await;
     server.until_at(&path, |study| study["progress"]["done"].as_f64().unwrap() >= 2.0).await;

@@ -55,7 +55,7 @@ async fn a_job_whose_process_dies_every_time_fails_in_the_end() {
 }
 
 #[tokio::test]
-async fn an_interrupted_run_counts_and_an_orderly_stop_does_not() {
+async fn an_interrupted_run_counts_and_a_graceful_shutdown_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     let id = submit(&store, small(0)).await.id;
