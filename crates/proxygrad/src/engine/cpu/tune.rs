@@ -1,23 +1,48 @@
-//! Measures which method computes a convolution fastest on this machine.
-//!
-//! Measurements are kept in a file and known by the layer's shape, the instructions and the number of threads; a layer
-//! that is measured once is the same from then on, so that results stay reproducible.
+//! Which algorithm computes each convolution.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::conv::{Conv, Method};
-use super::finish::Finish;
-use super::map::{Buffer, Map, Shared};
-use super::methods::Methods;
-use super::simd::Instructions;
-use super::team::Threads;
-use super::{Ahead, Back, HEAVY, Kernel, Layout, Site};
+use crate::engine::cpu::buffer::{Buffer, SharedPtr};
+use crate::engine::cpu::epilogue::Epilogue;
+use crate::engine::cpu::exec::threads::ThreadPool;
+use crate::engine::cpu::feature_map::FeatureMap;
+use crate::engine::cpu::kernel::{
+    BackwardArgs, Direction, ForwardArgs, Kernel, KernelConfig, ON_THE_FLY_BYTES, ThreadCtx,
+};
+use crate::engine::cpu::kernels::conv::{ConvAlgorithm, ConvKernel};
+use crate::engine::cpu::simd::Instructions;
 use crate::engine::subgraph::Subgraph;
 use crate::engine::{Forward, Gate};
-use crate::network::{self, Network, Op, Shape};
+use crate::network::{self, Network, NodeId, Op, Shape};
+
+/// The algorithms of a network's convolutions, forward and backward.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ConvAlgorithms(pub(crate) HashMap<NodeId, [ConvAlgorithm; 2]>);
+
+impl ConvAlgorithms {
+    /// Chosen by the shapes alone.
+    pub(crate) fn estimate(network: &Network, subgraph: &Subgraph) -> Self {
+        let choice = |node: &crate::engine::subgraph::SubgraphNode| {
+            let Op::Conv(conv) = &network.node(node.id).op else { return None };
+            let input = subgraph.input_shapes(node)[0];
+            let sizes = [[input[1], input[2]], [node.shape[1], node.shape[2]]];
+            Some((
+                node.id,
+                [Direction::Forward, Direction::Backward]
+                    .map(|direction| ConvAlgorithm::estimate(conv, direction, sizes)),
+            ))
+        };
+        Self(subgraph.nodes.iter().filter_map(choice).collect())
+    }
+
+    /// Those of a node.
+    pub(crate) fn for_node(&self, node: NodeId) -> [ConvAlgorithm; 2] {
+        self.0.get(&node).copied().unwrap_or([ConvAlgorithm::Direct; 2])
+    }
+}
 
 /// Longest time spent on the layers of one plan; those that are left keep what their shapes suggest.
 const BUDGET: Duration = Duration::from_secs(3);
@@ -25,28 +50,28 @@ const BUDGET: Duration = Duration::from_secs(3);
 /// Passes whose fastest counts.
 const ROUNDS: usize = 5;
 
-/// Measured methods and the file that keeps them.
+/// Measured algorithms and the file that keeps them.
 #[derive(Debug)]
-pub(super) struct Tuner {
+pub(crate) struct Tuner {
     path: PathBuf,
-    /// Methods forward and backward, by layer; read from the file at the first use.
+    /// ConvAlgorithms forward and backward, by layer; read from the file at the first use.
     known: Mutex<Option<Known>>,
 }
 
-type Known = BTreeMap<String, [Method; 2]>;
+type Known = BTreeMap<String, [ConvAlgorithm; 2]>;
 
 impl Tuner {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self { path, known: Mutex::new(None) }
     }
 
-    /// Puts measured methods in the place of estimated ones.
-    pub(super) fn tune(
+    /// Puts measured algorithms in the place of estimated ones.
+    pub(crate) fn tune(
         &self,
-        methods: &mut Methods,
+        algorithms: &mut ConvAlgorithms,
         network: &Network,
         subgraph: &Subgraph,
-        threads: &Arc<Threads>,
+        threads: &Arc<ThreadPool>,
         instructions: Instructions,
     ) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,7 +79,7 @@ impl Tuner {
         let (started, mut measured) = (Instant::now(), false);
         for node in &subgraph.nodes {
             let Op::Conv(conv) = &network.node(node.id).op else { continue };
-            if Method::all(conv).len() == 1 {
+            if ConvAlgorithm::all(conv).len() == 1 {
                 continue;
             }
             let input = subgraph.input_shapes(node)[0];
@@ -67,7 +92,7 @@ impl Tuner {
                 known.insert(key.clone(), measure(conv, input, &node.shape, threads, instructions));
             }
             if let Some(&chosen) = known.get(&key) {
-                methods.0.insert(node.id, chosen);
+                algorithms.0.insert(node.id, chosen);
             }
         }
         if measured {
@@ -102,50 +127,55 @@ fn key(conv: &network::Conv, input: &Shape, instructions: Instructions, threads:
     )
 }
 
-/// The fastest methods, forward and backward, for one image.
+/// The fastest algorithms, forward and backward, for one image.
 fn measure(
     conv: &network::Conv,
     input: &Shape,
     output: &Shape,
-    threads: &Arc<Threads>,
+    threads: &Arc<ThreadPool>,
     instructions: Instructions,
-) -> [Method; 2] {
-    let layout = Layout { lanes: instructions.lanes(), threads: threads.count(), heavy: HEAVY, hollow: false };
+) -> [ConvAlgorithm; 2] {
+    let config = KernelConfig {
+        lanes: instructions.lanes(),
+        threads: threads.count(),
+        on_the_fly_bytes: ON_THE_FLY_BYTES,
+        weightless: false,
+    };
     let (mut from, mut to) = (Buffer::new(input.elements()), Buffer::new(output.elements()));
     let map = |buffer: &mut Buffer, shape: &Shape| {
         let data = buffer.values_mut().as_mut_ptr();
-        Map { data, images: 1, height: shape[1], width: shape[2], channels: shape[0], pixel: shape[0] }
+        FeatureMap { data, images: 1, height: shape[1], width: shape[2], channels: shape[0], pixel_stride: shape[0] }
     };
     let (from, to) = (map(&mut from, input), map(&mut to, output));
-    let mut best = [(f64::INFINITY, Method::Direct); 2];
-    for method in Method::all(conv) {
-        let kernel = Conv::new(conv, input, output, layout, [method, method]);
+    let mut best = [(f64::INFINITY, ConvAlgorithm::Direct); 2];
+    for algorithm in ConvAlgorithm::all(conv) {
+        let kernel = ConvKernel::new(conv, input, output, config, [algorithm, algorithm]);
         let sizes = [[input[1], input[2]], [output[1], output[2]]];
-        let mut scratch: Vec<Buffer> = (0..threads.count()).map(|_| Buffer::new(kernel.scratch())).collect();
-        let mut shared = Buffer::new(kernel.shared(1, sizes, threads.count()));
-        let scratch: Vec<Shared> = scratch.iter_mut().map(Shared::of).collect();
-        let shared = Shared::of(&mut shared);
+        let mut scratch: Vec<Buffer> = (0..threads.count()).map(|_| Buffer::new(kernel.scratch_len())).collect();
+        let mut shared = Buffer::new(kernel.shared_len(1, sizes, threads.count()));
+        let scratch: Vec<SharedPtr> = scratch.iter_mut().map(SharedPtr::of).collect();
+        let shared = SharedPtr::of(&mut shared);
         for (direction, best) in best.iter_mut().enumerate() {
             for _ in 0..ROUNDS {
                 let started = Instant::now();
-                threads.run(|member| {
-                    let (scratch, shared) = (scratch[member.index()].pointer(), shared.pointer());
-                    let site = Site { member, instructions, scratch, shared };
+                threads.run(|worker| {
+                    let (scratch, shared) = (scratch[worker.index()].pointer(), shared.pointer());
+                    let ctx = ThreadCtx { worker, instructions, scratch, shared };
                     if direction == 0 {
-                        let ahead = Ahead { inputs: &[from], memory: None, forward: Forward::Original };
-                        kernel.forward(&site, &ahead, &Finish::plain(to));
+                        let ahead = ForwardArgs { inputs: &[from], saved: None, forward: Forward::Original };
+                        kernel.forward(&ctx, &ahead, &Epilogue::store_only(to));
                     } else {
                         let gate = Gate::Plain;
-                        let back = Back { inputs: &[from], output: to, memory: None, gradient: to, gate };
-                        kernel.backward(&site, 0, &back, &Finish::plain(from));
+                        let back = BackwardArgs { inputs: &[from], output: to, saved: None, gradient: to, gate };
+                        kernel.backward(&ctx, 0, &back, &Epilogue::store_only(from));
                     }
                 });
                 let seconds = started.elapsed().as_secs_f64();
                 if seconds < best.0 {
-                    *best = (seconds, method);
+                    *best = (seconds, algorithm);
                 }
             }
         }
     }
-    best.map(|(_, method)| method)
+    best.map(|(_, algorithm)| algorithm)
 }

@@ -1,0 +1,103 @@
+//! Combinations of two tensors of different shapes, one of which repeats.
+
+use crate::engine::cpu::kernel::BackwardNeeds;
+use crate::engine::cpu::kernels::memory_order::{for_each_index, offset, strides};
+use crate::engine::cpu::kernels::scalar::ScalarOp;
+use crate::network::{Array, Binary, Shape};
+
+/// Two inputs combined elementwise.
+pub(crate) struct ScalarBroadcast {
+    kind: Binary,
+    /// For each input: where every output value reads it; `None` when both have the same shape.
+    sources: [Option<Vec<u32>>; 2],
+}
+
+impl ScalarBroadcast {
+    pub(crate) fn new(kind: Binary, a: &Shape, b: &Shape, output: &Shape) -> Self {
+        Self { kind, sources: [sources(a, output), sources(b, output)] }
+    }
+
+    fn source(&self, i: usize, at: usize) -> usize {
+        self.sources[i].as_ref().map_or(at, |sources| sources[at] as usize)
+    }
+}
+
+/// Where every value of `output` reads a tensor of shape `input` that repeats along axes of length 1.
+fn sources(input: &Shape, output: &Shape) -> Option<Vec<u32>> {
+    if input == output {
+        return None;
+    }
+    let (from, to) = (strides(input), strides(output));
+    let lead = output.len() - input.len();
+    let mut sources = vec![0; output.elements()];
+    for_each_index(output, |index| {
+        let repeated = |(&i, &length): (&usize, &usize)| if length == 1 { 0 } else { i };
+        let source: Vec<usize> = index[lead..].iter().zip(input.iter()).map(repeated).collect();
+        sources[offset(&to, index)] = offset(&from, &source) as u32;
+    });
+    Some(sources)
+}
+
+impl ScalarOp for ScalarBroadcast {
+    fn backward_needs(&self) -> BackwardNeeds {
+        BackwardNeeds { inputs: matches!(self.kind, Binary::Mul | Binary::Div), output: self.kind == Binary::Div }
+    }
+
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
+        let combine = match self.kind {
+            Binary::Add => |a: f32, b: f32| a + b,
+            Binary::Sub => |a: f32, b: f32| a - b,
+            Binary::Mul => |a: f32, b: f32| a * b,
+            Binary::Div => |a: f32, b: f32| a / b,
+        };
+        for (at, out) in output.iter_mut().enumerate() {
+            *out = combine(inputs[0][self.source(0, at)], inputs[1][self.source(1, at)]);
+        }
+    }
+
+    fn backward(&self, i: usize, inputs: &[&[f32]], output: &[f32], gradient: &[f32], sink: &mut [f32]) {
+        let (a, b) = (inputs[0], inputs[1]);
+        for (at, gradient) in gradient.iter().enumerate() {
+            let slope = match (self.kind, i) {
+                (Binary::Add, _) | (Binary::Sub, 0) => 1.0,
+                (Binary::Sub, _) => -1.0,
+                (Binary::Mul, 0) => b[self.source(1, at)],
+                (Binary::Mul, _) => a[self.source(0, at)],
+                (Binary::Div, 0) => 1.0 / b[self.source(1, at)],
+                (Binary::Div, _) => -output[at] / b[self.source(1, at)],
+            };
+            sink[self.source(i, at)] += gradient * slope;
+        }
+    }
+}
+
+/// Scale and shift per channel of tensors that are not feature maps.
+pub(crate) struct ScalarAffine {
+    scale: Array,
+    shift: Array,
+    /// Values between two neighbouring channels.
+    stride: usize,
+}
+
+impl ScalarAffine {
+    pub(crate) fn new(scale: &Array, shift: &Array, input: &Shape) -> Self {
+        Self { scale: scale.clone(), shift: shift.clone(), stride: strides(input)[0] }
+    }
+}
+
+impl ScalarOp for ScalarAffine {
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
+        let (scale, shift) = (self.scale.data(), self.shift.data());
+        for (at, (out, value)) in output.iter_mut().zip(inputs[0]).enumerate() {
+            let channel = at / self.stride % scale.len();
+            *out = value * scale[channel] + shift[channel];
+        }
+    }
+
+    fn backward(&self, _: usize, _: &[&[f32]], _: &[f32], gradient: &[f32], sink: &mut [f32]) {
+        let scale = self.scale.data();
+        for (at, (sum, gradient)) in sink.iter_mut().zip(gradient).enumerate() {
+            *sum += gradient * scale[at / self.stride % scale.len()];
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Products of every pixel with one matrix: 1x1 convolutions and dense layers.
+#![expect(unsafe_code, reason = "register tiles over raw rows")]
+
+use std::ops::Range;
+
+use crate::engine::cpu::epilogue::{Epilogue, OutputRegion};
+use crate::engine::cpu::feature_map::FeatureMap;
+use crate::engine::cpu::kernel::{KernelConfig, L2_BYTES, RowKernel, RowRange, ThreadCtx};
+use crate::engine::cpu::kernels::gemm::{
+    Accumulator, PackedMatrix, Prefetch, Run, TILE_SUMS, microkernel, split_evenly,
+};
+use crate::engine::cpu::simd::vector::{Simd, SimdOp};
+
+/// One in how many channels is few.
+const FEW: usize = 8;
+
+/// A matrix `[C, O]` that maps every pixel of a source to the same pixel of a destination.
+pub(crate) struct Pointwise {
+    weights: PackedMatrix,
+    run: Run,
+}
+
+impl Pointwise {
+    /// Takes the matrix row by row, see [`PackedMatrix::new`].
+    pub(crate) fn new(from: usize, to: usize, config: KernelConfig, row: impl FnMut(usize, &mut [f32])) -> Self {
+        Self { weights: PackedMatrix::new(from, to, config, row), run: Run { offset: 0, count: from, skipped: 0 } }
+    }
+
+    /// Computes `epilogue` from `source`.
+    pub(crate) fn run(&self, ctx: &ThreadCtx<'_>, source: FeatureMap, epilogue: &Epilogue<'_>) {
+        self.run_channels(ctx, source, epilogue, &[self.run]);
+    }
+
+    /// Computes `epilogue` from a gradient. Behind an objective that looks at one channel it is zero in all others; these
+    /// are left out, which changes no bit.
+    pub(crate) fn run_gradient(&self, ctx: &ThreadCtx<'_>, source: FeatureMap, epilogue: &Epilogue<'_>) {
+        match channels_in_use(&source) {
+            Some(runs) => self.run_channels(ctx, source, epilogue, &runs),
+            None => self.run(ctx, source, epilogue),
+        }
+    }
+
+    fn run_channels(&self, ctx: &ThreadCtx<'_>, source: FeatureMap, epilogue: &Epilogue<'_>, runs: &[Run]) {
+        let pixels = source.pixels();
+        assert_eq!(source.channels, self.weights.rows());
+        assert_eq!(pixels, epilogue.to.pixels());
+        let tile = if ctx.instructions.lanes() == 16 { 14 } else { 6 };
+        let (units, panels) = (pixels.div_ceil(tile), self.weights.panels().len());
+        let bytes = 4 * source.channels * tile;
+        let wanted = if ctx.worker.count() == 1 { 1 } else { 4 * ctx.worker.count() };
+        let fitting = (L2_BYTES / 3 / bytes).max(2);
+        let heavy = self.weights.bytes() > bytes * units;
+        let row_blocks = units.div_ceil(fitting);
+        let row_blocks = if heavy { row_blocks } else { row_blocks.max(wanted.min(units.div_ceil(2))) };
+        let panel_blocks = wanted.div_ceil(row_blocks).clamp(1, panels);
+        ctx.worker.for_each_piece(row_blocks * panel_blocks, |piece| {
+            let (rows, share) = (piece / panel_blocks, piece % panel_blocks);
+            let rows = [units * rows / row_blocks * tile, (units * (rows + 1) / row_blocks * tile).min(pixels)];
+            let panels = [panels * share / panel_blocks, panels * (share + 1) / panel_blocks];
+            let job = Piece { weights: &self.weights, runs, rows, panels, source, epilogue, sums: ctx.scratch };
+            // SAFETY: the instructions are available; rows and panels lie in the maps, asserted above; no two pieces
+            // write the same pixels and channels; the scratch memory is this thread's own.
+            unsafe { ctx.instructions.run(job) };
+        });
+    }
+
+    /// Bytes of the weights.
+    pub(crate) fn bytes(&self) -> usize {
+        self.weights.bytes()
+    }
+
+    /// Values that every thread needs for itself.
+    pub(crate) fn scratch_len() -> usize {
+        TILE_SUMS
+    }
+}
+
+impl RowKernel for Pointwise {
+    fn input_rows(&self, rows: &Range<usize>) -> Range<isize> {
+        rows.start as isize..rows.end as isize
+    }
+
+    fn compute_rows(
+        &self,
+        ctx: &ThreadCtx<'_>,
+        range: &RowRange,
+        source: FeatureMap,
+        _: Option<*mut f32>,
+        epilogue: &Epilogue<'_>,
+    ) {
+        assert_eq!(source.channels, self.weights.rows());
+        assert_eq!([source.height, source.width], [epilogue.to.height, epilogue.to.width]);
+        let rows = [range.rows.start, range.rows.end].map(|row| (range.image * source.height + row) * source.width);
+        let panels = [0, self.weights.panels().len()];
+        let (weights, runs) = (&self.weights, &[self.run][..]);
+        let job = Piece { weights, runs, rows, panels, source, epilogue, sums: ctx.scratch };
+        // SAFETY: the instructions are available; rows and panels lie in the maps; nobody else writes this range; the
+        // scratch memory is this thread's own.
+        unsafe { ctx.instructions.run(job) };
+    }
+}
+
+/// The channels of a map that are not zero everywhere, when they are few.
+fn channels_in_use(map: &FeatureMap) -> Option<Vec<Run>> {
+    let mut used = vec![false; map.channels];
+    let mut count = 0;
+    for pixel in 0..map.pixels() {
+        // SAFETY: the pixel lies in the map, which is complete and only read in this step.
+        let values = unsafe { std::slice::from_raw_parts(map.at(pixel), map.channels) };
+        for (used, value) in used.iter_mut().zip(values) {
+            if *value != 0.0 && !*used {
+                *used = true;
+                count += 1;
+            }
+        }
+        if count * FEW > map.channels {
+            return None;
+        }
+    }
+    let mut next = 0;
+    let channels = used.iter().enumerate().filter(|(_, used)| **used);
+    let run = |(channel, _): (usize, &bool)| {
+        let skipped = channel - next;
+        next = channel + 1;
+        Run { offset: channel as isize, count: 1, skipped }
+    };
+    Some(channels.map(run).collect())
+}
+
+struct Piece<'a> {
+    weights: &'a PackedMatrix,
+    runs: &'a [Run],
+    rows: [usize; 2],
+    panels: [usize; 2],
+    source: FeatureMap,
+    epilogue: &'a Epilogue<'a>,
+    sums: *mut f32,
+}
+
+impl SimdOp for Piece<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { weights, runs, .. } = self;
+        for panel in &weights.panels()[self.panels[0]..self.panels[1]] {
+            for (first, last) in split_evenly(self.rows[1] - self.rows[0], S::TILE_ROWS) {
+                let first = self.rows[0] + first;
+                let count = self.rows[0] + last - first;
+                // SAFETY: the rows lie in the source, the panel in the destination's channels.
+                unsafe {
+                    let (from, to) = (self.source.at(first), weights.panel_data(panel));
+                    for r in 0..count {
+                        self.epilogue.prefetch::<S>(first + r, panel.first, panel.columns);
+                    }
+                    let next = Prefetch::of::<S>(to, panel.vectors);
+                    microkernel::<S>(
+                        [count, panel.vectors],
+                        runs,
+                        from,
+                        self.source.pixel_stride,
+                        to,
+                        next,
+                        Accumulator { sums: self.sums, accumulate: false },
+                    );
+                    let block = OutputRegion::row(first, count, panel.first, panel.columns);
+                    self.epilogue.store_region::<S>(block, self.sums, [0, panel.vectors * S::LANES]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! TODO-DOC
+
+use crate::network;
+
+/// Most channels for which the phases of a strided backward pass share one microkernel: they fill a vector together.
+pub(crate) const SCATTER_CHANNELS: usize = 4;
+
+/// Weights `[O, C/groups, kh, kw]` of a convolution, by group.
+pub(crate) struct ConvWeights<'a> {
+    data: &'a [f32],
+    /// Channels of one group.
+    pub(crate) inputs: usize,
+    /// Channels of one group.
+    pub(crate) outputs: usize,
+    window: usize,
+}
+
+impl<'a> ConvWeights<'a> {
+    pub(crate) fn new(conv: &'a network::Conv) -> Self {
+        let window = conv.window.kernel[0] * conv.window.kernel[1];
+        let (inputs, outputs) = (conv.in_channels() / conv.groups, conv.out_channels() / conv.groups);
+        Self { data: conv.weight.data(), inputs, outputs, window }
+    }
+
+    pub(crate) fn weight(&self, group: usize, output: usize, input: usize, tap: usize) -> f32 {
+        self.data[((group * self.outputs + output) * self.inputs + input) * self.window + tap]
+    }
+}

@@ -1,0 +1,215 @@
+//! Operations that meet one value, or two in the same place: sums, products, scale and shift.
+#![expect(unsafe_code, reason = "vector code over raw pixels")]
+
+use crate::engine::cpu::buffer::Buffer;
+use crate::engine::cpu::epilogue::Epilogue;
+use crate::engine::cpu::feature_map::FeatureMap;
+use crate::engine::cpu::kernel::{BackwardArgs, BackwardNeeds, ForwardArgs, Kernel, ThreadCtx};
+use crate::engine::cpu::simd::vector::{Simd, SimdOp};
+use crate::network::{Array, Binary};
+
+/// Values that one piece takes.
+const PIECE: usize = 16 * 1024;
+
+/// Calls `f` for every vector of `epilogue`'s channels, shared out by pixels: its pixel, its first channel and how many
+/// values count. What `f` gives goes to `epilogue`.
+///
+/// # Safety
+/// `f` only reads what the vector's place allows.
+pub(crate) unsafe fn for_each_vector(ctx: &ThreadCtx<'_>, epilogue: &Epilogue<'_>, f: impl VectorSource) {
+    let pixels = epilogue.to.pixels();
+    let pieces = (pixels * epilogue.to.channels).div_ceil(PIECE).min(pixels);
+    ctx.worker.for_each_piece(pieces, |piece| {
+        let pixels = [pixels * piece / pieces, pixels * (piece + 1) / pieces];
+        // SAFETY: the instructions are available; no two pieces write the same pixels; the rest is the caller's.
+        unsafe { ctx.instructions.run(PixelRange { epilogue, f, pixels }) };
+    });
+}
+
+/// A function of a place, for any vector instructions.
+pub(crate) trait VectorSource: Copy {
+    /// The vector for `count` channels from `channel` of a pixel.
+    ///
+    /// # Safety
+    /// As [`Simd`]; the place lies in the maps that the function reads.
+    unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, count: usize) -> S::V;
+}
+
+/// [`for_each_vector`] for the pixels from one to another.
+pub(crate) struct PixelRange<'a, F> {
+    pub(crate) epilogue: &'a Epilogue<'a>,
+    pub(crate) f: F,
+    pub(crate) pixels: [usize; 2],
+}
+
+impl<F: VectorSource> SimdOp for PixelRange<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let channels = self.epilogue.to.channels;
+        for pixel in self.pixels[0]..self.pixels[1] {
+            let mut c = 0;
+            while c < channels {
+                let count = (channels - c).min(S::LANES);
+                // SAFETY: the caller's.
+                unsafe { self.epilogue.store_vector::<S>(pixel, c, self.f.vector::<S>(pixel, c, count), count) };
+                c += S::LANES;
+            }
+        }
+    }
+}
+
+/// Loads `count` values of a pixel.
+///
+/// # Safety
+/// As [`Simd`]; the place lies in the map.
+#[inline(always)]
+pub(crate) unsafe fn load_channels<S: Simd>(map: &FeatureMap, pixel: usize, channel: usize, count: usize) -> S::V {
+    // SAFETY: the caller's.
+    unsafe { S::load_up_to(map.at(pixel).add(channel), count) }
+}
+
+/// The values of a map as they are.
+#[derive(Clone, Copy)]
+pub(crate) struct CopyOf(pub(crate) FeatureMap);
+
+impl VectorSource for CopyOf {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, count: usize) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { load_channels::<S>(&self.0, pixel, channel, count) }
+    }
+}
+
+/// Two inputs of the same shape, combined.
+pub(crate) struct BinaryKernel(pub(crate) Binary);
+
+#[derive(Clone, Copy)]
+struct BinaryValue {
+    kind: Binary,
+    a: FeatureMap,
+    b: FeatureMap,
+}
+
+impl VectorSource for BinaryValue {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, count: usize) -> S::V {
+        // SAFETY: the caller's.
+        unsafe {
+            let (a, b) = (
+                load_channels::<S>(&self.a, pixel, channel, count),
+                load_channels::<S>(&self.b, pixel, channel, count),
+            );
+            match self.kind {
+                Binary::Add => S::add(a, b),
+                Binary::Sub => S::sub(a, b),
+                Binary::Mul => S::mul(a, b),
+                Binary::Div => S::div(a, b),
+            }
+        }
+    }
+}
+
+/// Gradients of [`BinaryKernel`] other than those that pass unchanged.
+#[derive(Clone, Copy)]
+struct BinaryGradient {
+    kind: Binary,
+    input: usize,
+    a: FeatureMap,
+    b: FeatureMap,
+    output: FeatureMap,
+    gradient: FeatureMap,
+}
+
+impl VectorSource for BinaryGradient {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, count: usize) -> S::V {
+        // SAFETY: the caller's.
+        unsafe {
+            let gradient = load_channels::<S>(&self.gradient, pixel, channel, count);
+            let zero = S::splat(0.0);
+            match (self.kind, self.input) {
+                (Binary::Add, _) | (Binary::Sub, 0) => gradient,
+                (Binary::Sub, _) => S::sub(zero, gradient),
+                (Binary::Mul, 0) => S::mul(gradient, load_channels::<S>(&self.b, pixel, channel, count)),
+                (Binary::Mul, _) => S::mul(gradient, load_channels::<S>(&self.a, pixel, channel, count)),
+                (Binary::Div, 0) => S::div(gradient, load_channels::<S>(&self.b, pixel, channel, count)),
+                (Binary::Div, _) => {
+                    let product = S::mul(gradient, load_channels::<S>(&self.output, pixel, channel, count));
+                    S::sub(zero, S::div(product, load_channels::<S>(&self.b, pixel, channel, count)))
+                }
+            }
+        }
+    }
+}
+
+impl Kernel for BinaryKernel {
+    fn backward_needs(&self) -> BackwardNeeds {
+        BackwardNeeds { inputs: matches!(self.0, Binary::Mul | Binary::Div), output: self.0 == Binary::Div }
+    }
+
+    fn passes_gradient(&self, input: usize) -> bool {
+        self.0 == Binary::Add || (self.0 == Binary::Sub && input == 0)
+    }
+
+    fn forward(&self, ctx: &ThreadCtx<'_>, args: &ForwardArgs<'_>, epilogue: &Epilogue<'_>) {
+        let combined = BinaryValue { kind: self.0, a: args.inputs[0], b: args.inputs[1] };
+        // SAFETY: both inputs have the output's shape.
+        unsafe { for_each_vector(ctx, epilogue, combined) };
+    }
+
+    fn backward(&self, ctx: &ThreadCtx<'_>, input: usize, args: &BackwardArgs<'_>, epilogue: &Epilogue<'_>) {
+        let (a, b) = (args.inputs[0], args.inputs[1]);
+        let slope = BinaryGradient { kind: self.0, input, a, b, output: args.output, gradient: args.gradient };
+        // SAFETY: all maps have the same shape.
+        unsafe { for_each_vector(ctx, epilogue, slope) };
+    }
+}
+
+/// Scale and shift per channel.
+pub(crate) struct AffineKernel {
+    scale: Buffer,
+    shift: Vec<f32>,
+}
+
+#[derive(Clone, Copy)]
+struct Scaled<'a> {
+    map: FeatureMap,
+    scale: &'a [f32],
+}
+
+impl VectorSource for Scaled<'_> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, count: usize) -> S::V {
+        // SAFETY: the caller's; the scales are padded to whole vectors.
+        unsafe {
+            S::mul(
+                load_channels::<S>(&self.map, pixel, channel, count),
+                S::load_some(self.scale.as_ptr().add(channel), count),
+            )
+        }
+    }
+}
+
+impl AffineKernel {
+    pub(crate) fn new(scale: &Array, shift: &Array) -> Self {
+        let mut padded = Buffer::new(scale.len());
+        padded.values_mut()[..scale.len()].copy_from_slice(scale.data());
+        Self { scale: padded, shift: shift.data().to_vec() }
+    }
+}
+
+impl Kernel for AffineKernel {
+    fn forward(&self, ctx: &ThreadCtx<'_>, args: &ForwardArgs<'_>, epilogue: &Epilogue<'_>) {
+        let scaled = Scaled { map: args.inputs[0], scale: self.scale.values() };
+        // SAFETY: one scale per channel.
+        unsafe { for_each_vector(ctx, &Epilogue { bias: Some(&self.shift), ..*epilogue }, scaled) };
+    }
+
+    fn backward(&self, ctx: &ThreadCtx<'_>, _: usize, args: &BackwardArgs<'_>, epilogue: &Epilogue<'_>) {
+        let scaled = Scaled { map: args.gradient, scale: self.scale.values() };
+        // SAFETY: one scale per channel.
+        unsafe { for_each_vector(ctx, epilogue, scaled) };
+    }
+}

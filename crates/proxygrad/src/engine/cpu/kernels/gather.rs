@@ -1,0 +1,115 @@
+//! Operations that only move values: every output value is one input value or a constant.
+
+use crate::engine::cpu::kernels::memory_order::{for_each_index, load, offset, strides};
+use crate::engine::cpu::kernels::scalar::ScalarOp;
+use crate::network::{Array, PadMode, Shape};
+
+/// Copies by a table of sources.
+pub(crate) struct ScalarGather {
+    /// Source of every output value, or [`ScalarGather::BORDER`].
+    sources: Vec<u32>,
+    border: f32,
+}
+
+impl ScalarGather {
+    const BORDER: u32 = u32::MAX;
+
+    /// `source` maps an output index to an input index, or to none for the border.
+    fn new(input: &Shape, output: &Shape, border: f32, mut source: impl FnMut(&[usize]) -> Option<Vec<usize>>) -> Self {
+        let (from, to) = (strides(input), strides(output));
+        let mut sources = vec![Self::BORDER; output.elements()];
+        for_each_index(output, |index| {
+            if let Some(found) = source(index) {
+                sources[offset(&to, index)] = offset(&from, &found) as u32;
+            }
+        });
+        Self { sources, border }
+    }
+
+    pub(crate) fn reshape(input: &Shape, output: &Shape) -> Self {
+        let mut position = 0;
+        Self::new(input, output, 0.0, |_| {
+            let mut rest = position;
+            position += 1;
+            let mut index = vec![0; input.len()];
+            for axis in (0..input.len()).rev() {
+                index[axis] = rest % input[axis];
+                rest /= input[axis];
+            }
+            Some(index)
+        })
+    }
+
+    pub(crate) fn transpose(order: &[usize], input: &Shape, output: &Shape) -> Self {
+        Self::new(input, output, 0.0, |index| {
+            let mut source = vec![0; index.len()];
+            for (&axis, &i) in order.iter().zip(index) {
+                source[axis] = i;
+            }
+            Some(source)
+        })
+    }
+
+    pub(crate) fn slice(axis: usize, start: usize, step: usize, input: &Shape, output: &Shape) -> Self {
+        Self::new(input, output, 0.0, |index| {
+            let mut source = index.to_vec();
+            source[axis] = start + index[axis] * step;
+            Some(source)
+        })
+    }
+
+    pub(crate) fn pad(before: &[usize], mode: PadMode, input: &Shape, output: &Shape) -> Self {
+        let border = if let PadMode::Constant(value) = mode { value } else { 0.0 };
+        Self::new(input, output, border, |index| {
+            let axis = |(axis, &i): (usize, &usize)| {
+                let length = input[axis];
+                match (i.checked_sub(before[axis]), mode) {
+                    (Some(inside), _) if inside < length => Some(inside),
+                    (_, PadMode::Constant(_)) => None,
+                    (Some(behind), PadMode::Reflect) => Some(2 * (length - 1) - behind),
+                    (None, PadMode::Reflect) => Some(before[axis] - i),
+                    (Some(_), PadMode::Edge) => Some(length - 1),
+                    (None, PadMode::Edge) => Some(0),
+                }
+            };
+            index.iter().enumerate().map(axis).collect()
+        })
+    }
+}
+
+impl ScalarOp for ScalarGather {
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
+        for (value, &source) in output.iter_mut().zip(&self.sources) {
+            *value = if source == Self::BORDER { self.border } else { inputs[0][source as usize] };
+        }
+    }
+
+    fn backward(&self, _: usize, _: &[&[f32]], _: &[f32], gradient: &[f32], sink: &mut [f32]) {
+        for (gradient, &source) in gradient.iter().zip(&self.sources) {
+            if source != Self::BORDER {
+                sink[source as usize] += gradient;
+            }
+        }
+    }
+}
+
+/// A tensor that does not depend on the image.
+pub(crate) struct ScalarConstant {
+    values: Vec<f32>,
+}
+
+impl ScalarConstant {
+    pub(crate) fn new(array: &Array, shape: &Shape) -> Self {
+        let mut values = vec![0.0; array.len()];
+        load(array.data(), shape, &mut values);
+        Self { values }
+    }
+}
+
+impl ScalarOp for ScalarConstant {
+    fn forward(&self, _: &[&[f32]], output: &mut [f32]) {
+        output.copy_from_slice(&self.values);
+    }
+
+    fn backward(&self, _: usize, _: &[&[f32]], _: &[f32], _: &[f32], _: &mut [f32]) {}
+}

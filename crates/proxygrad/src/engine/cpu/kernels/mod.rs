@@ -1,0 +1,19 @@
+//! Kernels: one file per operation or family of operations.
+//!
+//! Hot operations have vectorized kernels. The others implement [`ScalarOp`](scalar::ScalarOp) on plain slices.
+
+pub(crate) mod activation;
+pub(crate) mod average_pool;
+pub(crate) mod broadcast;
+pub(crate) mod concat;
+pub(crate) mod conv;
+pub(crate) mod dense;
+pub(crate) mod elementwise;
+pub(crate) mod gather;
+pub(crate) mod gemm;
+pub(crate) mod max_pool;
+pub(crate) mod memory_order;
+pub(crate) mod reduce;
+pub(crate) mod resize;
+pub(crate) mod scalar;
+pub(crate) mod taps;

@@ -1,0 +1,124 @@
+//! Lowering: chooses the kernel of an operation.
+
+use std::sync::Arc;
+
+use crate::engine::cpu::epilogue::Epilogue;
+use crate::engine::cpu::kernel::{BackwardArgs, BackwardNeeds, ForwardArgs, Kernel, KernelConfig, ThreadCtx};
+use crate::engine::cpu::kernels::activation::ActivationKernel;
+use crate::engine::cpu::kernels::average_pool::{AveragePool, GlobalPool};
+use crate::engine::cpu::kernels::broadcast::{ScalarAffine, ScalarBroadcast};
+use crate::engine::cpu::kernels::concat::{ChannelConcat, ScalarConcat};
+use crate::engine::cpu::kernels::conv::{ConvAlgorithm, ConvKernel};
+use crate::engine::cpu::kernels::dense::DenseKernel;
+use crate::engine::cpu::kernels::elementwise::{AffineKernel, BinaryKernel};
+use crate::engine::cpu::kernels::gather::{ScalarConstant, ScalarGather};
+use crate::engine::cpu::kernels::max_pool::MaxPool;
+use crate::engine::cpu::kernels::reduce::{ScalarReduce, ScalarSoftmax};
+use crate::engine::cpu::kernels::resize::ScalarResize;
+use crate::engine::cpu::kernels::scalar::ScalarKernel;
+use crate::network::{Binary, Op, Reduce, Shape};
+
+/// The kernel of an operation; None for the input, which has nothing to compute.
+pub(crate) fn lower(
+    op: &Op,
+    inputs: &[&Shape],
+    output: &Shape,
+    config: KernelConfig,
+    algorithms: [ConvAlgorithm; 2],
+) -> Result<Option<Arc<dyn Kernel>>, String> {
+    if let Some(needs) = scalar_needs(op, inputs, output).filter(|_| config.weightless) {
+        return Ok(Some(Arc::new(WeightlessKernel(needs))));
+    }
+    Ok(Some(match op {
+        Op::Input => return Ok(None),
+        Op::Constant(array) => Arc::new(ScalarKernel(ScalarConstant::new(array, output))),
+        Op::Conv(conv) => Arc::new(ConvKernel::new(conv, inputs[0], output, config, algorithms)),
+        Op::Dense { weight, bias } => Arc::new(DenseKernel::new(weight, bias.as_ref(), config)),
+        Op::Affine { scale, shift } if inputs[0].len() == 3 || inputs[0].len() == 1 => {
+            Arc::new(AffineKernel::new(scale, shift))
+        }
+        Op::Affine { scale, shift } => Arc::new(ScalarKernel(ScalarAffine::new(scale, shift, inputs[0]))),
+        Op::Activation(activation) => Arc::new(ActivationKernel::new(activation, inputs[0])),
+        Op::Binary(kind) if inputs[0] == inputs[1] => Arc::new(BinaryKernel(*kind)),
+        Op::Binary(kind) => Arc::new(ScalarKernel(ScalarBroadcast::new(*kind, inputs[0], inputs[1], output))),
+        Op::Concat { axis: 0 } if output.len() == 3 => Arc::new(ChannelConcat::new(inputs)),
+        Op::Concat { axis } => Arc::new(ScalarKernel(ScalarConcat::new(*axis, inputs, output))),
+        Op::MaxPool(window) => Arc::new(MaxPool::new(window, inputs[0], output)),
+        Op::AveragePool { window, count_padding } => {
+            Arc::new(AveragePool::new(window, *count_padding, inputs[0], output))
+        }
+        Op::Reduce { kind: kind @ (Reduce::Mean | Reduce::Sum), axes, .. }
+            if axes.as_slice() == [1, 2] && inputs[0].len() == 3 =>
+        {
+            let pixels = inputs[0][1] * inputs[0][2];
+            let factor = if *kind == Reduce::Mean { 1.0 / pixels as f32 } else { 1.0 };
+            Arc::new(GlobalPool { factor })
+        }
+        Op::Reduce { kind, axes, .. } => Arc::new(ScalarKernel(ScalarReduce::new(*kind, axes, inputs[0], output))),
+        Op::Pad { before, mode, .. } => Arc::new(ScalarKernel(ScalarGather::pad(before, *mode, inputs[0], output))),
+        Op::Reshape(_) => Arc::new(ScalarKernel(ScalarGather::reshape(inputs[0], output))),
+        Op::Transpose(order) => Arc::new(ScalarKernel(ScalarGather::transpose(order, inputs[0], output))),
+        Op::Slice { axis, start, step, .. } => {
+            Arc::new(ScalarKernel(ScalarGather::slice(*axis, *start, *step, inputs[0], output)))
+        }
+        Op::Resize(resize) => Arc::new(ScalarKernel(ScalarResize::new(resize, inputs[0], output))),
+        Op::Softmax { axis } => Arc::new(ScalarKernel(ScalarSoftmax::new(*axis, inputs[0], false))),
+        Op::LogSoftmax { axis } => Arc::new(ScalarKernel(ScalarSoftmax::new(*axis, inputs[0], true))),
+    }))
+}
+
+/// Stands in for a scalar kernel in a plan without weights, so that its tables are not built.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct WeightlessKernel(pub(crate) BackwardNeeds);
+
+impl Kernel for WeightlessKernel {
+    fn fuses_epilogue(&self) -> bool {
+        false
+    }
+
+    fn backward_needs(&self) -> BackwardNeeds {
+        self.0
+    }
+
+    fn forward(&self, _: &ThreadCtx<'_>, _: &ForwardArgs<'_>, _: &Epilogue<'_>) {}
+
+    fn backward(&self, _: &ThreadCtx<'_>, _: usize, _: &BackwardArgs<'_>, _: &Epilogue<'_>) {}
+}
+
+/// What the backward pass of an operation reads, if a [`ScalarKernel`] computes it.
+pub(crate) fn scalar_needs(op: &Op, inputs: &[&Shape], output: &Shape) -> Option<BackwardNeeds> {
+    let none = BackwardNeeds::default();
+    match op {
+        Op::Affine { .. } if inputs[0].len() == 3 || inputs[0].len() == 1 => None,
+        Op::Concat { axis: 0 } if output.len() == 3 => None,
+        Op::Reduce { kind: Reduce::Mean | Reduce::Sum, axes, .. } if axes[..] == [1, 2] && inputs[0].len() == 3 => None,
+        Op::Binary(_) if inputs[0] == inputs[1] => None,
+        Op::Binary(kind) => {
+            let inputs = matches!(kind, Binary::Mul | Binary::Div);
+            Some(BackwardNeeds { inputs, output: *kind == Binary::Div })
+        }
+        Op::Reduce { kind, .. } => {
+            let largest = *kind == Reduce::Max;
+            Some(BackwardNeeds { inputs: largest, output: largest })
+        }
+        Op::Softmax { .. } | Op::LogSoftmax { .. } => Some(BackwardNeeds { inputs: false, output: true }),
+        Op::Affine { .. } | Op::Constant(_) | Op::Concat { .. } | Op::Pad { .. } | Op::Reshape(_) => Some(none),
+        Op::Transpose(_) | Op::Slice { .. } | Op::Resize(_) => Some(none),
+        Op::Input | Op::Conv(_) | Op::Dense { .. } | Op::Activation(_) => None,
+        Op::MaxPool(_) | Op::AveragePool { .. } => None,
+    }
+}
+
+/// Upper bound of the bytes of the index tables of a [`ScalarKernel`].
+pub(crate) fn table_bytes(op: &Op, inputs: &[&Shape], output: &Shape) -> usize {
+    if scalar_needs(op, inputs, output).is_none() {
+        return 0;
+    }
+    if let Op::Resize(_) = op {
+        // Two taps, an index and a weight each, for every row and column.
+        return 2 * size_of::<(usize, f64)>() * output[1..].iter().sum::<usize>();
+    }
+    let longest = inputs.iter().map(|shape| shape.elements()).chain([output.elements()]).max().unwrap_or(0);
+    // For each value an index, of both inputs if there are two.
+    2 * longest * size_of::<u32>()
+}

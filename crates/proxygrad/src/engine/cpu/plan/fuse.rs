@@ -1,0 +1,204 @@
+//! Operator fusion: turns a subgraph into forward steps of the form `activation(kernel(inputs) + residual)`.
+
+use std::sync::PoisonError;
+
+use crate::engine::EngineError;
+use crate::engine::cpu::breakpoints::Breakpoints;
+use crate::engine::cpu::kernel::KernelConfig;
+use crate::engine::cpu::kernel_cache::{CachedKernel, KernelKey, NetworkKernels};
+use crate::engine::cpu::lower::{lower, table_bytes};
+use crate::engine::cpu::plan::steps::{ForwardStep, ValueDraft, read_count};
+use crate::engine::cpu::tune::ConvAlgorithms;
+use crate::engine::subgraph::{Subgraph, SubgraphNode};
+use crate::network::{Activation, Binary, Network, Op, Shape};
+
+/// The fused forward steps of a subgraph, and their values.
+pub(crate) struct FusedGraph {
+    pub(crate) steps: Vec<ForwardStep>,
+    pub(crate) drafts: Vec<ValueDraft>,
+    /// Values of the targets.
+    pub(crate) targets: Vec<usize>,
+    /// See [`ExecutionPlan`](super::ExecutionPlan).
+    pub(crate) weight_bytes: usize,
+    /// See [`ExecutionPlan`](super::ExecutionPlan).
+    pub(crate) cached_kernels: Vec<KernelKey>,
+}
+
+/// How an operation is fused into the step that computes its input.
+enum Fusion<'a> {
+    /// As the residual sum.
+    Residual,
+    /// As the activation.
+    Activation(&'a Activation),
+    /// Not at all: it is a step of its own.
+    Separate,
+}
+
+impl<'a> Fusion<'a> {
+    fn of(op: &'a Op) -> Self {
+        match op {
+            Op::Binary(Binary::Add) => Self::Residual,
+            Op::Activation(activation) => Self::Activation(activation),
+            Op::Input | Op::Constant(_) | Op::Conv(_) | Op::Dense { .. } | Op::Affine { .. } => Self::Separate,
+            Op::Binary(Binary::Sub | Binary::Mul | Binary::Div) | Op::Concat { .. } => Self::Separate,
+            Op::MaxPool(_) | Op::AveragePool { .. } | Op::Reduce { .. } | Op::Pad { .. } => Self::Separate,
+            Op::Reshape(_) | Op::Transpose(_) | Op::Slice { .. } | Op::Resize(_) => Self::Separate,
+            Op::Softmax { .. } | Op::LogSoftmax { .. } => Self::Separate,
+        }
+    }
+}
+
+/// A step whose inputs are still nodes.
+struct FusedNodes {
+    /// Node that the kernel computes.
+    first: usize,
+    /// Last node that was fused into the step.
+    last: usize,
+    residual: Option<usize>,
+    step: ForwardStep,
+}
+
+pub(crate) fn fuse(
+    network: &Network,
+    subgraph: &Subgraph,
+    config: KernelConfig,
+    algorithms: &ConvAlgorithms,
+    kernels: &NetworkKernels,
+) -> Result<FusedGraph, EngineError> {
+    let nodes = &subgraph.nodes;
+    let op = |node: usize| nodes[node].op(network);
+    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+    for (n, node) in nodes.iter().enumerate() {
+        for &input in &node.inputs {
+            readers[input].push(n);
+        }
+    }
+    // The one node that reads another, if that is no target.
+    let only_reader = |node: usize| match readers[node].as_slice() {
+        &[reader] if !subgraph.is_target(node) => Some(reader),
+        _ => None,
+    };
+    let mut absorbed = vec![false; nodes.len()];
+    let mut fused: Vec<FusedNodes> = Vec::new();
+    let (mut weight_bytes, mut cached_kernels) = (0, Vec::new());
+    for n in 0..nodes.len() {
+        if absorbed[n] {
+            continue;
+        }
+        let (key, made) = cached_or_lowered(network, subgraph, &nodes[n], config, algorithms, kernels)?;
+        let Some(CachedKernel { kernel, bytes }) = made else { continue };
+        weight_bytes += bytes;
+        cached_kernels.extend(key);
+        let (mut last, mut residual, mut breakpoints) = (n, None, None);
+        while kernel.fuses_epilogue() {
+            let Some(reader) = only_reader(last) else { break };
+            match Fusion::of(op(reader)) {
+                Fusion::Residual if residual.is_none() && matches!(op(n), Op::Conv(_)) => {
+                    let other = nodes[reader].inputs.iter().copied().find(|&input| input != last);
+                    // Of two convolutions the later one adds the result of the earlier one.
+                    let Some(other) = other.filter(|&other| other < last) else { break };
+                    if nodes[other].shape != nodes[last].shape {
+                        break;
+                    }
+                    residual = Some(other);
+                    absorbed[reader] = true;
+                    last = reader;
+                }
+                Fusion::Activation(activation) => {
+                    breakpoints = Breakpoints::of(activation);
+                    if breakpoints.is_some() {
+                        absorbed[reader] = true;
+                        last = reader;
+                    }
+                    break;
+                }
+                Fusion::Residual | Fusion::Separate => break,
+            }
+        }
+        let (node, inputs) = (nodes[n].id, Vec::new());
+        let kernel = Some(kernel);
+        let step = ForwardStep { kernel, inputs, residual: None, breakpoints, saved: None, node, scale: 1.0 };
+        fused.push(FusedNodes { first: n, last, residual, step });
+    }
+    fused.sort_by_key(|fused| fused.last);
+    let mut value_of = vec![0; nodes.len()];
+    for (s, fused) in fused.iter().enumerate() {
+        value_of[fused.last] = s + 1;
+    }
+    let draft = |node: usize, breakpoints: Option<Breakpoints>| ValueDraft {
+        node: nodes[node].id,
+        shape: nodes[node].shape.clone(),
+        breakpoints: breakpoints.filter(|_| nodes[node].needs_gradient),
+        needs_gradient: nodes[node].needs_gradient,
+        is_target: subgraph.is_target(node),
+        within: None,
+    };
+    let mut drafts = vec![draft(0, None)];
+    let mut steps = Vec::with_capacity(fused.len());
+    for FusedNodes { first, last, residual, step } in fused {
+        drafts.push(draft(last, step.breakpoints));
+        let inputs = nodes[first].inputs.iter().map(|&input| value_of[input]).collect();
+        steps.push(ForwardStep { inputs, residual: residual.map(|node| value_of[node]), ..step });
+    }
+    let targets = subgraph.targets.iter().map(|target| value_of[target.node]).collect();
+    Ok(FusedGraph { steps, drafts, targets, weight_bytes, cached_kernels })
+}
+
+/// The kernel of a node, and its key where the cache holds it. No kernel for the input.
+fn cached_or_lowered(
+    network: &Network,
+    subgraph: &Subgraph,
+    node: &SubgraphNode,
+    config: KernelConfig,
+    algorithms: &ConvAlgorithms,
+    kernels: &NetworkKernels,
+) -> Result<(Option<KernelKey>, Option<CachedKernel>), EngineError> {
+    let algorithms = algorithms.for_node(node.id);
+    let inputs = subgraph.input_shapes(node);
+    let shapes: Vec<Shape> = inputs.iter().copied().chain([&node.shape]).cloned().collect();
+    // A layer with fewer channels than in the network belongs to this plan alone.
+    let key = node.pruned.is_none().then_some((node.id, shapes, algorithms));
+    let cache = || kernels.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = key.as_ref().and_then(|key| cache().get(key).cloned());
+    if known.is_some() {
+        return Ok((key, known));
+    }
+    let op = node.op(network);
+    let kernel = lower(op, &inputs, &node.shape, config, algorithms).map_err(EngineError::Mismatch)?;
+    let Some(kernel) = kernel else { return Ok((None, None)) };
+    let bytes = kernel.weight_bytes() + table_bytes(op, &inputs, &node.shape);
+    let made = CachedKernel { kernel, bytes };
+    if let Some(key) = &key {
+        cache().insert(key.clone(), made.clone());
+    }
+    Ok((key, Some(made)))
+}
+
+/// Lets the parts of a concatenation be computed in place, as channel slices of it, where nothing else reads them.
+pub(crate) fn concat_in_place(steps: &mut [ForwardStep], drafts: &mut [ValueDraft]) {
+    for s in 0..steps.len() {
+        let joined = steps[s].kernel.as_ref().and_then(|kernel| kernel.concat_offsets().map(<[usize]>::to_vec));
+        let Some(first_channels) = joined else { continue };
+        if drafts[s + 1].breakpoints.is_some() {
+            continue;
+        }
+        let parts = steps[s].inputs.clone();
+        let fits = parts.iter().all(|&part| {
+            part > 0
+                && read_count(steps, part) == 1
+                && !drafts[part].is_target
+                && drafts[part].needs_gradient
+                && drafts[part].within.is_none()
+                && drafts[part].breakpoints == drafts[parts[0]].breakpoints
+                && steps[part - 1].kernel.as_ref().is_some_and(|kernel| kernel.fuses_epilogue())
+        });
+        if !fits {
+            continue;
+        }
+        for (&part, first) in parts.iter().zip(first_channels) {
+            drafts[part].within = Some((s + 1, first));
+        }
+        drafts[s + 1].breakpoints = drafts[parts[0]].breakpoints;
+        steps[s].kernel = None;
+    }
+}

@@ -1,0 +1,121 @@
+//! TODO-DOC
+#![expect(unsafe_code, reason = "loads and stores through maps")]
+
+/// A whole vector, or its first `count` values.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+pub(crate) unsafe fn load_vector<S: Simd, const WHOLE: bool>(from: *const f32, count: usize) -> S::V {
+    // SAFETY: the caller's.
+    unsafe { if WHOLE { S::load(from) } else { S::load_some(from, count) } }
+}
+
+/// Work written for any vector instructions.
+pub(crate) trait SimdOp {
+    /// What comes out.
+    type Output;
+
+    /// Does the work. Implementations are `#[inline(always)]`, so that they are compiled with the instructions of `S`.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`; the implementation may ask for more.
+    unsafe fn run<S: Simd>(self) -> Self::Output;
+}
+
+/// Vectors of [`Simd::LANES`] values.
+///
+/// # Safety
+/// All functions need a processor that has the instructions; those with pointers need as many readable or writable
+/// values behind them as they name, at any alignment.
+pub(crate) unsafe trait Simd: Copy + 'static {
+    /// A vector.
+    type V: Copy;
+    /// Values of one vector.
+    const LANES: usize;
+    /// Rows of the largest product tile of two vectors' width whose sums fit the registers.
+    const TILE_ROWS: usize;
+
+    /// The same value everywhere.
+    unsafe fn splat(x: f32) -> Self::V;
+    /// The [`Simd::LANES`] values at `from`.
+    unsafe fn load(from: *const f32) -> Self::V;
+    /// The first `count` values at `from`, then zeros.
+    unsafe fn load_some(from: *const f32, count: usize) -> Self::V;
+    /// A whole vector where there are so many values at `from`, else the first `count`, then zeros.
+    #[inline(always)]
+    unsafe fn load_up_to(from: *const f32, count: usize) -> Self::V {
+        // SAFETY: the caller's.
+        unsafe { if count >= Self::LANES { Self::load(from) } else { Self::load_some(from, count) } }
+    }
+    /// Stores all values.
+    unsafe fn store(to: *mut f32, x: Self::V);
+    /// Stores the first `count` values.
+    unsafe fn store_some(to: *mut f32, x: Self::V, count: usize);
+    /// `a * b + c`
+    unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a + b`
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b`
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b`
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// The larger of both; `b` where one is not a number.
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller of both; `b` where one is not a number.
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    /// `yes` where `a > b`, else `no`.
+    unsafe fn where_greater(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    /// `yes` where `a == b`, else `no`.
+    unsafe fn where_equal(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    /// A bit for each value, the first one's lowest: set unless `a > b`.
+    unsafe fn unless_greater(a: Self::V, b: Self::V) -> u32;
+    /// A bit for each value, the first one's lowest: set where `a >= b`.
+    unsafe fn where_at_least(a: Self::V, b: Self::V) -> u32;
+    /// `yes` where the value's bit at `from` is set, else `no`. Reads up to four bytes.
+    unsafe fn where_set(from: *const u8, yes: Self::V, no: Self::V) -> Self::V;
+    /// 2 to the power of `n`, whole numbers from -126 to 127.
+    unsafe fn exp2(n: Self::V) -> Self::V;
+    /// Asks for the cache line at `at`, which may lie anywhere.
+    unsafe fn prefetch(at: *const f32);
+    /// Runs a job as a function of its own, compiled for these instructions.
+    unsafe fn call<J: SimdOp>(job: J) -> J::Output;
+}
+
+/// `1 / (1 + exp(-x))`, within 2e-7.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+pub(crate) unsafe fn logistic<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let one = S::splat(1.0);
+        S::div(one, S::add(one, exp::<S>(S::sub(S::splat(0.0), x))))
+    }
+}
+
+/// `exp(x)` for x cut to -87..=88, within 2e-7 relative: 2^n times a polynomial of the rest (Cephes' `expf`).
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+pub(crate) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let x = S::max(S::min(x, S::splat(88.0)), S::splat(-87.0));
+        // Adding and taking away 1.5 * 2^23 rounds to the nearest whole number.
+        let round = S::splat(12_582_912.0);
+        let n = S::sub(S::mul_add(x, S::splat(std::f32::consts::LOG2_E), round), round);
+        let r = S::mul_add(n, S::splat(-0.693_359_4), x);
+        let r = S::mul_add(n, S::splat(2.121_944_4e-4), r);
+        let mut p = S::splat(1.987_569_1e-4);
+        for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+            p = S::mul_add(p, r, S::splat(c));
+        }
+        let p = S::add(S::mul_add(S::mul(r, r), p, r), S::splat(1.0));
+        S::mul(p, S::exp2(n))
+    }
+}
