@@ -4,9 +4,9 @@
 use crate::engine::cpu::breakpoints::Breakpoints;
 use crate::engine::cpu::simd::vector::Simd;
 
-/// All that the backward pass of a piecewise linear activation reads. One bit per value: set where the pre-activation was
-/// outside the linear range (or NaN). Clipped activations have a second bit plane, after the first in each pixel, for values
-/// at or above the upper breakpoint.
+/// All that the backward pass of a piecewise linear activation reads. One bit per value: set where the pre-activation
+/// was outside the linear range (or NaN). Clipped activations have a second bit plane, after the first in each pixel,
+/// for values at or above the upper breakpoint.
 ///
 /// This is a pointer like [`FeatureMap`](super::feature_map::FeatureMap), with the same obligations. Another
 /// [`ActivationMask::SLACK_BYTES`] bytes after the end must be readable.

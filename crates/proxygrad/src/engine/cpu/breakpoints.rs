@@ -1,4 +1,5 @@
-//! Breakpoints of piecewise linear activations, which are fused into the kernel before them: ReLU, leaky ReLU and clips.
+//! Breakpoints of piecewise linear activations, which are fused into the kernel before them: ReLU, leaky ReLU and
+//! clips.
 
 use crate::network::Activation;
 

@@ -3,13 +3,13 @@
 
 use std::ops::Range;
 
-/// A batch of maps `[N,H,W,C]`, or a slice of the channels of wider maps, where `pixel_stride > channels`. A tensor that is
-/// not a feature map has one pixel.
+/// A batch of maps `[N,H,W,C]`, or a slice of the channels of wider maps, where `pixel_stride > channels`. A tensor
+/// that is not a feature map has one pixel.
 ///
 /// A row buffer holds only some rows: `data` then points to where the first pixel would be, and is not read there.
 ///
-/// This is a pointer. Its creator guarantees that the buffer outlives the pass, and that the threads write disjoint pieces
-/// and meet at a barrier before they read them.
+/// This is a pointer. Its creator guarantees that the buffer outlives the pass, and that the threads write disjoint
+/// pieces and meet at a barrier before they read them.
 #[derive(Clone, Copy)]
 pub(crate) struct FeatureMap {
     pub(crate) data: *mut f32,

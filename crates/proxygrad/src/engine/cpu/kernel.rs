@@ -1,7 +1,7 @@
 //! Kernel traits: what a layer implements to run on the CPU engine, and the arguments that it gets.
 //!
-//! A [`Kernel`] is one operation with packed weights, forward and backward. Where one of its passes can compute some rows
-//! of an image on their own, that pass is also a [`RowKernel`], which row tiling needs.
+//! A [`Kernel`] is one operation with packed weights, forward and backward. Where one of its passes can compute some
+//! rows of an image on their own, that pass is also a [`RowKernel`], which row tiling needs.
 
 use std::ops::Range;
 
@@ -17,8 +17,8 @@ pub(crate) const L2_BYTES: usize = 1 << 20;
 /// Default of [`KernelConfig::on_the_fly_bytes`].
 pub(crate) const ON_THE_FLY_BYTES: usize = 2 << 20;
 
-/// Most images of a micro-batch, which goes through the network together: enough for deep layers to use their weights more
-/// than once, few enough for the feature maps of early layers to stay in the cache.
+/// Most images of a micro-batch, which goes through the network together: enough for deep layers to use their weights
+/// more than once, few enough for the feature maps of early layers to stay in the cache.
 pub(crate) const MICRO_BATCH: usize = 4;
 
 /// What weight packing and work partitioning depend on.
@@ -89,12 +89,14 @@ pub(crate) trait Kernel: Send + Sync {
         None
     }
 
-    /// The pass in this direction as a row kernel, None if it cannot compute single rows. Only for kernels with one input.
+    /// The pass in this direction as a row kernel, None if it cannot compute single rows. Only for kernels with one
+    /// input.
     fn row_kernel(&self, _direction: Direction) -> Option<&dyn RowKernel> {
         None
     }
 
-    /// Whether the forward pass applies every part of its [`Epilogue`], and both passes accept channel slices of wider maps.
+    /// Whether the forward pass applies every part of its [`Epilogue`], and both passes accept channel slices of wider
+    /// maps.
     fn fuses_epilogue(&self) -> bool {
         true
     }
@@ -146,8 +148,8 @@ pub(crate) trait RowKernel: Sync {
         false
     }
 
-    /// Fills some rows of `epilogue.to`. Of the source, the rows of [`RowKernel::input_rows`] are in memory. `saved` is as in
-    /// [`ForwardArgs`] and [`BackwardArgs`].
+    /// Fills some rows of `epilogue.to`. Of the source, the rows of [`RowKernel::input_rows`] are in memory. `saved` is
+    /// as in [`ForwardArgs`] and [`BackwardArgs`].
     fn compute_rows(
         &self,
         ctx: &ThreadCtx<'_>,

@@ -59,8 +59,8 @@ impl KernelCache {
         networks.len() < before
     }
 
-    /// Keeps at most [`MAX_BYTES`]: evicts the least recently used networks, then, of the network that was planned last, the
-    /// kernels that its last plan does not use.
+    /// Keeps at most [`MAX_BYTES`]: evicts the least recently used networks, then, of the network that was planned
+    /// last, the kernels that its last plan does not use.
     pub(crate) fn evict(&self, used: &[KernelKey]) {
         self.shrink_to(MAX_BYTES, used);
     }

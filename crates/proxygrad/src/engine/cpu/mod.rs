@@ -11,8 +11,8 @@
 //! | [`simd`] | one trait for AVX-512, AVX2 and portable code |
 //! | [`buffer`], [`feature_map`] | aligned memory, and NHWC views of it |
 //!
-//! Every sum is one chain of multiply-adds in a fixed order, so results depend neither on the number of threads nor on the
-//! batch.
+//! Every sum is one chain of multiply-adds in a fixed order, so results depend neither on the number of threads nor on
+//! the batch.
 
 mod activation_mask;
 mod breakpoints;

@@ -13,8 +13,8 @@ pub struct CpuSettings {
     pub threads: Option<NonZeroUsize>,
     /// SIMD instruction set. Default: the fastest that the processor supports.
     pub instructions: Option<Instructions>,
-    /// File that keeps the measurements of convolution algorithms. Default: nothing is measured, and the algorithms follow
-    /// from the layers' shapes alone.
+    /// File that keeps the measurements of convolution algorithms. Default: nothing is measured, and the algorithms
+    /// follow from the layers' shapes alone.
     pub tuning: Option<PathBuf>,
     /// Whether plans measure how long their steps take, see [`Plan::take_times`](crate::engine::Plan::take_times).
     pub timed: bool,

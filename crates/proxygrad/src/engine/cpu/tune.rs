@@ -1,4 +1,7 @@
-//! Which algorithm computes each convolution.
+//! Choice of the algorithm of each convolution: estimated from its shape, or measured (autotuning).
+//!
+//! Measurements are kept in a file, by the shape of the layer, the instruction set and the number of threads. A layer
+//! is measured once, so that results stay reproducible.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -14,47 +17,44 @@ use crate::engine::cpu::kernel::{
 };
 use crate::engine::cpu::kernels::conv::{ConvAlgorithm, ConvKernel};
 use crate::engine::cpu::simd::Instructions;
-use crate::engine::subgraph::Subgraph;
+use crate::engine::subgraph::{Subgraph, SubgraphNode};
 use crate::engine::{Forward, Gate};
 use crate::network::{self, Network, NodeId, Op, Shape};
 
-/// The algorithms of a network's convolutions, forward and backward.
+/// Algorithms of a network's convolutions, forward and backward.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConvAlgorithms(pub(crate) HashMap<NodeId, [ConvAlgorithm; 2]>);
 
 impl ConvAlgorithms {
-    /// Chosen by the shapes alone.
+    /// Estimated from the shapes alone.
     pub(crate) fn estimate(network: &Network, subgraph: &Subgraph) -> Self {
-        let choice = |node: &crate::engine::subgraph::SubgraphNode| {
+        let choice = |node: &SubgraphNode| {
             let Op::Conv(conv) = &network.node(node.id).op else { return None };
             let input = subgraph.input_shapes(node)[0];
             let sizes = [[input[1], input[2]], [node.shape[1], node.shape[2]]];
-            Some((
-                node.id,
-                [Direction::Forward, Direction::Backward]
-                    .map(|direction| ConvAlgorithm::estimate(conv, direction, sizes)),
-            ))
+            let estimate = |direction| ConvAlgorithm::estimate(conv, direction, sizes);
+            Some((node.id, [Direction::Forward, Direction::Backward].map(estimate)))
         };
         Self(subgraph.nodes.iter().filter_map(choice).collect())
     }
 
-    /// Those of a node.
+    /// The algorithms of a node.
     pub(crate) fn for_node(&self, node: NodeId) -> [ConvAlgorithm; 2] {
         self.0.get(&node).copied().unwrap_or([ConvAlgorithm::Direct; 2])
     }
 }
 
-/// Longest time spent on the layers of one plan; those that are left keep what their shapes suggest.
+/// Longest time spent on the layers of one plan; the remaining layers keep their estimated algorithms.
 const BUDGET: Duration = Duration::from_secs(3);
 
-/// Passes whose fastest counts.
+/// Measured passes, of which the fastest counts.
 const ROUNDS: usize = 5;
 
 /// Measured algorithms and the file that keeps them.
 #[derive(Debug)]
 pub(crate) struct Tuner {
     path: PathBuf,
-    /// ConvAlgorithms forward and backward, by layer; read from the file at the first use.
+    /// Algorithms forward and backward, by layer; read from the file at the first use.
     known: Mutex<Option<Known>>,
 }
 
@@ -65,7 +65,7 @@ impl Tuner {
         Self { path, known: Mutex::new(None) }
     }
 
-    /// Puts measured algorithms in the place of estimated ones.
+    /// Replaces estimated algorithms with measured ones.
     pub(crate) fn tune(
         &self,
         algorithms: &mut ConvAlgorithms,
@@ -100,13 +100,13 @@ impl Tuner {
         }
     }
 
-    /// What the file holds; nothing when there is none or it cannot be read.
+    /// Reads the file; empty if it does not exist or cannot be read.
     fn read(&self) -> Known {
         let text = std::fs::read_to_string(&self.path).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// A measurement that cannot be kept is made again next time.
+    /// Writes the file. A failure only means that the layers are measured again next time.
     fn write(&self, known: &Known) {
         let Ok(text) = serde_json::to_string_pretty(known) else { return };
         let fresh = self.path.with_extension("new");
@@ -116,7 +116,7 @@ impl Tuner {
     }
 }
 
-/// What a measurement holds for.
+/// Key of a measurement: everything that it depends on.
 fn key(conv: &network::Conv, input: &Shape, instructions: Instructions, threads: usize) -> String {
     let padding = (conv.window.before(), conv.window.after());
     let [height, width] = conv.window.kernel;
@@ -127,7 +127,7 @@ fn key(conv: &network::Conv, input: &Shape, instructions: Instructions, threads:
     )
 }
 
-/// The fastest algorithms, forward and backward, for one image.
+/// Measures the fastest algorithms, forward and backward, for one image.
 fn measure(
     conv: &network::Conv,
     input: &Shape,
@@ -162,12 +162,12 @@ fn measure(
                     let (scratch, shared) = (scratch[worker.index()].pointer(), shared.pointer());
                     let ctx = ThreadCtx { worker, instructions, scratch, shared };
                     if direction == 0 {
-                        let ahead = ForwardArgs { inputs: &[from], saved: None, forward: Forward::Original };
-                        kernel.forward(&ctx, &ahead, &Epilogue::store_only(to));
+                        let args = ForwardArgs { inputs: &[from], saved: None, forward: Forward::Original };
+                        kernel.forward(&ctx, &args, &Epilogue::store_only(to));
                     } else {
                         let gate = Gate::Plain;
-                        let back = BackwardArgs { inputs: &[from], output: to, saved: None, gradient: to, gate };
-                        kernel.backward(&ctx, 0, &back, &Epilogue::store_only(from));
+                        let args = BackwardArgs { inputs: &[from], output: to, saved: None, gradient: to, gate };
+                        kernel.backward(&ctx, 0, &args, &Epilogue::store_only(from));
                     }
                 });
                 let seconds = started.elapsed().as_secs_f64();

@@ -1,4 +1,4 @@
-//! What happens to a kernel's sums on their way to memory: everything elementwise that follows it in the network.
+//! Vector code of epilogues: one branch-free loop for each combination of parts that occurs.
 #![expect(unsafe_code, reason = "loads and stores through maps")]
 
 use crate::engine::cpu::breakpoints::Breakpoints;
@@ -6,34 +6,34 @@ use crate::engine::cpu::epilogue::{Epilogue, FusedGate, OutputRegion};
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::simd::vector::{Simd, SimdOp, exp, load_vector, logistic};
 
-/// What a [`Epilogue`] does, as a set that the compiler knows.
+/// The parts of an [`Epilogue`] as bits, known at compile time.
 mod flags {
     pub(crate) const NONE: u32 = 0;
     pub(crate) const BIAS: u32 = 1;
     pub(crate) const ADD: u32 = 2;
     pub(crate) const RECORD: u32 = 4;
-    /// Breakpoints that are flat outside, with mask.
+    /// An activation that is flat outside its breakpoints, with a mask.
     pub(crate) const CLIP: u32 = 8;
     pub(crate) const MASK: u32 = 16;
     pub(crate) const SOFT: u32 = 32;
-    /// Anything, to be looked up.
+    /// Any parts, checked at run time.
     pub(crate) const ANY: u32 = 64;
 }
 
 impl Epilogue<'_> {
-    /// Asks for where [`Epilogue::store_row`] will write, which processors do not guess for pixels that are far pixel_step.
+    /// Prefetches what will be written, which processors do not predict for pixels far apart.
     ///
     /// # Safety
     /// As [`Simd`].
     #[inline(always)]
     pub(crate) unsafe fn prefetch_writes<S: Simd>(&self, pixel: usize, channel: usize, count: usize) {
         for c in (channel..channel + count).step_by(16) {
-            // SAFETY: only asked for, wherever it lies.
+            // SAFETY: a prefetch never faults.
             unsafe { S::prefetch(self.to.data.wrapping_add(pixel * self.to.pixel_stride + c)) };
         }
     }
 
-    /// Asks for what [`Epilogue::store_row`] will read.
+    /// Prefetches what will be read.
     ///
     /// # Safety
     /// As [`Simd`].
@@ -42,11 +42,11 @@ impl Epilogue<'_> {
         let reads = self.addend.is_some() || !matches!(self.gate, FusedGate::None);
         let mut c = channel;
         while reads && c < channel + count {
-            // SAFETY: only asked for, wherever it lies.
+            // SAFETY: a prefetch never faults.
             unsafe {
                 let at = |map: &FeatureMap| map.data.wrapping_add(pixel * map.pixel_stride + c).cast_const();
-                if let Some(add) = &self.addend {
-                    S::prefetch(at(add));
+                if let Some(addend) = &self.addend {
+                    S::prefetch(at(addend));
                 }
                 match &self.gate {
                     FusedGate::None => {}
@@ -58,22 +58,24 @@ impl Epilogue<'_> {
         }
     }
 
-    /// Takes in the sums of a block: `row` values of `sums` for each row of it, `step` values for each pixel.
+    /// Stores the sums of a region: `row_stride` values of `sums` from one row to the next, `pixel_stride` from one
+    /// pixel to the next.
     ///
     /// # Safety
-    /// As [`Simd`]; the block lies in the maps, and the sums of each pixel are readable up to a whole number of vectors.
+    /// As [`Simd`]; the region lies in the maps, and the sums of each pixel are readable up to a whole number of
+    /// vectors.
     #[inline(always)]
-    pub(crate) unsafe fn store_region<S: Simd>(&self, block: OutputRegion, sums: *const f32, [row, step]: [usize; 2]) {
+    pub(crate) unsafe fn store_region<S: Simd>(&self, region: OutputRegion, sums: *const f32, strides: [usize; 2]) {
         use flags::*;
         macro_rules! dispatch {
             ($($kind:expr,)*) => {
-                match self.flags(block.channel) {
-                    // SAFETY: the caller's; the flags are those that were found.
+                match self.flags(region.channel) {
+                    // SAFETY: the caller's; the flags are those of this epilogue.
                     $(kind if kind == const { $kind } => unsafe {
-                        S::call(RegionStore::<'_, { $kind }> { epilogue: self, block, sums, row, step });
+                        S::call(RegionStore::<'_, { $kind }> { epilogue: self, region, sums, strides });
                     })*
                     // SAFETY: the caller's.
-                    _ => unsafe { S::call(RegionStore::<'_, ANY> { epilogue: self, block, sums, row, step }) },
+                    _ => unsafe { S::call(RegionStore::<'_, ANY> { epilogue: self, region, sums, strides }) },
                 }
             };
         }
@@ -105,15 +107,15 @@ impl Epilogue<'_> {
             FusedGate::Masked { .. } => flags::ANY,
             FusedGate::Soft { .. } => flags::SOFT,
         };
-        let or_none = |flag: u32, there: bool| if there { flag } else { flags::NONE };
+        let when = |flag: u32, set: bool| if set { flag } else { flags::NONE };
         breakpoints
             | gate
-            | or_none(flags::BIAS, self.bias.is_some())
-            | or_none(flags::ADD, self.addend.is_some())
-            | or_none(flags::RECORD, self.record.is_some())
+            | when(flags::BIAS, self.bias.is_some())
+            | when(flags::ADD, self.addend.is_some())
+            | when(flags::RECORD, self.record.is_some())
     }
 
-    /// Takes in the sums of `count` channels, from `channel`, of one pixel.
+    /// Stores the sums of `count` channels, from `channel`, of one pixel.
     ///
     /// # Safety
     /// As [`Simd`]; pixel and channels lie in the maps, `sums` holds `count` values and is readable up to a whole
@@ -128,7 +130,7 @@ impl Epilogue<'_> {
         }
     }
 
-    /// Takes in the sums of `count` channels, at most a whole vector counts.
+    /// Stores one vector of sums, of which the first `count` values count.
     ///
     /// # Safety
     /// As [`Simd`]; pixel and channels lie in the maps.
@@ -146,7 +148,7 @@ impl Epilogue<'_> {
         }
     }
 
-    /// The steps of a soft gate in some channels; of no use under other gates.
+    /// The terms of a soft gate for a vector of channels; unused with other gates.
     #[inline(always)]
     unsafe fn soft_terms<S: Simd, const FLAGS: u32, const WHOLE: bool>(
         &self,
@@ -163,18 +165,18 @@ impl Epilogue<'_> {
                 return SoftTerms([zero; 3]);
             }
             let scale = load_vector::<S, WHOLE>(inverse_scales.as_ptr().add(channel), count);
-            let scale = S::min(S::mul(scale, S::splat(inverse_temperature)), S::splat(SHARPEST));
+            let scale = S::min(S::mul(scale, S::splat(inverse_temperature)), S::splat(MAX_INVERSE_TEMPERATURE));
             if !(low > f32::NEG_INFINITY && high < f32::INFINITY) {
                 return SoftTerms([scale, zero, zero]);
             }
             let half = S::mul(scale, S::splat(0.5 * (high - low)));
-            // What the exponential cuts off is 0.
+            // The exponential is clamped: its smallest value stands for 0.
             let both = S::sub(exp::<S>(S::mul(S::splat(-2.0), half)), S::splat(2e-38));
             SoftTerms([scale, half, S::max(both, zero)])
         }
     }
 
-    /// [`Epilogue::store_vector`] of a epilogue with these flags, for a whole vector or a flag of one.
+    /// [`Epilogue::store_vector`] with these flags, for a whole or a partial vector.
     #[inline(always)]
     unsafe fn put<S: Simd, const FLAGS: u32, const WHOLE: bool>(
         &self,
@@ -206,8 +208,8 @@ impl Epilogue<'_> {
             if let Some(bias) = flagged::<FLAGS, _>(flags::BIAS, self.bias) {
                 value = S::add(value, load_vector::<S, WHOLE>(bias.as_ptr().add(channel), count));
             }
-            if let Some(add) = flagged::<FLAGS, _>(flags::ADD, self.addend) {
-                value = S::add(value, load_vector::<S, WHOLE>(add.at(pixel).add(channel), count));
+            if let Some(addend) = flagged::<FLAGS, _>(flags::ADD, self.addend) {
+                value = S::add(value, load_vector::<S, WHOLE>(addend.at(pixel).add(channel), count));
             }
             if let Some(record) = flagged::<FLAGS, _>(flags::RECORD, self.record) {
                 let to = record.at(pixel).add(channel);
@@ -217,7 +219,7 @@ impl Epilogue<'_> {
                 if let Some(mask) = flagged::<FLAGS, _>(flags::CLIP, self.mask) {
                     mask.record::<S>(pixel, channel, value, &Breakpoints { low, high, leak }, count);
                 }
-                // The value stands second: what is not a number stays so.
+                // The value is the second operand, so NaN stays NaN.
                 let inside = S::min(S::splat(high), S::max(S::splat(low), value));
                 value = match FLAGS != flags::ANY || leak == 0.0 {
                     true => inside,
@@ -237,7 +239,8 @@ impl Epilogue<'_> {
                     let one = S::splat(1.0);
                     let step = match (low > f32::NEG_INFINITY, high < f32::INFINITY) {
                         (true, true) => {
-                            // With t = exp(|z - middle| * scale - half) both steps are t / ((1 + t) (t + exp(-2 half))).
+                            // With t = exp(|z - middle| * scale - half) both steps are t / ((1 + t) (t + exp(-2
+                            // half))).
                             let off = S::mul(S::sub(z, S::splat(0.5 * (low + high))), scale);
                             let off = S::max(off, S::sub(S::splat(0.0), off));
                             let t = exp::<S>(S::sub(off, half));
@@ -255,33 +258,33 @@ impl Epilogue<'_> {
     }
 }
 
-/// Largest inverse temperature of a step, so that its products stay finite.
-const SHARPEST: f32 = 1e30;
+/// Largest inverse temperature, at which products stay finite.
+const MAX_INVERSE_TEMPERATURE: f32 = 1e30;
 
-/// What the steps of a soft gate are made of, in each channel of a vector: one over the width of a step, half the distance
-/// of two breakpoints inverse_temperature that, and `exp(-2 *` the same`)`.
+/// Terms of a soft gate for a vector of channels: the inverse temperature, half the distance of the breakpoints times
+/// that, and `exp(-2 * half)` of this second term.
 struct SoftTerms<S: Simd>([S::V; 3]);
 
-/// A flag of a epilogue, which is there when `FLAGS` says so.
+/// A part of an epilogue, which is present if `FLAGS` says so.
 ///
 /// # Safety
 /// `FLAGS` are those of the epilogue, or [`flags::ANY`].
 #[inline(always)]
-unsafe fn flagged<const FLAGS: u32, T>(which: u32, flag: Option<T>) -> Option<T> {
+unsafe fn flagged<const FLAGS: u32, T>(flag: u32, part: Option<T>) -> Option<T> {
     if FLAGS == flags::ANY {
-        return flag;
+        return part;
     }
     // SAFETY: the caller's.
-    (FLAGS & which != 0).then(|| unsafe { flag.unwrap_unchecked() })
+    (FLAGS & flag != 0).then(|| unsafe { part.unwrap_unchecked() })
 }
 
-/// The sums of a [`OutputRegion`] under a epilogue of these flags.
+/// Stores a region with an epilogue of these flags.
 struct RegionStore<'a, const FLAGS: u32> {
     epilogue: &'a Epilogue<'a>,
-    block: OutputRegion,
+    region: OutputRegion,
     sums: *const f32,
-    row: usize,
-    step: usize,
+    /// Values of `sums` from one row, and from one pixel, to the next.
+    strides: [usize; 2],
 }
 
 impl<const FLAGS: u32> SimdOp for RegionStore<'_, FLAGS> {
@@ -291,10 +294,10 @@ impl<const FLAGS: u32> SimdOp for RegionStore<'_, FLAGS> {
     unsafe fn run<S: Simd>(self) {
         // A copy, which stays in registers while memory is written.
         let epilogue = *self.epilogue;
-        let Self { block, sums, row, step, .. } = self;
+        let Self { region, sums, strides: [row, step], .. } = self;
         let mut c = 0;
-        while c < block.channels {
-            let (channel, count) = (block.channel + c, block.channels - c);
+        while c < region.channels {
+            let (channel, count) = (region.channel + c, region.channels - c);
             // SAFETY: the caller's.
             let terms = unsafe {
                 match count >= S::LANES {
@@ -302,9 +305,9 @@ impl<const FLAGS: u32> SimdOp for RegionStore<'_, FLAGS> {
                     false => epilogue.soft_terms::<S, FLAGS, false>(channel, count),
                 }
             };
-            for y in 0..block.rows {
-                for x in 0..block.pixels {
-                    let pixel = block.pixel + y * block.row_stride + x * block.pixel_step;
+            for y in 0..region.rows {
+                for x in 0..region.pixels {
+                    let pixel = region.pixel + y * region.row_stride + x * region.pixel_step;
                     // SAFETY: the caller's, see `Epilogue::store_region`.
                     unsafe {
                         let sums = S::load(sums.add(y * row + x * step + c));

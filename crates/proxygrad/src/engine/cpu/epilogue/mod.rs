@@ -1,4 +1,5 @@
-//! Epilogue of a kernel: the bias, residual sum, activation and gate that are applied to its sums before they are stored.
+//! Epilogue of a kernel: the bias, residual sum, activation and gate that are applied to its sums before they are
+//! stored.
 #![expect(unsafe_code, reason = "slices of maps")]
 
 mod apply;
@@ -31,8 +32,8 @@ pub(crate) enum FusedGate<'a> {
     None,
     /// 1 where the pre-activation was between the breakpoints, `outside` elsewhere.
     Masked { mask: ActivationMask, outside: f32 },
-    /// Logistic steps at the breakpoints, from `leak` to 1, of the pre-activations `input`. The inverse temperature of a
-    /// channel is `inverse_temperature` times its scale.
+    /// Logistic steps at the breakpoints, from `leak` to 1, of the pre-activations `input`. The inverse temperature of
+    /// a channel is `inverse_temperature` times its scale.
     Soft { input: FeatureMap, low: f32, high: f32, leak: f32, inverse_scales: &'a [f32], inverse_temperature: f32 },
 }
 

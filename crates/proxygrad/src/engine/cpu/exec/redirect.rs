@@ -6,15 +6,15 @@ use crate::engine::cpu::activation_mask::{ActivationMask, Branch};
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::{MICRO_BATCH, ThreadCtx};
 
-/// Whether every image of a map has a value other than zero. All workers get the same answer; the map must not be written
-/// before their next barrier.
+/// Whether every image of a map has a value other than zero. All workers get the same answer; the map must not be
+/// written before their next barrier.
 pub(crate) fn is_alive(map: FeatureMap) -> bool {
     // SAFETY: the pixels lie in the map, which is complete.
     (0..map.images).all(|image| unsafe { !map.is_zero(image * map.size()..(image + 1) * map.size()) })
 }
 
-/// Applies the redirected gate to a complete gradient `to`, in place. `leak` is the activation's slope outside the linear
-/// range.
+/// Applies the redirected gate to a complete gradient `to`, in place. `leak` is the activation's slope outside the
+/// linear range.
 pub(crate) fn redirect(ctx: &ThreadCtx<'_>, leak: f32, mask: ActivationMask, to: FeatureMap) {
     let plain = |branch: Branch| if branch == Branch::Between { 1.0 } else { leak };
     // SAFETY: the mask has bits for every value of the map.

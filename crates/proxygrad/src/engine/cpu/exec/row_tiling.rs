@@ -1,9 +1,9 @@
 //! Row-tiled (depth-first) execution of a fused group: a few rows of every map at a time, by one thread.
 //!
-//! A map between two steps that exceeds the cache would be written to memory by one step and read back by the next. A fused
-//! group instead computes a few rows of its last map, and of the maps before it only the rows that these depend on, in row
-//! buffers that stay in the cache. Rows that the next tile reads again are kept; at the border to another thread's tiles
-//! they are computed twice. The sums are the same as without tiling, bit for bit.
+//! A map between two steps that exceeds the cache would be written to memory by one step and read back by the next. A
+//! fused group instead computes a few rows of its last map, and of the maps before it only the rows that these depend
+//! on, in row buffers that stay in the cache. Rows that the next tile reads again are kept; at the border to another
+//! thread's tiles they are computed twice. The sums are the same as without tiling, bit for bit.
 #![expect(unsafe_code, reason = "maps in a thread's private memory")]
 
 use std::ops::Range;
@@ -107,8 +107,8 @@ struct RowBuffer {
 }
 
 impl RowBuffer {
-    /// Drops the rows before `required`. Returns a map that holds all rows of `required`, and which of them are still to be
-    /// computed.
+    /// Drops the rows before `required`. Returns a map that holds all rows of `required`, and which of them are still
+    /// to be computed.
     ///
     /// # Safety
     /// The memory has room for the rows of `required`.

@@ -1,4 +1,5 @@
-//! Runs single steps and fused groups of a plan: builds the epilogue of each step, including the gate, and calls its kernel.
+//! Runs single steps and fused groups of a plan: builds the epilogue of each step, including the gate, and calls its
+//! kernel.
 #![expect(unsafe_code, reason = "maps of the plan's own memory")]
 
 use crate::engine::cpu::activation_mask::ActivationMask;
@@ -131,7 +132,8 @@ impl<'a> StepRunner<'a> {
             return self.contribute(step, seeds, [gate; 2]);
         };
         let parts = self.masked_parts(sink);
-        // Dead layers are rare: the plain gate comes first, and the step is repeated without a gate if the layer was dead.
+        // Dead layers are rare: the plain gate comes first, and the step is repeated without a gate if the layer was
+        // dead.
         if !matches!(step, BackwardStep::Seed { .. }) && sink.addend != Some(sink.to) {
             self.contribute(step, seeds, [gate, Gate::Plain]);
             if parts.iter().all(|&(_, to)| is_alive(to)) {

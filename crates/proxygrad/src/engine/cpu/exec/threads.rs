@@ -1,9 +1,9 @@
 //! Thread team: the threads that run a pass together, with work stealing and a barrier after every step.
 //!
-//! A pass starts all threads once, and each runs the same steps. The work of a step is divided into pieces that the threads
-//! claim, first from their own share, which keeps what a thread wrote in its own cache, then from the shares of slower
-//! threads. At the barrier a thread spins for a few microseconds and then sleeps, so that a thread that was preempted gets a
-//! processor back.
+//! A pass starts all threads once, and each runs the same steps. The work of a step is divided into pieces that the
+//! threads claim, first from their own share, which keeps what a thread wrote in its own cache, then from the shares of
+//! slower threads. At the barrier a thread spins for a few microseconds and then sleeps, so that a thread that was
+//! preempted gets a processor back.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -103,8 +103,8 @@ impl Worker<'_> {
         self.team.claimed.len()
     }
 
-    /// Runs `work` for every index below `pieces`, each on one of the threads, and returns when all are done. Every worker
-    /// must call this with the same number.
+    /// Runs `work` for every index below `pieces`, each on one of the threads, and returns when all are done. Every
+    /// worker must call this with the same number.
     pub(crate) fn for_each_piece(&self, pieces: usize, mut work: impl FnMut(usize)) {
         let workers = self.count();
         if workers == 1 {

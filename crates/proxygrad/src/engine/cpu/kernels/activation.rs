@@ -1,4 +1,4 @@
-//! Activations that stand on their own, and the gate that looks at a whole layer before it decides.
+//! Kernel of activations that are not fused into another kernel, from their f64 definitions, with all gates.
 #![expect(unsafe_code, reason = "rows of maps")]
 
 use crate::engine::cpu::epilogue::Epilogue;
@@ -9,13 +9,13 @@ use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 use crate::engine::{Forward, Gate};
 use crate::network::{Activation, Shape};
 
-/// Values of a row that are computed together.
+/// Values that are computed at a time.
 const ROW: usize = 256;
 
-/// An activation with its gates.
+/// An activation and its gates.
 pub(crate) struct ActivationKernel {
     activation: Activation,
-    /// Values between two neighbouring channels, and channels: what tells a value's channel.
+    /// Values from one channel to the next, and number of channels, to find the channel of a value.
     channels: [usize; 2],
 }
 
@@ -49,7 +49,7 @@ impl ActivationKernel {
         slope as f32
     }
 
-    /// Factor on a gradient under [`Gate::Redirect`] where the whole layer's gradient vanishes.
+    /// Factor on a gradient with [`Gate::Redirect`] where the whole layer's gradient vanishes.
     fn redirected(&self, z: f32, gradient: f32) -> f32 {
         let ((low, high), z) = (self.activation.breakpoints(), f64::from(z));
         let outwards = (z <= low && gradient < 0.0) || (z >= high && gradient > 0.0);
@@ -87,11 +87,11 @@ impl Kernel for ActivationKernel {
     }
 }
 
-/// Hands `f` of every value's position in a dense map to `epilogue`. `f`'s second argument gives that position in any map
-/// of the same shape.
+/// Applies `epilogue` to the results of `f`, which takes the index of a value in a dense map, and a function that
+/// returns the value's address in any map of the same shape.
 ///
 /// # Safety
-/// The maps that `f` looks at have the shape of `epilogue.to`.
+/// The maps that `f` reads have the shape of `epilogue.to`.
 unsafe fn for_each_row(
     ctx: &ThreadCtx<'_>,
     epilogue: &Epilogue<'_>,
@@ -111,7 +111,7 @@ unsafe fn for_each_row(
                 let place = |map: &FeatureMap| unsafe { map.at(pixel).add(first + c).cast_const() };
                 *value = f(pixel * channels + first + c, &place);
             }
-            // SAFETY: the instructions are available; no two pieces write the same values.
+            // SAFETY: the instruction set is supported; no two pieces write the same values.
             unsafe { ctx.instructions.run(RowStore { epilogue, pixel, first, staged: &staged, count }) };
         }
     });
@@ -130,7 +130,7 @@ impl SimdOp for RowStore<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: the staged holds whole vectors.
+        // SAFETY: the staged values fill whole vectors.
         unsafe { self.epilogue.store_row::<S>(self.pixel, self.first, self.staged.as_ptr(), self.count) };
     }
 }

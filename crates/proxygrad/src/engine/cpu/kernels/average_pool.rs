@@ -1,4 +1,4 @@
-//! Average pools: of windows, and of whole maps.
+//! Average pooling over windows, and global pooling.
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
 use crate::engine::cpu::epilogue::Epilogue;
@@ -9,7 +9,7 @@ use crate::engine::cpu::kernels::elementwise::{VectorSource, for_each_vector, lo
 use crate::engine::cpu::simd::vector::Simd;
 use crate::network::{Shape, Window};
 
-/// Average pooling.
+/// Average pooling, as a depthwise convolution with constant weights.
 pub(crate) struct AveragePool {
     forward: Depthwise,
     backward: Depthwise,
@@ -49,12 +49,12 @@ impl Kernel for AveragePool {
     }
 }
 
-/// The sum of every channel over its whole map, times a factor: global average pooling.
+/// Global pooling: the sum of every channel over its whole map, times a factor.
 pub(crate) struct GlobalPool {
     pub(crate) factor: f32,
 }
 
-/// Sums over the pixels of an image; pixels of the result are images.
+/// Sums over the pixels of an image, which is one pixel of the result.
 #[derive(Clone, Copy)]
 struct GlobalPoolSum {
     map: FeatureMap,
@@ -68,7 +68,7 @@ impl VectorSource for GlobalPoolSum {
         unsafe {
             let mut total = S::splat(0.0);
             for row in 0..self.map.height {
-                // Row by row: sums of sums keep their digits on large maps.
+                // Row by row: sums of sums are more accurate on large maps.
                 let mut sum = S::splat(0.0);
                 for column in 0..self.map.width {
                     let pixel = (image * self.map.height + row) * self.map.width + column;
@@ -81,7 +81,7 @@ impl VectorSource for GlobalPoolSum {
     }
 }
 
-/// The same value for all pixels of an image.
+/// The same gradient for all pixels of an image.
 #[derive(Clone, Copy)]
 struct GlobalPoolGradient {
     gradient: FeatureMap,

@@ -1,14 +1,14 @@
-//! Combinations of two tensors of different shapes, one of which repeats.
+//! Broadcasting: elementwise operations on two tensors of different shapes.
 
 use crate::engine::cpu::kernel::BackwardNeeds;
 use crate::engine::cpu::kernels::memory_order::{for_each_index, offset, strides};
 use crate::engine::cpu::kernels::scalar::ScalarOp;
 use crate::network::{Array, Binary, Shape};
 
-/// Two inputs combined elementwise.
+/// An elementwise operation with broadcasting.
 pub(crate) struct ScalarBroadcast {
     kind: Binary,
-    /// For each input: where every output value reads it; `None` when both have the same shape.
+    /// For each input, the index that every output value reads; None if it has the output's shape.
     sources: [Option<Vec<u32>>; 2],
 }
 
@@ -22,7 +22,7 @@ impl ScalarBroadcast {
     }
 }
 
-/// Where every value of `output` reads a tensor of shape `input` that repeats along axes of length 1.
+/// Index that every value of `output` reads in a tensor of shape `input`, which repeats along axes of length 1.
 fn sources(input: &Shape, output: &Shape) -> Option<Vec<u32>> {
     if input == output {
         return None;
@@ -75,7 +75,7 @@ impl ScalarOp for ScalarBroadcast {
 pub(crate) struct ScalarAffine {
     scale: Array,
     shift: Array,
-    /// Values between two neighbouring channels.
+    /// Values from one channel to the next.
     stride: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Maps joined channel by channel.
+//! Concatenation, along channels or any other axis.
 #![expect(unsafe_code, reason = "slices of maps")]
 
 use crate::engine::cpu::activation_mask::CHANNELS_PER_BYTE;
@@ -9,7 +9,7 @@ use crate::engine::cpu::kernels::memory_order::strides;
 use crate::engine::cpu::kernels::scalar::ScalarOp;
 use crate::network::Shape;
 
-/// Copies every input to its channels.
+/// Concatenation of feature maps along their channels.
 pub(crate) struct ChannelConcat {
     first: Vec<usize>,
 }
@@ -31,7 +31,7 @@ impl Kernel for ChannelConcat {
         self.fuses_epilogue().then_some(&self.first)
     }
 
-    /// ActivationMask of an activation share bytes.
+    /// Inputs must not share a byte of an activation mask.
     fn fuses_epilogue(&self) -> bool {
         self.first.iter().all(|first| first.is_multiple_of(CHANNELS_PER_BYTE))
     }
@@ -52,7 +52,7 @@ impl Kernel for ChannelConcat {
     }
 }
 
-/// Inputs joined along one axis.
+/// Concatenation along any axis.
 pub(crate) struct ScalarConcat {
     /// Length of each input's contiguous run.
     runs: Vec<usize>,
@@ -60,7 +60,7 @@ pub(crate) struct ScalarConcat {
 
 impl ScalarConcat {
     pub(crate) fn new(axis: usize, inputs: &[&Shape], output: &Shape) -> Self {
-        // In memory the joined axis and those inside it make one run per input.
+        // In memory the joined axis and those inside it form one run per input.
         let inner = strides(output)[axis];
         Self { runs: inputs.iter().map(|shape| shape[axis] * inner).collect() }
     }

@@ -1,4 +1,4 @@
-//! The backward pass of a dense layer: rows of the weights, weighted by the gradient.
+//! Dense layers: forward as a pointwise convolution, backward as a weighted sum of the rows of the weights.
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
 use crate::engine::cpu::epilogue::Epilogue;
@@ -8,11 +8,11 @@ use crate::engine::cpu::kernels::conv::pointwise::Pointwise;
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 use crate::network::Array;
 
-/// Vectors that one piece computes together.
+/// Vectors per piece of work.
 const TOGETHER: usize = 4;
 
-/// `epilogue = gradient * weights` with `weights` `[O, I]`. The gradient of one logit is zero almost everywhere: rows whose
-/// gradient is zero are not read.
+/// Computes `epilogue.to = gradient * weights` with `weights` `[O, I]`. The gradient of one logit is zero almost
+/// everywhere: rows whose gradient is zero are not read.
 pub(crate) fn dense_gradient(ctx: &ThreadCtx<'_>, weights: &[f32], gradient: FeatureMap, epilogue: &Epilogue<'_>) {
     let features = epilogue.to.channels;
     assert_eq!(weights.len(), features * gradient.channels);
@@ -20,7 +20,7 @@ pub(crate) fn dense_gradient(ctx: &ThreadCtx<'_>, weights: &[f32], gradient: Fea
     let blocks = features.div_ceil(width);
     ctx.worker.for_each_piece(gradient.pixels() * blocks, |piece| {
         let (pixel, first) = (piece / blocks, piece % blocks * width);
-        // SAFETY: the instructions are available; no two pieces write the same features of a pixel.
+        // SAFETY: the instruction set is supported; no two pieces write the same features of a pixel.
         unsafe { ctx.instructions.run(FeatureBlock { weights, gradient, epilogue, pixel, first }) };
     });
 }
@@ -40,7 +40,7 @@ impl SimdOp for FeatureBlock<'_> {
     unsafe fn run<S: Simd>(self) {
         let features = self.epilogue.to.channels;
         let left = features - self.first;
-        // SAFETY: the pixel lies in both maps, and features behind the last are not touched.
+        // SAFETY: the pixel lies in both maps, and features after the last are not accessed.
         unsafe {
             let mut sums = [S::splat(0.0); TOGETHER];
             for o in 0..self.gradient.channels {

@@ -1,4 +1,4 @@
-//! Operations that meet one value, or two in the same place: sums, products, scale and shift.
+//! Elementwise kernels: binary operations on tensors of the same shape, scale and shift, copies.
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
 use crate::engine::cpu::buffer::Buffer;
@@ -8,34 +8,33 @@ use crate::engine::cpu::kernel::{BackwardArgs, BackwardNeeds, ForwardArgs, Kerne
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 use crate::network::{Array, Binary};
 
-/// Values that one piece takes.
+/// Values per piece of work.
 const PIECE: usize = 16 * 1024;
 
-/// Calls `f` for every vector of `epilogue`'s channels, shared out by pixels: its pixel, its first channel and how many
-/// values count. What `f` gives goes to `epilogue`.
+/// Applies `epilogue` to the vectors that `f` computes, for all pixels and channels. The threads divide the pixels.
 ///
 /// # Safety
-/// `f` only reads what the vector's place allows.
+/// `f` may be called for every pixel and channel of `epilogue.to`.
 pub(crate) unsafe fn for_each_vector(ctx: &ThreadCtx<'_>, epilogue: &Epilogue<'_>, f: impl VectorSource) {
     let pixels = epilogue.to.pixels();
     let pieces = (pixels * epilogue.to.channels).div_ceil(PIECE).min(pixels);
     ctx.worker.for_each_piece(pieces, |piece| {
         let pixels = [pixels * piece / pieces, pixels * (piece + 1) / pieces];
-        // SAFETY: the instructions are available; no two pieces write the same pixels; the rest is the caller's.
+        // SAFETY: the instruction set is supported; no two pieces write the same pixels; the rest is the caller's.
         unsafe { ctx.instructions.run(PixelRange { epilogue, f, pixels }) };
     });
 }
 
-/// A function of a place, for any vector instructions.
+/// A function from positions to vectors, for any instruction set.
 pub(crate) trait VectorSource: Copy {
     /// The vector for `count` channels from `channel` of a pixel.
     ///
     /// # Safety
-    /// As [`Simd`]; the place lies in the maps that the function reads.
+    /// As [`Simd`]; the position lies in the maps that the function reads.
     unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, count: usize) -> S::V;
 }
 
-/// [`for_each_vector`] for the pixels from one to another.
+/// [`for_each_vector`] for a range of pixels.
 pub(crate) struct PixelRange<'a, F> {
     pub(crate) epilogue: &'a Epilogue<'a>,
     pub(crate) f: F,
@@ -63,14 +62,14 @@ impl<F: VectorSource> SimdOp for PixelRange<'_, F> {
 /// Loads `count` values of a pixel.
 ///
 /// # Safety
-/// As [`Simd`]; the place lies in the map.
+/// As [`Simd`]; the position lies in the map.
 #[inline(always)]
 pub(crate) unsafe fn load_channels<S: Simd>(map: &FeatureMap, pixel: usize, channel: usize, count: usize) -> S::V {
     // SAFETY: the caller's.
     unsafe { S::load_up_to(map.at(pixel).add(channel), count) }
 }
 
-/// The values of a map as they are.
+/// The values of a map, unchanged.
 #[derive(Clone, Copy)]
 pub(crate) struct CopyOf(pub(crate) FeatureMap);
 
@@ -82,7 +81,7 @@ impl VectorSource for CopyOf {
     }
 }
 
-/// Two inputs of the same shape, combined.
+/// A binary operation on two inputs of the same shape.
 pub(crate) struct BinaryKernel(pub(crate) Binary);
 
 #[derive(Clone, Copy)]
@@ -111,7 +110,7 @@ impl VectorSource for BinaryValue {
     }
 }
 
-/// Gradients of [`BinaryKernel`] other than those that pass unchanged.
+/// Gradient of [`BinaryKernel`] with respect to one input.
 #[derive(Clone, Copy)]
 struct BinaryGradient {
     kind: Binary,

@@ -1,12 +1,13 @@
-//! Operations that only move values: every output value is one input value or a constant.
+//! Data movement by index table: pad, reshape, transpose and slice. Every output value is one input value or a
+//! constant.
 
 use crate::engine::cpu::kernels::memory_order::{for_each_index, load, offset, strides};
 use crate::engine::cpu::kernels::scalar::ScalarOp;
 use crate::network::{Array, PadMode, Shape};
 
-/// Copies by a table of sources.
+/// Copies values by a table of source indices.
 pub(crate) struct ScalarGather {
-    /// Source of every output value, or [`ScalarGather::BORDER`].
+    /// Source index of every output value, or [`ScalarGather::BORDER`].
     sources: Vec<u32>,
     border: f32,
 }
@@ -14,7 +15,7 @@ pub(crate) struct ScalarGather {
 impl ScalarGather {
     const BORDER: u32 = u32::MAX;
 
-    /// `source` maps an output index to an input index, or to none for the border.
+    /// `source` maps an output index to an input index, or to None for the border.
     fn new(input: &Shape, output: &Shape, border: f32, mut source: impl FnMut(&[usize]) -> Option<Vec<usize>>) -> Self {
         let (from, to) = (strides(input), strides(output));
         let mut sources = vec![Self::BORDER; output.elements()];

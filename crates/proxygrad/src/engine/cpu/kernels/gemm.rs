@@ -1,72 +1,73 @@
-//! The microkernel that convolutions live on: a few rows of pixels times a panel of weights, sums held in registers.
+//! GEMM microkernel: a few rows of pixels times a packed panel of weights, with the sums in registers.
 #![expect(unsafe_code, reason = "a register tile over raw rows")]
 
 use crate::engine::cpu::buffer::Buffer;
 use crate::engine::cpu::kernel::KernelConfig;
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 
-/// What a microkernel asks for while it runs: some values further at every step of its sums.
+/// What the microkernel prefetches while it runs: `pace` values more for every product.
 #[derive(Clone, Copy)]
 pub(crate) struct Prefetch {
     pub(crate) from: *const f32,
     pub(crate) pace: usize,
 }
 
-/// Where the sums of a microkernel go.
+/// Where the microkernel writes its sums.
 #[derive(Clone, Copy)]
 pub(crate) struct Accumulator {
     /// `[rows, vectors * lanes]`.
     pub(crate) sums: *mut f32,
-    /// Whether the microkernel is added to the sums so far.
+    /// Whether the products are added to the sums in memory.
     pub(crate) accumulate: bool,
 }
 
 impl Prefetch {
-    /// Values that weights are asked for ahead of their use.
+    /// Distance of the prefetched weights, in values.
     const DISTANCE: usize = 1024;
 
-    /// The rows of `vectors` vectors that follow weights `b` which are read in order.
+    /// Prefetches weights that are read in order from `b` on, `vectors` vectors per row.
     #[inline(always)]
     pub(crate) fn of<S: Simd>(b: *const f32, vectors: usize) -> Self {
         Self { from: b.wrapping_add(Self::DISTANCE), pace: vectors * S::LANES }
     }
 }
 
-/// Most values of a tile's sums: 14 rows of two vectors of 16.
+/// Most sums of a tile: 14 rows of two vectors of 16.
 pub(crate) const TILE_SUMS: usize = 14 * 32;
 
-/// A run of consecutive values of every row.
+/// A run of consecutive values in every row of pixels.
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
-    /// From the row's start.
+    /// Offset from the start of the row.
     pub(crate) offset: isize,
     pub(crate) count: usize,
-    /// Rows of the weights that are left out before.
+    /// Rows of the weights that are skipped before it.
     pub(crate) skipped: usize,
 }
 
-/// A matrix `[K, N]` split_evenly into panels of at most two vectors of columns, each `[K, vectors * lanes]`, padded with zeros.
+/// A matrix `[K, N]` packed into panels of at most two vectors of columns, each `[K, vectors * lanes]`, padded with
+/// zeros.
 pub(crate) struct PackedMatrix {
     data: Buffer,
     panels: Vec<Panel>,
     rows: usize,
-    /// Values of the whole matrix, also where it was not laid out.
+    /// Values of the whole matrix, also where they were left out.
     length: usize,
 }
 
-/// One panel.
+/// One panel of a packed matrix.
 #[derive(Clone, Copy)]
 pub(crate) struct Panel {
     /// First column.
     pub(crate) first: usize,
-    /// Columns that count.
+    /// Columns without the padding.
     pub(crate) columns: usize,
     pub(crate) vectors: usize,
     start: usize,
 }
 
 impl PackedMatrix {
-    /// Lays out the matrix whose rows are `fill`ed in one after the other, unless the config is weightless.
+    /// Packs the matrix whose rows `row` fills in one after another; without weights it only computes the sizes.
     pub(crate) fn new(
         rows: usize,
         columns: usize,
@@ -122,20 +123,20 @@ impl PackedMatrix {
     }
 }
 
-/// `sums[r, c] = sum over k of a[r][k] * b[k, c]`, k running over `runs` in order, added to the sums so far when they go
-/// `on`: one chain of multiply-adds for every sum, so that it depends neither on how rows are split_evenly into tiles nor on where a
-/// sum is left and taken up again.
+/// Computes `sums[r, c] = sum over k of a[r][k] * b[k, c]`, with k running over `runs` in order, optionally added to
+/// the sums in memory. Each sum is one chain of multiply-adds, so it depends neither on how rows are divided into tiles
+/// nor on where a sum is interrupted and resumed.
 ///
-/// `a[r]` starts at `a + r * step`; `b` is `[K, vectors * lanes]`; `sums` is `[rows, vectors * lanes]`.
+/// `a[r]` starts at `a + r * row_stride`; `b` is `[K, vectors * lanes]`; `sums` is `[rows, vectors * lanes]`.
 ///
 /// # Safety
-/// As [`Simd`]; `1 <= rows <= S::TILE_ROWS`, `vectors` is 1 or 2, and the runs, `b` and `sums` lie in memory.
+/// As [`Simd`]; `1 <= rows <= S::TILE_ROWS`, `vectors` is 1 or 2, and the runs, `b` and `sums` are in memory.
 #[inline(always)]
 pub(crate) unsafe fn microkernel<S: Simd>(
     [rows, vectors]: [usize; 2],
     runs: &[Run],
     a: *const f32,
-    step: usize,
+    row_stride: usize,
     b: *const f32,
     prefetch: Prefetch,
     to: Accumulator,
@@ -144,9 +145,9 @@ pub(crate) unsafe fn microkernel<S: Simd>(
         ($($count:literal)*) => {
             match (rows, vectors) {
                 // SAFETY: the caller's.
-                $(($count, 1) => unsafe { S::call(Tile::<'_, $count, 1> { runs, a, step, b, prefetch, to }) },)*
+                $(($count, 1) => unsafe { S::call(Tile::<'_, $count, 1> { runs, a, row_stride, b, prefetch, to }) },)*
                 // SAFETY: the caller's.
-                $(($count, 2) => unsafe { S::call(Tile::<'_, $count, 2> { runs, a, step, b, prefetch, to }) },)*
+                $(($count, 2) => unsafe { S::call(Tile::<'_, $count, 2> { runs, a, row_stride, b, prefetch, to }) },)*
                 _ => debug_assert!(false, "a tile of {rows} x {vectors}"),
             }
         };
@@ -161,7 +162,7 @@ pub(crate) unsafe fn microkernel<S: Simd>(
 struct Tile<'a, const ROWS: usize, const VECTORS: usize> {
     runs: &'a [Run],
     a: *const f32,
-    step: usize,
+    row_stride: usize,
     b: *const f32,
     prefetch: Prefetch,
     to: Accumulator,
@@ -172,9 +173,9 @@ impl<const ROWS: usize, const VECTORS: usize> SimdOp for Tile<'_, ROWS, VECTORS>
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: all accesses are those that `microkernel` documents.
+        // SAFETY: all accesses are documented at `microkernel`.
         unsafe {
-            let Self { runs, a, step, mut b, prefetch: Prefetch { from: mut next, pace }, to } = self;
+            let Self { runs, a, row_stride, mut b, prefetch: Prefetch { from: mut next, pace }, to } = self;
             let Accumulator { sums, accumulate } = to;
             let mut totals = [[S::splat(0.0); VECTORS]; ROWS];
             if accumulate {
@@ -195,7 +196,7 @@ impl<const ROWS: usize, const VECTORS: usize> SimdOp for Tile<'_, ROWS, VECTORS>
                         S::prefetch(next.wrapping_add(v * S::LANES));
                     }
                     for (r, total) in totals.iter_mut().enumerate() {
-                        let value = S::splat(*a.add(r * step));
+                        let value = S::splat(*a.add(r * row_stride));
                         for v in 0..VECTORS {
                             total[v] = S::mul_add(value, weights[v], total[v]);
                         }
@@ -214,7 +215,7 @@ impl<const ROWS: usize, const VECTORS: usize> SimdOp for Tile<'_, ROWS, VECTORS>
     }
 }
 
-/// Cuts `length` into the fewest pieces of at most `most`, as even as can be.
+/// Splits `length` into the fewest pieces of at most `most`, as even as possible.
 #[inline(always)]
 pub(crate) fn split_evenly(length: usize, most: usize) -> EvenSplit {
     EvenSplit { length, pieces: length.div_ceil(most), next: 0 }

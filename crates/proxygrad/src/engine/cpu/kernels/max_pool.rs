@@ -13,17 +13,17 @@ use crate::engine::cpu::kernels::taps::Phase;
 use crate::engine::cpu::simd::vector::{Simd, SimdOp, load_vector};
 use crate::network::{Shape, Window};
 
-/// Channels of a pixel that are computed before they are finished: whole vectors of any kind.
+/// Channels of a pixel that are staged before the epilogue: whole vectors of any instruction set.
 const TOGETHER: usize = 256;
 
-/// Values that are computed before they are finished.
+/// Values that are staged before the epilogue.
 const STAGED: usize = 4 * TOGETHER;
 
-/// Max pooling; remembers which tap won.
+/// Max pooling; saves which tap won.
 pub(crate) struct MaxPool {
     forward: MaxForward,
     backward: MaxBackward,
-    /// Values of the winners: one tap number for every value of the output.
+    /// Length of the winners: one tap index for every value of the output.
     memory: usize,
 }
 
@@ -69,7 +69,7 @@ impl RowKernel for MaxForward {
         Phase::input_rows([&self.0], rows)
     }
 
-    /// Of two threads that compute a row, both would write who won.
+    /// If two threads computed the same row, both would write the winners.
     fn ends_group(&self) -> bool {
         true
     }
@@ -86,7 +86,7 @@ impl RowKernel for MaxForward {
         let Some(winners) = saved else { return };
         let winners = FeatureMap { data: winners, pixel_stride: epilogue.to.channels, ..epilogue.to };
         for row in range.rows.clone() {
-            // SAFETY: the instructions are available; nobody else writes the row.
+            // SAFETY: the instruction set is supported; no other thread writes the row.
             unsafe { ctx.instructions.run(ForwardRow { phase, image, row, source, winners, epilogue }) };
         }
     }
@@ -109,9 +109,9 @@ impl RowKernel for MaxBackward {
         let Some(winners) = saved else { return };
         let winners = FeatureMap { data: winners, pixel_stride: epilogue.to.channels, ..gradient };
         for y in range.rows.clone() {
-            // All phases of a row together: they write neighbouring pixels.
+            // All phases of a row together, since they write neighbouring pixels.
             for (phase, row) in self.0.iter().filter_map(|phase| Some((phase, phase.row_at(y)?))) {
-                // SAFETY: the instructions are available; nobody else writes the row.
+                // SAFETY: the instruction set is supported; no other thread writes the row.
                 unsafe { ctx.instructions.run(BackwardRow { phase, image, row, gradient, winners, epilogue }) };
             }
         }
@@ -145,7 +145,7 @@ impl SimdOp for ForwardRow<'_> {
             let shift = if whole.contains(&x) { (x - whole.start) * phase.stride[1] } else { 0 };
             let pixels = uniform_columns(x, to.width, &whole, to.channels);
             let pixel = (image * to.height + row) * to.width + x;
-            // SAFETY: what is read lies on the map.
+            // SAFETY: all reads are within the map.
             unsafe {
                 let from = source.at(image * source.size() + shift).cast_const();
                 let to = winners.at(pixel);
@@ -158,31 +158,33 @@ impl SimdOp for ForwardRow<'_> {
     }
 }
 
-/// What the pixels of a pool's sink are, vector by vector.
+/// The values of a pool's destination, vector by vector.
 trait PooledVector {
-    /// The vector of the channels from `channel`, of which `count` count when it is not `WHOLE`, of the `i`th pixel.
+    /// The vector of channels from `channel` on, `count` of them unless `WHOLE`, of the `i`th pixel.
     ///
     /// # Safety
     /// As [`Simd`]; pixel and channels lie in the maps.
     unsafe fn vector<S: Simd, const WHOLE: bool>(&self, i: usize, channel: usize, count: usize) -> S::V;
 }
 
-/// Values of so many channels in whole vectors of any kind.
+/// Channels rounded up to whole vectors of any instruction set.
 fn padded(channels: usize) -> usize {
     channels.next_multiple_of(16)
 }
 
-/// Columns of a grid that read uniform_columns, as far as their values fit the staged: those whose taps all lie on the map, or one.
+/// Columns of a grid, from `x` on, that read the same taps and fit into the staging memory: those whose taps all lie in
+/// the map, or a single one.
 fn uniform_columns(x: usize, width: usize, whole: &Range<usize>, channels: usize) -> Range<usize> {
     let most = STAGED / padded(channels.clamp(1, TOGETHER));
     let end = if whole.contains(&x) { whole.end.min(x + most) } else { x + 1 };
     x..end.min(width)
 }
 
-/// Computes all channels of the pixels of a row, which are `pixel_step`.
+/// Computes all channels of `pixels` pixels of a row, `pixel_step` apart.
 ///
 /// # Safety
-/// As [`Simd`]; the pixels lie in the maps of `epilogue` and `pooled`, and are no more than [`uniform_columns`] allows.
+/// As [`Simd`]; the pixels lie in the maps of `epilogue` and `pooled`, and are at most as many as [`uniform_columns`]
+/// returns.
 #[inline(always)]
 unsafe fn store_pixels<S: Simd>(
     epilogue: &Epilogue<'_>,
@@ -197,7 +199,8 @@ unsafe fn store_pixels<S: Simd>(
     while channel < epilogue.to.channels {
         let channels = (epilogue.to.channels - channel).min(TOGETHER);
         let step = padded(channels);
-        // SAFETY: channels behind the last are neither read nor written; the staged holds whole vectors of all pixels.
+        // SAFETY: channels after the last are neither read nor written; the staging memory holds whole vectors of all
+        // pixels.
         unsafe {
             for i in 0..pixels {
                 let staged = staged.add(i * step);
@@ -217,18 +220,18 @@ unsafe fn store_pixels<S: Simd>(
     }
 }
 
-/// What a pixel reads.
+/// A tap that a pixel reads.
 struct TapRead {
     /// Index of the pixel's first value in its map.
     source: usize,
-    /// The same in the map of the winners.
+    /// The same in the winners.
     winners: usize,
-    /// Number of the tap, as the winners have it.
+    /// Index of the tap, as in the winners.
     tap: f32,
 }
 
 impl TapRead {
-    /// All that a pixel of the grid reads.
+    /// All taps that a pixel of the grid reads.
     fn all(phase: &Phase, at: [usize; 2], source: &FeatureMap, winners: &FeatureMap, all: &mut Vec<Self>) {
         all.clear();
         all.extend(phase.reads(at, [source.height, source.width]).map(|read| Self {
@@ -239,14 +242,14 @@ impl TapRead {
     }
 }
 
-/// The largest value of a window; its tap is kept.
+/// The largest value of a window; saves its tap.
 struct Largest<'a> {
     reads: &'a [TapRead],
-    /// Only formed, where only some rows are in memory.
+    /// Not read where only some rows are in memory.
     from: *const f32,
-    /// Where the tap is kept.
+    /// Where the tap is saved.
     to: *mut f32,
-    /// Values from one pixel to the next, in the source and where taps are kept.
+    /// Values from one pixel to the next, in the source and in the winners.
     steps: [usize; 2],
 }
 
@@ -276,10 +279,10 @@ impl PooledVector for Largest<'_> {
 /// The gradients of the windows that a pixel won.
 struct Won<'a> {
     reads: &'a [TapRead],
-    /// As above.
+    /// Not read where only some rows are in memory.
     gradient: *const f32,
     winners: *const f32,
-    /// Values from what one pixel reads to what the next reads, of the gradient and the winners.
+    /// Values from what one pixel reads to what the next reads, in the gradient and in the winners.
     steps: [usize; 2],
 }
 
@@ -302,7 +305,7 @@ impl PooledVector for Won<'_> {
     }
 }
 
-/// One row of a phase of input gradients: each adds the gradients of the windows that it won.
+/// One row of a phase of input gradients.
 struct BackwardRow<'a> {
     phase: &'a Phase,
     image: usize,
@@ -328,15 +331,15 @@ impl SimdOp for BackwardRow<'_> {
             }
             let shift = if whole.contains(&x) { (x - whole.start) * phase.stride[1] } else { 0 };
             let pixels = uniform_columns(x, phase.grid[1], &whole, to.channels);
-            let y = phase.start[0] + row * phase.step[0];
-            let pixel = (image * to.height + y) * to.width + phase.start[1] + x * phase.step[1];
-            // SAFETY: what is read lies on the maps.
+            let y = phase.start[0] + row * phase.spacing[0];
+            let pixel = (image * to.height + y) * to.width + phase.start[1] + x * phase.spacing[1];
+            // SAFETY: all reads are within the maps.
             unsafe {
                 let first = image * gradient.size() + shift;
                 let (gradient_at, winners_at) = (gradient.at(first).cast_const(), winners.at(first).cast_const());
                 let steps = [gradient.pixel_stride, winners.pixel_stride].map(|pixel| phase.stride[1] * pixel);
                 let won = Won { reads: &reads, gradient: gradient_at, winners: winners_at, steps };
-                store_pixels::<S>(epilogue, pixel, pixels.len(), phase.step[1], won);
+                store_pixels::<S>(epilogue, pixel, pixels.len(), phase.spacing[1], won);
             }
             x = pixels.end;
         }

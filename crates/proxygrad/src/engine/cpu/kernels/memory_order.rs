@@ -1,8 +1,9 @@
-//! Memory order: feature maps `[C,H,W]` are kept channels-last (`H`, `W`, then `C`), everything else row-major.
+//! Memory order of scalar kernels: feature maps `[C,H,W]` are channels-last (`H`, `W`, then `C`), everything else
+//! row-major.
 
 use crate::network::Shape;
 
-/// Distance in memory between neighbours along each axis of a per-sample shape.
+/// Strides of a shape without the batch axis.
 pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
     if let &[channels, _, width] = shape {
         return vec![1, width * channels, channels];
@@ -14,7 +15,7 @@ pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// For every value of a tensor in row-major order: `f` of its indices along each axis.
+/// Calls `f` with the index of every value of a tensor, in row-major order.
 pub(crate) fn for_each_index(shape: &[usize], mut f: impl FnMut(&[usize])) {
     if shape.contains(&0) {
         return;
@@ -33,7 +34,7 @@ pub(crate) fn offset(strides: &[usize], index: &[usize]) -> usize {
     strides.iter().zip(index).map(|(stride, i)| stride * i).sum()
 }
 
-/// Row-major values into memory order.
+/// Copies row-major values into memory order.
 pub(crate) fn load(row_major: &[f32], shape: &Shape, memory: &mut [f32]) {
     match shape.feature_map() {
         Some([channels, height, width]) if channels > 1 => {

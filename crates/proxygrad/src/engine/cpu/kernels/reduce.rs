@@ -1,12 +1,11 @@
-//! Reductions of whole axes, softmax and its logarithm: every value belongs to one group.
+//! Reductions over axes, softmax and log-softmax, where every value belongs to one group.
 
 use crate::engine::cpu::kernel::BackwardNeeds;
 use crate::engine::cpu::kernels::memory_order::{for_each_index, offset, strides};
 use crate::engine::cpu::kernels::scalar::ScalarOp;
 use crate::network::{Reduce, Shape};
 
-/// Group of every value when `axes` are taken together; groups are numbered in the memory order of the shape that is
-/// left.
+/// Group of every value when `axes` are reduced, as an index in the memory order of the remaining shape.
 fn owners(axes: &[usize], input: &Shape, left: &Shape) -> Vec<u32> {
     let (from, to) = (strides(input), strides(left));
     let keep = left.len() == input.len();
@@ -26,7 +25,7 @@ fn owners(axes: &[usize], input: &Shape, left: &Shape) -> Vec<u32> {
     owners
 }
 
-/// One value for whole axes.
+/// A reduction over axes.
 pub(crate) struct ScalarReduce {
     kind: Reduce,
     owners: Vec<u32>,
@@ -93,7 +92,7 @@ impl ScalarOp for ScalarReduce {
     }
 }
 
-/// `exp(x) / sum(exp(x))` along one axis, or the logarithm of that.
+/// Softmax or log-softmax along one axis.
 pub(crate) struct ScalarSoftmax {
     owners: Vec<u32>,
     groups: usize,

@@ -1,9 +1,9 @@
-//! TODO-DOC
+//! Weights of a convolution by group, as the algorithms read them before packing.
 
 use crate::engine::cpu::kernels::scalar::ScalarOp;
 use crate::network::{Resize, Shape};
 
-/// Interpolation: every output pixel is a weighted sum of four input pixels.
+/// Resizing by interpolation: every output pixel is a weighted sum of four input pixels.
 pub(crate) struct ScalarResize {
     rows: Vec<[(usize, f64); 2]>,
     columns: Vec<[(usize, f64); 2]>,
@@ -17,7 +17,7 @@ impl ScalarResize {
         Self { rows, columns, channels: input[0], width: input[2] }
     }
 
-    /// Calls `f` with the first index of a pixel's channels in the input and in the output, and the weight.
+    /// Calls `f` with the index of a pixel's first channel in the input and in the output, and the weight.
     fn for_each_tap(&self, mut f: impl FnMut(usize, usize, f32)) {
         for (row, row_taps) in self.rows.iter().enumerate() {
             for (column, column_taps) in self.columns.iter().enumerate() {

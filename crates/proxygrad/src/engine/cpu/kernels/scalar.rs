@@ -1,4 +1,4 @@
-//! Operations that are written plainly on slices, one image at a time.
+//! Scalar kernels: operations written without SIMD on slices, one image at a time.
 #![expect(unsafe_code, reason = "slices of maps")]
 
 use crate::engine::cpu::epilogue::Epilogue;
@@ -6,7 +6,7 @@ use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::{BackwardArgs, BackwardNeeds, ForwardArgs, Kernel, ThreadCtx};
 use crate::engine::cpu::kernels::elementwise::{CopyOf, PixelRange};
 
-/// An operation on the values of one image, see [`layout`](super::layout) for their order.
+/// An operation on the values of one image, in the order of [`memory_order`](super::memory_order).
 pub(crate) trait ScalarOp: Send + Sync {
     /// Fills `output`.
     fn forward(&self, inputs: &[&[f32]], output: &mut [f32]);
@@ -14,13 +14,13 @@ pub(crate) trait ScalarOp: Send + Sync {
     /// Adds the gradient with respect to input `i` to `sink`.
     fn backward(&self, i: usize, inputs: &[&[f32]], output: &[f32], gradient: &[f32], sink: &mut [f32]);
 
-    /// What [`ScalarOp::backward`] looks at.
+    /// What [`ScalarOp::backward`] reads.
     fn backward_needs(&self) -> BackwardNeeds {
         BackwardNeeds::default()
     }
 }
 
-/// A simple operation as a kernel.
+/// A scalar operation as a kernel.
 pub(crate) struct ScalarKernel<T>(pub(crate) T);
 
 impl<T: ScalarOp> Kernel for ScalarKernel<T> {
@@ -45,8 +45,8 @@ impl<T: ScalarOp> Kernel for ScalarKernel<T> {
         let to = epilogue.to;
         assert!(to.is_dense() && args.gradient.is_dense() && epilogue.addend.is_none_or(|addend| addend.is_dense()));
         ctx.worker.for_each_piece(to.images, |image| {
-            // SAFETY: dense maps; all but `to` are only read in this step; each of its images is one piece. Where the
-            // sums so far stand in `to` itself they are not borrowed a second time.
+            // SAFETY: dense maps; all but `to` are only read in this step; each of its images is one piece. If the
+            // addend is `to` itself, it is not borrowed a second time.
             unsafe {
                 let sink = to.image_mut(image);
                 match epilogue.addend {
@@ -54,7 +54,7 @@ impl<T: ScalarOp> Kernel for ScalarKernel<T> {
                     Some(addend) => sink.copy_from_slice(addend.image(image)),
                     None => sink.fill(0.0),
                 }
-                // What is not looked at may no longer be there.
+                // What the operation does not need may have been overwritten.
                 let needs = self.0.backward_needs();
                 let inputs = if needs.inputs { images(args.inputs, image) } else { vec![&[][..]; args.inputs.len()] };
                 let output = if needs.output { args.output.image(image) } else { &[] };

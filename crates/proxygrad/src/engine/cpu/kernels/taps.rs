@@ -1,8 +1,8 @@
-//! Sliding windows as lists of taps, for both directions.
+//! Sliding windows as lists of taps, for the forward and the backward pass.
 //!
-//! Forward, output pixel `o` reads input pixels `o * stride + k * dilation - padding`. Backward, the input pixels fall
-//! into `stride x stride` phases (every `stride`-th row and column); in each, an input pixel reads the output's gradient
-//! at a fixed set of offsets. Both are a [`Phase`]: a grid of pixels that read at offsets from scaled positions.
+//! Forward, output pixel `o` reads input pixels `o * stride + k * dilation - padding`. Backward, the input pixels form
+//! `stride x stride` phases (every `stride`-th row and column), and each pixel of a phase reads the output's gradient
+//! at the same offsets. Both are a [`Phase`]: a grid of pixels that read at fixed offsets from scaled positions.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ pub(crate) struct Phase {
     /// First destination row and column.
     pub(crate) start: [usize; 2],
     /// Distance of neighbouring destination pixels.
-    pub(crate) step: [usize; 2],
+    pub(crate) spacing: [usize; 2],
     /// Distance of the sources of neighbouring pixels.
     pub(crate) stride: [usize; 2],
     pub(crate) taps: Vec<Tap>,
@@ -30,17 +30,17 @@ pub(crate) struct Tap {
 }
 
 impl Phase {
-    /// The one phase of the forward direction.
+    /// The only phase of the forward pass.
     pub(crate) fn forward(window: &Window, output: [usize; 2]) -> Self {
         let taps = indices(window).map(|(index, k)| Tap {
             index,
             offset: [0, 1].map(|i| (k[i] * window.dilation[i]) as isize - window.before()[i] as isize),
         });
-        Self { grid: output, start: [0, 0], step: [1, 1], stride: window.stride, taps: taps.collect() }
+        Self { grid: output, start: [0, 0], spacing: [1, 1], stride: window.stride, taps: taps.collect() }
     }
 
-    /// The phases of the backward direction; together they cover the map of size `input`. PixelRange that no window reads
-    /// have no taps.
+    /// The phases of the backward pass, which together cover the map of size `input`. Pixels that no window reads have
+    /// no taps.
     pub(crate) fn backward(window: &Window, input: [usize; 2]) -> Vec<Self> {
         let [sy, sx] = window.stride;
         let phases = (0..sy).flat_map(|ry| (0..sx).map(move |rx| [ry, rx]));
@@ -62,14 +62,14 @@ impl Phase {
                     Some(Tap { index, offset })
                 };
                 let taps = indices(window).filter_map(tap).collect();
-                Self { grid, start, step: window.stride, stride: [1, 1], taps }
+                Self { grid, start, spacing: window.stride, stride: [1, 1], taps }
             })
             .filter(|phase| !phase.grid.contains(&0))
             .collect()
     }
 
-    /// The backward phases as one grid of squares of `stride` pixels that reads the offsets of all of them. Behind it,
-    /// for each of its taps and each pixel of a pixel_block: the tap of the window, if that pixel has one there.
+    /// The backward phases as one grid of pixel blocks of `stride` pixels that reads the offsets of all phases. Also
+    /// returns, for each of its taps and each pixel of a block, the tap of the window, if the pixel has one there.
     pub(crate) fn together(window: &Window, input: [usize; 2], phases: Vec<Self>) -> (Self, Vec<Vec<Option<usize>>>) {
         let mut offsets: Vec<[isize; 2]> = phases.iter().flat_map(|phase| &phase.taps).map(|tap| tap.offset).collect();
         offsets.sort_unstable();
@@ -86,10 +86,10 @@ impl Phase {
         }
         let grid = [0, 1].map(|i| input[i].div_ceil(window.stride[i]));
         let taps = offsets.into_iter().map(|offset| Tap { index: 0, offset }).collect();
-        (Self { grid, start: [0, 0], step: window.stride, stride: [1, 1], taps }, members)
+        (Self { grid, start: [0, 0], spacing: window.stride, stride: [1, 1], taps }, members)
     }
 
-    /// Source column or row of destination `j` along axis `i` for a tap, when it lies inside a map of this length.
+    /// Source column or row of destination `j` along axis `i` for a tap, None outside a map of this length.
     #[inline(always)]
     pub(crate) fn source(&self, i: usize, j: usize, tap: &Tap, length: usize) -> Option<usize> {
         let position = tap.offset[i] + (j * self.stride[i]) as isize;
@@ -97,7 +97,7 @@ impl Phase {
     }
 }
 
-/// A source pixel that a destination pixel reads, and the tap it reads it with.
+/// A source pixel that a destination pixel reads, and the tap.
 #[derive(Clone, Copy)]
 pub(crate) struct Read {
     /// Row-major index in the source map.
@@ -107,20 +107,20 @@ pub(crate) struct Read {
 }
 
 impl Phase {
-    /// The row of the grid that lies in row `y` of the destination.
+    /// The row of the grid in row `y` of the destination.
     pub(crate) fn row_at(&self, y: usize) -> Option<usize> {
         let distance = y.checked_sub(self.start[0])?;
-        (distance.is_multiple_of(self.step[0]) && distance / self.step[0] < self.grid[0])
-            .then_some(distance / self.step[0])
+        (distance.is_multiple_of(self.spacing[0]) && distance / self.spacing[0] < self.grid[0])
+            .then_some(distance / self.spacing[0])
     }
 
-    /// The rows of the grid that lie in some rows of the destination.
+    /// The rows of the grid in some rows of the destination.
     pub(crate) fn rows_in(&self, rows: &Range<usize>) -> Range<usize> {
-        let before = |row: usize| row.saturating_sub(self.start[0]).div_ceil(self.step[0]).min(self.grid[0]);
+        let before = |row: usize| row.saturating_sub(self.start[0]).div_ceil(self.spacing[0]).min(self.grid[0]);
         before(rows.start)..before(rows.end)
     }
 
-    /// The rows of the source that some rows of the destination read; they may lie outside the map.
+    /// The rows of the source that some rows of the destination read, which may be outside the map.
     pub(crate) fn input_rows<'a>(phases: impl IntoIterator<Item = &'a Self>, rows: &Range<usize>) -> Range<isize> {
         let reach = |phase: &Self| {
             let grid = phase.rows_in(rows);
@@ -133,7 +133,7 @@ impl Phase {
         phases.into_iter().filter_map(reach).reduce(union).unwrap_or(0..0)
     }
 
-    /// What a pixel of the grid reads from a map of height and width `size`.
+    /// The reads of a pixel of the grid from a map of height and width `size`.
     pub(crate) fn reads(&self, [row, column]: [usize; 2], size: [usize; 2]) -> impl Iterator<Item = Read> {
         self.taps.iter().filter_map(move |tap| {
             let y = self.source(0, row, tap, size[0])?;
@@ -142,7 +142,8 @@ impl Phase {
         })
     }
 
-    /// The columns of the grid whose taps all lie on a map of width `width`: they read the same, shifted by the stride.
+    /// The columns of the grid whose taps all lie within a map of width `width`: they read the same taps, shifted by
+    /// the stride.
     pub(crate) fn whole(&self, width: usize) -> std::ops::Range<usize> {
         let offsets = || self.taps.iter().map(|tap| tap.offset[1]);
         let (left, right) = (offsets().min().unwrap_or(0), offsets().max().unwrap_or(0));

@@ -18,8 +18,8 @@ pub(crate) fn forward(steps: &[ForwardStep], drafts: &[ValueDraft], limits: Tili
     partition(steps.len(), continues, step, Direction::Forward, limits)
 }
 
-/// Groups of backward steps, before their placement in memory. A group continues where a large, complete gradient is read
-/// by the next step only.
+/// Groups of backward steps, before their placement in memory. A group continues where a large, complete gradient is
+/// read by the next step only.
 pub(crate) fn backward(
     steps: &[ForwardStep],
     drafts: &[ValueDraft],

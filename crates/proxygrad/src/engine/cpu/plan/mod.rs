@@ -1,11 +1,12 @@
-//! Execution plan of a subgraph: fused forward steps, backward steps, row tiling, and a placement in memory for each tensor.
+//! Execution plan of a subgraph: fused forward steps, backward steps, row tiling, and a placement in memory for each
+//! tensor.
 //!
-//! A gradient is complete once every reader of its value has contributed. The last contribution also applies the gate of
-//! the value's activation, for which the forward pass left one or two bits per value
+//! A gradient is complete once every reader of its value has contributed. The last contribution also applies the gate
+//! of the value's activation, for which the forward pass left one or two bits per value
 //! ([`ActivationMask`](super::activation_mask::ActivationMask)), so a gate costs no extra pass over memory.
 //!
-//! Tensors that the backward pass reads are kept for the whole batch. All other values and gradients live in memory that
-//! the micro-batches use one after another.
+//! Tensors that the backward pass reads are kept for the whole batch. All other values and gradients live in memory
+//! that the micro-batches use one after another.
 
 pub(crate) mod footprint;
 pub(crate) mod fuse;

@@ -1,4 +1,5 @@
-//! Row tiling: how many rows of a fused group are computed at a time, so that the maps between its steps stay in the cache.
+//! Row tiling: how many rows of a fused group are computed at a time, so that the maps between its steps stay in the
+//! cache.
 
 use std::ops::Range;
 use std::sync::Arc;

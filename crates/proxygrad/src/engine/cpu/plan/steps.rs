@@ -50,8 +50,8 @@ pub(crate) enum Arena {
     Transient,
 }
 
-/// Where a feature map is: `offset` counts values per image, `first` is its first channel, `pixel_stride` the channels of
-/// the map that it is a slice of. During planning `offset` is the index of a lifetime.
+/// Where a feature map is: `offset` counts values per image, `first` is its first channel, `pixel_stride` the channels
+/// of the map that it is a slice of. During planning `offset` is the index of a lifetime.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Placement {
     pub(crate) arena: Arena,

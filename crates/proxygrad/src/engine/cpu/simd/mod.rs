@@ -1,7 +1,7 @@
 //! SIMD: [`Simd`] vectors of f32 for AVX-512, AVX2 and portable code, chosen at run time.
 //!
-//! A kernel is a [`SimdOp`], written once for any [`Simd`]. [`Instructions::run`] compiles it for each instruction set and
-//! calls the selected one, so the program itself is built for the baseline processor.
+//! A kernel is a [`SimdOp`], written once for any [`Simd`]. [`Instructions::run`] compiles it for each instruction set
+//! and calls the selected one, so the program itself is built for the baseline processor.
 #![expect(unsafe_code, reason = "calls of functions compiled for other instruction sets")]
 
 mod portable;
@@ -12,26 +12,26 @@ mod x86;
 use self::portable::Portable;
 use self::vector::{Simd, SimdOp};
 
-/// A family of vector instructions.
+/// A SIMD instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[cfg_attr(feature = "clap", value(rename_all = "lower"))]
 pub enum Instructions {
-    /// 16 values at once, fused multiply-add.
+    /// AVX-512: vectors of 16 values, fused multiply-add.
     Avx512,
-    /// 8 values at once, fused multiply-add.
+    /// AVX2 with FMA: vectors of 8 values, fused multiply-add.
     Avx2,
-    /// Whatever the compiler makes of plain Rust for the baseline processor.
+    /// Portable Rust, compiled for the baseline processor.
     Portable,
 }
 
 impl Instructions {
-    /// The fastest that this processor has.
+    /// The fastest that this processor supports.
     pub fn detect() -> Self {
         [Self::Avx512, Self::Avx2].into_iter().find(|set| set.available()).unwrap_or(Self::Portable)
     }
 
-    /// Whether this processor has them.
+    /// Whether this processor supports it.
     pub fn available(self) -> bool {
         match self {
             Self::Portable => true,
@@ -52,21 +52,21 @@ impl Instructions {
         }
     }
 
-    /// Runs `job` with these instructions.
+    /// Runs an operation with this instruction set.
     ///
     /// # Safety
-    /// The processor has the instructions ([`Instructions::available`]), and what `job` asks for holds.
-    pub(crate) unsafe fn run<J: SimdOp>(self, job: J) -> J::Output {
-        // SAFETY: passed on to the caller.
+    /// The processor supports it ([`Instructions::available`]), and the requirements of the operation are met.
+    pub(crate) unsafe fn run<O: SimdOp>(self, op: O) -> O::Output {
+        // SAFETY: the caller's.
         unsafe {
             match self {
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => x86::with_avx512(job),
+                Self::Avx512 => x86::with_avx512(op),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => x86::with_avx2(job),
+                Self::Avx2 => x86::with_avx2(op),
                 #[cfg(not(target_arch = "x86_64"))]
-                Self::Avx512 | Self::Avx2 => Portable::call(job),
-                Self::Portable => Portable::call(job),
+                Self::Avx512 | Self::Avx2 => Portable::call(op),
+                Self::Portable => Portable::call(op),
             }
         }
     }

@@ -1,9 +1,9 @@
-//! TODO-DOC
+//! Portable vectors of eight values, compiled for the baseline processor.
 #![expect(unsafe_code, reason = "vector instructions, and loads and stores through pointers")]
 
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 
-/// ScalarKernel Rust.
+/// Vectors as arrays.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
@@ -14,7 +14,7 @@ impl Portable {
     }
 }
 
-// SAFETY: needs no special instructions; pointers are read and written exactly as far as the trait says.
+// SAFETY: needs no special instructions; pointers are read and written exactly as far as the trait documents.
 unsafe impl Simd for Portable {
     type V = [f32; 8];
     const LANES: usize = 8;
@@ -104,8 +104,8 @@ unsafe impl Simd for Portable {
     #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
     #[inline(never)]
-    unsafe fn call<J: SimdOp>(job: J) -> J::Output {
+    unsafe fn call<O: SimdOp>(op: O) -> O::Output {
         // SAFETY: the caller's.
-        unsafe { job.run::<Self>() }
+        unsafe { op.run::<Self>() }
     }
 }

@@ -1,7 +1,7 @@
-//! TODO-DOC
-#![expect(unsafe_code, reason = "loads and stores through maps")]
+//! The traits [`Simd`] (vectors of f32) and [`SimdOp`] (work on them), and vectorized functions.
+#![expect(unsafe_code, reason = "vector instructions, and loads and stores through pointers")]
 
-/// A whole vector, or its first `count` values.
+/// Loads a whole vector, or its first `count` values.
 ///
 /// # Safety
 /// As [`Simd`].
@@ -11,29 +11,28 @@ pub(crate) unsafe fn load_vector<S: Simd, const WHOLE: bool>(from: *const f32, c
     unsafe { if WHOLE { S::load(from) } else { S::load_some(from, count) } }
 }
 
-/// Work written for any vector instructions.
+/// An operation written for any instruction set.
 pub(crate) trait SimdOp {
-    /// What comes out.
     type Output;
 
-    /// Does the work. Implementations are `#[inline(always)]`, so that they are compiled with the instructions of `S`.
+    /// Implementations are `#[inline(always)]`, so that they are compiled for the instruction set of `S`.
     ///
     /// # Safety
-    /// The processor has the instructions of `S`; the implementation may ask for more.
+    /// The processor supports the instruction set of `S`; the implementation may require more.
     unsafe fn run<S: Simd>(self) -> Self::Output;
 }
 
 /// Vectors of [`Simd::LANES`] values.
 ///
 /// # Safety
-/// All functions need a processor that has the instructions; those with pointers need as many readable or writable
-/// values behind them as they name, at any alignment.
+/// All functions need a processor that supports the instruction set. Pointers must be readable or writable for as many
+/// values as the function names, at any alignment.
 pub(crate) unsafe trait Simd: Copy + 'static {
     /// A vector.
     type V: Copy;
     /// Values of one vector.
     const LANES: usize;
-    /// Rows of the largest product tile of two vectors' width whose sums fit the registers.
+    /// Rows of the largest tile, two vectors wide, whose sums fit in the registers.
     const TILE_ROWS: usize;
 
     /// The same value everywhere.
@@ -42,7 +41,7 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn load(from: *const f32) -> Self::V;
     /// The first `count` values at `from`, then zeros.
     unsafe fn load_some(from: *const f32, count: usize) -> Self::V;
-    /// A whole vector where there are so many values at `from`, else the first `count`, then zeros.
+    /// [`Simd::load`] if `count` is at least a whole vector, else [`Simd::load_some`].
     #[inline(always)]
     unsafe fn load_up_to(from: *const f32, count: usize) -> Self::V {
         // SAFETY: the caller's.
@@ -62,26 +61,26 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// `a / b`
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
-    /// The larger of both; `b` where one is not a number.
+    /// The larger of both; `b` if one is NaN.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
-    /// The smaller of both; `b` where one is not a number.
+    /// The smaller of both; `b` if one is NaN.
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
     /// `yes` where `a > b`, else `no`.
     unsafe fn where_greater(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// `yes` where `a == b`, else `no`.
     unsafe fn where_equal(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
-    /// A bit for each value, the first one's lowest: set unless `a > b`.
+    /// One bit per value, the first value in the lowest bit: set unless `a > b`.
     unsafe fn unless_greater(a: Self::V, b: Self::V) -> u32;
-    /// A bit for each value, the first one's lowest: set where `a >= b`.
+    /// One bit per value, the first value in the lowest bit: set where `a >= b`.
     unsafe fn where_at_least(a: Self::V, b: Self::V) -> u32;
     /// `yes` where the value's bit at `from` is set, else `no`. Reads up to four bytes.
     unsafe fn where_set(from: *const u8, yes: Self::V, no: Self::V) -> Self::V;
-    /// 2 to the power of `n`, whole numbers from -126 to 127.
+    /// 2 to the power of `n`, for integers from -126 to 127.
     unsafe fn exp2(n: Self::V) -> Self::V;
-    /// Asks for the cache line at `at`, which may lie anywhere.
+    /// Prefetches the cache line at `at`, which may be any address.
     unsafe fn prefetch(at: *const f32);
-    /// Runs a job as a function of its own, compiled for these instructions.
-    unsafe fn call<J: SimdOp>(job: J) -> J::Output;
+    /// Runs an operation in a separate function that is compiled for this instruction set.
+    unsafe fn call<O: SimdOp>(op: O) -> O::Output;
 }
 
 /// `1 / (1 + exp(-x))`, within 2e-7.
@@ -90,23 +89,23 @@ pub(crate) unsafe trait Simd: Copy + 'static {
 /// As [`Simd`].
 #[inline(always)]
 pub(crate) unsafe fn logistic<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller's.
     unsafe {
         let one = S::splat(1.0);
         S::div(one, S::add(one, exp::<S>(S::sub(S::splat(0.0), x))))
     }
 }
 
-/// `exp(x)` for x cut to -87..=88, within 2e-7 relative: 2^n times a polynomial of the rest (Cephes' `expf`).
+/// `exp(x)` for x clamped to -87..=88, within 2e-7 relative: 2^n times a polynomial of the remainder (Cephes' `expf`).
 ///
 /// # Safety
 /// As [`Simd`].
 #[inline(always)]
 pub(crate) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller's.
     unsafe {
         let x = S::max(S::min(x, S::splat(88.0)), S::splat(-87.0));
-        // Adding and taking away 1.5 * 2^23 rounds to the nearest whole number.
+        // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
         let round = S::splat(12_582_912.0);
         let n = S::sub(S::mul_add(x, S::splat(std::f32::consts::LOG2_E), round), round);
         let r = S::mul_add(n, S::splat(-0.693_359_4), x);

@@ -5,20 +5,20 @@ use std::arch::x86_64::*;
 
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 
-/// Runs a job compiled for AVX-512.
+/// Runs an operation compiled for AVX-512.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx2,fma")]
-pub(crate) unsafe fn with_avx512<J: SimdOp>(job: J) -> J::Output {
-    // SAFETY: the caller checked the processor and what the job asks for.
-    unsafe { job.run::<Avx512>() }
+pub(crate) unsafe fn with_avx512<O: SimdOp>(op: O) -> O::Output {
+    // SAFETY: the caller checked the processor and the requirements of the operation.
+    unsafe { op.run::<Avx512>() }
 }
 
-/// Runs a job compiled for AVX2 with fused multiply-add.
+/// Runs an operation compiled for AVX2 with fused multiply-add.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma")]
-pub(crate) unsafe fn with_avx2<J: SimdOp>(job: J) -> J::Output {
-    // SAFETY: the caller checked the processor and what the job asks for.
-    unsafe { job.run::<Avx2>() }
+pub(crate) unsafe fn with_avx2<O: SimdOp>(op: O) -> O::Output {
+    // SAFETY: the caller checked the processor and the requirements of the operation.
+    unsafe { op.run::<Avx2>() }
 }
 
 #[derive(Clone, Copy)]
@@ -33,13 +33,13 @@ macro_rules! forward {
     ($($name:ident($($x:ident),*) = $intrinsic:expr;)*) => {$(
         #[inline(always)]
         unsafe fn $name($($x: Self::V),*) -> Self::V {
-            // SAFETY: the processor has the instructions (the trait's condition).
+            // SAFETY: the processor supports the instruction set (the trait's condition).
             unsafe { $intrinsic }
         }
     )*};
 }
 
-// SAFETY: every function is its intrinsic; masked forms touch only the values that the mask names.
+// SAFETY: every function is its intrinsic; masked forms touch only the values in the mask.
 unsafe impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
@@ -106,9 +106,9 @@ unsafe impl Simd for Avx512 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
     #[inline(always)]
-    unsafe fn call<J: SimdOp>(job: J) -> J::Output {
-        // SAFETY: the processor has the instructions.
-        unsafe { with_avx512(job) }
+    unsafe fn call<O: SimdOp>(op: O) -> O::Output {
+        // SAFETY: the processor supports the instruction set.
+        unsafe { with_avx512(op) }
     }
 }
 
@@ -125,7 +125,7 @@ impl Avx2 {
     }
 }
 
-// SAFETY: every function is its intrinsic; masked forms touch only the values that the mask names.
+// SAFETY: every function is its intrinsic; masked forms touch only the values in the mask.
 unsafe impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
@@ -197,8 +197,8 @@ unsafe impl Simd for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
     #[inline(always)]
-    unsafe fn call<J: SimdOp>(job: J) -> J::Output {
-        // SAFETY: the processor has the instructions.
-        unsafe { with_avx2(job) }
+    unsafe fn call<O: SimdOp>(op: O) -> O::Output {
+        // SAFETY: the processor supports the instruction set.
+        unsafe { with_avx2(op) }
     }
 }

@@ -1,4 +1,4 @@
-//! Depthwise convolution: one filter per channel, all channels of a pixel side by side.
+//! Depthwise convolution: one filter per channel, vectorized over the channels. Also computes average pools.
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
 use std::mem::MaybeUninit;
@@ -13,31 +13,29 @@ use crate::engine::cpu::kernels::taps::{Phase, Read};
 use crate::engine::cpu::simd::vector::{Simd, SimdOp, load_vector};
 use crate::network::{Conv, Window};
 
-/// Neighbouring pixels computed together.
+/// Neighbouring pixels that are computed together.
 const TOGETHER: usize = 6;
 
-/// Most sums computed together: those of [`TOGETHER`] pixels in two vectors of 16.
+/// Most sums that are computed together: [`TOGETHER`] pixels of two vectors of 16.
 const STAGED: usize = TOGETHER * 2 * 16;
 
-/// One direction of a depthwise convolution, or of an average pool (`weights` is then absent and every tap counts with
-/// the share of its pool's window).
+/// One direction of a depthwise convolution, or of an average pool.
 pub(crate) struct Depthwise {
     phases: Vec<Phase>,
-    /// For each phase whose windows sliding along its rows, how.
+    /// For each phase, the sliding window, if [`DepthwiseRows`] supports it.
     sliding: Vec<Option<DepthwiseRows>>,
-    /// TapWeights `[taps, C]`, channels rounded up to vectors.
     weights: TapWeights,
 }
 
-/// The weights of the taps.
+/// Weights of a window's taps.
 enum TapWeights {
-    /// `[taps, C]`, channels rounded up to `pixel`: `length` values, also where they were not laid out.
+    /// `[taps, C]`, channels rounded up to `pixel`: `length` values, also where the weights were left out.
     PerChannel { weights: Buffer, length: usize, pixel: usize, lanes: usize },
-    /// One factor per pixel of the pool's output map.
+    /// Of an average pool: one over the number of values that count, for each pixel of the pool's output.
     PerPixel { shares: Vec<f32>, of_source: bool },
 }
 
-/// Whether every channel has exactly one filter of its own.
+/// Whether every channel has exactly one filter.
 pub(crate) fn is_depthwise(conv: &Conv) -> bool {
     conv.groups == conv.out_channels() && conv.weight.shape()[1] == 1
 }
@@ -51,13 +49,13 @@ impl Depthwise {
         Self::new(Phase::backward(&conv.window, inside), TapWeights::new(conv, config))
     }
 
-    /// The mean of windows; `shares` is one over the number of values that count, for each pixel of the pool's output.
+    /// An average pool; `shares` is one over the number of values that count, for each pixel of the pool's output.
     pub(crate) fn average(window: &Window, outside: [usize; 2], shares: Vec<f32>) -> Self {
         let weights = TapWeights::PerPixel { shares, of_source: false };
         Self::new(vec![Phase::forward(window, outside)], weights)
     }
 
-    /// The backward direction of [`Depthwise::average`].
+    /// The backward pass of [`Depthwise::average`].
     pub(crate) fn average_backward(window: &Window, inside: [usize; 2], shares: Vec<f32>) -> Self {
         let weights = TapWeights::PerPixel { shares, of_source: true };
         Self::new(Phase::backward(window, inside), weights)
@@ -78,16 +76,16 @@ impl Depthwise {
         }
     }
 
-    /// Computes `epilogue` from `source`.
+    /// Computes `epilogue.to` from `source`.
     pub(crate) fn run(&self, ctx: &ThreadCtx<'_>, source: FeatureMap, epilogue: &Epilogue<'_>) {
         assert_eq!(source.channels, epilogue.to.channels);
         assert_eq!(source.images, epilogue.to.images);
         run_rows(self, ctx, source, None, epilogue);
     }
 
-    /// One row of the destination; nobody else computes it at the same time.
+    /// Computes one row of the destination, on one thread.
     fn row(&self, ctx: &ThreadCtx<'_>, image: usize, y: usize, source: FeatureMap, epilogue: &Epilogue<'_>) {
-        // All phases of a row together: they write neighbouring pixels.
+        // All phases of a row together, since they write neighbouring pixels.
         for (phase, sliding) in self.phases.iter().zip(&self.sliding) {
             let Some(row) = phase.row_at(y) else { continue };
             if let (Some(sliding), TapWeights::PerChannel { weights, pixel, .. }) = (sliding, &self.weights) {
@@ -98,7 +96,7 @@ impl Depthwise {
                 continue;
             }
             let job = DepthwiseRow { depthwise: self, phase, image, row, source, epilogue };
-            // SAFETY: the instructions are available; the phase's grid lies in the destination.
+            // SAFETY: the instruction set is supported; the phase's grid lies in the destination.
             unsafe { ctx.instructions.run(job) };
         }
     }
@@ -155,7 +153,7 @@ impl SimdOp for DepthwiseRow<'_> {
         let size = [self.source.height, self.source.width];
         let whole = phase.whole(self.source.width);
         let mut reads = Vec::with_capacity(phase.taps.len());
-        // SAFETY: groups of pixels only between the borders, where all read alike.
+        // SAFETY: several pixels at a time only between the borders, where they read the same taps.
         unsafe {
             for x in (0..whole.start).chain(whole.end..width) {
                 reads.clear();
@@ -180,12 +178,12 @@ impl SimdOp for DepthwiseRow<'_> {
 }
 
 impl DepthwiseRow<'_> {
-    /// Computes `COUNT` neighbouring pixels of the grid, from column `x`, and gives `COUNT`; the first reads what `reads`
-    /// says, `shift` pixels further. `VECTORS` of channels are computed together: one chain of multiply-adds alone would
-    /// wait for itself.
+    /// Computes `COUNT` neighbouring pixels of the grid from column `x` on, and returns `COUNT`. The first reads
+    /// `reads`, shifted by `shift` pixels. `VECTORS` vectors of channels are computed together to hide the latency of
+    /// multiply-adds.
     ///
     /// # Safety
-    /// As [`Simd`]; all that is read lies on the map.
+    /// As [`Simd`]; all reads are within the map.
     #[inline(always)]
     unsafe fn pixels<S: Simd, const COUNT: usize, const VECTORS: usize>(
         &self,
@@ -195,7 +193,7 @@ impl DepthwiseRow<'_> {
     ) -> usize {
         let channels = self.epilogue.to.channels;
         let mut c = 0;
-        // SAFETY: the caller's; channels behind the last are not read from the source.
+        // SAFETY: the caller's; channels after the last are not read from the source.
         unsafe {
             while c + VECTORS * S::LANES <= channels {
                 S::call(Sums::<'_, COUNT, VECTORS, true> { row: self, x, reads, shift, channel: c });
@@ -213,7 +211,7 @@ impl DepthwiseRow<'_> {
     }
 }
 
-/// `COUNT` neighbouring pixels in `VECTORS` of channels, all of which count when they are `WHOLE`.
+/// `COUNT` neighbouring pixels in `VECTORS` vectors of channels; the last vector is partial unless `WHOLE`.
 struct Sums<'a, const COUNT: usize, const VECTORS: usize, const WHOLE: bool> {
     row: &'a DepthwiseRow<'a>,
     x: usize,
@@ -230,9 +228,9 @@ impl<const COUNT: usize, const VECTORS: usize, const WHOLE: bool> SimdOp for Sum
         let Self { row, x, reads, shift, channel } = self;
         let DepthwiseRow { depthwise, phase, source, epilogue, .. } = *row;
         let to = &epilogue.to;
-        let y = phase.start[0] + row.row * phase.step[0];
-        let pixel = (row.image * to.height + y) * to.width + phase.start[1] + x * phase.step[1];
-        let (stride, pixel_step) = (phase.stride[1] * source.pixel_stride, phase.step[1]);
+        let y = phase.start[0] + row.row * phase.spacing[0];
+        let pixel = (row.image * to.height + y) * to.width + phase.start[1] + x * phase.spacing[1];
+        let (stride, pixel_step) = (phase.stride[1] * source.pixel_stride, phase.spacing[1]);
         let left = to.channels - channel;
         let channels = if WHOLE { VECTORS * S::LANES } else { left };
         // SAFETY: the caller's.
@@ -240,7 +238,7 @@ impl<const COUNT: usize, const VECTORS: usize, const WHOLE: bool> SimdOp for Sum
             for i in COUNT..2 * COUNT {
                 epilogue.prefetch::<S>(pixel + i * pixel_step, channel, channels);
             }
-            // Only formed, where only some rows are in memory.
+            // Not read where only some rows are in memory.
             let image = source.at(row.image * source.size() + shift).wrapping_add(channel).cast_const();
             let mut sums = [[S::splat(0.0); VECTORS]; COUNT];
             match &depthwise.weights {

@@ -1,4 +1,4 @@
-//! Depthwise windows that sliding along a row: what neighbouring pixels both read is loaded once.
+//! Depthwise convolution along rows: an input value that several neighbouring outputs read is loaded once.
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
 use std::mem::MaybeUninit;
@@ -8,31 +8,31 @@ use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernels::taps::Phase;
 use crate::engine::cpu::simd::vector::{Simd, SimdOp, load_vector};
 
-/// Neighbouring pixels computed together: a divisor of the mask of common maps.
+/// Neighbouring pixels that are computed together: a divisor of common map widths.
 const COUNT: usize = 7;
 
-/// A window whose rows have the same neighbouring taps.
+/// A window whose rows have the same contiguous taps.
 pub(crate) struct DepthwiseRows {
     window_rows: Vec<WindowRow>,
-    /// Taps of a row.
+    /// Taps per row.
     taps: usize,
-    /// Column that the first pixel's first tap reads.
+    /// Column that the first tap of the first pixel reads.
     left: isize,
-    /// Columns from what a pixel reads to what the next one reads.
+    /// Distance of the columns that neighbouring pixels read.
     stride: usize,
 }
 
 /// One row of the window.
 struct WindowRow {
-    /// SlidingRow that the first row of pixels reads.
+    /// Row that the first row of pixels reads.
     top: isize,
-    /// Index of the first tap in the window, and the distance to the next.
+    /// Index of the first tap in the window, and distance to the next.
     tap: [isize; 2],
 }
 
 impl DepthwiseRows {
-    /// None where this module has no code for the window, or it does not pay: strided windows share little, and sums of
-    /// so many pixels leave few of the registers that there are for vectors of 8.
+    /// None for a window that is not supported, or for which it does not pay: strided windows share few values, and
+    /// instruction sets with vectors of 8 have few registers.
     pub(crate) fn new(phase: &Phase, lanes: usize) -> Option<Self> {
         let mut taps: Vec<([isize; 2], isize)> =
             phase.taps.iter().map(|tap| (tap.offset, tap.index as isize)).collect();
@@ -58,7 +58,7 @@ impl DepthwiseRows {
 pub(crate) struct SlidingRow<'a> {
     pub(crate) sliding: &'a DepthwiseRows,
     pub(crate) phase: &'a Phase,
-    /// `[taps, channels]`, as many channels as `pixel` says.
+    /// `[taps, channels]`, with `pixel` channels.
     pub(crate) weights: &'a [f32],
     pub(crate) pixel: usize,
     pub(crate) image: usize,
@@ -95,9 +95,9 @@ impl SlidingRow<'_> {
         while x < width {
             let count = COUNT.min(width - x);
             let mut channel = 0;
-            // SAFETY: the caller's; channels behind the last are not read from the source.
+            // SAFETY: the caller's; channels after the last are not read from the source.
             unsafe {
-                // With few registers one vector of sums is all there is room for.
+                // With few registers there is room for one vector of sums only.
                 while S::TILE_ROWS > COUNT && channel + 2 * S::LANES <= channels {
                     S::call(Sums::<'_, TAPS, STRIDE, 2, true> { row: self, x, count, channel });
                     channel += 2 * S::LANES;
@@ -115,8 +115,8 @@ impl SlidingRow<'_> {
     }
 }
 
-/// [`COUNT`] neighbouring pixels, of which the first `count` are there, in `VECTORS` of channels, all of which count when
-/// they are `WHOLE`.
+/// [`COUNT`] neighbouring pixels, of which the first `count` exist, in `VECTORS` vectors of channels; the last vector
+/// is partial unless `WHOLE`.
 struct Sums<'a, const TAPS: usize, const STRIDE: usize, const VECTORS: usize, const WHOLE: bool> {
     row: &'a SlidingRow<'a>,
     x: usize,
@@ -134,14 +134,14 @@ impl<const TAPS: usize, const STRIDE: usize, const VECTORS: usize, const WHOLE: 
         let Self { row, x, count, channel } = self;
         let SlidingRow { sliding, phase, weights, pixel, source, epilogue, .. } = *row;
         let to = &epilogue.to;
-        let y = phase.start[0] + row.row * phase.step[0];
-        let first = (row.image * to.height + y) * to.width + phase.start[1] + x * phase.step[1];
+        let y = phase.start[0] + row.row * phase.spacing[0];
+        let first = (row.image * to.height + y) * to.width + phase.start[1] + x * phase.spacing[1];
         let left = to.channels - channel;
         let channels = if WHOLE { VECTORS * S::LANES } else { left };
-        // SAFETY: the caller's; rows and columns outside the map are left out.
+        // SAFETY: the caller's; rows and columns outside the map are skipped.
         unsafe {
             for i in count..2 * count {
-                epilogue.prefetch::<S>(first + i * phase.step[1], channel, channels);
+                epilogue.prefetch::<S>(first + i * phase.spacing[1], channel, channels);
             }
             let column = sliding.left + (x * STRIDE) as isize;
             let mut sums = [[S::splat(0.0); VECTORS]; COUNT];
@@ -158,7 +158,7 @@ impl<const TAPS: usize, const STRIDE: usize, const VECTORS: usize, const WHOLE: 
                     }
                 }
                 let start = (row.image * source.size()) as isize + y * source.width as isize + column;
-                // Only formed where it lies outside, or where only some rows are in memory.
+                // Not read where it is outside the map, or where only some rows are in memory.
                 let from = source.data.wrapping_offset(start * source.pixel_stride as isize).wrapping_add(channel);
                 macro_rules! positions {
                     ($($position:literal)*) => {
@@ -191,7 +191,7 @@ impl<const TAPS: usize, const STRIDE: usize, const VECTORS: usize, const WHOLE: 
                 }
             }
             let block =
-                OutputRegion { pixel_step: phase.step[1], ..OutputRegion::row(first, count, channel, channels) };
+                OutputRegion { pixel_step: phase.spacing[1], ..OutputRegion::row(first, count, channel, channels) };
             epilogue.store_region::<S>(block, staged, [0, step]);
         }
     }

@@ -1,7 +1,7 @@
-//! Convolution as products of gathered pixels and panels of weights, for windows of every kind.
+//! Implicit GEMM: convolution with any window, stride, dilation and group count as a matrix product.
 //!
-//! A block of output rows first copies the input rows that it reads, with zeros around them, into memory of its thread;
-//! then every pixel's window is a few runs of consecutive values there.
+//! A cache block of output rows first copies the input rows that it reads, padded with zeros, into private memory of
+//! its thread. The window of every pixel is then a few runs of consecutive values there.
 #![expect(unsafe_code, reason = "register tiles over raw rows")]
 
 use std::ops::Range;
@@ -21,7 +21,7 @@ use crate::network;
 /// One direction of a convolution: from a source map to a destination map.
 pub(crate) struct ImplicitGemm {
     parts: Vec<GemmPart>,
-    /// Pieces of one image.
+    /// Cache blocks of one image.
     blocks: Vec<CacheBlock>,
     source: [usize; 2],
     destination: [usize; 2],
@@ -32,29 +32,30 @@ pub(crate) struct ImplicitGemm {
 struct GemmPart {
     phase: Phase,
     weights: PackedMatrix,
-    /// First channel of the source, and how many.
+    /// First channel of the source, and number of channels.
     from: [usize; 2],
-    /// First channel of the destination, and how many; for `scattered` parts, of one pixel.
+    /// First channel of the destination, and number of channels; with `scattered`, of one pixel.
     to: [usize; 2],
     runs: Vec<Run>,
-    /// Whether source rows are copied; else the only tap lies inside the map.
+    /// Whether source rows are copied. Otherwise there is one tap, always inside the map.
     copied: bool,
     /// First and last tap offset along each axis.
     span: [[isize; 2]; 2],
-    /// Whether the columns of a sum are the channels of a whole `step[0] x step[1]` pixel_block of pixels.
+    /// Whether the columns of a sum are the channels of a pixel block of `spacing[0] x spacing[1]` pixels.
     scattered: bool,
-    /// Most rows of the grid in one block.
+    /// Most rows of the grid in one cache block.
     most_rows: usize,
 }
 
 struct CacheBlock {
+    /// Index of the part.
     part: usize,
     rows: [usize; 2],
     panels: [usize; 2],
 }
 
 impl ImplicitGemm {
-    /// The forward direction, from maps of height and width `inside` to maps of `outside`.
+    /// The forward pass, from maps of height and width `inside` to maps of `outside`.
     pub(crate) fn forward(conv: &network::Conv, inside: [usize; 2], outside: [usize; 2], config: KernelConfig) -> Self {
         let conv_weights = ConvWeights::new(conv);
         let part = |group: usize| {
@@ -75,7 +76,7 @@ impl ImplicitGemm {
         Self::new((0..conv.groups).map(part).collect(), inside, outside, config)
     }
 
-    /// The backward direction, from gradients of maps of height and width `outside` to those of `inside`.
+    /// The backward pass, from gradients of height and width `outside` to gradients of `inside`.
     pub(crate) fn backward(
         conv: &network::Conv,
         inside: [usize; 2],
@@ -96,8 +97,8 @@ impl ImplicitGemm {
                 let weights = PackedMatrix::new(phase.taps.len() * conv_weights.outputs, columns, config, |k, line| {
                     let (union, o) = (k / conv_weights.outputs, k % conv_weights.outputs);
                     for (column, value) in line.iter_mut().enumerate() {
-                        let (pixel_block, c) = (column / conv_weights.inputs, column % conv_weights.inputs);
-                        *value = taps[union][pixel_block].map_or(0.0, |tap| conv_weights.weight(group, o, c, tap));
+                        let (pixel, c) = (column / conv_weights.inputs, column % conv_weights.inputs);
+                        *value = taps[union][pixel].map_or(0.0, |tap| conv_weights.weight(group, o, c, tap));
                     }
                 });
                 parts.push(GemmPart::new(phase, weights, from, to, outside, true));
@@ -141,20 +142,20 @@ impl ImplicitGemm {
         self.parts.iter().map(|part| part.weights.bytes()).sum()
     }
 
-    /// Values that every thread needs for itself.
+    /// Values of private memory per thread.
     pub(crate) fn scratch_len(&self) -> usize {
         self.scratch
     }
 
-    /// Computes `epilogue` from `source`.
+    /// Computes `epilogue.to` from `source`.
     pub(crate) fn run(&self, ctx: &ThreadCtx<'_>, source: FeatureMap, epilogue: &Epilogue<'_>) {
         assert_eq!([source.height, source.width], self.source);
         assert_eq!([epilogue.to.height, epilogue.to.width], self.destination);
         ctx.worker.for_each_piece(source.images * self.blocks.len(), |piece| {
             let (image, block) = (piece / self.blocks.len(), &self.blocks[piece % self.blocks.len()]);
             let part = &self.parts[block.part];
-            // SAFETY: the instructions are available; the part was planned for maps of these sizes; no two pieces write
-            // the same pixels and channels; the scratch memory is this thread's own.
+            // SAFETY: the instruction set is supported; the part was planned for maps of these sizes; no two pieces
+            // write the same pixels and channels; the scratch memory is private to this thread.
             unsafe { ctx.instructions.run(Piece { part, block, image, source, epilogue, scratch: ctx.scratch }) };
         });
     }
@@ -162,16 +163,13 @@ impl ImplicitGemm {
 
 impl RowKernel for ImplicitGemm {
     fn input_rows(&self, rows: &Range<usize>) -> Range<isize> {
-        // A pixel_block is computed with its first row; its other rows are as if they read the same.
-        let pixel_block =
-            self.parts.iter().filter(|part| part.scattered).map(|part| part.phase.step[0]).max().unwrap_or(1);
-        Phase::input_rows(
-            self.parts.iter().map(|part| &part.phase),
-            &(rows.start / pixel_block * pixel_block..rows.end),
-        )
+        // A pixel block is computed with its first row; its other rows are treated as if they read the same rows.
+        let block_rows =
+            self.parts.iter().filter(|part| part.scattered).map(|part| part.phase.spacing[0]).max().unwrap_or(1);
+        Phase::input_rows(self.parts.iter().map(|part| &part.phase), &(rows.start / block_rows * block_rows..rows.end))
     }
 
-    /// A pixel_block of pixels reaches into the rows below.
+    /// A pixel block reaches into the rows below.
     fn ends_group(&self) -> bool {
         self.parts.iter().any(|part| part.scattered)
     }
@@ -193,8 +191,9 @@ impl RowKernel for ImplicitGemm {
                 let block = CacheBlock { part: i, rows: [rows.start, most], panels: [0, part.weights.panels().len()] };
                 let image = range.image;
                 let piece = Piece { part, block: &block, image, source, epilogue, scratch: ctx.scratch };
-                // SAFETY: the instructions are available; the part was planned for maps of these sizes, and the scratch
-                // memory, this thread's own, for so many rows; nobody else writes this range.
+                // SAFETY: the instruction set is supported; the part was planned for maps of these sizes; the scratch
+                // memory is private to this thread and has room for `most_rows` rows; no other thread writes this
+                // range.
                 unsafe { ctx.instructions.run(piece) };
                 rows.start = most;
             }
@@ -263,7 +262,8 @@ impl GemmPart {
         if self.copied { self.copied_height(rows) * self.copied_row() } else { 0 }
     }
 
-    /// Cuts the part into blocks whose source rows fit the cache, enough of them to keep `threads` busy.
+    /// Divides the part into cache blocks whose source rows fit in the cache, and enough of them to keep `threads`
+    /// threads busy.
     fn blocks(&self, part: usize, threads: usize, parts: usize, tile: usize) -> Vec<CacheBlock> {
         let [height, width] = self.phase.grid;
         let panels = self.weights.panels().len();
@@ -271,7 +271,7 @@ impl GemmPart {
         let most = (1..=height).rev().find(|&rows| self.copied_height(rows) * row_bytes <= L2_BYTES / 3).unwrap_or(1);
         let row_blocks = height.div_ceil(most);
         let wanted = if threads == 1 { 1 } else { (4 * threads).div_ceil(parts) };
-        // Weights that outweigh the map are read once: the panels are shared out, not the rows.
+        // Weights larger than the map are read once: the threads divide the panels, not the rows.
         let heavy = self.weights.bytes() > height * self.phase.stride[0] * row_bytes;
         let most_rows = (height * width).div_ceil(tile).min(height);
         let row_blocks = if heavy { row_blocks } else { row_blocks.max(wanted.min(most_rows)) };
@@ -290,7 +290,7 @@ impl GemmPart {
     }
 }
 
-/// One block of one image.
+/// One cache block of one image.
 struct Piece<'a> {
     part: &'a GemmPart,
     block: &'a CacheBlock,
@@ -308,7 +308,7 @@ impl SimdOp for Piece<'_> {
         let Self { part, block, source, .. } = self;
         let phase = &part.phase;
         let sums = self.scratch;
-        // SAFETY: tiles read the source's rows or their copies, as planned.
+        // SAFETY: tiles read the planned rows of the source or their copies.
         unsafe {
             if part.copied {
                 self.copy();
@@ -330,7 +330,7 @@ impl SimdOp for Piece<'_> {
                             (row.cast_const(), phase.stride[1] * source.pixel_stride)
                         };
                         for x in (left..right).filter(|_| !part.scattered) {
-                            let to = [phase.start[0] + y * phase.step[0], phase.start[1] + x * phase.step[1]];
+                            let to = [phase.start[0] + y * phase.spacing[0], phase.start[1] + x * phase.spacing[1]];
                             self.epilogue.prefetch::<S>(self.pixel(to), part.to[0] + panel.first, panel.columns);
                         }
                         let next = Prefetch::of::<S>(weights, panel.vectors);
@@ -345,7 +345,7 @@ impl SimdOp for Piece<'_> {
                         );
                         let step = panel.vectors * S::LANES;
                         if part.scattered {
-                            let pixel_block = PixelBlock { step: phase.step, channels: part.to[1] };
+                            let pixel_block = PixelBlock { size: phase.spacing, channels: part.to[1] };
                             for x in left..right {
                                 let (image, sums) = (self.image, sums.add((x - left) * step));
                                 pixel_block.scatter::<S>(
@@ -358,11 +358,11 @@ impl SimdOp for Piece<'_> {
                                 );
                             }
                         } else {
-                            let to = [phase.start[0] + y * phase.step[0], phase.start[1] + left * phase.step[1]];
+                            let to = [phase.start[0] + y * phase.spacing[0], phase.start[1] + left * phase.spacing[1]];
                             let (channel, channels) = (part.to[0] + panel.first, panel.columns);
                             let row = OutputRegion::row(self.pixel(to), right - left, channel, channels);
                             self.epilogue.store_region::<S>(
-                                OutputRegion { pixel_step: phase.step[1], ..row },
+                                OutputRegion { pixel_step: phase.spacing[1], ..row },
                                 sums,
                                 [0, step],
                             );
@@ -382,10 +382,10 @@ impl Piece<'_> {
         (self.image * to.height + y) * to.width + x
     }
 
-    /// Copies the block's source rows behind the sums, with zeros where the window leaves the map.
+    /// Copies the block's source rows to the scratch memory after the sums, with zeros where the window leaves the map.
     ///
     /// # Safety
-    /// The scratch memory has [`GemmPart::copied_length`] values behind the sums.
+    /// The scratch memory has [`GemmPart::copied_length`] values after the sums.
     #[inline(always)]
     unsafe fn copy(&self) {
         let Self { part, block, source, .. } = *self;

@@ -1,4 +1,4 @@
-//! Convolutions and dense layers: which way of computing fits which layer. Weights get no gradient.
+//! Convolution kernels, and which algorithm computes which layer. Weights get no gradient.
 
 pub(crate) mod depthwise;
 pub(crate) mod depthwise_rows;
@@ -26,11 +26,11 @@ pub(crate) struct ConvKernel {
     forward: Implementation,
     backward: Implementation,
     bias: Option<Array>,
-    /// Whether every group's channels begin a byte of mask.
+    /// Whether the channels of every group start at a byte of an activation mask.
     mask_aligned: bool,
 }
 
-/// How one direction is computed.
+/// What computes one direction.
 enum Implementation {
     Pointwise(Pointwise),
     Winograd(Winograd),
@@ -38,23 +38,24 @@ enum Implementation {
     ImplicitGemm(ImplicitGemm),
 }
 
-/// A way to compute a convolution.
+/// An algorithm for convolutions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub(crate) enum ConvAlgorithm {
-    /// Multiply-adds as they are written.
+    /// Direct convolution: pointwise, depthwise or implicit GEMM.
     Direct,
-    /// Winograd's minimal filtering.
+    /// Winograd's minimal filtering with a tile size.
     Winograd(TileSize),
 }
 
 impl ConvAlgorithm {
-    /// Those that a convolution can be computed by; all give the same values within f32's precision.
+    /// The algorithms that support a convolution. All give the same values within the precision of f32.
     pub(crate) fn all(conv: &network::Conv) -> Vec<Self> {
         let sizes = if is_depthwise(conv) { &[] } else { supported_sizes(conv) };
         sizes.iter().map(|&size| Self::Winograd(size)).chain([Self::Direct]).collect()
     }
 
-    /// The likely fastest without a measurement, for maps of these heights and widths before and behind the convolution.
+    /// The algorithm that is probably fastest, for maps of height and width `inside` before and `outside` after the
+    /// convolution.
     pub(crate) fn estimate(conv: &network::Conv, direction: Direction, [inside, outside]: [[usize; 2]; 2]) -> Self {
         if is_depthwise(conv) {
             return Self::Direct;
@@ -104,7 +105,7 @@ impl ConvKernel {
     }
 }
 
-/// Whether pixels of both maps correspond one to one.
+/// Whether each output pixel depends on one input pixel, at the same position.
 fn is_pointwise(conv: &network::Conv) -> bool {
     let window = &conv.window;
     conv.groups == 1 && window.kernel == [1, 1] && window.stride == [1, 1] && window.padding.is_none()
@@ -154,7 +155,7 @@ impl Implementation {
 }
 
 impl Kernel for ConvKernel {
-    /// ActivationMask of an activation share bytes, which two groups must not.
+    /// Groups must not share a byte of an activation mask.
     fn fuses_epilogue(&self) -> bool {
         self.mask_aligned
     }

@@ -1,4 +1,4 @@
-//! Products of every pixel with one matrix: 1x1 convolutions and dense layers.
+//! Pointwise convolution: the product of every pixel with one matrix, for 1x1 convolutions and dense layers.
 #![expect(unsafe_code, reason = "register tiles over raw rows")]
 
 use std::ops::Range;
@@ -11,7 +11,7 @@ use crate::engine::cpu::kernels::gemm::{
 };
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 
-/// One in how many channels is few.
+/// A gradient is sparse if at most one in this many channels is not zero.
 const FEW: usize = 8;
 
 /// A matrix `[C, O]` that maps every pixel of a source to the same pixel of a destination.
@@ -21,18 +21,18 @@ pub(crate) struct Pointwise {
 }
 
 impl Pointwise {
-    /// Takes the matrix row by row, see [`PackedMatrix::new`].
+    /// `row` fills one row of the matrix, see [`PackedMatrix::new`].
     pub(crate) fn new(from: usize, to: usize, config: KernelConfig, row: impl FnMut(usize, &mut [f32])) -> Self {
         Self { weights: PackedMatrix::new(from, to, config, row), run: Run { offset: 0, count: from, skipped: 0 } }
     }
 
-    /// Computes `epilogue` from `source`.
+    /// Computes `epilogue.to` from `source`.
     pub(crate) fn run(&self, ctx: &ThreadCtx<'_>, source: FeatureMap, epilogue: &Epilogue<'_>) {
         self.run_channels(ctx, source, epilogue, &[self.run]);
     }
 
-    /// Computes `epilogue` from a gradient. Behind an objective that looks at one channel it is zero in all others; these
-    /// are left out, which changes no bit.
+    /// Computes `epilogue.to` from a gradient. With an objective of one channel it is zero in all others; these are
+    /// skipped, and the result is the same bit for bit.
     pub(crate) fn run_gradient(&self, ctx: &ThreadCtx<'_>, source: FeatureMap, epilogue: &Epilogue<'_>) {
         match channels_in_use(&source) {
             Some(runs) => self.run_channels(ctx, source, epilogue, &runs),
@@ -58,8 +58,8 @@ impl Pointwise {
             let rows = [units * rows / row_blocks * tile, (units * (rows + 1) / row_blocks * tile).min(pixels)];
             let panels = [panels * share / panel_blocks, panels * (share + 1) / panel_blocks];
             let job = Piece { weights: &self.weights, runs, rows, panels, source, epilogue, sums: ctx.scratch };
-            // SAFETY: the instructions are available; rows and panels lie in the maps, asserted above; no two pieces
-            // write the same pixels and channels; the scratch memory is this thread's own.
+            // SAFETY: the instruction set is supported; rows and panels lie in the maps, asserted above; no two pieces
+            // write the same pixels and channels; the scratch memory is private to this thread.
             unsafe { ctx.instructions.run(job) };
         });
     }
@@ -69,7 +69,7 @@ impl Pointwise {
         self.weights.bytes()
     }
 
-    /// Values that every thread needs for itself.
+    /// Values of private memory per thread.
     pub(crate) fn scratch_len() -> usize {
         TILE_SUMS
     }
@@ -94,13 +94,13 @@ impl RowKernel for Pointwise {
         let panels = [0, self.weights.panels().len()];
         let (weights, runs) = (&self.weights, &[self.run][..]);
         let job = Piece { weights, runs, rows, panels, source, epilogue, sums: ctx.scratch };
-        // SAFETY: the instructions are available; rows and panels lie in the maps; nobody else writes this range; the
-        // scratch memory is this thread's own.
+        // SAFETY: the instruction set is supported; rows and panels lie in the maps; no other thread writes this range;
+        // the scratch memory is private to this thread.
         unsafe { ctx.instructions.run(job) };
     }
 }
 
-/// The channels of a map that are not zero everywhere, when they are few.
+/// The channels of a sparse map that are not zero everywhere, None if the map is not sparse.
 fn channels_in_use(map: &FeatureMap) -> Option<Vec<Run>> {
     let mut used = vec![false; map.channels];
     let mut count = 0;

@@ -1,16 +1,16 @@
-//! TODO-DOC
+//! Weights of a convolution by group, as the algorithms read them before packing.
 
 use crate::network;
 
-/// Most channels for which the phases of a strided backward pass share one microkernel: they fill a vector together.
+/// Most channels for which the phases of a strided convolution share one matrix product, as pixel blocks.
 pub(crate) const SCATTER_CHANNELS: usize = 4;
 
 /// Weights `[O, C/groups, kh, kw]` of a convolution, by group.
 pub(crate) struct ConvWeights<'a> {
     data: &'a [f32],
-    /// Channels of one group.
+    /// Channels per group.
     pub(crate) inputs: usize,
-    /// Channels of one group.
+    /// Channels per group.
     pub(crate) outputs: usize,
     window: usize,
 }

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Weights of a convolution by group, as the algorithms read them before packing.
 
 use crate::engine::cpu::kernel::Direction;
 use crate::engine::cpu::kernels::conv::winograd::packed::LANES;
@@ -6,26 +6,26 @@ use crate::engine::cpu::kernels::conv::winograd::phases::{is_scattered, phases, 
 use crate::engine::cpu::kernels::conv::winograd::transforms::TileSize;
 use crate::network;
 
-/// The sizes that a convolution can be computed with, in both directions; none where it is not of this module's kind.
+/// Tile sizes that support a convolution, in both directions; empty if Winograd does not apply.
 pub(crate) fn supported_sizes(conv: &network::Conv) -> &'static [TileSize] {
     phases(conv, Direction::Forward).map_or(&[], |phases| TileSize::for_taps(phases.taps))
 }
 
-/// The size that likely takes the least time, for maps of height and width `inside` before the convolution and `outside`
-/// behind it; none where sums as they are written take less.
+/// The tile size that is probably fastest, for maps of height and width `inside` before and `outside` after the
+/// convolution. None if direct convolution is faster.
 pub(crate) fn best_size(
     conv: &network::Conv,
     direction: Direction,
     inside: [usize; 2],
     outside: [usize; 2],
 ) -> Option<TileSize> {
-    /// Multiply-adds that take as long as to transform a channel of a tile.
+    /// Cost of transforming one channel of a tile, in multiply-adds.
     const TRANSFORM: usize = 300;
     let phases = phases(conv, direction)?;
     let (inputs, outputs, count) = (conv.in_channels(), conv.out_channels(), phases.count());
     let together = is_scattered(&phases, inputs);
     if inputs.min(outputs) < 8 && !together {
-        // Few channels do not pay for the transforms.
+        // With few channels the transforms cost more than they save.
         return None;
     }
     let area = |[height, width]: [usize; 2]| height * width;
@@ -37,7 +37,7 @@ pub(crate) fn best_size(
     }
     let size = *TileSize::for_taps(phases.taps).first()?;
     let vectors = |channels: usize| channels.div_ceil(LANES) * LANES;
-    // ChannelBlock of a phase, and of all, on the way in and out; pixels of a phase that is computed.
+    // Channels of a phase, and of all phases, of source and destination; pixels of a computed phase.
     let ([from, to], [all_from, all_to], grid) = match direction {
         Direction::Forward => ([inputs, outputs], [count * inputs, outputs], outside),
         Direction::Backward => {
@@ -45,12 +45,12 @@ pub(crate) fn best_size(
         }
     };
     let as_written = area(outside) * area(conv.window.kernel) * from * vectors(to);
-    // Multiply-adds of the direct way and of a tile, and by how much these have to be less.
+    // Multiply-adds of direct convolution and per tile, and the factor by which Winograd must be cheaper.
     let (direct, products, share) = if together {
         let products = size.elements() * all_from * vectors(all_to);
         match direction {
             Direction::Forward => (as_written, products, 0.7),
-            // What this saves must outweigh that it is not walked in bands.
+            // Winograd cannot be row-tiled, which must be outweighed.
             Direction::Backward => (area(grid) * phases.taps * phases.taps * from * vectors(all_to), products, 0.5),
         }
     } else {

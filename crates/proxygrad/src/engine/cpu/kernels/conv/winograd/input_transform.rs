@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Weights of a convolution by group, as the algorithms read them before packing.
 #![expect(unsafe_code, reason = "vector code over raw tiles")]
 
 use crate::engine::cpu::epilogue::Epilogue;
@@ -7,16 +7,16 @@ use crate::engine::cpu::kernels::conv::winograd::packed::{LANES, TileBuffer, Win
 use crate::engine::cpu::kernels::conv::winograd::transforms::{F23, F43, TileSize, WinogradTransform};
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 
-/// Some tiles, and the panels of output channels to compute for them.
+/// A piece of work: some tiles, and the panels of output channels to compute for them.
 #[derive(Clone, Copy)]
 pub(crate) struct Piece<'a> {
     pub(crate) winograd: &'a Winograd,
     pub(crate) source: FeatureMap,
     pub(crate) epilogue: &'a Epilogue<'a>,
     pub(crate) grid: [usize; 2],
-    /// The transformed tiles.
+    /// Where the transformed tiles are.
     pub(crate) to: TileBuffer,
-    /// The tile that is the first there.
+    /// Index of the first tile there.
     pub(crate) first: usize,
     pub(crate) sums: *mut f32,
     pub(crate) tiles: [usize; 2],
@@ -26,7 +26,7 @@ pub(crate) struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    /// Image, and row and column of the first output pixel of a tile, in a phase of the destination.
+    /// Image of a tile, and row and column of its first output pixel in a phase of the destination.
     #[inline(always)]
     pub(crate) fn place(&self, tile: usize) -> [usize; 3] {
         let per_image = self.grid[0] * self.grid[1];
@@ -36,7 +36,7 @@ impl Piece<'_> {
     }
 }
 
-/// Transforms input tiles.
+/// Transforms input tiles: `B^T d B`.
 pub(crate) struct Transform<'a>(pub(crate) Piece<'a>);
 
 impl SimdOp for Transform<'_> {
@@ -46,7 +46,7 @@ impl SimdOp for Transform<'_> {
     unsafe fn run<S: Simd>(self) {
         // SAFETY: the caller's.
         unsafe {
-            // The transforms of an input depend on its side alone.
+            // The input transform depends only on the side of the input tile.
             match self.0.winograd.size {
                 TileSize::F23 => transform_tiles::<S, F23, 4, 2, 3>(&self.0),
                 _ => transform_tiles::<S, F43, 6, 4, 3>(&self.0),
@@ -75,7 +75,7 @@ pub(crate) unsafe fn transform_tiles<
         let (top, left) = (y as isize + winograd.start[0], x as isize + winograd.start[1]);
         for phase in 0..winograd.from.phases {
             let origin = [phase / stride, phase % stride];
-            // Rows and columns of the tile that lie on the phase.
+            // Rows and columns of the tile that lie within the phase.
             let within = |start: isize, length: usize, origin: usize| {
                 let length = length.saturating_sub(origin).div_ceil(stride);
                 let first = (-start).clamp(0, SIDE as isize).unsigned_abs();
@@ -85,11 +85,11 @@ pub(crate) unsafe fn transform_tiles<
             let mut columns = within(left, source.width, origin[1]);
             // Values from a pixel of a phase to the next, down and to the right.
             let (mut down, mut right) = (stride * source.width * source.pixel_stride, stride * source.pixel_stride);
-            let per_phase = winograd.pixel / S::LANES;
+            let per_phase = winograd.padded_inputs / S::LANES;
             let vectors = [0, 1].map(|i| piece.vectors[i].clamp(phase * per_phase, (phase + 1) * per_phase));
-            // SAFETY: rows and columns outside the map are not read; channels behind the last are loaded as zeros.
+            // SAFETY: rows and columns outside the map are not read; channels after the last are loaded as zeros.
             unsafe {
-                // Only formed, not read, where it lies outside.
+                // Not read where it is outside the map.
                 let mut corner = source
                     .data
                     .wrapping_add((image * source.size() + origin[0] * source.width + origin[1]) * source.pixel_stride)
@@ -103,10 +103,11 @@ pub(crate) unsafe fn transform_tiles<
                 let whole = rows == [0, SIDE] && columns == [0, SIDE];
                 for vector in vectors[0]..vectors[1] {
                     let c = (vector - phase * per_phase) * S::LANES;
-                    let TileBuffer { data, depth, block, element } = piece.to;
-                    let blocks = winograd.pixel.div_ceil(depth);
-                    let to = data.add((phase * blocks + c / depth) * block + (tile - piece.first) * depth + c % depth);
-                    // Behind the last channels of a pixel_block there are zeros.
+                    let TileBuffer { data, depth, block_stride, element_stride } = piece.to;
+                    let blocks = winograd.padded_inputs.div_ceil(depth);
+                    let to = data
+                        .add((phase * blocks + c / depth) * block_stride + (tile - piece.first) * depth + c % depth);
+                    // After the last channel of a pixel block there are zeros.
                     let count = if winograd.from.pixel_block.is_some() {
                         S::LANES
                     } else {
@@ -132,13 +133,13 @@ pub(crate) unsafe fn transform_tiles<
                     }
                     for (i, row) in half.into_iter().enumerate() {
                         if tile + 1 < piece.tiles[1] && winograd.from.pixel_block.is_none() {
-                            // What the next tile reads beyond this one.
+                            // Columns that the next tile reads and this one does not.
                             for j in SIDE..SIDE + step {
                                 S::prefetch(corner.wrapping_add(i * down + j * right + c));
                             }
                         }
                         for (j, value) in F::input::<S>(row).into_iter().enumerate() {
-                            S::store(to.add((i * SIDE + j) * element), value);
+                            S::store(to.add((i * SIDE + j) * element_stride), value);
                         }
                     }
                 }

@@ -1,4 +1,4 @@
-//! TileBuffer at work: transformed, multiplied, transformed back.
+//! Matrix products of transformed tiles and kernels, and the output transform `A^T m A`.
 #![expect(unsafe_code, reason = "vector code over raw tiles")]
 
 use std::mem::MaybeUninit;
@@ -10,7 +10,7 @@ use crate::engine::cpu::kernels::conv::winograd::transforms::{F23, F34, F43, F52
 use crate::engine::cpu::kernels::gemm::{Accumulator, Panel, Prefetch, Run, microkernel, split_evenly};
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 
-/// Calls a function with the transforms of a size.
+/// Calls a function with the transforms of a tile size.
 macro_rules! with_transform {
     ($size:expr, $function:ident::<$S:ident>($($argument:expr),*)) => {
         match $size {
@@ -53,22 +53,28 @@ pub(crate) unsafe fn multiply<
         let weights = winograd.weights.phases[*phase].panel_data(panel);
         let width = panel.vectors * S::LANES;
         let share = (TAPS * TAPS * DEPTH * width).div_ceil(elements);
-        // Elements whose sums have begun.
+        // Elements whose sums were started, one bit each.
         let mut begun = 0u64;
         for block in 0..winograd.blocks() {
             let channels = winograd.channel_block(block);
             let is_used = |e: usize| winograd.uses(*phase, channels.phase, e);
-            // SAFETY: all tiles and elements lie in the buffers that `Winograd::run` gave.
+            // SAFETY: all tiles and elements lie in the buffers from `Winograd::run`.
             unsafe {
-                // Matrices of the elements, values from one to the next, and plain weights that are needed next.
-                let (matrices, apart, upcoming) = if winograd.weights.on_the_fly {
+                // Transformed kernels of all elements, values from one to the next, and the untransformed kernels that
+                // are needed next.
+                let (matrices, element_stride, upcoming) = if winograd.weights.on_the_fly {
                     let from = weights.add(TAPS * TAPS * (channels.phase * winograd.inputs + channels.first) * width);
-                    let (to, apart) = (piece.sums.add(winograd.sums()), DEPTH * width + SKEW);
-                    transform_kernels::<S, F, SIDE, OUT, TAPS>([channels.count, panel.vectors], from, to, apart);
-                    (to.cast_const(), apart, Some(from.wrapping_add(TAPS * TAPS * channels.count * width)))
+                    let (to, element_stride) = (piece.sums.add(winograd.sums_len()), DEPTH * width + SKEW);
+                    transform_kernels::<S, F, SIDE, OUT, TAPS>(
+                        [channels.count, panel.vectors],
+                        from,
+                        to,
+                        element_stride,
+                    );
+                    (to.cast_const(), element_stride, Some(from.wrapping_add(TAPS * TAPS * channels.count * width)))
                 } else {
-                    let apart = winograd.inputs * width;
-                    (weights.add(channels.phase * elements * apart), apart, None)
+                    let element_stride = winograd.inputs * width;
+                    (weights.add(channels.phase * elements * element_stride), element_stride, None)
                 };
                 let rows = tiles * OUT;
                 for e in 0..elements {
@@ -80,10 +86,10 @@ pub(crate) unsafe fn multiply<
                     if !is_used(e) {
                         continue;
                     }
-                    let weights = matrices.add(e * apart);
+                    let weights = matrices.add(e * element_stride);
                     let next = match upcoming {
                         None => Prefetch::of::<S>(weights, panel.vectors),
-                        // Every element asks for its share.
+                        // The elements share the prefetching.
                         Some(upcoming) => Prefetch {
                             from: upcoming.wrapping_add(e * share),
                             pace: share.div_ceil(channels.count * tiles.div_ceil(S::TILE_ROWS)),
@@ -94,10 +100,10 @@ pub(crate) unsafe fn multiply<
                 }
             }
         }
-        // SAFETY: sums of all elements have begun or are zero.
+        // SAFETY: the sums of all elements were started or are set to zero.
         unsafe {
             for e in (0..elements).filter(|e| begun >> e & 1 == 0) {
-                let sums = piece.sums.add(e * winograd.sums_of_element());
+                let sums = piece.sums.add(e * winograd.sums_per_element());
                 std::ptr::write_bytes(sums, 0, tiles * width);
             }
             store_output_tiles::<S, F, SIDE, OUT, TAPS>(piece, *phase, panel);
@@ -105,7 +111,7 @@ pub(crate) unsafe fn multiply<
     }
 }
 
-/// Asks for what will be read and written where a row of a tile's pixels is finished; rows are counted over all tiles.
+/// Prefetches what storing a row of a tile's pixels will read and write; rows are counted over all tiles.
 ///
 /// # Safety
 /// As [`Simd`].
@@ -130,10 +136,11 @@ pub(crate) unsafe fn prefetch_pixels<S: Simd, const OUT: usize>(
     }
 }
 
-/// Gives the sums of one element what some channels make with these weights, or, when they go `on`, adds it.
+/// Computes the product of one block of channels and its weights for one element, and sets the sums to it or, with
+/// `accumulate`, adds it.
 ///
 /// # Safety
-/// As [`Simd`]; the channels lie in one block of the transformed tiles.
+/// As [`Simd`]; the channels are one block of the transformed tiles.
 #[inline(always)]
 pub(crate) unsafe fn add_products<S: Simd>(
     piece: &Piece<'_>,
@@ -146,11 +153,12 @@ pub(crate) unsafe fn add_products<S: Simd>(
 ) {
     let tiles = piece.tiles[1] - piece.tiles[0];
     let run = [Run { offset: 0, count: channels.count, skipped: 0 }];
-    let TileBuffer { data, depth, block, element: apart } = piece.to;
+    let TileBuffer { data, depth, block_stride, element_stride } = piece.to;
     // SAFETY: the caller's.
     unsafe {
-        let from = data.add(channels.block * block + element * apart + (piece.tiles[0] - piece.first) * depth);
-        let to = piece.sums.add(element * piece.winograd.sums_of_element());
+        let from =
+            data.add(channels.block * block_stride + element * element_stride + (piece.tiles[0] - piece.first) * depth);
+        let to = piece.sums.add(element * piece.winograd.sums_per_element());
         for (row, last) in split_evenly(tiles, S::TILE_ROWS) {
             let to = to.add(row * panel.vectors * S::LANES);
             let shape = [last - row, panel.vectors];
@@ -168,11 +176,11 @@ pub(crate) unsafe fn add_products<S: Simd>(
     }
 }
 
-/// Transforms the kernels `[channels, taps, vectors * lanes]` to matrices `[channels, vectors * lanes]`, `matrix` values
-/// from one to the next.
+/// Transforms kernels `[channels, taps, vectors * lanes]` (`G g G^T`) into one matrix `[channels, vectors * lanes]` per
+/// element, `matrix` values from one to the next.
 ///
 /// # Safety
-/// As [`Simd`]; all of them lie in memory.
+/// As [`Simd`]; kernels and matrices are in memory.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "columns are scattered over the rows of a kernel")]
 pub(crate) unsafe fn transform_kernels<
@@ -228,7 +236,7 @@ pub(crate) unsafe fn store_output_tiles<
 ) {
     let winograd = piece.winograd;
     let to = &piece.epilogue.to;
-    let apart = winograd.sums_of_element();
+    let element_stride = winograd.sums_per_element();
     let vectors = panel.vectors;
     let stride = winograd.to.stride;
     for tile in piece.tiles[0]..piece.tiles[1] {
@@ -236,18 +244,18 @@ pub(crate) unsafe fn store_output_tiles<
         let mut values = MaybeUninit::<[[[f32; 2 * LANES]; OUT]; OUT]>::uninit();
         let values = values.as_mut_ptr().cast::<f32>();
         if winograd.to.pixel_block.is_some() {
-            // SAFETY: all of them. The rows of a pixel_block are read as whole vectors, over the end of what is computed.
+            // SAFETY: within the array. Rows of a pixel block are read as whole vectors, beyond the computed values.
             unsafe { std::ptr::write_bytes(values, 0, OUT * OUT * 2 * LANES) };
         }
         for v in 0..vectors {
-            // SAFETY: sums of all elements of this tile were computed.
+            // SAFETY: the sums of all elements of this tile were computed.
             unsafe {
                 let from = piece.sums.add(((tile - piece.tiles[0]) * vectors + v) * S::LANES);
                 let mut half = [[S::splat(0.0); SIDE]; OUT];
                 for j in 0..SIDE {
                     let mut column = [S::splat(0.0); SIDE];
                     for (i, value) in column.iter_mut().enumerate() {
-                        *value = S::load(from.add((i * SIDE + j) * apart));
+                        *value = S::load(from.add((i * SIDE + j) * element_stride));
                     }
                     for (i, value) in F::output::<S>(column).into_iter().enumerate() {
                         half[i][j] = value;
@@ -260,11 +268,11 @@ pub(crate) unsafe fn store_output_tiles<
                 }
             }
         }
-        // PixelRange outside the map are left out.
+        // Pixels outside the map are skipped.
         let inside = |length: usize, first: usize| length.div_ceil(stride).saturating_sub(first).min(OUT);
         if let Some(pixel_block) = winograd.to.pixel_block {
             for (i, j) in (0..inside(to.height, y)).flat_map(|i| (0..inside(to.width, x)).map(move |j| (i, j))) {
-                // SAFETY: the pixel_block begins on the map; all of the values that are read were written.
+                // SAFETY: the pixel block starts within the map; all values that are read were written.
                 unsafe {
                     let values = values.add((i * OUT + j) * 2 * LANES);
                     pixel_block.scatter::<S>(piece.epilogue, image, [y + i, x + j], panel.first, values, panel.columns);
@@ -276,7 +284,7 @@ pub(crate) unsafe fn store_output_tiles<
         let (rows, pixels) = (inside(to.height - origin[0], y), inside(to.width - origin[1], x));
         let first = (image * to.height + stride * y + origin[0]) * to.width + stride * x + origin[1];
         let row = OutputRegion::row(first, pixels, panel.first, panel.columns);
-        // SAFETY: the block lies in the map; all of the values that are read were written.
+        // SAFETY: the region lies in the map; all values that are read were written.
         unsafe {
             let block = OutputRegion { rows, row_stride: stride * to.width, pixel_step: stride, ..row };
             piece.epilogue.store_region::<S>(block, values, [OUT * 2 * LANES, 2 * LANES]);

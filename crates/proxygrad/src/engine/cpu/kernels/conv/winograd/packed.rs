@@ -1,9 +1,5 @@
-//! Convolution by Winograd's minimal filtering.
+//! Packed weights and tile geometry of a Winograd convolution.
 //!
-//! Lavin & Gray, arXiv:1509.09308, section 4: tiles of input and kernel are transformed, multiplied element by element
-//! (here: one product of tiles and channels per element), and transformed back; F(4x4, 3x3) needs 2.25 products of a channel
-//! pair per output where direct convolution needs 9. Both directions are this; the backward one turns the kernel round. A
-//! window of stride 2 is four kernels of stride 1, see [`mod@phases`].
 
 use crate::engine::cpu::kernel::{Direction, KernelConfig};
 use crate::engine::cpu::kernels::conv::pixel_block::PixelBlock;
@@ -13,85 +9,85 @@ use crate::engine::cpu::kernels::conv::winograd::transforms::TileSize;
 use crate::engine::cpu::kernels::gemm::{PackedMatrix, Panel};
 use crate::network;
 
-/// Values between two elements' matrices, so that they do not fall into the same lines of the cache.
+/// Padding between the matrices of two elements, so that they do not map to the same cache sets.
 pub(crate) const SKEW: usize = 16;
 
-/// Most values of a vector.
+/// Most values of a vector, for any instruction set.
 pub(crate) const LANES: usize = 16;
 
-/// Input channels whose weights are transformed together.
+/// Input channels whose weights are transformed at a time, where that happens on the fly.
 pub(crate) const DEPTH: usize = 64;
 
-/// Most tiles that use weights that were transformed for them.
+/// Most tiles that share weights transformed on the fly.
 pub(crate) const TILES_PER_TRANSFORM: usize = 64;
 
-/// One direction of a convolution.
+/// One direction of a Winograd convolution.
 pub(crate) struct Winograd {
     pub(crate) size: TileSize,
     pub(crate) weights: WinogradWeights,
-    /// ChannelBlock of a phase of the source; where they are few, of all its phases.
+    /// Input channels of a phase of the source, or of all its phases where they share one product.
     pub(crate) inputs: usize,
     /// `inputs`, rounded up to vectors.
-    pub(crate) pixel: usize,
+    pub(crate) padded_inputs: usize,
     pub(crate) from: PhaseSplit,
     pub(crate) to: PhaseSplit,
-    /// Row and column of the first tap in a phase of the source, from the pixel that is computed.
+    /// Row and column of the first tap in a phase of the source, relative to the output padded_inputs.
     pub(crate) start: [isize; 2],
-    /// For each phase, of the side that has more than one: the elements where its kernels are not zero, a bit for each.
+    /// For each phase, of source or destination, a bit per element: set where its kernels are not zero.
     pub(crate) elements: Vec<u64>,
     pub(crate) lanes: usize,
 }
 
-/// The source or the destination.
+/// How the source or the destination is split into phases.
 #[derive(Clone, Copy)]
 pub(crate) struct PhaseSplit {
-    /// Rows, and columns, from a pixel of a phase to the next.
+    /// Rows, and columns, from one padded_inputs of a phase to the next.
     pub(crate) stride: usize,
     pub(crate) phases: usize,
-    /// Where all phases share one product: the squares of pixels that are its rows, or the columns of its sums.
+    /// If all phases share one product: the padded_inputs blocks that are its rows, or the columns of its sums.
     pub(crate) pixel_block: Option<PixelBlock>,
 }
 
-/// The kernels.
+/// Packed kernels.
 pub(crate) struct WinogradWeights {
-    /// Whether they lie there as they are, `[phases of the source, inputs, taps, outputs]`, and are transformed at every use;
-    /// else they are transformed, `[phases of the source, elements, inputs, outputs]`.
+    /// Whether they are untransformed, `[phases of the source, inputs, taps, outputs]`, and transformed on every use.
+    /// Otherwise they are transformed, `[phases of the source, elements, inputs, outputs]`.
     pub(crate) on_the_fly: bool,
-    /// For each phase of the destination.
+    /// One matrix per phase of the destination.
     pub(crate) phases: Vec<PackedMatrix>,
-    /// Those panels, each with its phase.
+    /// The panels of all matrices, each with its phase.
     pub(crate) panels: Vec<(usize, Panel)>,
 }
 
-/// Input channels of one phase of the source that are multiplied together.
+/// Input channels of one phase of the source that are multiplied at a time.
 #[derive(Clone, Copy)]
 pub(crate) struct ChannelBlock {
-    /// Number of their block of transformed tiles.
+    /// Index of the block.
     pub(crate) block: usize,
     pub(crate) phase: usize,
     pub(crate) first: usize,
     pub(crate) count: usize,
 }
 
-/// Every element of the one kernel there is.
+/// All elements, of a single kernel.
 pub(crate) fn all_elements(size: TileSize) -> Vec<u64> {
     vec![u64::MAX >> (u64::BITS as usize - size.elements())]
 }
 
-/// Where the transformed tiles lie: `[blocks of channels, elements, tiles, channels]`.
+/// Memory of transformed tiles: `[channel blocks, elements, tiles, channels]`.
 #[derive(Clone, Copy)]
 pub(crate) struct TileBuffer {
     pub(crate) data: *mut f32,
-    /// ChannelBlock of a block.
+    /// Channels per block.
     pub(crate) depth: usize,
-    /// Values from a block to the next.
-    pub(crate) block: usize,
-    /// Values from an element to the next.
-    pub(crate) element: usize,
+    /// Values from one block to the next.
+    pub(crate) block_stride: usize,
+    /// Values from one element to the next.
+    pub(crate) element_stride: usize,
 }
 
 impl Winograd {
-    /// None where the convolution is not of this module's kind, or the size for other kernels.
+    /// None if Winograd does not apply to the convolution, or the tile size is for other kernels.
     pub(crate) fn forward(conv: &network::Conv, size: TileSize, config: KernelConfig) -> Option<Self> {
         let phases = phases(conv, Direction::Forward).filter(|phases| phases.taps == size.taps())?;
         let conv_weights = ConvWeights::new(conv);
@@ -130,7 +126,7 @@ impl Winograd {
         Some(Self::new(size, channels, splits, phases.start, elements, config, weight))
     }
 
-    /// `weight` takes a phase of the destination and one of the source, a column of the sums, an input and a tap.
+    /// `weight` takes a phase of the destination, a phase of the source, a column of the sums, an input and a tap.
     fn new(
         size: TileSize,
         [inputs, outputs]: [usize; 2],
@@ -158,24 +154,24 @@ impl Winograd {
         let panels =
             each.flat_map(|(phase, panels)| panels.panels().iter().map(move |&panel| (phase, panel))).collect();
         let weights = WinogradWeights { on_the_fly, phases, panels };
-        let pixel = inputs.div_ceil(lanes) * lanes;
-        Self { size, weights, inputs, pixel, from, to, start, elements, lanes }
+        let padded_inputs = inputs.div_ceil(lanes) * lanes;
+        Self { size, weights, inputs, padded_inputs, from, to, start, elements, lanes }
     }
 
-    /// Whether the kernels between two phases are not zero at an element.
+    /// Whether the kernels between two phases have values other than zero at an element.
     #[inline(always)]
     pub(crate) fn uses(&self, to: usize, from: usize, element: usize) -> bool {
-        // One of the mask has only one phase.
+        // Source or destination has only one phase.
         self.elements[to + from] >> element & 1 == 1
     }
 
-    /// TileBuffer of one image of height and width `size`.
+    /// Rows and columns of tiles in one image of height and width `size`.
     pub(crate) fn grid(&self, size: [usize; 2]) -> [usize; 2] {
         size.map(|side| side.div_ceil(self.to.stride).div_ceil(self.size.output()))
     }
 
-    /// Most tiles of a block: rows of two products, or all that share weights.
-    pub(crate) fn tiles(&self) -> usize {
+    /// Most tiles per cache block: the rows of two products, or all that share transformed weights.
+    pub(crate) fn block_tiles(&self) -> usize {
         match self.weights.on_the_fly {
             false if self.lanes == 16 => 14,
             false => 12,
@@ -183,19 +179,19 @@ impl Winograd {
         }
     }
 
-    /// Whether so few tiles are there that threads share the panels of weights instead.
+    /// Whether there are so few tiles that the threads divide the panels of the weights instead.
     pub(crate) fn shares_panels(&self, tiles: usize, threads: usize) -> bool {
-        let few = threads > 1 && tiles.div_ceil(self.tiles()) < threads;
+        let few = threads > 1 && tiles.div_ceil(self.block_tiles()) < threads;
         few || self.weights.on_the_fly
     }
 
-    pub(crate) fn sums(&self) -> usize {
-        self.size.elements() * self.sums_of_element()
+    pub(crate) fn sums_len(&self) -> usize {
+        self.size.elements() * self.sums_per_element()
     }
 
     #[inline(always)]
-    pub(crate) fn sums_of_element(&self) -> usize {
-        self.tiles() * 2 * self.lanes + SKEW
+    pub(crate) fn sums_per_element(&self) -> usize {
+        self.block_tiles() * 2 * self.lanes + SKEW
     }
 
     /// Bytes of the weights.
@@ -203,68 +199,68 @@ impl Winograd {
         self.weights.phases.iter().map(PackedMatrix::bytes).sum()
     }
 
-    /// Values that every thread needs for itself.
+    /// Values of private memory per thread.
     pub(crate) fn scratch_len(&self) -> usize {
         let own = if self.weights.on_the_fly {
             self.size.elements() * (DEPTH * 2 * self.lanes + SKEW)
         } else {
-            self.from.phases * self.size.elements() * (self.tiles() * self.pixel + SKEW)
+            self.from.phases * self.size.elements() * (self.block_tiles() * self.padded_inputs + SKEW)
         };
-        self.sums() + own
+        self.sums_len() + own
     }
 
-    /// ChannelBlock of a block of transformed tiles.
+    /// Channels per block of transformed tiles.
     pub(crate) fn depth(&self) -> usize {
-        if self.weights.on_the_fly { DEPTH } else { self.pixel }
+        if self.weights.on_the_fly { DEPTH } else { self.padded_inputs }
     }
 
-    /// Blocks of transformed tiles.
+    /// Number of channel blocks.
     pub(crate) fn blocks(&self) -> usize {
-        self.from.phases * self.pixel.div_ceil(self.depth())
+        self.from.phases * self.padded_inputs.div_ceil(self.depth())
     }
 
     /// The channels of a block.
     #[inline(always)]
     pub(crate) fn channel_block(&self, block: usize) -> ChannelBlock {
-        let (of_phase, depth) = (self.pixel.div_ceil(self.depth()), self.depth());
+        let (of_phase, depth) = (self.padded_inputs.div_ceil(self.depth()), self.depth());
         let first = block % of_phase * depth;
         ChannelBlock { block, phase: block / of_phase, first, count: (self.inputs - first).min(depth) }
     }
 
-    /// Where so many transformed tiles lie in memory.
+    /// Layout of this many transformed tiles at `data`.
     pub(crate) fn tile_buffer(&self, data: *mut f32, tiles: usize) -> TileBuffer {
         let depth = self.depth();
-        let element = tiles * depth + SKEW;
-        TileBuffer { data, depth, block: self.size.elements() * element, element }
+        let element_stride = tiles * depth + SKEW;
+        TileBuffer { data, depth, block_stride: self.size.elements() * element_stride, element_stride }
     }
 
-    /// Values that the threads share, for `images` destination maps of height and width `size`.
+    /// Values of memory shared by the threads, for `images` destination maps of height and width `size`.
     pub(crate) fn shared_len(&self, images: usize, size: [usize; 2], threads: usize) -> usize {
         let tiles = images * self.grid(size).iter().product::<usize>();
         if !self.shares_panels(tiles, threads) {
             return 0;
         }
-        self.blocks() * self.tile_buffer(std::ptr::null_mut(), tiles).block
+        self.blocks() * self.tile_buffer(std::ptr::null_mut(), tiles).block_stride
     }
 }
 
 impl PhaseSplit {
-    /// A map that is its only phase.
+    /// A map with a single phase.
     const WHOLE: Self = Self { stride: 1, phases: 1, pixel_block: None };
 
     pub(crate) fn of(phases: &Phases) -> Self {
         Self { stride: phases.stride, phases: phases.count(), pixel_block: None }
     }
 
-    /// All phases together, of pixels with so many channels.
+    /// All phases together, as blocks of pixels with this many channels.
     pub(crate) fn of_pixel_blocks(phases: &Phases, channels: usize) -> Self {
-        let pixel_block = PixelBlock { step: [phases.stride; 2], channels };
+        let pixel_block = PixelBlock { size: [phases.stride; 2], channels };
         Self { stride: phases.stride, phases: 1, pixel_block: Some(pixel_block) }
     }
 }
 
-/// Transformed kernels, one matrix `[inputs, outputs]` per phase of the source and element. `weight` takes an input, counted
-/// over all phases, an output and a tap.
+/// Transforms the kernels: one matrix `[inputs, outputs]` per phase of the source and element. `weight` takes an input,
+/// counted over all phases, an output and a tap.
 pub(crate) fn transformed(
     size: TileSize,
     [phases, inputs, outputs]: [usize; 3],

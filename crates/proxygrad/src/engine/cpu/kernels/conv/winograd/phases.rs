@@ -1,8 +1,8 @@
-//! A strided window as kernels of stride 1.
+//! Decomposition of a strided convolution into kernels of stride 1.
 //!
-//! Every second row and column of a map make a phase of it. A convolution of stride 2 is a sum of convolutions of stride 1,
-//! one of each of the four phases of its input; backward, each phase of the gradient with respect to the input is a
-//! convolution of stride 1 of the gradient that comes in. A window of stride 1 has one phase: itself.
+//! Every second row and column of a map form one of its four phases. A convolution of stride 2 is a sum of convolutions
+//! of stride 1, one per phase of its input; backward, each phase of the input's gradient is a convolution of stride 1
+//! of the output's gradient. With stride 1 there is one phase.
 
 use crate::engine::cpu::kernel::Direction;
 use crate::engine::cpu::kernels::conv::weights::SCATTER_CHANNELS;
@@ -10,22 +10,22 @@ use crate::engine::cpu::kernels::conv::winograd::transforms::TileSize;
 use crate::network;
 use crate::network::Window;
 
-/// The kernels of all phases. They have the same taps, of which some may be missing.
+/// The kernels of all phases. They have the same size, but some taps may be missing.
 pub(crate) struct Phases {
-    /// Rows, and columns, from a pixel of a phase to the next.
+    /// Rows, and columns, from one pixel of a phase to the next.
     pub(crate) stride: usize,
     /// Taps along each axis.
     pub(crate) taps: usize,
-    /// Row and column of the first tap, from the pixel that is computed.
+    /// Row and column of the first tap, relative to the output pixel.
     pub(crate) start: [isize; 2],
-    /// Columns of the window.
+    /// Width of the window.
     width: usize,
-    /// Placement in the window along each axis, for each phase and tap.
+    /// Position in the window along each axis, for each phase and tap.
     places: [Vec<Vec<Option<usize>>>; 2],
 }
 
 impl Phases {
-    /// From phases of the input to the output. None where a kernel along one axis is longer than along the other.
+    /// From phases of the input to the output. None if the kernels are not square.
     pub(crate) fn forward(window: &Window) -> Option<Self> {
         Self::new(window, |stride, phase, k, padding| {
             let distance = k - padding;
@@ -33,7 +33,7 @@ impl Phases {
         })
     }
 
-    /// From gradients with respect to the output to phases of those with respect to the input; as [`Phases::forward`].
+    /// From the output's gradient to phases of the input's gradient, as [`Phases::forward`].
     pub(crate) fn backward(window: &Window) -> Option<Self> {
         Self::new(window, |stride, phase, k, padding| {
             let distance = phase + padding - k;
@@ -41,7 +41,8 @@ impl Phases {
         })
     }
 
-    /// `offset` is that of a tap, where a phase has it, from stride, phase, place in the window and padding.
+    /// `offset` is the offset of a tap, or None if the phase does not have it, from stride, phase, position in the
+    /// window and padding.
     fn new(window: &Window, offset: impl Fn(isize, isize, isize, isize) -> Option<isize>) -> Option<Self> {
         let &Window { kernel, stride, dilation: [1, 1], .. } = window else { return None };
         if stride[0] != stride[1] {
@@ -70,19 +71,19 @@ impl Phases {
         Some(Self { stride: stride[0], taps: taps[0], start, width: kernel[1], places })
     }
 
-    /// How many there are.
+    /// Number of phases.
     pub(crate) fn count(&self) -> usize {
         self.stride * self.stride
     }
 
-    /// Index in the window of a tap of a phase, both row-major; none where the tap is missing.
+    /// Index in the window of a tap of a phase, both row-major; None if the tap is missing.
     pub(crate) fn index(&self, phase: usize, tap: usize) -> Option<usize> {
         let row = self.places[0][phase / self.stride][tap / self.taps]?;
         Some(row * self.width + self.places[1][phase % self.stride][tap % self.taps]?)
     }
 
-    /// Whether a phase has a kernel that is not zero at element `(i, j)` of `side` x `side`, where the first looks at the
-    /// first tap alone and the last at the last.
+    /// Whether a phase's transformed kernel can differ from zero at an element of `side` x `side`. Along each axis the
+    /// first element depends on the first tap only, the last on the last tap.
     pub(crate) fn uses(&self, phase: usize, element: usize, side: usize) -> bool {
         let along = |axis: usize, phase: usize, i: usize| {
             let places = &self.places[axis][phase];
@@ -96,7 +97,7 @@ impl Phases {
     }
 }
 
-/// The kernels of stride 1 that make one direction of a convolution, where this module computes it.
+/// The phases of one direction of a convolution, None if Winograd does not apply.
 pub(crate) fn phases(conv: &network::Conv, direction: Direction) -> Option<Phases> {
     let window = &conv.window;
     let padding = window.before().into_iter().zip(window.after()).zip(window.kernel);
@@ -110,12 +111,12 @@ pub(crate) fn phases(conv: &network::Conv, direction: Direction) -> Option<Phase
     })
 }
 
-/// Whether the phases of a strided window share one product, since they fill a vector together.
+/// Whether the phases of a strided window share one product, as pixel blocks.
 pub(crate) fn is_scattered(phases: &Phases, channels: usize) -> bool {
     phases.stride > 1 && channels <= SCATTER_CHANNELS
 }
 
-/// The elements where a phase's kernels are not zero.
+/// The elements where a phase's kernels are not zero, one bit each.
 pub(crate) fn used(phases: &Phases, phase: usize, size: TileSize) -> u64 {
     (0..size.elements()).filter(|&e| phases.uses(phase, e, size.input())).map(|e| 1 << e).sum()
 }

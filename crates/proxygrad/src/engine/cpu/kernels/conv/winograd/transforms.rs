@@ -1,26 +1,30 @@
-//! The transforms of minimal filtering, along one axis.
+//! Winograd transforms along one axis: tile sizes and their matrices `A`, `B` and `G`.
 //!
-//! F(m, r) computes `m` outputs of a kernel of `r` taps from `m + r - 1` products: `A^T ((G g) * (B^T d))`. Those with six
-//! products evaluate polynomials at 0, 1, -1, 2, -2 and infinity, whatever `m` and `r` are: they share `B^T`.
+//! F(m, r) computes `m` outputs of a kernel of `r` taps from `m + r - 1` products: `A^T ((G g) * (B^T d))`. All with
+//! six products evaluate polynomials at 0, 1, -1, 2, -2 and infinity, so they share `B^T`.
 #![expect(unsafe_code, reason = "vector code")]
 
 use crate::engine::cpu::simd::vector::Simd;
 
-/// How many outputs a tile has, and what kernels it is for.
+/// Size of an output tile, and of the kernels that it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub(crate) enum TileSize {
     /// F(2x2, 3x3): 2x2 from 4x4.
+    #[serde(rename = "Two")]
     F23,
     /// F(3x3, 4x4): 3x3 from 6x6.
+    #[serde(rename = "Three")]
     F34,
     /// F(4x4, 3x3): 4x4 from 6x6.
+    #[serde(rename = "Four")]
     F43,
     /// F(5x5, 2x2): 5x5 from 6x6.
+    #[serde(rename = "Five")]
     F52,
 }
 
 impl TileSize {
-    /// Those for kernels of so many taps along each axis.
+    /// The sizes for kernels with this many taps along each axis.
     pub(crate) fn for_taps(taps: usize) -> &'static [Self] {
         match taps {
             2 => &[Self::F52],
@@ -30,7 +34,7 @@ impl TileSize {
         }
     }
 
-    /// Branch of an output tile.
+    /// Side of an output tile.
     pub(crate) fn output(self) -> usize {
         match self {
             Self::F23 => 2,
@@ -49,7 +53,7 @@ impl TileSize {
         }
     }
 
-    /// Branch of an input tile.
+    /// Side of an input tile.
     pub(crate) fn input(self) -> usize {
         self.output() + self.taps() - 1
     }
@@ -59,7 +63,7 @@ impl TileSize {
         self.input() * self.input()
     }
 
-    /// The kernel's transform `G`: for each side of an input tile, a factor for each tap.
+    /// The kernel transform `G`, `[input side, taps]`.
     pub(crate) fn kernel_transform(self) -> &'static [&'static [f64]] {
         match self {
             Self::F23 => &[&[1.0, 0.0, 0.0], &[0.5, 0.5, 0.5], &[0.5, -0.5, 0.5], &[0.0, 0.0, 1.0]],
@@ -91,7 +95,7 @@ impl TileSize {
     }
 }
 
-/// The transforms of one size, along one axis.
+/// The transforms of one tile size.
 pub(crate) trait WinogradTransform<const SIDE: usize, const OUT: usize, const TAPS: usize> {
     /// `B^T d`
     ///
@@ -270,7 +274,8 @@ pub(crate) unsafe fn at_six_points<S: Simd>([a, b, c, d, e, f]: [S::V; 6]) -> [S
     }
 }
 
-/// `G g` for six products, of the first and the last tap, and even and odd parts at 1 and at 2, the odd one at 1 negated.
+/// `G g` for six products, from the first and last tap, and the even and odd parts at 1 and 2, the odd part at 1
+/// negated.
 ///
 /// # Safety
 /// As [`Simd`].
