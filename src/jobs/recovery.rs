@@ -87,7 +87,7 @@ impl Store {
         for (table, requeued, failed, canceled) in found {
             metrics::recovered(table, canceled, failed, requeued);
             if canceled + failed + requeued > 0 {
-                tracing::warn!(kind = %table, requeued, failed, canceled, crashed, "recovered what the last process left running");
+                tracing::warn!(kind = %table, requeued, failed, canceled, crashed, "recovered interrupted work");
             }
         }
         Ok(())

@@ -69,7 +69,7 @@ impl RunContext {
         };
         let mut run = Run { context: self, jobs: claims.into_iter().map(running).collect() };
         let Some(model) = run.load().await else { return };
-        run.load_pictures().await;
+        run.load_images().await;
         let jobs = run.jobs.iter().map(|running| {
             let job = &running.job.claim.job;
             (job.objectives.clone(), job.settings.copies())
@@ -99,7 +99,7 @@ impl Run<'_> {
     }
 
     /// Reads the client images of the jobs; a job whose images are damaged fails.
-    async fn load_pictures(&mut self) {
+    async fn load_images(&mut self) {
         for job in 0..self.jobs.len() {
             let id = self.jobs[job].job.claim.job.id;
             match self.context.store.reference_images(id).await {

@@ -28,8 +28,8 @@ fn introduction(plan: &Plan, summary: &Summary) -> String {
         let _ = writeln!(
             text,
             "{} units drawn with seed {} before anything ran, {} each, {} steps of two passes; {} of {} runs are done, \
-             {} of them do not count yet because another arm has not run from the same start. Every score is the original \
-             network's on the delivered 8-bit image. *Dead*: the score does not rise above its start by a thousandth. \
+             {} of them do not count yet because another arm has not run from the same start. Every score is the \
+             original network's on the delivered 8-bit image. *Dead*: the score does not rise above its start by a thousandth. \
              *Ratio*: median over live units of the score relative to the reference, with a 95 % bootstrap interval. \
              Scores within a thousandth tie. *p*: Wilcoxon's signed-rank test over live units.\n",
             plan.units(),

@@ -131,18 +131,20 @@ fn overview(plan: &Plan, summary: &Summary) -> String {
 /// Glossary of the tables.
 const GLOSSARY: &str = "<details><summary>How to read the tables</summary>\n<dl>\n\
 <dt>dead</dt><dd>A run whose score does not rise above its start (by more than a thousandth of it).</dd>\n\
-<dt>live, mixed, dead units</dt><dd>Units that come to life under the reference arm from every start, from some, from none.</dd>\n\
+<dt>live, mixed, dead units</dt><dd>Units that come to life under the reference arm from every start, from \
+some, from none.</dd>\n\
 <dt>rescued</dt><dd>Runs alive under the arm where the reference stays dead from the same start.</dd>\n\
 <dt>unit's score</dt><dd>The mean over its starts. Everything below is over units, so that the starts of one unit do \
 not count as independent.</dd>\n\
 <dt>wins, ties, losses</dt><dd>Over all units; scores within a thousandth of each other tie.</dd>\n\
-<dt>median ratio</dt><dd>Median over live units with positive scores of the score relative to the reference; in brackets \
-the 95 % percentile bootstrap interval.</dd>\n\
+<dt>median ratio</dt><dd>Median over live units with positive scores of the score relative to the reference; in \
+brackets the 95 % percentile bootstrap interval.</dd>\n\
 <dt>p</dt><dd>Wilcoxon's signed-rank test, two-sided, of (a - b) / (|a| + |b|), which ranks like the log ratio; \
 exact up to 50 differences. Not corrected for the number of comparisons.</dd>\n\
-<dt>to 90 %</dt><dd>Median share of the steps after which the score has risen 90 % of the way to the best of the run.</dd>\n\
-<dt>passes the reference</dt><dd>Share of runs of live units that reach the final score of the reference, followed by the \
-median share of the run after which they do.</dd>\n\
+<dt>to 90 %</dt><dd>Median share of the steps after which the score has risen 90 % of the way to \
+the best of the run.</dd>\n\
+<dt>passes the reference</dt><dd>Share of runs of live units that reach the final score of the reference, followed \
+by the median share of the run after which they do.</dd>\n\
 </dl></details>\n";
 
 /// Tables of the toy functions.

@@ -205,12 +205,12 @@ pub(super) fn descriptions() -> Vec<(String, &'static str)> {
             "two hidden layers on 2x3 pixels, convex; the optimum is the best of the 64 corners of the box"
         }
         Kind::Plane(1) => {
-            "one hidden layer on 2 pixels, then a ReLU that is 0 on four fifths of the images; the optimum is the best of all \
-             65536 images"
+            "one hidden layer on 2 pixels, then a ReLU that is 0 on four fifths of the images; the optimum is the \
+             best of all 65536 images"
         }
         Kind::Plane(_) => {
-            "two hidden layers on 2 pixels, then a ReLU that is 0 on four fifths of the images; the optimum is the best of all \
-             65536 images"
+            "two hidden layers on 2 pixels, then a ReLU that is 0 on four fifths of the images; the optimum is the \
+             best of all 65536 images"
         }
     };
     Kind::ALL.into_iter().map(|kind| (kind.name(), description(kind))).collect()
