@@ -2,9 +2,9 @@
 //!
 //! `cargo run --release --example loop_share`
 //!
-//! Prints milliseconds per step and image for 224x224 RGB input (as in ResNets) and BGR input (as in SqueezeNet), without
-//! and with transforms, and the fixed cost per run. The processor time (of all cores, Linux only) is more reliable than
-//! wall-clock time on a busy machine.
+//! Prints milliseconds per step and image for 224x224 RGB input (as in ResNets) and BGR input (as in SqueezeNet),
+//! without and with transforms, and the fixed cost per run. The processor time (of all cores, Linux only) is more
+//! reliable than wall-clock time on a busy machine.
 #![allow(missing_docs)]
 
 use std::collections::BTreeMap;

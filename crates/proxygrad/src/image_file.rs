@@ -1,7 +1,7 @@
 //! Bounded decoding of untrusted PNG and JPEG files to 8 bits per channel.
 //!
-//! A small file can contain a huge image, so the size is read from the header before decoding. PNGs are decoded row by row
-//! to 8 bits per channel, so that memory is at most three bytes per pixel at any bit depth.
+//! A small file can contain a huge image, so the size is read from the header before decoding. PNGs are decoded row by
+//! row to 8 bits per channel, so that memory is at most three bytes per pixel at any bit depth.
 
 use std::io::Cursor;
 
@@ -99,8 +99,8 @@ impl ImageHeader {
 
     /// Most bytes of memory for decoding the image and resizing it to a height and width.
     pub(crate) fn memory(&self, [height, width]: [usize; 2]) -> u64 {
-        // Resizing rows first needs four f32 per pixel of the original columns and the new rows; for rotated images columns
-        // and rows are swapped.
+        // Resizing rows first needs four f32 per pixel of the original columns and the new rows; for rotated images
+        // columns and rows are swapped.
         let longer = u64::from(self.width.max(self.height));
         let (height, width) = (height as u64, width as u64);
         self.decoded_bytes() + 16 * longer * height + 16 * width * height
@@ -127,8 +127,8 @@ fn unreadable(file: &[u8], why: &str) -> Invalid {
     Invalid::new("", format!("{} bytes", file.len()), format!("{EXPECTED}: {why}"))
 }
 
-/// Whether a JPEG stores all components in one scan (ITU-T T.81, annex B: a frame that is not progressive, and a first scan
-/// with all components of the frame).
+/// Whether a JPEG stores all components in one scan (ITU-T T.81, annex B: a frame that is not progressive, and a first
+/// scan with all components of the frame).
 fn has_one_scan(file: &[u8]) -> bool {
     let (mut at, mut components) = (2, None);
     while let Some(&[0xff, marker, high, low, ..]) = file.get(at..) {

@@ -1,13 +1,13 @@
 //! Activation maximization (feature visualization) of convolutional networks with ProxyGrad surrogate gradients.
 //!
-//! Given a [model](network::Model) and a [unit](network::Unit), a run returns a PNG and a score. Running that PNG through
-//! the same model reproduces the score.
+//! Given a [model](network::Model) and a [unit](network::Unit), a run returns a PNG and a score. Running that PNG
+//! through the same model reproduces the score.
 //!
 //! The modules; each may use only those below it:
 //!
 //! | module | content |
 //! |---|---|
-//! | [`study`] | comparison of settings on the same units, starts and number of steps: plans, runs, statistics, reports |
+//! | [`study`] | comparison of settings on the same units, starts and steps: plans, runs, statistics, reports |
 //! | [`maximize`] | activation maximization: objectives, parameterizations, transforms, optimizers, gates, the loop |
 //! | [`calibrate`] | statistics of a model's units on a folder of natural images |
 //! | [`engine`] | forward passes to the target layers, backward passes to the input with surrogate gradients |

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use proxygrad::engine::StepTime;
 use proxygrad::network::{Network, Op};
 
-/// Prints a line per step and direction to standard error: milliseconds of an iteration of the whole batch, multiply-adds
-/// of the direct convolution, and the resulting GFLOP/s (Winograd's filtering can exceed the processor's peak, since it
-/// needs fewer operations).
+/// Prints a line per step and direction to standard error: milliseconds of an iteration of the whole batch,
+/// multiply-adds of the direct convolution, and the resulting GFLOP/s (Winograd's filtering can exceed the processor's
+/// peak, since it needs fewer operations).
 ///
 /// # Errors
 /// When the network cannot run at the measured size.

@@ -1,8 +1,8 @@
 //! Compares a device with f64 on the CPU, for every network of the catalog and every gate, and times it.
 //!
-//! `cargo run --release --example device_check -- --device cuda:0+tf32`; `tools/cuda/check.sh` runs it on a machine with
-//! a GPU. Needs no files and no network access. The device `reference` is the tensor engine that GPUs use, on the CPU;
-//! `reference+tf32` and `reference+bf16` emulate the precision of a GPU there.
+//! `cargo run --release --example device_check -- --device cuda:0+tf32`; `tools/cuda/check.sh` runs it on a machine
+//! with a GPU. Needs no files and no network access. The device `reference` is the tensor engine that GPUs use, on the
+//! CPU; `reference+tf32` and `reference+bf16` emulate the precision of a GPU there.
 
 mod networks;
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 /// File extensions of images, in lower case.
 const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
 
-/// The PNG and JPEG files in `root` and its subfolders, by extension: paths relative to `root`, sorted so that the order
-/// is the same on every system.
+/// The PNG and JPEG files in `root` and its subfolders, by extension: paths relative to `root`, sorted so that the
+/// order is the same on every system.
 ///
 /// # Errors
 /// When a folder cannot be read.

@@ -1,8 +1,8 @@
 //! Calibration: measures the statistics of a model's units on a folder of natural images.
 //!
-//! Every image is scaled to cover the network's input and center-cropped, and the network runs forward once. Only running
-//! statistics and the top images of each unit are kept, so memory does not grow with the number of images, and results
-//! depend neither on batches nor on threads.
+//! Every image is scaled to cover the network's input and center-cropped, and the network runs forward once. Only
+//! running statistics and the top images of each unit are kept, so memory does not grow with the number of images, and
+//! results depend neither on batches nor on threads.
 
 mod accumulator;
 mod folder;
@@ -99,8 +99,8 @@ pub struct Calibrated {
     pub skipped: Vec<Skipped>,
 }
 
-/// Measures the model on the images `files`, given as paths relative to `root`. Calls `progress` with the number of files
-/// done.
+/// Measures the model on the images `files`, given as paths relative to `root`. Calls `progress` with the number of
+/// files done.
 ///
 /// # Errors
 /// When an option does not fit the model, no file is a readable image, or the network cannot run.

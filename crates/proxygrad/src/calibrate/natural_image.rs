@@ -14,8 +14,8 @@ use crate::network::{ChannelOrder, Preprocessing, grey};
 pub(super) struct NaturalImage(DynamicImage);
 
 impl NaturalImage {
-    /// Reads a PNG or JPEG, applies its EXIF orientation, scales it (triangle filter) to cover height and width `size`, and
-    /// center-crops it. Transparency is ignored; colours become grey as ITU-R BT.601 luma.
+    /// Reads a PNG or JPEG, applies its EXIF orientation, scales it (triangle filter) to cover height and width `size`,
+    /// and center-crops it. Transparency is ignored; colours become grey as ITU-R BT.601 luma.
     ///
     /// # Errors
     /// Why the file cannot be read as an image.

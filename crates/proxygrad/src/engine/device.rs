@@ -4,12 +4,13 @@ use candle_core::{DType, Device};
 
 use super::{Cpu, CpuSettings, Engine, EngineError, Precision, Reference};
 
-/// Opens the engine for a device: [`Cpu`] with the settings `cpu` for the name `cpu`, otherwise [`Reference`] in f32 on the
-/// [`device`] with this name. A suffix `+tf32` (CUDA) or `+bf16` (CUDA, Metal) selects the [`Precision`] of matrix products.
+/// Opens the engine for a device: [`Cpu`] with the settings `cpu` for the name `cpu`, otherwise [`Reference`] in f32 on
+/// the [`device`] with this name. A suffix `+tf32` (CUDA) or `+bf16` (CUDA, Metal) selects the [`Precision`] of matrix
+/// products.
 ///
 /// # Errors
-/// As [`device`], and when the device does not support the precision. TF32 on CUDA is a process-wide setting: all GPUs must
-/// be opened with `+tf32`, or all without.
+/// As [`device`], and when the device does not support the precision. TF32 on CUDA is a process-wide setting: all GPUs
+/// must be opened with `+tf32`, or all without.
 pub fn open(name: &str, cpu: &CpuSettings) -> Result<Box<dyn Engine>, EngineError> {
     let (place, precision) = name.split_once('+').map_or((name, None), |(place, precision)| (place, Some(precision)));
     let refused = |why: &str| EngineError::Device { device: name.to_owned(), why: why.to_owned() };

@@ -21,7 +21,8 @@ pub enum Gate {
     /// The activation's own derivative.
     Plain,
     /// The derivative of the proxy copy
-    /// ([`Activation::proxy_derivative`](crate::network::Activation::proxy_derivative)): `slope` where plain ReLU has 0.
+    /// ([`Activation::proxy_derivative`](crate::network::Activation::proxy_derivative)): `slope` where plain ReLU has
+    /// 0.
     Proxy {
         /// Slope of the flat sides, in [0, 1].
         slope: f32,

@@ -17,14 +17,14 @@ pub struct Footprint {
     pub kept: u64,
     /// Per image, in addition, after a backward pass with [`Gate::Soft`](super::Gate::Soft).
     pub recorded: u64,
-    /// Shared by the images of a group, by group size minus one. Batches are split into groups of at most `together.len()`
-    /// images.
+    /// Shared by the images of a group, by group size minus one. Batches are split into groups of at most
+    /// `together.len()` images.
     pub together: Vec<u64>,
 }
 
 impl Footprint {
-    /// Bytes for batches of up to this many images; `soft` if backward passes use [`Gate::Soft`](super::Gate::Soft). Does not
-    /// include the images, outputs and gradients themselves.
+    /// Bytes for batches of up to this many images; `soft` if backward passes use [`Gate::Soft`](super::Gate::Soft).
+    /// Does not include the images, outputs and gradients themselves.
     pub fn bytes(&self, images: usize, soft: bool) -> u64 {
         let group = images.min(self.together.len()).max(1);
         let shared = self.together.get(group - 1).copied().unwrap_or(0);
@@ -83,7 +83,8 @@ impl MemoryModel {
         Self { kind: Kind::Cpu(memory), cache: Arc::default() }
     }
 
-    /// The model of the reference engine: plans keep the output of every layer as a tensor with values of this many bytes.
+    /// The model of the reference engine: plans keep the output of every layer as a tensor with values of this many
+    /// bytes.
     pub fn tensors(value: usize) -> Self {
         Self { kind: Kind::Tensors(value), cache: Arc::default() }
     }
@@ -101,8 +102,9 @@ impl MemoryModel {
         }
     }
 
-    /// The footprint of a plan; see [`Engine::plan`](super::Engine::plan). On the CPU it is exact, except that it assumes the
-    /// most expensive convolution algorithm where the choice is measured; on other devices it is an upper bound.
+    /// The footprint of a plan; see [`Engine::plan`](super::Engine::plan). On the CPU it is exact, except that it
+    /// assumes the most expensive convolution algorithm where the choice is measured; on other devices it is an upper
+    /// bound.
     ///
     /// # Errors
     /// As [`Engine::plan`](super::Engine::plan).

@@ -1,8 +1,8 @@
 //! Engines: forward passes to the target layers, and backward passes to the input with surrogate gradients.
 //!
-//! An engine plans a network once for its targets and input size, and then runs explicit forward and backward passes over
-//! the subgraph below the targets. Weights get no gradient. Images, outputs and gradients are [`candle_core::Tensor`]s, so
-//! that they stay on the engine's device.
+//! An engine plans a network once for its targets and input size, and then runs explicit forward and backward passes
+//! over the subgraph below the targets. Weights get no gradient. Images, outputs and gradients are
+//! [`candle_core::Tensor`]s, so that they stay on the engine's device.
 //!
 //! # Examples
 //! ```
@@ -73,15 +73,16 @@ pub trait Engine: Send + Sync {
     /// Prepares the subgraph of `network` below `targets` for images `[N,C,H,W]` whose `[C,H,W]` is `input`.
     ///
     /// # Errors
-    /// When an operation does not work at that input size, a target has no such channel, or the device runs out of memory.
+    /// When an operation does not work at that input size, a target has no such channel, or the device runs out of
+    /// memory.
     fn plan(&self, network: &Arc<Network>, targets: &[Target], input: &Shape) -> Result<Box<dyn Plan>, EngineError>;
 }
 
-/// A network prepared for one set of target layers and one input size. The batch size may differ between calls; the result
-/// for one image never depends on the other images of the batch.
+/// A network prepared for one set of target layers and one input size. The batch size may differ between calls; the
+/// result for one image never depends on the other images of the batch.
 pub trait Plan: Send {
-    /// Outputs of the target layers for `images` `[N,C,H,W]`, in the order of the targets. All channels are returned, but
-    /// only those listed in the target are guaranteed to be computed; the rest may be zero.
+    /// Outputs of the target layers for `images` `[N,C,H,W]`, in the order of the targets. All channels are returned,
+    /// but only those listed in the target are guaranteed to be computed; the rest may be zero.
     ///
     /// # Errors
     /// When `images` has the wrong shape or the device fails.
@@ -95,18 +96,18 @@ pub trait Plan: Send {
     /// When there was no forward pass, a seed has the wrong shape, or the device fails.
     fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> Result<Tensor, EngineError>;
 
-    /// Sets the factor of the temperature of [`Gate::Soft`] at each activation, until it is set again. Missing factors, and
-    /// those that are not finite and positive, are 1.
+    /// Sets the factor of the temperature of [`Gate::Soft`] at each activation, until it is set again. Missing factors,
+    /// and those that are not finite and positive, are 1.
     fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>);
 
-    /// Bytes of memory held between passes, including packed weights; `None` if the engine does not know. At most what its
-    /// [`Footprint`] predicts.
+    /// Bytes of memory held between passes, including packed weights; `None` if the engine does not know. At most what
+    /// its [`Footprint`] predicts.
     fn held_bytes(&self) -> Option<u64> {
         None
     }
 
-    /// Time of each step of all passes since the last call, if the engine measures it ([`CpuSettings::timed`]); otherwise
-    /// empty.
+    /// Time of each step of all passes since the last call, if the engine measures it ([`CpuSettings::timed`]);
+    /// otherwise empty.
     fn take_times(&mut self) -> Vec<StepTime> {
         Vec::new()
     }
@@ -115,8 +116,8 @@ pub trait Plan: Send {
 /// Time of one step of a [`Plan`], summed over images and passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepTime {
-    /// The node that the step computes, possibly fused with its activation and residual sum; for fused steps, the last. The
-    /// network's input stands for copying images in, and outputs and gradients out.
+    /// The node that the step computes, possibly fused with its activation and residual sum; for fused steps, the last.
+    /// The network's input stands for copying images in, and outputs and gradients out.
     pub node: NodeId,
     /// Whether it is a step of the backward pass.
     pub backward: bool,

@@ -1,7 +1,7 @@
 //! Activation functions: value, derivative, and the surrogate derivatives of ProxyGrad and the soft gate.
 //!
-//! The functions here, in f64, are the definitions; every engine is tested against them. No match has a wildcard arm, so
-//! that a new activation compiles only once each of them has decided about it.
+//! The functions here, in f64, are the definitions; every engine is tested against them. No match has a wildcard arm,
+//! so that a new activation compiles only once each of them has decided about it.
 
 use super::array::Array;
 use super::error::ShapeError;

@@ -6,8 +6,8 @@ use super::graph::{Network, NodeId};
 use super::op::Op;
 
 impl Network {
-    /// The nodes between the transposition of the image to `[H,W,C]`, as in TensorFlow files, and the one back to `[C,H,W]`.
-    /// Their first axis is the rows of the image, so they have no units.
+    /// The nodes between the transposition of the image to `[H,W,C]`, as in TensorFlow files, and the one back to
+    /// `[C,H,W]`. Their first axis is the rows of the image, so they have no units.
     pub(super) fn channels_last(&self) -> BTreeSet<NodeId> {
         let mut found = BTreeSet::new();
         for (id, node) in self.nodes().iter().enumerate() {

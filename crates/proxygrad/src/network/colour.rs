@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Invalid;
 
-/// Colour decorrelation matrix: a linear map from decorrelated colours to the channels of an image (grey; or red, green,
-/// blue), with one row per channel and one column per decorrelated colour.
+/// Colour decorrelation matrix: a linear map from decorrelated colours to the channels of an image (grey; or red,
+/// green, blue), with one row per channel and one column per decorrelated colour.
 ///
 /// `M M^T` is the covariance of the channels. Only proportions matter: it is applied
 /// [normalized](ColourMatrix::normalized).
@@ -25,14 +25,14 @@ impl ColourMatrix {
         Self((0..channels).map(row).collect())
     }
 
-    /// The matrix of `ImageNet` pixels, as measured for Lucid (`lucid/optvis/param/color.py`, two digits) for Olah, Mordvintsev
-    /// & Schubert, "Feature Visualization", Distill 2017.
+    /// The matrix of `ImageNet` pixels, as measured for Lucid (`lucid/optvis/param/color.py`, two digits) for Olah,
+    /// Mordvintsev & Schubert, "Feature Visualization", Distill 2017.
     pub fn imagenet() -> Self {
         Self(vec![vec![0.26, 0.09, 0.02], vec![0.27, 0.0, -0.05], vec![0.27, -0.09, 0.03]])
     }
 
-    /// A square root of a covariance of the channels, `V sqrt(L)` with its eigenvectors `V` and eigenvalues `L`, largest
-    /// first.
+    /// A square root of a covariance of the channels, `V sqrt(L)` with its eigenvectors `V` and eigenvalues `L`,
+    /// largest first.
     ///
     /// # Errors
     /// When the matrix is not square, not symmetric, or has an eigenvalue that is not positive.

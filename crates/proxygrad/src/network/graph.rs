@@ -103,8 +103,8 @@ impl Network {
     /// The image input.
     pub const INPUT: NodeId = NodeId(0);
 
-    /// Adds a node and infers its shape. A constant is not a layer: it cannot be found by its name, which other nodes may
-    /// have too.
+    /// Adds a node and infers its shape. A constant is not a layer: it cannot be found by its name, which other nodes
+    /// may have too.
     ///
     /// # Errors
     /// When the name is taken, an input does not exist, or the operation does not accept the inputs' shapes.
@@ -130,7 +130,8 @@ impl Network {
         Ok(id)
     }
 
-    /// Restricts a node to the input sizes that its parameters are valid for; [`Network::shapes_at`] rejects all others.
+    /// Restricts a node to the input sizes that its parameters are valid for; [`Network::shapes_at`] rejects all
+    /// others.
     pub fn bind_size(&mut self, id: NodeId, bound: SizeBound) {
         self.bounds.insert(id, bound);
     }

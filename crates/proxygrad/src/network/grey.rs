@@ -6,8 +6,8 @@ use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Pixel, Rgb};
 /// 0.114 B`.
 const WEIGHTS: [u32; 3] = [19_595, 38_470, 7_471];
 
-/// The image in 8-bit grey: ITU-R BT.601 luma, `0.299 R + 0.587 G + 0.114 B` on the stored values, as in Pillow, OpenCV,
-/// torchvision and TensorFlow. Transparency is ignored.
+/// The image in 8-bit grey: ITU-R BT.601 luma, `0.299 R + 0.587 G + 0.114 B` on the stored values, as in Pillow,
+/// OpenCV, torchvision and TensorFlow. Transparency is ignored.
 pub(crate) fn grey(image: DynamicImage) -> GrayImage {
     if !image.color().has_color() {
         return image.into_luma8();

@@ -21,7 +21,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::Invalid;
 
-/// An image of a client: an image file inside the request or in another part of the form; once read, its digest and size.
+/// An image of a client: an image file inside the request or in another part of the form; once read, its digest and
+/// size.
 #[derive(Clone, PartialEq)]
 pub enum ImageSource {
     /// The bytes of an image file.
@@ -61,8 +62,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 impl FromStr for ImageSource {
     type Err = Invalid;
 
-    /// Parses base64 (RFC 4648, section 4; padding is optional), a `data:` URL in base64, or `part:NAME`. Line breaks, spaces
-    /// and tabs in base64 are ignored (RFC 2045, section 6.8).
+    /// Parses base64 (RFC 4648, section 4; padding is optional), a `data:` URL in base64, or `part:NAME`. Line breaks,
+    /// spaces and tabs in base64 are ignored (RFC 2045, section 6.8).
     fn from_str(text: &str) -> Result<Self, Invalid> {
         if let Some(name) = text.strip_prefix(PART) {
             return match name.is_empty() {
@@ -165,8 +166,8 @@ impl PartialSchema for ImageSource {
         let text = ObjectBuilder::new()
             .schema_type(Type::String)
             .description(Some(
-                "In a request: a PNG or JPEG in base64, plain or as a `data:` URL, with or without line breaks and padding; or \
-                 `part:NAME` for the part with this name of a `multipart/form-data` body.",
+                "In a request: a PNG or JPEG in base64, plain or as a `data:` URL, with or without line breaks and \
+                 padding; or `part:NAME` for the part with this name of a `multipart/form-data` body.",
             ))
             .examples(["data:image/png;base64,iVBORw0KGgo…", "part:photo"]);
         let mut known = KnownImage::schema();
@@ -177,9 +178,9 @@ impl PartialSchema for ImageSource {
             .item(text)
             .item(known)
             .description(Some(
-                "An image of the client. Its EXIF orientation is applied, transparency is blended onto white, and it is \
-                 center-cropped and resized to the stimulus' size and converted to the model's colours (RGB, or grey as \
-                 ITU-R BT.601 luma: 0.299 R + 0.587 G + 0.114 B).",
+                "An image of the client. Its EXIF orientation is applied, transparency is blended onto white, and it \
+                 is center-cropped and resized to the stimulus' size and converted to the model's colours (RGB, or \
+                 grey as ITU-R BT.601 luma: 0.299 R + 0.587 G + 0.114 B).",
             ))
             .into()
     }

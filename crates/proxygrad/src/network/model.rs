@@ -69,8 +69,8 @@ impl Model {
         Ok(Unit { layer: unit.layer.clone(), selection: Selection::Channel { channel, reduction: *reduction } })
     }
 
-    /// Whether a layer has one channel per class name: it is an output `[K]` (or a scalar, for one class), or the input of
-    /// an output softmax.
+    /// Whether a layer has one channel per class name: it is an output `[K]` (or a scalar, for one class), or the input
+    /// of an output softmax.
     fn names_classes(&self, layer: &str) -> bool {
         let Some(id) = self.network.find(layer) else { return false };
         let is_output = |id: NodeId| self.network.outputs().contains(&id);

@@ -1,7 +1,7 @@
 //! Operations of a network, and shape inference.
 //!
-//! The importer lowers every exporter's dialect to this set; an engine implements exactly this set. Axes never count the
-//! batch: axis 0 is the channel axis of `[C,H,W]`.
+//! The importer lowers every exporter's dialect to this set; an engine implements exactly this set. Axes never count
+//! the batch: axis 0 is the channel axis of `[C,H,W]`.
 
 use super::activation::Activation;
 use super::array::Array;

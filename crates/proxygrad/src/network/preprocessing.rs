@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
-/// Normalization of an 8-bit image to the network's input: `x = (v * range / 255 - mean) / std` per channel, where `v` is
-/// the pixel value 0..255 and `range` is the value range that the network was trained on (1 for torchvision, 255 for
+/// Normalization of an 8-bit image to the network's input: `x = (v * range / 255 - mean) / std` per channel, where `v`
+/// is the pixel value 0..255 and `range` is the value range that the network was trained on (1 for torchvision, 255 for
 /// Caffe).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]

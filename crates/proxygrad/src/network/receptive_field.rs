@@ -11,10 +11,10 @@ use super::window::Window;
 type Region = Vec<Range<usize>>;
 
 impl Network {
-    /// Receptive field of a layer at `position` (row and column): the rows and columns of the image, at the network's own
-    /// input size, in the smallest box that contains every pixel read, clipped to the image. Without a position, or for a
-    /// layer that is not a feature map, the receptive field of all its values. `None` if the layer does not depend on the
-    /// image.
+    /// Receptive field of a layer at `position` (row and column): the rows and columns of the image, at the network's
+    /// own input size, in the smallest box that contains every pixel read, clipped to the image. Without a position, or
+    /// for a layer that is not a feature map, the receptive field of all its values. `None` if the layer does not
+    /// depend on the image.
     pub fn receptive_field(&self, layer: NodeId, position: Option<[usize; 2]>) -> Option<[Range<usize>; 2]> {
         let shape = &self.node(layer).shape;
         let mut region = whole(shape);
@@ -129,7 +129,8 @@ fn read_region(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape],
     }
 }
 
-/// The region of the map `input` that a sliding window reads for a region of its output; `None` if it reads only padding.
+/// The region of the map `input` that a sliding window reads for a region of its output; `None` if it reads only
+/// padding.
 fn window_region(window: &Window, channels: Range<usize>, region: &[Range<usize>], input: &Shape) -> Option<Region> {
     let mut read = vec![channels];
     for axis in 0..2 {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::ops::Deref;
 
-/// Lengths of a tensor's axes without the batch axis: `[C,H,W]` for feature maps, `[K]` for vectors, `[]` for one number.
+/// Lengths of a tensor's axes without the batch axis: `[C,H,W]` for feature maps, `[K]` for vectors, `[]` for one
+/// number.
 #[derive(Clone, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct Shape(Vec<usize>);

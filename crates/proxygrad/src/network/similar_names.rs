@@ -7,8 +7,8 @@ const MAX_SUGGESTIONS: usize = 5;
 /// Longest name that is compared by edit distance, in characters.
 const MAX_LENGTH: usize = 64;
 
-/// The names that contain `wanted` or are contained in it, then those within an edit distance of a third of its letters,
-/// closest first; case-insensitive.
+/// The names that contain `wanted` or are contained in it, then those within an edit distance of a third of its
+/// letters, closest first; case-insensitive.
 pub(super) fn similar_names<'n>(names: impl Iterator<Item = &'n str>, wanted: &str) -> Vec<&'n str> {
     let wanted = wanted.to_lowercase();
     let short = wanted.chars().nth(MAX_LENGTH).is_none();

@@ -6,9 +6,9 @@ use super::graph::{Network, NodeId};
 use super::op::{Binary, Op};
 
 impl Network {
-    /// Whether every value of a layer comes from a softmax: the layer is a softmax, or reads one that has since only been
-    /// scaled or shifted by constants, interpolated, reordered, sliced or concatenated. A softmax that weights other
-    /// values, as attention does, does not count.
+    /// Whether every value of a layer comes from a softmax: the layer is a softmax, or reads one that has since only
+    /// been scaled or shifted by constants, interpolated, reordered, sliced or concatenated. A softmax that weights
+    /// other values, as attention does, does not count.
     pub fn is_softmax(&self, layer: NodeId) -> bool {
         let mut waiting = vec![layer];
         let mut seen = BTreeSet::new();

@@ -33,7 +33,8 @@ pub struct Window {
     pub dilation: [usize; 2],
     /// Border added to the map.
     pub padding: Padding,
-    /// Ceil mode: whether a last window that only partly fits is kept (it must start inside the map or its leading border).
+    /// Ceil mode: whether a last window that only partly fits is kept (it must start inside the map or its leading
+    /// border).
     pub ceil: bool,
 }
 
@@ -58,8 +59,8 @@ impl Window {
         [self.padding.bottom, self.padding.right]
     }
 
-    /// Height and width of the output for an input of height and width `size`. In ceil mode the first window may be larger
-    /// than the padded map, by less than a step.
+    /// Height and width of the output for an input of height and width `size`. In ceil mode the first window may be
+    /// larger than the padded map, by less than a step.
     ///
     /// # Errors
     /// When the window does not fit the padded map, or one of its lengths is zero.
@@ -82,8 +83,8 @@ impl Window {
         Ok(output)
     }
 
-    /// Divisor of an average along axis `i` (0 = vertical) for each of `output` windows over a map of length `input`: the
-    /// taps on the map, with `padding` also those on its border, but not those that only ceil mode reaches.
+    /// Divisor of an average along axis `i` (0 = vertical) for each of `output` windows over a map of length `input`:
+    /// the taps on the map, with `padding` also those on its border, but not those that only ceil mode reaches.
     pub(crate) fn counts(&self, i: usize, input: usize, output: usize, padding: bool) -> Vec<usize> {
         let (before, after) = (self.before()[i], self.after()[i]);
         let counted = if padding { 0..input + before + after } else { before..before + input };

@@ -91,7 +91,7 @@ fn batches_and_threads_change_nothing() {
 }
 
 #[test]
-fn a_maximum_is_told_in_percent_of_the_natural_one() {
+fn a_maximum_is_reported_in_percent_of_the_natural_one() {
     let data = tempfile::tempdir().unwrap();
     let model = calibrated(data.path(), &["logits"], 1);
     let request: Request = serde_json::from_str(

@@ -33,11 +33,12 @@ pub fn calibrated(data: &Path, layers: &[&str], top: usize) -> Arc<Model> {
     let model = models.load(MODEL).unwrap();
     let options = Options { layers: layers.iter().map(ToString::to_string).collect(), top };
     let files = images_in(&pictures_in).unwrap();
-    let mut told = Vec::new();
-    let watch = &mut |done| told.push(done);
+    let mut progress = Vec::new();
+    let on_progress = &mut |done| progress.push(done);
     let found =
-        calibrate(&Cpu::new(&CpuSettings::default()).unwrap(), &model, &pictures_in, &files, &options, watch).unwrap();
-    assert_eq!((found.calibration.images, told.last()), (7, Some(&8)));
+        calibrate(&Cpu::new(&CpuSettings::default()).unwrap(), &model, &pictures_in, &files, &options, on_progress)
+            .unwrap();
+    assert_eq!((found.calibration.images, progress.last()), (7, Some(&8)));
     assert_eq!(found.skipped.len(), 1);
     assert!(found.skipped[0].file.ends_with("broken.jpg") && !found.skipped[0].why.is_empty());
     models

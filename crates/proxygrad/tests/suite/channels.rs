@@ -38,7 +38,7 @@ fn split(output: &Tensor, channels: &[usize]) -> (Vec<f64>, bool) {
     (kept, empty)
 }
 
-/// Compares a plan for `channels` of `layer` with one for all of it; gives whether others were left out.
+/// Compares a plan for `channels` of `layer` with one for all channels; returns whether others were pruned.
 fn compare(engine: &dyn Engine, name: &str, network: &Arc<Network>, layer: NodeId, channels: &[usize]) -> bool {
     let plan = |target: Target| engine.plan(network, &[target], network.input_shape()).unwrap();
     let mut plans = [plan(layer.into()), plan(Target::channels(layer, channels.iter().copied()))];
@@ -80,7 +80,7 @@ fn channels_of_every_operation_are_those_of_the_whole_layer() {
     }
 }
 
-/// A convolution, and behind it what a layer may be made of.
+/// A convolution followed by the operations that pruning passes through.
 fn tails() -> Vec<(&'static str, Network)> {
     let rng = &mut rng(11);
     let (relu, count) = (|| Op::Activation(Activation::Relu), 40);
@@ -121,7 +121,7 @@ fn tails() -> Vec<(&'static str, Network)> {
 }
 
 #[test]
-fn channels_that_nobody_looks_at_are_left_out() {
+fn unread_channels_are_pruned() {
     for engine in engines() {
         for (name, network) in tails() {
             let network = Arc::new(network);

@@ -57,7 +57,7 @@ fn check(name: &str, network: Network, target: &str) {
     }
 }
 
-/// One test a group, so that a failure tells where to look.
+/// One test per group, so that a failure shows where to look.
 macro_rules! groups {
     ($($group:ident),*) => {$(
         #[test]

@@ -17,7 +17,7 @@ fn distance(found: &Tensor, expected: &Tensor) -> f64 {
     apart / norm(&mut expected.iter().map(|&v| f64::from(v)))
 }
 
-/// Logits of three images, and the gradient of their sum behind gates without kinks.
+/// Logits of three images, and the gradient of their sum with gates of constant derivative.
 fn run(precision: Precision) -> [Tensor; 2] {
     let network = Arc::new(classifier(5, &Activation::Relu));
     let shape = network.input_shape().clone();

@@ -1,6 +1,6 @@
 //! Integration tests of the library, in one binary so that it links once.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-// Tables of cases are typed where they stand.
+// Tables of cases have complex types.
 #![allow(clippy::type_complexity)]
 
 mod architectures;

@@ -1,4 +1,4 @@
-//! One small network for every operation and every form of it; the layer to look at is `target`.
+//! One small network for every operation and every variant of it; the layer under test is `target`.
 
 use proxygrad::network::{
     Activation, Array, Axis, Binary, Coordinates, Interpolation, Network, Op, PadMode, Padding, Reduce, Resize,

@@ -41,7 +41,7 @@ fn ranks() -> Model {
 
 const LAYERS: [&str; 9] = ["map", "four", "five", "tokens", "column", "vector", "scalar", "one", "probability"];
 
-/// Every kind of unit of a layer with so many channels, and whether it reads one position of a map.
+/// Every kind of unit of a layer with this number of channels, and whether it reads one position of a map.
 fn selections(layer: &str, channels: usize) -> Vec<(Value, Option<&'static str>)> {
     // Four pixels of different greys.
     let image = "data:image/png;base64,\
@@ -169,7 +169,7 @@ fn warnings(model: &Model, request: Value) -> Vec<Warning> {
 }
 
 #[test]
-fn a_dead_unit_is_told_under_every_gate_and_in_every_search() {
+fn a_dead_unit_is_reported_under_every_gate_and_in_every_search() {
     let model = file("dead-unit");
     let gates = ["plain", "decoupled", "true-proxy", "redirect", "soft", "identity", "auto"];
     for unit in ["relu:0", "relu:0@center", "relu:0@max"] {
@@ -197,7 +197,7 @@ fn a_dead_unit_is_told_under_every_gate_and_in_every_search() {
 }
 
 #[test]
-fn a_run_that_never_rises_above_its_start_is_told() {
+fn a_run_that_never_rises_above_its_start_is_warned() {
     // -|x| where x is negative -2|x|: greatest at the start. The identity gate sees a slope of 1 there and leads away.
     let mut network = Network::new(1, 6, 6);
     let weight = Array::new([2, 1, 1, 1], vec![1.0, -1.0]).unwrap();
@@ -217,10 +217,11 @@ fn a_run_that_never_rises_above_its_start_is_told() {
 #[test]
 fn only_a_softmax_itself_is_called_one() {
     let model = file("attention");
-    let is_told = |unit: &str| warnings(&model, json!({"objective": unit})).contains(&Warning::SoftmaxTarget);
+    let is_warned = |unit: &str| warnings(&model, json!({"objective": unit})).contains(&Warning::SoftmaxTarget);
     let layers: Vec<String> = model.network.layers().map(|layer| layer.name.to_owned()).collect();
-    let told: Vec<&str> = layers.iter().map(String::as_str).filter(|layer| is_told(&format!("{layer}:1"))).collect();
-    assert_eq!(told, ["att_softmax", "reshape12", "prob"], "of {layers:?}");
+    let warned = layers.iter().map(String::as_str).filter(|layer| is_warned(&format!("{layer}:1")));
+    let warned: Vec<&str> = warned.collect();
+    assert_eq!(warned, ["att_softmax", "reshape12", "prob"], "of {layers:?}");
 }
 
 #[test]

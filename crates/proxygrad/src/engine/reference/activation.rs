@@ -10,8 +10,8 @@ pub(super) struct Activated {
     activation: Activation,
     /// Slopes of a (P)LeakyReLU below 0, `[1,C,1,1]` or `[1,1,1,1]`.
     negative_slopes: Option<Tensor>,
-    /// Bounds for [`Activated::clamp`], `[1,1,1,1]`. A number given to [`Tensor::minimum`] would be copied to the device in
-    /// every pass.
+    /// Bounds for [`Activated::clamp`], `[1,1,1,1]`. A number given to [`Tensor::minimum`] would be copied to the
+    /// device in every pass.
     bounds: Option<[Tensor; 2]>,
 }
 

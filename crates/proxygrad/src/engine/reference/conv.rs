@@ -7,8 +7,8 @@ use super::{Backward, Operation, Precision, Reference};
 use crate::engine::Forward;
 use crate::network::{self, Array, Shape};
 
-/// A convolution with `G` groups of `C/G` input and `O/G` output channels and `T` taps; maps have `H*W` input pixels and
-/// `P` output positions.
+/// A convolution with `G` groups of `C/G` input and `O/G` output channels and `T` taps; maps have `H*W` input pixels
+/// and `P` output positions.
 pub(super) struct Conv {
     product: Product,
     /// Per-sample shapes `[C,H,W]` and `[O,OH,OW]`.

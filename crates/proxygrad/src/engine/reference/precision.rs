@@ -10,11 +10,11 @@ pub enum Precision {
     /// In the engine's own type.
     #[default]
     Full,
-    /// f32 with operands rounded to 10 bits of mantissa and accumulation in f32, as on NVIDIA tensor cores since Ampere. On
-    /// other devices it is emulated by rounding the operands.
+    /// f32 with operands rounded to 10 bits of mantissa and accumulation in f32, as on NVIDIA tensor cores since
+    /// Ampere. On other devices it is emulated by rounding the operands.
     Tf32,
-    /// Operands and results in bf16 (7 bits of mantissa), accumulation in f32. On the CPU, which has no bf16 products, it is
-    /// emulated by rounding operands and results.
+    /// Operands and results in bf16 (7 bits of mantissa), accumulation in f32. On the CPU, which has no bf16 products,
+    /// it is emulated by rounding operands and results.
     Bf16,
 }
 

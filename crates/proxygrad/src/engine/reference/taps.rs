@@ -99,8 +99,8 @@ impl Taps {
         indices
     }
 
-    /// col2im without its sum, the adjoint of [`Taps::columns`]: `[N, T*P]` to `[N, R*H*W]`, where `R` is the largest number
-    /// of reads of one pixel.
+    /// col2im without its sum, the adjoint of [`Taps::columns`]: `[N, T*P]` to `[N, R*H*W]`, where `R` is the largest
+    /// number of reads of one pixel.
     pub(super) fn fold(&self, engine: &Reference) -> Result<Gather> {
         let outputs = self.output[0] * self.output[1];
         self.by_pixel(engine, self.count() * outputs, |k, p| k * outputs + p)

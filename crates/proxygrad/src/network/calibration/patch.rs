@@ -25,8 +25,8 @@ impl TopImage {
 }
 
 impl Calibration {
-    /// The patch of a top image: the receptive field of its position in `layer`, clipped to the image; the whole image if
-    /// the layer is not a feature map.
+    /// The patch of a top image: the receptive field of its position in `layer`, clipped to the image; the whole image
+    /// if the layer is not a feature map.
     pub fn patch(&self, network: &Network, layer: &str, top: &TopImage) -> Patch {
         let position = top.position(network, layer);
         let field = network.find(layer).and_then(|id| network.receptive_field(id, position));

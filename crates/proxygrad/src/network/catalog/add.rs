@@ -176,7 +176,7 @@ fn classes(
     if let Some(given) = given {
         return Ok(given.class_names(&folder(file))?);
     }
-    assumed.push(Assumption { field: "classes", value: "none".into(), why: "no names were given" });
+    assumed.push(Assumption { field: "classes", value: "none".into(), why: "no names were specified" });
     Ok(Vec::new())
 }
 

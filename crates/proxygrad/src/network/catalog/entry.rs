@@ -37,9 +37,9 @@ pub struct ModelEntry {
     pub licence: String,
     /// Where the weights come from; empty if unknown.
     pub source: String,
-    /// SHA-256 of the weight file, lower-case hexadecimal; unknown until the model is loaded if its manifest has none. For
-    /// an ONNX file with external data, it is the SHA-256 of the lines that `sha256sum` prints: for the ONNX file on
-    /// standard input, then for each other file, ordered by name.
+    /// SHA-256 of the weight file, lower-case hexadecimal; unknown until the model is loaded if its manifest has none.
+    /// For an ONNX file with external data, it is the SHA-256 of the lines that `sha256sum` prints: for the ONNX file
+    /// on standard input, then for each other file, ordered by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// Name of the architecture that the weights belong to; none for ONNX files, which contain their graph.

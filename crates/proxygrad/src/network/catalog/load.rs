@@ -29,8 +29,8 @@ pub(super) struct Weights {
 
 impl Weights {
     /// SHA-256 of the weight file, lower-case hexadecimal. With external data it is the SHA-256 of the lines that
-    /// `sha256sum` prints: the digest of the weight file and ` -`, then the digest and name of each other file, ordered by
-    /// name.
+    /// `sha256sum` prints: the digest of the weight file and ` -`, then the digest and name of each other file, ordered
+    /// by name.
     pub(super) fn digest(&self) -> String {
         let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
         let own = digest(&self.bytes);

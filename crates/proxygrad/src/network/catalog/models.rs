@@ -141,7 +141,8 @@ impl Models {
         for FoundModel { id, location, .. } in models.discover() {
             match (locations.get(&id), &location) {
                 (Some(first), Location::Folder(folder)) => {
-                    tracing::warn!(model = id, folder = %folder.display(), "ignored: another model has the same id, {first}");
+                    let folder = folder.display();
+                    tracing::warn!(model = id, %folder, "ignored: another model has the same id, {first}");
                 }
                 (Some(_), _) => {}
                 (None, _) => drop(locations.insert(id, location)),
@@ -203,8 +204,8 @@ impl Models {
         loaded.map_err(|why| broken(self.with_remedy(&found, why)))
     }
 
-    /// Replaces the calibration of an existing model by what `write` puts into an empty folder. The old one is kept until
-    /// that is complete; models loaded from then on have the new one.
+    /// Replaces the calibration of an existing model by what `write` puts into an empty folder. The old one is kept
+    /// until that is complete; models loaded from then on have the new one.
     ///
     /// # Errors
     /// [`ModelError::Unknown`], [`ModelError::Folder`], or the error of `write`.
@@ -264,7 +265,7 @@ impl Models {
         let (id, prepared) = add::prepare(path, options)?;
         let lock = self.dir.lock(&id).map_err(ModelError::folder(self.dir.root()))?;
         if self.find(&id).is_some() {
-            let expected = "an id that no model has; remove that model first, or give another id";
+            let expected = "an id that no model has; remove that model first, or choose another id";
             return Err(Invalid::new("id", id, expected).into());
         }
         prepared.install(&lock)?;
@@ -301,8 +302,8 @@ impl Models {
         }
     }
 
-    /// Evicts loaded models whose files were removed or have changed, and those that are not in use and were not requested
-    /// for `idle`. Holders of an evicted model keep it. Returns the number of evicted models.
+    /// Evicts loaded models whose files were removed or have changed, and those that are not in use and were not
+    /// requested for `idle`. Holders of an evicted model keep it. Returns the number of evicted models.
     pub fn release_unused(&self, idle: Duration) -> usize {
         let states: Vec<(String, Arc<LoadState>)> =
             lock(&self.load_states).iter().map(|(id, state)| (id.clone(), Arc::clone(state))).collect();

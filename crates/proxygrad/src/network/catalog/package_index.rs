@@ -9,8 +9,8 @@ use crate::Invalid;
 /// Called during a download with the bytes received and, if known, the bytes expected.
 pub type Progress<'a> = dyn FnMut(u64, Option<u64>) + 'a;
 
-/// A Python package index with the simple repository API, as JSON (PEP 691) or HTML (PEP 503): the public one, a mirror,
-/// or a folder of files on any web server.
+/// A Python package index with the simple repository API, as JSON (PEP 691) or HTML (PEP 503): the public one, a
+/// mirror, or a folder of files on any web server.
 #[derive(Debug, Clone)]
 pub struct PackageIndex {
     pub(super) url: String,

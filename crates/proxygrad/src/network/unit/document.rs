@@ -33,17 +33,18 @@ pub struct UnitDocument {
     /// One weight per channel, instead of `channel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction: Option<Vec<f32>>,
-    /// Instead of `channel`: exaggerates the layer's activations on an image. At every position the value is
-    /// `dot * max(cos, 0.1)^cosine_power` of the layer's channels on the stimulus and on the image; the score is the mean
-    /// over positions.
+    /// Instead of `channel`: exaggerates the layer's activations on an image. At every position the value is `dot *
+    /// max(cos, 0.1)^cosine_power` of the layer's channels on the stimulus and on the image; the score is the mean over
+    /// positions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caricature: Option<ImageDocument>,
-    /// Instead of `channel`: inverts the layer's activations on an image. The score is the negative squared distance between
-    /// the layer's values on the stimulus and on the image, divided by the squared norm of the latter; 0 is best.
+    /// Instead of `channel`: inverts the layer's activations on an image. The score is the negative squared distance
+    /// between the layer's values on the stimulus and on the image, divided by the squared norm of the latter; 0 is
+    /// best.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inversion: Option<ImageDocument>,
-    /// With `direction` (default 0) or `caricature` (default 1): the weight of the angle. With `dot` the inner product of the
-    /// direction and the layer's channels at a position, and `cos` the cosine between them, the value there is
+    /// With `direction` (default 0) or `caricature` (default 1): the weight of the angle. With `dot` the inner product
+    /// of the direction and the layer's channels at a position, and `cos` the cosine between them, the value there is
     /// `dot * max(cos, 0.1)^cosine_power`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 16))]

@@ -40,8 +40,8 @@ pub struct Unit {
     pub selection: Selection,
 }
 
-/// The values of a layer's output that a unit reads, and their reduction to one number. The output is `[C,H,W]` or `[K]`;
-/// with another number of axes, the first is the channels and the rest are positions; a scalar is one channel.
+/// The values of a layer's output that a unit reads, and their reduction to one number. The output is `[C,H,W]` or
+/// `[K]`; with another number of axes, the first is the channels and the rest are positions; a scalar is one channel.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Selection {
@@ -86,9 +86,9 @@ pub enum Selection {
         /// The power `p`, from 0 to 16.
         cosine_power: f32,
     },
-    /// `-|a - r|^2 / |r|^2`, with `a` the layer's values on the stimulus and `r` those on an image (divided by 1 where `r`
-    /// is zero everywhere): Mahendran & Vedaldi, "Understanding Deep Image Representations by Inverting Them", CVPR 2015,
-    /// <https://arxiv.org/abs/1412.0035>, section 2, the negative normalised Euclidean loss.
+    /// `-|a - r|^2 / |r|^2`, with `a` the layer's values on the stimulus and `r` those on an image (divided by 1 where
+    /// `r` is zero everywhere): Mahendran & Vedaldi, "Understanding Deep Image Representations by Inverting Them", CVPR
+    /// 2015, <https://arxiv.org/abs/1412.0035>, section 2, the negative normalised Euclidean loss.
     Inversion {
         /// The image whose representation is to be inverted.
         image: ImageSource,

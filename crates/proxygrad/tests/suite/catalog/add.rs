@@ -71,7 +71,7 @@ fn what_the_caller_knows_is_not_assumed() {
 }
 
 #[test]
-fn a_manifest_next_to_the_file_is_used_and_options_stand_above_it() {
+fn a_manifest_next_to_the_file_is_used_and_options_override_it() {
     let (data, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_model(&folder.path().join("mine"), MANIFEST, &squeezenet(0.5));
     let models = registry(data.path());

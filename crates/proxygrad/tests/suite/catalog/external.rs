@@ -1,4 +1,4 @@
-//! Networks whose weights lie in files next to the ONNX file.
+//! ONNX files with external data.
 
 use std::path::{Path, PathBuf};
 
@@ -88,7 +88,7 @@ fn a_second_file_that_is_missing_short_or_something_else_is_named() {
     );
     std::fs::create_dir(&second).unwrap();
     assert!(error().contains("model.onnx.data, where the weights of the network are stored: is not a file"));
-    assert!(models.entry("net").is_none(), "nothing is left behind");
+    assert!(models.entry("net").is_none(), "no files remain");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn nothing_outside_of_the_folder_is_read() {
 }
 
 #[test]
-fn a_second_file_cannot_stand_for_one_of_ours() {
+fn external_data_cannot_have_a_reserved_name() {
     let data = tempfile::tempdir().unwrap();
     let (folder, file) = given();
     let models = registry(data.path(), &[]);

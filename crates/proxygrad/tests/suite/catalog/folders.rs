@@ -154,23 +154,23 @@ fn a_folder_that_does_not_exist_is_an_error_at_the_start() {
 }
 
 #[test]
-fn models_leave_memory_when_they_are_gone_or_nobody_asks_for_them() {
+fn models_are_evicted_when_they_are_removed_or_not_requested() {
     let (hour, data) = (Duration::from_secs(3600), tempfile::tempdir().unwrap());
     let models = registry(data.path(), &[]);
     let folder = data.path().join("models/mine");
     write_model(&folder, MANIFEST, &squeezenet(0.5));
     let held = models.load("mine").unwrap();
     let loaded = Arc::downgrade(&held);
-    assert_eq!(models.release_unused(Duration::ZERO), 0, "somebody uses it");
-    assert!(Arc::ptr_eq(&held, &models.load("mine").unwrap()), "there is no second copy beside it");
+    assert_eq!(models.release_unused(Duration::ZERO), 0, "it is in use");
+    assert!(Arc::ptr_eq(&held, &models.load("mine").unwrap()), "there is only one copy");
     drop(held);
-    assert_eq!(models.release_unused(hour), 0, "somebody asked for it a moment ago");
+    assert_eq!(models.release_unused(hour), 0, "it was requested recently");
     assert!(loaded.upgrade().is_some());
     assert_eq!(models.release_unused(Duration::ZERO), 1);
     assert!(loaded.upgrade().is_none());
     assert_eq!(models.release_unused(Duration::ZERO), 0);
 
-    // Removed behind its back, while somebody still runs it.
+    // Removed from disk while it is still in use.
     let held = models.load("mine").unwrap();
     let loaded = Arc::downgrade(&held);
     std::fs::remove_dir_all(&folder).unwrap();

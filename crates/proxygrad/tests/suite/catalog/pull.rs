@@ -127,7 +127,7 @@ fn after_any_failed_attempt_the_next_one_works() {
 }
 
 #[test]
-fn an_index_that_does_not_have_the_archive_is_told_apart_from_one_that_is_not_there() {
+fn a_missing_archive_is_distinguished_from_an_unreachable_index() {
     let (data, published) = (tempfile::tempdir().unwrap(), wheel());
     for (listing, expected) in [(Listing::Empty, "it lists 1 other files"), (Listing::Garbage, "not a list of files")] {
         let index = Index::serve(&published, listing, &[]);
@@ -179,7 +179,7 @@ fn an_archive_with_the_right_checksum_but_other_content_is_refused() {
 fn callers_at_the_same_time_cause_one_download() {
     let (data, published) = (tempfile::tempdir().unwrap(), wheel());
     let index = Index::serve(&published, Listing::Json, &[Answer::Trickle]);
-    // Two registries stand for two processes: they share nothing but the folder.
+    // Two registries simulate two processes: they share only the folder.
     let registries = [(); 2].map(|()| registry(data.path(), index.index(), &published));
     let barrier = Barrier::new(6);
     let loaded = std::thread::scope(|scope| {
@@ -207,12 +207,12 @@ fn a_pull_in_progress_does_not_hold_up_anybody_else() {
         let (under_way, wait) = std::sync::mpsc::channel();
         let pulling = scope.spawn({
             let models = &models;
-            let mut told = move |done, _| {
+            let mut progress = move |done, _| {
                 if done > 0 {
                     let _ = under_way.send(());
                 }
             };
-            move || models.pull("tiny", &mut told).is_err()
+            move || models.pull("tiny", &mut progress).is_err()
         });
         wait.recv().unwrap();
         let started = Instant::now();
@@ -226,7 +226,7 @@ fn a_pull_in_progress_does_not_hold_up_anybody_else() {
 }
 
 #[test]
-fn what_a_killed_process_left_behind_does_not_matter() {
+fn leftovers_of_a_killed_process_do_not_matter() {
     let (data, published) = (tempfile::tempdir().unwrap(), wheel());
     let staged = data.path().join("models/.workbench/tiny");
     std::fs::create_dir_all(&staged).unwrap();
