@@ -193,8 +193,8 @@ fn derive(
     let (input, bytes) = match architecture {
         Some(architecture) => (architecture.input(), false),
         None if !is_onnx(&name) => {
-            let expected = format!("a name, because {name} is no .onnx file, which brings its own graph");
-            return Err(Invalid::new("architecture", "nothing", expected).into());
+            let example = format!("squeezenet1.1, because {name} is not an ONNX file, which contains its graph");
+            return Err(Invalid::missing("architecture", &example).into());
         }
         None => onnx_input(id, weights, options)?,
     };
@@ -247,7 +247,7 @@ fn onnx_input(id: &str, weights: &Weights, options: &AddOptions) -> Result<([usi
         return match import(None) {
             Ok(imported) => Ok((imported.input, imported.bytes)),
             Err(why @ onnx::ImportError::DynamicInput { .. }) => {
-                Err(Invalid::new("size", "nothing", format!("HEIGHT,WIDTH, because {why}")).into())
+                Err(Invalid::missing("size", &format!("224,224, because {why}")).into())
             }
             Err(why) => Err(broken(why)),
         };

@@ -192,16 +192,13 @@ impl Manifest {
                 let expected = format!("{:?}, the input of {architecture}", architecture.input());
                 return Err(Invalid::new("input", format!("{:?}", self.input), expected));
             }
-            Some(_) if is_onnx(&self.file) => {
-                return Err(Invalid::new(
-                    "architecture",
-                    "given",
-                    "nothing beside an ONNX file, which has its own graph",
-                ));
+            Some(architecture) if is_onnx(&self.file) => {
+                let with = "files other than ONNX, which contains its graph";
+                return Err(Invalid::unsupported("architecture", architecture, with));
             }
             None if !is_onnx(&self.file) => {
-                let expected = "a name, because only ONNX files bring their own graph";
-                return Err(Invalid::new("architecture", "nothing", expected));
+                let example = "squeezenet1.1, because only ONNX files contain their graph";
+                return Err(Invalid::missing("architecture", example));
             }
             _ => {}
         }
@@ -328,7 +325,7 @@ std = [0.229, 0.224, 0.225]
             ("\"model.onnx\"", "\"../model.onnx\"", "file: ../model.onnx is not valid"),
             ("\"model.onnx\"", "\"/etc/passwd\"", "file: /etc/passwd is not valid"),
             ("\"model.onnx\"", "\"..\"", "file: .. is not valid"),
-            ("\"model.onnx\"", "\"model.pth\"", "architecture: nothing is not valid"),
+            ("\"model.onnx\"", "\"model.pth\"", "architecture is required, for example"),
             ("input", "architecture = \"vgg16\"\ninput", "architecture: vgg16 is not valid; expected one of efficient"),
             ("input", "architecture = \"squeezenet1.1\"\ninput", "expected [3, 227, 227], the input of squeezenet1.1"),
             ("[3, 224, 224]", "[3, 0, 224]", "input: [3, 0, 224] is not valid"),

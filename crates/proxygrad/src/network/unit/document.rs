@@ -143,11 +143,11 @@ impl UnitDocument {
             (Some(ReduceDocument::Max), None) => Reduction::Max,
             (Some(ReduceDocument::TopFraction), Some(share)) => top_fraction(share)?,
             (Some(ReduceDocument::TopFraction), None) => {
-                return Err(Invalid::new("fraction", "nothing", "a number in (0, 1], because reduce is top-fraction"));
+                return Err(Invalid::missing("fraction", "0.25"));
             }
             (Some(ReduceDocument::Energy), None) => return Ok(None),
             (_, Some(share)) => {
-                return Err(Invalid::new("fraction", share, "nothing, unless reduce is top-fraction"));
+                return Err(Invalid::unsupported("fraction", share, "reduce top-fraction"));
             }
         }))
     }
@@ -176,7 +176,7 @@ impl TryFrom<UnitDocument> for Unit {
         let reduction = document.reduction()?;
         let selector = selectors.first().copied();
         if let Some(power) = document.cosine_power.filter(|_| !matches!(selector, Some("direction" | "caricature"))) {
-            return Err(Invalid::new("cosine_power", power, "nothing, unless there is a direction or a caricature"));
+            return Err(Invalid::unsupported("cosine_power", power, "a direction or a caricature"));
         }
         if let Some(position) = document.position {
             let refused = |expected: &str| Err(Invalid::new("position", format!("{position:?}"), expected));
@@ -201,7 +201,7 @@ impl TryFrom<UnitDocument> for Unit {
             && document.reduce.is_some()
         {
             let found = serde_json::to_string(&document.reduce).unwrap_or_default();
-            let expected = format!("nothing: a {name} reads every position");
+            let expected = format!("no reduce: a {name} reads every position");
             return Err(Invalid::new("reduce", found.trim_matches('"'), expected));
         }
         let (direction_power, caricature_power) = (document.power(0.0)?, document.power(1.0)?);
@@ -223,8 +223,8 @@ impl TryFrom<UnitDocument> for Unit {
         } else if let Some(ImageDocument { image }) = inversion {
             Selection::Inversion { image }
         } else {
-            let expected = "a channel, a class, a direction, a caricature, an inversion, or reduce: energy";
-            return Err(Invalid::new("channel", "nothing", expected));
+            let example = "17; or a class, a direction, a caricature, an inversion or reduce: energy instead";
+            return Err(Invalid::missing("channel", example));
         };
         Ok(Self { layer, selection })
     }
