@@ -17,7 +17,7 @@ use super::sources::LoadModel;
 use super::stop_signal::{StopReason, StopSignal};
 use crate::jobs::{Claim, Failure, FailureCode, RunOutcome, Store};
 use proxygrad::engine::Engine;
-use proxygrad::maximize::{MaximizeError, Objective, Outcome, ReferenceImages, Task, found_bytes, maximize_within};
+use proxygrad::maximize::{MaximizeError, Objective, Outcome, ReferenceImages, Task, maximize_within, outcome_bytes};
 use proxygrad::network::Model;
 use proxygrad::study::StudyError;
 
@@ -170,7 +170,7 @@ impl Run<'_> {
         let mut progress = JobProgress::new(self.context.store.clone(), watched);
         // Outcomes of the other batches of these jobs stay in memory until the jobs end.
         let all: usize = self.jobs.iter().map(|running| running.outcomes.len()).sum();
-        let others = found_bytes(&settings, model.network.input_shape()[0], all.saturating_sub(batch.len()));
+        let others = outcome_bytes(&settings, model.network.input_shape()[0], all.saturating_sub(batch.len()));
         let allowed = self.context.run_memory.saturating_sub(others);
         let run =
             move |engine: &dyn Engine| Ok(maximize_within(engine, &model, &tasks, &settings, allowed, &mut progress)?);

@@ -34,7 +34,7 @@ pub use diversity::Diversity;
 pub use error::MaximizeError;
 pub use gate_schedule::{GateKind, GateRequest, GateSchedule};
 pub use halving::{Halving, SearchRequest};
-pub use memory::{RunMemory, TooLarge, found_bytes, plan_batches};
+pub use memory::{MemoryEstimate, TooLarge, outcome_bytes, plan_batches};
 pub use objective::{Objective, ObjectiveDocument, Term};
 pub use optimizer::{Decay, Optimizer, OptimizerKind, OptimizerRequest};
 pub use outcome::{ArmFindings, Findings, Outcome, Point, Warning};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Gate, Instructions, Target};
 use proxygrad::maximize::{
-    Callback, MaximizeError, NoCallback, Outcome, Point, Resolved, RunMemory, found_bytes, maximize, maximize_within,
-    plan_batches,
+    Callback, MaximizeError, MemoryEstimate, NoCallback, Outcome, Point, Resolved, maximize, maximize_within,
+    outcome_bytes, plan_batches,
 };
 use proxygrad::network::catalog::{Models, ModelsConfig};
 use proxygrad::network::{Activation, Model, Network, Shape};
@@ -106,7 +106,7 @@ fn measured_methods_take_no_more_than_their_footprint() {
 /// Bytes of a run of some of the request's tasks in one batch.
 fn bytes(model: &Model, resolved: &Resolved, count: usize) -> u64 {
     let tasks = &resolved.tasks()[..count];
-    RunMemory::new(&engine().memory_model(), model, tasks, &resolved.settings).unwrap().bytes()
+    MemoryEstimate::new(&engine().memory_model(), model, tasks, &resolved.settings).unwrap().bytes()
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn groups_that_differ_stay_together() {
     let resolved = resolve(&model, &request.to_string());
     let (tasks, memory) = (resolved.tasks(), engine().memory_model());
     // What is kept of the other groups counts, too.
-    let found = |groups: usize| found_bytes(&resolved.settings, 3, 4 * groups);
+    let found = |groups: usize| outcome_bytes(&resolved.settings, 3, 4 * groups);
     let two = bytes(&model, &resolved, 8) + found(1);
     assert_eq!(plan_batches(&memory, &model, &tasks, &resolved.settings, two).unwrap(), [0..8, 8..12]);
     let one = bytes(&model, &resolved, 4) + found(2);

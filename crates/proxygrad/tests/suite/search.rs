@@ -1,6 +1,6 @@
 //! Several gates and starts that compete for the steps of one run.
 
-use proxygrad::maximize::{GateKind, GateRequest, Halving, Limits, NoCallback, Request, maximize};
+use proxygrad::maximize::{Callback, GateKind, GateRequest, Halving, Limits, NoCallback, Request, maximize};
 use proxygrad::network::{Activation, Array, Network, Op};
 
 use crate::maximize::{colour_classifier, engine, model, resolve, run, symmetric, toy};
@@ -49,6 +49,26 @@ fn every_stimulus_has_its_own_winner_whatever_its_batch() {
     });
     let distinct: std::collections::BTreeSet<_> = winners.collect();
     assert!(distinct.len() > 1, "all stimuli have the same winner, so that nothing was put to the test");
+}
+
+#[test]
+fn every_step_is_reported_once_over_all_candidates_of_a_stimulus() {
+    struct Steps([Vec<u32>; 2]);
+    impl Callback for Steps {
+        fn on_step(&mut self, stimulus: usize, steps: u32) {
+            self.0[stimulus].push(steps);
+        }
+    }
+    let search = r#""steps": 40, "search": {"arms": ["plain", "soft", "redirect"], "restarts": 2, "rungs": [2, 2]}"#;
+    let model = colour_classifier();
+    for more in [r#""steps": 7"#, search] {
+        let resolved = resolve(&model, &request(r#"["logits:0", "logits:1"]"#, more));
+        let mut reported = Steps(Default::default());
+        maximize(&engine(), &model, &resolved.tasks(), &resolved.settings, &mut reported).unwrap();
+        for steps in reported.0 {
+            assert_eq!(steps, (1..=resolved.settings.steps).collect::<Vec<_>>());
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::estimate::{RunMemory, found_bytes};
+use super::estimate::{MemoryEstimate, outcome_bytes};
 use crate::Invalid;
 use crate::engine::MemoryModel;
 use crate::maximize::error::MaximizeError;
@@ -25,8 +25,8 @@ pub fn plan_batches(
 ) -> Result<Vec<Range<usize>>, MaximizeError> {
     let channels = model.network.input_shape()[0];
     let needs = |batch: Range<usize>| -> Result<u64, MaximizeError> {
-        let others = found_bytes(settings, channels, tasks.len() - batch.len());
-        Ok(RunMemory::new(memory, model, &tasks[batch], settings)?.bytes().saturating_add(others))
+        let others = outcome_bytes(settings, channels, tasks.len() - batch.len());
+        Ok(MemoryEstimate::new(memory, model, &tasks[batch], settings)?.bytes().saturating_add(others))
     };
     // Where a batch may end.
     let ends: Vec<usize> = match &settings.diversity {
@@ -112,10 +112,10 @@ impl Resolved {
     ) -> Result<TooLarge, MaximizeError> {
         let (settings, copies) = (&self.settings, self.settings.copies());
         let channels = model.network.input_shape()[0];
-        let others = found_bytes(settings, channels, tasks.len() - copies.min(tasks.len()));
-        let mut largest = (0, RunMemory::default(), &tasks[..0]);
+        let others = outcome_bytes(settings, channels, tasks.len() - copies.min(tasks.len()));
+        let mut largest = (0, MemoryEstimate::default(), &tasks[..0]);
         for group in tasks.chunks(copies) {
-            let run = RunMemory::new(memory, model, group, settings)?;
+            let run = MemoryEstimate::new(memory, model, group, settings)?;
             let needed = run.bytes().saturating_add(others);
             if needed > largest.0 {
                 largest = (needed, run, group);
@@ -127,7 +127,7 @@ impl Resolved {
         let contributes = |bytes: u64| bytes >= (needed - allowed.min(needed)) / 4;
         if copies > 1 {
             let fits = |copies: usize| {
-                let run = RunMemory::new(memory, model, &group[..copies], settings);
+                let run = MemoryEstimate::new(memory, model, &group[..copies], settings);
                 run.is_ok_and(|run| run.bytes().saturating_add(others) <= allowed)
             };
             let expected = match (2..copies).rev().find(|&fewer| fits(fewer)) {

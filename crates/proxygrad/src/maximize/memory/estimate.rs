@@ -31,7 +31,7 @@ const STIMULUS: u64 = 16 << 10;
 
 /// Upper bound on the peak memory of a run in bytes, by the settings that determine it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RunMemory {
+pub struct MemoryEstimate {
     /// Weights and everything else that does not depend on the stimuli.
     pub fixed: u64,
     /// Activations and images of the stimuli, and the intermediate results of a step.
@@ -43,10 +43,10 @@ pub struct RunMemory {
     /// Diagnostics.
     pub diagnostics: u64,
     /// Outcomes: PNGs and trajectories.
-    pub found: u64,
+    pub outcomes: u64,
 }
 
-impl RunMemory {
+impl MemoryEstimate {
     /// Estimate for these tasks in one batch, on an engine with this memory model. At least one task.
     ///
     /// # Errors
@@ -57,18 +57,18 @@ impl RunMemory {
         tasks: &[Task],
         settings: &Settings,
     ) -> Result<Self, MaximizeError> {
-        Sizes::new(memory, model, tasks, settings)?.run(tasks, settings)
+        Estimator::new(memory, model, tasks, settings)?.estimate(tasks, settings)
     }
 
     /// The sum of all parts.
     pub fn bytes(&self) -> u64 {
-        let Self { fixed, stimuli, candidates, frames, diagnostics, found } = *self;
-        [fixed, stimuli, candidates, frames, diagnostics, found].into_iter().fold(0, u64::saturating_add)
+        let Self { fixed, stimuli, candidates, frames, diagnostics, outcomes } = *self;
+        [fixed, stimuli, candidates, frames, diagnostics, outcomes].into_iter().fold(0, u64::saturating_add)
     }
 }
 
 /// Bytes of the outcomes of `stimuli` stimuli, which are held until their job ends.
-pub fn found_bytes(settings: &Settings, channels: usize, stimuli: usize) -> u64 {
+pub fn outcome_bytes(settings: &Settings, channels: usize, stimuli: usize) -> u64 {
     // A PNG of noise is slightly larger than its pixels. There is a second copy while it is stored.
     let png = 2 * (area(settings.size) * (channels as u64 + 1)) * 102 / 100;
     let scored = if settings.transforms.is_empty() { 1 } else { settings.score_every.max(1) };
@@ -81,7 +81,7 @@ fn area([height, width]: [usize; 2]) -> u64 {
 }
 
 /// Sizes in bytes from which the estimate is computed.
-struct Sizes<'a> {
+struct Estimator<'a> {
     model: &'a Model,
     read: Targets<'a>,
     shapes: BTreeMap<NodeId, Shape>,
@@ -99,7 +99,7 @@ struct Sizes<'a> {
     host: bool,
 }
 
-impl<'a> Sizes<'a> {
+impl<'a> Estimator<'a> {
     fn new(
         memory: &MemoryModel,
         model: &'a Model,
@@ -132,7 +132,7 @@ impl<'a> Sizes<'a> {
         Ok(Self { model, read, shapes, plan, activation_scales, value, channels, area, image, host })
     }
 
-    fn run(&self, tasks: &[Task], settings: &Settings) -> Result<RunMemory, MaximizeError> {
+    fn estimate(&self, tasks: &[Task], settings: &Settings) -> Result<MemoryEstimate, MaximizeError> {
         let count = tasks.len() as u64;
         let candidates = settings.search.as_ref().map_or(1, |halving| u64::from(halving.candidates()).max(1));
         // One more while rows of a batch are copied, or a rescue starts.
@@ -151,13 +151,13 @@ impl<'a> Sizes<'a> {
         let work =
             [images, terms, references, self.diversity(tasks, settings)].into_iter().fold(plan, u64::saturating_add);
         let fixed = BASE + weights(self.model) + self.parameterization(settings);
-        Ok(RunMemory {
+        Ok(MemoryEstimate {
             fixed,
             stimuli: work.max(self.activation_scales),
             candidates: more.saturating_mul(count.saturating_mul(state)),
             frames: count.saturating_mul(self.frames(settings, candidates)),
             diagnostics: if settings.diagnostics { count.saturating_mul(self.diagnostics()) } else { 0 },
-            found: found_bytes(settings, self.channels as usize, tasks.len()),
+            outcomes: outcome_bytes(settings, self.channels as usize, tasks.len()),
         })
     }
 

@@ -4,4 +4,4 @@ mod batches;
 mod estimate;
 
 pub use self::batches::{TooLarge, plan_batches};
-pub use self::estimate::{RunMemory, found_bytes};
+pub use self::estimate::{MemoryEstimate, outcome_bytes};
