@@ -111,7 +111,7 @@ async fn a_study_keeps_to_the_devices_that_it_was_planned_for() {
     assert_eq!(study_ended(&store, here).await.state, RunState::Succeeded);
     let elsewhere = study_ended(&store, elsewhere).await;
     assert_eq!(code(&elsewhere), FailureCode::Engine);
-    assert!(elsewhere.problem.unwrap().detail.contains("planned for cpu; this device is test"));
+    assert!(elsewhere.problem.unwrap().detail.contains("planned for device cpu; this device is test"));
     pool.shutdown(Duration::ZERO).await;
 }
 

@@ -132,11 +132,11 @@ fn a_folder_keeps_to_its_plan() {
         study::run(&folder, &plan(change), &models, &engine(), &OPTIONS, &mut |_| true).unwrap_err().to_string()
     };
     let error = refused(&|design| design.steps = 13);
-    assert!(error.contains("its plan has 12 at steps, this one 13"), "{error}");
+    assert!(error.contains("steps is 12 there and 13 here"), "{error}");
     let error = refused(&|design| design.arms = design.arms[..1].to_vec());
-    assert!(error.contains("plain, soft at arms, this one plain;"), "{error}");
+    assert!(error.contains("arms is plain, soft there and plain here;"), "{error}");
     let error = refused(&|design| design.seed = 5);
-    assert!(error.contains("at "), "{error}");
+    assert!(error.contains(" there and "), "{error}");
 
     // While another process works there.
     let lock = std::fs::File::create(folder.file("lock")).unwrap();
