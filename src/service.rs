@@ -59,7 +59,8 @@ impl Service {
         self.server.address()
     }
 
-    /// Stops accepting connections and waits up to `shutdown_grace` for running jobs; unfinished ones go back to the queue.
+    /// Stops accepting connections and waits up to `shutdown_grace` for running jobs; unfinished ones go back to the
+    /// queue.
     pub async fn shutdown(self) {
         let grace = self.config.shutdown_grace;
         self.store.mark_graceful_shutdown();

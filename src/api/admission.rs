@@ -1,5 +1,5 @@
-//! Admission of requests: checks of the host (DNS rebinding) and of the origin (cross-site requests), and a refusal while
-//! there are too many connections.
+//! Admission of requests: checks of the host (DNS rebinding) and of the origin (cross-site requests), and a refusal
+//! while there are too many connections.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, Version, header};

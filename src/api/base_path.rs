@@ -12,8 +12,8 @@ use super::Api;
 use super::client::{RequestArrival, forwarded};
 use crate::config::{BasePath, Config};
 
-/// Path under which the client reaches the service: `X-Forwarded-Prefix` of a trusted proxy, or the setting `base_path`.
-/// Prefix of all links in responses.
+/// Path under which the client reaches the service: `X-Forwarded-Prefix` of a trusted proxy, or the setting
+/// `base_path`. Prefix of all links in responses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PublicBasePath(BasePath);
 

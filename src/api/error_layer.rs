@@ -11,8 +11,8 @@ use super::Api;
 use super::base_path::PublicBasePath;
 use super::problem::{Kind, MEDIA_TYPE, Problem};
 
-/// Middleware that turns every other error response into a problem document, and puts the base path before the `type` of
-/// every problem.
+/// Middleware that turns every other error response into a problem document, and puts the base path before the `type`
+/// of every problem.
 pub(super) async fn convert_errors(State(api): State<Api>, request: Request, next: Next) -> Response {
     let base = PublicBasePath::of(api.config(), request.headers(), request.extensions());
     convert_with_base(&base, request, next).await

@@ -71,8 +71,8 @@ pub(super) fn acquire_stream(api: &Api, client: Client) -> ApiResult<Concurrency
     })
 }
 
-/// Streams the events after `last`. A new client first receives the resource itself, as the event `name`. The response is
-/// 204 if the resource has ended and no event follows `last`.
+/// Streams the events after `last`. A new client first receives the resource itself, as the event `name`. The response
+/// is 204 if the resource has ended and no event follows `last`.
 pub(super) async fn stream_response(
     api: &Api,
     mut subscription: Subscription,

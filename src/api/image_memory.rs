@@ -1,4 +1,5 @@
-//! Memory budget for decoding the images of requests, with a separate pool so that small images do not wait for large ones.
+//! Memory budget for decoding the images of requests, with a separate pool so that small images do not wait for large
+//! ones.
 
 use std::sync::Arc;
 
@@ -6,8 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::{Kind, Problem};
 
-/// Two memory pools. Each is first-come, first-served, which avoids starvation; small requests use the small pool and only
-/// wait for each other.
+/// Two memory pools. Each is first-come, first-served, which avoids starvation; small requests use the small pool and
+/// only wait for each other.
 pub(super) struct ImageMemory {
     small: MemoryPool,
     large: MemoryPool,

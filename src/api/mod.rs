@@ -1,7 +1,7 @@
 //! HTTP API: routes, request and response documents, problem details, OpenAPI.
 //!
-//! [`router`] holds every route. A handler validates the request, calls the job store or the model cache, and responds; it
-//! never runs a network itself. Every error is a [`problem`] document.
+//! [`router`] holds every route. A handler validates the request, calls the job store or the model cache, and responds;
+//! it never runs a network itself. Every error is a [`problem`] document.
 
 mod admission;
 mod base_path;
@@ -232,7 +232,8 @@ impl Api {
         resolved.await.map_err(Problem::internal)?
     }
 
-    /// Plans a study on a blocking thread, at most [`MAX_PLANNING`] at a time. `images`: its requests hold images to decode.
+    /// Plans a study on a blocking thread, at most [`MAX_PLANNING`] at a time. `images`: its requests hold images to
+    /// decode.
     async fn plan<T: Send + 'static>(
         &self,
         images: bool,

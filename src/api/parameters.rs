@@ -1,7 +1,5 @@
 //! Path and query parameters: validated, and rejected if unknown or repeated.
 
-use std::fmt::Display;
-
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use uuid::Uuid;
@@ -98,7 +96,9 @@ impl QueryParams {
         let Some(text) = self.take(name)? else { return Ok(None) };
         let found = choices.iter().find(|(word, _)| *word == text);
         let words = || choices.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
-        found.map(|&(_, choice)| Some(choice)).ok_or_else(|| invalid_parameter(name, &text, one_of(words())))
+        found
+            .map(|&(_, choice)| Some(choice))
+            .ok_or_else(|| invalid_parameter(name, &text, format!("one of {}", words())))
     }
 
     /// Removes and returns `state`.
@@ -120,14 +120,10 @@ impl QueryParams {
             None => Ok(()),
             Some((name, value)) if known.is_empty() => Err(invalid_parameter(name, value, "no parameters")),
             Some((name, value)) => {
-                Err(invalid_parameter(name, value, format!("no such parameter; {}", one_of(known.join(", ")))))
+                Err(invalid_parameter(name, value, format!("one of the parameters {}", known.join(", "))))
             }
         }
     }
-}
-
-fn one_of(words: impl Display) -> String {
-    format!("one of {words}")
 }
 
 fn integer(name: &str, text: &str, min: usize, max: usize) -> Result<usize, Problem> {

@@ -345,8 +345,8 @@ impl Problem {
     }
 }
 
-/// Error response (RFC 9457). `type` identifies the kind of problem and is stable; it is the path of a documentation page
-/// on this server.
+/// Error response (RFC 9457). `type` identifies the kind of problem and is stable; it is the path of a documentation
+/// page on this server.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 struct Document<'a> {

@@ -23,8 +23,8 @@ pub(super) struct SubmissionHeaders {
     /// otherwise; not at all while too many requests are waiting).
     #[param(rename = "Prefer")]
     prefer: Option<String>,
-    /// Chosen by the client, such as a UUID. A repeated request with the same key creates nothing and returns the resource
-    /// of the first request.
+    /// Chosen by the client, such as a UUID. A repeated request with the same key creates nothing and returns the
+    /// resource of the first request.
     #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]{0,253}[!-~])?$")]
     idempotency_key: Option<String>,
 }
@@ -41,8 +41,8 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    /// Grants a wait if the client asked for one and not too many requests are waiting: a server may ignore a preference
-    /// (RFC 7240, section 2). If the resource has `ended`, no permit is needed.
+    /// Grants a wait if the client asked for one and not too many requests are waiting: a server may ignore a
+    /// preference (RFC 7240, section 2). If the resource has `ended`, no permit is needed.
     pub fn grant(api: &Api, headers: &HeaderMap, client: Client, ended: bool) -> Option<Self> {
         let granted = prefer::wait(headers)?.min(api.config().max_wait);
         let permit = if ended { None } else { Some(api.waiting().try_acquire(client.key)?) };

@@ -28,7 +28,8 @@ pub struct Study {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Device that runs the networks: cpu, cuda:0, metal. A GPU with the suffix +tf32 or +bf16 trades accuracy for speed.
+    /// Device that runs the networks: cpu, cuda:0, metal. A GPU with the suffix +tf32 or +bf16 trades accuracy for
+    /// speed.
     #[arg(long, env = "PROXYGRAD_DEVICE", value_name = "DEVICE", default_value = "cpu")]
     device: String,
 
@@ -72,8 +73,8 @@ struct Units {
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     models: Vec<String>,
 
-    /// Layers to sample units from: LAYER,LAYER for one model, MODEL=LAYER,LAYER (repeated for each model) for several. A
-    /// layer may have its own @center, @mean, @max or @topFRACTION. Default: four activations at different depths.
+    /// Layers to sample units from: LAYER,LAYER for one model, MODEL=LAYER,LAYER (repeated for each model) for several.
+    /// A layer may have its own @center, @mean, @max or @topFRACTION. Default: four activations at different depths.
     #[arg(long, value_name = "[MODEL=]LAYERS")]
     layers: Vec<String>,
 
@@ -109,19 +110,19 @@ struct Compared {
     #[arg(default_value = DEFAULTS.arms)]
     arms: Vec<String>,
 
-    /// Optimization methods, each with its own tables: pixel, fourier, maco, transforms and preset:NAME, combined with +,
-    /// or methods of the plan file. Comma-separated.
+    /// Optimization methods, each with its own tables: pixel, fourier, maco, transforms and preset:NAME, combined with
+    /// +, or methods of the plan file. Comma-separated.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = DEFAULTS.methods)]
     methods: Vec<String>,
 
-    /// Number of steps of an arm whose steps cost two passes. Arms with more expensive steps get fewer, for the same total
-    /// number of passes.
+    /// Number of steps of an arm whose steps cost two passes. Arms with more expensive steps get fewer, for the same
+    /// total number of passes.
     #[arg(long, value_name = "N", default_value_t = DEFAULTS.steps)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: u32,
 
-    /// TOML or JSON file with custom arms and methods: [[arms]] and [[methods]], each with `name` and `request` (fields of a
-    /// request), and `base` (fields of all requests).
+    /// TOML or JSON file with custom arms and methods: [[arms]] and [[methods]], each with `name` and `request` (fields
+    /// of a request), and `base` (fields of all requests).
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
 

@@ -9,8 +9,8 @@ use super::quantity;
 /// Memory limits.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct MemoryOptions {
-    /// Memory limit of a run, such as 512MiB or 4GiB (at least 64MiB). Requests with a higher estimate are rejected, and
-    /// batches are reduced to fit. `auto` is 2GiB, or half of the memory available to the process (including cgroup
+    /// Memory limit of a run, such as 512MiB or 4GiB (at least 64MiB). Requests with a higher estimate are rejected,
+    /// and batches are reduced to fit. `auto` is 2GiB, or half of the memory available to the process (including cgroup
     /// limits) if that is less. On a GPU it limits device memory. Each device runs one batch at a time. Does not affect
     /// results.
     #[arg(long, env = "PROXYGRAD_MAX_RUN_MEMORY", value_name = "BYTES", default_value = "auto")]

@@ -1,8 +1,8 @@
 //! Settings of the service.
 //!
-//! [`Config`] defines the name, meaning, range and default of every setting. Each setting is a flag (`--max-batch 8`), an
-//! environment variable (`PROXYGRAD_MAX_BATCH=8`) and a key of the TOML file given by `--config` (`max_batch = 8`), in
-//! order of precedence. Unknown variables and keys are errors.
+//! [`Config`] defines the name, meaning, range and default of every setting. Each setting is a flag (`--max-batch 8`),
+//! an environment variable (`PROXYGRAD_MAX_BATCH=8`) and a key of the TOML file given by `--config` (`max_batch = 8`),
+//! in order of precedence. Unknown variables and keys are errors.
 
 mod base_path;
 mod environment;
@@ -48,14 +48,14 @@ pub struct Config {
     #[arg(value_parser = quantity::bytes(1 << 10, 64 << 20), help_heading = "HTTP")]
     pub body_limit: usize,
 
-    /// Time limit for a client to send the head of a request, to send its body, and to read each 16 KiB of the response;
-    /// also the idle timeout of a connection: 1s to 1h.
+    /// Time limit for a client to send the head of a request, to send its body, and to read each 16 KiB of the
+    /// response; also the idle timeout of a connection: 1s to 1h.
     #[arg(long, env = "PROXYGRAD_REQUEST_TIMEOUT", value_name = "TIME", default_value = "30s")]
     #[arg(value_parser = quantity::duration(1, 3600), help_heading = "HTTP")]
     pub request_timeout: Duration,
 
-    /// Maximum number of open connections: 1 to 100000. A new connection beyond the limit replaces the one that has been
-    /// idle the longest; if none is idle, it gets 503, except for probes and metrics.
+    /// Maximum number of open connections: 1 to 100000. A new connection beyond the limit replaces the one that has
+    /// been idle the longest; if none is idle, it gets 503, except for probes and metrics.
     #[arg(long, env = "PROXYGRAD_MAX_CONNECTIONS", value_name = "N", default_value = "512")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000), help_heading = "HTTP")]
     pub max_connections: usize,
@@ -66,19 +66,21 @@ pub struct Config {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000), help_heading = "HTTP")]
     pub max_connections_per_client: usize,
 
-    /// Maximum number of requests that wait for a result (`Prefer: wait`) or for the download of a model: 1 to 100000, or 0
-    /// for a quarter of --max-connections. Further requests are answered immediately, with 202 if a job was accepted.
+    /// Maximum number of requests that wait for a result (`Prefer: wait`) or for the download of a model: 1 to 100000,
+    /// or 0 for a quarter of --max-connections. Further requests are answered immediately, with 202 if a job was
+    /// accepted.
     #[arg(long, env = "PROXYGRAD_MAX_WAITING", value_name = "N", default_value = "0")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(0..=100_000), help_heading = "HTTP")]
     pub max_waiting: usize,
 
-    /// Maximum number of open event streams: 1 to 100000, or 0 for a quarter of --max-connections. Further ones get 503.
+    /// Maximum number of open event streams: 1 to 100000, or 0 for a quarter of --max-connections. Further ones get
+    /// 503.
     #[arg(long, env = "PROXYGRAD_MAX_STREAMS", value_name = "N", default_value = "0")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(0..=100_000), help_heading = "HTTP")]
     pub max_streams: usize,
 
-    /// Longest wait granted to `Prefer: wait=N`, counted from the arrival of the request: 0s to 10m. Must be less than the
-    /// response timeout of a proxy (nginx: 60 seconds).
+    /// Longest wait granted to `Prefer: wait=N`, counted from the arrival of the request: 0s to 10m. Must be less than
+    /// the response timeout of a proxy (nginx: 60 seconds).
     #[arg(long, env = "PROXYGRAD_MAX_WAIT", value_name = "TIME", default_value = "50s")]
     #[arg(value_parser = quantity::duration(0, 600), help_heading = "HTTP")]
     pub max_wait: Duration,
@@ -107,14 +109,14 @@ pub struct Config {
     #[arg(value_delimiter = ',', help_heading = "Proxies and browsers")]
     pub trusted_proxy: Vec<IpRange>,
 
-    /// Time for running jobs and open requests to finish after SIGTERM or Ctrl-C: 0s to 1h. Unfinished jobs go back to the
-    /// queue.
+    /// Time for running jobs and open requests to finish after SIGTERM or Ctrl-C: 0s to 1h. Unfinished jobs go back to
+    /// the queue.
     #[arg(long, env = "PROXYGRAD_SHUTDOWN_GRACE", value_name = "TIME", default_value = "20s")]
     #[arg(value_parser = quantity::duration(0, 3600), help_heading = "HTTP")]
     pub shutdown_grace: Duration,
 
-    /// Devices that run jobs, one worker each: cpu, cuda:0, metal. A GPU with the suffix +tf32 or +bf16 trades accuracy for
-    /// speed. Comma-separated.
+    /// Devices that run jobs, one worker each: cpu, cuda:0, metal. A GPU with the suffix +tf32 or +bf16 trades accuracy
+    /// for speed. Comma-separated.
     #[arg(long, env = "PROXYGRAD_DEVICES", value_name = "DEVICES", default_value = "cpu")]
     #[arg(value_delimiter = ',', value_parser = device, help_heading = "Jobs")]
     pub devices: Vec<String>,
@@ -162,8 +164,8 @@ pub struct Config {
     #[command(flatten)]
     pub memory: MemoryOptions,
 
-    /// Memory limit for decoding uploaded images, shared by all requests: 64MiB to 64GiB. A quarter is reserved for small
-    /// images, so that they do not wait for large ones. Images that need more than the rest are rejected.
+    /// Memory limit for decoding uploaded images, shared by all requests: 64MiB to 64GiB. A quarter is reserved for
+    /// small images, so that they do not wait for large ones. Images that need more than the rest are rejected.
     #[arg(long, env = "PROXYGRAD_MAX_IMAGE_MEMORY", value_name = "BYTES", default_value = "512MiB")]
     #[arg(value_parser = quantity::bytes(64 << 20, 64 << 30), help_heading = "Memory")]
     pub max_image_memory: usize,
@@ -208,8 +210,8 @@ pub struct CpuOptions {
     #[arg(help_heading = "CPU engine")]
     pub instructions: InstructionSet,
 
-    /// On first use of a model, benchmark convolution algorithms and store the fastest in the data directory. The choice
-    /// affects the last digits of results.
+    /// On first use of a model, benchmark convolution algorithms and store the fastest in the data directory. The
+    /// choice affects the last digits of results.
     #[arg(long, env = "PROXYGRAD_AUTOTUNE", value_name = "BOOL", default_value_t = false)]
     #[arg(help_heading = "CPU engine")]
     #[arg(num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]

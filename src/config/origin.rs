@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use super::host::Authority;
 
-/// An origin (RFC 6454, section 6.2) such as `https://dash.example` or `http://localhost:3000`, or `*` for every origin.
+/// An origin (RFC 6454, section 6.2) such as `https://dash.example` or `http://localhost:3000`, or `*` for every
+/// origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// Every origin.

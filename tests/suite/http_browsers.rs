@@ -1,4 +1,4 @@
-//! Pages in browsers: those of other sites change nothing and learn nothing, unless they are allowed to.
+//! Browsers: cross-site requests are rejected and cannot be read, except from configured origins.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ fn dashboards(origins: &'static [&str]) -> impl FnOnce(&mut Config) {
     |config| config.cors_origin = origins.iter().map(|origin| origin.parse().unwrap()).collect()
 }
 
-/// Words of a header that holds a list.
+/// Items of a list header.
 fn words(answer: &Answer, name: &str) -> BTreeSet<String> {
     let list = answer.headers.get(name).map(String::as_str).unwrap_or_default();
     list.split(',').map(|word| word.trim().to_lowercase()).filter(|word| !word.is_empty()).collect()
@@ -35,7 +35,7 @@ fn holds(answer: &Answer, name: &str, expected: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_call_that_changes_something_is_for_a_page_of_another_site() {
+async fn pages_of_other_sites_cannot_change_anything() {
     let server = Server::start().await;
     let job = server.submit(quick()).await;
     let id = job["id"].as_str().unwrap();
@@ -68,7 +68,7 @@ async fn no_call_that_changes_something_is_for_a_page_of_another_site() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_is_not_the_servers_is_refused_with_the_setting_to_use() {
+async fn an_unknown_host_is_rejected_with_a_hint_to_the_setting() {
     let server = Server::start().await;
     for path in ["/v1/models", "/v1/jobs", "/docs/", "/openapi.json", "/metrics", "/problems", "/nowhere"] {
         let refused = ask(&server, Method::GET, path, &[("Host", "evil.example:8080")]).await;
@@ -103,7 +103,7 @@ async fn no_page_of_another_origin_reads_anything_unless_it_is_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_configured_dashboard_may_ask_and_read() {
+async fn a_configured_dashboard_can_send_requests_and_read_responses() {
     let server = Server::with(dashboards(&[DASH, "http://localhost:3000"])).await;
     let job = server.submit(quick()).await;
     let id = job["id"].as_str().unwrap().to_owned();
@@ -157,7 +157,7 @@ async fn a_configured_dashboard_may_ask_and_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_origin_may_where_every_one_is_configured() {
+async fn all_origins_are_allowed_if_configured() {
     let server = Server::with(dashboards(&["*"])).await;
     let from = [("Origin", "https://any.example"), ("Sec-Fetch-Site", "cross-site")];
     assert_eq!(ask(&server, Method::GET, "/nowhere", &from).await.headers["access-control-allow-origin"], "*");
@@ -167,7 +167,7 @@ async fn every_origin_may_where_every_one_is_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_answer_is_what_it_says_it_is_and_belongs_into_no_frame() {
+async fn every_response_forbids_sniffing_and_framing() {
     let server = Server::start().await;
     let job = server.submit(quick()).await;
     server.state(job["id"].as_str().unwrap(), "succeeded").await;
@@ -180,15 +180,15 @@ async fn every_answer_is_what_it_says_it_is_and_belongs_into_no_frame() {
     }
     let page = server.get("/docs/").await;
     assert!(page.headers["content-security-policy"].contains("script-src 'self'"), "{page:?}");
-    // What the policy of the page forbids is not in it.
+    // The page does not use what its policy forbids.
     for bad in ["<script>", " onclick=", "javascript:"] {
         assert!(!page.text().contains(bad), "{bad}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_of_another_site_has_no_model_fetched() {
-    // Nobody listens there: a fetch would be answered with 503.
+async fn a_page_of_another_site_cannot_start_a_download() {
+    // No server listens there: a download would fail with 503.
     let server =
         Server::with(|config| config.storage.package_index = PackageIndex::new("http://127.0.0.1:9/").unwrap()).await;
     let foreign = [("Sec-Fetch-Site", "cross-site")];

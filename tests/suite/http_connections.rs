@@ -1,4 +1,4 @@
-//! Clients that take connections and give nothing: the others are served all the same.
+//! Connection limits: idle and slow clients do not keep others from being served.
 
 use std::time::{Duration, Instant};
 
@@ -20,15 +20,15 @@ async fn connect_and_send(server: &Server, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-/// What the server says until it hangs up.
+/// Everything the server sends until it closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    // A reset is an end too.
+    // A reset also ends the connection.
     let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("the server hangs up");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// A request on a connection of its own.
+/// A request on a new connection.
 async fn fresh(server: &Server, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
     let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
     let mut request = client.request(method.clone(), format!("{}{path}", server.base));
@@ -45,13 +45,13 @@ const HALF_A_HEAD: &[u8] = b"GET /v1/jobs HTTP/1.1\r\nHost: local";
 const HALF_A_BODY: &[u8] = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                              Content-Length: 1000\r\n\r\n{";
 
-/// Requests for more than any system keeps for a client that reads nothing.
+/// Requests for more response data than any system buffers for a client that does not read.
 fn greedy() -> Vec<u8> {
     b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_do_nothing_make_room_for_those_that_ask() {
+async fn idle_connections_are_evicted_for_clients_that_send_requests() {
     let server = Server::with(|config| config.max_connections = 4).await;
     for (name, bytes) in [
         ("silent", vec![]),
@@ -62,7 +62,7 @@ async fn clients_that_do_nothing_make_room_for_those_that_ask() {
         let mut bad = Vec::new();
         for _ in 0..12 {
             let mut stream = connect(&server).await;
-            // What the server does not read any more is no fault of the client.
+            // Writing fails once the server has closed the connection.
             let _ = tokio::time::timeout(Duration::from_millis(100), stream.write_all(&bytes)).await;
             bad.push(stream);
         }
@@ -70,7 +70,7 @@ async fn clients_that_do_nothing_make_room_for_those_that_ask() {
             assert_eq!(fresh(&server, Method::GET, path, &[]).await.status, 200, "{name}: {path}");
         }
         assert_eq!(fresh(&server, Method::POST, "/v1/jobs", &[]).await.status, 202, "{name}");
-        // The oldest ones are gone.
+        // The longest idle connections are closed.
         for stream in &mut bad[..8] {
             rest(stream).await;
         }
@@ -78,18 +78,18 @@ async fn clients_that_do_nothing_make_room_for_those_that_ask() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_to_go_in_the_middle_of_a_body_is_told() {
+async fn a_client_evicted_in_the_middle_of_a_body_gets_a_response() {
     let server = Server::with(|config| config.max_connections = 1).await;
     let start = Instant::now();
     let answer = loop {
         let mut slow = connect_and_send(&server, HALF_A_BODY).await;
         assert_eq!(fresh(&server, Method::GET, "/livez", &[]).await.status, 200);
         let answer = rest(&mut slow).await;
-        // Without an answer it had to go before its head had been read.
+        // Closed without a response if its head had not been read.
         if !answer.is_empty() {
             break answer;
         }
-        assert!(start.elapsed() < DEADLINE, "never told");
+        assert!(start.elapsed() < DEADLINE, "never got a response");
     };
     assert!(answer.contains("/problems/overloaded"), "{answer}");
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
@@ -97,7 +97,7 @@ async fn who_has_to_go_in_the_middle_of_a_body_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_every_connection_in_use_probes_are_answered_and_the_rest_is_told_when_to_come_back() {
+async fn with_every_connection_in_use_probes_are_answered_and_other_requests_get_retry_after() {
     let server = Server::with(|config| {
         patient(config);
         (config.max_connections, config.max_streams) = (1, 1);
@@ -118,17 +118,17 @@ async fn with_every_connection_in_use_probes_are_answered_and_the_rest_is_told_w
             assert_eq!(answer.headers["retry-after"], "1");
         }
     }
-    // Many silent ones on top change nothing.
+    // Many additional silent connections change nothing.
     let mut silent = Vec::new();
     for _ in 0..100 {
         silent.push(connect(&server).await);
     }
     assert_eq!(fresh(&server, Method::GET, "/livez", &[]).await.status, 200);
-    assert!(watching.next().await.is_some(), "who is served stays");
+    assert!(watching.next().await.is_some(), "busy connections stay open");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_too_many_is_refused_and_a_closed_one_makes_room() {
+async fn streams_beyond_the_limit_are_rejected_until_one_is_closed() {
     let server = Server::with(|config| {
         patient(config);
         config.max_streams = 2;
@@ -141,17 +141,17 @@ async fn a_stream_too_many_is_refused_and_a_closed_one_makes_room() {
     let refused = server.get(&path).await;
     assert_eq!((refused.status, refused.json()["type"].as_str()), (503, Some("/problems/overloaded")));
     assert_eq!(refused.headers["retry-after"], "1");
-    assert_eq!(server.get("/v1/jobs").await.status, 200, "quick requests need no place");
+    assert_eq!(server.get("/v1/jobs").await.status, 200, "quick requests need no permit");
     drop(first);
     let start = Instant::now();
     while watch_at(&server, &path, None).await.is_err() {
-        assert!(start.elapsed() < DEADLINE, "the place does not come free");
+        assert!(start.elapsed() < DEADLINE, "the permit is not released");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_would_wait_beside_too_many_others_gets_the_jobs_id_at_once() {
+async fn beyond_the_limit_of_waiting_requests_the_job_is_returned_immediately() {
     let server = Server::with(|config| {
         patient(config);
         config.max_waiting = 1;
@@ -173,30 +173,30 @@ async fn who_would_wait_beside_too_many_others_gets_the_jobs_id_at_once() {
             }
             // One after the other.
             (Some(_), Some(_)) => assert!(start.elapsed() < DEADLINE, "both wait"),
-            (None, None) => panic!("nobody waits"),
+            (None, None) => panic!("neither waits"),
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_nobody_reads_is_cut() {
+async fn a_response_that_is_not_read_times_out() {
     let server = Server::with(|config| config.request_timeout = Duration::from_secs(1)).await;
     let mut stream = connect(&server).await;
     let _ = tokio::time::timeout(Duration::from_millis(200), stream.write_all(&greedy())).await;
     let start = Instant::now();
-    // Nothing is read: that the connection is gone shows only when something is written.
+    // Without reading, a closed connection is noticed only by writing.
     loop {
         match tokio::time::timeout(Duration::from_millis(50), stream.write_all(b"x")).await {
             Ok(Err(_)) => break,
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }
-        assert!(start.elapsed() < DEADLINE, "the server keeps the answer for ever");
+        assert!(start.elapsed() < DEADLINE, "the server keeps the response forever");
     }
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn one_address_has_no_more_than_its_share() {
+async fn one_address_is_limited_to_its_share() {
     let server = Server::with(|config| {
         config.trusted_proxy = vec!["none".parse().unwrap()];
         config.max_connections_per_client = 2;
@@ -222,7 +222,7 @@ async fn one_address_has_no_more_than_its_share() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_2_gets_the_same_answers() {
+async fn http_2_gets_the_same_responses() {
     let server = Server::start().await;
     let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().timeout(DEADLINE).build().unwrap();
     let get = async |path: &str| Answer::read(client.get(format!("{}{path}", server.base)).send().await.unwrap()).await;

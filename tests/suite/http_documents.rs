@@ -1,4 +1,4 @@
-//! What a server says about itself: OpenAPI document, documentation page, probes, metrics, models.
+//! Self-description of the server: OpenAPI document, documentation page, probes, metrics, models.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -75,7 +75,7 @@ async fn the_served_document_has_the_limits_of_this_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_documentation_page_needs_no_other_server() {
+async fn the_documentation_page_loads_nothing_from_other_servers() {
     let server = Server::start().await;
     let page = server.get("/docs/").await;
     assert_eq!((page.status, page.media_type()), (200, Some("text/html")));
@@ -122,7 +122,7 @@ async fn probes_and_metrics_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn models_tell_what_can_be_looked_into() {
+async fn models_list_their_state_and_layers() {
     let server = Server::start().await;
     let models = server.get("/v1/models").await.json();
     let states: HashMap<&str, &str> = models["models"]
@@ -156,7 +156,7 @@ async fn models_tell_what_can_be_looked_into() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_problem_is_explained_at_its_type() {
+async fn every_problem_type_has_a_documentation_page() {
     let server = Server::start().await;
     let problem = server.get("/v1/jobs/0").await.json();
     let page = server.get(problem["type"].as_str().unwrap()).await;
@@ -167,7 +167,7 @@ async fn every_kind_of_problem_is_explained_at_its_type() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_be_got_can_be_looked_at_without_the_body() {
+async fn every_get_route_supports_head() {
     let server = Server::start().await;
     for path in ["/livez", "/readyz", "/v1/jobs", "/v1/studies", "/v1/models", "/openapi.json", "/docs/", "/metrics"] {
         let (head, get) = (server.send(server.request(Method::HEAD, path)).await, server.get(path).await);
@@ -177,10 +177,10 @@ async fn what_can_be_got_can_be_looked_at_without_the_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_keeps_the_id_that_its_client_gave() {
+async fn a_request_keeps_the_id_of_its_client() {
     let server = Server::start().await;
     let ask = |id: &str| server.send(server.request(Method::GET, "/livez").header("X-Request-Id", id.to_owned()));
     assert_eq!(ask("order-7").await.headers["x-request-id"], "order-7");
     let forged = ask("a b\" c").await;
-    assert_ne!(forged.headers["x-request-id"], "a b\" c", "what cannot stand in a log line is replaced");
+    assert_ne!(forged.headers["x-request-id"], "a b\" c", "ids that are not safe to log are replaced");
 }

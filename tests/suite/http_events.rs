@@ -1,4 +1,4 @@
-//! Watching jobs: server-sent events.
+//! Server-sent events of jobs.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::http_service::{DEADLINE, Server, endless, patient, quick};
 
-/// An event as a client reads it.
+/// A parsed event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     pub name: String,
@@ -16,7 +16,7 @@ pub struct Event {
     pub data: Value,
 }
 
-/// A stream of events that is being read.
+/// An open event stream.
 pub struct Events {
     text: String,
     chunks: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
@@ -26,7 +26,7 @@ async fn watch(server: &Server, id: &str, last: Option<&str>) -> Result<Events, 
     watch_at(server, &format!("/v1/jobs/{id}/events"), last).await
 }
 
-/// The events at a path, or the status that is answered instead.
+/// Opens the event stream at a path; the status if it is not 200.
 pub async fn watch_at(server: &Server, path: &str, last: Option<&str>) -> Result<Events, u16> {
     let mut request = server.request(Method::GET, path);
     if let Some(last) = last {
@@ -43,7 +43,7 @@ pub async fn watch_at(server: &Server, path: &str, last: Option<&str>) -> Result
 }
 
 impl Events {
-    /// The next event; nothing when the stream has ended.
+    /// The next event; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
@@ -68,7 +68,7 @@ impl Events {
     }
 }
 
-/// Comments that keep the connection alive are no events.
+/// `None` for keep-alive comments.
 fn parse(text: &str) -> Option<Event> {
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     Some(Event {
@@ -119,11 +119,11 @@ async fn a_watcher_that_comes_back_misses_nothing_and_sees_nothing_twice() {
     let end = end.id.unwrap().to_string();
     assert_eq!(watch(&server, id, Some(&end)).await.err(), Some(204), "an EventSource must not come back for ever");
     let unreadable = watch(&server, id, Some("what")).await.unwrap().all().await;
-    assert_eq!(unreadable[0].name, "job", "an id from elsewhere starts anew");
+    assert_eq!(unreadable[0].name, "job", "an unknown id starts from the beginning");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_ended_long_ago_tells_its_end() {
+async fn a_job_that_ended_long_ago_still_sends_its_final_state() {
     let server = Server::start().await;
     let job = server.submit(quick()).await;
     let id = job["id"].as_str().unwrap();

@@ -66,7 +66,10 @@ async fn several_objectives_give_a_stimulus_each_in_their_order() {
 
     let again = prefer_wait(&server, &body, "60").await.json();
     for n in 0..2 {
-        assert_eq!(job["stimuli"][n]["sha256"], again["stimuli"][n]["sha256"], "the same request gives the same bytes");
+        assert_eq!(
+            job["stimuli"][n]["sha256"], again["stimuli"][n]["sha256"],
+            "the same request returns the same bytes"
+        );
     }
 }
 
@@ -107,7 +110,7 @@ async fn a_client_can_wait_for_the_end() {
     let server = Server::with(patient).await;
     let answer = prefer_wait(&server, &quick(), "60").await;
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.headers["preference-applied"], "wait=50", "before proxies give up");
+    assert_eq!(answer.headers["preference-applied"], "wait=50", "before proxies time out");
     assert_eq!(answer.json()["state"], "succeeded");
 
     let answer = prefer_wait(&server, &endless(), "1").await;
@@ -227,7 +230,7 @@ async fn a_running_job_is_canceled_and_then_deleted() {
     let refused = server.send(server.request(Method::DELETE, &path)).await;
     assert_eq!((refused.status, refused.json()["type"].as_str()), (409, Some("/problems/job-not-finished")));
 
-    // Waits behind the running one.
+    // Queued after the running one.
     let waiting = server.submit(quick()).await;
     let canceled = server.send(server.request(Method::POST, &format!("/v1/jobs/{}/cancel", id(&waiting)))).await;
     assert_eq!((canceled.status, canceled.json()["state"].as_str()), (200, Some("canceled")));
@@ -248,7 +251,7 @@ async fn a_running_job_is_canceled_and_then_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_png_is_sent_once_to_who_keeps_it() {
+async fn a_cached_png_is_not_sent_again() {
     let server = Server::start().await;
     let job = prefer_wait(&server, &quick(), "60").await.json();
     let path = job["stimuli"][0]["png"].as_str().unwrap();
@@ -281,7 +284,7 @@ async fn a_png_is_sent_once_to_who_keeps_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_png_is_gone_and_its_job_is_not() {
+async fn a_missing_png_is_reported_and_its_job_is_still_readable() {
     let server = Server::start().await;
     let mut request = quick();
     request.as_object_mut().unwrap().remove("objective");
@@ -294,7 +297,7 @@ async fn a_lost_png_is_gone_and_its_job_is_not() {
         let file = entry.unwrap().path();
         let name = file.file_stem().unwrap().to_string_lossy().into_owned();
         if name == job["stimuli"][1]["sha256"].as_str().unwrap() {
-            // Restored in part.
+            // Damaged, as after a partial restore.
             std::fs::write(&file, b"").unwrap();
         } else if name != job["stimuli"][2]["sha256"].as_str().unwrap() {
             std::fs::remove_file(&file).unwrap();
@@ -315,7 +318,7 @@ async fn a_lost_png_is_gone_and_its_job_is_not() {
         assert_eq!(url.is_null(), n < 2, "{url}");
     }
     let plain = server.get(&format!("/v1/jobs/{}", id(&job))).await.json();
-    assert!(plain["stimuli"][0].get("data_url").is_none(), "only where images are asked for");
+    assert!(plain["stimuli"][0].get("data_url").is_none(), "only if requested");
 
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(server.get(&path(2)).await.status, 410);
@@ -323,7 +326,7 @@ async fn a_lost_png_is_gone_and_its_job_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_says_when_to_come_back() {
+async fn a_full_queue_responds_with_retry_after() {
     let server = Server::with(|config| {
         patient(config);
         config.queue_limit = 1;
@@ -342,7 +345,7 @@ async fn a_full_queue_says_when_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_runs_too_long_fails_and_says_so() {
+async fn a_job_beyond_the_time_limit_fails_with_the_reason() {
     let server = Server::with(|config| {
         config.max_steps = 1_000_000;
         config.job_time_limit = Duration::from_secs(1);
@@ -354,7 +357,7 @@ async fn a_job_that_runs_too_long_fails_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_ends_tells_who_waits_and_goes_on_later() {
+async fn a_shutdown_answers_waiting_requests_and_jobs_resume_later() {
     let server = Server::with(|config| {
         patient(config);
         config.shutdown_grace = Duration::ZERO;
@@ -378,5 +381,5 @@ async fn a_service_that_ends_tells_who_waits_and_goes_on_later() {
 
     let server = Server::on(folder, patient).await;
     let job = server.state(id(&job), "running").await;
-    assert_eq!(job["attempts"], 1, "a graceful shutdown costs no attempt");
+    assert_eq!(job["attempts"], 1, "a graceful shutdown does not count as an attempt");
 }

@@ -1,4 +1,4 @@
-//! Bounds on memory over HTTP: what takes too much is refused before it runs, and what is allowed fits.
+//! Memory limits over HTTP: requests beyond the limit are rejected before they run, and accepted ones stay within it.
 
 use std::io::Cursor;
 use std::time::Duration;
@@ -23,14 +23,14 @@ fn fields(problem: &Value) -> Vec<&str> {
     problem["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect()
 }
 
-/// Stimuli which nothing may cut into parts.
+/// A diversity group, which cannot be split into batches.
 fn group(copies: usize, side: usize) -> Value {
     json!({"model": "fashion-resnet8", "objective": "layer3/Relu:1", "steps": 4, "size": [side, side],
            "diversity": {"layer": "layer1/Relu", "copies": copies}})
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_that_does_not_fit_is_refused_with_its_numbers() {
+async fn a_group_that_does_not_fit_is_rejected_with_both_numbers() {
     let server = Server::start().await;
     let (status, problem) = problem(&server.post("/v1/jobs", &group(64, 512)).await);
     assert_eq!((status, problem["type"].as_str()), (422, Some("/problems/too-much-memory")), "{problem}");
@@ -45,7 +45,7 @@ async fn a_group_that_does_not_fit_is_refused_with_its_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_makes_a_run_large_is_named() {
+async fn the_fields_that_make_a_run_large_are_named() {
     let server = bounded(64 << 20).await;
     let base = json!({"model": "fashion-resnet8", "objective": "layer1/Relu_1:3", "preset": "maximum", "steps": 64,
                       "size": [256, 256]});
@@ -81,7 +81,7 @@ async fn a_job_that_fits_only_in_parts_gives_the_same_stimuli() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_study_whose_runs_do_not_fit_is_refused_where_it_is_written() {
+async fn a_study_whose_runs_do_not_fit_is_rejected_with_the_field() {
     let server = bounded(64 << 20).await;
     let study = json!({"models": ["fashion-resnet8"], "units_per_layer": 1, "logits": 0, "steps": 4, "arms": ["plain"],
                        "base": {"size": [1024, 1024]}});
@@ -100,7 +100,7 @@ fn png(width: u32, height: u32, shade: u8) -> Vec<u8> {
     file.into_inner()
 }
 
-/// A PNG that says it is this large and holds one pixel.
+/// A PNG whose header claims this size, with data for a single pixel.
 fn promise(width: u32, height: u32) -> Vec<u8> {
     let mut file = png(1, 1, 0);
     file[16..20].copy_from_slice(&width.to_be_bytes());
@@ -118,9 +118,9 @@ fn inversions(images: &[Vec<u8>]) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn images_are_measured_by_their_heads_and_refused_with_their_numbers() {
+async fn images_are_measured_by_their_headers_and_rejected_with_both_numbers() {
     let server = Server::with(|config| config.max_image_memory = 64 << 20).await;
-    // Heads alone are enough to refuse: behind them there is nothing.
+    // Headers without image data are enough to reject.
     let many: Vec<Vec<u8>> = (0..3).map(|n| promise(7000 + n, 7000)).collect();
     let (status, refused) = problem(&server.post("/v1/jobs", &inversions(&many)).await);
     assert_eq!((status, refused["type"].as_str()), (422, Some("/problems/invalid-request")), "{refused}");
@@ -140,7 +140,7 @@ async fn images_are_measured_by_their_heads_and_refused_with_their_numbers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn small_images_do_not_wait_for_large_ones() {
     let server = Server::with(|config| config.max_image_memory = 64 << 20).await;
-    // Each takes all memory that there is for large images: they are unpacked one after the other.
+    // Each takes the whole pool for large images, so they are decoded one after the other.
     let large = (0..3).map(|n| {
         let request = server.request(reqwest::Method::POST, "/v1/jobs").json(&inversions(&[png(4000, 3800, n)]));
         tokio::spawn(request.send())
@@ -148,7 +148,7 @@ async fn small_images_do_not_wait_for_large_ones() {
     let large: Vec<_> = large.collect();
     let small = server.post("/v1/jobs", &inversions(&[png(40, 40, 7)])).await;
     assert_eq!(small.status, 202, "{small:?}");
-    assert!(large.iter().any(|large| !large.is_finished()), "the small one came in last");
+    assert!(large.iter().any(|large| !large.is_finished()), "the small one finished last");
     for large in large {
         assert_eq!(large.await.unwrap().unwrap().status(), 202);
     }
@@ -162,7 +162,7 @@ async fn no_accepted_request_takes_more_than_is_allowed() {
     let process = Process::start(folder.path(), &["--max-run-memory", &bound.to_string()]);
     let server = Server::at(process.base.clone());
     let before = process.peak_memory();
-    // As many as just fit.
+    // The largest number that fits.
     let refused = server.post("/v1/jobs", &group(64, 512)).await.json();
     let expected = refused["errors"][0]["expected"].as_str().unwrap();
     let most: usize = expected.split_whitespace().nth(2).unwrap().parse().unwrap();
@@ -175,7 +175,7 @@ async fn no_accepted_request_takes_more_than_is_allowed() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_that_nobody_asks_for_is_read_again() {
+async fn an_idle_model_is_released_and_loaded_again() {
     let folder = tempfile::tempdir().unwrap();
     let assets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/proxygrad/assets/fashion-resnet8");
     std::fs::copy(assets.join("model.onnx"), folder.path().join("model.onnx")).unwrap();
@@ -187,7 +187,7 @@ async fn a_model_that_nobody_asks_for_is_read_again() {
         config.storage.models_dirs = vec![folder.path().into()];
     })
     .await;
-    // Without one in its manifest, the list knows the digest only of a model in memory.
+    // Without a digest in the manifest, only a model in memory has one in the list.
     let digest = async || {
         let models = server.get("/v1/models").await.json()["models"].clone();
         models.as_array().unwrap().iter().any(|model| model["id"] == "copy" && model["digest"].is_string())

@@ -1,4 +1,4 @@
-//! The program itself: its commands, its settings, and what survives its death.
+//! The `proxygrad` program: commands, settings, shutdown and recovery after a crash.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -45,7 +45,7 @@ impl Process {
         Self::run(command)
     }
 
-    /// Starts a command that serves, and waits until it listens.
+    /// Starts a server and waits until it listens.
     pub fn run(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -56,7 +56,7 @@ impl Process {
         Self { child, base }
     }
 
-    /// Most memory that it had in use so far, in bytes.
+    /// Peak memory in bytes.
     #[cfg(target_os = "linux")]
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -64,12 +64,12 @@ impl Process {
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
-    /// The process's number.
+    /// Process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// `kill -9`, or what the system has for it.
+    /// `kill -9` or its equivalent.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -83,9 +83,9 @@ impl Drop for Process {
     }
 }
 
-/// Submits one long job and, while it runs, 20 short ones; then the process dies. Gives the ids of all jobs, the long one
-/// in front.
-async fn die_with_work(data_dir: &Path, steps: u32) -> Vec<String> {
+/// Submits a long job and, while it runs, 20 short ones; then kills the process. Returns the ids of all jobs, the long
+/// one first.
+async fn kill_with_queued_jobs(data_dir: &Path, steps: u32) -> Vec<String> {
     let process = Process::start(data_dir, &["--max-batch", "1", "--max-steps", "1000000"]);
     let server = Server::at(process.base.clone());
     let job = |steps: u32| json!({"model": "fashion-resnet8", "objective": "layer1/Relu_1:3", "steps": steps});
@@ -97,8 +97,8 @@ async fn die_with_work(data_dir: &Path, steps: u32) -> Vec<String> {
     std::iter::once(long).chain(ids).collect()
 }
 
-/// Starts again, waits until every job has ended, and says whether the long job was cut short by the death.
-async fn come_back(data_dir: &Path, ids: &[String]) -> bool {
+/// Restarts the server and waits until every job has ended. Returns whether the long job was interrupted by the kill.
+async fn restart(data_dir: &Path, ids: &[String]) -> bool {
     let process = Process::start(data_dir, &["--max-batch", "8"]);
     let server = Server::at(process.base.clone());
     let start = Instant::now();
@@ -135,12 +135,12 @@ async fn come_back(data_dir: &Path, ids: &[String]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_server_loses_no_job_and_makes_none_twice() {
-    // How many steps are many depends on the machine: more, until the death comes in the middle.
+async fn a_killed_server_loses_no_job_and_runs_none_twice() {
+    // The number of steps for a long job depends on the machine: increased until the kill interrupts it.
     for doublings in 0..10 {
         let folder = tempfile::tempdir().unwrap();
-        let ids = die_with_work(folder.path(), 1000 << doublings).await;
-        if come_back(folder.path(), &ids).await {
+        let ids = kill_with_queued_jobs(folder.path(), 1000 << doublings).await;
+        if restart(folder.path(), &ids).await {
             return;
         }
     }
@@ -149,7 +149,7 @@ async fn a_killed_server_loses_no_job_and_makes_none_twice() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_ends_the_program_in_order() {
+async fn a_signal_shuts_the_program_down_gracefully() {
     let folder = tempfile::tempdir().unwrap();
     let mut process = Process::start(folder.path(), &[]);
     let killed = Command::new("kill").args(["-TERM", &process.child.id().to_string()]).status().unwrap();
@@ -182,7 +182,7 @@ async fn a_health_check_says_whether_the_server_is_ready() {
     let base = process.base.clone();
     assert_eq!(run(&["healthcheck", "--url", &base], &[]).status.code(), Some(0));
     assert_eq!(run(&["healthcheck"], &[("PROXYGRAD_HEALTHCHECK_URL", &base)]).status.code(), Some(0));
-    // It follows the address that the server was told to listen on.
+    // It uses the server's listen address.
     let port = base.rsplit(':').next().unwrap().to_owned();
     let everywhere = format!("0.0.0.0:{port}");
     let file = folder.path().join("proxygrad.toml");
@@ -228,7 +228,7 @@ async fn settings_come_from_flags_then_the_environment_then_the_file() {
 }
 
 #[test]
-fn wrong_settings_are_refused_by_name() {
+fn invalid_settings_are_rejected_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let file = |toml: &str| {
         let path = folder.path().join("wrong.toml");
@@ -276,7 +276,7 @@ fn a_variable_of_any_command_is_fine_under_every_command() {
         ("PROXYGRAD_DEVICE", "cpu"),
         ("PROXYGRAD_HEALTHCHECK_URL", "http://127.0.0.1:1"),
         ("PROXYGRAD_MAX_BATCH", "4"),
-        // Kubernetes sets these beside a Service of this name.
+        // Set by Kubernetes for a Service of this name.
         ("PROXYGRAD_SERVICE_HOST", "10.0.0.7"),
         ("PROXYGRAD_PORT", "tcp://10.0.0.7:8080"),
         ("PROXYGRAD_PORT_8080_TCP_ADDR", "10.0.0.7"),

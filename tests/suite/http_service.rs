@@ -1,6 +1,6 @@
-//! A service to talk to: the real one, on a free port, with a data directory of its own.
+//! Test server: the real service on a free port with a temporary data directory.
 //!
-//! Every answer is compared with the OpenAPI document on its way: the call must declare the status and the media type.
+//! Every response is compared with the OpenAPI document: the operation must declare its status and media type.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Longest time that anything here may take; nothing waits this long unless it fails.
+/// Time limit of every wait; only reached on failure.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 pub struct Server {
@@ -19,11 +19,11 @@ pub struct Server {
     pub client: reqwest::Client,
     document: Value,
     service: Option<Service>,
-    /// Kept as long as the service runs.
+    /// Deleted when the server is dropped.
     pub folder: Option<TempDir>,
 }
 
-/// An answer, read to its end.
+/// A complete response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -32,17 +32,17 @@ pub struct Answer {
 }
 
 impl Server {
-    /// A service with every setting at its default.
+    /// A server with default settings.
     pub async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// A service whose settings `adjust` changes.
+    /// A server with settings changed by `adjust`.
     pub async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
         Self::on(tempfile::tempdir().unwrap(), adjust).await
     }
 
-    /// A service on a data directory.
+    /// A server on an existing data directory.
     pub async fn on(folder: TempDir, adjust: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::defaults();
         config.listen = "127.0.0.1:0".parse().unwrap();
@@ -53,14 +53,14 @@ impl Server {
         Self { service: Some(service), folder: Some(folder), ..Self::at(base) }
     }
 
-    /// A service that somebody else runs.
+    /// A server that runs in another process.
     pub fn at(base: String) -> Self {
         let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
         let document = serde_json::from_str(&proxygrad_server::api::openapi_document().unwrap()).unwrap();
         Self { base, client, document, service: None, folder: None }
     }
 
-    /// Ends the service in order and gives its data directory back.
+    /// Shuts the server down gracefully and returns its data directory.
     pub async fn shutdown(mut self) -> TempDir {
         self.service.take().unwrap().shutdown().await;
         self.folder.take().unwrap()
@@ -70,7 +70,7 @@ impl Server {
         self.client.request(method, format!("{}{path}", self.base))
     }
 
-    /// Sends a request and checks its answer against the document.
+    /// Sends a request and checks the response against the OpenAPI document.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         let request = request.build().unwrap();
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
@@ -95,7 +95,7 @@ impl Server {
         answer.json()
     }
 
-    /// The document at a path once `reached` says so.
+    /// Polls a path until its document satisfies `reached`.
     pub async fn until_at(&self, path: &str, reached: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
         loop {
@@ -108,7 +108,7 @@ impl Server {
         }
     }
 
-    /// The job or study at a path once it is in this state.
+    /// Polls a job or study until it is in this state.
     pub async fn state_at(&self, path: &str, state: &str) -> Value {
         let over = |found: &Value| matches!(found["state"].as_str(), Some("succeeded" | "failed" | "canceled"));
         let found = self.until_at(path, |found| found["state"] == state || over(found)).await;
@@ -116,12 +116,12 @@ impl Server {
         found
     }
 
-    /// The job once `reached` says so.
+    /// Polls a job until it satisfies `reached`.
     pub async fn until(&self, id: &str, reached: impl Fn(&Value) -> bool) -> Value {
         self.until_at(&format!("/v1/jobs/{id}"), reached).await
     }
 
-    /// The job once it is in this state.
+    /// Polls a job until it is in this state.
     pub async fn state(&self, id: &str, state: &str) -> Value {
         self.state_at(&format!("/v1/jobs/{id}"), state).await
     }
@@ -149,7 +149,7 @@ impl Server {
     }
 }
 
-/// Whether a path has the form of a template such as `/v1/jobs/{id}`.
+/// Whether a path matches a template such as `/v1/jobs/{id}`.
 fn matches(template: &str, path: &str) -> bool {
     let (template, path): (Vec<&str>, Vec<&str>) = (template.split('/').collect(), path.split('/').collect());
     template.len() == path.len() && template.iter().zip(&path).all(|(t, p)| t.starts_with('{') || t == p)
@@ -176,17 +176,17 @@ impl Answer {
     }
 }
 
-/// A job that takes no time.
+/// A request for a short job.
 pub fn quick() -> Value {
     json!({"model": "fashion-resnet8", "objective": "layer1/Relu_1:3", "steps": 4})
 }
 
-/// A job that ends only when somebody stops it; needs `max_steps` of a million.
+/// A request for a job that runs until it is cancelled; needs `max_steps` of a million.
 pub fn endless() -> Value {
     json!({"model": "fashion-resnet8", "objective": "layer1/Relu_1:3", "steps": 1_000_000})
 }
 
-/// Settings under which [`endless`] is accepted.
+/// Settings that accept [`endless`].
 pub fn patient(config: &mut Config) {
     config.max_steps = 1_000_000;
     config.job_time_limit = Duration::from_secs(86_400);

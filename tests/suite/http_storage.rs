@@ -1,5 +1,5 @@
-//! A server whose disk fails under it: what it answers, and that it recovers by itself. Only on Linux: there a limit on the
-//! size of files makes every write fail, and a file system of a few megabytes is soon full.
+//! A server whose disk fails: its responses, and its recovery. Linux only: a limit on file sizes makes every write
+//! fail, and a file system of a few megabytes simulates a full disk.
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, File};
@@ -15,11 +15,11 @@ use crate::http_program::Process;
 use crate::http_service::{Answer, DEADLINE, Server, quick};
 use crate::http_studies::small;
 
-/// Time after the end of a fault in which everything must work again.
+/// Time limit for the recovery after a fault.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// Lets no write of the process succeed, or all of them again. Only the soft limit changes: where the hard one is low,
-/// raising it again takes a privilege.
+/// Makes all writes of the process fail or succeed. Only changes the soft limit: raising a lowered hard limit again
+/// needs a privilege.
 fn writes(process: &Process, work: bool) {
     let pid = process.id().to_string();
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
@@ -37,7 +37,7 @@ async fn delete(server: &Server, path: &str) -> Answer {
     server.send(server.request(Method::DELETE, path)).await
 }
 
-/// Waits until the probe says what it should, and until then asks that it answers at once.
+/// Polls the readiness probe until it returns this status; each response must be immediate.
 async fn ready(server: &Server, expected: u16) -> Answer {
     let begin = Instant::now();
     loop {
@@ -61,7 +61,7 @@ async fn submitted(server: &Server, body: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_no_write_succeeds_clients_are_told_and_afterwards_everything_goes_on() {
+async fn while_writes_fail_clients_get_503_and_the_server_recovers_afterwards() {
     let folder = tempfile::tempdir().unwrap();
     let process = Process::start(folder.path(), &["--threads", "1", "--max-batch", "1"]);
     let server = Server::at(process.base.clone());
@@ -91,7 +91,7 @@ async fn while_no_write_succeeds_clients_are_told_and_afterwards_everything_goes
     }
     assert!(ready(&server, 503).await.text().contains("cannot be written"));
     assert_eq!(server.get("/livez").await.status, 200);
-    assert_eq!(server.get(&known).await.status, 200, "reading goes on");
+    assert_eq!(server.get(&known).await.status, 200, "reads still work");
     assert_eq!(submit_as(&server, "known", &quick()).await.status, 200, "a known key needs no write");
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(server.get(&ends_meanwhile).await.json()["state"], "running");
@@ -112,7 +112,7 @@ async fn while_no_write_succeeds_clients_are_told_and_afterwards_everything_goes
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_study_whose_runs_could_not_be_written_has_each_of_them_once() {
+async fn a_study_with_failed_writes_still_has_every_run_once() {
     let folder = tempfile::tempdir().unwrap();
     let process = Process::start(folder.path(), &["--threads", "1", "--max-batch", "2"]);
     let server = Server::at(process.base.clone());
@@ -133,16 +133,16 @@ async fn a_study_whose_runs_could_not_be_written_has_each_of_them_once() {
     assert_eq!(lines.len() as u64, total);
 }
 
-/// A server on a file system of its own, of a few megabytes.
+/// A server on a separate file system of a few megabytes.
 struct SmallDisk {
     process: Process,
-    /// The file system's root, as this process sees it.
+    /// Root of the file system as seen by this process.
     root: PathBuf,
     _place: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    /// Nothing where this process may not mount anything.
+    /// `None` if this process may not mount file systems.
     fn start(size: &str) -> Option<Self> {
         let place = tempfile::tempdir().unwrap();
         let probe = Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "tmpfs"]).arg(place.path()).status();
@@ -166,7 +166,7 @@ impl SmallDisk {
         self.root.join("filler")
     }
 
-    /// Takes the last byte.
+    /// Fills the file system completely.
     fn fill(&self) {
         let mut file = File::options().create(true).append(true).open(self.filler()).unwrap();
         let mut size = 1 << 16;
@@ -183,7 +183,7 @@ impl SmallDisk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_told_as_such_and_work_can_be_canceled_and_deleted_on_it() {
+async fn on_a_full_disk_submissions_get_507_and_jobs_can_be_canceled_and_deleted() {
     let Some(disk) = SmallDisk::start("3m") else { return };
     let server = Server::at(disk.process.base.clone());
     let mut over = Vec::new();
@@ -218,7 +218,7 @@ async fn a_full_disk_is_told_as_such_and_work_can_be_canceled_and_deleted_on_it(
     server.state_at(&long, "canceled").await;
     for job in over.iter().chain(&waiting).chain([&long, &study]) {
         assert_eq!(delete(&server, job).await.status, 204, "{job}");
-        // Whatever was given free is taken at once.
+        // Freed space is filled again immediately.
         disk.fill();
     }
 

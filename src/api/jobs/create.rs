@@ -24,11 +24,11 @@ declare_problems!(Problems: InvalidParameter, MalformedJson, MalformedForm, Requ
 
 /// Submit a job
 ///
-/// Once accepted, the job is stored durably: it runs even if the client disconnects or the server restarts. A model that is
-/// not available locally is downloaded first.
+/// Once accepted, the job is stored durably: it runs even if the client disconnects or the server restarts. A model
+/// that is not available locally is downloaded first.
 ///
-/// Images for caricatures, inversions and starts are PNGs or JPEGs, either base64-encoded inside the JSON or as parts of a
-/// form: the part `request` holds the JSON, which refers to the other parts as `part:NAME`.
+/// Images for caricatures, inversions and starts are PNGs or JPEGs, either base64-encoded inside the JSON or as parts
+/// of a form: the part `request` holds the JSON, which refers to the other parts as `part:NAME`.
 #[utoipa::path(
     post, path = "/v1/jobs", operation_id = "createJob", tag = "jobs",
     params(

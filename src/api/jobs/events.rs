@@ -20,8 +20,8 @@ declare_problems!(Problems: InvalidParameter, UnknownJob);
 /// Server-sent events. The first event is `job`, the summary of the job as in the job list. It is followed by `state`
 /// (`{"state": "running"}`) and `progress` (`{"step": 12, "steps": 256, "stimulus": 0, "score": 1.5}`), beginning with
 /// recent events. `skipped` (`{"events": 40}`) replaces events that are no longer available. The stream ends after the
-/// final state of the job. With `Last-Event-ID` the stream resumes after that event; if no event can follow, the response
-/// is 204, which tells an `EventSource` not to reconnect.
+/// final state of the job. With `Last-Event-ID` the stream resumes after that event; if no event can follow, the
+/// response is 204, which tells an `EventSource` not to reconnect.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/events", operation_id = "watchJob", tag = "jobs",
     params(

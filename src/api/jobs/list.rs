@@ -26,8 +26,8 @@ declare_problems!(Problems: InvalidParameter);
 
 /// List jobs
 ///
-/// Newest first. Following `next` lists every job that existed at the time of the first page exactly once, except deleted
-/// ones.
+/// Newest first. Following `next` lists every job that existed at the time of the first page exactly once, except
+/// deleted ones.
 #[utoipa::path(
     get, path = "/v1/jobs", operation_id = "listJobs", tag = "jobs",
     params(

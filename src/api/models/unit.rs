@@ -162,7 +162,8 @@ declare_problems!(Problems: InvalidParameter, UnknownModel, UnknownLayer, Unknow
 
 /// Get a unit
 ///
-/// Includes the measurements of `proxygrad models calibrate`. A model that is not available locally is downloaded first.
+/// Includes the measurements of `proxygrad models calibrate`. A model that is not available locally is downloaded
+/// first.
 #[utoipa::path(get, path = "/v1/models/{id}/layers/{layer}/units/{u}", operation_id = "getUnit", tag = "models",
     params(
         ("id" = String, Path, description = "The model."),

@@ -73,8 +73,8 @@ impl Activity {
         self.lock().blocked
     }
 
-    /// Current deadline of the client. The deadline for request bodies is enforced by the handler that reads them, which
-    /// can still respond.
+    /// Current deadline of the client. The deadline for request bodies is enforced by the handler that reads them,
+    /// which can still respond.
     fn deadline(&self, limit: Duration) -> Option<Instant> {
         let state = self.lock();
         match state.waits_for_client() {

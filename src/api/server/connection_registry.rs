@@ -63,9 +63,9 @@ impl ConnectionRegistry {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a new connection; `client` is `None` if there is no per-client limit. At a limit, the connection that has
-    /// kept the server waiting the longest is evicted. If the server works for all connections, the new one goes to the
-    /// reserve. `None` if the reserve is full, too.
+    /// Registers a new connection; `client` is `None` if there is no per-client limit. At a limit, the connection that
+    /// has kept the server waiting the longest is evicted. If the server works for all connections, the new one goes to
+    /// the reserve. `None` if the reserve is full, too.
     pub fn admit(self: &Arc<Self>, client: Option<ClientKey>) -> Option<ConnectionPermit> {
         let mut connections = self.lock();
         let own = client.and_then(|client| connections.by_client.get(&client)).copied().unwrap_or(0);

@@ -47,8 +47,8 @@ pub struct Server {
     abort: CancellationToken,
 }
 
-/// Socket send buffer in bytes. By default Linux buffers several megabytes for each client that does not read, and a few
-/// hundred such clients exhaust the TCP memory of the machine.
+/// Socket send buffer in bytes. By default Linux buffers several megabytes for each client that does not read, and a
+/// few hundred such clients exhaust the TCP memory of the machine.
 const SEND_BUFFER: u32 = 256 << 10;
 
 /// Length of the accept queue.

@@ -10,7 +10,8 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::activity::{ActiveRequest, WaitingFor};
 
-/// Maximum size of a response chunk in bytes. Bounds the memory buffered for a client that does not read to a few chunks.
+/// Maximum size of a response chunk in bytes. Bounds the memory buffered for a client that does not read to a few
+/// chunks.
 const CHUNK: usize = 64 << 10;
 
 /// The connection was evicted in favour of another client before the body was complete.

@@ -15,8 +15,8 @@ declare_problems!(Problems: InvalidParameter, UnknownStudy, StorageUnavailable, 
 
 /// Cancel a study
 ///
-/// A queued study is canceled immediately, a running one within one step. Finished runs are kept. A study that has ended
-/// does not change.
+/// A queued study is canceled immediately, a running one within one step. Finished runs are kept. A study that has
+/// ended does not change.
 #[utoipa::path(
     post, path = "/v1/studies/{id}/cancel", operation_id = "cancelStudy", tag = "studies",
     params(("id" = uuid::Uuid, Path, description = "The study.")),

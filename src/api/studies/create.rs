@@ -22,10 +22,10 @@ declare_problems!(Problems: InvalidParameter, MalformedJson, RequestTimeout, Bod
 
 /// Submit a study
 ///
-/// Compares several settings on the same units, starts and number of passes. Units are sampled and settings are resolved
-/// before the response. The accepted study is stored durably: it runs even if the client disconnects, and resumes after a
-/// restart of the server. Jobs have priority: a device runs the next batch of a study only while no job is queued. A model
-/// that is not available locally is downloaded first.
+/// Compares several settings on the same units, starts and number of passes. Units are sampled and settings are
+/// resolved before the response. The accepted study is stored durably: it runs even if the client disconnects, and
+/// resumes after a restart of the server. Jobs have priority: a device runs the next batch of a study only while no job
+/// is queued. A model that is not available locally is downloaded first.
 #[utoipa::path(
     post, path = "/v1/studies", operation_id = "createStudy", tag = "studies",
     params(

@@ -17,11 +17,11 @@ declare_problems!(Problems: InvalidParameter, UnknownStudy);
 
 /// Watch a study
 ///
-/// Server-sent events. The first event is `study`, the summary of the study as in the study list. It is followed by `state`
-/// (`{"state": "running"}`) and `progress` (`{"done": 12.5, "total": 96, "now": "fashion-resnet8 logits pixel, plain, start
-/// 1"}`), beginning with recent events. `skipped` (`{"events": 40}`) replaces events that are no longer available. The
-/// stream ends after the final state of the study. With `Last-Event-ID` the stream resumes after that event; if no event
-/// can follow, the response is 204, which tells an `EventSource` not to reconnect.
+/// Server-sent events. The first event is `study`, the summary of the study as in the study list. It is followed by
+/// `state` (`{"state": "running"}`) and `progress` (`{"done": 12.5, "total": 96, "now": "fashion-resnet8 logits pixel,
+/// plain, start 1"}`), beginning with recent events. `skipped` (`{"events": 40}`) replaces events that are no longer
+/// available. The stream ends after the final state of the study. With `Last-Event-ID` the stream resumes after that
+/// event; if no event can follow, the response is 204, which tells an `EventSource` not to reconnect.
 #[utoipa::path(
     get, path = "/v1/studies/{id}/events", operation_id = "watchStudy", tag = "studies",
     params(

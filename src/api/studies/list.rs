@@ -26,8 +26,8 @@ declare_problems!(Problems: InvalidParameter);
 
 /// List studies
 ///
-/// Newest first. Following `next` lists every study that existed at the time of the first page exactly once, except deleted
-/// ones.
+/// Newest first. Following `next` lists every study that existed at the time of the first page exactly once, except
+/// deleted ones.
 #[utoipa::path(
     get, path = "/v1/studies", operation_id = "listStudies", tag = "studies",
     params(

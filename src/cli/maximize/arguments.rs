@@ -24,14 +24,14 @@ pub struct Maximize {
     #[arg(long, value_name = "ID")]
     pub(super) model: String,
 
-    /// Unit to maximize: LAYER:CHANNEL, optionally with @mean, @center, @max, @topFRACTION or @ROW,COLUMN; LAYER:CLASS with
-    /// a class name; LAYER@energy; LAYER@caricature or LAYER@inversion of --image; or an objective as JSON, as in a request
-    /// to the server. Repeatable; each unit gets its own stimulus.
+    /// Unit to maximize: LAYER:CHANNEL, optionally with @mean, @center, @max, @topFRACTION or @ROW,COLUMN; LAYER:CLASS
+    /// with a class name; LAYER@energy; LAYER@caricature or LAYER@inversion of --image; or an objective as JSON, as in
+    /// a request to the server. Repeatable; each unit gets its own stimulus.
     #[arg(long = "unit", value_name = "UNIT", required = true, value_parser = objective)]
     pub(super) units: Vec<Objective>,
 
-    /// PNG or JPEG for caricatures and inversions. Objectives as JSON refer to it as part:image, or as part:NAME if given
-    /// as NAME=FILE. Repeatable with different names.
+    /// PNG or JPEG for caricatures and inversions. Objectives as JSON refer to it as part:image, or as part:NAME if
+    /// given as NAME=FILE. Repeatable with different names.
     #[arg(long = "image", value_name = "[NAME=]FILE", value_parser = named_file)]
     pub(super) images: Vec<(String, PathBuf)>,
 
@@ -43,7 +43,8 @@ pub struct Maximize {
     #[arg(long, value_name = "FILE")]
     pub(super) animation: Option<PathBuf>,
 
-    /// Device that runs the network: cpu, cuda:0, metal. A GPU with the suffix +tf32 or +bf16 trades accuracy for speed.
+    /// Device that runs the network: cpu, cuda:0, metal. A GPU with the suffix +tf32 or +bf16 trades accuracy for
+    /// speed.
     #[arg(long, env = "PROXYGRAD_DEVICE", value_name = "DEVICE", default_value = "cpu")]
     pub(super) device: String,
 
@@ -93,8 +94,8 @@ pub(super) struct Method {
     #[arg(long, value_name = "SHARE")]
     pub(super) polish: Option<f32>,
 
-    /// Candidate gate of the search: its kind, or a JSON object as in a request. Repeatable. Default: a built-in selection
-    /// with --gate auto.
+    /// Candidate gate of the search: its kind, or a JSON object as in a request. Repeatable. Default: a built-in
+    /// selection with --gate auto.
     #[arg(long = "arm", value_name = "GATE", value_parser = gate)]
     pub(super) arms: Vec<GateRequest>,
 
@@ -102,7 +103,8 @@ pub(super) struct Method {
     #[arg(long, value_name = "N")]
     pub(super) restarts: Option<u32>,
 
-    /// Rungs of the search (successive halving): steps per candidate before each selection of the better half, such as 8,16.
+    /// Rungs of the search (successive halving): steps per candidate before each selection of the better half, such as
+    /// 8,16.
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     pub(super) rungs: Option<Vec<u32>>,
 
@@ -164,8 +166,8 @@ pub(super) struct Method {
     #[arg(long, value_name = "KIND")]
     pub(super) start: Option<StartKind>,
 
-    /// Standard deviation of the noise added to a grey start or a start image, in pixel values of range [0, 1]; for a grey
-    /// start with fourier, in coefficients.
+    /// Standard deviation of the noise added to a grey start or a start image, in pixel values of range [0, 1]; for a
+    /// grey start with fourier, in coefficients.
     #[arg(long, value_name = "SD")]
     pub(super) noise: Option<f32>,
 
