@@ -144,7 +144,8 @@ fn every_file_that_a_guide_names_exists() {
             let path = code.split(':').next().unwrap();
             let file = path.contains('/') && (path.ends_with('/') || Path::new(path).extension().is_some());
             let placeholder = path.contains(['*', '<', '{', ' ', '(']) || path.chars().any(|c| c.is_ascii_uppercase());
-            let below = ["", "crates/proxygrad/src", "src"].map(|folder| repository().join(folder).join(path));
+            let below = ["", "crates/proxygrad", "crates/proxygrad/src", "src"]
+                .map(|folder| repository().join(folder).join(path));
             if file && !placeholder && !below.iter().any(|path| path.exists()) {
                 broken.push(format!("{}: {code}", guide.file_name().unwrap().display()));
             }

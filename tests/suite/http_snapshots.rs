@@ -22,8 +22,9 @@ fn redacted(key: &str, value: Value, measured: bool) -> Value {
         Value::String(_) if key.ends_with("_at") => redaction("time"),
         Value::String(_) if ["sha256", "digest", "model_digest"].contains(&key) => redaction("digest"),
         Value::String(text) => {
-            let parts = text.split('/').map(|part| if uuid::Uuid::parse_str(part).is_ok() { "[id]" } else { part });
-            Value::String(parts.collect::<Vec<_>>().join("/"))
+            let is_id = |part: &&str| uuid::Uuid::parse_str(part).is_ok();
+            let ids: Vec<&str> = text.split(['/', ' ']).filter(is_id).collect();
+            Value::String(ids.iter().fold(text.clone(), |text, id| text.replace(id, "[id]")))
         }
         Value::Number(number)
             if measured && (number.is_f64() || ["best_step", "bytes", "wins", "ties"].contains(&key)) =>
@@ -91,7 +92,7 @@ async fn snapshots_of_problems() {
     assert_snapshot("problem_required_field", problem(&missing, 422));
     let channel = post(r#"{"model": "fashion-resnet8", "objective": "logits:99"}"#).await;
     assert_snapshot("problem_invalid_channel", problem(&channel, 422));
-    let old = post(r#"{"model": "fashion-resnet8", "objective": "logits:1", "diagnostics": true}"#).await;
+    let old = post(r#"{"model": "fashion-resnet8", "objective": "logits:1", "certificates": true}"#).await;
     assert_snapshot("problem_renamed_field", problem(&old, 422));
     let unknown = server.get("/v1/jobs/01a22c22-a363-77da-b2f9-ac061d7b7ce2").await;
     assert_snapshot("problem_unknown_job", problem(&unknown, 404));
