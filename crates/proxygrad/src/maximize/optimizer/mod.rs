@@ -1,6 +1,7 @@
 //! Optimizers: their documents and their state.
 
 mod ascent;
+mod broadcast;
 mod document;
 mod loops;
 mod moments;

@@ -67,7 +67,7 @@ impl Moments {
         self.square = usable.where_cond(&square, &self.square)?;
         let moves = moves.to_dtype(candle_core::DType::U32)?;
         let [a, b, c] =
-            self.tables.each_ref().map(|table| super::tensors::per_image(&table.index_select(&moves, 0)?, gradients));
+            self.tables.each_ref().map(|table| super::broadcast::per_image(&table.index_select(&moves, 0)?, gradients));
         let ahead = (self.mean.broadcast_mul(&a?)? + gradients.broadcast_mul(&b?)?)?;
         ahead / self.square.broadcast_mul(&c?)?.sqrt()?.affine(1.0, EPSILON)?
     }

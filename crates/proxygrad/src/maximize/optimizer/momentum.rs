@@ -11,7 +11,7 @@ use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::ascent::{Ascent, Range};
-use super::tensors::per_image;
+use super::broadcast::per_image;
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::{Real, SUMS};
 

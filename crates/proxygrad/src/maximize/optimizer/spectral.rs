@@ -7,7 +7,7 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::tensors::per_image;
+use super::broadcast::per_image;
 use crate::maximize::ops::host::{Real, SUMS};
 
 /// Rounds of power iteration. They are few, and always as many: a result depends on the gradient alone.

@@ -3,6 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::ascent::{Ascent, Range};
+use super::broadcast::per_image;
 use super::document::OptimizerKind;
 use super::spectral;
 
@@ -33,11 +34,4 @@ impl Ascent {
         };
         usable.where_cond(&next, parameters)
     }
-}
-
-/// One value per image, `[N]`, as a tensor that broadcasts to `[N, ...]`.
-pub(super) fn per_image(values: &Tensor, like: &Tensor) -> Result<Tensor> {
-    let mut shape = vec![1; like.rank()];
-    shape[0] = values.elem_count();
-    values.reshape(shape)
 }
