@@ -158,11 +158,8 @@ impl Run<'_> {
         let task = |item: &BatchItem| {
             let running = &self.jobs[item.job];
             let job = &running.job.claim.job;
-            let objective = job.objectives[item.stimulus].clone();
-            // Unique across jobs: no job has 2^32 stimuli.
-            let group = ((item.job as u64) << 32) + (item.stimulus / job.settings.copies()) as u64;
-            let reference_images = running.reference_images.clone();
-            Task { objective, seed: job.seed, stream: item.stimulus as u64, group, reference_images }
+            let (objective, images) = (job.objectives[item.stimulus].clone(), running.reference_images.clone());
+            Task::new(objective, job.seed, item.stimulus as u64, job.settings.copies(), images).of_request(item.job)
         };
         let watched = batch.iter().map(|item| (Arc::clone(&self.jobs[item.job].job), item.stimulus));
         let (model, tasks) = (Arc::clone(model), batch.iter().map(task).collect::<Vec<Task>>());

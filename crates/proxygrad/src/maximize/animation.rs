@@ -1,4 +1,4 @@
-//! Animations: how a stimulus came to be.
+//! Animated PNG of a run.
 
 use png::{BitDepth, ColorType, Encoder, EncodingError};
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,8 @@ use crate::maximize::image8::Image8;
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Animation {
-    /// How many images it shows: iterates that lie evenly over the run, from the start on, and in the end the stimulus. At
-    /// most one more than there are steps.
+    /// Number of images: iterates evenly spaced over the run, beginning with the start, and the stimulus at the end. At
+    /// most the number of steps plus one.
     #[serde(default = "default_frames")]
     #[cfg_attr(feature = "openapi", schema(minimum = 2, maximum = 128))]
     pub frames: u32,
@@ -35,13 +35,13 @@ const MOST_FRAMES: u32 = 128;
 /// Most pixels of the frames of all stimuli of one request.
 const MOST_PIXELS: u64 = 8 << 20;
 
-/// How long a frame is shown, in seconds: numerator and denominator. The last one stays longer.
+/// How long a frame is shown, in seconds: numerator and denominator. The last frame is shown longer.
 const DELAY: (u16, u16) = (1, 12);
 const LAST_DELAY: (u16, u16) = (2, 1);
 
 impl Animation {
-    /// Fits it to so many steps, and checks that the animations of so many stimuli of height and width `size` are not too
-    /// large.
+    /// Limits the frames to `steps` plus one, and checks the total size of the animations of `stimuli` images of height
+    /// and width `size`.
     ///
     /// # Errors
     /// When there are too many frames, or only one.
@@ -59,16 +59,17 @@ impl Animation {
         Ok(Self { frames })
     }
 
-    /// Whether the image behind so many of `steps` steps is shown.
+    /// Whether the image after `done` of `steps` steps is a frame.
     pub(super) fn shows(self, done: u32, steps: u32) -> bool {
-        // Frame `k` is the image behind `k * steps / (frames - 1)` steps; the last one is the stimulus.
+        // Frame `k` is the image after `k * steps / (frames - 1)` steps; the last one is the stimulus.
         let (done, steps, last) = (u64::from(done), u64::from(steps.max(1)), u64::from(self.frames - 1));
         let frame = (done * last).div_ceil(steps);
         frame < last && frame * steps / last == done
     }
 }
 
-/// An animated PNG of `frames`, all of one size, and the stimulus, all of them opaque. Who cannot show animations sees the stimulus.
+/// An animated PNG of `frames`, all of one size, and the stimulus, all opaque. Readers without support for animations
+/// show the stimulus.
 pub(super) fn encode(frames: &[Image8], stimulus: &Image8) -> Result<Vec<u8>, EncodingError> {
     let mut bytes = Vec::new();
     let mut encoder = Encoder::new(&mut bytes, stimulus.width as u32, stimulus.height as u32);

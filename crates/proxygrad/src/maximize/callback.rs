@@ -4,8 +4,8 @@ use crate::maximize::outcome::Point;
 
 /// Receives the progress of a run and can cancel stimuli. Stimuli are numbered by their tasks.
 pub trait Callback {
-    /// Called before every step of a stimulus, and for diagnostics between passes. `true` cancels the stimulus: it has no
-    /// outcome. Diagnostics of a batch end only when all of its stimuli are cancelled; then none has an outcome.
+    /// Called before every step of a stimulus, and for diagnostics between passes. `true` cancels the stimulus: it has
+    /// no outcome. Diagnostics of a batch end only when all of its stimuli are cancelled; then none has an outcome.
     fn should_stop(&mut self, _stimulus: usize) -> bool {
         false
     }

@@ -31,10 +31,11 @@ fn one() -> f32 {
 
 /// Diversity penalty at one target of a plan.
 ///
-/// With `A_i` the target's values `[C,P]` (channels by positions) on stimulus `i` and `G_i = A_i A_i^T` their Gram matrix,
-/// the similarity of two stimuli is `s_ij = <G_i, G_j> / (|G_i| |G_j|)`, 0 where a matrix is zero (Olah, Mordvintsev,
-/// Schubert, "Feature Visualization", Distill 2017, <https://distill.pub/2017/feature-visualization/>, the note on
-/// diversity). The penalty of stimulus `i` in a group of `k` is `weight * sum_(j != i) s_ij / (k - 1)`; the others are constants.
+/// With `A_i` the target's values `[C,P]` (channels by positions) on stimulus `i` and `G_i = A_i A_i^T` their Gram
+/// matrix, the similarity of two stimuli is `s_ij = <G_i, G_j> / (|G_i| |G_j|)`, 0 where a matrix is zero (Olah,
+/// Mordvintsev, Schubert, "Feature Visualization", Distill 2017, <https://distill.pub/2017/feature-visualization/>, the
+/// note on diversity). The penalty of stimulus `i` in a group of `k` is `weight * sum_(j != i) s_ij / (k - 1)`; the
+/// others are constants.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DiversityPenalty {
     /// Position of the layer among the plan's targets.
@@ -43,8 +44,8 @@ pub(super) struct DiversityPenalty {
 }
 
 impl DiversityPenalty {
-    /// The target's seed `[N,C,H,W]` or `[N,K]` minus the gradient of the penalty by the target's `output`. `groups` are
-    /// the rows of each diversity group.
+    /// The target's seed `[N,C,H,W]` or `[N,K]` minus the gradient of the penalty by the target's `output`. `groups`
+    /// are the rows of each diversity group.
     pub(super) fn subtract_gradient(&self, seed: &Tensor, output: &Tensor, groups: &[Vec<usize>]) -> Result<Tensor> {
         let images = output.dim(0)?;
         let mut rows: Vec<Tensor> = (0..images).map(|n| seed.narrow(0, n, 1)).collect::<Result<_>>()?;

@@ -5,22 +5,23 @@ use crate::engine::EngineError;
 /// Why no stimulus could be found.
 #[derive(Debug, thiserror::Error)]
 pub enum MaximizeError {
-    /// An objective's layer does not exist in the model; [`Request::resolve`](super::request::Request::resolve) finds this first.
+    /// A layer of an objective does not exist in the model; [`Request::resolve`](super::request::Request::resolve)
+    /// finds this first.
     #[error("the model has no layer {0}")]
     Layer(String),
-    /// An image that an objective or the start names is not there; [`Request::resolve`](super::request::Request::resolve) reads
-    /// them.
+    /// A reference image of an objective or the start is missing;
+    /// [`Request::resolve`](super::request::Request::resolve) reads them.
     #[error("there is no image {0}")]
     ReferenceImage(String),
     /// The model's input has neither one (grey) nor three (RGB) channels, so that there is no image to show.
     #[error("images have 1 or 3 channels, but the model's input has {0}")]
     Channels(usize),
-    /// Not even one stimulus, or one group of stimuli that are kept unlike each other, can be made with so much memory.
+    /// One stimulus, or one diversity group, needs more memory than is allowed.
     #[error("a run takes up to {needed} bytes of memory, but no more than {allowed} are allowed")]
     Memory {
-        /// Bytes that it takes, at most.
+        /// Bytes needed, at most.
         needed: u64,
-        /// Bytes that it may take.
+        /// Bytes allowed.
         allowed: u64,
     },
     /// The network could not be run.

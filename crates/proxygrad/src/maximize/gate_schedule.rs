@@ -1,4 +1,4 @@
-//! Gate schedules: which backward rule holds at which step.
+//! Gate schedules: the backward rule of activations at every step.
 
 use std::str::FromStr;
 
@@ -24,7 +24,7 @@ pub enum GateKind {
     TrueProxy,
     /// Lucid's redirected ReLU gradients in the first 16 steps, then plain.
     Redirect,
-    /// Logistic steps instead of kinks.
+    /// Sigmoid with a temperature instead of a step.
     Soft,
     /// Slope 1 everywhere.
     Identity,
@@ -32,7 +32,7 @@ pub enum GateKind {
     Auto,
 }
 
-/// A gate with its strength and its course over a run, everything filled in.
+/// A gate with its strength and its schedule over a run, with defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct GateSchedule {
@@ -54,7 +54,7 @@ pub struct GateSchedule {
     pub polish: f32,
 }
 
-/// A gate as written in a request: what is left out is filled in. The kind alone may be written as a string.
+/// A gate as in a request: omitted fields get defaults. May be written as a string, its kind.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GateRequest {
     /// The rule.
@@ -63,7 +63,7 @@ pub struct GateRequest {
     pub slope: Option<f32>,
     /// Width of the logistic step (`soft`), greater than 0.
     pub temperature: Option<f32>,
-    /// Whether the temperature counts in units of each activation's scale (`soft`); yes unless given.
+    /// Whether the temperature counts in units of each activation's scale (`soft`); default: true.
     pub relative: Option<bool>,
     /// Share of the steps over which slope or temperature falls linearly to 0, in [0, 1].
     pub anneal: Option<f32>,
@@ -71,7 +71,7 @@ pub struct GateRequest {
     pub polish: Option<f32>,
 }
 
-/// A gate with some of its strength and course.
+/// A gate as an object.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = GateObject))]
@@ -86,7 +86,7 @@ struct Full {
     #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0))]
     temperature: Option<f32>,
     /// Whether the temperature counts in units of each activation's scale (`soft`): the root mean square of its
-    /// pre-activations over two images of noise. Yes unless given.
+    /// pre-activations over two images of noise. Default: true.
     relative: Option<bool>,
     /// Share of the steps over which slope or temperature falls linearly to 0.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
@@ -96,7 +96,7 @@ struct Full {
     polish: Option<f32>,
 }
 
-string_or_object_schema!(GateRequest, GateKind, Full, "A gate: its kind, or an object; what is left out is filled in.");
+string_or_object_schema!(GateRequest, GateKind, Full, "A gate: its kind, or an object; omitted fields get defaults.");
 
 impl From<Full> for GateRequest {
     fn from(Full { kind, slope, temperature, relative, anneal, polish }: Full) -> Self {
@@ -105,7 +105,7 @@ impl From<Full> for GateRequest {
 }
 
 impl From<GateKind> for GateRequest {
-    /// The rule with everything else by default.
+    /// The kind with default settings.
     fn from(kind: GateKind) -> Self {
         Self { kind, slope: None, temperature: None, relative: None, anneal: None, polish: None }
     }
@@ -144,7 +144,7 @@ impl GateKind {
 }
 
 impl GateRequest {
-    /// Fills in what was left out.
+    /// Fills in defaults.
     ///
     /// # Errors
     /// When a value is out of range or does not belong to the kind.

@@ -7,12 +7,12 @@ use utoipa::ToSchema;
 use crate::Invalid;
 use crate::maximize::gate_schedule::{GateKind, GateRequest, GateSchedule};
 
-/// Successive halving (Karnin, Koren & Somekh, ICML 2013; Jamieson & Talwalkar, AISTATS 2016, arXiv:1502.07943) over gates
-/// and starts.
+/// Successive halving (Karnin, Koren & Somekh, ICML 2013; Jamieson & Talwalkar, AISTATS 2016, arXiv:1502.07943) over
+/// gates and starts.
 ///
-/// Every combination of a gate and a start is a candidate. In each rung every remaining candidate makes some steps; then
-/// the half with the better best scores is kept, and after the last rung only the best one, which makes the remaining
-/// steps. All candidates together make exactly the steps of the run.
+/// Every combination of a gate and a start is a candidate. In each rung every remaining candidate makes some steps;
+/// then the half with the better best scores is kept, and after the last rung only the best one, which makes the
+/// remaining steps. All candidates together make exactly the steps of the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Halving {
@@ -36,7 +36,8 @@ pub struct Halving {
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SearchRequest {
-    /// Gates of the candidates. Default: the request's gate, or with `auto` one or two gates chosen by the number of steps.
+    /// Gates of the candidates. Default: the request's gate, or with `auto` one or two gates chosen by the number of
+    /// steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 16))]
     pub arms: Option<Vec<GateRequest>>,
@@ -44,7 +45,8 @@ pub struct SearchRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 16))]
     pub restarts: Option<u32>,
-    /// Steps per remaining candidate before each selection of the better half. Default: chosen from the number of steps.
+    /// Steps per remaining candidate before each selection of the better half. Default: chosen from the number of
+    /// steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_items = 8))]
     pub rungs: Option<Vec<u32>>,

@@ -1,4 +1,4 @@
-//! 8-bit images: what is delivered.
+//! 8-bit images and their PNG encoding.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ pub(super) struct Image8 {
     pub(super) alpha: Option<Vec<u8>>,
 }
 
-/// Share of the pixels that are opaque, the most looked at.
+/// Share of the pixels that are opaque: those with the highest saliency.
 const OPAQUE: f64 = 0.2;
 
 impl Image8 {
@@ -30,9 +30,9 @@ impl Image8 {
         Ok(Self { height, width, channels, values, alpha: None })
     }
 
-    /// The same colours, as opaque as the objective looked at them: `saliency` `[H,W]` are at least 0, in any unit. The share
-    /// `OPAQUE` of the pixels that it looked at most is opaque, so that a few outliers do not hide the rest (as in MACO's
-    /// own plots, which clip at the 80th percentile); where it looked at nothing, all are.
+    /// Adds an alpha channel proportional to `saliency` `[H,W]`, 0 or more in any unit. The share
+    /// `OPAQUE` of the pixels with the highest saliency is opaque, so that a few outliers do not hide the rest (MACO's
+    /// own plots clip at the 80th percentile). If all are 0, the whole image is opaque.
     pub(super) fn with_alpha_from(mut self, saliency: &[f32]) -> Self {
         let mut sorted = saliency.to_vec();
         sorted.sort_unstable_by(f32::total_cmp);
@@ -68,7 +68,7 @@ impl Image8 {
         (0..self.channels).flat_map(plane).map(|&v| f64::from(f32::from(v) / 255.0)).collect()
     }
 
-    /// Share of values at either end of the range.
+    /// Share of values at a limit of the range.
     pub(super) fn saturated(&self) -> f64 {
         let ends = self.values.iter().filter(|&&v| v == 0 || v == 255).count();
         ends as f64 / self.values.len().max(1) as f64

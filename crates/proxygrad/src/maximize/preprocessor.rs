@@ -1,4 +1,4 @@
-//! Between pixels in [0, 1] and the network's input.
+//! Preprocessing: pixels in [0, 1] to the network's input, and its adjoint.
 
 use candle_core::{Device, Result, Tensor};
 

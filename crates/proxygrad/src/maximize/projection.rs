@@ -1,4 +1,4 @@
-//! A ball: how far pixels may go from where they started.
+//! Projection onto a root-mean-square (L2) ball around the start.
 
 use candle_core::{Result, Tensor};
 
@@ -7,8 +7,8 @@ use crate::maximize::ops::host;
 use crate::maximize::ops::host::{Real, for_type_of};
 
 /// Keeps the pixels `x` of every image within a root-mean-square distance `r` of its start `s`: with
-/// `d = sqrt(mean((x - s)^2))` over all values of the image, `x` becomes `s + (x - s) min(1, r / d)`, the nearest point of
-/// the ball around `s`. It lies between `s` and `x`, and so in [0, 1] as they do.
+/// `d = sqrt(mean((x - s)^2))` over all values of the image, `x` becomes `s + (x - s) min(1, r / d)`, the nearest point
+/// of the ball around `s`. It lies between `s` and `x`, and so in [0, 1] as they do.
 #[derive(Debug)]
 pub(super) struct RmsBall {
     /// Pixels `[N,C,H,W]` in [0, 1].

@@ -1,4 +1,4 @@
-//! Random numbers.
+//! Gaussian random numbers.
 
 use rand::{Rng, RngExt};
 

@@ -1,4 +1,4 @@
-//! ReferenceImages: images of clients, read and fitted to a stimulus.
+//! Reference images: images of clients, decoded and resized to the stimulus.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::maximize::error::MaximizeError;
 use crate::maximize::image8::Image8;
 use crate::network::{ImageSource, KnownImage, grey};
 
-/// An 8-bit image of a client, at the size and in the colours of a stimulus.
+/// An 8-bit image of a client, with the size and channels of a stimulus.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ReferenceImage {
     levels: Image8,
@@ -33,11 +33,12 @@ impl ReferenceImage {
     /// BT.601) for one channel, RGB for three.
     ///
     /// The image is turned as its EXIF orientation says, and transparency is laid over white. Of an image with another
-    /// ratio of its sides the largest centred part with the stimulus' ratio is kept; that is resized by a Lanczos filter
-    /// with three lobes (wider where it shrinks), on the values as they are stored. One that fits is not touched.
+    /// ratio of its sides the largest centred part with the stimulus' ratio is kept; that is resized by a Lanczos
+    /// filter with three lobes (wider where it shrinks), on the values as they are stored. One that fits is not
+    /// touched.
     ///
     /// # Errors
-    /// When the file is no such image, or has more pixels than anybody needs: an `Invalid` without a field.
+    /// When the file is no such image, or has too many pixels: an `Invalid` without a field.
     pub fn read(file: &[u8], shape: [usize; 3]) -> Result<Self, Invalid> {
         let header = ImageHeader::read(file)?;
         let image = header.decode(file, Transparency::White)?;

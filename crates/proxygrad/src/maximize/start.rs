@@ -1,4 +1,4 @@
-//! Where a run starts.
+//! Start of a run: noise or an image.
 
 use candle_core::{DType, Device, Tensor};
 use rand::{Rng, RngExt};
@@ -26,9 +26,9 @@ pub enum Start {
         /// Standard deviation of the noise, in pixel values of range [0, 1], or of the coefficients (`fourier`).
         noise: f32,
     },
-    /// Every value drawn evenly from the whole range; with `maco` every phase.
+    /// Every value (`maco`: every phase) drawn uniformly from its range.
     Uniform,
-    /// An image of the client: what the objective sees in it grows (accentuation).
+    /// An image of the client, which the objective accentuates.
     Image {
         /// The image.
         image: ImageSource,
@@ -51,10 +51,10 @@ enum Document {
         #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
         noise: f32,
     },
-    /// Every value drawn evenly from the whole range; with `maco` every phase.
+    /// Every value (`maco`: every phase) drawn uniformly from its range.
     // With braces, because only then unknown fields are refused.
     Uniform {},
-    /// An image of the client: what the objective sees in it grows (accentuation).
+    /// An image of the client, which the objective accentuates.
     Image {
         /// The image.
         #[serde(deserialize_with = "image")]

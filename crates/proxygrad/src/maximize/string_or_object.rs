@@ -1,4 +1,4 @@
-//! Documents that may be written in short, as a string, or in full, as an object.
+//! Documents that are a string or an object.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 /// Deserializes `T` from a string (through [`FromStr`]) or from an object (through `Full`).
 ///
-/// Unlike an untagged enum it keeps the error of the form that was used.
+/// Unlike an untagged enum, it keeps the error of the form that was used.
 pub(crate) fn string_or_object<'de, D, T, Full>(deserializer: D, expected: &'static str) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,

@@ -38,8 +38,8 @@ pub(super) fn run_batch(
     let resolved =
         request_for(&model.id, &settings.request, objectives, 0)?.resolve(model, &Bounds::default().request)?;
     // Each as if it were the only one of its request.
-    let alone = |(group, (task, &(_, seed)))| Task { seed, stream: 0, group, ..task };
-    let tasks: Vec<Task> = (0..).zip(resolved.tasks().into_iter().zip(units)).map(alone).collect();
+    let alone = |(request, (task, &(_, seed))): (usize, (Task, &(&str, u64)))| task.alone(seed, request);
+    let tasks: Vec<Task> = resolved.tasks().into_iter().zip(units).enumerate().map(alone).collect();
     let (settings, what) = (&resolved.settings, progress.what);
     let failed = |source| StudyError::Run { what: what.to_owned(), source };
     progress.steps = settings.steps;

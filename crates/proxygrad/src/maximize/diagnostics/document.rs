@@ -1,4 +1,4 @@
-//! Diagnostics as they are shown.
+//! Diagnostics documents.
 
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "openapi")]
@@ -10,23 +10,23 @@ use crate::maximize::transform::Transform;
 /// stays when defaults of the optimizers change.
 pub(super) const STEP: f64 = 0.005;
 
-/// What can be said about a maximum beside its height: whether plain gradient ascent would leave it, how it stands
+/// Diagnostics of a maximum: whether plain gradient ascent would leave it, how it stands
 /// changes of the view, how much of the image is fine texture, and how it compares with natural images.
 ///
-/// Everything is measured on exactly the delivered PNG and the original network, gradients are the true ones, and nothing
-/// depends on the run's gate, optimizer, transforms or seed. A number is null where it is not defined: where something is
-/// not finite, or for shares of a score that is not positive.
+/// Everything is measured on exactly the delivered PNG and the original network, gradients are the true ones, and
+/// nothing depends on the run's gate, optimizer, transforms or seed. A number is null where it is not defined: where
+/// something is not finite, or for shares of a score that is not positive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Diagnostics {
-    /// How far the image is from a point that the true gradient does not leave.
+    /// Distance of the image to stationarity.
     pub stationarity: Stationarity,
-    /// What 50 more plain steps gain.
+    /// Gain of 50 more plain steps.
     pub gain_50: Gain,
-    /// Scores of 64 views of the image.
+    /// Scores of 64 transformed images.
     pub robust: Robust,
-    /// Share of the spectral energy of all colour channels, without their means, at spatial frequencies above a quarter of
-    /// the sampling rate: 0 for a smooth image, 1 for a checkerboard. Null for an image of one colour.
+    /// Share of the spectral energy of all colour channels, without their means, at spatial frequencies above a quarter
+    /// of the sampling rate: 0 for a smooth image, 1 for a checkerboard. Null for an image of one colour.
     ///
     /// The mean is subtracted and a Hann window `sin^2(pi (i + 1/2) / n)` applied along both axes; the frequency of a
     /// coefficient is `sqrt(fx^2 + fy^2)` in cycles a pixel.
@@ -41,7 +41,7 @@ pub struct Diagnostics {
     /// The score in percent of the natural maximum, when that is positive.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub percent_of_natural: Option<f32>,
-    /// Why there is no natural maximum; null when there is one.
+    /// Why the natural maximum is unknown; null if it is known.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub natural_missing: Option<NaturalMissing>,
     /// Forward and backward passes spent on the diagnostics; the stimulus' own `passes` do not count them.
@@ -49,8 +49,8 @@ pub struct Diagnostics {
 }
 
 /// Distance of an image `x` in [0, 1] to stationarity. `g` is the true gradient of the score with respect to `x`, and
-/// `clip` keeps pixel values in [0, 1]. All four are 0 exactly where no admissible direction promises a gain, and where
-/// there is no gradient at all.
+/// `clip` keeps pixel values in [0, 1]. All four are 0 exactly where no admissible direction has a first-order gain,
+/// and where the gradient is zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Stationarity {
@@ -58,20 +58,21 @@ pub struct Stationarity {
     /// images of one objective alone.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub projected_gradient: Option<f32>,
-    /// `||x - clip(x + d)|| / ||d||` with `d` along `g` and of root mean square 0.005, one default step: the share of a step
-    /// that the range of the pixels leaves, from 0 (every pixel that would move stands at its end of the range) to 1.
+    /// `||x - clip(x + d)|| / ||d||` with `d` along `g` and of root mean square 0.005, one default step: the share of a
+    /// step that the range of the pixels leaves, from 0 (every pixel that would move is at its limit of the range) to
+    /// 1.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub free_share: Option<f32>,
-    /// `<g, clip(x + d) - x> / |score|`: what that one step promises to first order, relative to the score.
+    /// `<g, clip(x + d) - x> / |score|`: first-order gain of that step, relative to the score.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub step_gain: Option<f32>,
-    /// `max <g, y - x> / |score|` over all images `y`: what any image promises to first order, relative to the score. For a
-    /// concave score no image gains more (the duality gap of Jaggi, ICML 2013, section 2).
+    /// `max <g, y - x> / |score|` over all images `y`: upper bound on the first-order gain of any image, relative to
+    /// the score. For a concave score no image gains more (the duality gap of Jaggi, ICML 2013, section 2).
     #[cfg_attr(feature = "openapi", schema(required))]
     pub gain_bound: Option<f32>,
 }
 
-/// What 50 more steps of plain gradient ascent gain: `x = clip(x + lr g / |g|)` with steps of root mean square
+/// Gain of 50 more steps of plain gradient ascent: `x = clip(x + lr g / |g|)` with steps of root mean square
 /// `0.005 (1 + cos(pi t / 50)) / 2`, `t` = 0, 1, ... 49, from the delivered image; pixel values are not rounded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
@@ -82,7 +83,7 @@ pub struct Gain {
     /// The same, relative to the magnitude of the first.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub relative: Option<f32>,
-    /// Behind how many of the steps the best score stands.
+    /// Number of steps after which the best score was reached.
     pub best_step: u32,
 }
 
@@ -90,7 +91,7 @@ pub struct Gain {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Robust {
-    /// What the views are made of, in this order; the jitter grows with the image (8 pixels at 224).
+    /// Transforms, in this order; the jitter is proportional to the image size (8 pixels at 224).
     pub transforms: Vec<Transform>,
     /// Number of views.
     pub views: u32,
@@ -103,7 +104,7 @@ pub struct Robust {
     /// The smallest.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub min: Option<f32>,
-    /// The mean, relative to the score of the image as it is.
+    /// The mean, relative to the score of the untransformed image.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub mean_share: Option<f32>,
     /// The 10th percentile, relative to that score.
@@ -114,20 +115,20 @@ pub struct Robust {
     pub min_share: Option<f32>,
 }
 
-/// Why there is no natural maximum.
+/// Why the natural maximum is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum NaturalMissing {
-    /// The model was not calibrated with these weights: `proxygrad models calibrate` does that.
+    /// The model was not calibrated with these weights; run `proxygrad models calibrate`.
     NotCalibrated,
-    /// The calibration left this layer out.
+    /// The calibration does not include this layer.
     LayerLeftOut,
-    /// The objective is a sum: its largest value is not made of those of its units.
+    /// The objective is a sum, whose maximum does not follow from those of its units.
     Sum,
-    /// Nothing is measured for this selection: a single neuron, a share of the largest values, or a direction.
+    /// The calibration does not measure this selection: a single neuron, a share of the largest values, or a direction.
     Selection,
-    /// The stimulus has another size than the images of the calibration.
+    /// The stimulus and the images of the calibration have different sizes.
     OtherSize,
 }
 

@@ -9,8 +9,8 @@ use crate::maximize::objective::Scoring;
 use crate::maximize::ops::Arithmetic;
 use crate::maximize::task::Task;
 
-/// Evaluates the original network on a batch of images: values `[C,H,W]` in [0, 1], in main memory, because copying them
-/// is cheap next to a pass.
+/// Evaluates the original network on a batch of images: values `[C,H,W]` in [0, 1], in main memory, because copying
+/// them is cheap next to a pass.
 pub(super) struct Evaluator<'b, 'a> {
     model_runner: &'b mut ModelRunner<'a>,
     scoring: Scoring,

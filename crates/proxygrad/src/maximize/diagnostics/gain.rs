@@ -1,4 +1,4 @@
-//! What more steps of plain gradient ascent gain.
+//! Gain of more steps of plain gradient ascent.
 
 use std::f64::consts::PI;
 

@@ -1,5 +1,5 @@
-//! Measures the diagnostics of maxima after a run, on the 8-bit images, with the original network and its true gradient.
-//! [`Diagnostics`] defines every number.
+//! Measures the diagnostics of maxima after a run, on the 8-bit images, with the original network and its true
+//! gradient. [`Diagnostics`] defines every number.
 
 use super::document::{Diagnostics, Gain, Robust};
 use super::evaluator::{Evaluator, Gradients};
@@ -11,7 +11,8 @@ use crate::maximize::outcome::Outcome;
 use crate::maximize::parameterization::fft::Ffts;
 use crate::maximize::task::Task;
 
-/// Adds diagnostics to outcomes, all in one batch. If `should_stop(task)` holds for all of them, all outcomes become `None`.
+/// Adds diagnostics to outcomes, all in one batch. If `should_stop(task)` holds for all of them, all outcomes become
+/// `None`.
 ///
 /// # Errors
 /// When the network cannot run.

@@ -1,11 +1,12 @@
-//! How a maximum compares with what natural images reach.
+//! Natural maximum: the largest value on the images of the calibration.
 
 use super::document::{NaturalMissing, finite};
 use crate::maximize::objective::Objective;
 use crate::network::Model;
 use crate::network::calibration::Unmeasured;
 
-/// The objective's largest value on the images that the model was calibrated with, for stimuli of this height and width.
+/// The objective's largest value on the images that the model was calibrated with, for stimuli of this height and
+/// width.
 pub(super) fn maximum(model: &Model, objective: &Objective, size: [usize; 2]) -> Result<f32, NaturalMissing> {
     let calibration = model.calibration.as_ref().ok_or(NaturalMissing::NotCalibrated)?;
     let [term] = objective.terms.as_slice() else { return Err(NaturalMissing::Sum) };

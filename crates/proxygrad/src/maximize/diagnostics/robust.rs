@@ -1,4 +1,4 @@
-//! Scores of random views: whether the maximum hangs on single pixels.
+//! Robustness: scores of randomly transformed images.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

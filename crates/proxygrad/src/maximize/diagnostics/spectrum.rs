@@ -1,4 +1,4 @@
-//! How much of an image is fine texture: the share of its spectrum at high frequencies.
+//! Share of an image's spectral energy at high frequencies.
 
 use std::f64::consts::PI;
 

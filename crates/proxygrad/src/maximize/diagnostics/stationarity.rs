@@ -1,4 +1,4 @@
-//! How far an image is from a point that the true gradient does not leave.
+//! Stationarity of an image under the true gradient.
 
 use super::document::{STEP, Stationarity, finite};
 

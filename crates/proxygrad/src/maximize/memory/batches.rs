@@ -11,8 +11,8 @@ use crate::maximize::request::Settings;
 use crate::maximize::task::Task;
 use crate::network::Model;
 
-/// Splits tasks, in their order, into the largest batches that fit into `allowed` bytes of memory next to the outcomes of
-/// all other tasks. Adjacent tasks of one diversity group are not separated.
+/// Splits tasks, in their order, into the largest batches that fit into `allowed` bytes of memory next to the outcomes
+/// of all other tasks. Adjacent tasks of one diversity group are not separated.
 ///
 /// # Errors
 /// When the tasks cannot run, and [`MaximizeError::Memory`] when a single stimulus or group does not fit.

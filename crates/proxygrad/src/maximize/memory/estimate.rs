@@ -19,8 +19,8 @@ use crate::maximize::transform::Transform;
 use crate::maximize::transform::TransformKind;
 use crate::network::{Model, NodeId, Op, Reduction, Selection, Shape, Unit};
 
-/// Memory of a run of any size that is not counted elsewhere: stacks, small buffers, and what the allocator retains between
-/// steps.
+/// Memory of a run of any size that is not counted elsewhere: stacks, small buffers, and what the allocator retains
+/// between steps.
 const BASE: u64 = 24 << 20;
 /// Bytes of an element of a sum, `f64`.
 const SUM: u64 = 8;
@@ -190,8 +190,8 @@ impl<'a> Estimator<'a> {
         }
     }
 
-    /// State of one image between steps: pixels, parameters, the best image so far, optimizer state, saliency, and the start
-    /// if the distance to it is limited.
+    /// State of one image between steps: pixels, parameters, the best image so far, optimizer state, saliency, and the
+    /// start if the distance to it is limited.
     fn state(&self, settings: &Settings) -> u64 {
         let saliency = if settings.alpha { 4 * self.area } else { 0 };
         let start = if settings.start.max_rms_distance().is_some() { self.image } else { 0 };

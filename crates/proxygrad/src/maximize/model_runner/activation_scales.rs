@@ -19,8 +19,9 @@ const OCTAVES: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 /// Standard deviation of each octave, in pixel values of range [0, 1].
 const DEVIATION: f32 = 0.1;
 
-/// Root mean square of the pre-activations at every activation below `targets`, over fixed images `[C,H,W]`: middle grey
-/// plus noise of equal strength at every scale, as in natural images. Depends only on the model and the image size.
+/// Root mean square of the pre-activations at every activation below `targets`, over fixed images `[C,H,W]`: middle
+/// grey plus noise of equal strength at every scale, as in natural images. Depends only on the model and the image
+/// size.
 pub(super) fn activation_scales(
     engine: &dyn Engine,
     model: &Model,

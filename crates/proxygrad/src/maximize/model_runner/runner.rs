@@ -81,8 +81,8 @@ impl<'a> ModelRunner<'a> {
         ImageDecoder::new(&settings.parameterization, measured, self.image_shape, &self.placement)
     }
 
-    /// Binds the objectives of tasks to the plan's targets and computes their reference activations, in one batch. Returns
-    /// each objective with the number of passes that its reference images took.
+    /// Binds the objectives of tasks to the plan's targets and computes their reference activations, in one batch.
+    /// Returns each objective with the number of passes that its reference images took.
     pub(in crate::maximize) fn bind_objectives<'t>(
         &mut self,
         tasks: impl IntoIterator<Item = &'t Task>,
@@ -136,8 +136,8 @@ impl<'a> ModelRunner<'a> {
         if self.activation_scales.is_some() { IMAGES } else { 0 }
     }
 
-    /// The gradient `[N,C,H,W]` by the pixels of the last [`ModelRunner::forward`]. With `relative`, the temperature of a
-    /// soft gate is in units of the activation scales.
+    /// The gradient `[N,C,H,W]` by the pixels of the last [`ModelRunner::forward`]. With `relative`, the temperature of
+    /// a soft gate is in units of the activation scales.
     pub(in crate::maximize) fn backward(
         &mut self,
         seeds: &[Tensor],

@@ -1,11 +1,11 @@
-//! Objectives bound to the targets of a plan.
+//! Objectives bound to the targets of a plan, with their reference activations.
 
 use candle_core::{Result, Tensor};
 
 use super::document::{Objective, Term};
 use crate::network::{ImageSource, Selection};
 
-/// One term of an objective, aimed at one of a plan's targets.
+/// One term of an objective, bound to one of a plan's targets.
 #[derive(Debug, Clone)]
 pub(super) struct BoundTerm {
     /// Position of the layer among the plan's targets.
@@ -26,12 +26,12 @@ impl BoundTerm {
     }
 }
 
-/// An objective, aimed at the targets of a plan.
+/// An objective bound to the targets of a plan.
 #[derive(Debug, Clone)]
 pub(in crate::maximize) struct BoundObjective(pub(super) Vec<BoundTerm>);
 
 impl BoundObjective {
-    /// `target_of` gives a layer's position among the targets.
+    /// `target_of` returns a layer's position among the targets.
     pub(in crate::maximize) fn new(objective: &Objective, target_of: impl Fn(&str) -> Option<usize>) -> Self {
         let term = |term: &Term| {
             let selection = term.unit.selection.clone();
@@ -45,7 +45,7 @@ impl BoundObjective {
         self.0.iter().filter_map(BoundTerm::image)
     }
 
-    /// Lays the values of images beside the units that compare with them: `values(image, target)` are those of a target.
+    /// Sets the reference activations: `values(image, target)` returns a target's values on an image.
     pub(in crate::maximize) fn set_references(
         &mut self,
         values: impl Fn(&ImageSource, usize) -> Result<Tensor>,

@@ -1,8 +1,8 @@
-//! Values of objectives on the outputs of layers, and their gradients there.
+//! Scores of objectives on the outputs of layers, and their gradients (seeds of the backward pass).
 //!
-//! The units of all searches of a batch are grouped by layer and kind, and every group is computed as one chain of tensor
-//! operations on the device of the outputs: nothing is read back. Gradients that do not depend on the outputs, those of
-//! linear units, are made once.
+//! The units of all searches of a batch are grouped by layer and kind, and every group is computed as one chain of
+//! tensor operations on the device of the outputs: nothing is read back. Gradients that do not depend on the outputs,
+//! those of linear units, are made once.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use super::bound::{BoundObjective, BoundTerm};
 use super::group::{Group, Kind};
 use crate::maximize::ops::Placement;
 
-/// The objectives of a batch at work on the outputs of a plan's targets, each `[N,C,H,W]` or `[N,K]`, or any other number
-/// of axes after the batch: the first of them is the channels, the others are positions; `[N]` has one channel.
+/// Scores the objectives of a batch on the outputs of a plan's targets, each `[N,C,H,W]` or `[N,K]`, or any other
+/// number of axes after the batch: the first of them is the channels, the others are positions; `[N]` has one channel.
 #[derive(Debug)]
 pub(in crate::maximize) struct Scoring {
     images: usize,
     groups: Vec<Group>,
-    /// The part of every target's seed that is always the same.
+    /// The constant part of every target's seed.
     fixed: Vec<Tensor>,
 }
 
@@ -39,7 +39,7 @@ impl Scoring {
     ) -> Result<Self> {
         let Placement { device, dtype, .. } = placement;
         let images = objectives.len();
-        // Sorted, so that the terms of an objective are added in the same order whatever its neighbours are.
+        // Sorted, so that the terms of an objective are added in the same order whatever the rest of the batch is.
         let mut members: BTreeMap<Kind, Vec<(usize, &BoundTerm)>> = BTreeMap::new();
         for (image, BoundObjective(terms)) in objectives.iter().enumerate() {
             for term in terms {

@@ -1,4 +1,4 @@
-//! How like the values of a layer are to a reference, position by position.
+//! Similarity of a layer's activations to a reference at every position.
 //!
 //! With `a` the values `[C,P]` of a layer and `r` the reference `[C,P]`, both as channels by positions.
 
@@ -64,8 +64,8 @@ impl Similarity {
         }
     }
 
-    /// The derivative `[C,P]` by the values of a number whose derivatives by [`Similarity::map`] are `slopes` `[1,P]`; as
-    /// precise as the values.
+    /// The derivative `[C,P]` by the values of a number whose derivatives by [`Similarity::map`] are `slopes` `[1,P]`;
+    /// as precise as the values.
     pub(super) fn vjp(&self, values: &Tensor, slopes: &Tensor) -> Result<Tensor> {
         if self.arithmetic == Arithmetic::Host {
             return for_type_of!(values, T => self.host_spread::<T>(values, slopes));
@@ -246,7 +246,7 @@ mod tests {
                 let cosines = numbers(&Angle::new(&tensor(&a), &tensor(&r), &tensor(&r).sqr().unwrap().sum_keepdim(0)
                     .unwrap().sqrt().unwrap()).unwrap().cosine).unwrap();
                 for i in 0..12 {
-                    // The floor has a corner, where there is no slope.
+                    // The floor has a kink, where the derivative is undefined.
                     prop_assume!((cosines[i % 3] - FLOOR).abs() > 1e-3);
                     let moved = |step: f64| { let mut a = a.clone(); a[i] += step; sum(&host, &a) };
                     close(&[vjp[i]], &[(moved(1e-5) - moved(-1e-5)) / 2e-5], 1e-6);

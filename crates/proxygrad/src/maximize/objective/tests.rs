@@ -1,4 +1,4 @@
-//! Objectives at work.
+//! Values and gradients of objectives.
 
 #![allow(clippy::unwrap_used)]
 

@@ -4,8 +4,8 @@ use candle_core::{DType, Device};
 
 use crate::engine::Engine;
 
-/// Implementation of the arithmetic on images, parameters and activations. Both compute the same formulas; they differ in
-/// rounding.
+/// Implementation of the arithmetic on images, parameters and activations. Both compute the same formulas; they differ
+/// in rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::maximize) enum Arithmetic {
     /// Loops over `f32` or `f64` in main memory, on all cores: faster there than chains of tensor operations.

@@ -1,6 +1,6 @@
-//! Optimizers at work on a batch of parameters.
+//! Optimizer state and steps for a batch of parameters.
 //!
-//! A parameter tensor is `[N, ...]`, one entry per image: the pixels themselves, or whatever an image is computed from.
+//! A parameter tensor is `[N, ...]`, one entry per image: the pixels, or what an image is decoded from.
 
 #[cfg(test)]
 mod tests;
@@ -35,10 +35,10 @@ impl Range {
     }
 }
 
-/// An optimizer and what it remembers of every image.
+/// An optimizer and its state for every image.
 ///
-/// Each image has its own norm, its own count of steps and its own fate: one without a gradient, or with one that is not
-/// finite, stays as it is, and so does what the optimizer remembers of it.
+/// Each image has its own norm and count of steps: an image whose gradient is zero or not finite does not change, nor
+/// does its state.
 #[derive(Debug)]
 pub(in crate::maximize) struct Ascent {
     pub(super) optimizer: Optimizer,

@@ -1,4 +1,4 @@
-//! Optimizers: from a gradient to the next image.
+//! Documents of optimizers.
 
 use std::str::FromStr;
 
@@ -20,11 +20,11 @@ pub enum OptimizerKind {
     /// gradient is zero.
     L2Ascent,
     /// `x += lr * g / sigma` with the largest singular value of the stimulus' gradient, seen as a matrix of
-    /// `channels * height` rows and `width` columns: no direction of the matrix moves further than `lr`. By eight rounds of
-    /// power iteration from the longest row; 0 where the gradient is.
+    /// `channels * height` rows and `width` columns: no direction of the matrix moves further than `lr`. By eight
+    /// rounds of power iteration from the longest row; 0 where the gradient is.
     SpectralAscent,
-    /// Steepest ascent in the L3 norm, `d = sign(g) * sqrt|g|`, with heavy-ball momentum 0.8: every step has the root mean
-    /// square `lr` over the pixels that the units see, spent on those that can still move.
+    /// Steepest ascent in the L3 norm, `d = sign(g) * sqrt|g|`, with heavy-ball momentum 0.8: every step has the root
+    /// mean square `lr` over the pixels that the units see, spent on those that can still move.
     Momentum,
     /// Adam (Kingma & Ba, arXiv:1412.6980, algorithm 1) with beta 0.9 and 0.999, epsilon 1e-8, ascending.
     Adam,
@@ -34,8 +34,8 @@ pub enum OptimizerKind {
 }
 
 impl OptimizerKind {
-    /// The rule that reaches most within some hundred steps, for what is changed and whether each step sees another view.
-    /// Momentum makes pixels noisy where gradients come from random views.
+    /// The rule that reaches most within some hundred steps, for what is changed and whether each step sees another
+    /// view. Momentum makes pixels noisy where gradients come from random views.
     pub fn of(changed: ParameterizationKind, views: bool) -> Self {
         match changed {
             ParameterizationKind::Pixel if views => Self::L2Ascent,
@@ -52,7 +52,7 @@ impl OptimizerKind {
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Decay {
-    /// Not at all.
+    /// Constant.
     #[default]
     None,
     /// Half a cosine from `lr` down to 0: step `t` of `T`, counted from 0, is `lr / 2 * (1 + cos(pi * t / T))` long
@@ -60,15 +60,15 @@ pub enum Decay {
     Cosine,
 }
 
-/// An optimizer, everything filled in.
+/// An optimizer with defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Optimizer {
     /// The rule.
     pub kind: OptimizerKind,
-    /// Step size in what the parameterization changes (pixel values of range [0, 1], coefficients, radians): the length of
-    /// a step over the whole image (`l2-ascent`), the largest singular value of a step (`spectral-ascent`), its root mean
-    /// square over what the units see (`momentum`), or the size of a step of each value (`adam`, `nadam`).
+    /// Step size in what the parameterization changes (pixel values of range [0, 1], coefficients, radians): the length
+    /// of a step over the whole image (`l2-ascent`), the largest singular value of a step (`spectral-ascent`), its root
+    /// mean square over what the units see (`momentum`), or the size of a step of each value (`adam`, `nadam`).
     pub lr: f32,
     /// How the step size changes over the run.
     #[serde(default)]
@@ -76,14 +76,14 @@ pub struct Optimizer {
     pub decay: Decay,
 }
 
-/// An optimizer as written in a request. The kind alone may be written as a string.
+/// An optimizer as in a request. May be written as a string, its kind.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OptimizerRequest {
     /// The rule.
     pub kind: OptimizerKind,
-    /// Step size, greater than 0 and at most 1000; chosen from parameterization and image size unless given.
+    /// Step size, greater than 0 and at most 1000; default: chosen by parameterization and image size.
     pub lr: Option<f32>,
-    /// How the step size changes over the run; unless given `cosine` for `momentum`, else `none`.
+    /// How the step size changes over the run; default: `cosine` for `momentum`, else `none`.
     pub decay: Option<Decay>,
 }
 
@@ -95,11 +95,11 @@ pub struct OptimizerRequest {
 struct Full {
     /// The rule.
     kind: OptimizerKind,
-    /// Step size in what the parameterization changes (pixel values of range [0, 1], coefficients, radians); chosen from
-    /// parameterization and image size unless given.
+    /// Step size in what the parameterization changes (pixel values of range [0, 1], coefficients, radians); default:
+    /// chosen by parameterization and image size.
     #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0, maximum = 1000))]
     lr: Option<f32>,
-    /// How the step size changes over the run; unless given `cosine` for `momentum`, else `none`.
+    /// How the step size changes over the run; default: `cosine` for `momentum`, else `none`.
     decay: Option<Decay>,
 }
 
@@ -107,7 +107,7 @@ string_or_object_schema!(
     OptimizerRequest,
     OptimizerKind,
     Full,
-    "An optimizer: its kind, or an object; what is left out is filled in."
+    "An optimizer: its kind, or an object; omitted fields get defaults."
 );
 
 impl From<Full> for OptimizerRequest {
@@ -117,7 +117,7 @@ impl From<Full> for OptimizerRequest {
 }
 
 impl From<OptimizerKind> for OptimizerRequest {
-    /// The rule with everything else by default.
+    /// The kind with default settings.
     fn from(kind: OptimizerKind) -> Self {
         Self { kind, lr: None, decay: None }
     }
@@ -146,7 +146,7 @@ impl<'de> Deserialize<'de> for OptimizerRequest {
 }
 
 impl OptimizerRequest {
-    /// Fills in what was left out, for images `[C,H,W]` and what is changed of them.
+    /// Fills in defaults for images `[C,H,W]` and a parameterization.
     ///
     /// # Errors
     /// When the step size is out of range.
@@ -178,8 +178,8 @@ impl OptimizerRequest {
 /// Default step sizes.
 struct Rates {
     /// Root mean square of a step: of every `l2-ascent` step, and about that of `spectral-ascent` steps. The largest
-    /// singular value of a gradient without structure is about `sqrt(rows) + sqrt(columns)` times the size of its values;
-    /// those of networks have structure, and twice that.
+    /// singular value of a gradient without structure is about `sqrt(rows) + sqrt(columns)` times the size of its
+    /// values; those of networks have structure, and twice that.
     step: f64,
     /// Root mean square of the first step of `momentum` over the values with a gradient.
     momentum: f32,

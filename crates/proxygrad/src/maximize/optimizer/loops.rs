@@ -1,4 +1,4 @@
-//! Steps as plain loops.
+//! Optimizer steps as host loops.
 
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;

@@ -1,4 +1,4 @@
-//! The running means of Adam and Nadam.
+//! First and second moments of Adam and Nadam.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -8,7 +8,8 @@ pub(super) const BETA1: f64 = 0.9;
 pub(super) const BETA2: f64 = 0.999;
 pub(super) const EPSILON: f64 = 1e-8;
 
-/// Running means of every image, and how a step is made of them: of the means `m` of the gradient `g` and `v` of its square,
+/// Running means of every image, and how a step is made of them: of the means `m` of the gradient `g` and `v` of its
+/// square,
 /// `lr * (a * m + b * g) / (sqrt(c * v) + epsilon)`, where `a`, `b` and `c` depend on the number of gradients seen.
 #[derive(Debug)]
 pub(super) struct Moments {
@@ -58,8 +59,8 @@ impl Moments {
         Ok(())
     }
 
-    /// A step of length 1 as tensor operations. Takes note of the gradients of images that are `usable` `[N, ...]`, which
-    /// have seen so many `moves` `[N]`; what it gives for others is of no use.
+    /// A step of length 1 as tensor operations. Takes note of the gradients of images that are `usable` `[N, ...]`,
+    /// which have seen so many `moves` `[N]`; what it gives for others is of no use.
     pub(super) fn update(&mut self, gradients: &Tensor, usable: &Tensor, moves: &Tensor) -> Result<Tensor> {
         let mean = (self.mean.affine(BETA1, 0.0)? + gradients.affine(1.0 - BETA1, 0.0)?)?;
         let square = (self.square.affine(BETA2, 0.0)? + gradients.sqr()?.affine(1.0 - BETA2, 0.0)?)?;

@@ -2,10 +2,10 @@
 //!
 //! `d = sign(g) * sqrt|g|` is the direction in which a linear function grows most per step of a given L3 norm (Hölder's
 //! inequality): it counts a few strong pixels less, and many weak ones more, than the gradient. The velocity is
-//! `v = 0.8 v + d / rms(d)` (Polyak 1964), the step `lr * v / rms(v)`. Where pixels lie at an end of their range and would
-//! leave it, both `g` and `v` count as 0 before their sizes are taken, so that the step is spent on pixels that can move.
-//! Root mean squares are taken over the values whose gradient is not 0: a unit that sees a tenth of the image moves what it
-//! sees as far as one that sees all of it.
+//! `v = 0.8 v + d / rms(d)` (Polyak 1964), the step `lr * v / rms(v)`. Where pixels lie at an end of their range and
+//! would leave it, both `g` and `v` count as 0 before their sizes are taken, so that the step is spent on pixels that
+//! can move. Root mean squares are taken over the values whose gradient is not 0: a unit that sees a tenth of the image
+//! moves what it sees as far as one that sees all of it.
 
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
@@ -33,9 +33,9 @@ impl Momentum {
         Ok(())
     }
 
-    /// A step of root mean square 1 over the values with a gradient, as tensor operations, along gradients that are scaled
-    /// to a largest value of 1. Images that are not `usable` `[N, ...]` keep their velocity; what is given for them is of
-    /// no use.
+    /// A step of root mean square 1 over the values with a gradient, as tensor operations, along gradients that are
+    /// scaled to a largest value of 1. Images that are not `usable` `[N, ...]` keep their velocity; what is given for
+    /// them is of no use.
     pub(super) fn update(
         &mut self,
         parameters: &Tensor,
@@ -86,8 +86,8 @@ impl<T: Real> Ends<T> {
         })
     }
 
-    /// `by`, but 0 where it would push a parameter at `x` out of its range. Between bounds, not behind a question, which
-    /// processors would answer wrong half of the time.
+    /// `by`, but 0 where it would push a parameter at `x` out of its range. Between bounds, not behind a question,
+    /// which processors would answer wrong half of the time.
     #[inline]
     fn inside(self, x: T, by: T) -> T {
         let Self([least, most]) = self;
@@ -123,8 +123,8 @@ fn weigh<T: Real>(x: &[T], g: &[T], ends: Ends<T>) -> Sums {
     Sums { seen: seen.iter().map(|seen| seen.to_f64()).sum(), square: squares.iter().sum() }
 }
 
-/// Takes the direction of a piece's gradient, times a factor, into its velocity, and gives the sum of the squares of what
-/// that moves.
+/// Takes the direction of a piece's gradient, times a factor, into its velocity, and gives the sum of the squares of
+/// what that moves.
 fn accelerate<T: Real>(velocity: &mut [T], x: &[T], g: &[T], factor: T, ends: Ends<T>) -> f64 {
     let kept = T::from_f64(KEPT);
     let mut squares = [0f64; SUMS];

@@ -1,8 +1,8 @@
 //! The largest singular value of a gradient.
 //!
-//! An image's gradient is seen as a matrix of as many columns as its last axis is long: `[C*H, W]` of pixels, `[1, K]` of a
-//! vector, whose singular value is its Euclidean norm. Power iteration starts from the longest row: what it finds is never
-//! less than that row's length, and approaches the largest singular value from below.
+//! An image's gradient is seen as a matrix of as many columns as its last axis is long: `[C*H, W]` of pixels, `[1, K]`
+//! of a vector, whose singular value is its Euclidean norm. Power iteration starts from the longest row: what it finds
+//! is never less than that row's length, and approaches the largest singular value from below.
 
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
@@ -74,8 +74,8 @@ pub(super) fn square_sum<T: Real>(values: &[T]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// The same `[N]` as tensor operations, of gradients whose largest value is about 1. Sums over one axis at a time, whose
-/// order does not depend on the batch as that of a product of matrices may.
+/// The same `[N]` as tensor operations, of gradients whose largest value is about 1. Sums over one axis at a time,
+/// whose order does not depend on the batch as that of a product of matrices may.
 pub(super) fn by_tensors(gradients: &Tensor) -> Result<Tensor> {
     let (n, columns) = (gradients.dim(0)?, columns(gradients)?);
     let matrices = gradients.contiguous()?.reshape((n, (), columns))?;

@@ -1,4 +1,4 @@
-//! Steps as tensor operations; nothing is read back.
+//! Optimizer steps as tensor operations; nothing is read back.
 
 use candle_core::{DType, Result, Tensor};
 

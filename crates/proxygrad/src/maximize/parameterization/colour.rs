@@ -1,4 +1,4 @@
-//! Colour statistics as a setting.
+//! Colour decorrelation as a setting.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,7 +17,7 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::Invalid;
 use crate::network::ColourMatrix;
 
-/// How the colours of the images hang together.
+/// Colour decorrelation matrix.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Colour {
     /// As in the photographs of `ImageNet` ([`ColourMatrix::imagenet`]); three channels.

@@ -1,7 +1,7 @@
-//! Image parameterizations: what an optimizer changes, and the image that it makes.
+//! Image decoder: from parameters to pixels, and its adjoint.
 //!
-//! Everything that leads from parameters to pixels has an exact adjoint, so that a gradient by the pixels becomes one by
-//! the parameters. In main memory plain loops and fast transforms do the work; elsewhere tensor operations.
+//! Everything that leads from parameters to pixels has an exact adjoint, so that a gradient by the pixels becomes one
+//! by the parameters. In main memory plain loops and fast transforms do the work; elsewhere tensor operations.
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +20,7 @@ use crate::maximize::reference_image::ReferenceImages;
 use crate::maximize::start::Start;
 use crate::network::{ColourMatrix, Spectrum};
 
-/// A parameterization at work on images of one size.
+/// Decoder of images of one size.
 #[derive(Debug)]
 pub(in crate::maximize) struct ImageDecoder {
     /// `[C,H,W]` of an image.
@@ -29,7 +29,7 @@ pub(in crate::maximize) struct ImageDecoder {
     mapping: Mapping,
 }
 
-/// From parameters to pixels.
+/// Map from parameters to pixels.
 #[derive(Debug)]
 enum Mapping {
     /// Parameters are pixels.
@@ -170,8 +170,8 @@ impl ImageDecoder {
     }
 }
 
-/// Scales that make every frequency fall by a power of it, as in Lucid (`lucid/optvis/param/spatial.py`), whose step sizes
-/// and noise mean the same here: `1 / max(f, 1 / max(H, W))^decay / (4 sqrt(H W))`, for all channels.
+/// Scales that make every frequency fall by a power of it, as in Lucid (`lucid/optvis/param/spatial.py`), whose step
+/// sizes and noise mean the same here: `1 / max(f, 1 / max(H, W))^decay / (4 sqrt(H W))`, for all channels.
 fn falling([channels, height, width]: [usize; 3], decay: f32) -> Vec<f64> {
     let lowest = 1.0 / height.max(width) as f64;
     let common = 0.25 / ((height * width) as f64).sqrt();

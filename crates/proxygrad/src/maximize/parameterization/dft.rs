@@ -16,7 +16,8 @@ pub(super) struct Dft {
     rows: [Tensor; 2],
 }
 
-/// Weight of column `l` of the half spectrum of rows of this width: how many columns of the whole spectrum it stands for.
+/// Weight of column `l` of the half spectrum of rows of this width: how many columns of the whole spectrum it stands
+/// for.
 pub(super) fn weight(l: usize, width: usize) -> f64 {
     if l == 0 || 2 * l == width { 1.0 } else { 2.0 }
 }

@@ -1,4 +1,4 @@
-//! Parameterizations as written in a request, and with everything filled in.
+//! Documents of image parameterizations.
 
 use std::str::FromStr;
 
@@ -20,14 +20,15 @@ pub enum ParameterizationKind {
     /// The pixels themselves, kept in [0, 1].
     #[default]
     Pixel,
-    /// Fourier coefficients of decorrelated colours (Olah, Mordvintsev & Schubert, "Feature Visualization", Distill 2017).
+    /// Fourier coefficients of decorrelated colours (Olah, Mordvintsev & Schubert, "Feature Visualization", Distill
+    /// 2017).
     Fourier,
-    /// Phases of Fourier coefficients of decorrelated colours, whose magnitudes are fixed (MACO: Fel et al., NeurIPS 2023,
-    /// arXiv:2306.06805).
+    /// Phases of Fourier coefficients of decorrelated colours, whose magnitudes are fixed (MACO: Fel et al., NeurIPS
+    /// 2023, arXiv:2306.06805).
     Maco,
 }
 
-/// Where fixed magnitudes come from.
+/// Source of fixed magnitudes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -38,19 +39,19 @@ pub enum SpectrumKind {
     Measured,
 }
 
-/// A parameterization, everything filled in.
+/// A parameterization with defaults filled in.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Parameterization {
     /// What an optimizer changes.
     pub kind: ParameterizationKind,
-    /// By which power of the frequency coefficients (`fourier`) or amplitudes (`maco`, `natural`) fall.
+    /// Exponent by which coefficients (`fourier`) or amplitudes (`maco`, `natural`) decay with frequency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decay_power: Option<f32>,
-    /// How the colours hang together (`fourier`, `maco`).
+    /// Colour decorrelation matrix (`fourier`, `maco`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub colour: Option<Colour>,
-    /// Where the magnitudes come from (`maco`).
+    /// Source of the magnitudes (`maco`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spectrum: Option<SpectrumKind>,
     /// SHA-256 of the values of a measured spectrum, lower-case hexadecimal.
@@ -61,16 +62,16 @@ pub struct Parameterization {
     pub contrast: Option<f32>,
 }
 
-/// A parameterization as written in a request: what is left out is filled in. The kind alone may be written as a string.
+/// A parameterization as in a request: omitted fields get defaults. May be written as a string, its kind.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ParameterizationRequest {
     /// What an optimizer changes.
     pub kind: ParameterizationKind,
-    /// By which power of the frequency coefficients (`fourier`) or amplitudes (`maco`, `natural`) fall, in [0, 4].
+    /// Exponent by which coefficients (`fourier`) or amplitudes (`maco`, `natural`) decay with frequency, in [0, 4].
     pub decay_power: Option<f32>,
-    /// How the colours hang together (`fourier`, `maco`).
+    /// Colour decorrelation matrix (`fourier`, `maco`).
     pub colour: Option<Colour>,
-    /// Where the magnitudes come from (`maco`).
+    /// Source of the magnitudes (`maco`).
     pub spectrum: Option<SpectrumKind>,
     /// SHA-256 that the measured spectrum must have.
     pub spectrum_digest: Option<String>,
@@ -86,13 +87,13 @@ pub struct ParameterizationRequest {
 struct Full {
     /// What an optimizer changes.
     kind: ParameterizationKind,
-    /// By which power of the frequency coefficients (`fourier`) or amplitudes (`maco`, `natural`) fall; 1 unless given.
+    /// Exponent by which coefficients (`fourier`) or amplitudes (`maco`, `natural`) decay with frequency; default: 1.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 4))]
     decay_power: Option<f32>,
-    /// How the colours hang together (`fourier`, `maco`); what the model states unless given, else `imagenet` for three
+    /// Colour decorrelation matrix (`fourier`, `maco`). Default: the model's own, else `imagenet` for three
     /// channels and `none` for others.
     colour: Option<Colour>,
-    /// Where the magnitudes come from (`maco`); `measured` unless given where the model has such a spectrum, else
+    /// Source of the magnitudes (`maco`). Default: `measured` if the model has such a spectrum, else
     /// `natural`.
     spectrum: Option<SpectrumKind>,
     /// SHA-256 that the measured spectrum must have.
@@ -106,7 +107,7 @@ string_or_object_schema!(
     ParameterizationRequest,
     ParameterizationKind,
     Full,
-    "What an optimizer changes: its kind, or an object; what is left out is filled in."
+    "What an optimizer changes: its kind, or an object; omitted fields get defaults."
 );
 
 impl From<Full> for ParameterizationRequest {
@@ -136,7 +137,7 @@ impl<'de> Deserialize<'de> for ParameterizationRequest {
 }
 
 impl ParameterizationRequest {
-    /// Fills in what was left out, for stimuli of this model.
+    /// Fills in defaults for a model.
     ///
     /// # Errors
     /// When a value is out of range, does not belong to the kind, or asks for what the model does not have.

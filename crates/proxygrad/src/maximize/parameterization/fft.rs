@@ -87,8 +87,8 @@ impl<T: FftNum> Fft<T> {
     }
 
     /// The plane with these coefficients `P`: `x(r, c) = sum of w Re(P(k, l) e^(2 pi i (k r / H + l c / W)))` over the
-    /// half spectrum; `w` is 1 where a column is its own mirror image (0, and `W / 2` of an even width), else 2. Uses the
-    /// coefficients up.
+    /// half spectrum; `w` is 1 where a column is its own mirror image (0, and `W / 2` of an even width), else 2. Uses
+    /// the coefficients up.
     pub(super) fn synthesize(&self, coefficients: &mut [Complex<T>], plane: &mut [T]) {
         let ([height, width], half) = (self.size, self.half());
         let mut turned = transposed(coefficients, [height, half]);

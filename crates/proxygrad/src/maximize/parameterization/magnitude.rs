@@ -3,9 +3,10 @@
 use super::spectral::frequencies;
 use crate::network::Spectrum;
 
-/// The amplitude spectrum of natural images, `1 / f^decay`: Field 1987 ("Relations between the statistics of natural images
-/// and the response properties of cortical cells") found a decay near 1; van der Schaaf & van Hateren 1996 ("Modelling
-/// the power spectra of natural images") 0.94 on average, half the exponent of the power. One plane, without a mean.
+/// The amplitude spectrum of natural images, `1 / f^decay`: Field 1987 ("Relations between the statistics of natural
+/// images and the response properties of cortical cells") found a decay near 1; van der Schaaf & van Hateren 1996
+/// ("Modelling the power spectra of natural images") 0.94 on average, half the exponent of the power. One plane,
+/// without a mean.
 pub(super) fn natural(size: [usize; 2], decay: f32) -> Vec<f64> {
     let of = |f: f64| if f > 0.0 { f.powf(-f64::from(decay)) } else { 0.0 };
     frequencies(size).into_iter().map(of).collect()

@@ -27,9 +27,9 @@ pub enum SpectrumError {
 }
 
 impl Spectrum {
-    /// Measures the images in these files, as grey (1 channel) or RGB (3): their middle square at `side` pixels, the mean
-    /// of all images taken away, in colours that their own covariance decorrelates, under a Hann window (so that borders
-    /// do not count as edges).
+    /// Measures the images in these files, as grey (1 channel) or RGB (3): their middle square at `side` pixels, the
+    /// mean of all images taken away, in colours that their own covariance decorrelates, under a Hann window (so that
+    /// borders do not count as edges).
     ///
     /// # Errors
     /// When an image cannot be read, or all of them together are uniform.

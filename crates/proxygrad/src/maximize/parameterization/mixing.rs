@@ -1,4 +1,4 @@
-//! From planes of decorrelated colours to pixels: a linear map of the colours, then the logistic function.
+//! Decorrelated colours to pixels: a linear map of the colours, then the sigmoid.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -83,8 +83,8 @@ impl Mixing {
         })?
     }
 
-    /// Fills plane number `plane` with the sum of `f(index, value)` over all planes of its image, weighted by the plane's
-    /// row of `matrix`.
+    /// Fills plane number `plane` with the sum of `f(index, value)` over all planes of its image, weighted by the
+    /// plane's row of `matrix`.
     fn sum<T: host::Real>(
         &self,
         matrix: &[f64],

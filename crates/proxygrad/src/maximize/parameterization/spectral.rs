@@ -1,4 +1,4 @@
-//! From scaled Fourier coefficients to planes, and the adjoint.
+//! Scaled Fourier coefficients to planes, and the adjoint.
 
 use candle_core::{DType, Device, Result, Tensor, WithDType};
 use rayon::prelude::*;
@@ -70,7 +70,8 @@ impl Spectral {
         weight(at % (self.size[1] / 2 + 1), self.size[1])
     }
 
-    /// Planes `[N,C,H,W]` of coefficients `[N,2C,H,W/2+1]`: first the real parts of all channels, then the imaginary ones.
+    /// Planes `[N,C,H,W]` of coefficients `[N,2C,H,W/2+1]`: first the real parts of all channels, then the imaginary
+    /// ones.
     pub(super) fn synthesize(&self, coefficients: &Tensor) -> Result<Tensor> {
         match &self.work {
             Work::Loops(ffts) => for_type_of!(coefficients, T => self.host_synthesize::<T>(ffts, coefficients)),
@@ -155,8 +156,8 @@ impl Spectral {
     }
 }
 
-/// Image by image: how a device multiplies matrices may depend on how many rows they have, and a result must not depend on
-/// its batch.
+/// Image by image: how a device multiplies matrices may depend on how many rows they have, and a result must not depend
+/// on its batch.
 pub(super) fn per_image(batch: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
     let images: Vec<Tensor> = (0..batch.dim(0)?).map(|i| f(&batch.get(i)?)).collect::<Result<_>>()?;
     Tensor::stack(&images, 0)

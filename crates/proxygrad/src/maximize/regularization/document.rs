@@ -13,32 +13,31 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::Invalid;
 
-/// A penalty that is followed down while the objective is followed up, or a blur now and then. Scores stay those of the
-/// objective alone.
+/// A penalty that is minimized while the objective is maximized, or periodic blur. Scores do not include penalties.
 ///
-/// Penalties are relative: with the gradient `g` of the objective by the image's `n` pixel values, and `R` the mean of a
-/// penalty over them, the step follows `g / |g| - weight * sqrt(n) * grad R`. So one weight means the same for objectives of
-/// any scale, and an image that no gradient reaches stays as it is.
+/// Penalties are relative: with the gradient `g` of the objective by the image's `n` pixel values, and `R` the mean of
+/// a penalty over them, the step follows `g / |g| - weight * sqrt(n) * grad R`. So one weight means the same for
+/// objectives of any scale, and an image that no gradient reaches stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Regularizer {
     /// Distance of pixel values from middle grey: `R` is the mean of `|x - 0.5|`.
     L1 {
-        /// How strong it is.
+        /// Weight.
         weight: f32,
     },
     /// Squared distance of pixel values from middle grey: `R` is the mean of `(x - 0.5)^2`.
     L2 {
-        /// How strong it is.
+        /// Weight.
         weight: f32,
     },
-    /// Total variation (Mahendran & Vedaldi, arXiv:1412.0035, equation 6, with `beta` 2): `R` is the mean of the squared
-    /// differences to the pixel on the right and to the one below, where there are such.
+    /// Total variation (Mahendran & Vedaldi, arXiv:1412.0035, equation 6, with `beta` 2): `R` is the mean of the
+    /// squared differences to the pixel on the right and to the one below, where there are such.
     TotalVariation {
-        /// How strong it is.
+        /// Weight.
         weight: f32,
     },
-    /// Gaussian blur of the image itself (Yosinski et al., arXiv:1506.06579, section 3): behind every so many steps, by a
-    /// standard deviation that falls over the run, linearly, to 0.
+    /// Gaussian blur of the image itself (Yosinski et al., arXiv:1506.06579, section 3): every `every` steps, with a
+    /// standard deviation that falls linearly to 0 over the run.
     Blur {
         /// Standard deviation at the start, in pixels.
         sigma: f32,
@@ -83,7 +82,7 @@ impl FromStr for Regularizer {
                 let (sigma, every) = values.split_once(',').ok_or_else(invalid)?;
                 let (sigma, every) = (number(sigma)?, every.parse::<u32>().map_err(|_| invalid())?);
                 if !(sigma > 0.0 && sigma <= 10.0 && every >= 1) {
-                    let expected = "a blur of more than 0, at most 10 pixels, behind every 1 or more steps";
+                    let expected = "a blur of more than 0, at most 10 pixels, every 1 or more steps";
                     return Err(Invalid::new("", text, expected));
                 }
                 Ok(Self::Blur { sigma, every })

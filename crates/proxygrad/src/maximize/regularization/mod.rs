@@ -1,4 +1,4 @@
-//! Regularizers at work on a batch of images.
+//! Regularization of a batch of images: penalties on the gradient, and blur.
 
 mod document;
 mod penalties;
@@ -11,7 +11,7 @@ use self::penalties::Penalties;
 use crate::maximize::ops::Arithmetic;
 use crate::maximize::ops::host::for_type_of;
 
-/// The regularizers of a run. They look at every image alone.
+/// The regularizers of a run; images are independent of each other.
 #[derive(Debug)]
 pub(super) struct Regularization {
     penalties: Penalties,
@@ -33,8 +33,8 @@ impl Regularization {
         Self { penalties: Penalties::new(regularizers), blurs, steps, arithmetic }
     }
 
-    /// What a step follows: the objective's gradient by the pixels `[N,C,H,W]`, held back by the penalties. It is zero or not
-    /// finite where the gradient is.
+    /// What a step follows: the objective's gradient by the pixels `[N,C,H,W]`, held back by the penalties. It is zero
+    /// or not finite where the gradient is.
     pub(super) fn apply_to_gradient(&self, pixels: &Tensor, gradient: Tensor) -> Result<Tensor> {
         if self.penalties.is_empty() {
             return Ok(gradient);

@@ -1,4 +1,4 @@
-//! Penalties on pixels, followed down.
+//! Penalties on pixels (L1, L2, total variation) and their gradients.
 
 use candle_core::{D, Result, Tensor};
 
@@ -6,7 +6,7 @@ use super::document::Regularizer;
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::Real;
 
-/// The sum of all penalties; a weight of 0 where there is none of a kind.
+/// The sum of all penalties; weight 0 without a penalty of that kind.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Penalties {
     l1: f64,

@@ -1,4 +1,4 @@
-//! Defaults of a request: the gaps that its preset fills.
+//! Defaults of a request, taken from its preset.
 
 use super::document::Request;
 use super::preset::Preset;
@@ -9,7 +9,7 @@ use crate::maximize::regularization::Regularizer;
 use crate::maximize::start::Start;
 use crate::maximize::transform::Transform;
 
-/// The settings that presets decide, of a request whose gaps a preset has filled.
+/// The settings that presets determine: the request's own, and the preset's where it has none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filled {
     /// The preset.
@@ -18,22 +18,22 @@ pub struct Filled {
     pub gate: GateRequest,
     /// Number of updates of the image.
     pub steps: u32,
-    /// What the optimizer changes.
+    /// Image parameterization.
     pub parameterization: ParameterizationRequest,
-    /// From a gradient to the next image.
+    /// Optimizer.
     pub optimizer: OptimizerRequest,
-    /// Random views.
+    /// Random transforms.
     pub transforms: Vec<Transform>,
     /// The image before the first step.
     pub start: Start,
 }
 
 impl Preset {
-    /// The settings of a request for images of height and width `size`, with at most `most_steps` steps of its own.
+    /// The settings of a request for images of height and width `size`, with at most `most_steps` steps of the preset.
     ///
-    /// A choice yields to what the request asks for beside it: the step size of an optimizer holds for the preset's own
-    /// parameterization only, a client's image is changed pixel by pixel, and `auto`, whose candidates never see each
-    /// other, is replaced by its first gate where stimuli are kept unlike each other.
+    /// The request takes precedence: the optimizer's step size applies to the preset's own parameterization only, a
+    /// start from an image uses pixels, and `auto`, whose candidates run separately, is replaced by its first gate with
+    /// diversity.
     pub(super) fn fill(self, request: &Request, size: [usize; 2], most_steps: u32) -> Filled {
         let choice = self.choice(size);
         let gate = match choice.gate.kind {
@@ -66,8 +66,7 @@ impl Preset {
     }
 }
 
-/// Whether a request asks for what only pixels can do: to begin with an image of the client exactly as it is, to stay near
-/// it, or to be blurred.
+/// Whether a request needs the pixel parameterization: a start from an image, or blur.
 fn changes_pixels(request: &Request) -> bool {
     matches!(request.start, Some(Start::Image { .. }))
         || request.regularizers.iter().flatten().any(Regularizer::is_blur)

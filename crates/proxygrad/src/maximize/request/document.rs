@@ -16,7 +16,7 @@ use crate::maximize::regularization::Regularizer;
 use crate::maximize::start::Start;
 use crate::maximize::transform::Transform;
 
-/// A request for stimuli: a model, one or more objectives, and whatever should differ from the defaults.
+/// A request for stimuli: a model, one or more objectives, and settings that differ from the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -24,7 +24,7 @@ pub struct Request {
     /// Id of the model.
     #[cfg_attr(feature = "openapi", schema(examples("fashion-resnet8"), pattern = "^[a-z0-9][a-z0-9._-]{0,63}$"))]
     pub model: String,
-    /// What to maximize; either this or `objectives`.
+    /// Objective to maximize; mutually exclusive with `objectives`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::maximize::ObjectiveDocument>))]
     pub objective: Option<Objective>,
@@ -32,28 +32,28 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<crate::maximize::ObjectiveDocument>>, min_items = 1))]
     pub objectives: Option<Vec<Objective>>,
-    /// What fills in the settings that are left out; `readable` unless given.
+    /// Preset of the settings that are omitted. Default: `readable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
     /// Backward rule of activations. Default: the preset's; `soft` instead of `auto` with `diversity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<GateRequest>,
-    /// Tries several gates and starts, and goes on with the best.
+    /// Successive halving over several gates and starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<SearchRequest>,
-    /// Number of updates of the image; with a search, on all candidates together. Default: the preset's.
+    /// Number of updates of the image; with a search, the total over all candidates. Default: the preset's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub steps: Option<u32>,
-    /// From a gradient to the next image. Default: the preset's, if the parameterization is too; else `adam` for `fourier`,
+    /// Optimizer. Default: the preset's, if the parameterization is too; else `adam` for `fourier`,
     /// `l2-ascent` for `maco`, and for pixels `momentum` without transforms and `l2-ascent` with them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerRequest>,
-    /// What the optimizer changes. Default: the preset's, but `pixel` for a start from an image and for the regularizer
+    /// Image parameterization. Default: the preset's, but `pixel` for a start from an image and for the regularizer
     /// `blur`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameterization: Option<ParameterizationRequest>,
-    /// Random views, applied in this order; strings such as `["jitter:8"]`. Default: the preset's; `[]` for none.
+    /// Random transforms, applied in this order; strings such as `["jitter:8"]`. Default: the preset's; `[]` for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_items = 16))]
     pub transforms: Option<Vec<Transform>>,
@@ -61,14 +61,14 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_items = 8))]
     pub regularizers: Option<Vec<Regularizer>>,
-    /// Height and width of the stimulus; the model's own input size unless given.
+    /// Height and width of the stimulus. Default: the model's input size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(min_items = 2, max_items = 2))]
     pub size: Option<[usize; 2]>,
-    /// The image before the first step. Default: the preset's, if it has one; else near-grey, but `uniform` for `maco`.
+    /// The image before the first step. Default: the preset's, if it has one; else near-grey; `uniform` for `maco`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
-    /// With transforms, how many steps lie between two scores of the image as it is.
+    /// With transforms, number of steps between two scores of the untransformed image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub score_every: Option<u32>,
@@ -80,19 +80,19 @@ pub struct Request {
     /// the run. Its colours are the stimulus' all the same; false unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpha: Option<bool>,
-    /// An animated PNG of the run, beside the stimulus; none unless given.
+    /// Animated PNG of the run, in addition to the stimulus. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub animation: Option<Animation>,
-    /// Several stimuli for every objective, kept unlike each other.
+    /// Several stimuli per objective, with a penalty on their similarity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diversity: Option<Diversity>,
-    /// Seed of everything random, from 0 to 2^53 - 1; 0 unless given.
+    /// Random seed, from 0 to 2^53 - 1. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(maximum = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
 }
 
-/// Largest requests that are accepted.
+/// Limits on requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Most steps of a run.
@@ -118,7 +118,7 @@ impl Request {
         RENAMED.into_iter().find_map(|(name, new)| (name == old).then_some(new))
     }
 
-    /// The shortest request: one objective, everything else by default.
+    /// A request with one objective and default settings.
     pub fn new(model: impl Into<String>, objective: Objective) -> Self {
         Self { model: model.into(), objective: Some(objective), ..Self::default() }
     }

@@ -1,4 +1,4 @@
-//! The objectives of a request for a model: units that exist there, classes by their index, images by their digest.
+//! Images of a request: attached files, memory limits and decoding.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::network::{ImageSource, Model};
 /// Most pixels of all image files of a request: unpacking takes time.
 const MOST_PIXELS_TOGETHER: u64 = 2 * MAX_PIXELS;
 
-/// Images of a request, each read once.
+/// Decoded images of a request, each decoded once.
 pub(super) struct Gallery {
     pub(super) reference_images: ReferenceImages,
-    /// Digests of files, and what became of them.
+    /// Decoded images by the digest of their file.
     read: HashMap<[u8; 32], ImageSource>,
     /// `[C,H,W]` of a stimulus.
     shape: [usize; 3],
@@ -29,12 +29,16 @@ impl Gallery {
         Self { reference_images: ReferenceImages::default(), read: HashMap::new(), shape }
     }
 
-    /// Reads the image that a source holds, and tells it by its digest.
+    /// Decodes the image of a source and replaces the source by its digest.
     pub(super) fn read(&mut self, source: &mut ImageSource) -> Result<(), Invalid> {
         let file = match source {
             ImageSource::File(file) => file,
             ImageSource::Part(name) => {
-                return Err(Invalid::new("", format!("part:{name}"), "an image: there is no part of this name"));
+                return Err(Invalid::new(
+                    "",
+                    format!("part:{name}"),
+                    "the name of a part of the body; there is no part of this name",
+                ));
             }
             ImageSource::Known(image) => {
                 return Err(Invalid::new("", &image.sha256, "the image itself, in base64 or as a part of the body"));
@@ -54,8 +58,8 @@ impl Gallery {
 }
 
 impl Request {
-    /// Memory that it takes, at most, to unpack the images that the request brings, one after the other, in bytes; nothing
-    /// where it brings none. Only the heads of the files are read.
+    /// Memory that it takes, at most, to unpack the images that the request brings, one after the other, in bytes;
+    /// nothing where it brings none. Only the heads of the files are read.
     ///
     /// # Errors
     /// When a file is no image, or images are too large, each or all together: names the field of the first.

@@ -1,4 +1,4 @@
-//! Presets: settings that go well together, by name.
+//! Presets: named combinations of settings.
 
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "openapi")]
@@ -10,47 +10,48 @@ use crate::maximize::parameterization::ParameterizationKind;
 use crate::maximize::start::Start;
 use crate::maximize::transform::{Transform, TransformKind};
 
-/// Settings that go well together. A preset fills in only what a request leaves out; all of it is shown in the settings
-/// that the request is answered with.
+/// Named combination of settings. A preset fills in only what a request omits; the response shows the resulting
+/// settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// A picture that people, and other networks, can read: Fourier coefficients of decorrelated colours, Adam with step
-    /// size 0.05, Lucid's random views scaled to the size of the image, gate `auto`, 256 steps. The default.
+    /// Images that people and other networks recognize: Fourier coefficients of decorrelated colours, Adam with step
+    /// size 0.05, Lucid's transforms scaled to the size of the image, gate `auto`, 256 steps. The default.
     #[default]
     Readable,
-    /// A high maximum rather than a readable picture: pixels without random views, momentum, the gate `decoupled`,
+    /// A high maximum rather than a recognizable image: pixels without transforms, momentum, the gate `decoupled`,
     /// 256 steps.
     Maximum,
-    /// The highest maximum: as `maximum`, with the gate `auto` and 512 steps.
+    /// The highest maximum: like `maximum`, with the gate `auto` and 512 steps.
     Best,
-    /// A quick look: as `readable`, with 64 steps.
+    /// A quick result: like `readable`, with 64 steps.
     Fast,
-    /// As Lucid (Olah et al., "Feature Visualization", 2017) goes about it: Fourier coefficients of decorrelated
-    /// colours, Adam with step size 0.05, its usual random views, 512 steps, gate `redirect`.
+    /// Like Lucid (Olah et al., "Feature Visualization", 2017) does: Fourier coefficients of decorrelated
+    /// colours, Adam with step size 0.05, its usual transforms, 512 steps, gate `redirect`.
     Lucid,
-    /// As MACO (Fel et al., arXiv:2306.06805) goes about it: phases under fixed magnitudes, Nadam with step size 1, noisy crops, 256 steps, gate `plain`.
+    /// As MACO (Fel et al., arXiv:2306.06805) does: phases under fixed magnitudes, Nadam with step size 1, noisy crops,
+    /// 256 steps, gate `plain`.
     Maco,
     /// As the paper on ProxyGrad (Linse, Barth, Martinetz, arXiv:2410.16958): pixels, the gate `decoupled` with a fixed
     /// slope of 0.3, ascent along the normalized gradient from uniform noise, no random views, 256 steps.
     ProxygradPaper,
 }
 
-/// What a preset decides.
+/// Settings of a preset.
 pub(super) struct Choice {
     pub(super) gate: GateRequest,
     pub(super) steps: u32,
     pub(super) parameterization: ParameterizationKind,
-    /// The optimizer of this parameterization; the usual one unless given.
+    /// The optimizer of this parameterization; None for its usual one.
     pub(super) optimizer: Option<OptimizerRequest>,
     pub(super) transforms: Vec<Transform>,
-    /// The usual one of the parameterization unless given.
+    /// None for the usual one of the parameterization.
     pub(super) start: Option<Start>,
 }
 
-/// Side in pixels of the images that Lucid's views were chosen for.
+/// Side in pixels of the images that Lucid's transforms were chosen for.
 const LUCID_SIDE: f64 = 224.0;
 
 /// Lucid's random views of images of this side. Lucid pads by 12 and cuts 8, then 4 pixels at random, so that the image
@@ -74,7 +75,7 @@ fn maco_views() -> Vec<Transform> {
 }
 
 impl Preset {
-    /// What it decides for images of height and width `size`.
+    /// Settings for images of height and width `size`.
     pub(super) fn choice(self, size: [usize; 2]) -> Choice {
         let optimizer = |kind, lr| Some(OptimizerRequest { kind, lr: Some(lr), decay: Some(Decay::None) });
         let readable = |steps| Choice {

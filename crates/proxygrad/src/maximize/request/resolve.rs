@@ -1,4 +1,4 @@
-//! What a request means for a model: every default filled in, every name resolved.
+//! Resolution of a request for a model: defaults, names of layers and classes, images, limits.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,14 +18,14 @@ use crate::maximize::start::Start;
 use crate::maximize::task::Task;
 use crate::network::{Model, NodeId, Shape};
 
-/// What a request means for a model: objectives that exist there, and settings with every default filled in.
+/// A request resolved for a model: objectives that exist there, and settings with defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Resolved {
-    /// One stimulus each; at least one. With diversity every objective stands here as often as it has stimuli.
+    /// One per stimulus; at least one. With diversity an objective is repeated for each of its stimuli.
     pub objectives: Vec<Objective>,
-    /// Settings of all of them.
+    /// Settings of all stimuli.
     pub settings: Settings,
-    /// Seed of everything random.
+    /// Random seed.
     pub seed: u64,
     /// The images that objectives and settings name by their digests.
     #[serde(skip)]
@@ -38,22 +38,18 @@ impl Resolved {
         self.tasks_after(0)
     }
 
-    /// The tasks of one part of a request that is carried out in parts: as they are in the whole request, where so many
-    /// stimuli (whole groups, with diversity) come before.
+    /// The tasks of one part of a request that is run in parts, after `stimuli` stimuli (with diversity: whole groups)
+    /// of earlier parts.
     pub fn tasks_after(&self, stimuli: u64) -> Vec<Task> {
-        let copies = self.settings.copies() as u64;
-        let task = |(stream, objective): (u64, &Objective)| Task {
-            objective: objective.clone(),
-            seed: self.seed,
-            stream,
-            group: stream / copies,
-            reference_images: self.reference_images.clone(),
+        let copies = self.settings.copies();
+        let task = |(stimulus, objective): (u64, &Objective)| {
+            Task::new(objective.clone(), self.seed, stimulus, copies, self.reference_images.clone())
         };
         (stimuli..).zip(&self.objectives).map(task).collect()
     }
 }
 
-/// Largest seed: the largest integer that every JSON reader keeps exactly.
+/// Largest seed: the largest integer that every JSON reader represents exactly.
 const LARGEST_SEED: u64 = (1 << 53) - 1;
 /// Most transforms of a request.
 const MOST_TRANSFORMS: usize = 16;
@@ -63,7 +59,7 @@ const MOST_REGULARIZERS: usize = 8;
 const SCORE_EVERY: u32 = 8;
 
 impl Request {
-    /// The settings that presets decide: the request's own, the gaps filled by its preset for a model.
+    /// The settings that presets determine: the request's own, and its preset's where it has none.
     pub fn filled(&self, model: &Model, limits: &Limits) -> Filled {
         let own = model.network.input_shape();
         self.preset.unwrap_or_default().fill(self, self.size.unwrap_or([own[1], own[2]]), limits.steps)
@@ -72,7 +68,7 @@ impl Request {
     /// Checks the request against the model and the limits, and fills in every default.
     ///
     /// # Errors
-    /// Names the first field that is wrong, its value and what would be right.
+    /// Names the first wrong field, its value and what was expected.
     pub fn resolve(&self, model: &Model, limits: &Limits) -> Result<Resolved, Invalid> {
         let filled = self.filled(model, limits);
         let mut objectives = self.objectives(limits)?;
@@ -218,7 +214,8 @@ impl Request {
     }
 }
 
-/// The shape of a layer at this input size; the error names the field `layer`, or `size` when the network cannot have it.
+/// The shape of a layer at this input size; the error names the field `layer`, or `size` when the network cannot have
+/// it.
 fn layer_at(model: &Model, layer: &str, input: &Shape) -> Result<(NodeId, Shape), SizeOrLayer> {
     let network = &model.network;
     let target = network.layer(layer).map_err(SizeOrLayer::Layer)?;
@@ -229,7 +226,7 @@ fn layer_at(model: &Model, layer: &str, input: &Shape) -> Result<(NodeId, Shape)
     Ok((target, shapes[&target].clone()))
 }
 
-/// What stands in the way of a layer.
+/// Why a layer cannot be used.
 enum SizeOrLayer {
     /// The size of the whole request.
     Size(Invalid),
@@ -261,7 +258,7 @@ impl Request {
             for (j, term) in objective.terms.iter_mut().enumerate() {
                 let field = self.field_of_term(i, several.then_some(j));
                 let (layer, shape) = layer_at(model, &term.unit.layer, input).map_err(|e| e.within(&field))?;
-                // A layer has several names; from here on it is known by the listed one.
+                // A layer may have several names; use the canonical one.
                 term.unit.layer.clone_from(&model.network.node(layer).name);
                 let named = model.resolve_class(&term.unit).map_err(|e| e.within(&field))?;
                 named.check(&shape).map_err(|e| e.within(&field))?;

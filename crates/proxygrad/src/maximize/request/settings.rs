@@ -1,4 +1,4 @@
-//! Settings of a run, everything filled in.
+//! Settings of a run, with defaults filled in.
 
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "openapi")]
@@ -15,28 +15,29 @@ use crate::maximize::regularization::Regularizer;
 use crate::maximize::start::Start;
 use crate::maximize::transform::Transform;
 
-/// Everything that decides how stimuli are made, apart from objective and seed.
+/// Everything that determines a stimulus, except objective and seed.
 ///
-/// Stimuli with equal settings on layers of one model can share a batch; each result is the same as if it had run alone.
+/// Stimuli with equal settings on layers of one model can share a batch; each result is the same as if it had run
+/// alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Settings {
-    /// What filled in the settings that the request left out; null in jobs of releases whose default had no name.
+    /// Preset of the settings that the request omitted; null in jobs of older versions, whose default had no name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
-    /// The backward rule of activations and its course.
+    /// Backward rule of activations and its schedule.
     pub gate: GateSchedule,
-    /// Gates and starts that compete for the steps; null when there is but one way.
+    /// Successive halving over gates and starts; null if there is only one candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Halving>,
-    /// Number of updates of the image, in a search on all candidates together.
+    /// Number of updates of the image; in a search, the total over all candidates.
     pub steps: u32,
-    /// From a gradient to the next image.
+    /// Optimizer.
     pub optimizer: Optimizer,
-    /// What the optimizer changes.
+    /// Image parameterization.
     #[serde(default)]
     pub parameterization: Parameterization,
-    /// Random views, applied in this order.
+    /// Random transforms, applied in this order.
     pub transforms: Vec<Transform>,
     /// Regularizers: penalties and blur.
     #[serde(default)]
@@ -48,31 +49,31 @@ pub struct Settings {
     /// The image before the first step.
     #[serde(deserialize_with = "Start::stored")]
     pub start: Start,
-    /// With transforms, the image as it is gets scored every so many steps (and at the end): one more forward pass each
-    /// time. Without transforms every step is scored at no cost.
+    /// With transforms, number of steps between two scores of the untransformed image, each of which takes one more
+    /// forward pass; the last image is always scored. Without transforms every step is scored at no cost.
     pub score_every: u32,
-    /// Whether diagnostics are measured on the stimuli that were found.
+    /// Whether diagnostics of the stimuli are measured.
     #[serde(default, alias = "certificates")]
     pub diagnostics: bool,
-    /// Whether the PNG is transparent where the objective hardly looked at it.
+    /// Whether the PNG is transparent where its saliency is low.
     #[serde(default)]
     pub alpha: bool,
     /// An animated PNG of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub animation: Option<Animation>,
-    /// Several stimuli for every objective, kept unlike each other; null when there is one for each.
+    /// Several stimuli per objective, with a penalty on their similarity; null if there is one.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(required))]
     pub diversity: Option<Diversity>,
 }
 
 impl Settings {
-    /// Number of stimuli for every objective.
+    /// Number of stimuli per objective.
     pub fn copies(&self) -> usize {
         self.diversity.as_ref().map_or(1, |diversity| diversity.copies.max(1))
     }
 
-    /// The gates that images may follow.
+    /// All gates of the run.
     pub(in crate::maximize) fn gates(&self) -> impl Iterator<Item = &GateSchedule> {
         let arms = self.search.iter().flat_map(|search| search.arms.iter().chain(&search.rescue));
         arms.chain(self.search.is_none().then_some(&self.gate))

@@ -10,12 +10,12 @@ use crate::maximize::request::Settings;
 use crate::maximize::task::Task;
 use crate::network::Model;
 
-/// As [`maximize`], in as few batches as each fit into `allowed` bytes of memory, one after the other. The outcomes do not
-/// depend on the batches.
+/// As [`maximize`], in as few batches as each fit into `allowed` bytes of memory, one after the other. The outcomes do
+/// not depend on the batches.
 ///
 /// # Errors
-/// As [`maximize`], and [`MaximizeError::Memory`] when a single stimulus, or a single group of stimuli with diversity, does
-/// not fit.
+/// As [`maximize`], and [`MaximizeError::Memory`] when a single stimulus, or a single group of stimuli with diversity,
+/// does not fit.
 pub fn maximize_within(
     engine: &dyn Engine,
     model: &Model,

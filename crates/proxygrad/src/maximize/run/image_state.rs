@@ -19,8 +19,8 @@ pub(super) struct ImageState {
     pixels: Tensor,
     ascent: Ascent,
     regularization: Regularization,
-    /// Absolute gradients by the pixels, summed over channels and steps: `[N,H,W]`, f32. `None` unless an alpha channel is
-    /// asked for.
+    /// Absolute gradients by the pixels, summed over channels and steps: `[N,H,W]`, f32. `None` unless an alpha channel
+    /// is asked for.
     saliency: Option<Tensor>,
     ball: Option<RmsBall>,
 }
@@ -52,7 +52,8 @@ impl ImageState {
         &self.pixels
     }
 
-    /// Sum of absolute gradients at every pixel so far, in any unit: `[N,H,W]`, f32; `None` unless settings ask for alpha.
+    /// Sum of absolute gradients at every pixel so far, in any unit: `[N,H,W]`, f32; `None` unless settings ask for
+    /// alpha.
     pub(super) fn saliency(&self) -> Option<&Tensor> {
         self.saliency.as_ref()
     }

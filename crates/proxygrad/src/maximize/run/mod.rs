@@ -21,10 +21,11 @@ use crate::maximize::request::Settings;
 use crate::maximize::task::Task;
 use crate::network::Model;
 
-/// Finds a stimulus for every task, all in one batch. Outcomes are in the order of the tasks; `None` for cancelled ones.
+/// Finds a stimulus for every task, all in one batch. Outcomes are in the order of the tasks; `None` for cancelled
+/// ones.
 ///
-/// Each outcome is the same as if the task (with diversity: its group) had run alone: random numbers come from the task's
-/// seed and stream, and images of a batch do not influence each other. Blocks until done.
+/// Each outcome is the same as if the task (with diversity: its group) had run alone: random numbers come from the
+/// task's seed and stream, and images of a batch do not influence each other. Blocks until done.
 ///
 /// # Errors
 /// When the network cannot run; all results are lost then.

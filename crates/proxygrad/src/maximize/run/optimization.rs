@@ -163,8 +163,8 @@ impl<'a> Optimization<'a> {
         Ok(())
     }
 
-    /// Makes sure that every stimulus has a score before candidates are dropped. Without transforms the steps have scored
-    /// the images; with transforms this costs a forward pass.
+    /// Makes sure that every stimulus has a score before candidates are dropped. Without transforms the steps have
+    /// scored the images; with transforms this costs a forward pass.
     pub(super) fn ensure_scored(&mut self, run: &mut Run<'_>) -> Result<(), MaximizeError> {
         if !run.settings.transforms.is_empty() && !self.stimuli.is_empty() {
             self.score(run)?;
@@ -203,8 +203,8 @@ impl<'a> Optimization<'a> {
         Ok(())
     }
 
-    /// Scores the last images, then the best ones again as the 8-bit images that are returned. Outcomes by task; cancelled
-    /// stimuli have none.
+    /// Scores the last images, then the best ones again as the 8-bit images that are returned. Outcomes by task;
+    /// cancelled stimuli have none.
     pub(super) fn finish(mut self, run: &mut Run<'_>) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
         self.drop_cancelled(run)?;
         if self.stimuli.is_empty() {

@@ -21,8 +21,8 @@ pub(super) struct StimulusState {
     /// The best score so far, if any was finite.
     pub(super) best: Option<Point>,
     pub(super) passes: u32,
-    /// Steps that other candidates have made for the same task. Added to the optimization's own steps, it is the number of
-    /// steps that the task has spent.
+    /// Steps that other candidates have made for the same task. Added to the optimization's own steps, it is the number
+    /// of steps that the task has spent.
     pub(super) step_offset: u32,
     /// Frames of the animation so far; empty without an animation.
     pub(super) frames: Vec<Image8>,
@@ -83,8 +83,8 @@ impl StimulusState {
         !self.non_finite_score && first.is_some_and(|first| self.trajectory.iter().all(|point| point.score == first))
     }
 
-    /// Whether a step led above the first score and the final image is above it too: rounding to 8 bits can undo a small
-    /// gain.
+    /// Whether a step led above the first score and the final image is above it too: rounding to 8 bits can undo a
+    /// small gain.
     fn improves_to(&self, final_score: f32) -> bool {
         !self.never_improved() && self.trajectory.first().is_some_and(|first| final_score > first.score)
     }

@@ -5,7 +5,8 @@ use crate::maximize::ops::host::Real;
 /// Pixels on either side that a pixel is blurred with.
 pub(super) const REACH: usize = 2;
 
-/// A blur of images of one size: the sum over neighbours, weighted by `taps` along both axes, times `rows[y] * columns[x]`.
+/// A blur of images of one size: the sum over neighbours, weighted by `taps` along both axes, times `rows[y] *
+/// columns[x]`.
 ///
 /// The taps are symmetric, so the adjoint is the same with the factors before the sum.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use crate::maximize::ops::host::Real;
 
-/// `of_own * x + of_mean * mean + shift` of every value `x` of a pixel, with the mean over the pixel's channels. A symmetric
-/// map: without the shift it is its own adjoint.
+/// `of_own * x + of_mean * mean + shift` of every value `x` of a pixel, with the mean over the pixel's channels. A
+/// symmetric map: without the shift it is its own adjoint.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Colour {
     pub(super) of_own: f32,
@@ -14,7 +14,8 @@ pub(super) struct Colour {
 impl Colour {
     pub(super) const IDENTITY: Self = Self { of_own: 1.0, of_mean: 0.0, shift: 0.0 };
 
-    /// Distances from the mean of the channels times `saturation`, then distances from middle grey times `contrast`, then
+    /// Distances from the mean of the channels times `saturation`, then distances from middle grey times `contrast`,
+    /// then
     /// `brightness` more.
     pub(super) fn new(brightness: f32, contrast: f32, saturation: f32) -> Self {
         Self {

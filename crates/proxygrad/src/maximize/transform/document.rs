@@ -1,4 +1,4 @@
-//! Random transforms: each step shows the network another view of the image.
+//! Documents of random transforms.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,25 +13,25 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::Invalid;
 
-/// A random change of the view, drawn anew for every step and stimulus.
+/// A random transform, sampled anew for every step and stimulus.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Transform {
-    /// What is changed.
+    /// The transform.
     pub kind: TransformKind,
-    /// How often it is applied, in (0, 1].
+    /// Probability of applying it, in (0, 1].
     pub probability: f32,
 }
 
-/// What a transform changes.
+/// Kinds of transforms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TransformKind {
-    /// Rolls the image by up to this many pixels, independently along both axes; what leaves on one side enters on the
-    /// other.
+    /// Rolls the image by up to this many pixels, independently along both axes; pixels that leave on one side enter on
+    /// the other.
     Jitter {
         /// Largest shift in pixels.
         pixels: u32,
     },
-    /// Zooms about the centre by a factor drawn evenly from this range.
+    /// Scales about the centre by a factor drawn uniformly from this range.
     Scale {
         /// Smallest factor.
         low: f32,
@@ -48,8 +48,8 @@ pub enum TransformKind {
         /// Standard deviation in pixels.
         sigma: f32,
     },
-    /// Puts a margin of middle grey around the image, for the transforms behind it to bring into view; in the end the view
-    /// is cut to the image's size, about its middle. Where it is not applied, the margin is the image, mirrored.
+    /// Puts a margin of middle grey around the image, which later transforms can bring into view; finally the
+    /// centre is cut to the image's size. Where it is not applied, the margin is the image, mirrored.
     Pad {
         /// Width of the margin in pixels.
         pixels: u32,
@@ -66,11 +66,11 @@ pub enum TransformKind {
         /// Standard deviation in pixel values of range [0, 1].
         sd: f32,
     },
-    /// Left and right change places.
+    /// Mirrors left and right.
     Flip,
-    /// Changes saturation, contrast and brightness: distances from the mean over the channels, then distances from middle
-    /// grey are multiplied by factors drawn evenly within this strength of 1, then up to half of the strength is added or
-    /// taken away. Nothing is clipped.
+    /// Changes saturation, contrast and brightness: distances from the mean over the channels, then distances from
+    /// middle grey are multiplied by factors drawn evenly within this strength of 1, then up to half of the strength is
+    /// added or taken away. Nothing is clipped.
     Colour {
         /// Strength of the change, in (0, 1].
         strength: f32,
@@ -145,7 +145,7 @@ impl FromStr for Transform {
         }
         let probability = probability.unwrap_or(kind.usual_probability());
         if !(probability > 0.0 && probability <= 1.0) {
-            return Err(Invalid::new("", text, "a probability greater than 0 and at most 1 behind the @"));
+            return Err(Invalid::new("", text, "a probability greater than 0 and at most 1 after the @"));
         }
         Ok(Self { kind, probability })
     }

@@ -3,8 +3,8 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Fills a plane with normal numbers of this standard deviation (Box & Muller 1958). Every plane of an image has its own
-/// stream, so that planes can be filled in any order.
+/// Fills a plane with normal numbers of this standard deviation (Box & Muller 1958). Every plane of an image has its
+/// own stream, so that planes can be filled in any order.
 pub(super) fn fill(seed: u64, channel: usize, sd: f32, noise: &mut [f32]) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(channel as u64);

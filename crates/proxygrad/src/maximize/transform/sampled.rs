@@ -1,4 +1,4 @@
-//! The maps of a batch's chains, and how they are drawn.
+//! Sampled transforms of a batch.
 
 use rand::{Rng, RngExt};
 
@@ -58,8 +58,8 @@ impl SampledTransform {
     }
 }
 
-/// Draws a chain of maps of images of height and width `size` from each stream. How many random numbers are drawn depends
-/// on the transforms alone, so that a run does not depend on what its draws were.
+/// Draws a chain of maps of images of height and width `size` from each stream. How many random numbers are drawn
+/// depends on the transforms alone, so that a run does not depend on what its draws were.
 pub(super) fn draw<'a, R: Rng + 'a>(
     transforms: &[Transform],
     streams: impl IntoIterator<Item = &'a mut R>,
@@ -120,8 +120,7 @@ fn draw_chain(transforms: &[Transform], rng: &mut impl Rng, mut size: [usize; 2]
             linear = if applied { Some(next.after(linear)) } else { linear };
             continue;
         }
-        // What was collected is done first, unless nothing follows here: then it goes on being collected. A margin follows
-        // always.
+        // Apply the collected map first, unless nothing follows here; a margin always follows.
         let stays = !matches!(transform.kind, TransformKind::Pad { .. });
         if let Some(SampledTransform::Sample(linears)) = sampled.next() {
             linears.push(linear.take_if(|_| applied || !stays));

@@ -48,7 +48,7 @@ impl Line {
         let width = self.size[1];
         let (source_y, source_x) = (&mut self.fy[..width], &mut self.fx[..width]);
         for column in 0..width {
-            // By way of i32, which vector units turn into f32.
+            // Via i32, which vector units convert to f32.
             let x = column as i32 as f32 - center_x;
             source_y[column] = yy * y + yx * x + to_y;
             source_x[column] = xy * y + xx * x + to_x;

@@ -1,4 +1,4 @@
-//! The maps of views as tensor operations, for devices whose memory plain loops do not reach.
+//! Transforms as tensor operations, for devices other than the host.
 //!
 //! All images of a batch go through a map together; those that go without get a map that changes nothing. Only a few
 //! numbers per image cross over to the device. No image's values depend on its neighbours: wider windows and margins

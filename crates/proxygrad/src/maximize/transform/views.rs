@@ -1,7 +1,7 @@
-//! Transforms at work: concrete views of a batch of images and their adjoints.
+//! Application of sampled transforms to a batch of images, and the adjoint.
 //!
-//! Every image has its own view, a chain of maps, each linear but for what it adds. In main memory plain loops take each
-//! image through its whole chain; elsewhere all images go through one map after the other, as tensor operations.
+//! Every image has its own view, a chain of maps, each linear but for what it adds. In main memory plain loops take
+//! each image through its whole chain; elsewhere all images go through one map after the other, as tensor operations.
 
 #[cfg(test)]
 mod tests;

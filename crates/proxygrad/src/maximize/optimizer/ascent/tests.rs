@@ -3,8 +3,8 @@ use candle_core::Device;
 
 use super::*;
 
-/// Parameters and gradients of four images of twelve values: a common one, one without a gradient, one that is not finite, a
-/// faint one.
+/// Parameters and gradients of four images of twelve values: a common one, one without a gradient, one that is not
+/// finite, a faint one.
 fn batch(shape: &[usize]) -> (Tensor, Tensor) {
     let parameters: Vec<f32> = (0..48).map(|i| 0.02 * i as f32).collect();
     let mut gradients: Vec<f32> = (0..48).map(|i| (i as f32 * 1.7).sin()).collect();
