@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use proxygrad::network::catalog::install_crypto_provider;
 
 /// Arguments of `proxygrad healthcheck`.
 #[derive(Debug, clap::Args)]
@@ -28,6 +29,7 @@ impl Healthcheck {
             Some(url) => format!("{}/readyz", url.trim_end_matches('/')),
             None => format!("http://{}/readyz", local_address(self.listen)?),
         };
+        install_crypto_provider();
         let client =
             reqwest::blocking::Client::builder().timeout(Duration::from_secs(self.timeout)).no_proxy().build()?;
         let answer = client.get(&url).send().with_context(|| format!("{url} does not answer"))?;

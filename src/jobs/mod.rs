@@ -17,6 +17,7 @@ mod images;
 mod job;
 mod lease;
 mod metrics;
+mod migrations;
 mod page;
 mod quarantine;
 mod recovery;

@@ -19,6 +19,7 @@ use super::disk_reserve::{self, Reserve};
 use super::error::StoreError;
 use super::feed::{Feed, Subscription};
 use super::job::Job;
+use super::migrations;
 use super::page::{Cursor, JobFilter, Page};
 use super::row::{self, columns};
 use super::run_state::RunState;
@@ -123,7 +124,7 @@ impl Store {
             .idle_timeout(None)
             .max_lifetime(None);
         let mut connection = options.connect().await?;
-        sqlx::migrate!("src/jobs/migrations").run(&mut connection).await?;
+        migrations::migrator().run(&mut connection).await?;
         let patience = config.busy_timeout.saturating_mul(2).max(Duration::from_secs(1));
         let writer = Writer::new(options.clone(), connection, patience);
         let readers = readers.connect_lazy_with(options);

@@ -30,7 +30,7 @@ async fn rest(stream: &mut TcpStream) -> String {
 
 /// A request on a new connection.
 async fn fresh(server: &Server, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
-    let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
+    let client = crate::http_service::client().timeout(DEADLINE).build().unwrap();
     let mut request = client.request(method.clone(), format!("{}{path}", server.base));
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -224,7 +224,7 @@ async fn one_address_is_limited_to_its_share() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_gets_the_same_responses() {
     let server = Server::start().await;
-    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().timeout(DEADLINE).build().unwrap();
+    let client = crate::http_service::client().http2_prior_knowledge().timeout(DEADLINE).build().unwrap();
     let get = async |path: &str| Answer::read(client.get(format!("{}{path}", server.base)).send().await.unwrap()).await;
     let document = get("/openapi.json").await;
     assert!(document.body.len() > 100_000, "more than one part");

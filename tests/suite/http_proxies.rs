@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::http_service::{Answer, Server, quick};
 
 async fn ask(server: &Server, method: Method, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Answer {
-    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let client = crate::http_service::client().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let mut request = client.request(method, format!("{}{path}", server.base));
     for (name, value) in headers {
         request = request.header(*name, *value);

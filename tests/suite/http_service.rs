@@ -31,6 +31,12 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// A client that asks nobody but the server.
+pub fn client() -> reqwest::ClientBuilder {
+    proxygrad::network::catalog::install_crypto_provider();
+    reqwest::Client::builder().no_proxy()
+}
+
 impl Server {
     /// A server with default settings.
     pub async fn start() -> Self {
@@ -55,7 +61,7 @@ impl Server {
 
     /// A server that runs in another process.
     pub fn at(base: String) -> Self {
-        let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
+        let client = client().timeout(DEADLINE).build().unwrap();
         let document = serde_json::from_str(&proxygrad_server::api::openapi_document().unwrap()).unwrap();
         Self { base, client, document, service: None, folder: None }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use rustls::crypto::CryptoProvider;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use url::Url;
@@ -18,6 +19,15 @@ use super::pull_error::PullError;
 
 /// Largest index page of a package, in bytes.
 const MAX_PAGE_BYTES: u64 = 16 << 20;
+
+/// Makes ring the process's cryptography for TLS, unless the program chose another; an HTTP client cannot be built
+/// before.
+pub fn install_crypto_provider() {
+    if CryptoProvider::get_default().is_none() {
+        // Fails only when another thread was faster.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
 
 impl PackageIndex {
     /// Downloads the archive of `entry` to the new file `to`, and verifies its size and checksum.
@@ -67,6 +77,7 @@ impl PackageIndex {
     }
 
     fn client(&self, base: &Url) -> Result<Client, PullError> {
+        install_crypto_provider();
         // For the blocking client, `timeout` limits each wait for the headers or the next chunk of the body.
         let mut builder = Client::builder()
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))

@@ -24,6 +24,8 @@ mod pull_error;
 
 pub use add::{AddOptions, Assumption};
 pub use builtin::{ArchiveKind, CatalogEntry};
+#[cfg(feature = "pull")]
+pub use download::install_crypto_provider;
 pub use entry::{ModelEntry, ModelState};
 pub use error::ModelError;
 pub use id::check_id;
