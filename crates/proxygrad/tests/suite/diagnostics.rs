@@ -261,7 +261,7 @@ fn stored_documents_may_have_the_old_names() {
     let findings = serde_json::to_value(&run(&model, request)[0].findings).unwrap();
     let mut settings = serde_json::to_value(&resolved.settings).unwrap();
     let known = serde_json::json!({"sha256": "00", "width": 8, "height": 8});
-    settings["start"] = serde_json::json!({"kind": "image", "image": known, "noise": 0.0, "max_rms_distance": 0.1});
+    settings["start"] = serde_json::json!({"kind": "image", "image": known, "noise": 0.0, "max_rms_distance": 0.125});
     let old = |document: &serde_json::Value| {
         let text = document.to_string();
         text.replace(r#""diagnostics""#, r#""certificates""#).replace(r#""max_rms_distance""#, r#""leash""#)

@@ -75,8 +75,6 @@ fn changes_pixels(request: &Request) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    #[cfg(feature = "clap")]
-    use clap::ValueEnum;
     use serde_json::json;
 
     use super::*;
@@ -95,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_preset_keeps_to_the_limit_and_to_what_a_client_may_ask_for() {
-        for &preset in Preset::value_variants() {
+        for preset in Preset::ALL {
             let filled = preset.fill(&request(json!({})), SIZE, 7);
             assert_eq!((filled.preset, filled.steps), (preset, 7));
             for text in texts(&filled.transforms) {
@@ -108,7 +106,7 @@ mod tests {
     fn what_a_request_says_is_kept() {
         let own = request(json!({"gate": "soft", "steps": 3, "optimizer": "nadam", "parameterization": "pixel",
             "transforms": ["flip"], "start": {"kind": "uniform"}}));
-        for &preset in Preset::value_variants() {
+        for preset in Preset::ALL {
             let filled = preset.fill(&own, SIZE, 4096);
             assert_eq!(Some(filled.gate), own.gate, "{preset:?}");
             assert_eq!(Some(filled.steps), own.steps, "{preset:?}");

@@ -39,6 +39,12 @@ pub enum Preset {
     ProxygradPaper,
 }
 
+impl Preset {
+    /// All presets.
+    pub const ALL: [Self; 7] =
+        [Self::Readable, Self::Maximum, Self::Best, Self::Fast, Self::Lucid, Self::Maco, Self::ProxygradPaper];
+}
+
 /// Settings of a preset.
 pub(super) struct Choice {
     pub(super) gate: GateRequest,

@@ -76,7 +76,7 @@ fn a_second_file_that_is_missing_short_or_something_else_is_named() {
 
     std::fs::write(&second, &fixture("model.onnx.data")[..1000]).unwrap();
     let short = error();
-    assert!(short.contains("a.weight takes 1728 bytes from 0 on of model.onnx.data, which has only 1000"), "{short}");
+    assert!(short.contains("a.weight needs 1728 bytes at offset 0 of model.onnx.data, which has only 1000"), "{short}");
     std::fs::write(&second, "version https://git-lfs.github.com/spec/v1\n").unwrap();
     let pointer = error();
     assert!(pointer.contains("model.onnx.data, which has only 43 bytes: it is a Git LFS pointer"), "{pointer}");
@@ -99,7 +99,7 @@ fn nothing_outside_of_the_folder_is_read() {
     for location in ["../odel.onnx.da", "/tmp/model.data", "x/../x.onnxdata", "..\\del.onnx.dat", ".odel.onnx.data"] {
         std::fs::write(&file, replaced("model.onnx.data", location)).unwrap();
         let error = models.add(&file, net()).unwrap_err().to_string();
-        assert!(error.contains("expected the name of a file in the model's own folder"), "{location}: {error}");
+        assert!(error.contains("expected the name of a file in the model's folder"), "{location}: {error}");
     }
     std::fs::write(&file, replaced("model.onnx.data", "./del.onnx.data")).unwrap();
     let error = models.add(&file, net()).unwrap_err().to_string();
