@@ -3,6 +3,8 @@
 mod add;
 mod external;
 mod folders;
+#[cfg(feature = "pull")]
 mod index;
+#[cfg(feature = "pull")]
 mod pull;
 mod weights;
