@@ -2,7 +2,7 @@
 //!
 //! Every job and study has a channel while it runs or is watched: a ring buffer of its latest events, with increasing
 //! ids. Subscribers read from it at their own pace; a slow or late one learns how many events it missed. A channel is
-//! dropped some time after its job or study has finished, which bounds memory. Below, "job" stands for both.
+//! dropped some time after its job or study has finished, which bounds memory. Below, "job" means either.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -21,7 +21,7 @@ use proxygrad::maximize::{MaximizeError, Objective, Outcome, ReferenceImages, Ta
 use proxygrad::network::Model;
 use proxygrad::study::StudyError;
 
-/// How often to check whether a run that was told to stop is overdue.
+/// How often to check whether a run that was asked to stop is overdue.
 pub(super) const TICK: Duration = Duration::from_millis(200);
 
 /// Wait before a job is requeued whose images could not be read from the disk.

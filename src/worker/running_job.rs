@@ -9,7 +9,7 @@ use super::stop_signal::StopSignal;
 use crate::jobs::{Claim, Event, Store};
 use proxygrad::maximize::Point;
 
-/// Least time between two progress events of a job or study.
+/// Minimum time between two progress events of a job or study.
 pub(super) const BETWEEN_EVENTS: Duration = Duration::from_millis(100);
 
 /// A claimed job that is running.

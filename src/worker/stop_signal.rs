@@ -16,7 +16,7 @@ pub(super) enum StopReason {
     Shutdown,
 }
 
-/// Tells a run to stop. Checked before every step on the device thread, and awaited by the task that reports.
+/// Signal to stop a run. Checked before every step on the device thread, and awaited by the task that reports.
 #[derive(Debug)]
 pub(super) struct StopSignal {
     cancel_requested: CancellationToken,
@@ -52,7 +52,7 @@ impl StopSignal {
         Some(self.reason.get_or_init(|| (reason, Instant::now())).0)
     }
 
-    /// Whether the run was told to stop longer ago than the patience, and its current step has not returned.
+    /// Whether the run was asked to stop longer ago than the patience, and its current step has not returned.
     pub(super) fn is_overdue(&self) -> bool {
         let patience = if self.shutdown.is_cancelled() { SHUTDOWN_PATIENCE } else { PATIENCE };
         self.reason().is_some() && self.reason.get().is_some_and(|(_, since)| since.elapsed() >= patience)
@@ -68,8 +68,8 @@ impl StopSignal {
     }
 }
 
-/// How long a step may continue after its run was told to stop; then the outcome is reported without it. The device is
-/// not used until the step returns.
+/// How long a step may continue after its run was asked to stop; then the outcome is reported without it. The device
+/// is not used until the step returns.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same during a shutdown, when nothing waits for the device.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);

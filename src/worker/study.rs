@@ -144,7 +144,7 @@ impl RunContext {
         report_with_retry(&self.store, vec![report], &self.interrupt, self.patience).await;
     }
 
-    /// Runs a stage, and returns the next one or why there is none.
+    /// Runs a stage, and returns the next one or the reason why there is no next one.
     async fn next_stage(&self, claim: &StudyClaim, stage: Stage) -> Result<Stage, StageEnd> {
         let (cancel_requested, shutdown) = (claim.cancel_requested.clone(), self.interrupt.clone());
         let stop_signal = Arc::new(StopSignal::new(cancel_requested, shutdown, self.time_limit));

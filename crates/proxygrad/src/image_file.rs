@@ -13,9 +13,9 @@ use crate::Invalid;
 
 /// Largest width or height of an image file in pixels.
 const MAX_SIDE: u32 = 16_384;
-/// Most pixels of an image file: more than cameras produce.
+/// Maximum number of pixels of an image file: more than cameras produce.
 pub(crate) const MAX_PIXELS: u64 = 1 << 26;
-/// Most memory for decoding an image file in bytes, not counting resizing.
+/// Maximum memory for decoding an image file in bytes, not counting resizing.
 const MAX_MEMORY: u64 = 1 << 30;
 
 /// Header of an image file.
@@ -97,7 +97,7 @@ impl ImageHeader {
         self.pixels() * self.bytes_per_pixel
     }
 
-    /// Most bytes of memory for decoding the image and resizing it to a height and width.
+    /// Maximum memory in bytes for decoding the image and resizing it to a height and width.
     pub(crate) fn memory(&self, [height, width]: [usize; 2]) -> u64 {
         // Resizing rows first needs four f32 per pixel of the original columns and the new rows; for rotated images
         // columns and rows are swapped.

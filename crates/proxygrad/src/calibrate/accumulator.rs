@@ -1,4 +1,4 @@
-//! RunningStatistics statistics and top images of a layer's units.
+//! Running statistics and top images of a layer's units.
 
 use std::collections::{BTreeMap, BTreeSet};
 

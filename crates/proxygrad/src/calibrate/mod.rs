@@ -37,10 +37,10 @@ pub struct Options {
 pub const MAX_TOP: usize = 100;
 /// Largest batch.
 const MAX_BATCH: usize = 16;
-/// Most values of all measured layers in a batch of more than one image: 256 MiB in f32.
+/// Maximum number of values of all measured layers in a batch of more than one image: 256 MiB in f32.
 const MAX_VALUES: usize = 64 << 20;
 
-/// Most bytes of memory for running a batch of more than one image.
+/// Maximum memory in bytes for running a batch of more than one image.
 const MAX_MEMORY: u64 = 1 << 30;
 
 impl Default for Options {

@@ -66,7 +66,7 @@ type Cache = Vec<(Weak<Network>, HashMap<Key, Footprint>)>;
 /// Cache key of a plan: target layers with their number of read channels, and the input.
 type Key = (Vec<(NodeId, Option<usize>)>, Shape);
 
-/// Most cached networks, and most cached footprints per network.
+/// Maximum number of cached networks, and of cached footprints per network.
 const MAX_NETWORKS: usize = 16;
 const MAX_FOOTPRINTS: usize = 1024;
 

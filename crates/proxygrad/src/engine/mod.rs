@@ -117,7 +117,7 @@ pub trait Plan: Send {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepTime {
     /// The node that the step computes, possibly fused with its activation and residual sum; for fused steps, the last.
-    /// The network's input stands for copying images in, and outputs and gradients out.
+    /// The network's input represents copies of images to the engine, and of outputs and gradients from it.
     pub node: NodeId,
     /// Whether it is a step of the backward pass.
     pub backward: bool,

@@ -13,8 +13,8 @@ use crate::maximize::image8::Image8;
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Animation {
-    /// Number of images: iterates evenly spaced over the run, beginning with the start, and the stimulus at the end. At
-    /// most the number of steps plus one.
+    /// Number of frames: iterates evenly spaced over the run, from the start to the stimulus. At most the number of
+    /// steps plus one.
     #[serde(default = "default_frames")]
     #[cfg_attr(feature = "openapi", schema(minimum = 2, maximum = 128))]
     pub frames: u32,
@@ -30,9 +30,9 @@ impl Default for Animation {
     }
 }
 
-/// Most frames of an animation.
+/// Largest number of frames of an animation.
 const MOST_FRAMES: u32 = 128;
-/// Most pixels of the frames of all stimuli of one request.
+/// Largest number of pixels of the frames of all stimuli of one request.
 const MOST_PIXELS: u64 = 8 << 20;
 
 /// How long a frame is shown, in seconds: numerator and denominator. The last frame is shown longer.

@@ -44,7 +44,7 @@ pub(super) struct DiversityPenalty {
 }
 
 impl DiversityPenalty {
-    /// The target's seed `[N,C,H,W]` or `[N,K]` minus the gradient of the penalty by the target's `output`. `groups`
+    /// The target's seed `[N,C,H,W]` or `[N,K]` minus the gradient of the penalty at the target's `output`. `groups`
     /// are the rows of each diversity group.
     pub(super) fn subtract_gradient(&self, seed: &Tensor, output: &Tensor, groups: &[Vec<usize>]) -> Result<Tensor> {
         let images = output.dim(0)?;
@@ -107,8 +107,8 @@ impl Products {
     }
 }
 
-/// The gradient `[C,P]` of every stimulus' mean similarity with the others by its own values: the mean over `j` of
-/// `2 G_j A_i / (|G_i| |G_j|) - 2 s_ij G_i A_i / |G_i|^2`.
+/// The gradient `[C,P]` of every stimulus' mean similarity with the others, with respect to its values: the mean over
+/// `j` of `2 G_j A_i / (|G_i| |G_j|) - 2 s_ij G_i A_i / |G_i|^2`.
 fn similarity_gradients(values: &[Tensor]) -> Result<Vec<Tensor>> {
     let products = Products::new(values)?;
     let or_one = |x: &Tensor| x.eq(0.0)?.where_cond(&x.ones_like()?, x);

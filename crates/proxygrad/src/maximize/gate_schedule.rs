@@ -18,13 +18,13 @@ use crate::maximize::string_or_object::{string_or_object, string_or_object_schem
 pub enum GateKind {
     /// The network's own gradient.
     Plain,
-    /// ProxyGrad: the proxy's derivative at the original pre-activations (1 forward + 1 backward pass a step).
+    /// ProxyGrad: the proxy's derivative at the original pre-activations (1 forward + 1 backward pass per step).
     Decoupled,
     /// ProxyGrad, read literally: the proxy runs its own forward pass and its exact gradient is used.
     TrueProxy,
     /// Lucid's redirected ReLU gradients in the first 16 steps, then plain.
     Redirect,
-    /// Sigmoid with a temperature instead of a step.
+    /// A sigmoid with a temperature instead of the step function.
     Soft,
     /// Slope 1 everywhere.
     Identity,
@@ -44,7 +44,7 @@ pub struct GateSchedule {
     /// Width of the logistic step (`soft`), in units of the pre-activations or of their scale.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
-    /// Whether the temperature counts in units of each activation's scale (`soft`): the root mean square of its
+    /// Whether the temperature is in units of each activation's scale (`soft`): the root mean square of its
     /// pre-activations over two images of noise, measured before the first step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relative: Option<bool>,
@@ -63,7 +63,7 @@ pub struct GateRequest {
     pub slope: Option<f32>,
     /// Width of the logistic step (`soft`), greater than 0.
     pub temperature: Option<f32>,
-    /// Whether the temperature counts in units of each activation's scale (`soft`); default: true.
+    /// Whether the temperature is in units of each activation's scale (`soft`); default: true.
     pub relative: Option<bool>,
     /// Share of the steps over which slope or temperature falls linearly to 0, in [0, 1].
     pub anneal: Option<f32>,
@@ -85,7 +85,7 @@ struct Full {
     /// Width of the logistic step (`soft`), in units of the pre-activations.
     #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0))]
     temperature: Option<f32>,
-    /// Whether the temperature counts in units of each activation's scale (`soft`): the root mean square of its
+    /// Whether the temperature is in units of each activation's scale (`soft`): the root mean square of its
     /// pre-activations over two images of noise. Default: true.
     relative: Option<bool>,
     /// Share of the steps over which slope or temperature falls linearly to 0.
@@ -131,7 +131,7 @@ impl<'de> Deserialize<'de> for GateRequest {
 const REDIRECT_STEPS: u32 = 16;
 
 impl GateKind {
-    /// What a gate's kind may be, for errors.
+    /// Names of all kinds, for errors.
     const EXPECTED: &'static str = "plain, decoupled, true-proxy, redirect, soft, identity or auto";
 
     fn has_slope(self) -> bool {
@@ -195,9 +195,9 @@ impl GateSchedule {
     pub const TEMPERATURE: f32 = 1.0;
     /// Default width of the logistic step in units of each activation's scale.
     pub const RELATIVE_TEMPERATURE: f32 = 0.6;
-    /// Default share of the steps over which a slope fades, and of plain steps at the end.
+    /// Default `anneal` and `polish` of a gate with a slope.
     pub const COURSE: (f32, f32) = (0.6, 0.1);
-    /// The same for a temperature.
+    /// Default `anneal` and `polish` of a gate with a temperature.
     pub const SOFT_COURSE: (f32, f32) = (0.8, 0.2);
 
     /// The backward rule of `step` (from 0) in a run of `steps`.
@@ -226,7 +226,7 @@ impl GateSchedule {
                 temperature => Gate::Soft { temperature },
             },
             GateKind::Identity => Gate::Identity,
-            // The gates that compete have rules, the search over them has none.
+            // Only the candidates of a search have backward rules.
             GateKind::Auto => Gate::Plain,
         }
     }

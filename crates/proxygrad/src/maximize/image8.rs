@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use candle_core::{DType, Device, Result, Tensor};
 use image::{ExtendedColorType, ImageEncoder};
 
-/// An 8-bit image, rows of pixels, grey or RGB, perhaps with transparency.
+/// An 8-bit image in row-major order, grey or RGB, optionally with transparency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Image8 {
     pub(super) height: usize,
@@ -30,9 +30,9 @@ impl Image8 {
         Ok(Self { height, width, channels, values, alpha: None })
     }
 
-    /// Adds an alpha channel proportional to `saliency` `[H,W]`, 0 or more in any unit. The share
-    /// `OPAQUE` of the pixels with the highest saliency is opaque, so that a few outliers do not hide the rest (MACO's
-    /// own plots clip at the 80th percentile). If all are 0, the whole image is opaque.
+    /// Adds an alpha channel proportional to `saliency` `[H,W]`, which is not negative, in any unit. The share
+    /// [`OPAQUE`] of the pixels with the highest saliency is opaque, so that a few outliers do not hide the rest
+    /// (MACO's own plots clip at the 80th percentile). If all are 0, the whole image is opaque.
     pub(super) fn with_alpha_from(mut self, saliency: &[f32]) -> Self {
         let mut sorted = saliency.to_vec();
         sorted.sort_unstable_by(f32::total_cmp);
@@ -46,14 +46,14 @@ impl Image8 {
         self
     }
 
-    /// The pixels `[C,H,W]` that a reader of the image sees, in [0, 1].
+    /// The 8-bit pixels `[C,H,W]` as values in [0, 1].
     pub(super) fn pixels(&self, device: &Device, dtype: DType) -> Result<Tensor> {
         let values: Vec<f32> = self.values.iter().map(|&v| f32::from(v) / 255.0).collect();
         let interleaved = Tensor::from_vec(values, (self.height, self.width, self.channels), &Device::Cpu)?;
         interleaved.permute((2, 0, 1))?.contiguous()?.to_dtype(dtype)?.to_device(device)
     }
 
-    /// Reads the colours of a PNG as it is delivered, 8-bit grey (1 channel) or RGB (3), transparent or not.
+    /// Reads the colours of a delivered PNG, 8-bit grey (1 channel) or RGB (3); transparency is dropped.
     pub(super) fn read(png: &[u8], channels: usize) -> std::result::Result<Self, image::ImageError> {
         let image = image::load_from_memory_with_format(png, image::ImageFormat::Png)?;
         let (height, width) = (image.height() as usize, image.width() as usize);
@@ -61,7 +61,7 @@ impl Image8 {
         Ok(Self { height, width, channels, values, alpha: None })
     }
 
-    /// The pixels that a reader of the image sees: `[C,H,W]` in [0, 1], row-major.
+    /// The 8-bit pixels as values in [0, 1]: `[C,H,W]`, row-major.
     pub(super) fn values_by_channel(&self) -> Vec<f64> {
         let plane = |c: usize| self.values.iter().skip(c).step_by(self.channels);
         // As f32, like the pixels that were scored.

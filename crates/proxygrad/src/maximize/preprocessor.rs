@@ -7,15 +7,15 @@ use crate::maximize::ops::host::{Real, for_type_of};
 use crate::maximize::ops::{Arithmetic, Placement};
 use crate::network::Preprocessing;
 
-/// Preprocessor `[N,C,H,W]` in [0, 1], grey or RGB, to the network's input and back for gradients.
+/// Maps pixels `[N,C,H,W]` in [0, 1], grey or RGB, to the network's input, and gradients back.
 #[derive(Debug)]
 pub(super) struct Preprocessor {
     /// `(scale, shift)` of every network channel.
     affine: Vec<(f64, f64)>,
-    /// Which channel of the image every network channel reads.
+    /// The image channel that every network channel reads.
     sources: Vec<usize>,
     arithmetic: Arithmetic,
-    /// The same for [`Arithmetic::Device`]: scales and shifts `[1,C,1,1]`, sources `[C]`.
+    /// For [`Arithmetic::Device`]: scales and shifts `[1,C,1,1]`, sources `[C]`.
     scale: Tensor,
     shift: Tensor,
     order: Tensor,
@@ -55,7 +55,7 @@ impl Preprocessor {
         if self.arithmetic == Arithmetic::Host {
             return for_type_of!(gradient, T => self.host_gradient::<T>(gradient));
         }
-        // An order of channels is its own inverse: as it is, or reversed.
+        // A channel order is its own inverse, since it is either the identity or reversed.
         self.reordered(&gradient.broadcast_mul(&self.scale)?)
     }
 

@@ -8,7 +8,7 @@ use crate::maximize::ops::host::{Real, for_type_of};
 
 /// Keeps the pixels `x` of every image within a root-mean-square distance `r` of its start `s`: with
 /// `d = sqrt(mean((x - s)^2))` over all values of the image, `x` becomes `s + (x - s) min(1, r / d)`, the nearest point
-/// of the ball around `s`. It lies between `s` and `x`, and so in [0, 1] as they do.
+/// of the ball around `s`. It is between `s` and `x`, and so in [0, 1].
 #[derive(Debug)]
 pub(super) struct RmsBall {
     /// Pixels `[N,C,H,W]` in [0, 1].
@@ -18,7 +18,7 @@ pub(super) struct RmsBall {
 }
 
 impl RmsBall {
-    /// Binds images to these pixels `[N,C,H,W]`, by a radius in pixel values of range [0, 1].
+    /// Keeps images near these pixels `[N,C,H,W]`, within a radius in pixel values of range [0, 1].
     pub(super) fn new(start: &Tensor, radius: f32, arithmetic: Arithmetic) -> Self {
         Self { start: start.clone(), radius: f64::from(radius), arithmetic }
     }
@@ -29,7 +29,7 @@ impl RmsBall {
         Ok(())
     }
 
-    /// The pixels `[N,C,H,W]`, projected back where they went too far.
+    /// The pixels `[N,C,H,W]`, projected onto the ball where they are outside.
     pub(super) fn project(&self, pixels: &Tensor) -> Result<Tensor> {
         if self.arithmetic == Arithmetic::Host {
             return for_type_of!(pixels, T => self.host_pull::<T>(pixels));
@@ -42,7 +42,7 @@ impl RmsBall {
         let share =
             far.where_cond(&(distance.ones_like()?.affine(self.radius, 0.0)? / &distance)?, &distance.ones_like()?)?;
         let projected = (&self.start + away.broadcast_mul(&share.reshape((n, 1, 1, 1))?)?)?;
-        // Those that did not go too far keep every bit.
+        // Images inside the ball keep every bit.
         far.reshape((n, 1, 1, 1))?.broadcast_as(pixels.shape())?.contiguous()?.where_cond(&projected, pixels)
     }
 

@@ -1,4 +1,4 @@
-//! Reference images: images of clients, decoded and resized to the stimulus.
+//! Reference images: client images, decoded and resized to the stimulus.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::maximize::error::MaximizeError;
 use crate::maximize::image8::Image8;
 use crate::network::{ImageSource, KnownImage, grey};
 
-/// An 8-bit image of a client, with the size and channels of a stimulus.
+/// A client's image as 8 bits, with the size and channels of a stimulus.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ReferenceImage {
     levels: Image8,
@@ -22,23 +22,21 @@ pub struct ReferenceImage {
     sha256: String,
 }
 
-/// The pictures of a job by their digests.
+/// The reference images of a job by their digests.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReferenceImages(BTreeMap<String, Arc<ReferenceImage>>);
 
 const EXPECTED: &str = "a PNG or JPEG file";
 
 impl ReferenceImage {
-    /// Reads an image file, a PNG or a JPEG, and fits it to `[C,H,W]`: grey (by the weights of ITU-R
-    /// BT.601) for one channel, RGB for three.
+    /// Reads a PNG or JPEG file and fits it to `[C,H,W]`: grey (ITU-R BT.601 luma) for one channel, RGB for three.
     ///
-    /// The image is turned as its EXIF orientation says, and transparency is laid over white. Of an image with another
-    /// ratio of its sides the largest centred part with the stimulus' ratio is kept; that is resized by a Lanczos
-    /// filter with three lobes (wider where it shrinks), on the values as they are stored. One that fits is not
-    /// touched.
+    /// Applies the EXIF orientation and blends transparency onto white. An image with another aspect ratio is
+    /// center-cropped to that of the stimulus, then resized with a Lanczos filter with three lobes (widened when
+    /// shrinking) on the stored values. An image of the right size is unchanged.
     ///
     /// # Errors
-    /// When the file is no such image, or has too many pixels: an `Invalid` without a field.
+    /// When the file is not a PNG or JPEG, or has too many pixels: an `Invalid` without a field.
     pub fn read(file: &[u8], shape: [usize; 3]) -> Result<Self, Invalid> {
         let header = ImageHeader::read(file)?;
         let image = header.decode(file, Transparency::White)?;
@@ -52,7 +50,7 @@ impl ReferenceImage {
         Self::of(Image8 { height, width, channels, values, alpha: None }).map_err(invalid)
     }
 
-    /// Reads the PNG of a picture.
+    /// Reads the PNG of a reference image.
     ///
     /// # Errors
     /// When it is damaged.
@@ -72,12 +70,12 @@ impl ReferenceImage {
         Ok(Self { levels, sha256: digest(&png), png: png.into() })
     }
 
-    /// The picture as a PNG.
+    /// The image as a PNG.
     pub fn png(&self) -> &[u8] {
         &self.png
     }
 
-    /// What documents tell of it.
+    /// Its digest and size, as shown in documents.
     pub fn known(&self) -> KnownImage {
         let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
         KnownImage { sha256: self.sha256.clone(), width: side(self.levels.width), height: side(self.levels.height) }
@@ -96,17 +94,17 @@ impl std::fmt::Debug for ReferenceImage {
 }
 
 impl ReferenceImages {
-    /// Adds a picture; fine when it is there.
+    /// Adds an image unless it is already present.
     pub fn add(&mut self, picture: ReferenceImage) {
         self.0.insert(picture.sha256.clone(), Arc::new(picture));
     }
 
-    /// The picture with this SHA-256.
+    /// The image with this SHA-256.
     pub fn get(&self, sha256: &str) -> Option<&Arc<ReferenceImage>> {
         self.0.get(sha256)
     }
 
-    /// The picture that a source names.
+    /// The image that a source names.
     pub(super) fn find(&self, source: &ImageSource) -> Result<&ReferenceImage, MaximizeError> {
         let found = match source {
             ImageSource::Known(image) => self.0.get(&image.sha256).map(|picture| &**picture),
@@ -115,7 +113,7 @@ impl ReferenceImages {
         found.ok_or_else(|| MaximizeError::ReferenceImage(source.to_string()))
     }
 
-    /// Every picture, by its digest.
+    /// Every image, by its digest.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &ReferenceImage)> {
         self.0.iter().map(|(sha256, picture)| (sha256.as_str(), &**picture))
     }
@@ -125,7 +123,7 @@ fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// The largest centred part with the ratio of `width` to `height`, at that size.
+/// Center-crops to the aspect ratio of `width` to `height`, then resizes to that size.
 fn fitted(image: DynamicImage, width: u32, height: u32) -> DynamicImage {
     if (image.width(), image.height()) == (width, height) {
         return image;
@@ -172,7 +170,7 @@ mod tests {
         encoded(&image.into(), ImageFormat::Png)
     }
 
-    /// Red to the left, green to the right, blue below.
+    /// Red at the top left, green at the top right, blue below.
     fn flag(width: u32, height: u32) -> DynamicImage {
         ImageBuffer::from_fn(width, height, |x, y| match (x < width / 2, y < height / 2) {
             (_, false) => Rgb([0u8, 0, 255]),
@@ -253,7 +251,7 @@ mod tests {
     fn a_photo_is_turned_as_its_camera_was_held() {
         let mut file = Vec::new();
         let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, 95);
-        // Orientation 6: the camera was turned; to be shown it is turned by 90 degrees to the right.
+        // Orientation 6: the image is shown rotated by 90 degrees clockwise.
         let exif = b"II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
         encoder.set_exif_metadata(exif.to_vec()).unwrap();
         let flag = flag(64, 64).into_rgb8();
@@ -263,7 +261,7 @@ mod tests {
         assert!(at(&picture, 13, 2)[0] > 200, "what was to the left is above: {:?}", at(&picture, 13, 2));
     }
 
-    /// A PNG that says it is this large and holds next to nothing.
+    /// A tiny PNG whose header claims this size.
     fn bomb(width: u32, height: u32) -> Vec<u8> {
         let mut file = png(ImageBuffer::from_pixel(1, 1, Luma([0u8])));
         file[16..20].copy_from_slice(&width.to_be_bytes());

@@ -28,7 +28,7 @@ pub enum Start {
     },
     /// Every value (`maco`: every phase) drawn uniformly from its range.
     Uniform,
-    /// An image of the client, which the objective accentuates.
+    /// An image of the client, whose features the objective amplifies.
     Image {
         /// The image.
         image: ImageSource,
@@ -52,9 +52,9 @@ enum Document {
         noise: f32,
     },
     /// Every value (`maco`: every phase) drawn uniformly from its range.
-    // With braces, because only then unknown fields are refused.
+    // With braces, since unknown fields are only rejected in struct variants.
     Uniform {},
-    /// An image of the client, which the objective accentuates.
+    /// An image of the client, whose features the objective amplifies.
     Image {
         /// The image.
         #[serde(deserialize_with = "image")]
@@ -72,7 +72,7 @@ enum Document {
     },
 }
 
-/// An image whose error names its field: the reader of a tagged object loses it.
+/// Deserializes an image and adds its field to errors: the deserializer of a tagged enum loses it.
 fn image<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ImageSource, D::Error> {
     ImageSource::deserialize(deserializer).map_err(|error| match error.to_string() {
         invalid if invalid.starts_with(": ") => D::Error::custom(format_args!("image{invalid}")),
@@ -154,7 +154,7 @@ impl Start {
     /// Checks the ranges of its numbers.
     ///
     /// # Errors
-    /// When the noise or the distance lies outside [0, 1].
+    /// When the noise or the distance is outside [0, 1].
     pub fn check(&self) -> Result<(), Invalid> {
         let unit = |field: &str, value: f32| match (0.0..=1.0).contains(&value) {
             true => Ok(()),

@@ -83,7 +83,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network with nothing but its image input `[C,H,W]`, named `input`.
+    /// A network with only its image input `[C,H,W]`, named `input`.
     pub fn new(channels: usize, height: usize, width: usize) -> Self {
         let shape = Shape::from([channels, height, width]);
         let node = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape };

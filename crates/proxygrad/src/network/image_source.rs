@@ -86,7 +86,7 @@ impl FromStr for ImageSource {
     }
 }
 
-/// Decodes base64 that begins at offset `start` of a text; errors give the offset in the text.
+/// Decodes base64 that begins at offset `start` of a text; errors state the offset in the text.
 fn decode(encoded: &str, start: usize) -> Result<Vec<u8>, String> {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let kept: Cow<'_, [u8]> = match encoded.bytes().any(|byte| is_blank(&byte)) {

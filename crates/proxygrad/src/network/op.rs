@@ -10,10 +10,10 @@ use super::resize::Resize;
 use super::shape::Shape;
 use super::window::Window;
 
-/// Most values of one tensor of one image: 4 GiB in f32.
+/// Maximum number of values of one tensor of one image: 4 GiB in f32.
 const MAX_ELEMENTS: usize = 1 << 30;
 
-/// Most axes of a tensor, not counting the batch.
+/// Maximum number of axes of a tensor, not counting the batch.
 const MAX_AXES: usize = 15;
 
 /// One operation with its weights.
@@ -73,7 +73,7 @@ pub enum Op {
         before: Vec<usize>,
         /// Values added after each axis.
         after: Vec<usize>,
-        /// What the border holds.
+        /// Values of the border.
         mode: PadMode,
     },
     /// The same values in another shape.
@@ -144,13 +144,13 @@ pub enum Reduce {
     Max,
 }
 
-/// What a border holds.
+/// Values of a border.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum PadMode {
     /// One value everywhere.
     Constant(f32),
-    /// The tensor mirrored at its edge, without repeating the edge.
+    /// The tensor reflected at its edge, without repeating the edge.
     Reflect,
     /// The edge value repeated.
     Edge,

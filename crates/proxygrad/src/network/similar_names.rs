@@ -2,7 +2,7 @@
 
 use crate::text::distance;
 
-/// Most suggestions.
+/// Maximum number of suggestions.
 const MAX_SUGGESTIONS: usize = 5;
 /// Longest name that is compared by edit distance, in characters.
 const MAX_LENGTH: usize = 64;

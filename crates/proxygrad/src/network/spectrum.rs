@@ -61,7 +61,7 @@ impl Spectrum {
         if let Some(wrong) = magnitude.data().iter().find(|x| !(x.is_finite() && **x >= 0.0)) {
             return Err(Invalid::new("magnitude", wrong, "finite numbers of at least 0"));
         }
-        // The first value of row 0 belongs to the mean of an image, which a spectrum leaves open.
+        // The first value of row 0 belongs to the mean of an image, which a spectrum does not determine.
         if magnitude.data().chunks(side * half).any(|channel| channel[1..].iter().all(|&x| x == 0.0)) {
             return Err(Invalid::new("magnitude", "only zeros", "a frequency other than 0 in every channel"));
         }
@@ -76,7 +76,7 @@ impl Spectrum {
     /// Reads the content of a spectrum file.
     ///
     /// # Errors
-    /// When it is not what [`Spectrum::save`] writes.
+    /// When it does not have the format of [`Spectrum::save`].
     pub fn parse(bytes: &[u8]) -> Result<Self, SpectrumFileError> {
         let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
         let find = |name: &'static str| {

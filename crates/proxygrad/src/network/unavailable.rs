@@ -29,7 +29,7 @@ impl fmt::Display for Unavailable {
 }
 
 impl Unavailable {
-    /// Most names listed per operation and reason.
+    /// Maximum number of names listed per operation and reason.
     const MAX_NAMES: usize = 3;
 
     /// A summary: one line per operation and reason, and one for the nodes that depend on these.

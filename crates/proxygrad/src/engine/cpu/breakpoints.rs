@@ -12,7 +12,7 @@ pub(crate) struct Breakpoints {
 }
 
 impl Breakpoints {
-    /// None for an activation that needs a kernel of its own.
+    /// None for an activation that needs a separate kernel.
     pub(crate) fn of(activation: &Activation) -> Option<Self> {
         match *activation {
             Activation::Relu => Some(Self { low: 0.0, high: f32::INFINITY, leak: 0.0 }),

@@ -11,14 +11,14 @@ use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::simd::Instructions;
 use crate::engine::{Forward, Gate};
 
-/// Bytes of a typical L2_BYTES cache, from which block sizes are derived.
+/// Bytes of a typical L2 cache, from which block sizes are derived.
 pub(crate) const L2_BYTES: usize = 1 << 20;
 
 /// Default of [`KernelConfig::on_the_fly_bytes`].
 pub(crate) const ON_THE_FLY_BYTES: usize = 2 << 20;
 
-/// Most images of a micro-batch, which goes through the network together: enough for deep layers to use their weights
-/// more than once, few enough for the feature maps of early layers to stay in the cache.
+/// Maximum images of a micro-batch, which goes through the network together: enough for deep layers to use their
+/// weights more than once, few enough for the feature maps of early layers to stay in the cache.
 pub(crate) const MICRO_BATCH: usize = 4;
 
 /// What weight packing and work partitioning depend on.

@@ -7,11 +7,11 @@ use crate::engine::cpu::kernel::Kernel;
 use crate::engine::cpu::kernels::conv::ConvAlgorithm;
 use crate::network::{Network, NodeId, Shape};
 
-/// Most networks whose kernels are kept.
+/// Maximum number of networks whose kernels are kept.
 const MAX_NETWORKS: usize = 4;
 
-/// Most bytes of kept kernels, unless the last plan alone has more. Kernels depend on the input size: a network used at
-/// many sizes would otherwise fill the memory with copies of its weights.
+/// Maximum bytes of kept kernels, unless the last plan alone has more. Kernels depend on the input size: a network used
+/// at many sizes would otherwise fill the memory with copies of its weights.
 const MAX_BYTES: usize = 256 << 20;
 
 /// Kernels of the networks that were planned last, dropped together with the network.

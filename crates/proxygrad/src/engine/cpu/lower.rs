@@ -67,7 +67,7 @@ pub(crate) fn lower(
     }))
 }
 
-/// Stands in for a scalar kernel in a plan without weights, so that its tables are not built.
+/// Placeholder for a scalar kernel in a plan without weights, so that its tables are not built.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct WeightlessKernel(pub(crate) BackwardNeeds);
 

@@ -6,16 +6,16 @@ use utoipa::ToSchema;
 
 use crate::maximize::transform::Transform;
 
-/// Root mean square of one default step, per pixel value of range [0, 1]. Part of the definition of the diagnostics: it
-/// stays when defaults of the optimizers change.
+/// Root mean square of one default step, per pixel value of range [0, 1]. Part of the definition of the diagnostics:
+/// independent of changes to the optimizers' defaults.
 pub(super) const STEP: f64 = 0.005;
 
-/// Diagnostics of a maximum: whether plain gradient ascent would leave it, how it stands
-/// changes of the view, how much of the image is fine texture, and how it compares with natural images.
+/// Diagnostics of a maximum: stationarity under plain gradient ascent, robustness to transforms, share of high spatial
+/// frequencies, and comparison with natural images.
 ///
-/// Everything is measured on exactly the delivered PNG and the original network, gradients are the true ones, and
-/// nothing depends on the run's gate, optimizer, transforms or seed. A number is null where it is not defined: where
-/// something is not finite, or for shares of a score that is not positive.
+/// Everything is measured on the delivered 8-bit PNG with the original network and its true gradient, and does not
+/// depend on the run's gate, optimizer, transforms or seed. A number is null where it is undefined: where a value is
+/// not finite, or for shares of a score that is not positive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Diagnostics {
@@ -32,7 +32,7 @@ pub struct Diagnostics {
     /// coefficient is `sqrt(fx^2 + fy^2)` in cycles a pixel.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub high_frequency_share: Option<f32>,
-    /// The same of the image's brightness, `0.2126 R + 0.7152 G + 0.0722 B` of the pixel values.
+    /// The same share for the image's brightness, `0.2126 R + 0.7152 G + 0.0722 B` of the pixel values.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub high_frequency_share_grey: Option<f32>,
     /// The objective's largest value on the natural images that the model was calibrated with.
@@ -54,13 +54,12 @@ pub struct Diagnostics {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Stationarity {
-    /// `||x - clip(x + g)||`, Euclidean: the projected gradient. It has the score's unit, so it can be compared between
-    /// images of one objective alone.
+    /// `||x - clip(x + g)||`, Euclidean: the projected gradient. It has the score's unit, so only images of one
+    /// objective are comparable.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub projected_gradient: Option<f32>,
     /// `||x - clip(x + d)|| / ||d||` with `d` along `g` and of root mean square 0.005, one default step: the share of a
-    /// step that the range of the pixels leaves, from 0 (every pixel that would move is at its limit of the range) to
-    /// 1.
+    /// step that remains within the pixel range, from 0 (every pixel that would move is at its limit) to 1.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub free_share: Option<f32>,
     /// `<g, clip(x + d) - x> / |score|`: first-order gain of that step, relative to the score.
@@ -77,17 +76,17 @@ pub struct Stationarity {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Gain {
-    /// The best of the 51 scores less the first; never negative.
+    /// Best of the 51 scores minus the first; never negative.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub absolute: Option<f32>,
-    /// The same, relative to the magnitude of the first.
+    /// `absolute`, relative to the magnitude of the first score.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub relative: Option<f32>,
     /// Number of steps after which the best score was reached.
     pub best_step: u32,
 }
 
-/// Scores of 64 random views of the image. The views are the same for all stimuli of one size, whatever their seed.
+/// Scores of 64 random views of the image. The views are the same for all stimuli of one size, regardless of the seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Robust {
@@ -101,7 +100,7 @@ pub struct Robust {
     /// Their 10th percentile: the 7th smallest of 64.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub p10: Option<f32>,
-    /// The smallest.
+    /// Minimum of their scores.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub min: Option<f32>,
     /// The mean, relative to the score of the untransformed image.
@@ -110,7 +109,7 @@ pub struct Robust {
     /// The 10th percentile, relative to that score.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub p10_share: Option<f32>,
-    /// The smallest, relative to that score.
+    /// The minimum, relative to that score.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub min_share: Option<f32>,
 }
@@ -145,7 +144,7 @@ impl NaturalMissing {
     }
 }
 
-/// The number, unless it is not finite.
+/// The number as f32; `None` if it is not finite.
 pub(super) fn finite(x: f64) -> Option<f32> {
     Some(x as f32).filter(|x| x.is_finite())
 }

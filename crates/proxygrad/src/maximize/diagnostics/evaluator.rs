@@ -9,15 +9,15 @@ use crate::maximize::objective::Scoring;
 use crate::maximize::ops::Arithmetic;
 use crate::maximize::task::Task;
 
-/// Evaluates the original network on a batch of images: values `[C,H,W]` in [0, 1], in main memory, because copying
-/// them is cheap next to a pass.
+/// Evaluates the original network on a batch of images: values `[C,H,W]` in [0, 1], in main memory, since copying them
+/// is cheap compared with a pass.
 pub(super) struct Evaluator<'b, 'a> {
     model_runner: &'b mut ModelRunner<'a>,
     scoring: Scoring,
     should_stop: &'b mut dyn FnMut() -> bool,
     /// Passes of each stimulus for its reference images.
     reference_passes: Vec<u32>,
-    /// Passes of the whole batch since.
+    /// Passes of the whole batch since then.
     count: u32,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Evaluator<'b, 'a> {
 pub(super) struct Gradients {
     /// One per image.
     pub(super) scores: Vec<f64>,
-    /// The true gradient of each score by its image, `[C,H,W]`.
+    /// The true gradient of each score with respect to its image, `[C,H,W]`.
     pub(super) gradients: Vec<Vec<f64>>,
 }
 

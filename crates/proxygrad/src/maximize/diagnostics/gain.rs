@@ -10,7 +10,7 @@ use crate::maximize::error::MaximizeError;
 /// Number of steps.
 const STEPS: u32 = 50;
 
-/// Climbs on from `images`, with the scores and gradients `first`; `None` when stopped.
+/// Continues gradient ascent from `images`, whose scores and gradients are `first`; `None` when stopped.
 pub(super) fn gains(
     evaluator: &mut Evaluator<'_, '_>,
     images: &[Vec<f64>],
@@ -37,13 +37,13 @@ pub(super) fn gains(
     Ok(Some(courses.iter().map(|course| gain(course)).collect()))
 }
 
-/// Length of a step over an image of so many values.
+/// Length of step `step` over an image of `values` values.
 fn length(step: u32, values: usize) -> f64 {
     let decay = 0.5 * (1.0 + (PI * f64::from(step) / f64::from(STEPS)).cos());
     STEP * decay * (values as f64).sqrt()
 }
 
-/// One step along the gradient. An image without a gradient, or with one that is not finite, stays.
+/// One step along the gradient. An image whose gradient is zero or not finite does not change.
 fn climb_on(image: &mut [f64], gradient: &[f64], length: f64) {
     let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
     if norm > 0.0 && norm.is_finite() {
@@ -53,7 +53,7 @@ fn climb_on(image: &mut [f64], gradient: &[f64], length: f64) {
     }
 }
 
-/// What the best of some scores has gained over the first.
+/// Gain of the best score over the first.
 fn gain(scores: &[f64]) -> Gain {
     let start = scores.first().copied().unwrap_or(f64::NAN);
     let mut best = (0, start);

@@ -17,7 +17,7 @@ pub(super) fn maximum(model: &Model, objective: &Objective, size: [usize; 2]) ->
         Unmeasured::Layer => NaturalMissing::LayerLeftOut,
         Unmeasured::Selection => NaturalMissing::Selection,
     })?;
-    // A unit with a negative weight is driven down.
+    // A negative weight minimizes the unit.
     Ok(term.weight * if term.weight < 0.0 { statistics.min } else { statistics.max })
 }
 

@@ -11,12 +11,12 @@ use crate::maximize::transform::{Transform, TransformKind};
 
 /// Number of views.
 const VIEWS: u32 = 64;
-/// Seed of the views: the same for everybody, so that robust scores can be compared.
+/// Seed of the views, the same for all runs, so that robust scores are comparable.
 const SEED: u64 = 64;
-/// Sides of an image for each pixel of jitter: 8 pixels at 224, 1 at 28.
+/// Length of the shorter side per pixel of jitter: 8 pixels at 224, 1 at 28.
 const SIDE_PER_PIXEL: usize = 28;
 
-/// What views of images of height and width `size` are made of.
+/// Transforms of the views of images of height and width `size`.
 fn transforms([height, width]: [usize; 2]) -> Vec<Transform> {
     let pixels = (height.min(width) / SIDE_PER_PIXEL).max(1) as u32;
     let kinds = [
@@ -27,7 +27,7 @@ fn transforms([height, width]: [usize; 2]) -> Vec<Transform> {
     kinds.map(|kind| Transform { kind, probability: 1.0 }).to_vec()
 }
 
-/// Scores views of `images`, whose own `scores` are known; `None` when stopped.
+/// Scores views of `images`, whose untransformed scores are `scores`; `None` when stopped.
 pub(super) fn robust(
     evaluator: &mut Evaluator<'_, '_>,
     images: &[Vec<f64>],
@@ -56,7 +56,7 @@ pub(super) fn robust(
 fn summary(transforms: &[Transform], mut views: Vec<f64>, score: f64) -> Robust {
     let whole = views.iter().all(|view| view.is_finite());
     views.sort_unstable_by(f64::total_cmp);
-    // The nearest rank: as many views as a tenth of them, rounded up, score no more.
+    // Nearest-rank percentile: a tenth of the views, rounded up, score at most this.
     let rank = views.len().div_ceil(10).saturating_sub(1);
     let number = |x: Option<&f64>| x.filter(|_| whole).copied();
     let mean = views.iter().sum::<f64>() / views.len() as f64;

@@ -10,7 +10,7 @@ const HIGH: f64 = 0.25;
 /// Weights of red, green and blue in the brightness (ITU-R BT.709, section 3).
 const BRIGHTNESS: [f64; 3] = [0.2126, 0.7152, 0.0722];
 
-/// Spectral energy of images: in all, and at high frequencies; without their means.
+/// Spectral energy of images without their means: in total, and at high frequencies.
 #[derive(Debug, Clone, Copy, Default)]
 struct Energy {
     all: f64,
@@ -19,16 +19,16 @@ struct Energy {
 
 impl Energy {
     fn share(self) -> Option<f32> {
-        // What rounding leaves of an image of one colour is no spectrum.
+        // Rounding errors of a uniform image are not a spectrum.
         if self.all > NOTHING { finite(self.high / self.all) } else { None }
     }
 }
 
-/// Energy below which an image is of one colour: one level of 255 in one pixel of a large image gives far more.
+/// Energy below which an image counts as uniform: one 8-bit level in one pixel of a large image has far more.
 const NOTHING: f64 = 1e-15;
 
 /// Shares of the energy at high frequencies, of the colour channels together and of the brightness, for an image
-/// `[C,H,W]` of 1 or 3 channels in [0, 1]; nothing for an image of one colour.
+/// `[C,H,W]` of 1 or 3 channels in [0, 1]; `None` for a uniform image.
 pub(super) fn high_frequency_shares(
     pixels: &[f64],
     size @ [height, width]: [usize; 2],
@@ -51,13 +51,13 @@ pub(super) fn high_frequency_shares(
     [colours.share(), grey.share()]
 }
 
-/// A window that no pixel vanishes under, however small the image: Hann's, sampled between its zeros.
+/// Hann window, sampled between its zeros, so that no pixel vanishes even in a small image.
 fn hann(length: usize) -> Vec<f64> {
     (0..length).map(|i| (PI * (i as f64 + 0.5) / length as f64).sin().powi(2)).collect()
 }
 
-/// Energy of one plane under the window, its weighted mean subtracted, so that the window spreads no mean over other
-/// frequencies.
+/// Energy of one plane under the window, with its weighted mean subtracted, so that the window does not leak the mean
+/// into other frequencies.
 fn energy(plane: &[f64], [height, width]: [usize; 2], ffts: &Ffts) -> Energy {
     let (rows, columns) = (hann(height), hann(width));
     let weights: Vec<f64> = rows.iter().flat_map(|row| columns.iter().map(move |column| row * column)).collect();
@@ -68,7 +68,7 @@ fn energy(plane: &[f64], [height, width]: [usize; 2], ffts: &Ffts) -> Energy {
     let bins = width / 2 + 1;
     let mut energy = Energy::default();
     for x in 0..bins {
-        // A real image has the other half of the columns mirrored.
+        // The other half of the spectrum of a real image is its conjugate.
         let twice = if x == 0 || 2 * x == width { 1.0 } else { 2.0 };
         let along = x as f64 / width as f64;
         for (y, value) in spectrum.iter().skip(x).step_by(bins).enumerate().skip(usize::from(x == 0)) {
@@ -117,7 +117,7 @@ mod tests {
         for (fy, fx) in [(0.3, 0.0), (0.0, 0.31), (0.22, 0.22), (0.5, 0.1)] {
             assert!(wave(fy, fx) > 0.999, "{fy}, {fx}: {}", wave(fy, fx));
         }
-        // A slope is as smooth as can be, although its ends do not meet.
+        // A linear ramp is smooth, although its ends do not match.
         let slope = image([64, 64], |y, x| (y + x) / 126.0)[0].unwrap();
         assert!(slope < 1e-4, "{slope}");
     }

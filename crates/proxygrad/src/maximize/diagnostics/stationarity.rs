@@ -2,7 +2,7 @@
 
 use super::document::{STEP, Stationarity, finite};
 
-/// Of an image `x` in [0, 1], the gradient `g` of its score there, and the score.
+/// Stationarity of an image `x` in [0, 1] with this `score`, whose gradient at `x` is `g`.
 pub(super) fn stationarity(x: &[f64], g: &[f64], score: f64) -> Stationarity {
     let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
     let moved = |x: f64, by: f64| (x + by).clamp(0.0, 1.0) - x;
@@ -24,7 +24,7 @@ pub(super) fn stationarity(x: &[f64], g: &[f64], score: f64) -> Stationarity {
     }
 }
 
-/// A gain relative to a score; no gain is none of any score.
+/// A gain relative to a score; a gain of 0 is 0 for any finite score.
 pub(super) fn relative(gain: f64, score: f64) -> f64 {
     if gain == 0.0 && score.is_finite() { 0.0 } else { gain / score.abs() }
 }
@@ -46,7 +46,7 @@ mod tests {
         // The score is <g, x> + 2: 0.3 - 0.4 + 2.
         let (x, g) = ([0.5, 1.0, 0.0, 1.0, 0.5], [0.6, 0.3, -0.2, -0.7, 0.0]);
         let all = stationarity(&x, &g, 1.9);
-        // The second and third pixels stand at the end that their gradients push to.
+        // The second and third pixels are at the limit that their gradients push towards.
         close(all.projected_gradient, (0.5f64 * 0.5 + 0.7 * 0.7).sqrt());
         let norm = 0.98f64.sqrt();
         close(all.free_share, (0.36f64 + 0.49).sqrt() / norm);

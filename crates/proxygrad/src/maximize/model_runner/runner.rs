@@ -136,8 +136,8 @@ impl<'a> ModelRunner<'a> {
         if self.activation_scales.is_some() { IMAGES } else { 0 }
     }
 
-    /// The gradient `[N,C,H,W]` by the pixels of the last [`ModelRunner::forward`]. With `relative`, the temperature of
-    /// a soft gate is in units of the activation scales.
+    /// The gradient `[N,C,H,W]` with respect to the pixels of the last [`ModelRunner::forward`]. With `relative`, the
+    /// temperature of a soft gate is in units of the activation scales.
     pub(in crate::maximize) fn backward(
         &mut self,
         seeds: &[Tensor],

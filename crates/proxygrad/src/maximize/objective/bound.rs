@@ -12,12 +12,12 @@ pub(super) struct BoundTerm {
     pub(super) target: usize,
     pub(super) selection: Selection,
     pub(super) weight: f32,
-    /// The target's values `[C,H,W]` or `[K]` on the image that a unit compares with.
+    /// The target's values `[C,H,W]` or `[K]` on the unit's reference image.
     pub(super) reference: Option<Tensor>,
 }
 
 impl BoundTerm {
-    /// The image that the unit compares with, if any.
+    /// The unit's reference image, if any.
     fn image(&self) -> Option<&ImageSource> {
         match &self.selection {
             Selection::Caricature { image, .. } | Selection::Inversion { image } => Some(image),
@@ -40,7 +40,7 @@ impl BoundObjective {
         Self(objective.terms.iter().filter_map(term).collect())
     }
 
-    /// Images that units compare with.
+    /// Reference images of the units.
     pub(in crate::maximize) fn images(&self) -> impl Iterator<Item = &ImageSource> {
         self.0.iter().filter_map(BoundTerm::image)
     }

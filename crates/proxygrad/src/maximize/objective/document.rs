@@ -15,7 +15,7 @@ use crate::Invalid;
 use crate::maximize::string_or_object::string_or_object;
 use crate::network::{ImageDocument, ReduceDocument, Unit, UnitDocument};
 
-/// What one stimulus maximizes: a weighted sum of units.
+/// Objective of one stimulus: a weighted sum of units.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Objective {
     /// At least one term.
@@ -27,7 +27,7 @@ pub struct Objective {
 pub struct Term {
     /// The unit.
     pub unit: Unit,
-    /// Its weight; negative to drive the unit down.
+    /// Its weight; negative to minimize the unit.
     pub weight: f32,
 }
 
@@ -37,7 +37,7 @@ pub struct Term {
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(untagged)]
 pub enum ObjectiveDocument {
-    /// `LAYER:CHANNEL` or `LAYER:CLASS`, optionally followed by `@mean`, `@center`, `@max`, `@topFRACTION` or (behind a
+    /// `LAYER:CHANNEL` or `LAYER:CLASS`, optionally followed by `@mean`, `@center`, `@max`, `@topFRACTION` or (after a
     /// channel) `@ROW,COLUMN`; or `LAYER@energy`.
     #[cfg_attr(feature = "openapi", schema(value_type = crate::network::UnitText))]
     Text(String),
@@ -76,7 +76,7 @@ pub struct WeightedUnitDocument {
     /// The unit.
     #[serde(flatten)]
     pub unit: UnitDocument,
-    /// Its weight; 1 unless given, negative to drive the unit down.
+    /// Its weight; 1 unless given, negative to minimize the unit.
     #[serde(default = "one")]
     pub weight: f32,
 }
@@ -92,7 +92,7 @@ impl PartialSchema for WeightedUnitDocument {
         let weight = ObjectBuilder::new()
             .schema_type(SchemaType::from_iter([Type::Number, Type::Null]))
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::Float)))
-            .description(Some("Its weight; 1 unless given, negative to drive the unit down."));
+            .description(Some("Its weight; 1 unless given, negative to minimize the unit."));
         match UnitDocument::schema() {
             RefOr::T(Schema::Object(mut unit)) => {
                 unit.properties.insert("weight".into(), weight.into());
@@ -111,10 +111,10 @@ impl ToSchema for WeightedUnitDocument {
     }
 }
 
-/// Most terms of one objective.
+/// Largest number of terms of an objective.
 const MOST_TERMS: usize = 64;
 
-/// Every field that an objective's or a term's object may have, so that an error can name the one that is wrong.
+/// Every field of an objective's or a term's object, so that an error can name the one that is wrong.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AnyObject {

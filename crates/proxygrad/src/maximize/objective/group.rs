@@ -7,7 +7,7 @@ use super::similarity::Similarity;
 use crate::maximize::ops::{Placement, sum_dtype};
 use crate::network::{Reduction, Selection};
 
-/// What the units of a group have in common.
+/// Properties that the units of a group share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kind {
     pub(super) target: usize,
@@ -15,7 +15,7 @@ pub(super) struct Kind {
     rule: Rule,
 }
 
-/// What a unit's map is.
+/// Source of a unit's map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     Channel,
@@ -25,13 +25,13 @@ enum Source {
     Similarity,
 }
 
-/// How a map becomes one number.
+/// Reduction of a map to one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rule {
     Mean,
-    /// The value at a place that each unit has for itself.
+    /// The value at a position that each unit has for itself.
     Place,
-    /// Mean of so many largest values.
+    /// Mean of this many largest values.
     Largest(usize),
     MeanSquare,
     Sum,
@@ -72,7 +72,7 @@ impl Rule {
     }
 }
 
-/// Number of channels; a target of one number per image has one.
+/// Number of channels; 1 for a target of one number per image.
 fn channels(shape: &[usize]) -> usize {
     shape.first().copied().unwrap_or(1)
 }
@@ -82,7 +82,7 @@ fn positions(shape: &[usize]) -> usize {
     shape.iter().skip(1).product()
 }
 
-/// The place of a unit that is read at one place.
+/// Flat index of the position that a unit with [`Rule::Place`] reads.
 fn place(selection: &Selection, shape: &[usize]) -> usize {
     match (selection, shape) {
         (Selection::Neuron { position: [y, x], .. }, &[_, _, width]) => y * width + x,
@@ -98,28 +98,28 @@ pub(super) struct Group {
     pub(super) kind: Kind,
     /// Shape of the target for one image.
     shape: Vec<usize>,
-    /// Which image each unit belongs to: `[G]`.
+    /// Image of each unit: `[G]`.
     pub(super) images: Tensor,
     /// `[G]`, in the precision of sums.
     pub(super) weights: Tensor,
     maps: Maps,
-    /// Of units with [`Rule::Place`]: `[G,1]`.
+    /// Positions of units with [`Rule::Place`]: `[G,1]`.
     places: Tensor,
     dtype: DType,
 }
 
-/// Where the maps of a group's units are found.
+/// Source of the maps of a group's units.
 #[derive(Debug)]
 enum Maps {
     /// Rows `[G]` of the target seen as `[N*C, P]`, or for whole layers as `[N, C*P]`.
     Rows(Tensor),
     /// Each unit's image, and its weights over channels `[1,C]`.
     Directions(Vec<(usize, Tensor)>),
-    /// Each unit's image, and what it is compared with.
+    /// Each unit's image, and its similarity to the reference.
     Similarities(Vec<(usize, Similarity)>),
 }
 
-/// What a group's units read.
+/// Maps and values of a group's units.
 pub(super) struct Reading {
     /// `[G,P]`, in the precision of sums.
     maps: Tensor,
@@ -190,7 +190,7 @@ impl Group {
         })
     }
 
-    /// A target's values in rows: one row per map (or per image, where directions and whole layers are looked at).
+    /// A target's values in rows: one row per map (per image for directions, similarities and whole layers).
     fn rows(&self, output: &Tensor) -> Result<Tensor> {
         let images = output.dim(0)?;
         match self.kind.source {
@@ -216,7 +216,7 @@ impl Group {
         let maps = match &self.maps {
             Maps::Rows(rows) => self.rows(output)?.index_select(rows, 0)?,
             Maps::Directions(directions) => {
-                // One by one: a product of matrices may be computed differently in a batch.
+                // One by one: the order of sums in a matrix product may depend on the batch.
                 let map = |(image, weights): &(usize, Tensor)| weights.matmul(&self.values(output, *image)?);
                 Tensor::cat(&directions.iter().map(map).collect::<Result<Vec<_>>>()?, 0)?
             }
@@ -239,14 +239,14 @@ impl Group {
             Rule::Largest(kept) => {
                 let largest = largest(&maps, kept)?;
                 let mean = maps.gather(&largest, 1)?.sum(1)?.affine(1.0 / kept as f64, 0.0)?;
-                // Not a number among the values is overlooked when they are compared, but makes this sum one.
+                // Comparisons ignore NaN, but this sum propagates it.
                 (Some(largest), (mean + maps.sum(1)?.affine(0.0, 0.0)?)?)
             }
         };
         Ok(Reading { maps, largest, values })
     }
 
-    /// A target's seed with the derivatives of these units added, if those never change.
+    /// A target's seed plus the derivatives of these units, if those are constant.
     pub(super) fn add_fixed(&self, seed: &Tensor) -> Result<Tensor> {
         match (self.kind.source, self.fixed_slopes()?) {
             (Source::Channel | Source::Direction | Source::Layer, Some(slopes)) => self.add(seed, &slopes, None),
@@ -254,7 +254,7 @@ impl Group {
         }
     }
 
-    /// A target's seed with the derivatives of these units at `output` added, if those change with it.
+    /// A target's seed plus the derivatives of these units at `output`, if those depend on it.
     pub(super) fn add_changing(&self, seed: &Tensor, reading: &Reading, output: &Tensor) -> Result<Tensor> {
         let slopes = match (self.kind.rule, &reading.largest) {
             (Rule::Largest(_), Some(largest)) => Some(self.share(largest)?),
@@ -268,7 +268,7 @@ impl Group {
         }
     }
 
-    /// Derivatives `[G,P]` of the units by their maps, if they are always the same.
+    /// Derivatives `[G,P]` of the units with respect to their maps, if constant.
     fn fixed_slopes(&self) -> Result<Option<Tensor>> {
         let (units, count) = (self.weights.dim(0)?, self.map_size());
         let even = |slope: f64| {
@@ -283,7 +283,7 @@ impl Group {
         }
     }
 
-    /// One, shared between the `chosen` positions `[G,k]` of every map: `[G,P]`.
+    /// `1 / k` at the `chosen` positions `[G,k]` of every map, else 0: `[G,P]`.
     fn share(&self, chosen: &Tensor) -> Result<Tensor> {
         let (units, kept) = chosen.dims2()?;
         let zeros = Tensor::zeros((units, self.map_size()), self.weights.dtype(), self.weights.device())?;
@@ -318,15 +318,15 @@ impl Group {
     }
 }
 
-/// Largest map that devices sort themselves: their sort works in the memory of one block of threads.
+/// Largest map that devices sort themselves: their sort works in the shared memory of one thread block.
 const SORTED_ON_DEVICE: usize = 4096;
 
-/// Positions `[G,kept]` of the largest values of every map `[G,P]`. On the CPU, of equal values the first are taken.
+/// Positions `[G,kept]` of the largest values of every map `[G,P]`. On the CPU, ties are broken by position.
 fn largest(maps: &Tensor, kept: usize) -> Result<Tensor> {
     if kept == 1 {
         return maps.argmax_keepdim(1);
     }
-    // Sorting needs values that compare.
+    // Sorting requires values without NaN.
     let lowest = Tensor::full(f64::NEG_INFINITY, maps.shape(), maps.device())?.to_dtype(maps.dtype())?;
     let comparable = maps.eq(maps)?.where_cond(maps, &lowest)?;
     let device = maps.device();

@@ -1,8 +1,8 @@
 //! Scores of objectives on the outputs of layers, and their gradients (seeds of the backward pass).
 //!
-//! The units of all searches of a batch are grouped by layer and kind, and every group is computed as one chain of
-//! tensor operations on the device of the outputs: nothing is read back. Gradients that do not depend on the outputs,
-//! those of linear units, are made once.
+//! The units of a batch's objectives are grouped by layer and kind, and every group is computed as one chain of tensor
+//! operations on the device of the outputs: nothing is read back. Gradients that do not depend on the outputs, those of
+//! linear units, are computed once.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ impl Scoring {
     ) -> Result<Self> {
         let Placement { device, dtype, .. } = placement;
         let images = objectives.len();
-        // Sorted, so that the terms of an objective are added in the same order whatever the rest of the batch is.
+        // Sorted, so that the order in which an objective's terms are added does not depend on the batch.
         let mut members: BTreeMap<Kind, Vec<(usize, &BoundTerm)>> = BTreeMap::new();
         for (image, BoundObjective(terms)) in objectives.iter().enumerate() {
             for term in terms {
@@ -57,13 +57,13 @@ impl Scoring {
         Ok(Self { images, groups, fixed })
     }
 
-    /// The values alone: `[N]`, f32.
+    /// The scores alone: `[N]`, f32.
     pub(in crate::maximize) fn scores(&self, outputs: &[Tensor]) -> Result<Tensor> {
         let maps = |group: &Group| group.read(&outputs[group.kind.target]);
         self.sum(self.groups.iter().map(|group| maps(group).map(|reading| (group, reading.values))))
     }
 
-    /// The values and their gradients.
+    /// The scores and their gradients.
     pub(in crate::maximize) fn scores_and_seeds(&self, outputs: &[Tensor]) -> Result<Scored> {
         let mut seeds = self.fixed.clone();
         let mut values = Vec::with_capacity(self.groups.len());

@@ -8,7 +8,7 @@ use crate::maximize::ops::host;
 use crate::maximize::ops::host::{Real, for_type_of};
 use crate::maximize::ops::{Arithmetic, sum_dtype};
 
-/// Cosines count as at least this much: what points away from the reference still has a gradient (Lucid).
+/// Lower bound of cosines: activations that point away from the reference still have a gradient (Lucid).
 const FLOOR: f64 = 0.1;
 
 /// A measure of similarity to a reference.
@@ -29,7 +29,7 @@ enum Measure {
         /// `|r|` at every position: `[1,P]`, in the precision of sums.
         lengths: Tensor,
     },
-    /// `-|a - r|^2 / s` at every position, with `s` the squared length of the whole reference, or 1 where that is 0.
+    /// `-|a - r|^2 / s` at every position, with `s` the squared norm of the whole reference, or 1 where that is 0.
     Distance { scale: f64 },
 }
 
@@ -41,7 +41,7 @@ impl Similarity {
         Ok(Self { reference: reference.contiguous()?, measure, arithmetic })
     }
 
-    /// The negative squared distance from the reference `[C,P]`, divided by the squared length of that.
+    /// The negative squared distance from the reference `[C,P]`, divided by its squared norm.
     pub(super) fn distance(reference: &Tensor, arithmetic: Arithmetic) -> Result<Self> {
         let exact = reference.to_dtype(sum_dtype(reference.device()))?;
         let square = exact.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
@@ -64,8 +64,8 @@ impl Similarity {
         }
     }
 
-    /// The derivative `[C,P]` by the values of a number whose derivatives by [`Similarity::map`] are `slopes` `[1,P]`;
-    /// as precise as the values.
+    /// Vector-Jacobian product: the derivative `[C,P]` with respect to the values, in their element type, given
+    /// derivatives `slopes` `[1,P]` with respect to [`Similarity::map`].
     pub(super) fn vjp(&self, values: &Tensor, slopes: &Tensor) -> Result<Tensor> {
         if self.arithmetic == Arithmetic::Host {
             return for_type_of!(values, T => self.host_spread::<T>(values, slopes));
@@ -93,7 +93,7 @@ impl Similarity {
     }
 }
 
-/// Between values and reference at every position, each `[1,P]`.
+/// Products of values and reference at every position, each `[1,P]`.
 struct Angle {
     dot: Tensor,
     cosine: Tensor,
@@ -111,7 +111,7 @@ impl Angle {
     }
 }
 
-/// The same as host loops.
+/// Host loops.
 impl Similarity {
     fn host_map<T: Real>(&self, values: &Tensor) -> Result<Tensor> {
         let positions = values.dim(1)?;
@@ -261,7 +261,7 @@ mod tests {
         let cosine =
             numbers(&Similarity::cosine(&tensor(&r), 2.0, Arithmetic::Host).unwrap().map(&tensor(&a)).unwrap())
                 .unwrap();
-        // dot 7, |a| 5, |r| 2: the cosine is 0.7. Then no vector, and one at a right angle.
+        // dot 7, |a| 5, |r| 2: the cosine is 0.7. Then a zero vector, and an orthogonal one.
         close(&cosine, &[7.0 * 0.49, 0.0, 0.0], 1e-12);
         let distance =
             numbers(&Similarity::distance(&tensor(&r), Arithmetic::Host).unwrap().map(&tensor(&a)).unwrap()).unwrap();

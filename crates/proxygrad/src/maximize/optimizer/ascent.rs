@@ -1,6 +1,6 @@
 //! Optimizer state and steps for a batch of parameters.
 //!
-//! A parameter tensor is `[N, ...]`, one entry per image: the pixels, or what an image is decoded from.
+//! A parameter tensor is `[N, ...]`, one entry per image: its pixels, or the parameters that it is decoded from.
 
 #[cfg(test)]
 mod tests;
@@ -16,14 +16,14 @@ use crate::maximize::ops::host::{Real, for_type_of};
 /// Values that parameters may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::maximize) enum Range {
-    /// All numbers.
+    /// Unbounded.
     Free,
-    /// Those of pixels: every step ends in [0, 1].
+    /// Pixel values: clamped to [0, 1] after every step.
     Pixels,
 }
 
 impl Range {
-    /// The value nearest to `x` in the range.
+    /// Clamps `x` to the range.
     pub(super) fn bound<T: Real>(self, x: T) -> T {
         match self {
             Self::Free => x,
@@ -37,8 +37,8 @@ impl Range {
 
 /// An optimizer and its state for every image.
 ///
-/// Each image has its own norm and count of steps: an image whose gradient is zero or not finite does not change, nor
-/// does its state.
+/// Each image has its own norm and step count: an image whose gradient is zero or not finite keeps its parameters and
+/// its state.
 #[derive(Debug)]
 pub(in crate::maximize) struct Ascent {
     pub(super) optimizer: Optimizer,
@@ -46,17 +46,17 @@ pub(in crate::maximize) struct Ascent {
     pub(super) arithmetic: Arithmetic,
     /// Length of the learning rate schedule.
     pub(super) steps: u32,
-    /// How many gradients other than zero reached each image: `[N]`, f32.
+    /// Number of finite, nonzero gradients of each image: `[N]`, f32.
     pub(super) moves: Tensor,
-    /// How many gradients of each image were not finite: `[N]`, f32.
+    /// Number of non-finite gradients of each image: `[N]`, f32.
     pub(super) non_finite: Tensor,
-    /// What Adam and its like remember.
+    /// State of Adam and Nadam.
     pub(super) moments: Option<Moments>,
     pub(super) momentum: Option<Momentum>,
 }
 
 impl Ascent {
-    /// For the batch `parameters` `[N, ...]` and at most so many steps.
+    /// For the batch `parameters` `[N, ...]` and at most `steps` steps.
     pub(in crate::maximize) fn new(
         optimizer: &Optimizer,
         parameters: &Tensor,

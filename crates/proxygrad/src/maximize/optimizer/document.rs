@@ -16,26 +16,26 @@ use crate::maximize::string_or_object::{string_or_object, string_or_object_schem
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum OptimizerKind {
-    /// `x += lr * g / |g|` with the Euclidean norm of the stimulus' whole gradient: every step is `lr` long, unless the
-    /// gradient is zero.
+    /// `x += lr * g / |g|` with the Euclidean norm of the stimulus' whole gradient: every step has length `lr`, unless
+    /// the gradient is zero.
     L2Ascent,
-    /// `x += lr * g / sigma` with the largest singular value of the stimulus' gradient, seen as a matrix of
-    /// `channels * height` rows and `width` columns: no direction of the matrix moves further than `lr`. By eight
-    /// rounds of power iteration from the longest row; 0 where the gradient is.
+    /// `x += lr * g / sigma`, where `sigma` is the largest singular value (spectral norm) of the stimulus' gradient as
+    /// a matrix of `channels * height` rows and `width` columns, from eight power iterations that start at the longest
+    /// row. No step for a zero gradient.
     SpectralAscent,
-    /// Steepest ascent in the L3 norm, `d = sign(g) * sqrt|g|`, with heavy-ball momentum 0.8: every step has the root
-    /// mean square `lr` over the pixels that the units see, spent on those that can still move.
+    /// Steepest ascent in the L3 norm, `d = sign(g) * sqrt|g|`, with heavy-ball momentum 0.8: every step has root mean
+    /// square `lr` over the pixels with a gradient, spent on those that can move within [0, 1].
     Momentum,
     /// Adam (Kingma & Ba, arXiv:1412.6980, algorithm 1) with beta 0.9 and 0.999, epsilon 1e-8, ascending.
     Adam,
-    /// Adam with Nesterov momentum (Dozat, "Incorporating Nesterov Momentum into Adam", 2016), the same betas at every
-    /// step, epsilon 1e-8, ascending.
+    /// Adam with Nesterov momentum (Dozat, "Incorporating Nesterov Momentum into Adam", 2016), with constant betas,
+    /// epsilon 1e-8, ascending.
     Nadam,
 }
 
 impl OptimizerKind {
-    /// The rule that reaches most within some hundred steps, for what is changed and whether each step sees another
-    /// view. Momentum makes pixels noisy where gradients come from random views.
+    /// The rule with the highest scores after a few hundred steps, for this parameterization, with or without random
+    /// views. Momentum makes pixels noisy with random views.
     pub fn of(changed: ParameterizationKind, views: bool) -> Self {
         match changed {
             ParameterizationKind::Pixel if views => Self::L2Ascent,
@@ -55,8 +55,8 @@ pub enum Decay {
     /// Constant.
     #[default]
     None,
-    /// Half a cosine from `lr` down to 0: step `t` of `T`, counted from 0, is `lr / 2 * (1 + cos(pi * t / T))` long
-    /// (Loshchilov & Hutter, arXiv:1608.03983, equation 5, without restarts).
+    /// Half a cosine from `lr` down to 0: step `t` of `T`, counted from 0, has step size
+    /// `lr / 2 * (1 + cos(pi * t / T))` (Loshchilov & Hutter, arXiv:1608.03983, equation 5, without restarts).
     Cosine,
 }
 
@@ -66,9 +66,9 @@ pub enum Decay {
 pub struct Optimizer {
     /// The rule.
     pub kind: OptimizerKind,
-    /// Step size in what the parameterization changes (pixel values of range [0, 1], coefficients, radians): the length
-    /// of a step over the whole image (`l2-ascent`), the largest singular value of a step (`spectral-ascent`), its root
-    /// mean square over what the units see (`momentum`), or the size of a step of each value (`adam`, `nadam`).
+    /// Step size in units of the parameters (pixel values of range [0, 1], coefficients, radians): the Euclidean norm
+    /// of a step (`l2-ascent`), its spectral norm (`spectral-ascent`), its root mean square over parameters with a
+    /// gradient (`momentum`), or the size of a step of each value (`adam`, `nadam`).
     pub lr: f32,
     /// How the step size changes over the run.
     #[serde(default)]
@@ -95,8 +95,8 @@ pub struct OptimizerRequest {
 struct Full {
     /// The rule.
     kind: OptimizerKind,
-    /// Step size in what the parameterization changes (pixel values of range [0, 1], coefficients, radians); default:
-    /// chosen by parameterization and image size.
+    /// Step size in units of the parameters (pixel values of range [0, 1], coefficients, radians); default: chosen by
+    /// parameterization and image size.
     #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0, maximum = 1000))]
     lr: Option<f32>,
     /// How the step size changes over the run; default: `cosine` for `momentum`, else `none`.
@@ -177,9 +177,9 @@ impl OptimizerRequest {
 
 /// Default step sizes.
 struct Rates {
-    /// Root mean square of a step: of every `l2-ascent` step, and about that of `spectral-ascent` steps. The largest
-    /// singular value of a gradient without structure is about `sqrt(rows) + sqrt(columns)` times the size of its
-    /// values; those of networks have structure, and twice that.
+    /// Root mean square of every `l2-ascent` step, and about that of `spectral-ascent` steps. The spectral norm of a
+    /// matrix of independent values is about `sqrt(rows) + sqrt(columns)` times their size; gradients of networks have
+    /// structure, and about twice that.
     step: f64,
     /// Root mean square of the first step of `momentum` over the values with a gradient.
     momentum: f32,
@@ -188,7 +188,7 @@ struct Rates {
 }
 
 impl Rates {
-    /// Those that reach high maxima within some hundred steps.
+    /// Step sizes that reach high maxima within a few hundred steps.
     fn of(changed: ParameterizationKind) -> Self {
         match changed {
             ParameterizationKind::Pixel => Self { step: 0.005, momentum: 0.08, adam: 0.02 },
@@ -198,7 +198,7 @@ impl Rates {
     }
 }
 
-/// Two significant digits: a default that a person can repeat.
+/// Rounds to two significant digits, which are easy to write down.
 fn round(x: f64) -> f32 {
     let unit = 10f64.powf(x.log10().floor() - 1.0);
     ((x / unit).round() * unit) as f32

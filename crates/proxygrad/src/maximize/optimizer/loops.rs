@@ -10,7 +10,7 @@ use super::spectral;
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::Real;
 
-/// How the values of a batch are cut into pieces that loops work on at a time.
+/// Division of a batch's values into pieces, which are processed in parallel.
 #[derive(Clone, Copy)]
 struct Pieces {
     images: usize,
@@ -21,8 +21,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// The planes of images `[N,C,H,W]`; of parameters of other shapes what one index of the second axis holds, of
-    /// vectors `[N,K]` the whole.
+    /// Planes for images `[N,C,H,W]`, in general the values at one index of the second axis; whole vectors for `[N,K]`.
     fn of(parameters: &Tensor) -> Result<Self> {
         let (images, dims) = (parameters.dim(0)?, parameters.dims());
         let count = if dims.len() > 2 { dims[1] } else { 1 };
@@ -60,7 +59,7 @@ impl Ascent {
         self.along::<T>(parameters, gradients, &usable, &factors)
     }
 
-    /// `x += factor * g` with every image's own factor.
+    /// `x += factor * g` with one factor per image.
     fn along<T: Real>(&self, parameters: &Tensor, gradients: &Tensor, usable: &[bool], by: &[f64]) -> Result<Tensor> {
         let Pieces { count, size, .. } = Pieces::of(parameters)?;
         let range = self.range;
@@ -73,7 +72,7 @@ impl Ascent {
                 }
                 let factor = by[image];
                 let values = next.iter_mut().zip(from).zip(gradient);
-                // One over the norm of a faint gradient lies beyond f32.
+                // One over the norm of a faint gradient may overflow f32.
                 if factor < 1e30 {
                     let factor = T::from_f64(factor);
                     values.for_each(|((next, &x), &g)| *next = range.bound(x + g * factor));
@@ -118,8 +117,8 @@ impl Ascent {
     }
 }
 
-/// The sum of squares of every image's gradient. In f64, where squares of f32 neither vanish nor overflow: it is finite
-/// and not zero exactly when the gradient is.
+/// Sum of squares of every image's gradient. In f64, squares of f32 neither underflow nor overflow: the sum is finite
+/// and nonzero exactly when the gradient is.
 fn square_sums<T: Real>(gradients: &[T], Pieces { images, count, size }: Pieces) -> Vec<f64> {
     let sums: Vec<f64> = gradients.par_chunks(size.max(1)).map(spectral::square_sum).collect();
     (0..images).map(|n| sums[n * count..][..count].iter().sum()).collect()

@@ -8,26 +8,26 @@ pub(super) const BETA1: f64 = 0.9;
 pub(super) const BETA2: f64 = 0.999;
 pub(super) const EPSILON: f64 = 1e-8;
 
-/// Running means of every image, and how a step is made of them: of the means `m` of the gradient `g` and `v` of its
-/// square,
-/// `lr * (a * m + b * g) / (sqrt(c * v) + epsilon)`, where `a`, `b` and `c` depend on the number of gradients seen.
+/// Running means of every image, and how they make a step: with the means `m` of the gradient `g` and `v` of its
+/// square, the step is `lr * (a * m + b * g) / (sqrt(c * v) + epsilon)`, where `a`, `b` and `c` depend on the number of
+/// gradients seen.
 #[derive(Debug)]
 pub(super) struct Moments {
-    /// Of the gradient: `[N, ...]`.
+    /// Mean of the gradient: `[N, ...]`.
     pub(super) mean: Tensor,
-    /// Of its square.
+    /// Mean of its square.
     pub(super) square: Tensor,
     /// `[a, b, c]` by number of gradients.
     pub(super) factors: [Vec<f64>; 3],
-    /// The same on the parameters' device.
+    /// `factors` on the parameters' device.
     tables: [Tensor; 3],
 }
 
 impl Moments {
-    /// For at most so many steps; nothing where the optimizer has no memory.
+    /// For at most `steps` steps; `None` for optimizers without moments.
     pub(super) fn new(kind: OptimizerKind, parameters: &Tensor, steps: u32) -> Result<Option<Self>> {
-        // One over the share of the past that a mean has seen behind `t` gradients.
-        let seen = |beta: f64, t: u32| 1.0 / (1.0 - beta.powf(f64::from(t)));
+        // Bias correction of a running mean after `t` gradients.
+        let correction = |beta: f64, t: u32| 1.0 / (1.0 - beta.powf(f64::from(t)));
         let of_mean: fn(f64, f64) -> f64 = match kind {
             OptimizerKind::Adam => |now, _| now,
             OptimizerKind::Nadam => |_, next| BETA1 * next,
@@ -36,9 +36,9 @@ impl Moments {
         let of_gradient = if kind == OptimizerKind::Nadam { 1.0 - BETA1 } else { 0.0 };
         let counts = || (0..=steps).map(|t| t.max(1));
         let factors: [Vec<f64>; 3] = [
-            counts().map(|t| of_mean(seen(BETA1, t), seen(BETA1, t + 1))).collect(),
-            counts().map(|t| of_gradient * seen(BETA1, t)).collect(),
-            counts().map(|t| seen(BETA2, t)).collect(),
+            counts().map(|t| of_mean(correction(BETA1, t), correction(BETA1, t + 1))).collect(),
+            counts().map(|t| of_gradient * correction(BETA1, t)).collect(),
+            counts().map(|t| correction(BETA2, t)).collect(),
         ];
         let table = |values: &[f64]| {
             let table = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
@@ -59,8 +59,8 @@ impl Moments {
         Ok(())
     }
 
-    /// A step of length 1 as tensor operations. Takes note of the gradients of images that are `usable` `[N, ...]`,
-    /// which have seen so many `moves` `[N]`; what it gives for others is of no use.
+    /// The step at `lr` 1, as tensor operations. Updates the means of images that are `usable` `[N, ...]`, after
+    /// `moves` `[N]` gradients each; the steps of other images are unspecified.
     pub(super) fn update(&mut self, gradients: &Tensor, usable: &Tensor, moves: &Tensor) -> Result<Tensor> {
         let mean = (self.mean.affine(BETA1, 0.0)? + gradients.affine(1.0 - BETA1, 0.0)?)?;
         let square = (self.square.affine(BETA2, 0.0)? + gradients.sqr()?.affine(1.0 - BETA2, 0.0)?)?;

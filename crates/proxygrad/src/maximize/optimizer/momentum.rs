@@ -1,11 +1,11 @@
 //! Steepest ascent in the L3 norm with heavy-ball momentum.
 //!
-//! `d = sign(g) * sqrt|g|` is the direction in which a linear function grows most per step of a given L3 norm (Hölder's
-//! inequality): it counts a few strong pixels less, and many weak ones more, than the gradient. The velocity is
-//! `v = 0.8 v + d / rms(d)` (Polyak 1964), the step `lr * v / rms(v)`. Where pixels lie at an end of their range and
-//! would leave it, both `g` and `v` count as 0 before their sizes are taken, so that the step is spent on pixels that
-//! can move. Root mean squares are taken over the values whose gradient is not 0: a unit that sees a tenth of the image
-//! moves what it sees as far as one that sees all of it.
+//! `d = sign(g) * sqrt|g|` is the direction of steepest ascent for steps of a given L3 norm (Hölder's inequality):
+//! compared with the gradient, it weights a few strong pixels less and many weak ones more. The velocity is
+//! `v = 0.8 v + d / rms(d)` (Polyak 1964), the step `lr * v / rms(v)`. Where a pixel would leave its range, `g` and `v`
+//! count as 0 before their norms are computed, so that the step is spent on pixels that can move. Root mean squares are
+//! over values with a nonzero gradient: a unit that sees a tenth of the image moves those pixels as far as one that
+//! sees all of it.
 
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
@@ -15,10 +15,10 @@ use super::broadcast::per_image;
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::{Real, SUMS};
 
-/// Share of the velocity that stays.
+/// Momentum coefficient.
 const KEPT: f64 = 0.8;
 
-/// What every image's velocity is: `[N, ...]`.
+/// Velocity of every image: `[N, ...]`.
 #[derive(Debug)]
 pub(super) struct Momentum(Tensor);
 
@@ -33,9 +33,8 @@ impl Momentum {
         Ok(())
     }
 
-    /// A step of root mean square 1 over the values with a gradient, as tensor operations, along gradients that are
-    /// scaled to a largest value of 1. Images that are not `usable` `[N, ...]` keep their velocity; what is given for
-    /// them is of no use.
+    /// A step of root mean square 1 over the values with a gradient, as tensor operations, along gradients scaled to a
+    /// largest value of 1. Images that are not `usable` `[N, ...]` keep their velocity and get a step of 0.
     pub(super) fn update(
         &mut self,
         parameters: &Tensor,
@@ -66,7 +65,7 @@ fn inside(parameters: &Tensor, x: &Tensor, range: Range) -> Result<Tensor> {
     (below + above)?.where_cond(&x.zeros_like()?, x)
 }
 
-/// Every image scaled to root mean square 1, and whether `[N]` there was anything to scale.
+/// Scales every image to root mean square 1. Also returns whether each image `[N]` is nonzero.
 fn unit(x: &Tensor) -> Result<(Tensor, Tensor)> {
     let rms = x.sqr()?.flatten_from(1)?.mean(1)?.sqrt()?;
     let some = rms.gt(0.0)?;
@@ -74,7 +73,7 @@ fn unit(x: &Tensor) -> Result<(Tensor, Tensor)> {
     Ok((x.broadcast_div(&per_image(&rms, x)?)?, some))
 }
 
-/// Values from which on a parameter cannot fall and cannot rise.
+/// Bounds at which a parameter cannot fall and cannot rise.
 #[derive(Clone, Copy)]
 struct Ends<T>([T; 2]);
 
@@ -86,8 +85,8 @@ impl<T: Real> Ends<T> {
         })
     }
 
-    /// `by`, but 0 where it would push a parameter at `x` out of its range. Between bounds, not behind a question,
-    /// which processors would answer wrong half of the time.
+    /// `by`, but 0 where it would push a parameter at `x` out of its range. Uses min and max, since a branch would be
+    /// mispredicted half of the time.
     #[inline]
     fn inside(self, x: T, by: T) -> T {
         let Self([least, most]) = self;
@@ -98,18 +97,18 @@ impl<T: Real> Ends<T> {
     }
 }
 
-/// What the values of a piece come to.
+/// Sums over the values of a piece.
 #[derive(Clone, Copy, Default)]
 struct Sums {
-    /// How many have a gradient.
+    /// Number of values with a gradient.
     seen: f64,
-    /// Of the squares of a direction.
+    /// Sum of squares of a direction.
     square: f64,
 }
 
-/// Sums over a piece. The squares of the direction that the gradient gives are its absolute values.
+/// Sums over a piece. The squares of the gradient's direction are the gradient's absolute values.
 fn weigh<T: Real>(x: &[T], g: &[T], ends: Ends<T>) -> Sums {
-    // No piece has so many values that they could not be counted.
+    // Exact: no piece has too many values to be counted in `T`.
     let (mut seen, mut squares) = ([T::zero(); SUMS], [0f64; SUMS]);
     let ((xs, last_x), (gs, last_g)) = (x.as_chunks::<SUMS>(), g.as_chunks::<SUMS>());
     let mut add = |i: usize, x: T, g: T| {
@@ -123,8 +122,8 @@ fn weigh<T: Real>(x: &[T], g: &[T], ends: Ends<T>) -> Sums {
     Sums { seen: seen.iter().map(|seen| seen.to_f64()).sum(), square: squares.iter().sum() }
 }
 
-/// Takes the direction of a piece's gradient, times a factor, into its velocity, and gives the sum of the squares of
-/// what that moves.
+/// Decays the velocity of a piece and adds the direction of its gradient, times `factor`. Returns the sum of squares of
+/// the components that can move.
 fn accelerate<T: Real>(velocity: &mut [T], x: &[T], g: &[T], factor: T, ends: Ends<T>) -> f64 {
     let kept = T::from_f64(KEPT);
     let mut squares = [0f64; SUMS];
@@ -145,7 +144,7 @@ fn accelerate<T: Real>(velocity: &mut [T], x: &[T], g: &[T], factor: T, ends: En
 }
 
 impl Ascent {
-    /// A step as plain loops; `size` values make a piece, `count` pieces an image.
+    /// A step as host loops over `count` pieces of `size` values per image.
     pub(super) fn by_momentum<T: Real>(
         &mut self,
         parameters: &Tensor,
@@ -162,7 +161,7 @@ impl Ascent {
         let (sums, squares) = host::read(gradients, |gradients: &[T]| {
             let pieces = next.par_chunks(size).zip(gradients.par_chunks(size));
             let pieces: Vec<Sums> = pieces.map(|(x, g)| weigh(x, g, ends)).collect();
-            // Added up in a fixed order.
+            // Summed in a fixed order.
             let add = |a: Sums, b: &Sums| Sums { seen: a.seen + b.seen, square: a.square + b.square };
             let sums: Vec<Sums> =
                 pieces.chunks(count.max(1)).map(|pieces| pieces.iter().fold(Sums::default(), add)).collect();

@@ -1,8 +1,8 @@
 //! The largest singular value of a gradient.
 //!
-//! An image's gradient is seen as a matrix of as many columns as its last axis is long: `[C*H, W]` of pixels, `[1, K]`
-//! of a vector, whose singular value is its Euclidean norm. Power iteration starts from the longest row: what it finds
-//! is never less than that row's length, and approaches the largest singular value from below.
+//! An image's gradient is a matrix whose columns are its last axis: `[C*H, W]` for pixels, `[1, K]` for a vector, whose
+//! singular value is its Euclidean norm. Power iteration starts from the longest row: the estimate is at least that
+//! row's norm, and approaches the largest singular value from below.
 
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
@@ -10,21 +10,21 @@ use rayon::prelude::*;
 use super::broadcast::per_image;
 use crate::maximize::ops::host::{Real, SUMS};
 
-/// Rounds of power iteration. They are few, and always as many: a result depends on the gradient alone.
+/// Power iterations: a fixed number, so that the result depends only on the gradient.
 const ROUNDS: usize = 8;
 
-/// Columns of the matrix that the gradient of one image is.
+/// Number of columns of an image's gradient as a matrix.
 pub(super) fn columns(gradients: &Tensor) -> Result<usize> {
     gradients.dim(candle_core::D::Minus1)
 }
 
-/// For every image; means nothing for gradients that are zero or not finite.
+/// Per image; unspecified for gradients that are zero or not finite.
 pub(super) fn largest_singular_values<T: Real>(gradients: &[T], images: usize, columns: usize) -> Vec<f64> {
     let size = gradients.len() / images.max(1);
     gradients.par_chunks(size.max(1)).map(|gradient| largest_singular_value(gradient, columns)).collect()
 }
 
-/// In f64, where squares of f32 neither vanish nor overflow.
+/// In f64, where squares of f32 neither underflow nor overflow.
 fn largest_singular_value<T: Real>(gradient: &[T], columns: usize) -> f64 {
     let rows = || gradient.chunks_exact(columns);
     let longest = rows().map(|row| (square_sum(row), row)).reduce(|a, b| if b.0 > a.0 { b } else { a });
@@ -47,7 +47,7 @@ fn largest_singular_value<T: Real>(gradient: &[T], columns: usize) -> f64 {
     sigma
 }
 
-/// In eight sums, which the vector units keep apart, added up in a fixed order.
+/// Dot product in [`SUMS`] partial sums, one per vector lane, added in a fixed order.
 fn dot<T: Real>(a: &[T], b: &[f64]) -> f64 {
     let mut sums = [0.0; SUMS];
     let ((a, last_a), (b, last_b)) = (a.as_chunks::<SUMS>(), b.as_chunks::<SUMS>());
@@ -60,7 +60,7 @@ fn dot<T: Real>(a: &[T], b: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// As [`dot`] with itself.
+/// Squared norm, summed as in [`dot`].
 pub(super) fn square_sum<T: Real>(values: &[T]) -> f64 {
     let square = |x: T| x.to_f64() * x.to_f64();
     let mut sums = [0.0; SUMS];
@@ -74,8 +74,8 @@ pub(super) fn square_sum<T: Real>(values: &[T]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// The same `[N]` as tensor operations, of gradients whose largest value is about 1. Sums over one axis at a time,
-/// whose order does not depend on the batch as that of a product of matrices may.
+/// The largest singular values `[N]` as tensor operations, of gradients whose largest value is about 1. Sums run over
+/// one axis at a time, because the order of sums in a matrix product may depend on the batch.
 pub(super) fn by_tensors(gradients: &Tensor) -> Result<Tensor> {
     let (n, columns) = (gradients.dim(0)?, columns(gradients)?);
     let matrices = gradients.contiguous()?.reshape((n, (), columns))?;
@@ -91,7 +91,7 @@ pub(super) fn by_tensors(gradients: &Tensor) -> Result<Tensor> {
     along.sqr()?.sum(1)?.sqrt()
 }
 
-/// Directions `[N,1,K]` of length 1.
+/// Normalizes directions `[N,1,K]` to length 1.
 fn unit(directions: &Tensor) -> Result<Tensor> {
     let lengths = directions.sqr()?.sum_keepdim(2)?.sqrt()?;
     directions.broadcast_div(&per_image(&lengths.flatten_all()?, directions)?)

@@ -9,11 +9,11 @@ use super::spectral;
 
 impl Ascent {
     pub(super) fn tensor_step(&mut self, parameters: &Tensor, gradients: &Tensor, lr: f64) -> Result<Tensor> {
-        // Scaled first: squares of a faint gradient would vanish in f32.
+        // Scaled first: squares of a faint gradient would underflow in f32.
         let largest = gradients.abs()?.flatten_from(1)?.max(1)?;
         let scale = largest.gt(0.0)?.where_cond(&largest, &largest.ones_like()?)?;
         let scaled = gradients.broadcast_div(&per_image(&scale, gradients)?)?;
-        // Not a number wherever any value of the gradient is not finite; the maximum alone would overlook some.
+        // NaN if any value of the gradient is not finite; the maximum alone could miss some.
         let norm = scaled.sqr()?.flatten_from(1)?.sum(1)?.sqrt()?;
         let (usable, whole) = (norm.gt(0.0)?, norm.ge(0.0)?);
         self.moves = (&self.moves + usable.to_dtype(DType::F32)?)?;

@@ -16,7 +16,7 @@ pub(super) fn coefficients(phases: &Tensor, arithmetic: Arithmetic) -> Result<Te
     }
 }
 
-/// The gradient by the phases, from that by the coefficients.
+/// Gradient with respect to the phases, from the one with respect to the coefficients.
 pub(super) fn gradient(phases: &Tensor, gradient: &Tensor, arithmetic: Arithmetic) -> Result<Tensor> {
     if arithmetic == Arithmetic::Host {
         return for_type_of!(phases, T => host_gradient::<T>(phases, gradient));
@@ -56,7 +56,7 @@ fn host_gradient<T: Number>(phases: &Tensor, gradient: &Tensor) -> Result<Tensor
     })?
 }
 
-/// Phases `[N,C,H,K]` of coefficients `[N,2C,H,K]` in main memory, f64; 0 for those that are 0.
+/// Phases `[N,C,H,K]` of coefficients `[N,2C,H,K]` in main memory, f64; 0 for zero coefficients.
 pub(super) fn phases(coefficients: &Tensor) -> Result<Tensor> {
     let (n, both, height, half) = coefficients.dims4()?;
     let size = both / 2 * height * half;

@@ -31,10 +31,10 @@ pub enum Colour {
 const EXPECTED: &str = "imagenet, none, or a matrix of a row per channel, such as [[1,0.2],[1,-0.2]]";
 
 impl Colour {
-    /// The map for images of this number of channels.
+    /// The matrix for images of this number of channels.
     ///
     /// # Errors
-    /// When it is not for this number of channels, or cannot be turned round; the field is left open.
+    /// When it does not fit this number of channels, or is singular; the error names no field.
     pub fn matrix(&self, channels: usize) -> Result<Cow<'_, ColourMatrix>, Invalid> {
         match self {
             Self::Imagenet if channels == 3 => Ok(Cow::Owned(ColourMatrix::imagenet())),
@@ -112,8 +112,8 @@ impl PartialSchema for Colour {
             .item(name)
             .item(matrix)
             .description(Some(
-                "How the colours of images hang together: by name, or as a matrix from decorrelated colours to the \
-                 channels of the image (red, green, blue), a row per channel. Only the proportions count.",
+                "Colour decorrelation: a name, or a matrix from decorrelated colours to the channels of the image (red, \
+                 green, blue), one row per channel. Only the proportions matter.",
             ))
             .into()
     }

@@ -1,7 +1,7 @@
 //! Image decoder: from parameters to pixels, and its adjoint.
 //!
-//! Everything that leads from parameters to pixels has an exact adjoint, so that a gradient by the pixels becomes one
-//! by the parameters. In main memory plain loops and fast transforms do the work; elsewhere tensor operations.
+//! Every map from parameters to pixels has an exact adjoint, which turns gradients with respect to pixels into
+//! gradients with respect to parameters. The host uses loops and FFTs, other devices tensor operations.
 
 #[cfg(test)]
 mod tests;
@@ -54,13 +54,13 @@ impl ImageDecoder {
             None => ColourMatrix::identity(channels),
         };
         let decay = parameterization.decay_power.unwrap_or(Parameterization::DECAY_POWER);
-        let work = |scales: Vec<f64>| {
+        let maps = |scales: Vec<f64>| {
             Ok::<_, candle_core::Error>((Spectral::new(image, scales, placement)?, Mixing::new(&colour, placement)?))
         };
         let mapping = match parameterization.kind {
             ParameterizationKind::Pixel => Mapping::Pixel,
             ParameterizationKind::Fourier => {
-                let (spectral, mixing) = work(falling(image, decay))?;
+                let (spectral, mixing) = maps(falling(image, decay))?;
                 Mapping::Fourier(spectral, mixing)
             }
             ParameterizationKind::Maco => {
@@ -76,7 +76,7 @@ impl ImageDecoder {
                     _ => magnitude::natural([height, width], decay).repeat(channels),
                 };
                 let contrast = parameterization.contrast.unwrap_or(Parameterization::CONTRAST);
-                let (spectral, mixing) = work(magnitude::fixed(&magnitudes, image, contrast))?;
+                let (spectral, mixing) = maps(magnitude::fixed(&magnitudes, image, contrast))?;
                 Mapping::Maco(spectral, mixing)
             }
         };
@@ -126,8 +126,8 @@ impl ImageDecoder {
             .to_device(&self.placement.device)
     }
 
-    /// Parameters of the image with these pixels `[C,H,W]`. Exact for pixels; for coefficients but for rounding and for
-    /// pixels that are black or white; for phases but for their magnitudes.
+    /// Parameters of the image with these pixels `[C,H,W]`. Exact for pixels; for coefficients up to rounding and the
+    /// clamping of black and white; for phases up to their fixed magnitudes.
     pub(in crate::maximize) fn encode(&self, pixels: &Tensor) -> Result<Tensor> {
         let (Mapping::Fourier(spectral, mixing) | Mapping::Maco(spectral, mixing)) = &self.mapping else {
             return Ok(pixels.clone());
@@ -141,7 +141,7 @@ impl ImageDecoder {
         parameters.squeeze(0)?.to_dtype(self.placement.dtype)?.to_device(&self.placement.device)
     }
 
-    /// The pixels `[N,C,H,W]` in [0, 1] that parameters make.
+    /// Decodes parameters to pixels `[N,C,H,W]` in [0, 1].
     pub(in crate::maximize) fn decode(&self, parameters: &Tensor) -> Result<Tensor> {
         match &self.mapping {
             Mapping::Pixel => Ok(parameters.clone()),
@@ -152,7 +152,7 @@ impl ImageDecoder {
         }
     }
 
-    /// The gradient by the parameters, from that by the `pixels` that they make.
+    /// Gradient with respect to the parameters, from the one with respect to their decoded `pixels`.
     pub(in crate::maximize) fn gradient(
         &self,
         parameters: &Tensor,
@@ -170,8 +170,8 @@ impl ImageDecoder {
     }
 }
 
-/// Scales that make every frequency fall by a power of it, as in Lucid (`lucid/optvis/param/spatial.py`), whose step
-/// sizes and noise mean the same here: `1 / max(f, 1 / max(H, W))^decay / (4 sqrt(H W))`, for all channels.
+/// Scales that decay with a power of the frequency, as in Lucid (`lucid/optvis/param/spatial.py`), whose step sizes and
+/// noise apply here unchanged: `1 / max(f, 1 / max(H, W))^decay / (4 sqrt(H W))`, for all channels.
 fn falling([channels, height, width]: [usize; 3], decay: f32) -> Vec<f64> {
     let lowest = 1.0 / height.max(width) as f64;
     let common = 0.25 / ((height * width) as f64).sqrt();

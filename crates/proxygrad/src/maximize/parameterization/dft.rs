@@ -1,4 +1,4 @@
-//! The real Fourier transform of planes as products of dense matrices, for devices without a fast one.
+//! Real Fourier transform of planes as dense matrix products, for devices without an FFT.
 
 use std::f64::consts::TAU;
 
@@ -16,8 +16,8 @@ pub(super) struct Dft {
     rows: [Tensor; 2],
 }
 
-/// Weight of column `l` of the half spectrum of rows of this width: how many columns of the whole spectrum it stands
-/// for.
+/// Weight of column `l` of the half spectrum of rows of this width: the number of columns of the full spectrum that it
+/// represents.
 pub(super) fn weight(l: usize, width: usize) -> f64 {
     if l == 0 || 2 * l == width { 1.0 } else { 2.0 }
 }
@@ -30,7 +30,7 @@ impl Dft {
             let values: Vec<f64> = (0..rows * columns).map(|at| entry(at / columns, at % columns)).collect();
             Tensor::from_vec(values, (rows, columns), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
         };
-        // Whole turns are taken away while the product is exact.
+        // The product is reduced to one turn while it is exact.
         let angle = |a: usize, b: usize, n: usize| TAU * ((a * b) % n) as f64 / n as f64;
         Ok(Self {
             size,

@@ -11,7 +11,7 @@ use crate::Invalid;
 use crate::maximize::string_or_object::{string_or_object, string_or_object_schema};
 use crate::network::Model;
 
-/// What an optimizer changes.
+/// The parameters that an optimizer changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
@@ -43,7 +43,7 @@ pub enum SpectrumKind {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Parameterization {
-    /// What an optimizer changes.
+    /// The parameters that an optimizer changes.
     pub kind: ParameterizationKind,
     /// Exponent by which coefficients (`fourier`) or amplitudes (`maco`, `natural`) decay with frequency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,7 +65,7 @@ pub struct Parameterization {
 /// A parameterization as in a request: omitted fields get defaults. May be written as a string, its kind.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ParameterizationRequest {
-    /// What an optimizer changes.
+    /// The parameters that an optimizer changes.
     pub kind: ParameterizationKind,
     /// Exponent by which coefficients (`fourier`) or amplitudes (`maco`, `natural`) decay with frequency, in [0, 4].
     pub decay_power: Option<f32>,
@@ -85,7 +85,7 @@ pub struct ParameterizationRequest {
 #[cfg_attr(feature = "openapi", schema(as = ParameterizationObject))]
 #[serde(deny_unknown_fields)]
 struct Full {
-    /// What an optimizer changes.
+    /// The parameters that an optimizer changes.
     kind: ParameterizationKind,
     /// Exponent by which coefficients (`fourier`) or amplitudes (`maco`, `natural`) decay with frequency; default: 1.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 4))]
@@ -93,8 +93,7 @@ struct Full {
     /// Colour decorrelation matrix (`fourier`, `maco`). Default: the model's own, else `imagenet` for three
     /// channels and `none` for others.
     colour: Option<Colour>,
-    /// Source of the magnitudes (`maco`). Default: `measured` if the model has such a spectrum, else
-    /// `natural`.
+    /// Source of the magnitudes (`maco`). Default: `measured` if the model has a measured spectrum, else `natural`.
     spectrum: Option<SpectrumKind>,
     /// SHA-256 that the measured spectrum must have.
     spectrum_digest: Option<String>,
@@ -107,7 +106,7 @@ string_or_object_schema!(
     ParameterizationRequest,
     ParameterizationKind,
     Full,
-    "What an optimizer changes: its kind, or an object; omitted fields get defaults."
+    "An image parameterization: its kind, or an object; omitted fields get defaults."
 );
 
 impl From<Full> for ParameterizationRequest {
@@ -140,7 +139,7 @@ impl ParameterizationRequest {
     /// Fills in defaults for a model.
     ///
     /// # Errors
-    /// When a value is out of range, does not belong to the kind, or asks for what the model does not have.
+    /// When a value is out of range or does not belong to the kind, or the model lacks what it requires.
     pub fn resolve(&self, model: &Model) -> Result<Parameterization, Invalid> {
         use ParameterizationKind::{Fourier, Maco, Pixel};
         let kind = self.kind;
@@ -215,7 +214,7 @@ impl ParameterizationRequest {
 }
 
 impl Parameterization {
-    /// Default power by which amplitudes fall.
+    /// Default exponent by which amplitudes decay with frequency.
     pub const DECAY_POWER: f32 = 1.0;
     /// Default standard deviation of decorrelated colours before the logistic function.
     pub const CONTRAST: f32 = 1.0;

@@ -1,4 +1,4 @@
-//! The real Fourier transform of a plane of pixels, as plain loops.
+//! Real FFT of a plane of pixels on the host.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use rustfft::FftPlanner;
 
 use crate::maximize::ops::host::Real;
 
-/// Elements with the functions that the maps need.
+/// Element types with the functions that the decoder needs.
 pub(in crate::maximize) trait Number: Real + FftNum {
     fn exp(self) -> Self;
     fn sin_cos(self) -> (Self, Self);
-    /// The transform of this type.
+    /// The transform for this type.
     fn fft(ffts: &Ffts) -> &Fft<Self>;
 }
 
@@ -59,8 +59,8 @@ impl Ffts {
     }
 }
 
-/// Between a plane of `height * width` pixels and its half spectrum of `height * (width / 2 + 1)` coefficients; row 0
-/// and column 0 hold frequency 0, as in numpy's `rfft2`. Nothing is divided by the number of pixels, either way.
+/// Real FFT between a plane of `height * width` pixels and its half spectrum of `height * (width / 2 + 1)`
+/// coefficients; row 0 and column 0 hold frequency 0, as in numpy's `rfft2`. Both directions are unnormalized.
 pub(in crate::maximize) struct Fft<T> {
     size: [usize; 2],
     rows: Arc<dyn RealToComplex<T>>,
@@ -87,8 +87,8 @@ impl<T: FftNum> Fft<T> {
     }
 
     /// The plane with these coefficients `P`: `x(r, c) = sum of w Re(P(k, l) e^(2 pi i (k r / H + l c / W)))` over the
-    /// half spectrum; `w` is 1 where a column is its own mirror image (0, and `W / 2` of an even width), else 2. Uses
-    /// the coefficients up.
+    /// half spectrum; `w` is 1 for a column that is its own conjugate (0, and `W / 2` of an even width), else 2.
+    /// Overwrites the coefficients.
     pub(super) fn synthesize(&self, coefficients: &mut [Complex<T>], plane: &mut [T]) {
         let ([height, width], half) = (self.size, self.half());
         let mut turned = transposed(coefficients, [height, half]);
@@ -96,12 +96,12 @@ impl<T: FftNum> Fft<T> {
         transpose(&turned, [half, height], coefficients);
         let mut scratch = self.rows_back.make_scratch_vec();
         for (row, pixels) in coefficients.chunks_exact_mut(half).zip(plane.chunks_exact_mut(width)) {
-            // What is imaginary there cancels out in the sum; the transform insists on zeros.
+            // Imaginary parts cancel in the sum there, but the transform requires zeros.
             row[0].im = T::zero();
             if width % 2 == 0 {
                 row[half - 1].im = T::zero();
             }
-            // Fails for wrong lengths only.
+            // Fails only for wrong lengths.
             let done = self.rows_back.process_with_scratch(row, pixels, &mut scratch);
             debug_assert!(done.is_ok(), "{done:?}");
         }

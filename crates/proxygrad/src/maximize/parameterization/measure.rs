@@ -21,15 +21,15 @@ pub enum SpectrumError {
         /// The decoder's reason.
         why: image::ImageError,
     },
-    /// The images say too little, or the size is out of range.
+    /// The images are missing or uniform, or the size is out of range.
     #[error(transparent)]
     Value(#[from] Invalid),
 }
 
 impl Spectrum {
-    /// Measures the images in these files, as grey (1 channel) or RGB (3): their middle square at `side` pixels, the
-    /// mean of all images taken away, in colours that their own covariance decorrelates, under a Hann window (so that
-    /// borders do not count as edges).
+    /// Measures the images in these files, as grey (1 channel) or RGB (3): center-cropped and scaled to `side` pixels,
+    /// the mean over all images subtracted, in colours decorrelated by their own covariance, under a Hann window (so
+    /// that borders do not count as edges).
     ///
     /// # Errors
     /// When an image cannot be read, or all of them together are uniform.
@@ -59,7 +59,7 @@ impl Spectrum {
     }
 }
 
-/// The middle square of an image: a plane of `side * side` values in [0, 1] per channel.
+/// The center square of an image: a plane of `side * side` values in [0, 1] per channel.
 fn planes(file: &Path, channels: usize, side: usize) -> Result<Vec<Vec<f64>>, SpectrumError> {
     let failed = |why: image::ImageError| SpectrumError::Image { file: file.into(), why };
     let reader = image::ImageReader::open(file).and_then(image::ImageReader::with_guessed_format);

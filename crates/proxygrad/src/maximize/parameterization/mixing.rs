@@ -15,12 +15,12 @@ pub(super) struct Mixing {
     channels: usize,
     /// Rows of `M`, one after the other.
     matrix: Vec<f64>,
-    /// The same and its transpose `[C,C]`, for [`Arithmetic::Device`].
+    /// The matrix and its transpose `[C,C]`, for [`Arithmetic::Device`].
     tensors: Option<[Tensor; 2]>,
     inverse: Vec<f64>,
 }
 
-/// How near to black and white a pixel counts when it is taken back: a quarter of a level of 255.
+/// Distance from 0 and 1 to which pixels are clamped before the logit: a quarter of an 8-bit level.
 const NEAREST: f64 = 0.25 / 255.0;
 
 impl Mixing {
@@ -44,7 +44,7 @@ impl Mixing {
         }
     }
 
-    /// The gradient by the planes, from that by the `pixels` that were painted.
+    /// Gradient with respect to the planes, from the one with respect to the painted `pixels`.
     pub(super) fn gradient(&self, pixels: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         match &self.tensors {
             None => for_type_of!(pixels, T => self.host_gradient::<T>(pixels, gradient)),
@@ -55,7 +55,7 @@ impl Mixing {
         }
     }
 
-    /// The planes that these pixels are painted of; black and white stand for what is nearly so. In main memory, f64.
+    /// The inverse of [`Mixing::paint`], with pixels clamped by [`NEAREST`]. In main memory, f64.
     pub(super) fn strip(&self, pixels: &Tensor) -> Result<Tensor> {
         host::fill_like::<f64>(pixels, host::planes(pixels)?[2], |plane, pixels, stripped| {
             self.sum(&self.inverse, plane, pixels, stripped, |_, p| {

@@ -18,13 +18,13 @@ pub(super) fn frequencies([height, width]: [usize; 2]) -> Vec<f64> {
     (0..height * half).map(|at| row(at / half).hypot((at % half) as f64 / width as f64)).collect()
 }
 
-/// The linear map from coefficients to planes: coefficients times their scale, then [`Ffts`] (or [`Dft`]) without any
-/// division.
+/// The linear map from coefficients to planes: coefficients times their scale, then [`Ffts`] (or [`Dft`]),
+/// unnormalized.
 #[derive(Debug)]
 pub(super) struct Spectral {
     size: [usize; 2],
     channels: usize,
-    /// What each coefficient is multiplied by: `[C, H * (W/2+1)]`, not negative.
+    /// Scale of each coefficient: `[C, H * (W/2+1)]`, not negative.
     scales: Vec<f64>,
     work: Work,
 }
@@ -55,17 +55,17 @@ impl Spectral {
         Ok(Work::Tensors(Dft::new([height, width], device, dtype)?, scales))
     }
 
-    /// The same map for f64 in main memory.
+    /// This map for f64 in main memory.
     pub(super) fn in_main_memory(&self) -> Result<Self> {
         Self::new([self.channels, self.size[0], self.size[1]], self.scales.clone(), &Placement::host_f64())
     }
 
-    /// Coefficients of one plane.
+    /// Number of coefficients of one plane.
     pub(super) fn area(&self) -> usize {
         self.size[0] * (self.size[1] / 2 + 1)
     }
 
-    /// How often every coefficient of a plane counts: `w` of [`Fft::synthesize`](super::fft::Fft::synthesize).
+    /// Weight of a coefficient of a plane: `w` of [`Fft::synthesize`](super::fft::Fft::synthesize).
     fn weight(&self, at: usize) -> f64 {
         weight(at % (self.size[1] / 2 + 1), self.size[1])
     }
@@ -99,10 +99,10 @@ impl Spectral {
         }
     }
 
-    /// The coefficients whose planes these are, up to rounding; 0 where the scale is 0.
+    /// The coefficients of these planes, up to rounding; 0 where the scale is 0.
     pub(super) fn invert(&self, planes: &Tensor) -> Result<Tensor> {
         let pixels = (self.size[0] * self.size[1]) as f64;
-        // The adjoint makes w s F of planes with the half spectrum F, and F / (s H W) are their coefficients.
+        // The adjoint maps planes with half spectrum F to w s F, and their coefficients are F / (s H W).
         let factor = |(at, scale): (usize, &f64)| match scale * scale * pixels * self.weight(at % self.area()) {
             0.0 => 0.0,
             strength => 1.0 / strength,
@@ -139,7 +139,7 @@ impl Spectral {
         let n = planes.dim(0)?;
         let mut coefficients = vec![T::zero(); n * 2 * channels * area];
         host::read(planes, |values: &[T]| {
-            // Real and imaginary parts of an image lie apart, so whole images are shared out to the transforms first.
+            // Real and imaginary parts of an image are not adjacent, so all transforms are computed first.
             let plane = |plane: usize| T::fft(ffts).analyze(&values[plane * height * width..][..height * width]);
             let spectra: Vec<Vec<Complex<T>>> = (0..n * channels).into_par_iter().map(plane).collect();
             coefficients.par_chunks_mut(area).enumerate().for_each(|(at, part)| {
@@ -156,8 +156,8 @@ impl Spectral {
     }
 }
 
-/// Image by image: how a device multiplies matrices may depend on how many rows they have, and a result must not depend
-/// on its batch.
+/// Maps image by image: the order of sums in a device's matrix product may depend on its number of rows, and a result
+/// must not depend on its batch.
 pub(super) fn per_image(batch: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
     let images: Vec<Tensor> = (0..batch.dim(0)?).map(|i| f(&batch.get(i)?)).collect::<Result<_>>()?;
     Tensor::stack(&images, 0)

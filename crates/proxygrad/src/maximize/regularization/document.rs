@@ -15,9 +15,9 @@ use crate::Invalid;
 
 /// A penalty that is minimized while the objective is maximized, or periodic blur. Scores do not include penalties.
 ///
-/// Penalties are relative: with the gradient `g` of the objective by the image's `n` pixel values, and `R` the mean of
-/// a penalty over them, the step follows `g / |g| - weight * sqrt(n) * grad R`. So one weight means the same for
-/// objectives of any scale, and an image that no gradient reaches stays as it is.
+/// Penalties are relative: with the gradient `g` of the objective with respect to the image's `n` pixel values, and `R`
+/// the mean of a penalty over them, the step follows `g / |g| - weight * sqrt(n) * grad R`. So a weight has the same
+/// effect at any scale of the objective, and an image without a gradient does not change.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Regularizer {
     /// Distance of pixel values from middle grey: `R` is the mean of `|x - 0.5|`.
@@ -31,7 +31,7 @@ pub enum Regularizer {
         weight: f32,
     },
     /// Total variation (Mahendran & Vedaldi, arXiv:1412.0035, equation 6, with `beta` 2): `R` is the mean of the
-    /// squared differences to the pixel on the right and to the one below, where there are such.
+    /// squared differences to the pixel on the right and to the one below, where they exist.
     TotalVariation {
         /// Weight.
         weight: f32,
@@ -53,7 +53,7 @@ const GRAMMAR: &str = "l1:WEIGHT, l2:WEIGHT, tv:WEIGHT or blur:SIGMA,EVERY";
 const PATTERN: &str = "^((l1|l2|tv):[0-9]*\\.?[0-9]+|blur:[0-9]*\\.?[0-9]+,[0-9]+)$";
 
 impl Regularizer {
-    /// Whether it changes the pixels themselves, where the others are penalties.
+    /// Whether it changes the pixels directly; all others are penalties.
     pub(in crate::maximize) fn is_blur(&self) -> bool {
         matches!(self, Self::Blur { .. })
     }
@@ -119,12 +119,11 @@ impl<'de> Deserialize<'de> for Regularizer {
 impl PartialSchema for Regularizer {
     fn schema() -> RefOr<Schema> {
         let description = format!(
-            "What keeps a stimulus regularization, at the price of a lower score: {GRAMMAR}. `l1` and `l2` penalize the (squared) \
-             distance of pixel values from middle grey, `tv` squared differences between neighbours. A weight is relative \
-             to the gradient, whatever the scale of the objective: a step follows `g / |g| - WEIGHT * sqrt(n) * grad R` \
-             with the mean `R` of the penalty over the image's `n` pixel values. `blur` blurs the image itself behind \
-             every so many steps, by a standard deviation in pixels that falls to 0 over the run. Scores are always the \
-             objective's alone."
+            "A regularizer: {GRAMMAR}. `l1` and `l2` penalize the (squared) distance of pixel values from middle grey, \
+             `tv` squared differences between neighbours. A weight is relative to the gradient, independent of the scale \
+             of the objective: a step follows `g / |g| - WEIGHT * sqrt(n) * grad R` with the mean `R` of the penalty over \
+             the image's `n` pixel values. `blur` blurs the image itself after every EVERY steps, with a standard \
+             deviation in pixels that falls to 0 over the run. Scores do not include penalties."
         );
         ObjectBuilder::new()
             .schema_type(Type::String)

@@ -23,7 +23,7 @@ pub(super) struct Regularization {
 }
 
 impl Regularization {
-    /// For a run of so many steps.
+    /// For a run of `steps` steps.
     pub(super) fn new(regularizers: &[Regularizer], steps: u32, arithmetic: Arithmetic) -> Self {
         let blur = |regularizer: &Regularizer| match *regularizer {
             Regularizer::Blur { sigma, every } => Some((sigma, every)),
@@ -33,8 +33,8 @@ impl Regularization {
         Self { penalties: Penalties::new(regularizers), blurs, steps, arithmetic }
     }
 
-    /// What a step follows: the objective's gradient by the pixels `[N,C,H,W]`, held back by the penalties. It is zero
-    /// or not finite where the gradient is.
+    /// The gradient that a step follows: the objective's with respect to the pixels `[N,C,H,W]`, minus that of the
+    /// penalties. Zero or not finite where the objective's is.
     pub(super) fn apply_to_gradient(&self, pixels: &Tensor, gradient: Tensor) -> Result<Tensor> {
         if self.penalties.is_empty() {
             return Ok(gradient);
@@ -45,7 +45,7 @@ impl Regularization {
         }
     }
 
-    /// The images `[N,C,H,W]` behind so many steps; blurred, if it is time.
+    /// The images `[N,C,H,W]` after `done` steps, blurred if a blur is due.
     pub(super) fn blurred(&self, pixels: Tensor, done: u32) -> Result<Tensor> {
         self.blurs.iter().try_fold(pixels, |pixels, &(sigma, every)| {
             let left = 1.0 - done as f32 / self.steps.max(1) as f32;

@@ -6,7 +6,7 @@ use super::document::Regularizer;
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::Real;
 
-/// The sum of all penalties; weight 0 without a penalty of that kind.
+/// Weights of the penalties, summed by kind; 0 if there are none of a kind.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Penalties {
     l1: f64,
@@ -32,13 +32,13 @@ impl Penalties {
         *self == Self::new(&[])
     }
 
-    /// The gradient less its length times `sqrt(n)` times the gradient of the penalties' means.
+    /// `g - |g| sqrt(n) grad R`, where `R` is the weighted sum of the penalties' means.
     pub(super) fn apply_on_host<T: Real>(&self, pixels: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let [_, channels, area] = host::planes(pixels)?;
         let width = pixels.dim(D::Minus1)?;
         let count = channels * area;
         host::read(gradient, |gradient: &[T]| {
-            // The mean has 1 / n in its derivative; sqrt(n) of it is left.
+            // The derivative of a mean has a factor 1 / n, which leaves 1 / sqrt(n).
             let length = |gradient: &[T]| gradient.iter().map(|&g| g.to_f64() * g.to_f64()).sum::<f64>().sqrt();
             let factors: Vec<f64> =
                 gradient.chunks(count.max(1)).map(|gradient| length(gradient) / (count as f64).sqrt()).collect();
@@ -51,7 +51,7 @@ impl Penalties {
         })?
     }
 
-    /// `n` times the derivative of the penalties' means by every pixel of a plane.
+    /// `n` times the derivative of the penalties' means with respect to every pixel of a plane.
     fn penalty_gradient<T: Real>(&self, plane: &[T], width: usize, penalty: &mut [T]) {
         let half = T::from_f64(0.5);
         let [l1, twice_l2, twice] = [self.l1, 2.0 * self.l2, 2.0 * self.variation].map(T::from_f64);
@@ -79,7 +79,7 @@ impl Penalties {
         }
     }
 
-    /// The same as tensor operations.
+    /// [`Penalties::apply_on_host`] as tensor operations.
     pub(super) fn apply_on_device(&self, pixels: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let (n, channels, height, width) = pixels.dims4()?;
         let mut penalty = pixels.zeros_like()?;
@@ -97,7 +97,7 @@ impl Penalties {
                 penalty = ((penalty + slope.pad_with_zeros(axis, 1, 0)?)? - slope.pad_with_zeros(axis, 0, 1)?)?;
             }
         }
-        // Scaled first: squares of a faint gradient would vanish in f32.
+        // Scaled first: squares of a faint gradient would underflow in f32.
         let largest = gradient.abs()?.flatten_from(1)?.max(1)?;
         let scale = largest.gt(0.0)?.where_cond(&largest, &largest.ones_like()?)?.reshape((n, 1, 1, 1))?;
         let length = gradient.broadcast_div(&scale)?.sqr()?.flatten_from(1)?.sum(1)?.sqrt()?.reshape((n, 1, 1, 1))?;
@@ -119,7 +119,7 @@ mod tests {
         Penalties::new(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>())
     }
 
-    /// Images and gradients: a common one, one without a gradient, a faint one.
+    /// Images and gradients: an ordinary one, a zero one, a faint one.
     fn batch() -> (Tensor, Tensor) {
         let pixels: Vec<f64> = (0..120).map(|i| 0.5 + 0.49 * (f64::from(i) * 2.3).sin()).collect();
         let mut gradients: Vec<f64> = (0..120).map(|i| (f64::from(i) * 1.7).cos()).collect();

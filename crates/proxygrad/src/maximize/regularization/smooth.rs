@@ -6,8 +6,8 @@ use crate::maximize::ops::Arithmetic;
 use crate::maximize::ops::host;
 use crate::maximize::ops::host::{Real, for_type_of};
 
-/// Images `[N,C,H,W]` blurred by this standard deviation in pixels, as far as three of them reach; at the border the
-/// weights that are left sum to 1.
+/// Blurs images `[N,C,H,W]` with this standard deviation in pixels, truncated at three of them; at the border, the
+/// weights inside the image are normalized.
 pub(super) fn smoothed(sigma: f32, images: &Tensor, arithmetic: Arithmetic) -> Result<Tensor> {
     let (_, _, height, width) = images.dims4()?;
     let weights = [weights(sigma, height), weights(sigma, width)];
@@ -17,7 +17,7 @@ pub(super) fn smoothed(sigma: f32, images: &Tensor, arithmetic: Arithmetic) -> R
     }
 }
 
-/// How every position along an axis is made: the first position that it takes from, and the weights from there on.
+/// For every position along an axis, the first source position, and the weights from there on.
 type Weights = Vec<(usize, Vec<f64>)>;
 
 fn weights(sigma: f32, length: usize) -> Weights {
@@ -52,7 +52,7 @@ fn by_loops<T: Real>([rows, columns]: &[Weights; 2], images: &Tensor) -> Result<
     })
 }
 
-/// As sums of weighted shifts; no image's sum depends on its neighbours.
+/// As sums of weighted shifts; no image depends on its batch.
 fn by_tensors(weights: &[Weights; 2], images: &Tensor) -> Result<Tensor> {
     [2, 3].into_iter().zip(weights).try_fold(images.clone(), |images, (axis, weights)| {
         let length = weights.len();

@@ -76,8 +76,8 @@ pub struct Request {
     /// false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnostics: Option<bool>,
-    /// Whether the PNG is transparent where the objective hardly looked at it: by the absolute gradients summed up over
-    /// the run. Its colours are the stimulus' all the same; false unless given.
+    /// Whether pixels of low saliency are transparent in the PNG: the saliency is the absolute gradient, summed over
+    /// the run. Colours are unchanged. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpha: Option<bool>,
     /// Animated PNG of the run, in addition to the stimulus. Default: none.
@@ -95,11 +95,11 @@ pub struct Request {
 /// Limits on requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Most steps of a run.
+    /// Maximum number of steps of a run.
     pub steps: u32,
     /// Greatest height or width of a stimulus in pixels.
     pub side: usize,
-    /// Most objectives of one request.
+    /// Maximum number of objectives of one request.
     pub objectives: usize,
 }
 

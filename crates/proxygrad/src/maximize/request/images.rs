@@ -12,7 +12,7 @@ use crate::maximize::reference_image::{ReferenceImage, ReferenceImages};
 use crate::maximize::start::Start;
 use crate::network::{ImageSource, Model};
 
-/// Most pixels of all image files of a request: unpacking takes time.
+/// Largest number of pixels of all image files of a request, since decoding takes time.
 const MOST_PIXELS_TOGETHER: u64 = 2 * MAX_PIXELS;
 
 /// Decoded images of a request, each decoded once.
@@ -58,11 +58,11 @@ impl Gallery {
 }
 
 impl Request {
-    /// Memory that it takes, at most, to unpack the images that the request brings, one after the other, in bytes;
-    /// nothing where it brings none. Only the heads of the files are read.
+    /// Upper bound of the memory for decoding the request's images, one after the other, in bytes; `None` without
+    /// images. Only the headers of the files are read.
     ///
     /// # Errors
-    /// When a file is no image, or images are too large, each or all together: names the field of the first.
+    /// When a file is not an image, or images are too large, each or all together: names the field of the first.
     pub fn image_memory(&self, model: &Model) -> Result<Option<u64>, Invalid> {
         let own = model.network.input_shape();
         let size = self.size.unwrap_or([own[1], own[2]]);
@@ -85,7 +85,7 @@ impl Request {
         Ok(memory)
     }
 
-    /// The images that the request brings, with the fields that hold them.
+    /// The images in the request, with the fields that hold them.
     fn images(&self) -> impl Iterator<Item = (String, &ImageSource)> {
         let objectives = self.objective.iter().chain(self.objectives.iter().flatten()).enumerate();
         let terms = objectives.flat_map(|(i, objective)| {
@@ -103,10 +103,10 @@ impl Request {
         of_objectives.chain(of_start)
     }
 
-    /// Lays image files in the places where the request names them as `part:NAME`.
+    /// Attaches image files where the request refers to them as `part:NAME`.
     ///
     /// # Errors
-    /// When the request names a part that is not there, or does not name one that is.
+    /// When the request refers to a part that is missing, or does not refer to one of the parts.
     pub fn attach(&mut self, parts: &BTreeMap<String, Arc<[u8]>>) -> Result<(), Invalid> {
         let mut unused: BTreeMap<&String, &Arc<[u8]>> = parts.iter().collect();
         let mut attach = |field: String, source: &mut ImageSource| {

@@ -28,14 +28,14 @@ pub enum Preset {
     Best,
     /// A quick result: like `readable`, with 64 steps.
     Fast,
-    /// Like Lucid (Olah et al., "Feature Visualization", 2017) does: Fourier coefficients of decorrelated
-    /// colours, Adam with step size 0.05, its usual transforms, 512 steps, gate `redirect`.
+    /// As in Lucid (Olah et al., "Feature Visualization", 2017): Fourier coefficients of decorrelated colours, Adam
+    /// with step size 0.05, its usual transforms, 512 steps, gate `redirect`.
     Lucid,
-    /// As MACO (Fel et al., arXiv:2306.06805) does: phases under fixed magnitudes, Nadam with step size 1, noisy crops,
+    /// As in MACO (Fel et al., arXiv:2306.06805): phases under fixed magnitudes, Nadam with step size 1, noisy crops,
     /// 256 steps, gate `plain`.
     Maco,
-    /// As the paper on ProxyGrad (Linse, Barth, Martinetz, arXiv:2410.16958): pixels, the gate `decoupled` with a fixed
-    /// slope of 0.3, ascent along the normalized gradient from uniform noise, no random views, 256 steps.
+    /// As in the ProxyGrad paper (Linse, Barth, Martinetz, arXiv:2410.16958): pixels, the gate `decoupled` with a fixed
+    /// slope of 0.3, ascent along the normalized gradient from uniform noise, no transforms, 256 steps.
     ProxygradPaper,
 }
 
@@ -50,18 +50,18 @@ pub(super) struct Choice {
     pub(super) gate: GateRequest,
     pub(super) steps: u32,
     pub(super) parameterization: ParameterizationKind,
-    /// The optimizer of this parameterization; None for its usual one.
+    /// The optimizer for this parameterization; `None` for its default.
     pub(super) optimizer: Option<OptimizerRequest>,
     pub(super) transforms: Vec<Transform>,
-    /// None for the usual one of the parameterization.
+    /// `None` for the parameterization's default.
     pub(super) start: Option<Start>,
 }
 
 /// Side in pixels of the images that Lucid's transforms were chosen for.
 const LUCID_SIDE: f64 = 224.0;
 
-/// Lucid's random views of images of this side. Lucid pads by 12 and cuts 8, then 4 pixels at random, so that the image
-/// moves by up to 4 and 2 pixels either way; of its 26 angles six are none.
+/// Lucid's random views of images of this side. Lucid pads by 12 and crops 8, then 4 pixels at random, so that the
+/// image shifts by up to 4 and 2 pixels either way; six of its 26 angles are 0.
 fn lucid_views(side: f64) -> Vec<Transform> {
     let pixels = |of_lucid: f64, most: f64| (of_lucid * side / LUCID_SIDE).round().clamp(1.0, most) as u32;
     let always = |kind| Transform { kind, probability: 1.0 };
@@ -74,7 +74,7 @@ fn lucid_views(side: f64) -> Vec<Transform> {
     ]
 }
 
-/// A fifth to a half of each side, as MACO crops.
+/// Crops of a fifth to a half of each side, as in MACO.
 fn maco_views() -> Vec<Transform> {
     let kinds = [TransformKind::Crop { low: 0.04, high: 0.25 }, TransformKind::Noise { sd: 0.08 }];
     kinds.map(|kind| Transform { kind, probability: 1.0 }).into()

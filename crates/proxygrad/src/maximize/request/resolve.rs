@@ -51,9 +51,9 @@ impl Resolved {
 
 /// Largest seed: the largest integer that every JSON reader represents exactly.
 const LARGEST_SEED: u64 = (1 << 53) - 1;
-/// Most transforms of a request.
+/// Largest number of transforms of a request.
 const MOST_TRANSFORMS: usize = 16;
-/// Most regularizers of a request.
+/// Largest number of regularizers of a request.
 const MOST_REGULARIZERS: usize = 8;
 /// Default number of steps between two scores when transforms are on.
 const SCORE_EVERY: u32 = 8;
@@ -123,7 +123,7 @@ impl Request {
         if seed > LARGEST_SEED {
             return Err(Invalid::new("seed", seed, format!("a whole number from 0 to {LARGEST_SEED}")));
         }
-        // All heads before any image is unpacked.
+        // All headers are read before any image is decoded.
         self.image_memory(model)?;
         let mut gallery = Gallery::new([input[0], input[1], input[2]]);
         self.locate(model, &mut objectives, &input, &mut gallery)?;
@@ -214,8 +214,8 @@ impl Request {
     }
 }
 
-/// The shape of a layer at this input size; the error names the field `layer`, or `size` when the network cannot have
-/// it.
+/// The shape of a layer at this input size; the error names the field `layer`, or `size` if the network does not
+/// support it.
 fn layer_at(model: &Model, layer: &str, input: &Shape) -> Result<(NodeId, Shape), SizeOrLayer> {
     let network = &model.network;
     let target = network.layer(layer).map_err(SizeOrLayer::Layer)?;
@@ -235,7 +235,7 @@ enum SizeOrLayer {
 }
 
 impl SizeOrLayer {
-    /// The error of the request in whose `field` the layer stands.
+    /// The error of the request, where `field` names the layer.
     fn within(self, field: &str) -> Invalid {
         match self {
             Self::Size(error) => error,

@@ -19,8 +19,8 @@ pub(super) struct ImageState {
     pixels: Tensor,
     ascent: Ascent,
     regularization: Regularization,
-    /// Absolute gradients by the pixels, summed over channels and steps: `[N,H,W]`, f32. `None` unless an alpha channel
-    /// is asked for.
+    /// Absolute gradients with respect to the pixels, summed over channels and steps: `[N,H,W]`, f32. `None` unless
+    /// an alpha channel is requested.
     saliency: Option<Tensor>,
     ball: Option<RmsBall>,
 }
@@ -58,7 +58,7 @@ impl ImageState {
         self.saliency.as_ref()
     }
 
-    /// Step number `step`, from 0, along the gradient `[N,C,H,W]` by the pixels.
+    /// Step number `step`, from 0, along the gradient `[N,C,H,W]` with respect to the pixels.
     pub(super) fn step(&mut self, gradient: Tensor, step: u32) -> Result<()> {
         if let Some(saliency) = &mut self.saliency {
             let strength = gradient.to_dtype(DType::F32)?.abs()?.sum(1)?;

@@ -1,20 +1,19 @@
-//! Gaussian blur over five by five pixels; at the border the weights that are left sum to 1.
+//! 5x5 Gaussian blur; at the border, the weights inside the image are normalized to sum to 1.
 
 use crate::maximize::ops::host::Real;
 
-/// Pixels on either side that a pixel is blurred with.
+/// Radius of the kernel in pixels.
 pub(super) const REACH: usize = 2;
 
-/// A blur of images of one size: the sum over neighbours, weighted by `taps` along both axes, times `rows[y] *
-/// columns[x]`.
+/// Blur of images of one size: a separable convolution with `taps`, scaled by `rows[y] * columns[x]`.
 ///
-/// The taps are symmetric, so the adjoint is the same with the factors before the sum.
+/// The taps are symmetric, so the adjoint scales before it convolves.
 #[derive(Debug)]
 pub(super) struct Blur {
     pub(super) taps: [f32; 2 * REACH + 1],
-    /// One over the sum of the taps that stay inside, for every row.
+    /// Per row: one over the sum of the taps inside the image.
     pub(super) rows: Vec<f32>,
-    /// The same for every column.
+    /// Per column: one over the sum of the taps inside the image.
     pub(super) columns: Vec<f32>,
 }
 
@@ -57,8 +56,8 @@ impl Blur {
         );
     }
 
-    /// Weighted sums over the neighbours of every pixel. `weight` gives the weight of a source row from its tap;
-    /// `before` and `after` may change a row before and behind the sum along it.
+    /// Separable convolution. `weight(y, tap)` is the weight of source row `y`; `before` and `after` modify a row
+    /// before and after the horizontal pass.
     fn sum_neighbours<T: Real>(
         &self,
         source: &[T],
@@ -69,7 +68,7 @@ impl Blur {
     ) {
         let (height, width) = (self.rows.len(), self.columns.len());
         let taps: [T; 2 * REACH + 1] = self.taps.map(real);
-        // With zeros on both sides, where there are no pixels.
+        // Zero padding on both sides.
         let mut padded = vec![T::zero(); width + 2 * REACH];
         for (row, sums) in sums.chunks_exact_mut(width).enumerate() {
             let line = &mut padded[REACH..][..width];
@@ -88,7 +87,7 @@ impl Blur {
     }
 }
 
-/// Positions around `i` inside of `0..length`, each with its tap.
+/// Positions around `i` within `0..length`, each with its tap.
 fn inside(taps: &[f32; 2 * REACH + 1], i: usize, length: usize) -> impl Iterator<Item = (usize, f32)> {
     let near = i..i + 2 * REACH + 1;
     near.zip(taps).filter_map(move |(j, &tap)| Some((j.checked_sub(REACH).filter(|&j| j < length)?, tap)))

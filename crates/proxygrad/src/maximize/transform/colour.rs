@@ -2,8 +2,8 @@
 
 use crate::maximize::ops::host::Real;
 
-/// `of_own * x + of_mean * mean + shift` of every value `x` of a pixel, with the mean over the pixel's channels. A
-/// symmetric map: without the shift it is its own adjoint.
+/// Maps every value `x` of a pixel to `of_own * x + of_mean * mean + shift`, where `mean` is over the pixel's channels.
+/// Without the shift, the map is self-adjoint.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Colour {
     pub(super) of_own: f32,
@@ -14,9 +14,8 @@ pub(super) struct Colour {
 impl Colour {
     pub(super) const IDENTITY: Self = Self { of_own: 1.0, of_mean: 0.0, shift: 0.0 };
 
-    /// Distances from the mean of the channels times `saturation`, then distances from middle grey times `contrast`,
-    /// then
-    /// `brightness` more.
+    /// Scales distances from the channel mean by `saturation`, then distances from middle grey by `contrast`, then adds
+    /// `brightness`.
     pub(super) fn new(brightness: f32, contrast: f32, saturation: f32) -> Self {
         Self {
             of_own: contrast * saturation,
@@ -25,7 +24,7 @@ impl Colour {
         }
     }
 
-    /// The map, or its adjoint (the same without the shift), of an image of so many planes.
+    /// Applies the map, or its adjoint (the map without the shift), to an image of `channels` planes.
     pub(super) fn run<T: Real>(self, channels: usize, adjoint: bool, image: &[T], changed: &mut [T]) {
         let real = |x: f32| T::from_f64(f64::from(x));
         let (own, shift) = (real(self.of_own), real(if adjoint { 0.0 } else { self.shift }));

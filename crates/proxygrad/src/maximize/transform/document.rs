@@ -25,8 +25,7 @@ pub struct Transform {
 /// Kinds of transforms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TransformKind {
-    /// Rolls the image by up to this many pixels, independently along both axes; pixels that leave on one side enter on
-    /// the other.
+    /// Rolls the image by up to this many pixels, independently along both axes; pixels wrap around.
     Jitter {
         /// Largest shift in pixels.
         pixels: u32,
@@ -38,7 +37,7 @@ pub enum TransformKind {
         /// Largest factor.
         high: f32,
     },
-    /// Rotates about the centre by up to this angle, either way.
+    /// Rotates about the centre by up to this angle, in either direction.
     Rotate {
         /// Largest angle in degrees.
         degrees: f32,
@@ -48,29 +47,29 @@ pub enum TransformKind {
         /// Standard deviation in pixels.
         sigma: f32,
     },
-    /// Puts a margin of middle grey around the image, which later transforms can bring into view; finally the
-    /// centre is cut to the image's size. Where it is not applied, the margin is the image, mirrored.
+    /// Pads the image with middle grey, which later transforms can move into view; finally the view is center-cropped
+    /// to the image's size. Where `pad` is not applied, the image is padded by reflection.
     Pad {
         /// Width of the margin in pixels.
         pixels: u32,
     },
-    /// Shows a window of the image, of its proportions and anywhere inside, in full size.
+    /// Random resized crop: a window with the image's aspect ratio, at a random position, scaled to full size.
     Crop {
         /// Smallest share of the image's area.
         low: f32,
         /// Largest share of the image's area.
         high: f32,
     },
-    /// Adds normal noise to every value.
+    /// Adds Gaussian noise to every value.
     Noise {
         /// Standard deviation in pixel values of range [0, 1].
         sd: f32,
     },
-    /// Mirrors left and right.
+    /// Flips the image horizontally.
     Flip,
-    /// Changes saturation, contrast and brightness: distances from the mean over the channels, then distances from
-    /// middle grey are multiplied by factors drawn evenly within this strength of 1, then up to half of the strength is
-    /// added or taken away. Nothing is clipped.
+    /// Changes saturation, contrast and brightness: scales distances from the channel mean, then distances from middle
+    /// grey, by factors drawn uniformly from `1 - strength` to `1 + strength`, then adds an offset of at most half the
+    /// strength. Nothing is clipped.
     Colour {
         /// Strength of the change, in (0, 1].
         strength: f32,
@@ -86,12 +85,12 @@ const PATTERN: &str = "^((jitter|pad):[0-9]+|(scale|crop):[0-9]*\\.?[0-9]+,[0-9]
     (rotate|blur|noise|colour):[0-9]*\\.?[0-9]+|flip)(@[0-9]*\\.?[0-9]+)?$";
 
 impl TransformKind {
-    /// How often it is applied unless the request says: always, but for what is no change when it always is.
+    /// Default probability: 1, except for a flip, which would otherwise be no random change.
     fn usual_probability(self) -> f32 {
         if self == Self::Flip { 0.5 } else { 1.0 }
     }
 
-    /// Whether its values are in range, and what range that is.
+    /// Whether its values are in range, and a description of the range.
     fn in_range(self) -> (bool, &'static str) {
         match self {
             Self::Jitter { pixels } => (pixels <= 1024, "a jitter of at most 1024 pixels"),
@@ -187,11 +186,11 @@ impl<'de> Deserialize<'de> for Transform {
 impl PartialSchema for Transform {
     fn schema() -> RefOr<Schema> {
         let description = format!(
-            "A random change of the view, drawn anew for every step: {GRAMMAR}. It is always applied unless a probability \
-             is given, `flip` half of the time. `pad` puts a margin of grey around the image, which the transforms behind \
-             it may bring into view (mirrored where it is not applied); the view is cut to the image's size in the end. \
-             `crop` shows a window, of this share of the area, in full size. `colour` changes saturation, contrast and \
-             brightness by up to this share."
+            "A random transform, sampled anew for every step: {GRAMMAR}. It is always applied unless a probability is \
+             given, `flip` half of the time. `pad` pads the image with middle grey, which later transforms can move into \
+             view (by reflection where it is not applied); finally the view is center-cropped to the image's size. `crop` \
+             is a random resized crop with this share of the area. `colour` changes saturation, contrast and brightness \
+             by up to this share."
         );
         ObjectBuilder::new()
             .schema_type(Type::String)

@@ -1,6 +1,6 @@
-//! Maps of the plane: where a zoomed, rotated, mirrored or cropped view takes its pixels from.
+//! Affine maps from output to source positions: zoom, rotation, flip and crop.
 
-/// A linear map about the image's centre and a shift, from output to source positions.
+/// An affine map from output to source positions: a linear map about the image's centre, then a shift.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Linear {
     /// `[[yy, yx], [xy, xx]]`.
@@ -11,7 +11,7 @@ pub(super) struct Linear {
 
 impl Linear {
     pub(super) const IDENTITY: Self = Self::about_center([[1.0, 0.0], [0.0, 1.0]]);
-    /// Left and right change places.
+    /// Horizontal flip.
     pub(super) const FLIP: Self = Self::about_center([[1.0, 0.0], [0.0, -1.0]]);
 
     const fn about_center(matrix: [[f32; 2]; 2]) -> Self {
@@ -27,15 +27,15 @@ impl Linear {
         Self::about_center([[cos, -sin], [sin, cos]])
     }
 
-    /// Shows a window of `share` of the height and width, in (0, 1], of an image of this size. Its place goes from one
-    /// corner to the other as `at` goes from 0 to 1 along each axis.
+    /// Crop to a window of `share` of the height and width, in (0, 1], of an image of this size. `at` is its position
+    /// along each axis, from 0 (top, left) to 1 (bottom, right).
     pub(super) fn window(share: f32, at: [f32; 2], size: [usize; 2]) -> Self {
         let [y, x] = center(size);
         let shift = [y * (1.0 - share) * (2.0 * at[0] - 1.0), x * (1.0 - share) * (2.0 * at[1] - 1.0)];
         Self { matrix: [[share, 0.0], [0.0, share]], shift }
     }
 
-    /// This map on an image that `first` (if any) has already changed.
+    /// This map, applied after `first` if any.
     pub(super) fn after(self, first: Option<Self>) -> Self {
         let Some(Self { matrix: a, shift: s }) = first else { return self };
         let (b, t) = (self.matrix, self.shift);
@@ -46,7 +46,7 @@ impl Linear {
         }
     }
 
-    /// The map from source to output positions. All these maps have one.
+    /// The map from source to output positions. All maps of this module are invertible.
     pub(super) fn inverse(self) -> Self {
         let [[a, b], [c, d]] = self.matrix;
         let determinant = a * d - b * c;
@@ -60,7 +60,7 @@ pub(super) fn center(size: [usize; 2]) -> [f32; 2] {
     size.map(|length| (length as f32 - 1.0) / 2.0)
 }
 
-/// Brings a position into `0..=length-1` by mirroring at both ends.
+/// Reflects a position at both ends into `0..=length-1`.
 pub(super) fn mirror(position: f32, length: usize) -> f32 {
     let last = (length - 1) as f32;
     if last == 0.0 {

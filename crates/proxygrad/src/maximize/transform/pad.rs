@@ -1,9 +1,9 @@
-//! Margins around a plane.
+//! Padding of a plane.
 
 use super::linear::mirror;
 use crate::maximize::ops::host::Real;
 
-/// Surrounds a plane of height and width `size` by a margin of middle grey, or of itself, mirrored.
+/// Pads a plane of height and width `size` with middle grey, or else by reflection.
 pub(super) fn pad<T: Real>(margin: usize, grey: bool, [height, width]: [usize; 2], source: &[T], padded: &mut [T]) {
     if grey {
         padded.fill(T::from_f64(0.5));
@@ -18,7 +18,7 @@ pub(super) fn pad<T: Real>(margin: usize, grey: bool, [height, width]: [usize; 2
     }
 }
 
-/// The adjoint of what [`pad`] does to the plane.
+/// The adjoint of the linear part of [`pad`].
 pub(super) fn adjoint<T: Real>(margin: usize, grey: bool, size: [usize; 2], gradient: &[T], sink: &mut [T]) {
     let [height, width] = size;
     if grey {
@@ -32,7 +32,7 @@ pub(super) fn adjoint<T: Real>(margin: usize, grey: bool, size: [usize; 2], grad
     }
 }
 
-/// What lies within a margin: a plane of height and width `size`.
+/// Removes a margin; the result has height and width `size`.
 pub(super) fn cut<T: Copy>(margin: usize, [_, width]: [usize; 2], source: &[T], inside: &mut [T]) {
     let rows = source.chunks_exact(width + 2 * margin).skip(margin);
     inside.chunks_exact_mut(width).zip(rows).for_each(|(inside, row)| inside.copy_from_slice(&row[margin..][..width]));
@@ -45,7 +45,7 @@ pub(super) fn uncut<T: Real>(margin: usize, [_, width]: [usize; 2], gradient: &[
     rows.zip(gradient.chunks_exact(width)).for_each(|(row, g)| row[margin..][..width].copy_from_slice(g));
 }
 
-/// Where the values along an axis with mirrored margins come from.
+/// Source index of every position along an axis with reflected margins.
 fn mirrored(margin: usize, length: usize) -> Vec<usize> {
     (0..length + 2 * margin).map(|i| mirror(i as f32 - margin as f32, length) as usize).collect()
 }

@@ -1,4 +1,4 @@
-//! Rolling a plane: what leaves on one side enters on the other.
+//! Circular shift of a plane.
 
 /// Rolls a plane down by `shift[0]` rows and right by `shift[1]` columns.
 pub(super) fn roll<T: Copy>(shift: [i32; 2], [height, width]: [usize; 2], source: &[T], rolled: &mut [T]) {
@@ -10,7 +10,7 @@ pub(super) fn roll<T: Copy>(shift: [i32; 2], [height, width]: [usize; 2], source
     }
 }
 
-/// A shift along an axis of this length, as one that is not negative.
+/// A shift modulo the length of its axis, not negative.
 pub(super) fn wrap(shift: i32, length: usize) -> usize {
     (i64::from(shift)).rem_euclid(length as i64) as usize
 }

@@ -7,23 +7,23 @@ use super::colour::Colour;
 use super::document::{Transform, TransformKind};
 use super::linear::Linear;
 
-/// One map of every chain: an entry per image, nothing where its chain goes without.
+/// One sampled transform of a batch: an entry per image, `None` or false where it is not applied.
 #[derive(Debug)]
 pub(super) enum SampledTransform {
     /// Shifts down and to the right, in pixels.
     Roll(Vec<Option<[i32; 2]>>),
     Sample(Vec<Option<Linear>>),
     Blur(Blur, Vec<bool>),
-    /// A margin around every image: grey, or else the mirrored image.
+    /// Padding of every image: grey, or else by reflection.
     Pad {
         margin: usize,
         grey: Vec<bool>,
     },
-    /// Takes a margin off every image.
+    /// Removes the margin of every image.
     Cut {
         margin: usize,
     },
-    /// Normal noise, by seed.
+    /// Gaussian noise, by seed.
     Noise {
         sd: f32,
         seeds: Vec<Option<u64>>,
@@ -32,7 +32,7 @@ pub(super) enum SampledTransform {
 }
 
 impl SampledTransform {
-    /// Height and width of what becomes of images of this size.
+    /// Height and width of the output for images of this size.
     pub(super) fn grown(&self, size: [usize; 2]) -> [usize; 2] {
         match self {
             Self::Pad { margin, .. } => size.map(|length| length + 2 * margin),
@@ -41,7 +41,7 @@ impl SampledTransform {
         }
     }
 
-    /// Whether its map takes all planes of an image together.
+    /// Whether it reads all planes of an image at once.
     pub(super) fn takes_images(&self) -> bool {
         matches!(self, Self::Sample(_) | Self::Colour(_))
     }
@@ -58,8 +58,8 @@ impl SampledTransform {
     }
 }
 
-/// Draws a chain of maps of images of height and width `size` from each stream. How many random numbers are drawn
-/// depends on the transforms alone, so that a run does not depend on what its draws were.
+/// Samples the transforms of one image of height and width `size` from each stream. The number of random numbers drawn
+/// depends only on the transforms, not on the values drawn.
 pub(super) fn draw<'a, R: Rng + 'a>(
     transforms: &[Transform],
     streams: impl IntoIterator<Item = &'a mut R>,
@@ -73,7 +73,7 @@ pub(super) fn draw<'a, R: Rng + 'a>(
     sampled
 }
 
-/// Zooms, rotations, flips and crops are collected until a map of another kind follows: they are one sampling.
+/// The transforms, without entries. Consecutive zooms, rotations, flips and crops are composed into one sampling.
 fn empty(transforms: &[Transform], mut size: [usize; 2]) -> Vec<SampledTransform> {
     let mut sampled = vec![];
     let mut margins = 0;
@@ -99,7 +99,7 @@ fn empty(transforms: &[Transform], mut size: [usize; 2]) -> Vec<SampledTransform
     sampled
 }
 
-/// Draws one more chain: an entry for every transform.
+/// Samples the transforms of one more image and appends an entry to each.
 fn draw_chain(transforms: &[Transform], rng: &mut impl Rng, mut size: [usize; 2], sampled: &mut [SampledTransform]) {
     let mut linear: Option<Linear> = None;
     let mut sampled = sampled.iter_mut();
@@ -120,10 +120,10 @@ fn draw_chain(transforms: &[Transform], rng: &mut impl Rng, mut size: [usize; 2]
             linear = if applied { Some(next.after(linear)) } else { linear };
             continue;
         }
-        // Apply the collected map first, unless nothing follows here; a margin always follows.
-        let stays = !matches!(transform.kind, TransformKind::Pad { .. });
+        // The composed map comes first, unless this transform is skipped; padding never is.
+        let is_pad = matches!(transform.kind, TransformKind::Pad { .. });
         if let Some(SampledTransform::Sample(linears)) = sampled.next() {
-            linears.push(linear.take_if(|_| applied || !stays));
+            linears.push(linear.take_if(|_| applied || is_pad));
         }
         let Some(entry) = sampled.next() else { continue };
         size = entry.grown(size);

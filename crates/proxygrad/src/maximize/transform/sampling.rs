@@ -1,4 +1,4 @@
-//! Bilinear sampling of an image at linearly mapped positions; beyond its border the image is mirrored.
+//! Bilinear sampling of an image at affinely mapped positions, with reflection at the border.
 
 use std::ops::Range;
 
@@ -7,14 +7,14 @@ use rayon::prelude::*;
 use super::linear::{Linear, center, mirror};
 use crate::maximize::ops::host::Real;
 
-/// Where one row of the view takes its pixels from.
+/// Source positions of one row of the view.
 ///
-/// A view's pixel is `(1-fy) * ((1-fx) * a + fx * b) + fy * ((1-fx) * c + fx * d)` of the pixels `a b` above `c d`.
+/// A view's pixel is `(1-fy) * ((1-fx) * a + fx * b) + fy * ((1-fx) * c + fx * d)`, with pixels `a b` above `c d`.
 struct Line {
     size: [usize; 2],
-    /// `fy` of every pixel, in [0, 1]; while they are computed, rows of the source.
+    /// `fy` of every pixel, in [0, 1]; temporarily the source row.
     fy: Vec<f32>,
-    /// `fx` of every pixel, in [0, 1]; while they are computed, columns of the source.
+    /// `fx` of every pixel, in [0, 1]; temporarily the source column.
     fx: Vec<f32>,
     /// Index of `a` in the source plane.
     at: Vec<u32>,
@@ -25,12 +25,12 @@ impl Line {
         Self { size, fy: vec![0.0; size[1]], fx: vec![0.0; size[1]], at: vec![0; size[1]] }
     }
 
-    /// Turns to row `row` of the view.
+    /// Computes the source positions of row `row` of the view.
     fn turn_to(&mut self, row: usize, linear: Linear) {
         self.find_sources(row, linear);
         self.mirror_ends();
         let [height, width] = self.size.map(|length| length as i32);
-        // At the far border the pair of pixels is the last one there is, with the whole weight on the second.
+        // At the far border, the last pair of pixels is read, with all weight on the second.
         let (most_top, most_left) = ((height - 2).max(0), (width - 2).max(0));
         for ((fy, fx), at) in self.fy.iter_mut().zip(&mut self.fx).zip(&mut self.at) {
             let (top, left) = (floor(*fy).min(most_top), floor(*fx).min(most_left));
@@ -55,7 +55,7 @@ impl Line {
         }
     }
 
-    /// The row is a straight line in the source: what lies beyond the border are its ends.
+    /// The row is a straight line in the source, so only its two ends can be outside the image.
     fn mirror_ends(&mut self) {
         let [height, width] = self.size;
         let [last_y, last_x] = [(height - 1) as f32, (width - 1) as f32];
@@ -70,43 +70,43 @@ impl Line {
         let _ = self.fy.iter_mut().zip(&mut self.fx).rev().try_for_each(mirrored);
     }
 
-    /// Every pixel's index of `a` and its fractions.
+    /// For every pixel, the index of `a`, `fy` and `fx`.
     fn pixels<T: Real>(&self) -> impl Iterator<Item = (usize, T, T)> {
         let real = |x: f32| T::from_f64(f64::from(x));
         self.at.iter().zip(&self.fy).zip(&self.fx).map(move |((&at, &fy), &fx)| (at as usize, real(fy), real(fx)))
     }
 
-    /// Distances from `a` to `b` and to `c`: 0 along an axis of length 1.
+    /// Offsets from `a` to `b` and to `c`: 0 along an axis of length 1.
     fn neighbours(&self) -> (usize, usize) {
         let [height, width] = self.size;
         (usize::from(width > 1), if height > 1 { width } else { 0 })
     }
 }
 
-/// The largest whole number that is not greater than `x`, which lies in `0..2^22`. Unlike the conversions of the
-/// language, which mind every number there is, it keeps to what vector units can do.
+/// Floor of `x` in `0..2^22`. Unlike an `as` cast, which handles NaN and saturates, it needs only plain vector
+/// instructions.
 fn floor(x: f32) -> i32 {
     const SHIFT: f32 = 8_388_608.0;
-    // Between 2^23 and 2^24 f32 has whole numbers only, and its lowest bits count them.
+    // Between 2^23 and 2^24, f32 holds only integers, and its lowest bits count them.
     let nearest = ((x + SHIFT).to_bits() & 0x7f_ffff) as i32;
     nearest - i32::from(nearest as f32 > x)
 }
 
-/// Planes that are sampled together: their pixels fill a short vector.
+/// Planes that are interleaved: their values at a pixel fill a short vector.
 const TOGETHER: usize = 4;
 
-/// A pixel's values in as many planes.
+/// A pixel's values in [`TOGETHER`] planes.
 type Pixel<T> = [T; TOGETHER];
 
-/// Rows that are worth a thread.
+/// Rows per parallel task.
 const ROWS: usize = 32;
 
-/// The view of all planes of an image.
+/// Samples the view of an image, all planes.
 pub(super) fn apply<T: Real>(linear: Linear, size: [usize; 2], source: &[T], view: &mut [T]) {
     let (area, width) = (size[0] * size[1], size[1]);
     for (source, view) in source.chunks(TOGETHER * area).zip(view.chunks_mut(TOGETHER * area)) {
         let pixels: Vec<Pixel<T>> = interleaved(source, area, 0..area).collect();
-        // Some rows of every plane.
+        // At most [`ROWS`] rows of every plane.
         let mut blocks: Vec<Vec<&mut [T]>> = Vec::new();
         blocks.resize_with(size[0].div_ceil(ROWS), Vec::new);
         for plane in view.chunks_exact_mut(area) {
@@ -135,7 +135,7 @@ pub(super) fn apply<T: Real>(linear: Linear, size: [usize; 2], source: &[T], vie
     }
 }
 
-/// The adjoint of [`apply`]: from gradients with respect to the view to `sink`.
+/// The adjoint of [`apply`]: adds gradients with respect to the view up in `sink`.
 pub(super) fn adjoint<T: Real>(linear: Linear, size: [usize; 2], gradient: &[T], sink: &mut [T]) {
     let (area, width) = (size[0] * size[1], size[1]);
     for (gradient, sink) in gradient.chunks(TOGETHER * area).zip(sink.chunks_mut(TOGETHER * area)) {
@@ -158,7 +158,7 @@ pub(super) fn adjoint<T: Real>(linear: Linear, size: [usize; 2], gradient: &[T],
             }
             sums
         };
-        // Always two halves, so that no sum depends on the threads there are.
+        // Always two halves, so that no sum depends on the number of threads.
         let half = size[0] / 2;
         let (above, below) = rayon::join(|| scattered(0..half), || scattered(half..size[0]));
         for (i, plane) in sink.chunks_exact_mut(area).enumerate() {
@@ -174,9 +174,9 @@ fn add<T: Real>(sum: &mut Pixel<T>, share: T, gradient: Pixel<T>) {
     }
 }
 
-/// Some pixels of planes of `area` pixels.
+/// Interleaves a range of pixels of at most [`TOGETHER`] planes of `area` pixels.
 fn interleaved<T: Real>(planes: &[T], area: usize, range: Range<usize>) -> impl Iterator<Item = Pixel<T>> {
-    // The first plane stands in for those that are not there.
+    // The first plane replaces missing ones.
     let plane = |i: usize| &planes[if (i + 1) * area <= planes.len() { i * area } else { 0 }..][range.clone()];
     let pixels = plane(0).iter().zip(plane(1)).zip(plane(2)).zip(plane(3));
     pixels.map(|(((&a, &b), &c), &d)| [a, b, c, d])

@@ -1,8 +1,7 @@
 //! Transforms as tensor operations, for devices other than the host.
 //!
-//! All images of a batch go through a map together; those that go without get a map that changes nothing. Only a few
-//! numbers per image cross over to the device. No image's values depend on its neighbours: wider windows and margins
-//! than an image needs only add zeros.
+//! Every transform is applied to the whole batch; images that skip it get the identity. Only a few numbers per image
+//! are copied to the device. No image depends on its batch: windows and margins wider than it needs only add zeros.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -41,7 +40,7 @@ pub(super) fn adjoint(transform: &SampledTransform, g: &Tensor) -> Result<Tensor
     }
 }
 
-/// Margins of middle grey for images whose `grey` is set, of the mirrored image for others.
+/// Pads images with middle grey where `grey` is set, else by reflection.
 fn padded(margin: usize, grey: &[bool], x: &Tensor) -> Result<Tensor> {
     let mirrored = [2, 3].into_iter().try_fold(x.clone(), |x, axis| {
         let length = x.dim(axis)?;
@@ -51,7 +50,7 @@ fn padded(margin: usize, grey: &[bool], x: &Tensor) -> Result<Tensor> {
     chosen(grey, &inside.affine(1.0, 0.5)?, &mirrored)
 }
 
-/// The adjoint of what [`padded`] does to the image.
+/// The adjoint of the linear part of [`padded`].
 fn unpadded(margin: usize, grey: &[bool], g: &Tensor) -> Result<Tensor> {
     let folded =
         [3, 2].into_iter().try_fold(g.clone(), |g, axis| folded(&g, axis, margin, g.dim(axis)? - 2 * margin))?;
@@ -63,7 +62,7 @@ fn cut(margin: usize, x: &Tensor) -> Result<Tensor> {
     [2, 3].into_iter().try_fold(x.clone(), inner)?.contiguous()
 }
 
-/// Normal noise for images `x` `[N,C,H,W]`, drawn in main memory: the same on all devices.
+/// Gaussian noise for images `x` `[N,C,H,W]`, generated in main memory so that it is the same on all devices.
 fn noises(sd: f32, seeds: &[Option<u64>], x: &Tensor) -> Result<Tensor> {
     let (_, channels, h, w) = x.dims4()?;
     let mut values = vec![0f32; x.elem_count()];
@@ -75,7 +74,7 @@ fn noises(sd: f32, seeds: &[Option<u64>], x: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(values, x.shape(), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())
 }
 
-/// With `shift`, changes colours; without, the adjoint of that.
+/// Changes colours; without `shift`, this is the adjoint.
 fn coloured(colours: &[Option<Colour>], x: &Tensor, shift: bool) -> Result<Tensor> {
     let factor = |f: fn(Colour) -> f32| {
         let values = colours.iter().map(|colour| f(colour.unwrap_or(Colour::IDENTITY))).collect();
@@ -90,7 +89,7 @@ fn all(linears: &[Option<Linear>]) -> Vec<Linear> {
     linears.iter().map(|linear| linear.unwrap_or(Linear::IDENTITY)).collect()
 }
 
-/// `yes` for images that are `on`, else `no`.
+/// `yes` for images where `on` is set, else `no`.
 fn chosen(on: &[bool], yes: &Tensor, no: &Tensor) -> Result<Tensor> {
     let on: Vec<u8> = on.iter().copied().map(u8::from).collect();
     let on = Tensor::from_vec(on, (yes.dim(0)?, 1, 1, 1), yes.device())?;
@@ -117,7 +116,7 @@ fn roll(shifts: impl Iterator<Item = [i32; 2]>, x: &Tensor) -> Result<Tensor> {
     gather(&x.contiguous()?.reshape((n, c, h * w))?, &at)?.reshape((n, c, h, w))
 }
 
-/// The coefficients of linear maps, each as `[N,1,1]`: rows `[of y, of x, shift]` for y and for x.
+/// Coefficients of the maps, each `[N,1,1]`: for y and for x, the factors of y and x and the shift.
 fn coefficients(linears: &[Linear], device: &Device) -> Result<[[Tensor; 3]; 2]> {
     let entry = |f: &dyn Fn(&Linear) -> f32| {
         let values: Vec<f32> = linears.iter().map(f).collect();
@@ -133,7 +132,7 @@ fn coefficients(linears: &[Linear], device: &Device) -> Result<[[Tensor; 3]; 2]>
     Ok([row(0)?, row(1)?])
 }
 
-/// Both coordinates of mapped positions: `y` and `x` are coordinates that broadcast to `[N, rows, columns]`.
+/// Maps positions `y` and `x`, which broadcast to `[N, rows, columns]`, to both coordinates in the source.
 fn mapped(by: &[[Tensor; 3]; 2], [y, x]: [&Tensor; 2], size: [usize; 2]) -> Result<[Tensor; 2]> {
     let [center_y, center_x] = center(size).map(f64::from);
     let (y, x) = (y.affine(1.0, -center_y)?, x.affine(1.0, -center_x)?);
@@ -150,7 +149,7 @@ fn coordinates(first: i64, count: usize, device: &Device) -> Result<Tensor> {
     Tensor::from_vec(values, count, device)
 }
 
-/// As [`mirror`].
+/// [`mirror`] as tensor operations.
 fn mirrored(position: &Tensor, length: usize) -> Result<Tensor> {
     let last = (length - 1) as f64;
     if last == 0.0 {
@@ -187,11 +186,11 @@ fn sample(linears: &[Linear], x: &Tensor) -> Result<Tensor> {
     (upper + lower)?.reshape((n, c, h, w))
 }
 
-/// The adjoint of [`sample`], turned round so that every source pixel collects from the view: devices add many values
-/// to one place only one after the other.
+/// The adjoint of [`sample`] as a gather, because devices serialize additions to one address: every source pixel
+/// collects from the view.
 ///
-/// The image is first thought to go on, mirrored, as far as any view reaches. There a source pixel collects from the
-/// pixels of the view that lie around where it is seen; then the margins are folded back.
+/// The image is extended by reflection as far as any view reaches. A source pixel of the extended image collects from
+/// the view pixels around its position in the view; then the margins are folded back.
 fn scatter(linears: &[Linear], g: &Tensor) -> Result<Tensor> {
     let (n, c, h, w) = g.dims4()?;
     let device = g.device();
@@ -229,12 +228,12 @@ fn scatter(linears: &[Linear], g: &Tensor) -> Result<Tensor> {
     folded(&folded(&collected, 2, margin_y, h)?, 3, margin_x, w)
 }
 
-/// Bilinear weight of two coordinates for each other: one minus their distance, or 0.
+/// Bilinear weight between two coordinates: one minus their distance, at least 0.
 fn nearness(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     a.broadcast_sub(b)?.abs()?.affine(-1.0, 1.0)?.relu()
 }
 
-/// Adds the mirrored margins of `axis` to the `length` values between them.
+/// Adds the reflected margins of `axis` to the `length` values between them.
 fn folded(x: &Tensor, axis: usize, margin: usize, length: usize) -> Result<Tensor> {
     let into = mirror_indices(margin, length, x.device())?;
     let mut dims = x.dims().to_vec();
@@ -242,19 +241,19 @@ fn folded(x: &Tensor, axis: usize, margin: usize, length: usize) -> Result<Tenso
     Tensor::zeros(dims, x.dtype(), x.device())?.index_add(&into, &x.contiguous()?, axis)
 }
 
-/// Where the values of `length` values between two mirrored margins come from.
+/// Source index of every position along an axis of `length` values with reflected margins.
 fn mirror_indices(margin: usize, length: usize, device: &Device) -> Result<Tensor> {
     let from = |i: usize| mirror(i as f32 - margin as f32, length) as u32;
     Tensor::from_vec((0..length + 2 * margin).map(from).collect(), length + 2 * margin, device)
 }
 
-/// How far views reach and how widely a source pixel is seen in them; both per axis.
+/// Extent of the views beyond the image, and of a source pixel in the view; both per axis.
 struct Window {
-    /// Pixels beyond the image's border that some view looks at.
+    /// Pixels beyond the image's border that some view reads.
     margins: [usize; 2],
-    /// Per image: distance from where a source pixel is seen within which pixels of the view look at it.
+    /// Per image: radius around a source pixel's position in the view within which view pixels read it.
     reaches: Vec<[f32; 2]>,
-    /// Most pixels of a view within twice its reach.
+    /// Largest number of view pixels within twice that radius.
     counts: [usize; 2],
 }
 
@@ -285,7 +284,7 @@ fn factors(values: &[f32], axis: usize, like: &Tensor) -> Result<Tensor> {
     Tensor::from_slice(values, &shape[..], like.device())?.to_dtype(like.dtype())
 }
 
-/// Weighted sums over neighbours along both axes.
+/// Separable convolution with the taps of the blur.
 fn sums(blur: &Blur, x: &Tensor) -> Result<Tensor> {
     [2, 3].into_iter().try_fold(x.clone(), |x, axis| {
         let padded = x.pad_with_zeros(axis, REACH, REACH)?;

@@ -1,7 +1,7 @@
 //! Application of sampled transforms to a batch of images, and the adjoint.
 //!
-//! Every image has its own view, a chain of maps, each linear but for what it adds. In main memory plain loops take
-//! each image through its whole chain; elsewhere all images go through one map after the other, as tensor operations.
+//! Every image has its own view, a chain of affine maps. On the host, loops take each image through its whole chain; on
+//! other devices, each map is applied to the whole batch by tensor operations.
 
 #[cfg(test)]
 mod tests;
@@ -23,12 +23,12 @@ use crate::maximize::ops::host::{Real, for_type_of};
 pub(in crate::maximize) struct Views {
     /// Height and width of the images.
     size: [usize; 2],
-    /// The maps in the order that they are applied in.
+    /// The sampled transforms in order of application.
     sampled: Vec<SampledTransform>,
     arithmetic: Arithmetic,
 }
 
-/// One map of one image's chain that takes planes on their own.
+/// A map of one image's chain that works plane by plane.
 #[derive(Clone, Copy)]
 enum Map<'a> {
     Roll([i32; 2]),
@@ -51,17 +51,17 @@ impl SampledTransform {
     }
 }
 
-/// Maps that follow each other and can be run together: one that takes all planes of an image, or any number of others.
+/// Consecutive transforms that run together: one that reads all planes of an image, or any number of plane-wise ones.
 struct Section<'a> {
     sampled: &'a [SampledTransform],
-    /// Height and width of what goes in.
+    /// Height and width of the input.
     from: [usize; 2],
-    /// Height and width of what comes out.
+    /// Height and width of the output.
     to: [usize; 2],
 }
 
 impl Views {
-    /// Draws a view of images of height and width `size` from each stream.
+    /// Samples a view for an image of height and width `size` from each stream.
     pub(in crate::maximize) fn draw<'a, R: Rng + 'a>(
         transforms: &[Transform],
         streams: impl IntoIterator<Item = &'a mut R>,
@@ -105,7 +105,7 @@ impl Views {
 }
 
 impl Section<'_> {
-    /// Takes every image through its part of the chain, or through the adjoint of that.
+    /// Runs every image through its part of the chain, or through the adjoint.
     fn run(&self, batch: &Tensor, backwards: bool) -> Result<Tensor> {
         match self.sampled {
             [SampledTransform::Colour(colours)] => for_type_of!(batch, T => colour_all::<T>(colours, batch, backwards)),
@@ -116,7 +116,7 @@ impl Section<'_> {
         }
     }
 
-    /// Plane by plane, since one plane and what becomes of it stay in a processor's own cache.
+    /// Plane by plane, so that a plane and its intermediate results stay in a core's cache.
     fn run_planes<T: Real>(&self, batch: &Tensor, backwards: bool) -> Result<Tensor> {
         let [images, channels, area] = host::planes(batch)?;
         let [height, width] = if backwards { self.from } else { self.to };
@@ -135,14 +135,14 @@ impl Section<'_> {
         })
     }
 
-    /// The maps of one image, in the order that they are run in.
+    /// The maps of one image, in order of execution.
     fn chain(&self, image: usize, backwards: bool) -> Vec<Step<'_>> {
         let mut size = self.from;
         let steps = self.sampled.iter().filter_map(|transform| {
             let from = size;
             size = transform.grown(from);
             let step = Step { map: transform.map(image)?, from, to: size };
-            // What is added has no part in a derivative.
+            // An added constant has no derivative.
             (!backwards || !matches!(step.map, Map::Noise { .. })).then_some(step)
         });
         let mut chain: Vec<Step<'_>> = steps.collect();
@@ -162,24 +162,24 @@ fn colour_all<T: Real>(colours: &[Option<colour::Colour>], batch: &Tensor, backw
     })
 }
 
-/// Calls `f` with the number of every image, its values, and where those that take their place belong.
+/// Calls `f` with the index of every image, its values, and its output.
 fn each_image<T: Real>(batch: &Tensor, f: impl Fn(usize, &[T], &mut [T]) + Send + Sync) -> Result<Tensor> {
     let [_, channels, area] = host::planes(batch)?;
     let size = channels * area;
     host::fill_like::<T>(batch, size, |image, values, result| f(image, &values[image * size..][..size], result))
 }
 
-/// A map of one image's chain at its place.
+/// A map of one image's chain, with its input and output sizes.
 struct Step<'a> {
     map: Map<'a>,
-    /// Height and width of the plane that goes in, which backwards is the gradient.
+    /// Height and width of the input plane (backwards, of the gradient).
     from: [usize; 2],
-    /// Height and width of the plane that comes out.
+    /// Height and width of the output plane.
     to: [usize; 2],
 }
 
 impl Step<'_> {
-    /// Maps a plane, or carries gradients back.
+    /// Maps a plane, or backpropagates its gradient.
     fn run<T: Real>(&self, channel: usize, backwards: bool, from: &[T], to: &mut [T]) {
         match (self.map, backwards) {
             (Map::Roll(shift), false) => roll::roll(shift, self.from, from, to),
@@ -199,7 +199,7 @@ impl Step<'_> {
     }
 }
 
-/// Carries `source` through the steps of a chain into `result`.
+/// Runs `source` through a chain into `result`.
 fn follow<T: Real>(chain: &[Step<'_>], source: &[T], result: &mut [T], run: impl Fn(&Step<'_>, &[T], &mut [T])) {
     let area = |[height, width]: [usize; 2]| height * width;
     let Some((last, rest)) = chain.split_last() else { return result.copy_from_slice(source) };

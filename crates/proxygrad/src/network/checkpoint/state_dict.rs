@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{CheckpointError, malformed};
 use crate::network::Array;
 
-/// Named arrays: what a weight file holds.
+/// Named arrays: the content of a weight file.
 #[derive(Debug, Clone, Default)]
 pub struct StateDict {
     tensors: BTreeMap<String, Array>,

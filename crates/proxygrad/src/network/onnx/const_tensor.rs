@@ -225,7 +225,7 @@ impl ConstTensor {
 const NOT_INTEGERS: &str = "expected integers, found values of another type";
 const BATCH_DEPENDENT: &str = "numbers computed from the batch size are not supported here";
 
-/// Most axes of a tensor.
+/// Maximum number of axes of a tensor.
 pub(super) const MOST_AXES: usize = 16;
 
 /// Number of elements of a shape; `None` if that overflows, even without the axes of length 0.

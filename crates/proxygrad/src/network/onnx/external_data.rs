@@ -11,7 +11,7 @@ use super::proto::{StringStringEntryProto, TensorProto};
 use super::stored_tensor::EXTERNAL;
 use crate::network::file_type;
 
-/// Most files of one model; some exporters write one per tensor.
+/// Maximum number of files of one model; some exporters write one per tensor.
 const MOST_FILES: usize = 10_000;
 /// Longest file name, in bytes.
 const LONGEST_NAME: usize = 255;

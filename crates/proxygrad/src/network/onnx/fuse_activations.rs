@@ -13,7 +13,7 @@ use super::lower_graph::LoweredGraph;
 use super::proto::GraphProto;
 use crate::network::{Activation, Binary, Op};
 
-/// Most nodes of one group.
+/// Maximum number of nodes of one group.
 const LARGEST_GROUP: usize = 16;
 
 /// Activations that are fused: those without parameters, and hard sigmoids in the two usual forms (PyTorch, Keras).

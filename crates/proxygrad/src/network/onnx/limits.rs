@@ -7,7 +7,7 @@
 /// Largest file, in bytes: the limit of protobuf, 2 GiB.
 const LARGEST_FILE: usize = i32::MAX as usize;
 
-/// Most fields of models, graphs, nodes and attributes together. The largest published networks have about 100 000.
+/// Maximum fields of models, graphs, nodes and attributes together. The largest published networks have about 100 000.
 const MOST_FIELDS: usize = 1_000_000;
 
 /// Longest description of an input or output, in bytes.

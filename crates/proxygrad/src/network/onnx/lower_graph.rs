@@ -13,7 +13,7 @@ use super::toposort::toposort;
 use super::{constant_folding, lower, sparse_tensor, stored_tensor};
 use crate::network::Op;
 
-/// Most elements of all weights and computed constants together, in addition to [`PER_BYTE`] for each byte of the file.
+/// Maximum elements of all weights and computed constants together, plus [`PER_BYTE`] for each byte of the file.
 const MOST_COMPUTED: usize = 1 << 24;
 
 /// See [`MOST_COMPUTED`]: enough for half-precision weights that are converted and transposed.

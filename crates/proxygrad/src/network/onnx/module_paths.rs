@@ -15,7 +15,7 @@ use super::proto::{GraphProto, ModelProto, NodeProto};
 const SCOPES: &str = "pkg.torch.onnx.name_scopes";
 /// Longest metadata value that is read, in bytes.
 const LONGEST_SCOPES: usize = 1 << 14;
-/// Most nested modules.
+/// Maximum number of nested modules.
 const MAX_DEPTH: usize = 32;
 
 /// The modules recorded in a file.

@@ -34,7 +34,7 @@ pub(super) struct NodeContext<'a> {
     pub inputs: Vec<Option<Operand>>,
     /// Length of the batch axis that the file was exported with, if fixed.
     pub batch: Option<usize>,
-    /// Most elements of a constant computed by this node.
+    /// Maximum number of elements of a constant computed by this node.
     pub most_elements: usize,
     /// The files that tensors may be stored in.
     pub files: &'a ExternalData,

@@ -170,7 +170,7 @@ impl Epilogue<'_> {
                 return SoftTerms([scale, zero, zero]);
             }
             let half = S::mul(scale, S::splat(0.5 * (high - low)));
-            // The exponential is clamped: its smallest value stands for 0.
+            // The exponential is clamped: its smallest value counts as 0.
             let both = S::sub(exp::<S>(S::mul(S::splat(-2.0), half)), S::splat(2e-38));
             SoftTerms([scale, half, S::max(both, zero)])
         }

@@ -20,7 +20,7 @@ pub(crate) struct TiledStep<'a> {
     pub(crate) pass: &'a dyn RowKernel,
     /// As in [`ForwardArgs`](crate::engine::cpu::kernel::ForwardArgs).
     pub(crate) saved: Option<*mut f32>,
-    /// Its destination only gives the shape, except in the last step.
+    /// Its destination is only used for its shape, except in the last step.
     pub(crate) epilogue: Epilogue<'a>,
 }
 

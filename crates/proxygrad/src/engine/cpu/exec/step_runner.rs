@@ -163,7 +163,7 @@ impl<'a> StepRunner<'a> {
         parts.iter().filter_map(part).collect()
     }
 
-    /// Computes one contribution under two gates: that of activations with a kernel of their own, and that of the
+    /// Computes one contribution under two gates: that of an activation with a separate kernel, and that of the
     /// activation fused into the sink.
     fn contribute(self, step: &BackwardStep, seeds: &[Seed<'_>], [gate, fused]: [Gate; 2]) {
         let sink = step.sink();

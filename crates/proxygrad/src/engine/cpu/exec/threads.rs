@@ -68,7 +68,7 @@ struct Team {
     wakeup: Condvar,
 }
 
-/// A counter on a cache line of its own.
+/// A counter on its own cache line.
 #[derive(Default)]
 #[repr(align(128))]
 struct Counter(AtomicUsize);

@@ -67,7 +67,7 @@ impl ScalarGather {
                 match (i.checked_sub(before[axis]), mode) {
                     (Some(inside), _) if inside < length => Some(inside),
                     (_, PadMode::Constant(_)) => None,
-                    (Some(behind), PadMode::Reflect) => Some(2 * (length - 1) - behind),
+                    (Some(beyond), PadMode::Reflect) => Some(2 * (length - 1) - beyond),
                     (None, PadMode::Reflect) => Some(before[axis] - i),
                     (Some(_), PadMode::Edge) => Some(length - 1),
                     (None, PadMode::Edge) => Some(0),

@@ -32,7 +32,7 @@ impl Prefetch {
     }
 }
 
-/// Most sums of a tile: 14 rows of two vectors of 16.
+/// Maximum number of sums of a tile: 14 rows of two vectors of 16.
 pub(crate) const TILE_SUMS: usize = 14 * 32;
 
 /// A run of consecutive values in every row of pixels.

@@ -1,4 +1,4 @@
-//! Weights of a convolution by group, as the algorithms read them before packing.
+//! Resizing of feature maps by interpolation.
 
 use crate::engine::cpu::kernels::scalar::ScalarOp;
 use crate::network::{Resize, Shape};

@@ -30,7 +30,7 @@ enum Fusion<'a> {
     Residual,
     /// As the activation.
     Activation(&'a Activation),
-    /// Not at all: it is a step of its own.
+    /// Not fused: it becomes a separate step.
     Separate,
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct ExecutionPlan {
     pub(crate) backward_steps: Vec<BackwardStep>,
     /// Partition of the forward steps into groups that run together.
     pub(crate) forward_groups: Vec<FusedGroup>,
-    /// The same of the backward steps.
+    /// Partition of the backward steps into groups.
     pub(crate) backward_groups: Vec<FusedGroup>,
     /// Values of the targets.
     pub(crate) targets: Vec<usize>,

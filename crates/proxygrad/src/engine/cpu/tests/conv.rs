@@ -18,8 +18,8 @@ use crate::engine::cpu::tests::instruction_sets;
 use crate::engine::{Forward, Gate};
 use crate::network::{self, Array, Padding, Shape, Window};
 
-/// Most input and output channels, pixels beyond a window's extent, and cases of each test. Miri is a thousand times
-/// slower.
+/// Limits of input and output channels, pixels beyond a window's extent, and cases of each test. Miri is a thousand
+/// times slower.
 const MOST_INPUTS: usize = if cfg!(miri) { 5 } else { 40 };
 const MOST_OUTPUTS: usize = if cfg!(miri) { 11 } else { 70 };
 const MOST_EXTRA: usize = if cfg!(miri) { 3 } else { 14 };

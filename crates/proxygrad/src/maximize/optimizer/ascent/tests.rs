@@ -3,8 +3,8 @@ use candle_core::Device;
 
 use super::*;
 
-/// Parameters and gradients of four images of twelve values: a common one, one without a gradient, one that is not
-/// finite, a faint one.
+/// Parameters and gradients of four images of twelve values: an ordinary one, one with a zero gradient, one with a NaN,
+/// one with a faint gradient.
 fn batch(shape: &[usize]) -> (Tensor, Tensor) {
     let parameters: Vec<f32> = (0..48).map(|i| 0.02 * i as f32).collect();
     let mut gradients: Vec<f32> = (0..48).map(|i| (i as f32 * 1.7).sin()).collect();
@@ -17,7 +17,7 @@ fn batch(shape: &[usize]) -> (Tensor, Tensor) {
 
 const IMAGES: &[usize] = &[4, 2, 2, 3];
 
-/// Pixels, vectors, and something with more axes.
+/// Pixels, vectors, and parameters with more axes.
 const SHAPES: [&[usize]; 3] = [IMAGES, &[4, 12], &[4, 2, 1, 3, 2]];
 
 const KINDS: [OptimizerKind; 5] = [

@@ -191,7 +191,7 @@ proptest! {
     fn phases_of_an_image_of_maco_make_it_again(seed in 0u64..1000, height in 1usize..12, width in 1usize..12) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let decoder = decoder(1, [3, height, width]);
-        // Where a coefficient is real, only phases 0 and pi have its magnitude; all are so after being taken back once.
+        // Where a coefficient is real, only phases 0 and pi have its magnitude; encoding once makes every one such.
         let round = |pixels: &Tensor| {
             let phases = decoder.encode(&pixels.get(0).unwrap()).unwrap();
             decoder.decode(&phases.unsqueeze(0).unwrap()).unwrap()
@@ -281,7 +281,7 @@ fn fourier_starts_near_grey_and_maco_with_full_contrast() {
 
 #[test]
 fn a_measured_spectrum_keeps_its_frequencies_at_another_size() {
-    // Twice as strong along rows as down columns, and falling with the frequency.
+    // Twice as strong along rows as down columns, and decaying with the frequency.
     let side = 32;
     let along = |at: usize| ((at % 17) as f64 / 32.0, (at / 17).min(32 - at / 17) as f64 / 32.0);
     let strength = |(x, y): (f64, f64)| if x == 0.0 && y == 0.0 { 0.0 } else { (1.0 + x / (x + y)) / x.hypot(y) };

@@ -68,7 +68,7 @@ proptest! {
         let size = [height, width];
         let views = views(CHAINS[chain], &[seed, seed + 1], size);
         let (x, g) = (images(&mut rng, 2, size), images(&mut rng, 2, size));
-        // Less what is added to every image.
+        // Without the constants that are added.
         let linear = (views.apply(&x).unwrap() - views.apply(&x.zeros_like().unwrap()).unwrap()).unwrap();
         let (left, right) = (dot(&linear, &g), dot(&x, &views.adjoint(&g).unwrap()));
         prop_assert!((left - right).abs() < 1e-9, "{left} and {right}");
@@ -161,7 +161,7 @@ fn a_flip_is_exact_and_happens_half_of_the_time() {
 
 #[test]
 fn crops_lie_inside_and_reach_all_corners() {
-    // A plane that says where its pixels are.
+    // Planes whose values are the positions of the pixels.
     let size = [9, 11];
     let places = (0..2 * 99).map(|i| if i < 99 { (i / 11) as f64 } else { (i % 11) as f64 });
     let x = Tensor::from_vec(places.collect::<Vec<_>>(), (1, 2, 9, 11), &Device::Cpu).unwrap();

@@ -99,7 +99,7 @@ pub struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// Most objects of one pickle; a network of a thousand layers has about ten thousand.
+    /// Maximum number of objects of one pickle; a network of a thousand layers has about ten thousand.
     pub const MOST_OBJECTS: usize = 1_000_000;
 
     /// Reads the pickle at `offset` of `file`. Also returns the offset after it.

@@ -6,7 +6,7 @@ use super::super::node_context::{NodeContext, Operand, distinct_axes, image_axis
 use super::broadcast::without_batch_axis;
 use crate::network::{Axis, Op};
 
-/// Smallest end that means the end of the axis, whatever its length.
+/// Smallest end that means the end of the axis, regardless of its length.
 const OPEN_END: i64 = i32::MAX as i64;
 
 /// <https://onnx.ai/onnx/operators/onnx__Slice.html> with positive steps; parameters are attributes before opset 10.
@@ -96,7 +96,7 @@ pub(super) fn split(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Vec
     Ok(outputs)
 }
 
-/// Most slices that one node is lowered to.
+/// Maximum number of slices that one node is lowered to.
 const MOST_SLICES: usize = 64;
 
 /// <https://onnx.ai/onnx/operators/onnx__Gather.html> with one index, which removes the axis, or with a vector of

@@ -16,7 +16,7 @@ use crate::network::{Conv, Window};
 /// Neighbouring pixels that are computed together.
 const TOGETHER: usize = 6;
 
-/// Most sums that are computed together: [`TOGETHER`] pixels of two vectors of 16.
+/// Maximum number of sums that are computed together: [`TOGETHER`] pixels of two vectors of 16.
 const STAGED: usize = TOGETHER * 2 * 16;
 
 /// One direction of a depthwise convolution, or of an average pool.

@@ -43,7 +43,7 @@ struct GemmPart {
     span: [[isize; 2]; 2],
     /// Whether the columns of a sum are the channels of a pixel block of `spacing[0] x spacing[1]` pixels.
     scattered: bool,
-    /// Most rows of the grid in one cache block.
+    /// Maximum number of rows of the grid in one cache block.
     most_rows: usize,
 }
 

@@ -2,15 +2,15 @@
 
 use crate::network;
 
-/// Most channels for which the phases of a strided convolution share one matrix product, as pixel blocks.
+/// Maximum number of channels for which the phases of a strided convolution share one matrix product, as pixel blocks.
 pub(crate) const SCATTER_CHANNELS: usize = 4;
 
 /// Weights `[O, C/groups, kh, kw]` of a convolution, by group.
 pub(crate) struct ConvWeights<'a> {
     data: &'a [f32],
-    /// Channels per group.
+    /// Input channels per group.
     pub(crate) inputs: usize,
-    /// Channels per group.
+    /// Output channels per group.
     pub(crate) outputs: usize,
     window: usize,
 }

@@ -1,4 +1,4 @@
-//! Weights of a convolution by group, as the algorithms read them before packing.
+//! Cost model of Winograd convolutions: which tile size is fastest, if any.
 
 use crate::engine::cpu::kernel::Direction;
 use crate::engine::cpu::kernels::conv::winograd::packed::LANES;

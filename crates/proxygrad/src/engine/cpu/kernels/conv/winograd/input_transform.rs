@@ -1,4 +1,4 @@
-//! Weights of a convolution by group, as the algorithms read them before packing.
+//! Input transform `B^T d B` of a Winograd convolution.
 #![expect(unsafe_code, reason = "vector code over raw tiles")]
 
 use crate::engine::cpu::epilogue::Epilogue;

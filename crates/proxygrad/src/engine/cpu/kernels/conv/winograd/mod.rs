@@ -1,4 +1,4 @@
-//! Packed weights and tile geometry of a Winograd convolution.
+//! Winograd convolution.
 //!
 //! Lavin & Gray, arXiv:1509.09308, section 4: tiles of the input and the kernels are transformed, multiplied element by
 //! element (as one matrix product of tiles and channels per element), and the products transformed back. F(4x4, 3x3)

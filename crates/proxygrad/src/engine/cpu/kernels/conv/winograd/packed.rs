@@ -1,5 +1,4 @@
 //! Packed weights and tile geometry of a Winograd convolution.
-//!
 
 use crate::engine::cpu::kernel::{Direction, KernelConfig};
 use crate::engine::cpu::kernels::conv::pixel_block::PixelBlock;
@@ -12,13 +11,13 @@ use crate::network;
 /// Padding between the matrices of two elements, so that they do not map to the same cache sets.
 pub(crate) const SKEW: usize = 16;
 
-/// Most values of a vector, for any instruction set.
+/// Maximum number of values of a vector, for any instruction set.
 pub(crate) const LANES: usize = 16;
 
 /// Input channels whose weights are transformed at a time, where that happens on the fly.
 pub(crate) const DEPTH: usize = 64;
 
-/// Most tiles that share weights transformed on the fly.
+/// Maximum number of tiles that share weights transformed on the fly.
 pub(crate) const TILES_PER_TRANSFORM: usize = 64;
 
 /// One direction of a Winograd convolution.
@@ -31,7 +30,7 @@ pub(crate) struct Winograd {
     pub(crate) padded_inputs: usize,
     pub(crate) from: PhaseSplit,
     pub(crate) to: PhaseSplit,
-    /// Row and column of the first tap in a phase of the source, relative to the output padded_inputs.
+    /// Row and column of the first tap in a phase of the source, relative to the output pixel.
     pub(crate) start: [isize; 2],
     /// For each phase, of source or destination, a bit per element: set where its kernels are not zero.
     pub(crate) elements: Vec<u64>,
@@ -41,10 +40,10 @@ pub(crate) struct Winograd {
 /// How the source or the destination is split into phases.
 #[derive(Clone, Copy)]
 pub(crate) struct PhaseSplit {
-    /// Rows, and columns, from one padded_inputs of a phase to the next.
+    /// Rows, and columns, from one pixel of a phase to the next.
     pub(crate) stride: usize,
     pub(crate) phases: usize,
-    /// If all phases share one product: the padded_inputs blocks that are its rows, or the columns of its sums.
+    /// If all phases share one product: the pixel blocks that are its rows, or the columns of its sums.
     pub(crate) pixel_block: Option<PixelBlock>,
 }
 
@@ -170,7 +169,7 @@ impl Winograd {
         size.map(|side| side.div_ceil(self.to.stride).div_ceil(self.size.output()))
     }
 
-    /// Most tiles per cache block: the rows of two products, or all that share transformed weights.
+    /// Maximum number of tiles per cache block: the rows of two products, or all that share transformed weights.
     pub(crate) fn block_tiles(&self) -> usize {
         match self.weights.on_the_fly {
             false if self.lanes == 16 => 14,
