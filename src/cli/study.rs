@@ -121,7 +121,7 @@ struct Compared {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: u32,
 
-    /// TOML or JSON file with custom arms and methods: [[arms]] and [[methods]], each with `name` and `request` (fields
+    /// TOML or JSON file with custom arms and methods: tables `arms` and `methods`, each with `name` and `request` (fields
     /// of a request), and `base` (fields of all requests).
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
