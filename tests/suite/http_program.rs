@@ -37,12 +37,23 @@ pub struct Process {
 
 impl Process {
     pub fn start(data_dir: &Path, arguments: &[&str]) -> Self {
+        Self::run(Self::command(data_dir, arguments))
+    }
+
+    /// Like `start`, with a log file in the data directory.
+    pub fn start_with_log_file(data_dir: &Path, arguments: &[&str]) -> Self {
+        let mut command = Self::command(data_dir, arguments);
+        command.stderr(std::fs::File::create(data_dir.join("log")).unwrap());
+        Self::run(command)
+    }
+
+    fn command(data_dir: &Path, arguments: &[&str]) -> Command {
         let mut command = program();
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--log", "error", "--data-dir"])
             .arg(data_dir)
             .args(arguments);
-        Self::run(command)
+        command
     }
 
     /// Starts a server and waits until it listens.

@@ -63,7 +63,7 @@ async fn submitted(server: &Server, body: &Value) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_writes_fail_clients_get_503_and_the_server_recovers_afterwards() {
     let folder = tempfile::tempdir().unwrap();
-    let process = Process::start(folder.path(), &["--threads", "1", "--max-batch", "1"]);
+    let process = Process::start_with_log_file(folder.path(), &["--threads", "1", "--max-batch", "1"]);
     let server = Server::at(process.base.clone());
     let known = submit_as(&server, "known", &quick()).await;
     let known = format!("/v1/jobs/{}", known.json()["id"].as_str().unwrap());
@@ -114,7 +114,7 @@ async fn while_writes_fail_clients_get_503_and_the_server_recovers_afterwards() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_study_with_failed_writes_still_has_every_run_once() {
     let folder = tempfile::tempdir().unwrap();
-    let process = Process::start(folder.path(), &["--threads", "1", "--max-batch", "2"]);
+    let process = Process::start_with_log_file(folder.path(), &["--threads", "1", "--max-batch", "2"]);
     let server = Server::at(process.base.clone());
     let study = crate::http_studies::submit(&server, &small()).await;
     server.until_at(&study, |study| study["progress"]["done"].as_f64().unwrap() >= 2.0).await;
@@ -151,7 +151,7 @@ impl SmallDisk {
             return None;
         }
         let script = "mount -t tmpfs -o size=$1 tmpfs \"$2\" && exec \"$0\" serve --listen 127.0.0.1:0 --log error \
-                      --threads 1 --max-batch 4 --data-dir \"$2\"";
+                      --threads 1 --max-batch 4 --data-dir \"$2\" 2> \"$2/log\"";
         let mut command = Command::new("unshare");
         command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_proxygrad"), size]).arg(place.path());
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
