@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::cpu::CpuMemory;
 use super::subgraph::Subgraph;
 use super::{CpuSettings, EngineError, Target};
-use crate::network::{Network, NodeId, Op, Shape};
+use crate::network::{Array, Network, NodeId, Normalize, Op, Shape};
 
 /// Memory of a [`Plan`](super::Plan) in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -171,6 +171,11 @@ fn of_tensors(network: &Network, targets: &[Target], input: &Shape, value: u64) 
             Op::MaxPool(window) | Op::AveragePool { window, .. } => window.kernel.iter().product::<usize>() as u64,
             Op::Dense { weight, .. } => {
                 weights = weights.saturating_add(2 * weight.len() as u64);
+                1
+            }
+            Op::Normalize(Normalize { scale, shift, .. }) => {
+                let values = [scale, shift].into_iter().flatten().map(Array::len).sum::<usize>();
+                weights = weights.saturating_add(values as u64);
                 1
             }
             Op::Input

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use candle_core::Tensor;
 
 use super::EngineError;
-use crate::network::{Axis, Conv, Network, NodeId, Op, Shape};
+use crate::network::{Array, Axis, Conv, Network, NodeId, Normalize, Op, Shape};
 
 /// A layer whose output a plan computes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,6 +209,7 @@ impl ChannelFlow {
                 one_to_one(has_channels(output))
             }
             Op::Reduce { axes, .. } => one_to_one(has_channels(input) && has_channels(output) && !axes.contains(&0)),
+            Op::Normalize(Normalize { axes, .. }) => one_to_one(has_channels(output) && !axes.contains(&0)),
             // A vector written as a map of one pixel, or back.
             Op::Reshape(_) => {
                 let is_vector = |shape: &Shape| has_channels(shape) && shape.elements() == shape.channels();
@@ -242,6 +243,15 @@ fn pruned(op: &Op, kept: &[usize], output: &Shape) -> Op {
         }
         Op::Affine { scale, shift } => Op::Affine { scale: scale.rows(kept), shift: shift.rows(kept) },
         Op::Activation(activation) => Op::Activation(activation.select_channels(kept)),
+        Op::Normalize(normalize) => {
+            let select =
+                |values: &Option<Array>| values.as_ref().map(|values| select_channels(values, kept, output.len()));
+            Op::Normalize(Normalize {
+                scale: select(&normalize.scale),
+                shift: select(&normalize.shift),
+                ..normalize.clone()
+            })
+        }
         Op::Reshape(_) => Op::Reshape(output.iter().map(|&length| Axis::Exact(length)).collect()),
         Op::MaxPool(_)
         | Op::AveragePool { .. }
@@ -257,4 +267,10 @@ fn pruned(op: &Op, kept: &[usize], output: &Shape) -> Op {
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. } => op.clone(),
     }
+}
+
+/// Some channels of an array that broadcasts over a tensor of `rank` axes.
+fn select_channels(values: &Array, kept: &[usize], rank: usize) -> Array {
+    let differs = values.shape().len() == rank && values.shape().first().is_some_and(|&channels| channels > 1);
+    if differs { values.rows(kept) } else { values.clone() }
 }

@@ -18,7 +18,8 @@ impl Network {
                 | Op::Binary(_)
                 | Op::Concat { .. }
                 | Op::Pad { .. }
-                | Op::Slice { .. } => node.inputs.iter().any(|input| found.contains(input)),
+                | Op::Slice { .. }
+                | Op::Normalize(_) => node.inputs.iter().any(|input| found.contains(input)),
                 Op::Input
                 | Op::Constant(_)
                 | Op::Conv(_)

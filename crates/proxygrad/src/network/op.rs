@@ -6,6 +6,7 @@
 use super::activation::Activation;
 use super::array::Array;
 use super::error::ShapeError;
+use super::normalize::Normalize;
 use super::resize::Resize;
 use super::shape::Shape;
 use super::window::Window;
@@ -93,6 +94,8 @@ pub enum Op {
     },
     /// Interpolation of a `[C,H,W]` map to another height and width.
     Resize(Resize),
+    /// Layer, group, instance and root mean square normalization, and division by an L1 or L2 norm.
+    Normalize(Normalize),
     /// `exp(x) / sum(exp(x))` along `axis`.
     Softmax {
         /// Normalized axis.
@@ -193,6 +196,7 @@ impl Op {
             Self::Transpose(_) => "transpose",
             Self::Slice { .. } => "slice",
             Self::Resize(_) => "resize",
+            Self::Normalize(normalize) => normalize.name(),
             Self::Softmax { .. } => "softmax",
             Self::LogSoftmax { .. } => "log-softmax",
         }
@@ -236,6 +240,7 @@ impl Op {
             | Self::Transpose(_)
             | Self::Slice { .. }
             | Self::Resize(_)
+            | Self::Normalize(_)
             | Self::Softmax { .. }
             | Self::LogSoftmax { .. } => 1,
         };
@@ -282,6 +287,7 @@ impl Op {
                 let [height, width] = resize.output([height, width])?;
                 Ok([channels, height, width].into())
             }
+            Self::Normalize(normalize) => normalize.infer(inputs[0]),
             Self::Softmax { axis } | Self::LogSoftmax { axis } => {
                 check_axis(*axis, inputs[0])?;
                 Ok(inputs[0].clone())

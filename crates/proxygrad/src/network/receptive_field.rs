@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::graph::{Network, NodeId};
+use super::normalize::Normalize;
 use super::op::{Op, PadMode};
 use super::shape::Shape;
 use super::window::Window;
@@ -121,6 +122,17 @@ fn read_region(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape],
             }
             Some(read)
         }
+        Op::Normalize(Normalize { axes, groups, .. }) => {
+            let mut read = region.to_vec();
+            for &axis in &axes[1..] {
+                read[axis] = 0..input[axis];
+            }
+            let first = axes[0];
+            let group = input[first] / groups;
+            let there = &region[first];
+            read[first] = there.start / group * group..there.end.div_ceil(group) * group;
+            Some(read)
+        }
         Op::Softmax { axis } | Op::LogSoftmax { axis } => {
             let mut read = region.to_vec();
             read[*axis] = 0..input[*axis];
@@ -174,7 +186,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::network::{Activation, Array, Axis, Binary, Conv, Padding, Reduce};
+    use crate::network::{Activation, Array, Axis, Binary, Conv, Norm, Padding, Reduce};
 
     fn conv(kernel: usize, stride: usize, dilation: usize, padding: usize) -> Op {
         let window = Window {
@@ -227,6 +239,21 @@ mod tests {
         let rows = Op::Reduce { kind: Reduce::Mean, axes: vec![0], keep: true };
         network.push("rows", rows, &[stacked]).unwrap();
         assert_eq!(field(&network, "rows", [0, 8]), [0..2, 7..9]);
+    }
+
+    #[test]
+    fn normalized_values_read_their_group() {
+        let mut network = Network::new(1, 12, 9);
+        let norm = |axes: &[usize], groups| {
+            let (axes, kind) = (axes.to_vec(), Norm::Deviation);
+            Op::Normalize(Normalize { axes, groups, kind, epsilon: 0.0, scale: None, shift: None })
+        };
+        for (name, op) in [("channels", norm(&[0], 1)), ("map", norm(&[1, 2], 1)), ("bands", norm(&[1], 3))] {
+            network.push(name, op, &[Network::INPUT]).unwrap();
+        }
+        assert_eq!(field(&network, "channels", [4, 5]), [4..5, 5..6]);
+        assert_eq!(field(&network, "map", [4, 5]), [0..12, 0..9]);
+        assert_eq!(field(&network, "bands", [4, 5]), [4..8, 5..6]);
     }
 
     #[test]

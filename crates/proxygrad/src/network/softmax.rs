@@ -39,7 +39,8 @@ impl Network {
                 | Op::MaxPool(_)
                 | Op::AveragePool { .. }
                 | Op::Reduce { .. }
-                | Op::Pad { .. } => return false,
+                | Op::Pad { .. }
+                | Op::Normalize(_) => return false,
             }
         }
         true

@@ -143,6 +143,11 @@ fn reductions() {
 }
 
 #[test]
+fn normalizations() {
+    check_family("normalizations", 20);
+}
+
+#[test]
 fn pads() {
     check_family("pads", 9);
 }

@@ -1,8 +1,8 @@
 //! One small network for every operation and every variant of it; the layer under test is `target`.
 
 use proxygrad::network::{
-    Activation, Array, Axis, Binary, Coordinates, Interpolation, Network, Op, PadMode, Padding, Reduce, Resize,
-    ResizeTarget, Rounding, Window,
+    Activation, Array, Axis, Binary, Coordinates, Interpolation, Network, Norm, Normalize, Op, PadMode, Padding,
+    Reduce, Resize, ResizeTarget, Rounding, Window,
 };
 
 use crate::networks::{array, conv, rng, same};
@@ -21,7 +21,16 @@ fn case(name: impl Into<String>, shape: [usize; 3], op: Op) -> Case {
 
 /// Every case there is.
 pub fn all() -> Vec<Case> {
-    let groups = [convolutions(), pools(), reductions(), rearrangements(), binaries(), branches(), activated()];
+    let groups = [
+        convolutions(),
+        pools(),
+        reductions(),
+        normalizations(),
+        rearrangements(),
+        binaries(),
+        branches(),
+        activated(),
+    ];
     groups.into_iter().flatten().collect()
 }
 
@@ -96,6 +105,57 @@ pub fn reductions() -> Vec<Case> {
     cases.push(case("softmax over columns", [2, 2, 5], Op::Softmax { axis: 2 }));
     cases.push(case("log-softmax over channels", [5, 2, 3], Op::LogSoftmax { axis: 0 }));
     cases.push(case("log-softmax over columns", [2, 2, 5], Op::LogSoftmax { axis: 2 }));
+    cases
+}
+
+/// Every kind of norm along all sets of axes, in maps and in tensors of other ranks.
+pub fn normalizations() -> Vec<Case> {
+    let mut rng = rng(3);
+    let mut cases = Vec::new();
+    let mut add = |name: &str, before: Option<Op>, normalize: Normalize| {
+        let mut network = Network::new(18, 3, 5);
+        let mut at = Network::INPUT;
+        if let Some(before) = before {
+            at = network.push("before", before, &[at]).unwrap();
+        }
+        network.push("target", Op::Normalize(normalize), &[at]).unwrap();
+        cases.push(Case { name: name.into(), network });
+    };
+    let plain = |kind, axes: &[usize], groups| {
+        let epsilon = if matches!(kind, Norm::L1 | Norm::L2) { 0.0 } else { 1e-3 };
+        Normalize { axes: axes.to_vec(), groups, kind, epsilon, scale: None, shift: None }
+    };
+    for kind in [Norm::Deviation, Norm::RootMeanSquare, Norm::L1, Norm::L2] {
+        for axes in [&[0][..], &[1], &[2], &[0, 1], &[0, 2], &[1, 2], &[0, 1, 2]] {
+            add(&format!("{kind:?} of a map along {axes:?}"), None, plain(kind, axes, 1));
+        }
+        add(&format!("{kind:?} of groups"), None, plain(kind, &[0, 1, 2], 2));
+    }
+    let mut with = |kind, axes: &[usize], groups, scale: &[usize], shift: &[usize]| {
+        let (scale, shift) = (Some(array(&mut rng, scale)), Some(array(&mut rng, shift)));
+        Normalize { scale, shift, ..plain(kind, axes, groups) }
+    };
+    add("layer norm of channels", None, with(Norm::Deviation, &[0], 1, &[18, 1, 1], &[18, 1, 1]));
+    add("layer norm of a map", None, with(Norm::Deviation, &[0, 1, 2], 1, &[18, 3, 5], &[3, 5]));
+    add("layer norm of columns", None, with(Norm::Deviation, &[2], 1, &[5], &[5]));
+    add("group norm", None, with(Norm::Deviation, &[0, 1, 2], 3, &[18, 1, 1], &[18, 1, 1]));
+    add("group norm of rows", None, with(Norm::RootMeanSquare, &[1, 2], 3, &[1], &[3, 1]));
+    add("instance norm", None, with(Norm::Deviation, &[1, 2], 1, &[18, 1, 1], &[18, 1, 1]));
+    let tokens = || Some(Op::Reshape(vec![Axis::Exact(15), Axis::Infer]));
+    add("layer norm of tokens", tokens(), with(Norm::Deviation, &[1], 1, &[18], &[18]));
+    add("norms of tokens", tokens(), plain(Norm::L2, &[1], 1));
+    add("layer norm of all tokens", tokens(), with(Norm::Deviation, &[0, 1], 1, &[18], &[15, 1]));
+    add("group norm of tokens", tokens(), with(Norm::Deviation, &[1], 2, &[18], &[18]));
+    add("instance norm of a sequence", tokens(), with(Norm::Deviation, &[1], 1, &[15, 1], &[15, 1]));
+    add("norm over tokens", tokens(), with(Norm::L1, &[0], 1, &[18], &[15, 1]));
+    add("norm of groups over tokens", tokens(), with(Norm::L2, &[0], 3, &[15, 1], &[18]));
+    let four = || Some(Op::Reshape(vec![Axis::Exact(2), Axis::Exact(3), Axis::Exact(5), Axis::Infer]));
+    add("norm of inner axes", four(), with(Norm::Deviation, &[1, 2], 1, &[3, 1, 1], &[9]));
+    add("norm of outer and last axes", four(), with(Norm::Deviation, &[0, 2, 3], 1, &[3, 1, 1], &[3, 1, 9]));
+    add("norm of separate axes", four(), with(Norm::RootMeanSquare, &[0, 2], 1, &[3, 1, 1], &[2, 1, 1, 1]));
+    add("norm of a vector", Some(Op::Reshape(vec![Axis::Infer])), with(Norm::RootMeanSquare, &[0], 1, &[270], &[1]));
+    let small = Normalize { epsilon: 1e6, ..plain(Norm::L2, &[0], 1) };
+    add("norms below epsilon", Some(Op::Activation(Activation::Tanh)), Normalize { epsilon: 2.0, ..small });
     cases
 }
 

@@ -13,6 +13,7 @@ use crate::engine::cpu::kernels::dense::DenseKernel;
 use crate::engine::cpu::kernels::elementwise::{AffineKernel, BinaryKernel};
 use crate::engine::cpu::kernels::gather::{ScalarConstant, ScalarGather};
 use crate::engine::cpu::kernels::max_pool::MaxPool;
+use crate::engine::cpu::kernels::normalize::ScalarNormalize;
 use crate::engine::cpu::kernels::reduce::{ScalarReduce, ScalarSoftmax};
 use crate::engine::cpu::kernels::resize::ScalarResize;
 use crate::engine::cpu::kernels::scalar::ScalarKernel;
@@ -62,6 +63,7 @@ pub(crate) fn lower(
             Arc::new(ScalarKernel(ScalarGather::slice(*axis, *start, *step, inputs[0], output)))
         }
         Op::Resize(resize) => Arc::new(ScalarKernel(ScalarResize::new(resize, inputs[0], output))),
+        Op::Normalize(normalize) => Arc::new(ScalarKernel(ScalarNormalize::new(normalize, inputs[0]))),
         Op::Softmax { axis } => Arc::new(ScalarKernel(ScalarSoftmax::new(*axis, inputs[0], false))),
         Op::LogSoftmax { axis } => Arc::new(ScalarKernel(ScalarSoftmax::new(*axis, inputs[0], true))),
     }))
@@ -101,6 +103,7 @@ pub(crate) fn scalar_needs(op: &Op, inputs: &[&Shape], output: &Shape) -> Option
             let largest = *kind == Reduce::Max;
             Some(BackwardNeeds { inputs: largest, output: largest })
         }
+        Op::Normalize(_) => Some(BackwardNeeds { inputs: true, output: false }),
         Op::Softmax { .. } | Op::LogSoftmax { .. } => Some(BackwardNeeds { inputs: false, output: true }),
         Op::Affine { .. } | Op::Constant(_) | Op::Concat { .. } | Op::Pad { .. } | Op::Reshape(_) => Some(none),
         Op::Transpose(_) | Op::Slice { .. } | Op::Resize(_) => Some(none),
@@ -117,6 +120,10 @@ pub(crate) fn table_bytes(op: &Op, inputs: &[&Shape], output: &Shape) -> usize {
     if let Op::Resize(_) = op {
         // Two taps, an index and a weight each, for every row and column.
         return 2 * size_of::<(usize, f64)>() * output[1..].iter().sum::<usize>();
+    }
+    if let Op::Normalize(_) = op {
+        // For each value its group, a factor and a summand.
+        return output.elements() * (size_of::<u32>() + 2 * size_of::<f32>());
     }
     let longest = inputs.iter().map(|shape| shape.elements()).chain([output.elements()]).max().unwrap_or(0);
     // For each value an index, of both inputs if there are two.

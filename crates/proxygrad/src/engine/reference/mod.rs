@@ -9,6 +9,7 @@
 mod activation;
 mod binary;
 mod conv;
+mod normalize;
 mod pool;
 mod precision;
 mod rearrange;
@@ -134,6 +135,7 @@ impl Reference {
                 Box::new(rearrange::Select::new(self, axis + 1, indices, inputs[0][*axis])?)
             }
             Op::Resize(resize) => Box::new(rearrange::Resized::new(self, resize, inputs[0], output)?),
+            Op::Normalize(normalize) => Box::new(normalize::Normalized::new(self, normalize, inputs[0])?),
             Op::Softmax { axis } => Box::new(reduce::Softmax { dim: axis + 1 }),
             Op::LogSoftmax { axis } => Box::new(reduce::LogSoftmax { dim: axis + 1 }),
         }))

@@ -17,7 +17,7 @@ use crate::maximize::start::Start;
 use crate::maximize::task::Task;
 use crate::maximize::transform::Transform;
 use crate::maximize::transform::TransformKind;
-use crate::network::{Model, NodeId, Op, Reduction, Selection, Shape, Unit};
+use crate::network::{Array, Model, NodeId, Normalize, Op, Reduction, Selection, Shape, Unit};
 
 /// Memory of a run of any size that is not counted elsewhere: stacks, small buffers, and what the allocator retains
 /// between steps.
@@ -329,6 +329,7 @@ fn weights(model: &Model) -> u64 {
         Op::Conv(conv) => conv.weight.len() + conv.bias.as_ref().map_or(0, |bias| bias.len()),
         Op::Dense { weight, bias } => weight.len() + bias.as_ref().map_or(0, |bias| bias.len()),
         Op::Affine { scale, shift } => scale.len() + shift.len(),
+        Op::Normalize(Normalize { scale, shift, .. }) => [scale, shift].into_iter().flatten().map(Array::len).sum(),
         Op::Constant(array) => array.len(),
         Op::Input | Op::Activation(_) | Op::Binary(_) | Op::Concat { .. } | Op::MaxPool(_) => 0,
         Op::AveragePool { .. } | Op::Reduce { .. } | Op::Pad { .. } | Op::Reshape(_) | Op::Transpose(_) => 0,

@@ -1,7 +1,7 @@
 //! Batch norm folding: batch normalizations and other per-channel factors and summands become part of the layer before
 //! them.
 
-use super::graph_builder::{BuilderId, BuilderOp, GraphBuilder};
+use super::graph_builder::{BuilderId, BuilderNode, BuilderOp, GraphBuilder};
 use crate::network::{Array, Conv, Op};
 
 /// Folds every affine node into the convolution, dense layer or affine node before it, where no other node reads that
@@ -19,7 +19,7 @@ pub(super) fn fold_batch_norm(builder: &mut GraphBuilder, roots: &[BuilderId]) -
         if readers[id] == 0 || readers[before] != 1 || builder.node(id).bound.is_some() {
             continue;
         }
-        let Some(folded) = fold_into(&builder.node(before).op, scale.data(), shift.data()) else { continue };
+        let Some(folded) = fold_into(builder.node(before), scale.data(), shift.data()) else { continue };
         let tensor = builder.node_mut(id).tensor.take();
         let node = builder.node_mut(before);
         (node.op, node.tensor) = (BuilderOp::Op(folded), tensor);
@@ -30,8 +30,8 @@ pub(super) fn fold_batch_norm(builder: &mut GraphBuilder, roots: &[BuilderId]) -
 }
 
 /// `scale * op + shift` as one operation; `None` if there is no such operation.
-fn fold_into(op: &BuilderOp, scale: &[f32], shift: &[f32]) -> Option<Op> {
-    let BuilderOp::Op(op) = op else { return None };
+fn fold_into(node: &BuilderNode, scale: &[f32], shift: &[f32]) -> Option<Op> {
+    let BuilderOp::Op(op) = &node.op else { return None };
     match op {
         Op::Conv(conv) => Some(Op::Conv(Conv {
             weight: scale_rows(&conv.weight, scale)?,
@@ -44,6 +44,12 @@ fn fold_into(op: &BuilderOp, scale: &[f32], shift: &[f32]) -> Option<Op> {
         }
         Op::Affine { scale: first, shift: bias } => {
             Some(Op::Affine { scale: scale_rows(first, scale)?, shift: fold_bias(Some(bias), scale, shift) })
+        }
+        Op::Normalize(normalize) => {
+            let mut axes = vec![1; node.shape.len()];
+            *axes.first_mut()? = scale.len();
+            let array = |values: &[f32]| Array::new(axes.clone(), values).ok();
+            normalize.then_affine(&array(scale)?, &array(shift)?).map(Op::Normalize)
         }
         Op::Input
         | Op::Constant(_)

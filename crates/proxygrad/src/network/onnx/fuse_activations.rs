@@ -110,6 +110,7 @@ fn is_unary(op: &BuilderOp) -> bool {
         | Op::Transpose(_)
         | Op::Slice { .. }
         | Op::Resize(_)
+        | Op::Normalize(_)
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. } => false,
     }

@@ -79,6 +79,7 @@ impl BuilderNode {
             Op::Conv(conv) => [Some(&conv.weight), conv.bias.as_ref()],
             Op::Dense { weight, bias } => [Some(weight), bias.as_ref()],
             Op::Affine { scale, shift } => [Some(scale), Some(shift)],
+            Op::Normalize(normalize) => [normalize.scale.as_ref(), normalize.shift.as_ref()],
             Op::Constant(array) => [Some(array), None],
             Op::Activation(activation) => match activation {
                 Activation::PRelu { slopes } => [Some(slopes), None],

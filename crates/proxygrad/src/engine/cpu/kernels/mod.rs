@@ -13,6 +13,7 @@ pub(crate) mod gather;
 pub(crate) mod gemm;
 pub(crate) mod max_pool;
 pub(crate) mod memory_order;
+pub(crate) mod normalize;
 pub(crate) mod reduce;
 pub(crate) mod resize;
 pub(crate) mod scalar;

@@ -8,6 +8,7 @@ mod conv;
 mod dense;
 mod elementwise;
 mod expand;
+pub(super) mod normalize;
 mod pad;
 mod pool;
 mod reduce;
@@ -50,6 +51,12 @@ pub(super) fn lookup(op_type: &str) -> Option<LowerFn> {
         "Gemm" => dense::gemm,
         "MatMul" => dense::mat_mul,
         "BatchNormalization" => batch_norm::batch_normalization,
+        "LayerNormalization" => normalize::layer_normalization,
+        "InstanceNormalization" => normalize::instance_normalization,
+        "GroupNormalization" => normalize::group_normalization,
+        "RMSNormalization" | "SimplifiedLayerNormalization" => normalize::rms_normalization,
+        "LpNormalization" => normalize::lp_normalization,
+        "MeanVarianceNormalization" => normalize::mean_variance_normalization,
 
         "Relu" => activation::relu,
         "LeakyRelu" => activation::leaky_relu,
