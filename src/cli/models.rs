@@ -243,25 +243,30 @@ fn layers(out: &mut impl Write, models: &Models, id: &str, json: bool) -> anyhow
         shape: &'a [usize],
         units: usize,
         #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        tokens: &'a [String],
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
         modules: &'a [String],
     }
     let model = models.load(id)?;
-    let lines = model.network.layers().map(|Layer { name, op, shape, modules }| Line {
+    let lines = model.network.layers().map(|Layer { name, op, shape, tokens, modules }| Line {
         name,
         op,
         shape,
         units: shape.channels(),
+        tokens,
         modules,
     });
     if json {
         return print_json(out, &lines.collect::<Vec<_>>());
     }
     let mut table = Table::new(["LAYER", "OP", "SHAPE", "UNITS", "MODULES"]);
-    for Line { name, op, shape, units, modules } in lines {
-        let shape = match shape {
+    for Line { name, op, shape, units, tokens, modules } in lines {
+        let mut shape = match shape {
             [] => "1".to_owned(),
             shape => shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x"),
         };
+        // 384x14x14+@class
+        shape.extend(tokens.iter().map(|token| format!("+@{token}")));
         table.row([name, op, &shape, &units.to_string(), &modules.join(" ")]);
     }
     table.print(out)?;

@@ -56,10 +56,15 @@ struct LayerDocument {
     /// Operation: `conv`, `relu`, `max-pool`, ...
     #[schema(examples("relu"))]
     op: &'static str,
-    /// Output shape at the model's default input size: channels, height, width; or the number of neurons.
+    /// Output shape at the model's default input size: channels, height, width, in whatever order the model stores
+    /// them; or the number of neurons. Of tokens, the patches.
     shape: Vec<usize>,
     /// Number of channels, or of neurons.
     units: usize,
+    /// Tokens besides the patches, such as `class`: `LAYER@class` is the layer of that token, with the same channels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(examples(json!(["class"])))]
+    tokens: Vec<String>,
     /// Paths of the PyTorch modules with this output, if the file has them; they can be used as layer names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(examples(json!(["layer1"])))]
@@ -70,10 +75,10 @@ struct LayerDocument {
 }
 
 impl From<Layer<'_>> for LayerDocument {
-    fn from(Layer { name, op, shape, modules }: Layer<'_>) -> Self {
+    fn from(Layer { name, op, shape, tokens, modules }: Layer<'_>) -> Self {
         let example = format!("{name}:0");
-        let (name, modules, units) = (name.to_owned(), modules.to_vec(), shape.channels());
-        Self { name, op, shape: shape.to_vec(), units, modules, example }
+        let (name, tokens, modules) = (name.to_owned(), tokens.to_vec(), modules.to_vec());
+        Self { name, op, shape: shape.to_vec(), units: shape.channels(), tokens, modules, example }
     }
 }
 

@@ -24,9 +24,9 @@ pub struct Maximize {
     #[arg(long, value_name = "ID")]
     pub(super) model: String,
 
-    /// Unit to maximize: LAYER:CHANNEL, optionally with @mean, @center, @max, @topFRACTION or @ROW,COLUMN; LAYER:CLASS
-    /// with a class name; LAYER@energy; LAYER@caricature or LAYER@inversion of --image; or an objective as JSON, as in
-    /// a request to the server. Repeatable; each unit gets its own stimulus.
+    /// Unit to maximize: LAYER:CHANNEL, optionally with @mean, @center, @max, @topFRACTION, @ROW,COLUMN or, in a
+    /// transformer, @class; LAYER:CLASS with a class name; LAYER@energy; LAYER@caricature or LAYER@inversion of
+    /// --image; or an objective as JSON, as in a request to the server. Repeatable; each unit gets its own stimulus.
     #[arg(long = "unit", value_name = "UNIT", required = true, value_parser = objective)]
     pub(super) units: Vec<Objective>,
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::error::GraphError;
+use super::layout::Views;
 use super::op::Op;
 use super::shape::Shape;
 use super::unavailable::Unavailable;
@@ -14,7 +15,7 @@ pub struct NodeId(pub usize);
 /// One operation of the graph.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// The layer's name; unique in the network.
+    /// The layer's name; unique in the network, except that the nodes of a layer's view have its name too.
     pub name: String,
     /// The operation.
     pub op: Op,
@@ -41,8 +42,10 @@ pub struct Layer<'a> {
     pub name: &'a str,
     /// Operation: `conv`, `relu`, `max-pool`, …
     pub op: &'static str,
-    /// Output shape without the batch axis: `[C,H,W]` or `[K]`.
+    /// Output shape without the batch axis: `[C,H,W]` or `[K]`. Of tokens, the patches `[C,H,W]`.
     pub shape: &'a Shape,
+    /// Tokens besides the patches, each a layer `[C]` of its own named `LAYER@TOKEN`: `class`, `token1`, …
+    pub tokens: &'a [String],
     /// Paths of the PyTorch modules whose output this is (`layer1.0.bn2`), if the file has them; they are names of the
     /// layer too.
     pub modules: &'a [String],
@@ -80,6 +83,7 @@ pub struct Network {
     missing: HashMap<String, usize>,
     outputs: Vec<NodeId>,
     bounds: HashMap<NodeId, SizeBound>,
+    views: Views,
 }
 
 impl Network {
@@ -97,6 +101,7 @@ impl Network {
             missing: HashMap::new(),
             outputs: Vec::new(),
             bounds: HashMap::new(),
+            views: Views::default(),
         }
     }
 
@@ -114,6 +119,24 @@ impl Network {
         if is_layer && self.by_name.contains_key(&name) {
             return Err(GraphError::NameTaken { name });
         }
+        let id = self.push_unlisted(name, op, inputs)?;
+        if is_layer {
+            self.by_name.insert(self.node(id).name.clone(), id);
+        }
+        Ok(id)
+    }
+
+    /// Adds a node that cannot be found by its name, which other nodes may have too.
+    ///
+    /// # Errors
+    /// When an input does not exist, or the operation does not accept the inputs' shapes.
+    pub(super) fn push_unlisted(
+        &mut self,
+        name: impl Into<String>,
+        op: Op,
+        inputs: &[NodeId],
+    ) -> Result<NodeId, GraphError> {
+        let name = name.into();
         if let Some(&input) = inputs.iter().find(|id| id.0 >= self.nodes.len()) {
             return Err(GraphError::MissingInput { name, input });
         }
@@ -123,9 +146,6 @@ impl Network {
             Err(source) => return Err(GraphError::Shape { name, op: op.name(), source }),
         };
         let id = NodeId(self.nodes.len());
-        if is_layer {
-            self.by_name.insert(name.clone(), id);
-        }
         self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape });
         Ok(id)
     }
@@ -159,10 +179,34 @@ impl Network {
         &self.nodes[id.0]
     }
 
-    /// The layer (or input) with this name or alias, with or without a leading slash.
+    /// The layer (or input) with this name or alias, with or without a leading slash, or the token `LAYER@TOKEN` of a
+    /// layer. A layer that is stored channels-last or as tokens is found as its view `[C,H,W]`.
     pub fn find(&self, name: &str) -> Option<NodeId> {
+        match (self.stored(name), name.rsplit_once('@')) {
+            (Some(id), _) => Some(self.views.main(id)),
+            (None, Some((layer, token))) => self.views.token(self.stored(layer)?, token),
+            (None, None) => None,
+        }
+    }
+
+    /// The layer (or input) with this name or alias, with or without a leading slash, as it is computed.
+    pub fn stored(&self, name: &str) -> Option<NodeId> {
         let named = |name: &str| self.by_name.get(name).or_else(|| self.aliases.get(name)).copied();
         named(name).or_else(|| named(name.trim_start_matches('/')))
+    }
+
+    /// Tokens of a layer besides its patches: see [`Layer::tokens`].
+    pub fn tokens(&self, layer: &str) -> &[String] {
+        self.stored(layer).map_or(&[], |id| self.views.tokens(id))
+    }
+
+    /// The node that shows a layer with its channels first: the layer itself, or its view.
+    pub fn shown(&self, layer: NodeId) -> NodeId {
+        self.views.main(layer)
+    }
+
+    pub(super) fn views_mut(&mut self) -> &mut Views {
+        &mut self.views
     }
 
     /// Adds an alternative name of a layer, unless a layer has that name already.
@@ -178,7 +222,7 @@ impl Network {
         let path = path.into();
         self.add_alias(path.clone(), id);
         let is_other = self.nodes.get(id.0).is_some_and(|node| node.name != path);
-        if is_other && self.find(&path) == Some(id) {
+        if is_other && self.stored(&path) == Some(id) {
             self.modules.entry(id).or_default().push(path);
         }
     }
@@ -208,17 +252,16 @@ impl Network {
         &self.node(Self::INPUT).shape
     }
 
-    /// The layers whose output can be maximized, in topological order: every node except the input, constants, and
-    /// channels-last nodes before the first transposition.
+    /// The layers whose output can be maximized, in topological order: every node except the input and constants.
     pub fn layers(&self) -> impl Iterator<Item = Layer<'_>> {
-        let hidden = self.channels_last();
-        let is_layer = move |(id, node): &(usize, &Node)| {
-            !matches!(node.op, Op::Input | Op::Constant(_)) && !hidden.contains(&NodeId(*id))
+        let is_layer = |(id, node): &(usize, &Node)| {
+            !matches!(node.op, Op::Input | Op::Constant(_)) && !self.views.contains(NodeId(*id))
         };
         self.nodes.iter().enumerate().filter(is_layer).map(|(i, node)| Layer {
             name: &node.name,
             op: node.op.name(),
-            shape: &node.shape,
+            shape: &self.node(self.views.main(NodeId(i))).shape,
+            tokens: self.views.tokens(NodeId(i)),
             modules: self.modules.get(&NodeId(i)).map_or(&[], Vec::as_slice),
         })
     }

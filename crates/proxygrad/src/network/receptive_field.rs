@@ -90,14 +90,7 @@ fn read_region(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape],
             };
             region.iter().zip(before).zip(input.iter()).map(axis).collect()
         }
-        // Unchanged trailing axes keep their indices; the axes before them may mix.
-        Op::Reshape(_) => {
-            let same = own.iter().rev().zip(input.iter().rev()).take_while(|(a, b)| a == b).count();
-            let mut read = whole(input);
-            let first = input.len() - same;
-            read[first..].clone_from_slice(&region[own.len() - same..]);
-            Some(read)
-        }
+        Op::Reshape(_) => Some(reshaped_region(region, own, input)),
         Op::Transpose(order) => {
             let mut read = whole(input);
             for (&axis, range) in order.iter().zip(region) {
@@ -139,6 +132,54 @@ fn read_region(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape],
             Some(read)
         }
     }
+}
+
+/// The region of a tensor of shape `input` that a region of the same values in shape `own` reads. Axes that have the same
+/// number of values together are treated on their own, such as the rows and columns that become tokens.
+fn reshaped_region(region: &[Range<usize>], own: &[usize], input: &[usize]) -> Region {
+    let mut read = Region::with_capacity(input.len());
+    let (mut next, mut from) = (0, 0);
+    while from < input.len() {
+        let (mut rows, mut values) = (next, 1usize);
+        let (first, mut count) = (from, 1usize);
+        // The next axes of both shapes, until they have the same number of values.
+        loop {
+            if count <= values && from < input.len() && (count < values || from == first) {
+                count = count.saturating_mul(input[from]);
+                from += 1;
+            } else if values < count && rows < own.len() {
+                values = values.saturating_mul(own[rows]);
+                rows += 1;
+            } else {
+                break;
+            }
+        }
+        read.extend(box_of(flat_range(&region[next..rows], &own[next..rows]), &input[first..from]));
+        next = rows;
+    }
+    read
+}
+
+/// The range of indices, in row-major order, between the first and the last value of a region.
+fn flat_range(region: &[Range<usize>], shape: &[usize]) -> Range<usize> {
+    let flat = |index: &dyn Fn(&Range<usize>) -> usize| {
+        region.iter().zip(shape).fold(0usize, |flat, (range, length)| flat.saturating_mul(*length) + index(range))
+    };
+    flat(&|range| range.start)..flat(&|range| range.end - 1) + 1
+}
+
+/// The smallest box that contains a range of indices in row-major order.
+fn box_of(flat: Range<usize>, shape: &[usize]) -> Region {
+    let (mut low, mut high) = (flat.start, flat.end - 1);
+    let mut stride: usize = shape.iter().product();
+    let mut found = Region::with_capacity(shape.len());
+    for &length in shape {
+        stride /= length;
+        found.push(low / stride..high / stride + 1);
+        // Several indices of this axis may contain all of the next ones.
+        (low, high) = if low / stride == high / stride { (low % stride, high % stride) } else { (0, stride - 1) };
+    }
+    found
 }
 
 /// The region of the map `input` that a sliding window reads for a region of its output; `None` if it reads only

@@ -37,8 +37,8 @@ pub struct Term {
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(untagged)]
 pub enum ObjectiveDocument {
-    /// `LAYER:CHANNEL` or `LAYER:CLASS`, optionally followed by `@mean`, `@center`, `@max`, `@topFRACTION` or (after a
-    /// channel) `@ROW,COLUMN`; or `LAYER@energy`.
+    /// `LAYER:CHANNEL` or `LAYER:CLASS`, optionally followed by `@mean`, `@center`, `@max`, `@topFRACTION`, (after a
+    /// channel) `@ROW,COLUMN` or a token such as `@class`; or `LAYER@energy`.
     #[cfg_attr(feature = "openapi", schema(value_type = crate::network::UnitText))]
     Text(String),
     /// A weighted sum of units.

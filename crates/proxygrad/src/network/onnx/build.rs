@@ -94,6 +94,8 @@ pub(super) fn build(
         _ => None,
     };
     add_unavailable(&mut network, graph, modules, &order, &failures, cause);
+    network.add_views();
+    tensor_names.resize(network.nodes().len(), None);
     Ok(BuiltNetwork { network, output_names, tensor_names })
 }
 

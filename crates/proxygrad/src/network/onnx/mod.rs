@@ -5,7 +5,8 @@
 //!    weights from small subgraphs. All other nodes are lowered to operations of networks (`lower`).
 //! 3. Activations that were exported in pieces are fused (`fuse_activations`).
 //! 4. Batch normalizations and other per-channel factors are folded into the layer before them (`fold_batch_norm`).
-//! 5. The part of the graph that the outputs depend on becomes the network (`build`).
+//! 5. The part of the graph that the outputs depend on becomes the network (`build`). Layers that are stored
+//!    channels-last or as tokens get views `[C,H,W]` (`Network::add_views`).
 //!
 //! The reference for every operation is the ONNX operator specification, <https://onnx.ai/onnx/operators/>, and, where
 //! that is ambiguous, ONNX Runtime.
@@ -77,8 +78,8 @@ pub struct Imported {
     pub batch: Option<usize>,
     /// Name in the file of each of the network's outputs.
     pub output_names: Vec<String>,
-    /// For each node of the network, the tensor of the file with the same values; `None` for intermediate results that
-    /// the file does not have.
+    /// For each node of the network, the tensor of the file with the same values; `None` for intermediate results and
+    /// views, which the file does not have.
     pub tensor_names: Vec<Option<String>>,
     /// The nodes that could not be lowered.
     pub unsupported: Vec<UnsupportedNode>,

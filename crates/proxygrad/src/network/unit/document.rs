@@ -17,7 +17,7 @@ use crate::network::ImageSource;
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UnitDocument {
-    /// Name of the layer.
+    /// Name of the layer; `LAYER@class` or `LAYER@tokenI` for a token of a layer besides its patches.
     pub layer: String,
     /// Channel of a `[C,H,W]` layer, or neuron (class logit) of a `[K]` layer, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,8 +95,10 @@ impl PartialSchema for UnitText {
         ObjectBuilder::new()
             .schema_type(Type::String)
             .description(Some(format!("A unit as text: {grammar}.")))
-            .pattern(Some("^.+(:[^@]+(@(mean|center|max|top[0-9]*\\.?[0-9]+|[0-9]+,[0-9]+))?|@energy)$"))
-            .examples(["logits:8", "logits:Sneaker", "layer1/Relu_1:3@center"])
+            .pattern(Some(
+                "^.+(:[^@]+(@(mean|center|max|top[0-9]*\\.?[0-9]+|[0-9]+,[0-9]+|class|token[0-9]+))?|@energy)$",
+            ))
+            .examples(["logits:8", "logits:Sneaker", "layer1/Relu_1:3@center", "blocks.3:17@class"])
             .into()
     }
 }

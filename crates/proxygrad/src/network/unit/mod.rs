@@ -28,6 +28,9 @@ use crate::Invalid;
 /// let neuron: Unit = "fire5:17@3,4".parse()?;
 /// assert_eq!(neuron.selection, Selection::Neuron { channel: 17, position: [3, 4] });
 ///
+/// let token: Unit = "blocks.3:17@class".parse()?;
+/// assert_eq!(token.to_string(), "blocks.3@class:17");
+///
 /// let error = "fire5".parse::<Unit>().unwrap_err();
 /// assert_eq!(error.value, "fire5");
 /// # Ok::<(), proxygrad::Invalid>(())
@@ -41,7 +44,9 @@ pub struct Unit {
 }
 
 /// The values of a layer's output that a unit reads, and their reduction to one number. The output is `[C,H,W]` or
-/// `[K]`; with another number of axes, the first is the channels and the rest are positions; a scalar is one channel.
+/// `[K]`, whatever order it is stored in; with another number of axes, the first is the channels and the rest are
+/// positions; a scalar is one channel. Of tokens it is the patches: a class token is a layer `[C]` of its own, such as
+/// `blocks.3@class`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Selection {
@@ -112,13 +117,20 @@ pub enum Reduction {
     TopFraction(f32),
 }
 
-const GRAMMAR: &str = "LAYER:CHANNEL, optionally followed by @mean, @center, @max, @topFRACTION or @ROW,COLUMN; \
-                       LAYER:CLASS with the name of a class; or LAYER@energy";
+const GRAMMAR: &str = "LAYER:CHANNEL, optionally followed by @mean, @center, @max, @topFRACTION, @ROW,COLUMN or a token \
+                       such as @class; LAYER:CLASS with the name of a class; or LAYER@energy";
+
+/// Whether this names a token besides the patches: `class` or `tokenI`.
+fn is_token(text: &str) -> bool {
+    let index = text.strip_prefix("token").unwrap_or_default();
+    text == "class" || (!index.is_empty() && index.bytes().all(|b| b.is_ascii_digit()))
+}
 
 impl FromStr for Unit {
     type Err = Invalid;
 
-    /// Parses `fire5:17`, `fire5:17@center`, `fire5:17@top0.25`, `fire5:17@3,4`, `logits:954`, `fire5@energy`.
+    /// Parses `fire5:17`, `fire5:17@center`, `fire5:17@top0.25`, `fire5:17@3,4`, `logits:954`, `fire5@energy`, and
+    /// `blocks.3:17@class` for `blocks.3@class:17`.
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let invalid = || Invalid::new("", text, GRAMMAR);
         if let Some(layer) = text.strip_suffix("@energy").filter(|layer| !layer.is_empty()) {
@@ -129,14 +141,17 @@ impl FromStr for Unit {
             Some((channel, how)) => (channel, Some(how)),
             None => (rest, None),
         };
-        if layer.is_empty() {
+        let (layer, how) = match how {
+            Some(token) if is_token(token) && !layer.contains('@') => (format!("{layer}@{token}"), None),
+            _ => (layer.to_owned(), how),
+        };
+        if layer.is_empty() || layer.starts_with('@') {
             return Err(invalid());
         }
         let index = |digits: &str| match digits.bytes().all(|b| b.is_ascii_digit()) {
             true => digits.parse::<usize>().map_err(|_| invalid()),
             false => Err(invalid()),
         };
-        let layer = layer.to_owned();
         let reduction = match how {
             None | Some("mean") => Reduction::Mean,
             Some("center") => Reduction::Center,
@@ -302,7 +317,7 @@ impl Network {
     /// # Errors
     /// An [`Invalid`] `layer` with similar names, or why the node with this name is not available.
     pub fn layer(&self, name: &str) -> Result<NodeId, Invalid> {
-        let found = self.find(name).filter(|&id| id != Self::INPUT && !self.channels_last().contains(&id));
+        let found = self.find(name).filter(|&id| id != Self::INPUT);
         found.ok_or_else(|| Invalid::new("layer", name, expected_layers(self, name)))
     }
 }
@@ -311,6 +326,12 @@ impl Network {
 fn expected_layers(network: &Network, wanted: &str) -> String {
     let layers: Vec<Layer<'_>> = network.layers().collect();
     let count = layers.len();
+    if let Some((layer, _)) = wanted.rsplit_once('@').filter(|(layer, _)| network.find(layer).is_some()) {
+        return match network.tokens(layer) {
+            [] => format!("{layer}, which has no tokens besides its positions"),
+            tokens => format!("{layer} or one of its tokens: @{}", tokens.join(", @")),
+        };
+    }
     if let Some(unavailable) = network.why_unavailable(wanted) {
         return format!("one of the model's {count} layers; {unavailable}");
     }

@@ -34,7 +34,9 @@ pub(super) fn planned_layers(design: &Design, model: &Model, layers: &[String]) 
     let wanted = wanted.collect::<Vec<_>>().into_iter();
     let output = logits.filter(|_| design.logits > 0).map(|id| (network.node(id).name.clone(), design.logits));
     for (i, (layer, count)) in wanted.chain(output).enumerate() {
-        let (name, reduce) = layer.split_once('@').unwrap_or((&layer, &design.reduce));
+        // What follows the @ may be a token of the layer.
+        let reduced = if network.find(&layer).is_some() { None } else { layer.rsplit_once('@') };
+        let (name, reduce) = reduced.unwrap_or((&layer, &design.reduce));
         // A layer may have several names.
         let name = network.find(name).map_or(name, |id| &network.node(id).name);
         let locate = |error| Invalid { field: format!("layers[{i}]"), ..error };
@@ -95,8 +97,8 @@ fn spread_activations(network: &Network, logits: Option<NodeId>) -> Vec<NodeId> 
         None => (0..network.nodes().len()).map(NodeId).collect(),
     };
     let is_activation = |id: &NodeId| {
-        let node = network.node(*id);
-        matches!(node.op, Op::Activation(_)) && node.shape.feature_map().is_some()
+        let shape = &network.node(network.shown(*id)).shape;
+        matches!(network.node(*id).op, Op::Activation(_)) && shape.feature_map().is_some()
     };
     let activations: Vec<NodeId> = below.into_iter().filter(is_activation).collect();
     let chosen = DEFAULT_LAYERS.min(activations.len());
