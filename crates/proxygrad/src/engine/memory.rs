@@ -180,6 +180,7 @@ fn of_tensors(network: &Network, targets: &[Target], input: &Shape, value: u64) 
             }
             Op::Input
             | Op::Constant(_)
+            | Op::MatMul
             | Op::Affine { .. }
             | Op::Activation(_)
             | Op::Binary(_)

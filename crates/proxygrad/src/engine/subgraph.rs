@@ -204,7 +204,8 @@ impl ChannelFlow {
         match op {
             Op::Conv(conv) if conv.groups == 1 => Self::Weighted,
             Op::Conv(conv) => one_to_one(conv.groups == conv.in_channels() && conv.groups == conv.out_channels()),
-            Op::Dense { .. } => Self::Weighted,
+            // Along the channels of a vector; the first axis of other tensors counts positions.
+            Op::Dense { .. } if output.len() == 1 => Self::Weighted,
             Op::Activation(_) | Op::Affine { .. } | Op::MaxPool(_) | Op::AveragePool { .. } => {
                 one_to_one(has_channels(output))
             }
@@ -217,6 +218,8 @@ impl ChannelFlow {
             }
             Op::Input
             | Op::Constant(_)
+            | Op::Dense { .. }
+            | Op::MatMul
             | Op::Binary(_)
             | Op::Concat { .. }
             | Op::Pad { .. }
@@ -258,6 +261,7 @@ fn pruned(op: &Op, kept: &[usize], output: &Shape) -> Op {
         | Op::Reduce { .. }
         | Op::Input
         | Op::Constant(_)
+        | Op::MatMul
         | Op::Binary(_)
         | Op::Concat { .. }
         | Op::Pad { .. }

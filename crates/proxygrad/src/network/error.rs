@@ -59,6 +59,11 @@ pub enum ShapeError {
     /// Two shapes that cannot be broadcast.
     #[error("cannot broadcast {0} with {1}")]
     Broadcast(Shape, Shape),
+    /// Two shapes whose matrices cannot be multiplied.
+    #[error(
+        "cannot multiply {0} by {1}: expected [..., M, K] and [..., K, N] with axes before the matrices that broadcast"
+    )]
+    MatMul(Shape, Shape),
     /// Two shapes that cannot be concatenated.
     #[error("cannot concatenate {first} and {other} along axis {axis}")]
     Concat {

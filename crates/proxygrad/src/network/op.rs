@@ -27,13 +27,15 @@ pub enum Op {
     Constant(Array),
     /// 2-D convolution (cross-correlation) of a `[C,H,W]` map.
     Conv(Conv),
-    /// `weight * x + bias` of a `[I]` vector.
+    /// `weight * x + bias` of every vector along the last axis: `[..., I]` becomes `[..., O]`.
     Dense {
         /// `[O,I]`.
         weight: Array,
         /// `[O]`.
         bias: Option<Array>,
     },
+    /// Matrix products of two inputs, `[..., M, K]` times `[..., K, N]`; the axes before the matrices are broadcast.
+    MatMul,
     /// `scale * x + shift` per channel: a batch normalization that could not be folded into a convolution.
     Affine {
         /// `[C]`.
@@ -179,6 +181,7 @@ impl Op {
             Self::Conv(conv) if conv.groups > 1 && conv.weight.shape().get(1) == Some(&1) => "depthwise-conv",
             Self::Conv(_) => "conv",
             Self::Dense { .. } => "dense",
+            Self::MatMul => "matmul",
             Self::Affine { .. } => "affine",
             Self::Activation(activation) => activation.name(),
             Self::Binary(Binary::Add) => "add",
@@ -226,7 +229,7 @@ impl Op {
     fn infer_unchecked(&self, inputs: &[&Shape]) -> Result<Shape, ShapeError> {
         let arity = match self {
             Self::Input | Self::Constant(_) => 0,
-            Self::Binary(_) => 2,
+            Self::Binary(_) | Self::MatMul => 2,
             Self::Concat { .. } => inputs.len().max(1),
             Self::Conv(_)
             | Self::Dense { .. }
@@ -252,6 +255,7 @@ impl Op {
             Self::Constant(array) => Ok(array.shape().to_vec().into()),
             Self::Conv(conv) => conv.infer(inputs[0]),
             Self::Dense { weight, bias } => infer_dense(weight, bias.as_ref(), inputs[0]),
+            Self::MatMul => infer_mat_mul(inputs[0], inputs[1]),
             Self::Affine { scale, shift } => {
                 let channels = inputs[0].channels();
                 if scale.len() != channels || shift.len() != channels {
@@ -351,19 +355,34 @@ fn check_axis(axis: usize, shape: &Shape) -> Result<(), ShapeError> {
 }
 
 fn infer_dense(weight: &Array, bias: Option<&Array>, input: &Shape) -> Result<Shape, ShapeError> {
-    let (&[out, features], &[found]) = (weight.shape(), &input[..]) else {
-        return Err(ShapeError::Input {
-            expected: "weights [O,I] and a vector [I]".into(),
-            found: format!("{:?} and {input}", weight.shape()),
-        });
+    let &[out, features] = weight.shape() else {
+        return Err(ShapeError::Weights(format!("needs weights [O,I], not {:?}", weight.shape())));
+    };
+    let Some((&found, positions)) = input.split_last() else {
+        let expected = format!("vectors of {features} values");
+        return Err(ShapeError::Input { expected, found: input.to_string() });
     };
     if features != found {
-        return Err(ShapeError::Input { expected: format!("{features} values"), found: found.to_string() });
+        let expected = format!("{features} values along the last axis");
+        return Err(ShapeError::Input { expected, found: input.to_string() });
     }
     if bias.is_some_and(|bias| bias.len() != out) {
         return Err(ShapeError::Weights(format!("needs {out} biases")));
     }
-    Ok([out].into())
+    Ok([positions, &[out]].concat().into())
+}
+
+/// See [`Op::MatMul`].
+fn infer_mat_mul(a: &Shape, b: &Shape) -> Result<Shape, ShapeError> {
+    let misfit = || ShapeError::MatMul(a.clone(), b.clone());
+    let ([outer_a @ .., rows, inner], [outer_b @ .., height, columns]) = (&a[..], &b[..]) else {
+        return Err(misfit());
+    };
+    if inner != height {
+        return Err(misfit());
+    }
+    let outer = broadcast(&outer_a.to_vec().into(), &outer_b.to_vec().into()).map_err(|_| misfit())?;
+    Ok([&outer[..], &[*rows, *columns]].concat().into())
 }
 
 /// NumPy broadcasting: shapes are aligned at the last axis, and axes of length 1 repeat.

@@ -54,7 +54,22 @@ fn read_region(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape],
     let input = inputs[i];
     match op {
         Op::Input | Op::Constant(_) => None,
-        Op::Dense { .. } => Some(whole(input)),
+        Op::Dense { .. } => {
+            let mut read = region.to_vec();
+            let last = input.len() - 1;
+            read[last] = 0..input[last];
+            Some(read)
+        }
+        Op::MatMul => {
+            // The axes before the matrices are broadcast; the first input is read by rows, the second by columns.
+            let (skipped, outer) = (own.len() - input.len(), input.len() - 2);
+            let mut read = whole(input);
+            for (axis, range) in read.iter_mut().enumerate().take(outer).filter(|(axis, _)| input[*axis] != 1) {
+                *range = region[skipped + axis].clone();
+            }
+            read[outer + i] = region[own.len() - 2 + i].clone();
+            Some(read)
+        }
         Op::Affine { .. } | Op::Activation(_) => Some(region.to_vec()),
         Op::Conv(conv) => window_region(&conv.window, 0..input.channels(), region, input),
         Op::MaxPool(window) | Op::AveragePool { window, .. } => window_region(window, region[0].clone(), region, input),

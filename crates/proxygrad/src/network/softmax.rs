@@ -35,6 +35,7 @@ impl Network {
                 | Op::Constant(_)
                 | Op::Conv(_)
                 | Op::Dense { .. }
+                | Op::MatMul
                 | Op::Activation(_)
                 | Op::MaxPool(_)
                 | Op::AveragePool { .. }

@@ -69,7 +69,7 @@ macro_rules! groups {
     )*};
 }
 
-groups!(convolutions, pools, reductions, normalizations, rearrangements, binaries, branches, activated);
+groups!(convolutions, pools, reductions, normalizations, rearrangements, binaries, products, branches, activated);
 
 #[test]
 fn a_whole_classifier() {

@@ -28,6 +28,7 @@ pub fn all() -> Vec<Case> {
         normalizations(),
         rearrangements(),
         binaries(),
+        products(),
         branches(),
         activated(),
     ];
@@ -210,6 +211,96 @@ pub fn binaries() -> Vec<Case> {
         cases.push(Case { name: format!("{kind:?} constant and map"), network });
     }
     cases
+}
+
+/// Matrix products with weights, and of two maps.
+pub fn products() -> Vec<Case> {
+    let mut rng = rng(4);
+    let mut cases = Vec::new();
+    // Shapes of 60 values.
+    for shape in [&[60][..], &[5, 12], &[20, 3], &[3, 4, 5], &[2, 3, 2, 5], &[1, 1, 60]] {
+        for out in [1, 19] {
+            let mut network = Network::new(3, 4, 5);
+            let exact = shape.iter().map(|&length| Axis::Exact(length)).collect();
+            let x = network.push("x", Op::Reshape(exact), &[Network::INPUT]).unwrap();
+            let weight = array(&mut rng, &[out, shape[shape.len() - 1]]);
+            let dense = Op::Dense { weight, bias: (out > 1).then(|| array(&mut rng, &[out])) };
+            network.push("target", dense, &[x]).unwrap();
+            cases.push(Case { name: format!("dense of {shape:?} to {out}"), network });
+        }
+    }
+    // Both factors depend on the image: they are reshaped and transposed parts of it.
+    let pairs: [(&[usize], &[usize]); 8] = [
+        (&[4, 15], &[15, 4]),
+        (&[3, 4, 5], &[3, 5, 4]),
+        (&[2, 5, 6], &[1, 6, 10]),
+        (&[1, 5, 12], &[5, 12, 1]),
+        (&[12, 5], &[2, 3, 5, 2]),
+        (&[3, 1, 4, 5], &[4, 5, 3]),
+        (&[1, 60], &[60, 1]),
+        (&[60, 1], &[1, 60]),
+    ];
+    for (a, b) in pairs {
+        let mut network = Network::new(3, 4, 5);
+        let exact = |shape: &[usize]| Op::Reshape(shape.iter().map(|&length| Axis::Exact(length)).collect());
+        let first = network.push("first", exact(a), &[Network::INPUT]).unwrap();
+        let turned = network.push("turned", Op::Transpose(vec![2, 0, 1]), &[Network::INPUT]).unwrap();
+        let second = network.push("second", exact(b), &[turned]).unwrap();
+        network.push("target", Op::MatMul, &[first, second]).unwrap();
+        cases.push(Case { name: format!("product of {a:?} and {b:?}"), network });
+    }
+    // A constant factor, on both sides, of a map and of all matrices.
+    for (shape, first) in [(&[5, 7][..], false), (&[3, 5, 7], false), (&[7, 4], true), (&[3, 7, 4], true)] {
+        let mut network = Network::new(3, 4, 5);
+        let constant = network.push("constant", Op::Constant(array(&mut rng, shape)), &[]).unwrap();
+        let inputs = if first { [constant, Network::INPUT] } else { [Network::INPUT, constant] };
+        network.push("target", Op::MatMul, &inputs).unwrap();
+        cases.push(Case { name: format!("product with a constant {shape:?}, first: {first}"), network });
+    }
+    cases.extend(attentions());
+    cases
+}
+
+/// Attention as exporters write it: queries, keys and values of several heads from one matrix, scaled or masked scores.
+fn attentions() -> Vec<Case> {
+    let mut rng = rng(5);
+    // Tokens, heads and width of a head.
+    let forms = [("attention", [5, 2, 6], false), ("masked attention", [7, 3, 2], true)];
+    let build = |(name, [tokens, heads, width], masked): (&str, [usize; 3], bool)| {
+        let mut network = Network::new(1, tokens, heads * width);
+        let mut push = |name: &str, op: Op, inputs: &[_]| network.push(name, op, inputs).unwrap();
+        let exact = |shape: &[usize]| Op::Reshape(shape.iter().map(|&length| Axis::Exact(length)).collect());
+        let x = push("x", exact(&[tokens, heads * width]), &[Network::INPUT]);
+        let (weight, bias) =
+            (array(&mut rng, &[3 * heads * width, heads * width]), array(&mut rng, &[3 * heads * width]));
+        let qkv = push("qkv", Op::Dense { weight, bias: Some(bias) }, &[x]);
+        let qkv = push("split", exact(&[tokens, 3, heads, width]), &[qkv]);
+        let qkv = push("by-head", Op::Transpose(vec![1, 2, 0, 3]), &[qkv]);
+        let [q, k, v] = ["q", "k", "v"].map(|name| {
+            let start = ["q", "k", "v"].iter().position(|&part| part == name).unwrap();
+            let part = push(&format!("{name}-part"), Op::Slice { axis: 0, start, end: start + 1, step: 1 }, &[qkv]);
+            push(name, exact(&[heads, tokens, width]), &[part])
+        });
+        let scale = |factor: f32| Op::Affine {
+            scale: Array::vector(vec![factor; heads]),
+            shift: Array::vector(vec![0.0; heads]),
+        };
+        let q = push("scaled", scale(0.7), &[q]);
+        let turned = push("turned", Op::Transpose(vec![0, 2, 1]), &[k]);
+        let mut scores = push("scores", Op::MatMul, &[q, turned]);
+        if masked {
+            let mask = push("mask", Op::Constant(array(&mut rng, &[tokens, tokens])), &[]);
+            scores = push("masked", Op::Binary(Binary::Add), &[scores, mask]);
+        }
+        let weights = push("softmax", Op::Softmax { axis: 2 }, &[scores]);
+        let heads_out = push("weighed", Op::MatMul, &[weights, v]);
+        let joined = push("by-token", Op::Transpose(vec![1, 0, 2]), &[heads_out]);
+        let joined = push("joined", exact(&[tokens, heads * width]), &[joined]);
+        let (weight, bias) = (array(&mut rng, &[4, heads * width]), array(&mut rng, &[4]));
+        push("target", Op::Dense { weight, bias: Some(bias) }, &[joined]);
+        Case { name: name.into(), network }
+    };
+    forms.map(build).into()
 }
 
 /// Branches that join, and one value read twice.

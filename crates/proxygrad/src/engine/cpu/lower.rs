@@ -12,6 +12,7 @@ use crate::engine::cpu::kernels::conv::{ConvAlgorithm, ConvKernel};
 use crate::engine::cpu::kernels::dense::DenseKernel;
 use crate::engine::cpu::kernels::elementwise::{AffineKernel, BinaryKernel};
 use crate::engine::cpu::kernels::gather::{ScalarConstant, ScalarGather};
+use crate::engine::cpu::kernels::matmul::{ScalarDense, ScalarMatMul};
 use crate::engine::cpu::kernels::max_pool::MaxPool;
 use crate::engine::cpu::kernels::normalize::ScalarNormalize;
 use crate::engine::cpu::kernels::reduce::{ScalarReduce, ScalarSoftmax};
@@ -34,7 +35,11 @@ pub(crate) fn lower(
         Op::Input => return Ok(None),
         Op::Constant(array) => Arc::new(ScalarKernel(ScalarConstant::new(array, output))),
         Op::Conv(conv) => Arc::new(ConvKernel::new(conv, inputs[0], output, config, algorithms)),
-        Op::Dense { weight, bias } => Arc::new(DenseKernel::new(weight, bias.as_ref(), config)),
+        Op::Dense { weight, bias } if output.len() == 1 => Arc::new(DenseKernel::new(weight, bias.as_ref(), config)),
+        Op::Dense { weight, bias } => {
+            Arc::new(ScalarKernel(ScalarDense::new(weight, bias.as_ref(), inputs[0], output)))
+        }
+        Op::MatMul => Arc::new(ScalarKernel(ScalarMatMul::new(inputs[0], inputs[1], output))),
         Op::Affine { scale, shift } if inputs[0].len() == 3 || inputs[0].len() == 1 => {
             Arc::new(AffineKernel::new(scale, shift))
         }
@@ -105,9 +110,16 @@ pub(crate) fn scalar_needs(op: &Op, inputs: &[&Shape], output: &Shape) -> Option
         }
         Op::Normalize(_) => Some(BackwardNeeds { inputs: true, output: false }),
         Op::Softmax { .. } | Op::LogSoftmax { .. } => Some(BackwardNeeds { inputs: false, output: true }),
-        Op::Affine { .. } | Op::Constant(_) | Op::Concat { .. } | Op::Pad { .. } | Op::Reshape(_) => Some(none),
+        Op::MatMul => Some(BackwardNeeds { inputs: true, output: false }),
+        Op::Dense { .. } if output.len() == 1 => None,
+        Op::Dense { .. }
+        | Op::Affine { .. }
+        | Op::Constant(_)
+        | Op::Concat { .. }
+        | Op::Pad { .. }
+        | Op::Reshape(_) => Some(none),
         Op::Transpose(_) | Op::Slice { .. } | Op::Resize(_) => Some(none),
-        Op::Input | Op::Conv(_) | Op::Dense { .. } | Op::Activation(_) => None,
+        Op::Input | Op::Conv(_) | Op::Activation(_) => None,
         Op::MaxPool(_) | Op::AveragePool { .. } => None,
     }
 }

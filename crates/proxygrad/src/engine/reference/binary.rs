@@ -24,7 +24,7 @@ impl Elementwise {
 }
 
 /// Sums a gradient over the axes that the input was broadcast along.
-fn unbroadcast(gradient: &Tensor, input: &Tensor) -> Result<Tensor> {
+pub(super) fn unbroadcast(gradient: &Tensor, input: &Tensor) -> Result<Tensor> {
     let lead = gradient.rank() - input.rank();
     let repeated: Vec<usize> = (1..gradient.rank())
         .filter(|&axis| axis <= lead || (input.dim(axis - lead).ok() == Some(1) && gradient.dim(axis).ok() != Some(1)))

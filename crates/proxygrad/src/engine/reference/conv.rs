@@ -1,11 +1,11 @@
-//! Convolutions as matrix products over taps (im2col), and dense layers. Weights get no gradient.
+//! Convolutions as matrix products over taps (im2col). Weights get no gradient.
 
 use candle_core::{Result, Tensor};
 
 use super::taps::{Gather, Taps, weighted};
 use super::{Backward, Operation, Precision, Reference};
 use crate::engine::Forward;
-use crate::network::{self, Array, Shape};
+use crate::network::{self, Shape};
 
 /// A convolution with `G` groups of `C/G` input and `O/G` output channels and `T` taps; maps have `H*W` input pixels
 /// and `P` output positions.
@@ -139,48 +139,5 @@ impl Operation for Conv {
             }
         };
         Ok(vec![Some(gradient.reshape(samples(n, &self.input))?)])
-    }
-}
-
-pub(super) struct Dense {
-    /// `[1, O, I]`.
-    weight: Tensor,
-    /// `[1, I, O]`.
-    back: Tensor,
-    /// `[1, O]`.
-    bias: Option<Tensor>,
-    precision: Precision,
-}
-
-impl Dense {
-    pub(super) fn new(engine: &Reference, weight: &Array, bias: Option<&Array>) -> Result<Self> {
-        let &[out, features] = weight.shape() else {
-            candle_core::bail!("dense weights of {:?}", weight.shape());
-        };
-        let precision = engine.precision;
-        let weight = precision.operand(&engine.tensor(weight.data(), &[1, out, features])?)?;
-        let back = weight.transpose(1, 2)?.contiguous()?;
-        let bias = bias.map(|bias| engine.tensor(bias.data(), &[1, out])).transpose()?;
-        Ok(Self { weight, back, bias, precision })
-    }
-
-    /// `weight [1,A,B] x vectors [N,B]`, one product per sample.
-    fn apply(&self, weight: &Tensor, vectors: &Tensor) -> Result<Tensor> {
-        let vectors = self.precision.operand(&vectors.contiguous()?)?;
-        multiply(self.precision, weight, &vectors, vectors.dim(0)?)?.squeeze(2)
-    }
-}
-
-impl Operation for Dense {
-    fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
-        let y = self.apply(&self.weight, inputs[0])?;
-        match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
-        }
-    }
-
-    fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(self.apply(&self.back, pass.gradient)?)])
     }
 }

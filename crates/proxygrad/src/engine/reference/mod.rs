@@ -9,6 +9,7 @@
 mod activation;
 mod binary;
 mod conv;
+mod matmul;
 mod normalize;
 mod pool;
 mod precision;
@@ -117,7 +118,8 @@ impl Reference {
         Ok(Some(match op {
             Op::Input | Op::Constant(_) => return Ok(None),
             Op::Conv(conv) => Box::new(conv::Conv::new(self, conv, inputs[0], output)?),
-            Op::Dense { weight, bias } => Box::new(conv::Dense::new(self, weight, bias.as_ref())?),
+            Op::Dense { weight, bias } => Box::new(matmul::Dense::new(self, weight, bias.as_ref())?),
+            Op::MatMul => Box::new(matmul::MatMul::new(self.precision, output)),
             Op::Affine { scale, shift } => Box::new(binary::Affine::new(self, scale, shift, inputs[0])?),
             Op::Activation(activation) => Box::new(activation::Activated::new(self, activation, inputs[0])?),
             Op::Binary(kind) => Box::new(binary::Elementwise { kind: *kind, rank: output.len() }),

@@ -41,6 +41,7 @@ fn layout(op: &Op, inputs: &[(&Layout, &Shape)], shape: &Shape) -> Layout {
         }
         Op::MaxPool(_) | Op::AveragePool { .. } | Op::Resize(_) => slid(first, from, shape),
         Op::Dense { .. } => dense(first, shape),
+        Op::MatMul => product(inputs, shape),
         Op::Binary(_) => combined(inputs, shape),
         Op::Concat { axis } => concatenated(*axis, inputs, shape),
         Op::Reduce { axes, keep, .. } => {
@@ -97,6 +98,19 @@ fn dense(input: &Layout, shape: &Shape) -> Layout {
         return output;
     }
     output.push(AxisLayout::whole(Role::Channel, length));
+    output
+}
+
+/// Matrix products: rows of the first input, columns of the second one.
+fn product(inputs: &[(&Layout, &Shape)], shape: &Shape) -> Layout {
+    let outer: Vec<(Layout, Shape)> = inputs
+        .iter()
+        .map(|(layout, from)| (layout[..from.len() - 2].to_vec(), from[..from.len() - 2].to_vec().into()))
+        .collect();
+    let borrowed: Vec<(&Layout, &Shape)> = outer.iter().map(|(layout, from)| (layout, from)).collect();
+    let mut output = combined(&borrowed, &shape[..shape.len() - 2].to_vec().into());
+    let matrices = inputs.iter().enumerate().map(|(i, (layout, from))| layout[from.len() - 2 + i].clone());
+    output.extend(matrices);
     output
 }
 

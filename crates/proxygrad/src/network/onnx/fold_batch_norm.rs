@@ -53,6 +53,7 @@ fn fold_into(node: &BuilderNode, scale: &[f32], shift: &[f32]) -> Option<Op> {
         }
         Op::Input
         | Op::Constant(_)
+        | Op::MatMul
         | Op::Activation(_)
         | Op::Binary(_)
         | Op::Concat { .. }

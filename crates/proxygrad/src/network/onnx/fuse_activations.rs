@@ -100,6 +100,7 @@ fn is_unary(op: &BuilderOp) -> bool {
         | Op::Constant(_)
         | Op::Conv(_)
         | Op::Dense { .. }
+        | Op::MatMul
         | Op::Binary(_)
         | Op::Concat { .. }
         | Op::MaxPool(_)

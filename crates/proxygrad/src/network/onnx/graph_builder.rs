@@ -98,6 +98,7 @@ impl BuilderNode {
                 | Activation::Softplus => [None, None],
             },
             Op::Input
+            | Op::MatMul
             | Op::Binary(_)
             | Op::Concat { .. }
             | Op::MaxPool(_)

@@ -39,7 +39,9 @@ impl<'a> Fusion<'a> {
         match op {
             Op::Binary(Binary::Add) => Self::Residual,
             Op::Activation(activation) => Self::Activation(activation),
-            Op::Input | Op::Constant(_) | Op::Conv(_) | Op::Dense { .. } | Op::Affine { .. } => Self::Separate,
+            Op::Input | Op::Constant(_) | Op::Conv(_) | Op::Dense { .. } | Op::MatMul | Op::Affine { .. } => {
+                Self::Separate
+            }
             Op::Binary(Binary::Sub | Binary::Mul | Binary::Div) | Op::Concat { .. } => Self::Separate,
             Op::MaxPool(_) | Op::AveragePool { .. } | Op::Reduce { .. } | Op::Pad { .. } => Self::Separate,
             Op::Reshape(_) | Op::Transpose(_) | Op::Slice { .. } | Op::Resize(_) => Self::Separate,
