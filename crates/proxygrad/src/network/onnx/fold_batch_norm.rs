@@ -1,25 +1,23 @@
-//! Batch norm folding: batch normalizations and other per-channel factors and summands become part of the layer before
+//! Batch norm folding: batch normalizations and other constant factors and summands become part of the layer before
 //! them.
 
 use super::graph_builder::{BuilderId, BuilderNode, BuilderOp, GraphBuilder};
-use crate::network::{Array, Conv, Op};
+use crate::network::{Array, Binary, Conv, Op, Shape};
 
-/// Folds every affine node into the convolution, dense layer or affine node before it, where no other node reads that
-/// one. Only the part of the graph that `roots` depend on is considered. Returns, for each node, the node that holds
-/// its values now.
+/// Folds every node that only scales and shifts by constants into the convolution, dense layer, normalization or affine
+/// node before it, where no other node reads that one. Only the part of the graph that `roots` depend on is considered.
+/// Returns, for each node, the node that holds its values now.
 pub(super) fn fold_batch_norm(builder: &mut GraphBuilder, roots: &[BuilderId]) -> Vec<BuilderId> {
     let mut readers = builder.reader_counts(roots);
     let mut moved_to: Vec<BuilderId> = (0..builder.nodes().len()).collect();
     for id in 0..builder.nodes().len() {
         let inputs: Vec<BuilderId> = builder.node(id).inputs.iter().map(|&input| moved_to[input]).collect();
-        builder.node_mut(id).inputs.clone_from(&inputs);
-        let (BuilderOp::Op(Op::Affine { scale, shift }), &[before]) = (&builder.node(id).op, inputs.as_slice()) else {
-            continue;
-        };
+        builder.node_mut(id).inputs = inputs;
+        let Some(ScaleAndShift { before, scale, shift }) = ScaleAndShift::of(builder, id) else { continue };
         if readers[id] == 0 || readers[before] != 1 || builder.node(id).bound.is_some() {
             continue;
         }
-        let Some(folded) = fold_into(builder.node(before), scale.data(), shift.data()) else { continue };
+        let Some(folded) = fold_into(builder.node(before), &scale, &shift) else { continue };
         let tensor = builder.node_mut(id).tensor.take();
         let node = builder.node_mut(before);
         (node.op, node.tensor) = (BuilderOp::Op(folded), tensor);
@@ -29,28 +27,73 @@ pub(super) fn fold_batch_norm(builder: &mut GraphBuilder, roots: &[BuilderId]) -
     moved_to
 }
 
+/// `scale * before + shift` with finite constants along one axis of `before`, which they do not add values to.
+struct ScaleAndShift {
+    before: BuilderId,
+    scale: Array,
+    shift: Array,
+}
+
+impl ScaleAndShift {
+    /// What a node does, if it is of this form.
+    fn of(builder: &GraphBuilder, id: BuilderId) -> Option<Self> {
+        let node = builder.node(id);
+        let BuilderOp::Op(op) = &node.op else { return None };
+        let number = |value: f32| Array::new([], [value]).ok();
+        let map = |array: &Array, f: fn(f32) -> f32| {
+            Array::new(array.shape(), array.data().iter().map(|&value| f(value)).collect::<Vec<_>>()).ok()
+        };
+        let constant = |id: BuilderId| match &builder.node(id).op {
+            BuilderOp::Op(Op::Constant(array)) => Some(array),
+            _ => None,
+        };
+        let (before, scale, shift) = match (op, node.inputs.as_slice()) {
+            (Op::Affine { scale, shift }, &[before]) => {
+                let mut axes = vec![1; node.shape.len()];
+                *axes.first_mut()? = scale.len();
+                (before, scale.reshape(axes.clone()).ok()?, shift.reshape(axes).ok()?)
+            }
+            (Op::Binary(kind), &[a, b]) => match (kind, constant(a), constant(b)) {
+                (Binary::Add, Some(array), None) => (b, number(1.0)?, array.clone()),
+                (Binary::Add, None, Some(array)) => (a, number(1.0)?, array.clone()),
+                (Binary::Sub, Some(array), None) => (b, number(-1.0)?, array.clone()),
+                (Binary::Sub, None, Some(array)) => (a, number(1.0)?, map(array, |value| -value)?),
+                (Binary::Mul, Some(array), None) => (b, array.clone(), number(0.0)?),
+                (Binary::Mul, None, Some(array)) => (a, array.clone(), number(0.0)?),
+                (Binary::Div, None, Some(array)) => (a, map(array, |value| 1.0 / value)?, number(0.0)?),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let is_fit = |array: &Array| {
+            let is_finite = array.data().iter().all(|value| value.is_finite());
+            is_finite && array.shape().iter().filter(|&&length| length != 1).count() <= 1
+        };
+        let fits = builder.node(before).shape == node.shape && is_fit(&scale) && is_fit(&shift);
+        fits.then_some(Self { before, scale, shift })
+    }
+}
+
 /// `scale * op + shift` as one operation; `None` if there is no such operation.
-fn fold_into(node: &BuilderNode, scale: &[f32], shift: &[f32]) -> Option<Op> {
+fn fold_into(node: &BuilderNode, scale: &Array, shift: &Array) -> Option<Op> {
     let BuilderOp::Op(op) = &node.op else { return None };
+    let along = |axis: usize| Some([along(scale, &node.shape, axis)?, along(shift, &node.shape, axis)?]);
     match op {
-        Op::Conv(conv) => Some(Op::Conv(Conv {
-            weight: scale_rows(&conv.weight, scale)?,
-            bias: Some(fold_bias(conv.bias.as_ref(), scale, shift)),
-            ..conv.clone()
-        })),
+        Op::Conv(conv) => {
+            let [scale, shift] = along(0)?;
+            let (weight, bias) = (scale_rows(&conv.weight, &scale)?, fold_bias(conv.bias.as_ref(), &scale, &shift));
+            Some(Op::Conv(Conv { weight, bias: Some(bias), ..conv.clone() }))
+        }
         Op::Dense { weight, bias } => {
-            let bias = Some(fold_bias(bias.as_ref(), scale, shift));
-            Some(Op::Dense { weight: scale_rows(weight, scale)?, bias })
+            let [scale, shift] = along(node.shape.len().checked_sub(1)?)?;
+            let bias = Some(fold_bias(bias.as_ref(), &scale, &shift));
+            Some(Op::Dense { weight: scale_rows(weight, &scale)?, bias })
         }
         Op::Affine { scale: first, shift: bias } => {
-            Some(Op::Affine { scale: scale_rows(first, scale)?, shift: fold_bias(Some(bias), scale, shift) })
+            let [scale, shift] = along(0)?;
+            Some(Op::Affine { scale: scale_rows(first, &scale)?, shift: fold_bias(Some(bias), &scale, &shift) })
         }
-        Op::Normalize(normalize) => {
-            let mut axes = vec![1; node.shape.len()];
-            *axes.first_mut()? = scale.len();
-            let array = |values: &[f32]| Array::new(axes.clone(), values).ok();
-            normalize.then_affine(&array(scale)?, &array(shift)?).map(Op::Normalize)
-        }
+        Op::Normalize(normalize) => normalize.then_affine(scale, shift).map(Op::Normalize),
         Op::Input
         | Op::Constant(_)
         | Op::MatMul
@@ -67,6 +110,17 @@ fn fold_into(node: &BuilderNode, scale: &[f32], shift: &[f32]) -> Option<Op> {
         | Op::Resize(_)
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. } => None,
+    }
+}
+
+/// The values of a constant that broadcasts over `shape`, along one axis; `None` if it varies along another one.
+fn along(array: &Array, shape: &Shape, axis: usize) -> Option<Vec<f32>> {
+    let missing = shape.len().checked_sub(array.shape().len())?;
+    let length = axis.checked_sub(missing).map_or(1, |axis| array.shape()[axis]);
+    match array.len() {
+        1 => Some(vec![array.data()[0]; shape[axis]]),
+        all if all == length => Some(array.data().to_vec()),
+        _ => None,
     }
 }
 

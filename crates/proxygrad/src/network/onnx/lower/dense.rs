@@ -2,7 +2,7 @@
 
 use super::super::const_tensor::ConstTensor;
 use super::super::graph_builder::{BuilderId, GraphBuilder};
-use super::super::node_context::NodeContext;
+use super::super::node_context::{NodeContext, Operand};
 use crate::network::{Array, Op};
 
 /// <https://onnx.ai/onnx/operators/onnx__Gemm.html>: `alpha * x * B + beta * C` with constant B and C.
@@ -18,12 +18,17 @@ pub(super) fn gemm(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Buil
     builder.push(Op::Dense { weight, bias }, &[input])
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__MatMul.html>: vectors times a constant matrix.
+/// <https://onnx.ai/onnx/operators/onnx__MatMul.html> of a tensor and a constant matrix, or of two tensors.
 pub(super) fn mat_mul(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
-    if shape.len() != 1 {
-        return Err(format!("the input has shape {shape}; only vectors [K] are supported"));
+    if let Some(Operand::Dynamic(second)) = ctx.input(1) {
+        let first = ctx.dynamic(0)?;
+        if builder.node(first).shape.len() != builder.node(*second).shape.len() {
+            let (a, b) = (&builder.node(first).shape, &builder.node(*second).shape);
+            return Err(format!("the inputs {a} and {b} have different ranks, so their batch axes do not align"));
+        }
+        return builder.push(Op::MatMul, &[first, *second]);
     }
+    let input = ctx.dynamic(0)?;
     let weight = matrix(ctx.constant(1)?, false)?;
     builder.push(Op::Dense { weight, bias: None }, &[input])
 }

@@ -62,6 +62,24 @@ fn matrix_products_become_dense_layers() {
 }
 
 #[test]
+fn factors_and_summands_along_the_last_axis_become_a_part_of_the_matrix_product_before_them() {
+    let file = File::new([3, 2, 2])
+        .constant("w", &[2, 2], &[1.0, 2.0, 3.0, 4.0])
+        .constant("bias", &[2], &[0.5, 0.25])
+        .constant("gamma", &[1, 1, 2], &[2.0, -1.0])
+        .constant("rows", &[3, 1, 1], &[1.0, 2.0, 3.0])
+        .node("MatMul", "fc", "image, w -> a", &[])
+        .node("Add", "plus", "bias, a -> b", &[])
+        .node("Mul", "scale", "b, gamma -> c", &[])
+        .node("Mul", "by_channel", "c, rows -> d", &[]);
+    let imported = file.output("d").import().unwrap();
+    assert_eq!(layers(&imported), "fc dense, d affine");
+    let Op::Dense { weight, bias } = op(&imported, "fc") else { panic!() };
+    assert_eq!(weight.data(), [2.0, 6.0, -2.0, -4.0]);
+    assert_eq!(bias.as_ref().unwrap().data(), [1.0, -0.25]);
+}
+
+#[test]
 fn relus_are_known_in_all_their_forms() {
     let infinite = File::new([1, 2, 2]).opset(9).node("Clip", "clip", "image -> y", &[float("min", 0.0)]).output("y");
     assert_eq!(layers(&infinite.import().unwrap()), "y relu");
