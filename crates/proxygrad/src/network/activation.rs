@@ -309,9 +309,9 @@ impl Activation {
         let (low, high) = self.breakpoints();
         if low > high {
             z
-        } else if z <= low {
+        } else if z < low {
             z - low
-        } else if z >= high {
+        } else if z > high {
             z - high
         } else {
             0.0

@@ -3,6 +3,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`kernel`], [`kernels`] | kernel traits, and their implementations |
+//! | [`activation`] | activations and gates as vector functions |
 //! | [`epilogue`], [`activation_mask`], [`breakpoints`] | what is fused into a kernel: bias, residual, activation, gate |
 //! | [`lower`] | lowering: which kernel computes an operation |
 //! | [`plan`] | planning: operator fusion, backward schedule, memory planner, row tiling, footprint |
@@ -14,6 +15,7 @@
 //! Every sum is one chain of multiply-adds in a fixed order, so results depend neither on the number of threads nor on
 //! the batch.
 
+mod activation;
 mod activation_mask;
 mod breakpoints;
 mod buffer;

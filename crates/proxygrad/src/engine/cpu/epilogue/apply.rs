@@ -4,7 +4,8 @@
 use crate::engine::cpu::breakpoints::Breakpoints;
 use crate::engine::cpu::epilogue::{Epilogue, FusedGate, OutputRegion};
 use crate::engine::cpu::feature_map::FeatureMap;
-use crate::engine::cpu::simd::vector::{Simd, SimdOp, exp, load_vector, logistic};
+use crate::engine::cpu::simd::math::{exp, logistic};
+use crate::engine::cpu::simd::vector::{Simd, SimdOp, load_vector};
 
 /// The parts of an [`Epilogue`] as bits, known at compile time.
 mod flags {
@@ -170,9 +171,7 @@ impl Epilogue<'_> {
                 return SoftTerms([scale, zero, zero]);
             }
             let half = S::mul(scale, S::splat(0.5 * (high - low)));
-            // The exponential is clamped: its smallest value counts as 0.
-            let both = S::sub(exp::<S>(S::mul(S::splat(-2.0), half)), S::splat(2e-38));
-            SoftTerms([scale, half, S::max(both, zero)])
+            SoftTerms([scale, half, exp::<S>(S::mul(S::splat(-2.0), half))])
         }
     }
 
@@ -243,7 +242,9 @@ impl Epilogue<'_> {
                             // half))).
                             let off = S::mul(S::sub(z, S::splat(0.5 * (low + high))), scale);
                             let off = S::max(off, S::sub(S::splat(0.0), off));
-                            let t = exp::<S>(S::sub(off, half));
+                            let off = S::sub(off, half);
+                            // t neither infinite nor 0.
+                            let t = exp::<S>(S::max(S::splat(-87.0), S::min(S::splat(87.0), off)));
                             S::div(t, S::mul(S::add(one, t), S::add(t, both)))
                         }
                         (true, false) => logistic::<S>(S::mul(S::sub(z, S::splat(low)), scale)),

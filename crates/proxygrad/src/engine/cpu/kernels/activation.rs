@@ -1,60 +1,86 @@
-//! Kernel of activations that are not fused into another kernel, from their f64 definitions, with all gates.
+//! Kernel of activations that are not fused into another kernel, with all gates.
 #![expect(unsafe_code, reason = "rows of maps")]
 
-use crate::engine::cpu::epilogue::Epilogue;
+use std::mem::MaybeUninit;
+
+use crate::engine::cpu::activation::{ActivationBlock, Strided, Task};
+use crate::engine::cpu::epilogue::{Epilogue, OutputRegion};
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::{BackwardArgs, BackwardNeeds, ForwardArgs, Kernel, MICRO_BATCH, ThreadCtx};
 use crate::engine::cpu::kernels::memory_order::strides;
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 use crate::engine::{Forward, Gate};
-use crate::network::{Activation, Shape};
+use crate::network::{Activation, Array, Shape};
 
-/// Values that are computed at a time.
-const ROW: usize = 256;
+/// Values per piece of work.
+const PIECE: usize = 8 * 1024;
+/// Values that are computed before their epilogue.
+const STAGED: usize = 2048;
 
 /// An activation and its gates.
 pub(crate) struct ActivationKernel {
     activation: Activation,
-    /// Values from one channel to the next, and number of channels, to find the channel of a value.
-    channels: [usize; 2],
 }
 
 impl ActivationKernel {
     pub(crate) fn new(activation: &Activation, input: &Shape) -> Self {
-        let stride = strides(input).first().copied().unwrap_or(1);
-        Self { activation: activation.clone(), channels: [stride, input.channels().max(1)] }
-    }
-
-    fn channel(&self, at: usize) -> usize {
-        at / self.channels[0] % self.channels[1]
-    }
-
-    fn value(&self, forward: Forward, z: f32, at: usize) -> f32 {
-        let z = f64::from(z);
-        let value = match forward {
-            Forward::Original => self.activation.value(z, self.channel(at)),
-            Forward::Proxy { slope } => self.activation.proxy_value(z, f64::from(slope), self.channel(at)),
+        let activation = match activation {
+            // A tensor that is no feature map is one pixel of as many channels as it has values.
+            Activation::PRelu { slopes } if slopes.len() > 1 && input.feature_map().is_none() => {
+                let stride = strides(input).first().copied().unwrap_or(1);
+                let slope = |at: usize| slopes.data()[at / stride % slopes.len()];
+                Activation::PRelu { slopes: Array::vector((0..input.elements()).map(slope).collect::<Vec<f32>>()) }
+            }
+            activation => activation.clone(),
         };
-        value as f32
+        Self { activation }
     }
 
-    fn slope(&self, gate: Gate, z: f32, at: usize) -> f32 {
-        let (z, channel) = (f64::from(z), self.channel(at));
-        let slope = match gate {
-            Gate::Plain | Gate::Redirect => self.activation.derivative(z, channel),
-            Gate::Proxy { slope } => self.activation.proxy_derivative(z, f64::from(slope), channel),
-            Gate::Soft { temperature } => self.activation.soft_derivative(z, f64::from(temperature), channel),
-            Gate::Identity => self.activation.peak(),
-        };
-        slope as f32
+    fn run(&self, ctx: &ThreadCtx<'_>, z: FeatureMap, task: BlockTask, epilogue: &Epilogue<'_>) {
+        let (pixels, channels) = (z.pixels(), z.channels);
+        let pieces = (pixels * channels).div_ceil(PIECE);
+        // Pieces divide the pixels, or the channels of a few large ones.
+        let parts = pieces.div_ceil(pixels.max(1)).min(channels.div_ceil(CHANNEL_UNIT)).max(1);
+        let pieces = pieces.min(pixels);
+        ctx.worker.for_each_piece(pieces * parts, |piece| {
+            let (piece, part) = (piece / parts, piece % parts);
+            let border = |part: usize| (channels.div_ceil(CHANNEL_UNIT) * part / parts * CHANNEL_UNIT).min(channels);
+            let (pixels, channels) = (share(pixels, piece, pieces), [border(part), border(part + 1)]);
+            let activation = &self.activation;
+            // SAFETY: the instruction set is supported; all maps have these pixels and channels, which no other piece
+            // writes.
+            unsafe { ctx.instructions.run(StagedRange { activation, z, task, epilogue, pixels, channels }) };
+        });
     }
 
-    /// Factor on a gradient with [`Gate::Redirect`] where the whole layer's gradient vanishes.
-    fn redirected(&self, z: f32, gradient: f32) -> f32 {
-        let ((low, high), z) = (self.activation.breakpoints(), f64::from(z));
-        let outwards = (z <= low && gradient < 0.0) || (z >= high && gradient > 0.0);
-        if outwards { 0.0 } else { self.activation.peak() as f32 }
+    /// Whether the plain gradient of an image vanishes.
+    fn is_dead(&self, ctx: &ThreadCtx<'_>, z: FeatureMap, gradient: FeatureMap, image: usize) -> bool {
+        let mut staged = [0.0; STAGED];
+        (image * z.size()..(image + 1) * z.size()).all(|pixel| {
+            (0..z.channels).step_by(STAGED).all(|channel| {
+                let channels = (z.channels - channel).min(STAGED);
+                let to = Strided { first: staged.as_mut_ptr(), row: 0, pixel: 0 };
+                let (z, gradient) = (strided(&z, pixel, channel), strided(&gradient, pixel, channel));
+                let task = Task::Gradient(gradient, Gate::Plain);
+                let activation = &self.activation;
+                let block = ActivationBlock { activation, task, z, to, rows: 1, pixels: 1, channel, channels };
+                // SAFETY: the instruction set is supported, and the staged values have room for the channels.
+                unsafe { ctx.instructions.run(block) };
+                staged[..channels].iter().all(|&value| value == 0.0)
+            })
+        })
     }
+}
+
+/// Channels that a piece of work is a multiple of: whole bytes of activation masks, and whole vectors.
+const CHANNEL_UNIT: usize = 16;
+
+fn share(count: usize, piece: usize, pieces: usize) -> [usize; 2] {
+    [count * piece / pieces, count * (piece + 1) / pieces]
+}
+
+fn strided(map: &FeatureMap, pixel: usize, channel: usize) -> Strided {
+    Strided { first: map.at(pixel).wrapping_add(channel), row: 0, pixel: map.pixel_stride }
 }
 
 impl Kernel for ActivationKernel {
@@ -63,74 +89,87 @@ impl Kernel for ActivationKernel {
     }
 
     fn forward(&self, ctx: &ThreadCtx<'_>, args: &ForwardArgs<'_>, epilogue: &Epilogue<'_>) {
-        let (z, forward) = (args.inputs[0], args.forward);
-        // SAFETY: input and output have the same shape.
-        unsafe { for_each_row(ctx, epilogue, |at, place| self.value(forward, *place(&z), at)) };
+        self.run(ctx, args.inputs[0], BlockTask::Value(args.forward), epilogue);
     }
 
     fn backward(&self, ctx: &ThreadCtx<'_>, _: usize, args: &BackwardArgs<'_>, epilogue: &Epilogue<'_>) {
         let (z, gradient, gate) = (args.inputs[0], args.gradient, args.gate);
-        // SAFETY: all maps have the same shape; they are only read.
-        unsafe {
-            let dead: [bool; MICRO_BATCH] = std::array::from_fn(|image| {
-                gate == Gate::Redirect && image < z.images && {
-                    let values = z.image(image).iter().zip(gradient.image(image)).enumerate();
-                    values.into_iter().all(|(at, (&z, &g))| self.slope(Gate::Plain, z, at) * g == 0.0)
-                }
-            });
-            for_each_row(ctx, epilogue, |at, place| {
-                let (z_here, g) = (*place(&z), *place(&gradient));
-                let image = at / (z.size() * z.channels);
-                g * if dead[image] { self.redirected(z_here, g) } else { self.slope(gate, z_here, at) }
-            });
-        }
+        let dead = std::array::from_fn(|image| {
+            gate == Gate::Redirect && image < z.images && self.is_dead(ctx, z, gradient, image)
+        });
+        self.run(ctx, z, BlockTask::Gradient { gradient, gate, dead }, epilogue);
     }
 }
 
-/// Applies `epilogue` to the results of `f`, which takes the index of a value in a dense map, and a function that
-/// returns the value's address in any map of the same shape.
-///
-/// # Safety
-/// The maps that `f` reads have the shape of `epilogue.to`.
-unsafe fn for_each_row(
-    ctx: &ThreadCtx<'_>,
-    epilogue: &Epilogue<'_>,
-    f: impl Fn(usize, &dyn Fn(&FeatureMap) -> *const f32) -> f32,
-) {
-    const PIECE: usize = 8 * 1024;
-    let (pixels, channels) = (epilogue.to.pixels(), epilogue.to.channels);
-    let rows = channels.div_ceil(ROW);
-    let pieces = (pixels * channels).div_ceil(PIECE).min(pixels * rows);
-    ctx.worker.for_each_piece(pieces, |piece| {
-        for row in pixels * rows * piece / pieces..pixels * rows * (piece + 1) / pieces {
-            let (pixel, first) = (row / rows, row % rows * ROW);
-            let count = (channels - first).min(ROW);
-            let mut staged = [0.0; ROW];
-            for (c, value) in staged.iter_mut().enumerate().take(count) {
-                // SAFETY: the position lies in every map of this shape.
-                let place = |map: &FeatureMap| unsafe { map.at(pixel).add(first + c).cast_const() };
-                *value = f(pixel * channels + first + c, &place);
-            }
-            // SAFETY: the instruction set is supported; no two pieces write the same values.
-            unsafe { ctx.instructions.run(RowStore { epilogue, pixel, first, staged: &staged, count }) };
-        }
-    });
+/// What is computed.
+#[derive(Clone, Copy)]
+enum BlockTask {
+    Value(Forward),
+    Gradient {
+        gradient: FeatureMap,
+        gate: Gate,
+        /// The images whose plain gradient vanishes, with [`Gate::Redirect`].
+        dead: [bool; MICRO_BATCH],
+    },
 }
 
-struct RowStore<'a> {
+/// Some channels of a range of pixels.
+struct StagedRange<'a> {
+    activation: &'a Activation,
+    z: FeatureMap,
+    task: BlockTask,
     epilogue: &'a Epilogue<'a>,
-    pixel: usize,
-    first: usize,
-    staged: &'a [f32; ROW],
-    count: usize,
+    pixels: [usize; 2],
+    channels: [usize; 2],
 }
 
-impl SimdOp for RowStore<'_> {
+impl SimdOp for StagedRange<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: the staged values fill whole vectors.
-        unsafe { self.epilogue.store_row::<S>(self.pixel, self.first, self.staged.as_ptr(), self.count) };
+        let mut staged = MaybeUninit::<[f32; STAGED]>::uninit();
+        let staged = staged.as_mut_ptr().cast::<f32>();
+        let Self { activation, z, task, epilogue, pixels: [first, end], channels: [start, stop] } = self;
+        for channel in (start..stop).step_by(STAGED) {
+            let channels = (stop - channel).min(STAGED);
+            let step = channels.next_multiple_of(CHANNEL_UNIT);
+            let mut pixel = first;
+            while pixel < end {
+                let pixels = (end - pixel).min(STAGED / step);
+                let to = Strided { first: staged, row: 0, pixel: step };
+                let task_here = match task {
+                    BlockTask::Value(forward) => Task::Value(forward),
+                    BlockTask::Gradient { gradient, gate, .. } => {
+                        Task::Gradient(strided(&gradient, pixel, channel), gate)
+                    }
+                };
+                let z_here = strided(&z, pixel, channel);
+                let block =
+                    ActivationBlock { activation, task: task_here, z: z_here, to, rows: 1, pixels, channel, channels };
+                // SAFETY: the caller's; the staged values have room for whole vectors of every pixel.
+                unsafe {
+                    S::call(block);
+                    if let BlockTask::Gradient { gradient, dead, .. } = task {
+                        for i in (0..pixels).filter(|i| dead[(pixel + i) / z.size()]) {
+                            let [z, gradient] = [&z, &gradient].map(|map| map.at(pixel + i).add(channel));
+                            for c in 0..channels {
+                                *staged.add(i * step + c) = redirected(activation, *z.add(c), *gradient.add(c));
+                            }
+                        }
+                    }
+                    let region = OutputRegion::row(pixel, pixels, channel, channels);
+                    epilogue.store_region::<S>(region, staged, [0, step]);
+                }
+                pixel += pixels;
+            }
+        }
     }
+}
+
+/// A gradient with [`Gate::Redirect`] where the whole layer's gradient vanishes.
+fn redirected(activation: &Activation, z: f32, gradient: f32) -> f32 {
+    let ((low, high), z) = (activation.breakpoints(), f64::from(z));
+    let outwards = (z <= low && gradient < 0.0) || (z >= high && gradient > 0.0);
+    if outwards { 0.0 } else { gradient * activation.peak() as f32 }
 }

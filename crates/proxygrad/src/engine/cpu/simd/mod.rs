@@ -4,6 +4,7 @@
 //! and calls the selected one, so the program itself is built for the baseline processor.
 #![expect(unsafe_code, reason = "calls of functions compiled for other instruction sets")]
 
+pub(crate) mod math;
 mod portable;
 pub(crate) mod vector;
 #[cfg(target_arch = "x86_64")]

@@ -98,8 +98,12 @@ unsafe impl Simd for Portable {
         std::array::from_fn(|i| if bits >> i & 1 == 1 { yes[i] } else { no[i] })
     }
     #[inline(always)]
-    unsafe fn exp2(n: Self::V) -> Self::V {
-        n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    unsafe fn scale(x: Self::V, n: Self::V) -> Self::V {
+        let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
+        Self::map(x, n, |x, n| {
+            let half = n as i32 >> 1;
+            x * power(half) * power(n as i32 - half)
+        })
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}

@@ -1,4 +1,4 @@
-//! The traits [`Simd`] (vectors of f32) and [`SimdOp`] (work on them), and vectorized functions.
+//! The traits [`Simd`] (vectors of f32) and [`SimdOp`] (work on them).
 #![expect(unsafe_code, reason = "vector instructions, and loads and stores through pointers")]
 
 /// Loads a whole vector, or its first `count` values.
@@ -75,46 +75,10 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn where_at_least(a: Self::V, b: Self::V) -> u32;
     /// `yes` where the value's bit at `from` is set, else `no`. Reads up to four bytes.
     unsafe fn where_set(from: *const u8, yes: Self::V, no: Self::V) -> Self::V;
-    /// 2 to the power of `n`, for integers from -126 to 127.
-    unsafe fn exp2(n: Self::V) -> Self::V;
+    /// `x` times 2 to the power of `n`, rounded once, for x from 0.5 to 2 and integers n from -252 to 254.
+    unsafe fn scale(x: Self::V, n: Self::V) -> Self::V;
     /// Prefetches the cache line at `at`, which may be any address.
     unsafe fn prefetch(at: *const f32);
     /// Runs an operation in a separate function that is compiled for this instruction set.
     unsafe fn call<O: SimdOp>(op: O) -> O::Output;
-}
-
-/// `1 / (1 + exp(-x))`, within 2e-7.
-///
-/// # Safety
-/// As [`Simd`].
-#[inline(always)]
-pub(crate) unsafe fn logistic<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: the caller's.
-    unsafe {
-        let one = S::splat(1.0);
-        S::div(one, S::add(one, exp::<S>(S::sub(S::splat(0.0), x))))
-    }
-}
-
-/// `exp(x)` for x clamped to -87..=88, within 2e-7 relative: 2^n times a polynomial of the remainder (Cephes' `expf`).
-///
-/// # Safety
-/// As [`Simd`].
-#[inline(always)]
-pub(crate) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: the caller's.
-    unsafe {
-        let x = S::max(S::min(x, S::splat(88.0)), S::splat(-87.0));
-        // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
-        let round = S::splat(12_582_912.0);
-        let n = S::sub(S::mul_add(x, S::splat(std::f32::consts::LOG2_E), round), round);
-        let r = S::mul_add(n, S::splat(-0.693_359_4), x);
-        let r = S::mul_add(n, S::splat(2.121_944_4e-4), r);
-        let mut p = S::splat(1.987_569_1e-4);
-        for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-            p = S::mul_add(p, r, S::splat(c));
-        }
-        let p = S::add(S::mul_add(S::mul(r, r), p, r), S::splat(1.0));
-        S::mul(p, S::exp2(n))
-    }
 }
