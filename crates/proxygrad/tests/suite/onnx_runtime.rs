@@ -113,6 +113,11 @@ fn convolutions() {
 }
 
 #[test]
+fn functions_and_branches() {
+    check_family("nested", 6);
+}
+
+#[test]
 fn dense_layers() {
     check_family("dense", 10);
 }

@@ -213,6 +213,23 @@ impl ConstTensor {
         }
     }
 
+    /// The value of a tensor with one truth value.
+    ///
+    /// # Errors
+    /// When there is not exactly one truth value.
+    pub fn truth(&self) -> Result<bool, String> {
+        match &self.data {
+            ConstData::Bool(values) if values.len() == 1 => Ok(values[0]),
+            _ => Err("expected one truth value as its condition".into()),
+        }
+    }
+
+    /// The same values, marked as valid only at this image size.
+    pub fn of_image_size(self) -> Self {
+        let provenance = (0..self.len()).map(|i| self.provenance(i).max(Provenance::ImageSize)).collect();
+        Self { provenance: Some(provenance), ..self }
+    }
+
     /// The floating-point values as weights.
     ///
     /// # Errors

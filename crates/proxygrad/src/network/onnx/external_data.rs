@@ -52,13 +52,15 @@ impl ExternalData {
 pub fn external_files(bytes: &[u8]) -> Result<BTreeSet<String>, ImportError> {
     limits::check(bytes).map_err(|why| super::not_onnx(bytes, why))?;
     let model = Model::decode(bytes).map_err(|why| super::not_onnx(bytes, format!("is damaged: {why}")))?;
-    let graph = model.graph.unwrap_or_default();
-    let sparse = graph.sparse_initializer.into_iter().flat_map(|sparse| [sparse.values, sparse.indices]).flatten();
-    let functions = model.functions.into_iter().flat_map(|function| function.node);
-    let attributes = graph.node.into_iter().chain(functions).flat_map(|node| node.attribute);
-    let tensors = graph.initializer.into_iter().chain(sparse).chain(attributes.filter_map(|attribute| attribute.t));
+    let mut tensors = Vec::new();
+    model.graph.into_iter().for_each(|graph| graph.collect_into(&mut tensors));
+    model.functions.into_iter().for_each(|function| {
+        let defaults = function.attribute.into_iter();
+        let attributes = function.node.into_iter().flat_map(|node| node.attribute).chain(defaults);
+        attributes.for_each(|attribute| attribute.collect_into(&mut tensors));
+    });
     let mut names = BTreeSet::new();
-    for tensor in tensors.filter(|tensor| tensor.data_location == EXTERNAL) {
+    for tensor in tensors.iter().filter(|tensor| tensor.data_location == EXTERNAL) {
         let name = file_name(&tensor.external_data);
         names
             .insert(name.map_err(|why| ImportError::ExternalData(format!("tensor {} {why}", tensor.name)))?.to_owned());
@@ -142,6 +144,9 @@ struct Graph {
 struct Function {
     #[prost(message, repeated, tag = "7")]
     node: Vec<Node>,
+    /// Attributes with defaults.
+    #[prost(message, repeated, tag = "11")]
+    attribute: Vec<Attribute>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -154,6 +159,26 @@ struct Node {
 struct Attribute {
     #[prost(message, optional, tag = "5")]
     t: Option<Tensor>,
+    /// A branch or loop body.
+    #[prost(message, optional, boxed, tag = "6")]
+    g: Option<Box<Graph>>,
+}
+
+impl Graph {
+    /// Moves all tensors of the graph and of the graphs inside to `tensors`.
+    fn collect_into(self, tensors: &mut Vec<Tensor>) {
+        tensors.extend(self.initializer);
+        tensors
+            .extend(self.sparse_initializer.into_iter().flat_map(|sparse| [sparse.values, sparse.indices]).flatten());
+        self.node.into_iter().flat_map(|node| node.attribute).for_each(|attribute| attribute.collect_into(tensors));
+    }
+}
+
+impl Attribute {
+    fn collect_into(self, tensors: &mut Vec<Tensor>) {
+        tensors.extend(self.t);
+        self.g.into_iter().for_each(|graph| graph.collect_into(tensors));
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -226,6 +226,12 @@ impl GraphBuilder {
         self.add(BuilderOp::Unary(function), &[input], shape, other_shape, None)
     }
 
+    /// Marks the values of a node as valid only at the network's own input size.
+    pub fn bind_to_size(&mut self, id: BuilderId) {
+        self.nodes[id].bound = Some(SizeBound::Exact);
+        self.nodes[id].other_shape = None;
+    }
+
     fn add(
         &mut self,
         op: BuilderOp,

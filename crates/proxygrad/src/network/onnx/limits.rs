@@ -10,6 +10,9 @@ const LARGEST_FILE: usize = i32::MAX as usize;
 /// Maximum fields of models, graphs, nodes and attributes together. The largest published networks have about 100 000.
 const MOST_FIELDS: usize = 1_000_000;
 
+/// Deepest nesting of messages, as protobuf decoders allow it.
+const MAX_DEPTH: usize = 100;
+
 /// Longest description of an input or output, in bytes.
 const LONGEST_VALUE_INFO: usize = 1 << 16;
 
@@ -36,10 +39,13 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     if bytes.len() > LARGEST_FILE {
         return Err(format!("has {} bytes; protobuf files have at most {LARGEST_FILE}", bytes.len()));
     }
-    count(bytes, Message::Model, &mut 0)
+    count(bytes, Message::Model, 0, &mut 0)
 }
 
-fn count(bytes: &[u8], message: Message, fields: &mut usize) -> Result<(), String> {
+fn count(bytes: &[u8], message: Message, depth: usize, fields: &mut usize) -> Result<(), String> {
+    if depth >= MAX_DEPTH {
+        return Err(format!("nests messages more than {MAX_DEPTH} deep"));
+    }
     let mut rest = bytes;
     while !rest.is_empty() {
         let (tag, content) = next_field(&mut rest).ok_or("is truncated or damaged")?;
@@ -50,15 +56,14 @@ fn count(bytes: &[u8], message: Message, fields: &mut usize) -> Result<(), Strin
             return Err(format!("has more than {MOST_FIELDS} fields"));
         }
         let Some(content) = content else { continue };
+        let mut count = |message| count(content, message, depth + 1, fields);
         match (message, tag) {
-            (Message::Model, 7) => count(content, Message::Graph, fields)?,
-            (Message::Model, 25) => count(content, Message::Function, fields)?,
-            (Message::Graph, 1) | (Message::Function, 7) => count(content, Message::Node, fields)?,
-            (Message::Graph, 15) => count(content, Message::Sparse, fields)?,
-            (Message::Graph, 5) | (Message::Sparse, 1 | 2) | (Message::Attribute, 5) => {
-                count(content, Message::Tensor, fields)?;
-            }
-            (Message::Node, 5) => count(content, Message::Attribute, fields)?,
+            (Message::Model, 7) | (Message::Attribute, 6) => count(Message::Graph)?,
+            (Message::Model, 25) => count(Message::Function)?,
+            (Message::Graph, 1) | (Message::Function, 7) => count(Message::Node)?,
+            (Message::Graph, 15) => count(Message::Sparse)?,
+            (Message::Graph, 5) | (Message::Sparse, 1 | 2) | (Message::Attribute, 5) => count(Message::Tensor)?,
+            (Message::Node, 5) | (Message::Function, 11) => count(Message::Attribute)?,
             (Message::Graph, 11 | 12) if content.len() > LONGEST_VALUE_INFO => {
                 return Err(format!("describes an input or output in {} bytes", content.len()));
             }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::const_tensor::ConstTensor;
 use super::error::{ImportError, UnsupportedNode};
 use super::external_data::ExternalData;
+use super::flatten::{FlatGraph, Guard};
 use super::graph_builder::{BuilderId, BuilderNode, BuilderOp, GraphBuilder};
 use super::image_input::ImageInput;
 use super::node_context::{NodeContext, Operand};
@@ -86,8 +87,7 @@ impl LoweredGraph<'_> {
 }
 
 struct Lowering<'g> {
-    graph: &'g GraphProto,
-    opset: i64,
+    flat: &'g FlatGraph,
     batch: Option<usize>,
     files: &'g ExternalData,
     builder: GraphBuilder,
@@ -101,6 +101,8 @@ struct Lowering<'g> {
     exhausted: bool,
     read_by_failed: BTreeSet<BuilderId>,
     failures: BTreeMap<usize, UnsupportedNode>,
+    /// The nodes of branches that are not taken.
+    skipped: HashSet<usize>,
 }
 
 /// Lowers all nodes that the outputs depend on. `file_bytes` is the size of the model including its external data.
@@ -108,20 +110,20 @@ struct Lowering<'g> {
 /// # Errors
 /// [`ImportError::Graph`] when the nodes do not form a graph.
 pub(super) fn lower_graph<'g>(
-    graph: &'g GraphProto,
-    opset: i64,
+    flat: &'g FlatGraph,
     input: &'g ImageInput,
     files: &'g ExternalData,
     file_bytes: usize,
 ) -> Result<LoweredGraph<'g>, ImportError> {
+    let graph = &flat.graph;
     let initializers: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
     let named = |sparse: &'g SparseTensorProto| Some((sparse.values.as_ref()?.name.as_str(), sparse));
     let sparse: HashMap<&str, &SparseTensorProto> = graph.sparse_initializer.iter().filter_map(named).collect();
     let mut given: HashSet<&str> = initializers.keys().chain(sparse.keys()).copied().collect();
     given.insert(&input.name);
-    let order = toposort(graph, &given)?;
+    let order = toposort(flat, &given)?;
 
-    let mut read: HashSet<&str> = order.iter().flat_map(|&i| graph.node[i].inputs()).collect();
+    let mut read: HashSet<&str> = order.iter().flat_map(|&i| flat.reads(i)).collect();
     read.extend(graph.output.iter().map(|output| output.name.as_str()));
     let mut builder = GraphBuilder::new(input.size);
     let image = match input.channels_last {
@@ -129,8 +131,7 @@ pub(super) fn lower_graph<'g>(
         false => GraphBuilder::INPUT,
     };
     let mut lowering = Lowering {
-        graph,
-        opset,
+        flat,
         batch: input.batch,
         files,
         builder,
@@ -142,21 +143,28 @@ pub(super) fn lower_graph<'g>(
         exhausted: false,
         read_by_failed: BTreeSet::new(),
         failures: BTreeMap::new(),
+        skipped: HashSet::new(),
     };
     for &index in &order {
         lowering.add_node(index);
     }
+    // Branches that are not taken are not part of the network.
+    let order = order.into_iter().filter(|index| !lowering.skipped.contains(index)).collect();
     let Lowering { builder, tensors, read_by_failed, failures, exhausted, .. } = lowering;
     Ok(LoweredGraph { builder, image, order, tensors, read_by_failed, failures, exhausted })
 }
 
 impl<'g> Lowering<'g> {
     fn add_node(&mut self, index: usize) {
-        let node = &self.graph.node[index];
+        let node = &self.flat.graph.node[index];
         let first = self.builder.nodes().len();
         let (outputs, cause) = match self.lower_or_fold(index, node) {
             Ok(NodeResult::Outputs(outputs)) => (Some(outputs), index),
             Ok(NodeResult::DependsOn(cause)) => (None, cause),
+            Ok(NodeResult::Skipped) => {
+                self.skipped.insert(index);
+                return;
+            }
             Err(reason) => {
                 self.fail(index, reason);
                 (None, index)
@@ -182,6 +190,16 @@ impl<'g> Lowering<'g> {
     }
 
     fn lower_or_fold(&mut self, index: usize, node: &'g NodeProto) -> Result<NodeResult, String> {
+        let info = &self.flat.nodes[index];
+        if let Some(result) = self.branch_result(info.guard) {
+            return Ok(result);
+        }
+        if let Some(why) = &info.refused {
+            return Err(why.clone());
+        }
+        if node.is_standard() && node.op_type == "If" {
+            return self.choose_branch(node);
+        }
         let fold = constant_folding::lookup(&node.op_type).filter(|_| node.is_standard());
         let lower = lower::lookup(&node.op_type).filter(|_| node.is_standard());
         if fold.is_none() && lower.is_none() {
@@ -195,7 +213,7 @@ impl<'g> Lowering<'g> {
             return Ok(NodeResult::DependsOn(cause));
         }
         let is_dynamic = inputs.iter().any(|input| matches!(input, Some(Operand::Dynamic(_))));
-        let (opset, batch, files) = (self.opset, self.batch, self.files);
+        let (opset, batch, files) = (info.opset, self.batch, self.files);
         let ctx = NodeContext { node, opset, inputs, batch, most_elements: self.element_budget, files };
         if !is_dynamic && let Some(fold) = fold {
             let outputs = fold(&ctx)?;
@@ -221,6 +239,54 @@ impl<'g> Lowering<'g> {
                 && *id >= first
             {
                 self.builder.node_mut(*id).tensor = Some(name.clone());
+            }
+        }
+        Ok(NodeResult::Outputs(outputs))
+    }
+
+    /// The result of all nodes of a branch that is not computed; `None` if it is.
+    fn branch_result(&mut self, guard: Option<usize>) -> Option<NodeResult> {
+        let Guard { condition, value, node, outer } = &self.flat.guards[guard?];
+        if let Some(result) = self.branch_result(*outer) {
+            return Some(result);
+        }
+        match self.input(condition) {
+            Ok(Some(Operand::Unavailable(cause))) => Some(NodeResult::DependsOn(cause)),
+            Ok(Some(Operand::Constant(condition))) => match condition.truth() {
+                Ok(truth) => (truth != *value).then_some(NodeResult::Skipped),
+                Err(_) => Some(NodeResult::DependsOn(*node)),
+            },
+            // The reason is that of the `If`.
+            _ => Some(NodeResult::DependsOn(*node)),
+        }
+    }
+
+    /// Results of an `If`: those of the branch that its condition chooses.
+    fn choose_branch(&mut self, node: &'g NodeProto) -> Result<NodeResult, String> {
+        let condition = match node.input.first().map(|name| self.input(name)).transpose()?.flatten() {
+            Some(Operand::Constant(condition)) => condition,
+            Some(Operand::Unavailable(cause)) => return Ok(NodeResult::DependsOn(cause)),
+            Some(Operand::Dynamic(_)) => {
+                return Err("its condition depends on the values of the image, so no branch can be chosen".into());
+            }
+            None => return Err("it has no condition".into()),
+        };
+        let results = node.output.len();
+        let skipped = if condition.truth()? { 1 } else { 1 + results };
+        let mut outputs = Vec::with_capacity(results);
+        for name in node.input.iter().skip(skipped).take(results) {
+            match self.input(name)?.ok_or("a branch has a result without a name")? {
+                Operand::Unavailable(cause) => return Ok(NodeResult::DependsOn(cause)),
+                output => outputs.push(output),
+            }
+        }
+        if condition.depends_on_image_size() {
+            for output in &mut outputs {
+                match output {
+                    Operand::Dynamic(id) => self.builder.bind_to_size(*id),
+                    Operand::Constant(tensor) => *tensor = tensor.clone().of_image_size(),
+                    Operand::Unavailable(_) => {}
+                }
             }
         }
         Ok(NodeResult::Outputs(outputs))
@@ -260,7 +326,7 @@ impl<'g> Lowering<'g> {
     }
 
     fn fail(&mut self, index: usize, reason: String) {
-        self.failures.insert(index, UnsupportedNode::new(&self.graph.node[index], reason));
+        self.failures.insert(index, UnsupportedNode::new(&self.flat.graph.node[index], reason));
     }
 }
 
@@ -270,4 +336,6 @@ enum NodeResult {
     Outputs(Vec<Operand>),
     /// It reads a tensor that depends on an unsupported node: that node's index.
     DependsOn(usize),
+    /// It belongs to a branch that is not taken.
+    Skipped,
 }

@@ -1,6 +1,7 @@
 //! Import of ONNX networks.
 //!
-//! 1. The file is decoded (`proto`) and its nodes are sorted topologically (`toposort`).
+//! 1. The file is decoded (`proto`), calls of its functions are replaced by their nodes (`flatten`), and all nodes are
+//!    sorted topologically (`toposort`).
 //! 2. Nodes whose inputs are constant are computed at once (`constant_folding`): exporters build reshape targets and
 //!    weights from small subgraphs. All other nodes are lowered to operations of networks (`lower`).
 //! 3. Activations that were exported in pieces are fused (`fuse_activations`).
@@ -16,6 +17,7 @@ mod const_tensor;
 mod constant_folding;
 mod error;
 mod external_data;
+mod flatten;
 mod fold_batch_norm;
 mod fuse_activations;
 mod graph_builder;
@@ -126,16 +128,20 @@ pub fn import(bytes: &[u8]) -> Result<Imported, ImportError> {
 /// See [`ImportError`]; if no layer is left, the error lists all unsupported nodes.
 pub fn import_with(bytes: &[u8], files: &ExternalData, options: &ImportOptions) -> Result<Imported, ImportError> {
     limits::check(bytes).map_err(|why| not_onnx(bytes, why))?;
-    let model = ModelProto::decode(bytes).map_err(|why| not_onnx(bytes, format!("is damaged: {why}")))?;
-    let graph = model.graph.as_ref().ok_or_else(|| not_onnx(bytes, "contains no graph".into()))?;
+    let mut model = ModelProto::decode(bytes).map_err(|why| not_onnx(bytes, format!("is damaged: {why}")))?;
+    if model.graph.is_none() {
+        return Err(not_onnx(bytes, "contains no graph".into()));
+    }
     let opset = opset(&model)?;
+    let flat = flatten::flatten(&mut model, opset, bytes.len());
+    let graph = &flat.graph;
     let input = image_input::find_image_input(graph, options.input)?;
     if graph.output.is_empty() {
         return Err(ImportError::Graph("it has no outputs".into()));
     }
 
     let file_bytes = bytes.len().saturating_add(files.len());
-    let mut lowered = lower_graph::lower_graph(graph, opset, &input, files, file_bytes)?;
+    let mut lowered = lower_graph::lower_graph(&flat, &input, files, file_bytes)?;
     fuse_activations::fuse_activations(graph, &mut lowered);
     let unsupported: Vec<UnsupportedNode> = lowered.failures.values().cloned().collect();
     let total = lowered.order.len();

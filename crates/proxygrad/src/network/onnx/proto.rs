@@ -1,6 +1,6 @@
 //! Protobuf messages of ONNX, as far as they are read (<https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>).
 //!
-//! Decoding skips all other fields (documentation strings, subgraphs, value infos, string data ...), which then cost no
+//! Decoding skips all other fields (documentation strings, string data, types of functions ...), which then cost no
 //! memory.
 
 /// `ModelProto`: a file.
@@ -14,6 +14,31 @@ pub(super) struct ModelProto {
     pub graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSetIdProto>,
+    #[prost(message, repeated, tag = "25")]
+    pub functions: Vec<FunctionProto>,
+}
+
+/// `FunctionProto`: an operator that the file itself defines.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct FunctionProto {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, repeated, tag = "4")]
+    pub input: Vec<String>,
+    #[prost(string, repeated, tag = "5")]
+    pub output: Vec<String>,
+    #[prost(message, repeated, tag = "7")]
+    pub node: Vec<NodeProto>,
+    #[prost(message, repeated, tag = "9")]
+    pub opset_import: Vec<OperatorSetIdProto>,
+    #[prost(string, tag = "10")]
+    pub domain: String,
+    /// Attributes with their defaults; those without one are omitted.
+    #[prost(message, repeated, tag = "11")]
+    pub attribute_proto: Vec<AttributeProto>,
+    /// Distinguishes functions of the same name.
+    #[prost(string, tag = "13")]
+    pub overload: String,
 }
 
 /// `OperatorSetIdProto`: the version of one operator set.
@@ -67,6 +92,9 @@ pub(super) struct NodeProto {
     pub attribute: Vec<AttributeProto>,
     #[prost(string, tag = "7")]
     pub domain: String,
+    /// Which function of that name is called.
+    #[prost(string, tag = "8")]
+    pub overload: String,
     #[prost(message, repeated, tag = "9")]
     pub metadata_props: Vec<StringStringEntryProto>,
 }
@@ -116,6 +144,9 @@ pub(super) struct AttributeProto {
     pub s: Option<Vec<u8>>,
     #[prost(message, optional, boxed, tag = "5")]
     pub t: Option<Box<TensorProto>>,
+    /// A branch or loop body.
+    #[prost(message, optional, boxed, tag = "6")]
+    pub g: Option<Box<GraphProto>>,
     #[prost(float, repeated, tag = "7")]
     pub floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]
@@ -123,6 +154,9 @@ pub(super) struct AttributeProto {
     /// Which of the fields is set: [`AttributeProto::FLOAT`] etc.
     #[prost(int32, tag = "20")]
     pub r#type: i32,
+    /// Inside a function: the attribute of the function's caller that has the value.
+    #[prost(string, tag = "21")]
+    pub ref_attr_name: String,
 }
 
 impl AttributeProto {

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use super::error::ImportError;
+use super::flatten::FlatGraph;
 use super::proto::GraphProto;
 
 /// Indices of the nodes that the graph's outputs depend on, in topological order; in the file's order where that is
@@ -13,12 +14,13 @@ use super::proto::GraphProto;
 ///
 /// # Errors
 /// [`ImportError::Graph`] for tensors that no node or more than one node computes, and for cycles.
-pub(super) fn toposort(graph: &GraphProto, given: &HashSet<&str>) -> Result<Vec<usize>, ImportError> {
+pub(super) fn toposort(flat: &FlatGraph, given: &HashSet<&str>) -> Result<Vec<usize>, ImportError> {
+    let graph = &flat.graph;
     let producers = producers(graph, given)?;
-    let needed = ancestors_of_outputs(graph, given, &producers)?;
+    let needed = ancestors_of_outputs(flat, given, &producers)?;
 
     let inputs = |node: usize| {
-        let produced = graph.node[node].inputs().filter_map(|name| producers.get(name).copied());
+        let produced = flat.reads(node).filter_map(|name| producers.get(name).copied());
         produced.collect::<HashSet<usize>>()
     };
     let mut waiting: HashMap<usize, usize> = HashMap::with_capacity(needed.len());
@@ -73,10 +75,11 @@ fn producers<'g>(graph: &'g GraphProto, given: &HashSet<&str>) -> Result<HashMap
 }
 
 fn ancestors_of_outputs(
-    graph: &GraphProto,
+    flat: &FlatGraph,
     given: &HashSet<&str>,
     producers: &HashMap<&str, usize>,
 ) -> Result<Vec<usize>, ImportError> {
+    let graph = &flat.graph;
     let mut found = vec![false; graph.node.len()];
     let mut missing = Vec::new();
     let mut open: Vec<(&str, &str)> = graph.output.iter().map(|output| (output.name.as_str(), "an output")).collect();
@@ -84,8 +87,7 @@ fn ancestors_of_outputs(
         match producers.get(tensor) {
             Some(&node) if !found[node] => {
                 found[node] = true;
-                let node = &graph.node[node];
-                open.extend(node.inputs().map(|input| (input, node.display_name())));
+                open.extend(flat.reads(node).map(|input| (input, graph.node[node].display_name())));
             }
             Some(_) => {}
             None if given.contains(tensor) => {}

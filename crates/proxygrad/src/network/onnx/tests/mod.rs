@@ -3,6 +3,7 @@
 
 mod broken;
 mod external_data;
+mod flatten;
 mod layer_names;
 mod lowering;
 mod mutated;

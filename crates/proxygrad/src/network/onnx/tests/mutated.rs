@@ -9,12 +9,13 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use super::*;
 use crate::network::Op;
 
-const FAMILIES: [&str; 14] = [
+const FAMILIES: [&str; 15] = [
     "activations",
     "constants",
     "convolutions",
     "dense",
     "factors",
+    "nested",
     "networks",
     "pads",
     "pools",
