@@ -173,6 +173,8 @@ fn of_tensors(network: &Network, targets: &[Target], input: &Shape, value: u64) 
                 weights = weights.saturating_add(2 * weight.len() as u64);
                 1
             }
+            // As many tensors as the window has channels are summed one after the other.
+            Op::LocalResponse(_) => 1,
             Op::Normalize(Normalize { scale, shift, .. }) => {
                 let values = [scale, shift].into_iter().flatten().map(Array::len).sum::<usize>();
                 weights = weights.saturating_add(values as u64);

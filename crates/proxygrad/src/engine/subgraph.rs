@@ -227,7 +227,8 @@ impl ChannelFlow {
             | Op::Slice { .. }
             | Op::Resize(_)
             | Op::Softmax { .. }
-            | Op::LogSoftmax { .. } => Self::Other,
+            | Op::LogSoftmax { .. }
+            | Op::LocalResponse(_) => Self::Other,
         }
     }
 }
@@ -269,7 +270,8 @@ fn pruned(op: &Op, kept: &[usize], output: &Shape) -> Op {
         | Op::Slice { .. }
         | Op::Resize(_)
         | Op::Softmax { .. }
-        | Op::LogSoftmax { .. } => op.clone(),
+        | Op::LogSoftmax { .. }
+        | Op::LocalResponse(_) => op.clone(),
     }
 }
 

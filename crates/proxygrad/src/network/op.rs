@@ -6,6 +6,7 @@
 use super::activation::Activation;
 use super::array::Array;
 use super::error::ShapeError;
+use super::local_response::LocalResponse;
 use super::normalize::Normalize;
 use super::resize::Resize;
 use super::shape::Shape;
@@ -98,6 +99,8 @@ pub enum Op {
     Resize(Resize),
     /// Layer, group, instance and root mean square normalization, and division by an L1 or L2 norm.
     Normalize(Normalize),
+    /// Local response normalization across channels.
+    LocalResponse(LocalResponse),
     /// `exp(x) / sum(exp(x))` along `axis`.
     Softmax {
         /// Normalized axis.
@@ -147,6 +150,16 @@ pub enum Reduce {
     Sum,
     /// Largest value.
     Max,
+    /// Smallest value.
+    Min,
+    /// Product.
+    Product,
+    /// Sum of absolute values.
+    L1,
+    /// Square root of the sum of squares. Where it is 0, so is its gradient.
+    L2,
+    /// Logarithm of the sum of exponentials.
+    LogSumExp,
 }
 
 /// Values of a border.
@@ -194,12 +207,18 @@ impl Op {
             Self::Reduce { kind: Reduce::Mean, .. } => "mean",
             Self::Reduce { kind: Reduce::Sum, .. } => "sum",
             Self::Reduce { kind: Reduce::Max, .. } => "max",
+            Self::Reduce { kind: Reduce::Min, .. } => "min",
+            Self::Reduce { kind: Reduce::Product, .. } => "product",
+            Self::Reduce { kind: Reduce::L1, .. } => "l1",
+            Self::Reduce { kind: Reduce::L2, .. } => "l2",
+            Self::Reduce { kind: Reduce::LogSumExp, .. } => "log-sum-exp",
             Self::Pad { .. } => "pad",
             Self::Reshape(_) => "reshape",
             Self::Transpose(_) => "transpose",
             Self::Slice { .. } => "slice",
             Self::Resize(_) => "resize",
             Self::Normalize(normalize) => normalize.name(),
+            Self::LocalResponse(_) => "local-response-norm",
             Self::Softmax { .. } => "softmax",
             Self::LogSoftmax { .. } => "log-softmax",
         }
@@ -244,6 +263,7 @@ impl Op {
             | Self::Slice { .. }
             | Self::Resize(_)
             | Self::Normalize(_)
+            | Self::LocalResponse(_)
             | Self::Softmax { .. }
             | Self::LogSoftmax { .. } => 1,
         };
@@ -292,6 +312,7 @@ impl Op {
                 Ok([channels, height, width].into())
             }
             Self::Normalize(normalize) => normalize.infer(inputs[0]),
+            Self::LocalResponse(norm) => norm.infer(inputs[0]),
             Self::Softmax { axis } | Self::LogSoftmax { axis } => {
                 check_axis(*axis, inputs[0])?;
                 Ok(inputs[0].clone())

@@ -141,6 +141,12 @@ fn read_region(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape],
             read[first] = there.start / group * group..there.end.div_ceil(group) * group;
             Some(read)
         }
+        Op::LocalResponse(norm) => {
+            let mut read = region.to_vec();
+            let window = |channel: usize| norm.window(channel, input[0]);
+            read[0] = window(region[0].start).start..window(region[0].end - 1).end;
+            Some(read)
+        }
         Op::Softmax { axis } | Op::LogSoftmax { axis } => {
             let mut read = region.to_vec();
             read[*axis] = 0..input[*axis];

@@ -41,7 +41,8 @@ impl Network {
                 | Op::AveragePool { .. }
                 | Op::Reduce { .. }
                 | Op::Pad { .. }
-                | Op::Normalize(_) => return false,
+                | Op::Normalize(_)
+                | Op::LocalResponse(_) => return false,
             }
         }
         true

@@ -1,8 +1,8 @@
 //! One small network for every operation and every variant of it; the layer under test is `target`.
 
 use proxygrad::network::{
-    Activation, Array, Axis, Binary, Coordinates, Interpolation, Network, Norm, Normalize, Op, PadMode, Padding,
-    Reduce, Resize, ResizeTarget, Rounding, Window,
+    Activation, Array, Axis, Binary, Coordinates, Interpolation, LocalResponse, Network, Norm, Normalize, Op, PadMode,
+    Padding, Reduce, Resize, ResizeTarget, Rounding, Window,
 };
 
 use crate::networks::{array, conv, rng, same};
@@ -97,8 +97,20 @@ pub fn pools() -> Vec<Case> {
 
 pub fn reductions() -> Vec<Case> {
     let mut cases = Vec::new();
-    for kind in [Reduce::Mean, Reduce::Sum, Reduce::Max] {
-        for (axes, keep) in [(vec![1, 2], false), (vec![1, 2], true), (vec![0], false), (vec![2], true)] {
+    let kinds = [
+        Reduce::Mean,
+        Reduce::Sum,
+        Reduce::Max,
+        Reduce::Min,
+        Reduce::Product,
+        Reduce::L1,
+        Reduce::L2,
+        Reduce::LogSumExp,
+    ];
+    for kind in kinds {
+        for (axes, keep) in
+            [(vec![1, 2], false), (vec![1, 2], true), (vec![0], false), (vec![2], true), (vec![0, 2], true)]
+        {
             cases.push(case(format!("{kind:?} {axes:?} {keep}"), [3, 4, 5], Op::Reduce { kind, axes, keep }));
         }
     }
@@ -157,6 +169,10 @@ pub fn normalizations() -> Vec<Case> {
     add("norm of a vector", Some(Op::Reshape(vec![Axis::Infer])), with(Norm::RootMeanSquare, &[0], 1, &[270], &[1]));
     let small = Normalize { epsilon: 1e6, ..plain(Norm::L2, &[0], 1) };
     add("norms below epsilon", Some(Op::Activation(Activation::Tanh)), Normalize { epsilon: 2.0, ..small });
+    for (size, beta) in [(1, 0.75), (4, 0.75), (5, 1.2), (99, 0.5)] {
+        let norm = Op::LocalResponse(LocalResponse { size, alpha: 2.0, beta, bias: 0.8 });
+        cases.push(case(format!("local response of {size}"), [7, 3, 5], norm));
+    }
     cases
 }
 

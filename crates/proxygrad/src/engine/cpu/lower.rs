@@ -12,10 +12,11 @@ use crate::engine::cpu::kernels::conv::{ConvAlgorithm, ConvKernel};
 use crate::engine::cpu::kernels::dense::DenseKernel;
 use crate::engine::cpu::kernels::elementwise::{AffineKernel, BinaryKernel};
 use crate::engine::cpu::kernels::gather::{ScalarConstant, ScalarGather};
+use crate::engine::cpu::kernels::local_response::ScalarLocalResponse;
 use crate::engine::cpu::kernels::matmul::{ScalarDense, ScalarMatMul};
 use crate::engine::cpu::kernels::max_pool::MaxPool;
 use crate::engine::cpu::kernels::normalize::ScalarNormalize;
-use crate::engine::cpu::kernels::reduce::{ScalarReduce, ScalarSoftmax};
+use crate::engine::cpu::kernels::reduce::{ScalarReduce, ScalarSoftmax, reduction_needs};
 use crate::engine::cpu::kernels::resize::ScalarResize;
 use crate::engine::cpu::kernels::scalar::ScalarKernel;
 use crate::network::{Binary, Op, Reduce, Shape};
@@ -69,6 +70,7 @@ pub(crate) fn lower(
         }
         Op::Resize(resize) => Arc::new(ScalarKernel(ScalarResize::new(resize, inputs[0], output))),
         Op::Normalize(normalize) => Arc::new(ScalarKernel(ScalarNormalize::new(normalize, inputs[0]))),
+        Op::LocalResponse(norm) => Arc::new(ScalarKernel(ScalarLocalResponse::new(*norm, inputs[0]))),
         Op::Softmax { axis } => Arc::new(ScalarKernel(ScalarSoftmax::new(*axis, inputs[0], false))),
         Op::LogSoftmax { axis } => Arc::new(ScalarKernel(ScalarSoftmax::new(*axis, inputs[0], true))),
     }))
@@ -104,11 +106,8 @@ pub(crate) fn scalar_needs(op: &Op, inputs: &[&Shape], output: &Shape) -> Option
             let inputs = matches!(kind, Binary::Mul | Binary::Div);
             Some(BackwardNeeds { inputs, output: *kind == Binary::Div })
         }
-        Op::Reduce { kind, .. } => {
-            let largest = *kind == Reduce::Max;
-            Some(BackwardNeeds { inputs: largest, output: largest })
-        }
-        Op::Normalize(_) => Some(BackwardNeeds { inputs: true, output: false }),
+        Op::Reduce { kind, .. } => Some(reduction_needs(*kind)),
+        Op::Normalize(_) | Op::LocalResponse(_) => Some(BackwardNeeds { inputs: true, output: false }),
         Op::Softmax { .. } | Op::LogSoftmax { .. } => Some(BackwardNeeds { inputs: false, output: true }),
         Op::MatMul => Some(BackwardNeeds { inputs: true, output: false }),
         Op::Dense { .. } if output.len() == 1 => None,

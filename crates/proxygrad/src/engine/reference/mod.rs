@@ -9,6 +9,7 @@
 mod activation;
 mod binary;
 mod conv;
+mod local_response;
 mod matmul;
 mod normalize;
 mod pool;
@@ -138,6 +139,7 @@ impl Reference {
             }
             Op::Resize(resize) => Box::new(rearrange::Resized::new(self, resize, inputs[0], output)?),
             Op::Normalize(normalize) => Box::new(normalize::Normalized::new(self, normalize, inputs[0])?),
+            Op::LocalResponse(norm) => Box::new(local_response::LocalResponseNorm(*norm)),
             Op::Softmax { axis } => Box::new(reduce::Softmax { dim: axis + 1 }),
             Op::LogSoftmax { axis } => Box::new(reduce::LogSoftmax { dim: axis + 1 }),
         }))

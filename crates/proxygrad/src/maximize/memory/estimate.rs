@@ -333,7 +333,7 @@ fn weights(model: &Model) -> u64 {
         Op::Constant(array) => array.len(),
         Op::Input | Op::MatMul | Op::Activation(_) | Op::Binary(_) | Op::Concat { .. } | Op::MaxPool(_) => 0,
         Op::AveragePool { .. } | Op::Reduce { .. } | Op::Pad { .. } | Op::Reshape(_) | Op::Transpose(_) => 0,
-        Op::Slice { .. } | Op::Resize(_) | Op::Softmax { .. } | Op::LogSoftmax { .. } => 0,
+        Op::Slice { .. } | Op::Resize(_) | Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LocalResponse(_) => 0,
     };
     let values: usize = model.network.nodes().iter().map(|node| values(&node.op)).sum();
     (values * size_of::<f32>()) as u64

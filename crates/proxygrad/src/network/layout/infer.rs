@@ -31,9 +31,8 @@ fn layout(op: &Op, inputs: &[(&Layout, &Shape)], shape: &Shape) -> Layout {
     };
     match op {
         Op::Input | Op::Constant(_) => unknown(),
-        Op::Affine { .. } | Op::Activation(_) | Op::Normalize(_) | Op::Softmax { .. } | Op::LogSoftmax { .. } => {
-            first.clone()
-        }
+        Op::Affine { .. } | Op::Activation(_) | Op::Normalize(_) | Op::LocalResponse(_) => first.clone(),
+        Op::Softmax { .. } | Op::LogSoftmax { .. } => first.clone(),
         Op::Conv(_) => {
             let mut windowed = slid(first, from, shape);
             windowed[0] = AxisLayout::whole(Role::Channel, shape[0]);

@@ -109,7 +109,8 @@ fn fold_into(node: &BuilderNode, scale: &Array, shift: &Array) -> Option<Op> {
         | Op::Slice { .. }
         | Op::Resize(_)
         | Op::Softmax { .. }
-        | Op::LogSoftmax { .. } => None,
+        | Op::LogSoftmax { .. }
+        | Op::LocalResponse(_) => None,
     }
 }
 

@@ -112,6 +112,7 @@ fn is_unary(op: &BuilderOp) -> bool {
         | Op::Slice { .. }
         | Op::Resize(_)
         | Op::Normalize(_)
+        | Op::LocalResponse(_)
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. } => false,
     }

@@ -110,7 +110,8 @@ impl BuilderNode {
             | Op::Slice { .. }
             | Op::Resize(_)
             | Op::Softmax { .. }
-            | Op::LogSoftmax { .. } => [None, None],
+            | Op::LogSoftmax { .. }
+            | Op::LocalResponse(_) => [None, None],
         };
         parameters.into_iter().flatten()
     }

@@ -37,57 +37,93 @@ impl ScalarReduce {
         Self { kind, owners: owners(axes, input, output), groups: output.elements() }
     }
 
-    fn share(&self) -> f64 {
-        match self.kind {
-            Reduce::Mean => self.groups as f64 / self.owners.len().max(1) as f64,
-            Reduce::Sum | Reduce::Max => 1.0,
+    /// The value of every group: `start`, then every value of the group in turn combined with it.
+    fn fold(&self, start: f64, values: &[f32], combine: impl Fn(f64, f64, usize) -> f64) -> Vec<f64> {
+        let mut folded = vec![start; self.groups];
+        for (&value, &owner) in values.iter().zip(&self.owners) {
+            let group = &mut folded[owner as usize];
+            *group = combine(*group, f64::from(value), owner as usize);
         }
+        folded
     }
+
+    /// Share of every value in its group's mean.
+    fn share(&self) -> f64 {
+        self.groups as f64 / self.owners.len().max(1) as f64
+    }
+
+    /// Which values equal the result of their group, and how many do in each group.
+    fn extremes(&self, x: &[f32], output: &[f32]) -> Vec<f64> {
+        self.fold(0.0, x, |ties, value, group| ties + f64::from(u8::from(value == f64::from(output[group]))))
+    }
+}
+
+/// Whether the backward pass of a reduction reads its input and output.
+pub(crate) fn reduction_needs(kind: Reduce) -> BackwardNeeds {
+    let both = !matches!(kind, Reduce::Mean | Reduce::Sum);
+    BackwardNeeds { inputs: both, output: both }
 }
 
 impl ScalarOp for ScalarReduce {
     fn backward_needs(&self) -> BackwardNeeds {
-        let largest = self.kind == Reduce::Max;
-        BackwardNeeds { inputs: largest, output: largest }
+        reduction_needs(self.kind)
     }
 
     fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
-        if self.kind == Reduce::Max {
-            output.fill(f32::NEG_INFINITY);
-            for (&value, &owner) in inputs[0].iter().zip(&self.owners) {
-                let largest = &mut output[owner as usize];
-                *largest = largest.max(value);
+        let x = inputs[0];
+        let results = match self.kind {
+            Reduce::Mean | Reduce::Sum => self.fold(0.0, x, |sum, value, _| sum + value),
+            Reduce::Max => self.fold(f64::NEG_INFINITY, x, |largest, value, _| largest.max(value)),
+            Reduce::Min => self.fold(f64::INFINITY, x, |smallest, value, _| smallest.min(value)),
+            Reduce::Product => self.fold(1.0, x, |product, value, _| product * value),
+            Reduce::L1 => self.fold(0.0, x, |sum, value, _| sum + value.abs()),
+            Reduce::L2 => self.fold(0.0, x, |sum, value, _| sum + value * value),
+            Reduce::LogSumExp => {
+                let largest = self.fold(f64::NEG_INFINITY, x, |largest, value, _| largest.max(value));
+                let sums = self.fold(0.0, x, |sum, value, group| sum + (value - largest[group]).exp());
+                sums.into_iter().zip(largest).map(|(sum, largest)| sum.ln() + largest).collect()
             }
-            return;
-        }
-        let mut sums = vec![0f64; self.groups];
-        for (&value, &owner) in inputs[0].iter().zip(&self.owners) {
-            sums[owner as usize] += f64::from(value);
-        }
-        let share = self.share();
-        for (value, sum) in output.iter_mut().zip(sums) {
-            *value = (sum * share) as f32;
+        };
+        for (value, result) in output.iter_mut().zip(results) {
+            *value = match self.kind {
+                Reduce::Mean => result * self.share(),
+                Reduce::L2 => result.sqrt(),
+                _ => result,
+            } as f32;
         }
     }
 
-    /// Equal maxima share the gradient evenly.
+    /// Equal extremes share the gradient evenly.
     fn backward(&self, _: usize, inputs: &[&[f32]], output: &[f32], gradient: &[f32], sink: &mut [f32]) {
-        let share = self.share() as f32;
-        if self.kind != Reduce::Max {
-            for (sum, &owner) in sink.iter_mut().zip(&self.owners) {
-                *sum += gradient[owner as usize] * share;
+        let (x, share) = (inputs[0], self.share());
+        let mut add = |slope: &dyn Fn(f64, f64, usize) -> f64| {
+            for (at, (sum, &owner)) in sink.iter_mut().zip(&self.owners).enumerate() {
+                let group = owner as usize;
+                let (value, result) =
+                    (x.get(at).copied().unwrap_or_default(), output.get(group).copied().unwrap_or_default());
+                *sum += gradient[group] * slope(f64::from(value), f64::from(result), group) as f32;
             }
-            return;
-        }
-        let is_largest = |(value, owner): (&f32, &u32)| *value == output[*owner as usize];
-        let mut ties = vec![0f32; self.groups];
-        for (value, owner) in inputs[0].iter().zip(&self.owners) {
-            ties[*owner as usize] += f32::from(u8::from(is_largest((value, owner))));
-        }
-        for ((sum, value), owner) in sink.iter_mut().zip(inputs[0]).zip(&self.owners) {
-            if is_largest((value, owner)) {
-                *sum += gradient[*owner as usize] / ties[*owner as usize];
+        };
+        match self.kind {
+            Reduce::Sum => add(&|_, _, _| 1.0),
+            Reduce::Mean => add(&|_, _, _| share),
+            Reduce::Max | Reduce::Min => {
+                let ties = self.extremes(x, output);
+                add(&|value, result, group| if value == result { 1.0 / ties[group] } else { 0.0 });
             }
+            Reduce::Product => {
+                let zeros = self.fold(0.0, x, |count, value, _| count + f64::from(u8::from(value == 0.0)));
+                let others =
+                    self.fold(1.0, x, |product, value, _| if value == 0.0 { product } else { product * value });
+                add(&|value, _, group| match (zeros[group], value) {
+                    (0.0, _) => others[group] / value,
+                    (1.0, 0.0) => others[group],
+                    _ => 0.0,
+                });
+            }
+            Reduce::L1 => add(&|value, _, _| if value == 0.0 { 0.0 } else { value.signum() }),
+            Reduce::L2 => add(&|value, result, _| if result == 0.0 { 0.0 } else { value / result }),
+            Reduce::LogSumExp => add(&|value, result, _| (value - result).exp()),
         }
     }
 }

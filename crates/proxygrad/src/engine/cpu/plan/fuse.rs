@@ -45,7 +45,7 @@ impl<'a> Fusion<'a> {
             Op::Binary(Binary::Sub | Binary::Mul | Binary::Div) | Op::Concat { .. } => Self::Separate,
             Op::MaxPool(_) | Op::AveragePool { .. } | Op::Reduce { .. } | Op::Pad { .. } => Self::Separate,
             Op::Reshape(_) | Op::Transpose(_) | Op::Slice { .. } | Op::Resize(_) => Self::Separate,
-            Op::Normalize(_) | Op::Softmax { .. } | Op::LogSoftmax { .. } => Self::Separate,
+            Op::LocalResponse(_) | Op::Normalize(_) | Op::Softmax { .. } | Op::LogSoftmax { .. } => Self::Separate,
         }
     }
 }

@@ -74,6 +74,8 @@ pub(super) fn lookup(op_type: &str) -> Option<FoldFn> {
         "ReduceSumSquare" => reduce::sum_of_squares,
         "ReduceMax" => reduce::max,
         "ReduceMin" => reduce::min,
+        "ReduceLogSum" => reduce::log_sum,
+        "ReduceLogSumExp" => reduce::log_sum_exp,
 
         "Concat" => layout::concat,
         "Expand" => layout::expand,

@@ -45,6 +45,20 @@ pub(super) fn min(ctx: &NodeContext) -> Folded {
     reduce(ctx, |a, b| Some(a.min(b)), |group| group.iter().copied().fold(f32::INFINITY, f32::min))
 }
 
+/// <https://onnx.ai/onnx/operators/onnx__ReduceLogSum.html>
+pub(super) fn log_sum(ctx: &NodeContext) -> Folded {
+    reduce(ctx, |_, _| None, |group| wide(group).sum::<f64>().ln() as f32)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__ReduceLogSumExp.html>
+pub(super) fn log_sum_exp(ctx: &NodeContext) -> Folded {
+    let exponentials = |group: &[f32]| {
+        let largest = wide(group).fold(f64::NEG_INFINITY, f64::max);
+        (wide(group).map(|v| (v - largest).exp()).sum::<f64>().ln() + largest) as f32
+    };
+    reduce(ctx, |_, _| None, exponentials)
+}
+
 fn wide(group: &[f32]) -> impl Iterator<Item = f64> + '_ {
     group.iter().map(|&v| f64::from(v))
 }

@@ -55,6 +55,7 @@ pub(super) fn lookup(op_type: &str) -> Option<LowerFn> {
         "InstanceNormalization" => normalize::instance_normalization,
         "GroupNormalization" => normalize::group_normalization,
         "RMSNormalization" | "SimplifiedLayerNormalization" => normalize::rms_normalization,
+        "LRN" => normalize::lrn,
         "LpNormalization" => normalize::lp_normalization,
         "MeanVarianceNormalization" => normalize::mean_variance_normalization,
 
@@ -98,6 +99,13 @@ pub(super) fn lookup(op_type: &str) -> Option<LowerFn> {
         "ReduceMean" => reduce::reduce_mean,
         "ReduceSum" => reduce::reduce_sum,
         "ReduceMax" => reduce::reduce_max,
+        "ReduceMin" => reduce::reduce_min,
+        "ReduceProd" => reduce::reduce_prod,
+        "ReduceL1" => reduce::reduce_l1,
+        "ReduceL2" => reduce::reduce_l2,
+        "ReduceSumSquare" => reduce::reduce_sum_square,
+        "ReduceLogSum" => reduce::reduce_log_sum,
+        "ReduceLogSumExp" => reduce::reduce_log_sum_exp,
 
         "Pad" => pad::pad,
         "Resize" => resize::resize,

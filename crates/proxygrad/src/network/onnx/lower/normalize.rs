@@ -3,9 +3,9 @@
 
 use super::super::const_tensor::ConstTensor;
 use super::super::graph_builder::{BuilderId, GraphBuilder};
-use super::super::node_context::{NodeContext, distinct_axes, image_axis, length};
+use super::super::node_context::{NodeContext, distinct_axes, image_axis, length, window_length};
 use super::broadcast::without_batch_axis;
-use crate::network::{Array, Norm, Normalize, Op, Shape};
+use crate::network::{Array, LocalResponse, Norm, Normalize, Op, Shape};
 
 /// <https://onnx.ai/onnx/operators/onnx__LayerNormalization.html>, without its outputs for training.
 pub(super) fn layer_normalization(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
@@ -101,6 +101,13 @@ pub(super) fn mean_variance_normalization(builder: &mut GraphBuilder, ctx: &Node
     }
     let kind = Norm::Deviation;
     push(builder, input, Normalize { axes, groups: 1, kind, epsilon: EPSILON, scale: None, shift: None })
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__LRN.html>
+pub(super) fn lrn(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    let size = window_length(ctx.int("size")?.ok_or("size is missing")?, "size")?;
+    let (alpha, beta, bias) = (ctx.float("alpha", 1e-4)?, ctx.float("beta", 0.75)?, ctx.float("bias", 1.0)?);
+    builder.push(Op::LocalResponse(LocalResponse { size, alpha, beta, bias }), &[ctx.dynamic(0)?])
 }
 
 /// Adds the operation, without factors of 1 and summands of 0, and where every channel is a group of its own, along the

@@ -1,8 +1,8 @@
 //! Global pools and reductions.
 
-use super::super::graph_builder::{BuilderId, GraphBuilder};
+use super::super::graph_builder::{BuilderId, GraphBuilder, UnaryFunction};
 use super::super::node_context::{NodeContext, image_axis};
-use crate::network::{Op, Reduce};
+use crate::network::{Binary, Op, Reduce};
 
 /// <https://onnx.ai/onnx/operators/onnx__GlobalAveragePool.html>
 pub(super) fn global_average_pool(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
@@ -29,6 +29,44 @@ pub(super) fn reduce_max(builder: &mut GraphBuilder, ctx: &NodeContext) -> Resul
     reduce(builder, ctx, Reduce::Max)
 }
 
+/// <https://onnx.ai/onnx/operators/onnx__ReduceMin.html>
+pub(super) fn reduce_min(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    reduce(builder, ctx, Reduce::Min)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__ReduceProd.html>
+pub(super) fn reduce_prod(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    reduce(builder, ctx, Reduce::Product)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__ReduceL1.html>
+pub(super) fn reduce_l1(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    reduce(builder, ctx, Reduce::L1)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__ReduceL2.html>
+pub(super) fn reduce_l2(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    reduce(builder, ctx, Reduce::L2)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__ReduceLogSumExp.html>
+pub(super) fn reduce_log_sum_exp(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    reduce(builder, ctx, Reduce::LogSumExp)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__ReduceSumSquare.html>
+pub(super) fn reduce_sum_square(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    let input = ctx.dynamic(0)?;
+    let square = builder.push(Op::Binary(Binary::Mul), &[input, input])?;
+    reduce_node(builder, ctx, square, Reduce::Sum)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__ReduceLogSum.html>
+pub(super) fn reduce_log_sum(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    let sum = reduce(builder, ctx, Reduce::Sum)?;
+    Ok(builder.push_unary(UnaryFunction::Log, sum))
+}
+
 fn global(builder: &mut GraphBuilder, ctx: &NodeContext, kind: Reduce) -> Result<BuilderId, String> {
     let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
     let axes: Vec<usize> = (1..shape.len()).collect();
@@ -38,9 +76,18 @@ fn global(builder: &mut GraphBuilder, ctx: &NodeContext, kind: Reduce) -> Result
     builder.push(Op::Reduce { kind, axes, keep: true }, &[input])
 }
 
-/// Axes are an attribute in older opsets and an input in newer ones.
 fn reduce(builder: &mut GraphBuilder, ctx: &NodeContext, kind: Reduce) -> Result<BuilderId, String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
+    reduce_node(builder, ctx, ctx.dynamic(0)?, kind)
+}
+
+/// Reduces a node of the shape of input 0. Axes are an attribute in older opsets and an input in newer ones.
+fn reduce_node(
+    builder: &mut GraphBuilder,
+    ctx: &NodeContext,
+    input: BuilderId,
+    kind: Reduce,
+) -> Result<BuilderId, String> {
+    let shape = &builder.node(input).shape;
     let axes = ctx.ints_or_input("axes", 1)?.unwrap_or_default();
     if axes.is_empty() {
         return match ctx.flag("noop_with_empty_axes")? {
