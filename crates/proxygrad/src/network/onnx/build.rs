@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::error::{ImportError, UnsupportedNode};
 use super::graph_builder::{BuilderId, BuilderOp, GraphBuilder};
+use super::image_tensor::ImageTensor;
 use super::layer_names::{UniqueNames, layer_name};
 use super::lower_graph::LoweredGraph;
 use super::module_paths::ModulePaths;
@@ -67,7 +68,7 @@ pub(super) fn build(
     let mut holds: HashMap<BuilderId, BuilderId> = HashMap::new();
     holds.extend(moved_to.iter().enumerate().map(|(id, &to)| (to, id)));
     let layer = |name: &str| match tensors.get(name) {
-        Some(&Operand::Dynamic(id)) => {
+        Some(&Operand::Dynamic(ImageTensor { id, .. })) => {
             let layer = ids.get(&moved_to[id]).copied().filter(|&layer| layer != Network::INPUT);
             layer.map(|layer| (layer, holds.get(&moved_to[id]) == Some(&id)))
         }

@@ -5,25 +5,23 @@ use std::sync::Arc;
 use crate::network::Array;
 
 /// Provenance of a known number. Exporters compute reshape targets and sizes from the shape of the image, so numbers
-/// that look constant can depend on the image size or on the batch size.
+/// that look constant can depend on the image size. Numbers computed from the batch size are those of a batch of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Provenance {
-    /// The same for every input.
+    /// The same for every image.
     Constant,
+    /// The length of the batch axis itself, which is 1.
+    Batch,
     /// Computed from the height or width of the image.
     ImageSize,
-    /// The length of the batch axis itself.
-    Batch,
-    /// Computed from the length of the batch axis.
-    BatchDerived,
 }
 
 impl Provenance {
     /// Provenance of a result computed from such a number: it is no longer the batch size itself.
     pub fn derived(self) -> Self {
         match self {
-            Self::Batch | Self::BatchDerived => Self::BatchDerived,
-            Self::Constant | Self::ImageSize => self,
+            Self::Constant | Self::Batch => Self::Constant,
+            Self::ImageSize => Self::ImageSize,
         }
     }
 }
@@ -125,7 +123,7 @@ impl ConstTensor {
         self.provenance.as_ref().map_or(Provenance::Constant, |all| all[i])
     }
 
-    /// Whether no value depends on the image or batch size.
+    /// Whether no value is computed from the size of the image or batch.
     pub fn is_constant(&self) -> bool {
         self.provenance.is_none()
     }
@@ -133,10 +131,6 @@ impl ConstTensor {
     /// Whether some value depends on the height or width of the image.
     pub fn depends_on_image_size(&self) -> bool {
         self.provenance.as_ref().is_some_and(|all| all.contains(&Provenance::ImageSize))
-    }
-
-    fn depends_on_batch(&self) -> bool {
-        self.provenance.as_ref().is_some_and(|all| all.iter().any(|&one| one >= Provenance::Batch))
     }
 
     /// The values at `indices` in row-major order as a tensor of `shape`, which must have as many elements.
@@ -178,26 +172,24 @@ impl ConstTensor {
         }
     }
 
-    /// Integers that do not depend on the batch size.
+    /// The values as integers.
     ///
     /// # Errors
-    /// When the values are not integers or depend on the batch size.
+    /// When they are of another type.
     pub fn ints(&self) -> Result<&[i64], String> {
         match &self.data {
-            ConstData::Int(data) if !self.depends_on_batch() => Ok(data),
-            ConstData::Int(_) => Err(BATCH_DEPENDENT.into()),
+            ConstData::Int(data) => Ok(data),
             _ => Err(NOT_INTEGERS.into()),
         }
     }
 
-    /// Floating-point values that do not depend on the batch size.
+    /// The values as floating-point numbers.
     ///
     /// # Errors
-    /// When the values are of another type or depend on the batch size.
+    /// When they are of another type.
     pub fn floats(&self) -> Result<&Arc<[f32]>, String> {
         match &self.data {
-            ConstData::Float(data) if !self.depends_on_batch() => Ok(data),
-            ConstData::Float(_) => Err(BATCH_DEPENDENT.into()),
+            ConstData::Float(data) => Ok(data),
             _ => Err("expected floating-point numbers, found values of another type".into()),
         }
     }
@@ -233,14 +225,13 @@ impl ConstTensor {
     /// The floating-point values as weights.
     ///
     /// # Errors
-    /// When the values are of another type or depend on the batch size.
+    /// When the values are of another type.
     pub fn array(&self) -> Result<Array, String> {
         Ok(Array::new(self.shape.clone(), Arc::clone(self.floats()?))?)
     }
 }
 
 const NOT_INTEGERS: &str = "expected integers, found values of another type";
-const BATCH_DEPENDENT: &str = "numbers computed from the batch size are not supported here";
 
 /// Maximum number of axes of a tensor.
 pub(super) const MOST_AXES: usize = 16;

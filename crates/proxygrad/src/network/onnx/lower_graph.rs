@@ -8,6 +8,7 @@ use super::external_data::ExternalData;
 use super::flatten::{FlatGraph, Guard};
 use super::graph_builder::{BuilderId, BuilderNode, BuilderOp, GraphBuilder};
 use super::image_input::ImageInput;
+use super::image_tensor::ImageTensor;
 use super::node_context::{NodeContext, Operand};
 use super::proto::{GraphProto, NodeProto, SparseTensorProto, TensorProto};
 use super::toposort::toposort;
@@ -54,7 +55,7 @@ impl LoweredGraph<'_> {
     pub fn outputs<'o>(&self, graph: &'o GraphProto) -> Vec<(BuilderId, &'o str)> {
         let names = graph.output.iter().map(|output| output.name.as_str());
         let id = |name: &str| match self.tensors.get(name) {
-            Some(Operand::Dynamic(id)) if *id != GraphBuilder::INPUT => Some(*id),
+            Some(Operand::Dynamic(tensor)) if tensor.id != GraphBuilder::INPUT => Some(tensor.id),
             _ => None,
         };
         names.filter_map(|name| Some((id(name)?, name))).collect()
@@ -74,8 +75,8 @@ impl LoweredGraph<'_> {
             }
         }
         for operand in self.tensors.values_mut() {
-            if let Operand::Dynamic(id) = operand
-                && let Some(&cause) = broken.get(id)
+            if let Operand::Dynamic(tensor) = operand
+                && let Some(&cause) = broken.get(&tensor.id)
             {
                 *operand = Operand::Unavailable(cause);
             }
@@ -137,7 +138,7 @@ pub(super) fn lower_graph<'g>(
         builder,
         initializers,
         sparse,
-        tensors: HashMap::from([(input.name.as_str(), Operand::Dynamic(image))]),
+        tensors: HashMap::from([(input.name.as_str(), Operand::Dynamic(ImageTensor::batch_first(image)))]),
         read,
         element_budget: MOST_COMPUTED.saturating_add(file_bytes.saturating_mul(PER_BYTE)),
         exhausted: false,
@@ -174,7 +175,7 @@ impl<'g> Lowering<'g> {
         if !computed {
             self.builder.truncate(first);
             let read = node.inputs().filter_map(|name| match self.tensors.get(name) {
-                Some(Operand::Dynamic(id)) => Some(*id),
+                Some(Operand::Dynamic(tensor)) => Some(tensor.id),
                 _ => None,
             });
             self.read_by_failed.extend(read);
@@ -235,10 +236,10 @@ impl<'g> Lowering<'g> {
         }
         self.charge_elements(added.iter().map(BuilderNode::parameter_count).sum())?;
         for (output, name) in outputs.iter().zip(&node.output) {
-            if let Operand::Dynamic(id) = output
-                && *id >= first
+            if let Operand::Dynamic(tensor) = output
+                && tensor.id >= first
             {
-                self.builder.node_mut(*id).tensor = Some(name.clone());
+                self.builder.node_mut(tensor.id).tensor = Some(name.clone());
             }
         }
         Ok(NodeResult::Outputs(outputs))
@@ -283,7 +284,7 @@ impl<'g> Lowering<'g> {
         if condition.depends_on_image_size() {
             for output in &mut outputs {
                 match output {
-                    Operand::Dynamic(id) => self.builder.bind_to_size(*id),
+                    Operand::Dynamic(tensor) => self.builder.bind_to_size(tensor.id),
                     Operand::Constant(tensor) => *tensor = tensor.clone().of_image_size(),
                     Operand::Unavailable(_) => {}
                 }

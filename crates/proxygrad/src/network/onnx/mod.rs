@@ -22,6 +22,7 @@ mod fold_batch_norm;
 mod fuse_activations;
 mod graph_builder;
 mod image_input;
+mod image_tensor;
 mod layer_names;
 mod limits;
 mod lower;
@@ -145,7 +146,7 @@ pub fn import_with(bytes: &[u8], files: &ExternalData, options: &ImportOptions) 
     fuse_activations::fuse_activations(graph, &mut lowered);
     let unsupported: Vec<UnsupportedNode> = lowered.failures.values().cloned().collect();
     let total = lowered.order.len();
-    let is_layer = |operand: &Operand| matches!(operand, Operand::Dynamic(id) if *id > lowered.image);
+    let is_layer = |operand: &Operand| matches!(operand, Operand::Dynamic(tensor) if tensor.id > lowered.image);
     if !lowered.tensors.values().any(is_layer) || lowered.exhausted {
         return Err(match unsupported.is_empty() {
             true => ImportError::Graph(no_output(graph)),

@@ -3,6 +3,7 @@
 use super::const_tensor::{ConstTensor, MOST_AXES, product};
 use super::external_data::ExternalData;
 use super::graph_builder::{BuilderId, GraphBuilder};
+use super::image_tensor::ImageTensor;
 use super::proto::{AttributeProto, NodeProto, TensorProto};
 use crate::network::Shape;
 
@@ -15,9 +16,8 @@ const LARGEST_WINDOW: usize = 1 << 16;
 /// A tensor of the file, as nodes read it.
 #[derive(Debug, Clone)]
 pub(super) enum Operand {
-    /// Depends on the image: the output of a node of the graph. Its first axis is the batch, which shapes here leave
-    /// out.
-    Dynamic(BuilderId),
+    /// Depends on the image: the output of a node of the graph.
+    Dynamic(ImageTensor),
     /// Known at import.
     Constant(ConstTensor),
     /// Depends on a node that could not be lowered: that node's index in the file.
@@ -25,6 +25,7 @@ pub(super) enum Operand {
 }
 
 /// A node about to be lowered or folded.
+#[derive(Clone)]
 pub(super) struct NodeContext<'a> {
     /// The node as stored.
     pub node: &'a NodeProto,
@@ -46,22 +47,34 @@ impl NodeContext<'_> {
         self.inputs.get(i).and_then(Option::as_ref)
     }
 
-    /// Input `i`, which depends on the image.
+    /// Input `i`, which depends on the image and may have its batch axis anywhere.
     ///
     /// # Errors
     /// When it is omitted or constant.
-    pub fn dynamic(&self, i: usize) -> Result<BuilderId, String> {
+    pub fn image_tensor(&self, i: usize) -> Result<ImageTensor, String> {
         match self.input(i) {
-            Some(Operand::Dynamic(id)) => Ok(*id),
+            Some(Operand::Dynamic(tensor)) => Ok(*tensor),
             Some(_) => Err(format!("input {} must not be constant", self.input_name(i))),
             None => Err(missing_input(i)),
         }
     }
 
-    /// Input `i`, which depends on the image, with its shape.
+    /// Input `i`, which depends on the image and has its batch axis first.
     ///
     /// # Errors
-    /// When it is omitted or constant.
+    /// When it is omitted or constant, or has its batch axis elsewhere.
+    pub fn dynamic(&self, i: usize) -> Result<BuilderId, String> {
+        let tensor = self.image_tensor(i)?;
+        match tensor.batch {
+            Some(0) => Ok(tensor.id),
+            _ => Err(format!("the first axis of input {} is not the batch", self.input_name(i))),
+        }
+    }
+
+    /// Input `i`, which depends on the image and has its batch axis first, with its shape without the batch.
+    ///
+    /// # Errors
+    /// When it is omitted or constant, or has its batch axis elsewhere.
     pub fn dynamic_with_shape<'b>(
         &self,
         builder: &'b GraphBuilder,
@@ -245,13 +258,4 @@ pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, String> {
     let counted = if axis < 0 { axis.saturating_add(rank as i64) } else { axis };
     let found = usize::try_from(counted).ok().filter(|&i| i < rank);
     found.ok_or_else(|| format!("axis {axis} does not exist; the input has {rank} axes"))
-}
-
-/// Like [`axis`] for a tensor that depends on the image: the result does not count the batch axis.
-///
-/// # Errors
-/// When there is no such axis or it is the batch axis.
-pub(super) fn image_axis(value: i64, shape: &Shape) -> Result<usize, String> {
-    let counted = axis(value, shape.len() + 1)?;
-    counted.checked_sub(1).ok_or_else(|| "operating along the batch axis is not supported".into())
 }

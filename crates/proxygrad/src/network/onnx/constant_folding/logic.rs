@@ -50,9 +50,8 @@ pub(super) fn r#where(ctx: &NodeContext) -> Folded {
             let (value, i) = if flag { (yes, operands.indices(1)[place]) } else { (no, operands.indices(2)[place]) };
             // The result depends on the condition and on the chosen value.
             let provenance = match condition.provenance(condition_index) {
-                Provenance::Constant => value.provenance(i),
-                Provenance::ImageSize => value.provenance(i).max(Provenance::ImageSize),
-                Provenance::Batch | Provenance::BatchDerived => Provenance::BatchDerived,
+                Provenance::Constant | Provenance::Batch => value.provenance(i),
+                Provenance::ImageSize => Provenance::ImageSize,
             };
             Ok::<_, String>((flag, i, provenance))
         })

@@ -1,8 +1,9 @@
 //! Activations that are a single node.
 
 use super::super::graph_builder::{BuilderId, GraphBuilder};
-use super::super::node_context::NodeContext;
-use super::broadcast::{per_channel, without_batch_axis};
+use super::super::image_tensor::ImageTensor;
+use super::super::node_context::{NodeContext, Operand};
+use super::broadcast::{Aligned, AlignedOperand, align, per_channel};
 use crate::network::{Activation, Array, Op, SELU_ALPHA, SELU_LAMBDA};
 
 /// <https://onnx.ai/onnx/operators/onnx__Relu.html>
@@ -16,12 +17,17 @@ pub(super) fn leaky_relu(builder: &mut GraphBuilder, ctx: &NodeContext) -> Resul
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__PRelu.html> with one slope, or one per channel.
-pub(super) fn prelu(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (_, shape) = ctx.dynamic_with_shape(builder, 0)?;
-    let slopes = without_batch_axis(ctx.constant(1)?, shape.len())?;
-    let slopes = if slopes.len() == 1 { Some(slopes.data().to_vec()) } else { per_channel(&slopes, shape) };
+pub(super) fn prelu(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
+    let operands = [Operand::Dynamic(ctx.image_tensor(0)?), Operand::Constant(ctx.constant(1)?.clone())];
+    let Aligned { operands, batch } = align(builder, ctx, &operands.each_ref(), |_| true)?;
+    let [AlignedOperand::Node(input), AlignedOperand::Constant(slopes, sized)] = operands.as_slice() else {
+        return Err("the slopes must be constant".into());
+    };
+    let shape = &builder.node(*input).shape;
+    let slopes = if slopes.len() == 1 { Some(slopes.data().to_vec()) } else { per_channel(slopes, shape) };
     let slopes = slopes.ok_or("slopes that differ within a channel are not supported")?;
-    activation(builder, ctx, Activation::PRelu { slopes: Array::vector(slopes) })
+    let op = Op::Activation(Activation::PRelu { slopes: Array::vector(slopes) });
+    Ok(ImageTensor { id: builder.push_sized(op, &[*input], *sized)?, batch })
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Clip.html>; bounds are attributes before opset 11, then inputs.

@@ -1,36 +1,35 @@
 //! Elementwise arithmetic.
 
-use super::super::const_tensor::ConstTensor;
-use super::super::graph_builder::UnaryFunction;
-use super::super::graph_builder::{BuilderId, GraphBuilder};
+use super::super::graph_builder::{BuilderId, GraphBuilder, UnaryFunction};
+use super::super::image_tensor::ImageTensor;
 use super::super::node_context::{NodeContext, Operand};
 use super::activation::clipped;
-use super::broadcast::{per_channel, without_batch_axis};
+use super::broadcast::{Aligned, AlignedOperand, align, per_channel};
 use super::softmax::log_of_softmax;
 use crate::network::{Array, Binary, Op, Shape, broadcast};
 
 /// <https://onnx.ai/onnx/operators/onnx__Add.html>
-pub(super) fn add(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+pub(super) fn add(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     binary(builder, ctx, Binary::Add)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Sub.html>
-pub(super) fn sub(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+pub(super) fn sub(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     binary(builder, ctx, Binary::Sub)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Mul.html>
-pub(super) fn mul(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+pub(super) fn mul(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     binary(builder, ctx, Binary::Mul)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Div.html>
-pub(super) fn div(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+pub(super) fn div(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     binary(builder, ctx, Binary::Div)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Sum.html>: any number of summands.
-pub(super) fn sum(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+pub(super) fn sum(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     let mut summands =
         (0..ctx.inputs.len()).map(|i| ctx.input(i).ok_or_else(|| format!("input number {i} is missing")));
     let first = summands.next().ok_or("the node has no inputs")??;
@@ -39,23 +38,23 @@ pub(super) fn sum(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Build
         total = Operand::Dynamic(combine(builder, ctx, Binary::Add, &total, summand?)?);
     }
     match total {
-        Operand::Dynamic(id) => Ok(id),
+        Operand::Dynamic(tensor) => Ok(tensor),
         _ => Err("all summands are constant".into()),
     }
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Max.html> of a tensor and constant numbers.
-pub(super) fn max(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+pub(super) fn max(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     let (input, bounds) = input_and_bounds(ctx)?;
     let min = bounds.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    clipped(builder, input, min, f32::INFINITY)
+    Ok(ImageTensor { id: clipped(builder, input.id, min, f32::INFINITY)?, ..input })
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Min.html> of a tensor and constant numbers.
-pub(super) fn min(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+pub(super) fn min(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     let (input, bounds) = input_and_bounds(ctx)?;
     let max = bounds.into_iter().fold(f32::INFINITY, f32::min);
-    clipped(builder, input, f32::NEG_INFINITY, max)
+    Ok(ImageTensor { id: clipped(builder, input.id, f32::NEG_INFINITY, max)?, ..input })
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Neg.html>
@@ -113,11 +112,11 @@ fn unary(builder: &mut GraphBuilder, ctx: &NodeContext, function: UnaryFunction)
 }
 
 /// The only input that depends on the image, and all others as numbers.
-fn input_and_bounds(ctx: &NodeContext) -> Result<(BuilderId, Vec<f32>), String> {
+fn input_and_bounds(ctx: &NodeContext) -> Result<(ImageTensor, Vec<f32>), String> {
     let (mut input, mut bounds) = (None, Vec::new());
     for i in 0..ctx.inputs.len() {
         match ctx.input(i) {
-            Some(Operand::Dynamic(id)) if input.replace(*id).is_none() => {}
+            Some(Operand::Dynamic(tensor)) if input.replace(*tensor).is_none() => {}
             Some(Operand::Dynamic(_)) => {
                 return Err("only one input may depend on the image".into());
             }
@@ -127,7 +126,7 @@ fn input_and_bounds(ctx: &NodeContext) -> Result<(BuilderId, Vec<f32>), String> 
     input.map(|input| (input, bounds)).ok_or_else(|| "no input depends on the image".into())
 }
 
-fn binary(builder: &mut GraphBuilder, ctx: &NodeContext, kind: Binary) -> Result<BuilderId, String> {
+fn binary(builder: &mut GraphBuilder, ctx: &NodeContext, kind: Binary) -> Result<ImageTensor, String> {
     match (ctx.input(0), ctx.input(1)) {
         (Some(a), Some(b)) => combine(builder, ctx, kind, a, b),
         _ => Err("an input is missing".into()),
@@ -140,27 +139,24 @@ fn combine(
     kind: Binary,
     a: &Operand,
     b: &Operand,
-) -> Result<BuilderId, String> {
-    match (a, b) {
-        (&Operand::Dynamic(a), &Operand::Dynamic(b)) => combine_dynamic(builder, kind, a, b),
-        (&Operand::Dynamic(input), Operand::Constant(value)) => {
-            combine_constant(builder, ctx, kind, (input, value), false)
+) -> Result<ImageTensor, String> {
+    let Aligned { operands, batch } = align(builder, ctx, &[a, b], |_| true)?;
+    let mut operands = operands.into_iter();
+    let id = match (operands.next(), operands.next()) {
+        (Some(AlignedOperand::Node(a)), Some(AlignedOperand::Node(b))) => combine_dynamic(builder, kind, a, b)?,
+        (Some(AlignedOperand::Node(input)), Some(AlignedOperand::Constant(value, sized))) => {
+            combine_constant(builder, ctx, kind, (input, value, sized), false)?
         }
-        (Operand::Constant(value), &Operand::Dynamic(input)) => {
-            combine_constant(builder, ctx, kind, (input, value), true)
+        (Some(AlignedOperand::Constant(value, sized)), Some(AlignedOperand::Node(input))) => {
+            combine_constant(builder, ctx, kind, (input, value, sized), true)?
         }
-        _ => Err("both inputs are constant".into()),
-    }
+        _ => return Err("both inputs are constant".into()),
+    };
+    Ok(ImageTensor { id, batch })
 }
 
 /// Combines two tensors that depend on the image.
 fn combine_dynamic(builder: &mut GraphBuilder, kind: Binary, a: BuilderId, b: BuilderId) -> Result<BuilderId, String> {
-    let (shape_a, shape_b) = (&builder.node(a).shape, &builder.node(b).shape);
-    if shape_a.len() != shape_b.len() {
-        return Err(format!(
-            "the inputs {shape_a} and {shape_b} have different ranks, so their batch axes do not align"
-        ));
-    }
     // Broadcasting makes an explicit expansion to the other operand's shape unnecessary.
     let unexpanded = |id: BuilderId, other: &Shape| {
         let node = builder.node(id);
@@ -168,7 +164,7 @@ fn combine_dynamic(builder: &mut GraphBuilder, kind: Binary, a: BuilderId, b: Bu
         let same = broadcast(&builder.node(source).shape, other) == broadcast(&node.shape, other);
         same.then_some(source)
     };
-    let first = unexpanded(a, shape_b).unwrap_or(a);
+    let first = unexpanded(a, &builder.node(b).shape).unwrap_or(a);
     let second = unexpanded(b, &builder.node(first).shape).unwrap_or(b);
     builder.push(Op::Binary(kind), &[first, second])
 }
@@ -178,13 +174,11 @@ fn combine_constant(
     builder: &mut GraphBuilder,
     ctx: &NodeContext,
     kind: Binary,
-    (input, value): (BuilderId, &ConstTensor),
+    (input, constant, sized): (BuilderId, Array, bool),
     reversed: bool,
 ) -> Result<BuilderId, String> {
     let shape = builder.node(input).shape.clone();
     ctx.checked_elements(&[shape.channels()])?;
-    let constant = without_batch_axis(value, shape.len())?;
-    let sized = value.depends_on_image_size();
     if let Some(values) = per_channel(&constant, &shape) {
         let ones = vec![1.0; values.len()];
         let zeros = vec![0.0; values.len()];

@@ -17,18 +17,27 @@ mod resize;
 mod shape;
 mod slice;
 mod softmax;
+mod transpose;
 mod window;
 
 use super::graph_builder::{BuilderId, GraphBuilder};
+use super::image_tensor::ImageTensor;
 use super::node_context::{NodeContext, Operand};
 
-/// Adds the operations of one node to the builder, or returns why that is impossible.
+/// Adds the operations of one node to the builder and returns its outputs, or why that is impossible.
+type Lower<T> = fn(&mut GraphBuilder, &NodeContext) -> Result<T, String>;
+
+/// How a node is lowered.
 #[derive(Clone, Copy)]
 pub(super) enum LowerFn {
-    /// Operators with one output, which depends on the image.
-    One(fn(&mut GraphBuilder, &NodeContext) -> Result<BuilderId, String>),
-    /// All other operators.
-    Many(fn(&mut GraphBuilder, &NodeContext) -> Result<Vec<Operand>, String>),
+    /// Operators on tensors `[N,...]`: their inputs are given with the batch axis first, and so is the output.
+    BatchFirst(Lower<BuilderId>),
+    /// Functions of each value of the first input, wherever its batch axis is; other inputs are constant.
+    Elementwise(Lower<BuilderId>),
+    /// Operators with one output, which depends on the image; any tensor may have its batch axis anywhere.
+    One(Lower<ImageTensor>),
+    /// All other operators; any tensor may have its batch axis anywhere.
+    Many(Lower<Vec<Operand>>),
 }
 
 impl LowerFn {
@@ -37,31 +46,69 @@ impl LowerFn {
     /// # Errors
     /// The reason why the node cannot be lowered.
     pub fn outputs(self, builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Vec<Operand>, String> {
-        match self {
-            Self::One(lower) => lower(builder, ctx).map(|id| vec![Operand::Dynamic(id)]),
-            Self::Many(lower) => lower(builder, ctx),
+        let tensor = match self {
+            Self::BatchFirst(lower) => {
+                let ctx = with_inputs(ctx, |tensor| tensor.with_batch(builder, Some(0)))?;
+                ImageTensor::batch_first(lower(builder, &ctx)?)
+            }
+            Self::Elementwise(lower) => {
+                let batch = ctx.image_tensor(0)?.batch;
+                let ctx = with_inputs(ctx, |tensor| Ok(ImageTensor::batch_first(tensor.id)))?;
+                ImageTensor { id: lower(builder, &ctx)?, batch }
+            }
+            Self::One(lower) => lower(builder, ctx)?,
+            Self::Many(lower) => return lower(builder, ctx),
+        };
+        Ok(vec![Operand::Dynamic(tensor)])
+    }
+}
+
+/// The node with other tensors in place of its inputs that depend on the image.
+fn with_inputs<'a>(
+    ctx: &NodeContext<'a>,
+    mut change: impl FnMut(ImageTensor) -> Result<ImageTensor, String>,
+) -> Result<NodeContext<'a>, String> {
+    let mut changed = ctx.clone();
+    for input in changed.inputs.iter_mut().flatten() {
+        if let Operand::Dynamic(tensor) = input {
+            *tensor = change(*tensor)?;
         }
     }
+    Ok(changed)
 }
 
 /// The lowering of an operator with an input that depends on the image; `None` if it is not supported.
 pub(super) fn lookup(op_type: &str) -> Option<LowerFn> {
-    let one: fn(&mut GraphBuilder, &NodeContext) -> Result<BuilderId, String> = match op_type {
+    batch_first(op_type)
+        .map(LowerFn::BatchFirst)
+        .or_else(|| elementwise(op_type).map(LowerFn::Elementwise))
+        .or_else(|| one(op_type).map(LowerFn::One))
+        .or_else(|| many(op_type).map(LowerFn::Many))
+}
+
+fn batch_first(op_type: &str) -> Option<Lower<BuilderId>> {
+    Some(match op_type {
         "Conv" => conv::conv,
-        "Gemm" => dense::gemm,
-        "MatMul" => dense::mat_mul,
         "BatchNormalization" => batch_norm::batch_normalization,
-        "LayerNormalization" => normalize::layer_normalization,
         "InstanceNormalization" => normalize::instance_normalization,
         "GroupNormalization" => normalize::group_normalization,
-        "RMSNormalization" | "SimplifiedLayerNormalization" => normalize::rms_normalization,
         "LRN" => normalize::lrn,
-        "LpNormalization" => normalize::lp_normalization,
-        "MeanVarianceNormalization" => normalize::mean_variance_normalization,
 
+        "MaxPool" => pool::max_pool,
+        "AveragePool" => pool::average_pool,
+        "GlobalAveragePool" => reduce::global_average_pool,
+        "GlobalMaxPool" => reduce::global_max_pool,
+
+        "Resize" => resize::resize,
+        "Upsample" => resize::upsample,
+        _ => return None,
+    })
+}
+
+fn elementwise(op_type: &str) -> Option<Lower<BuilderId>> {
+    Some(match op_type {
         "Relu" => activation::relu,
         "LeakyRelu" => activation::leaky_relu,
-        "PRelu" => activation::prelu,
         "Clip" => activation::clip,
         "HardSigmoid" => activation::hard_sigmoid,
         "HardSwish" => activation::hard_swish,
@@ -72,6 +119,32 @@ pub(super) fn lookup(op_type: &str) -> Option<LowerFn> {
         "Mish" => activation::mish,
         "Softplus" => activation::softplus,
         "Gelu" => activation::gelu,
+
+        "Neg" => elementwise::neg,
+        "Pow" => elementwise::pow,
+        "Erf" => elementwise::erf,
+        "Exp" => elementwise::exp,
+        "Log" => elementwise::log,
+        "Sqrt" => elementwise::sqrt,
+        "Abs" => elementwise::abs,
+        "Reciprocal" => elementwise::reciprocal,
+
+        "Identity" => cast::identity,
+        "Dropout" => cast::dropout,
+        "Cast" => cast::cast,
+        _ => return None,
+    })
+}
+
+fn one(op_type: &str) -> Option<Lower<ImageTensor>> {
+    Some(match op_type {
+        "Gemm" => dense::gemm,
+        "MatMul" => dense::mat_mul,
+        "LayerNormalization" => normalize::layer_normalization,
+        "RMSNormalization" | "SimplifiedLayerNormalization" => normalize::rms_normalization,
+        "LpNormalization" => normalize::lp_normalization,
+        "MeanVarianceNormalization" => normalize::mean_variance_normalization,
+        "PRelu" => activation::prelu,
         "Softmax" => softmax::softmax,
         "LogSoftmax" => softmax::log_softmax,
 
@@ -82,20 +155,8 @@ pub(super) fn lookup(op_type: &str) -> Option<LowerFn> {
         "Sum" => elementwise::sum,
         "Max" => elementwise::max,
         "Min" => elementwise::min,
-        "Neg" => elementwise::neg,
-        "Pow" => elementwise::pow,
-        "Erf" => elementwise::erf,
-        "Exp" => elementwise::exp,
-        "Log" => elementwise::log,
-        "Sqrt" => elementwise::sqrt,
-        "Abs" => elementwise::abs,
-        "Reciprocal" => elementwise::reciprocal,
         "Expand" => expand::expand,
 
-        "MaxPool" => pool::max_pool,
-        "AveragePool" => pool::average_pool,
-        "GlobalAveragePool" => reduce::global_average_pool,
-        "GlobalMaxPool" => reduce::global_max_pool,
         "ReduceMean" => reduce::reduce_mean,
         "ReduceSum" => reduce::reduce_sum,
         "ReduceMax" => reduce::reduce_max,
@@ -108,26 +169,24 @@ pub(super) fn lookup(op_type: &str) -> Option<LowerFn> {
         "ReduceLogSumExp" => reduce::reduce_log_sum_exp,
 
         "Pad" => pad::pad,
-        "Resize" => resize::resize,
-        "Upsample" => resize::upsample,
 
         "Flatten" => reshape::flatten,
         "Reshape" => reshape::reshape,
         "Squeeze" => reshape::squeeze,
         "Unsqueeze" => reshape::unsqueeze,
-        "Transpose" => reshape::transpose,
+        "Transpose" => transpose::transpose,
         "Slice" => slice::slice,
         "Gather" => slice::gather,
         "Concat" => slice::concat,
-
-        "Identity" => cast::identity,
-        "Dropout" => cast::dropout,
-        "Cast" => cast::cast,
-
-        "Split" => return Some(LowerFn::Many(slice::split)),
-        "Shape" => return Some(LowerFn::Many(shape::shape)),
-        "Size" => return Some(LowerFn::Many(shape::size)),
         _ => return None,
-    };
-    Some(LowerFn::One(one))
+    })
+}
+
+fn many(op_type: &str) -> Option<Lower<Vec<Operand>>> {
+    Some(match op_type {
+        "Split" => slice::split,
+        "Shape" => shape::shape,
+        "Size" => shape::size,
+        _ => return None,
+    })
 }

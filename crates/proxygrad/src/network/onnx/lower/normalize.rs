@@ -3,35 +3,40 @@
 
 use super::super::const_tensor::ConstTensor;
 use super::super::graph_builder::{BuilderId, GraphBuilder};
-use super::super::node_context::{NodeContext, distinct_axes, image_axis, length, window_length};
-use super::broadcast::without_batch_axis;
+use super::super::image_tensor::ImageTensor;
+use super::super::node_context::{NodeContext, axis, distinct_axes, length, window_length};
+use super::broadcast::constant_operand;
 use crate::network::{Array, LocalResponse, Norm, Normalize, Op, Shape};
 
 /// <https://onnx.ai/onnx/operators/onnx__LayerNormalization.html>, without its outputs for training.
-pub(super) fn layer_normalization(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+pub(super) fn layer_normalization(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     trailing(builder, ctx, Norm::Deviation)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__RMSNormalization.html>, and ONNX Runtime's `SimplifiedLayerNormalization`.
-pub(super) fn rms_normalization(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+pub(super) fn rms_normalization(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     trailing(builder, ctx, Norm::RootMeanSquare)
 }
 
 /// Normalizes along the axes from `axis` on.
-fn trailing(builder: &mut GraphBuilder, ctx: &NodeContext, kind: Norm) -> Result<BuilderId, String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
-    let first = image_axis(ctx.int("axis")?.unwrap_or(-1), shape)?;
-    let rank = shape.len();
-    let parameters = |i: usize| ctx.optional_constant(i)?.map(|value| without_batch_axis(value, rank)).transpose();
+fn trailing(builder: &mut GraphBuilder, ctx: &NodeContext, kind: Norm) -> Result<ImageTensor, String> {
+    let tensor = ctx.image_tensor(0)?;
+    let rank = tensor.rank(builder);
+    let first = axis(ctx.int("axis")?.unwrap_or(-1), rank)?;
+    let parameters =
+        |i: usize| ctx.optional_constant(i)?.map(|value| constant_operand(builder, ctx, tensor, value)).transpose();
     let normalize = Normalize {
-        axes: (first..rank).collect(),
+        axes: (first..rank).filter_map(|axis| tensor.node_axis(axis)).collect(),
         groups: 1,
         kind,
         epsilon: ctx.float("epsilon", 1e-5)?,
         scale: parameters(1)?,
         shift: parameters(2)?,
     };
-    push(builder, input, normalize)
+    if normalize.axes.is_empty() {
+        return Err("normalizing along the batch axis only is not supported".into());
+    }
+    Ok(ImageTensor { id: push(builder, tensor.id, normalize)?, ..tensor })
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__InstanceNormalization.html>
@@ -75,32 +80,37 @@ pub(super) fn group_normalization(builder: &mut GraphBuilder, ctx: &NodeContext)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__LpNormalization.html>
-pub(super) fn lp_normalization(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
+pub(super) fn lp_normalization(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
+    let tensor = ctx.image_tensor(0)?;
     let kind = match ctx.int("p")?.unwrap_or(2) {
         1 => Norm::L1,
         2 => Norm::L2,
         p => return Err(format!("p is {p}; expected 1 or 2")),
     };
-    let axes = vec![image_axis(ctx.int("axis")?.unwrap_or(-1), shape)?];
-    push(builder, input, Normalize { axes, groups: 1, kind, epsilon: 0.0, scale: None, shift: None })
+    let axes = vec![tensor.image_axis(builder, ctx.int("axis")?.unwrap_or(-1))?];
+    let normalize = Normalize { axes, groups: 1, kind, epsilon: 0.0, scale: None, shift: None };
+    Ok(ImageTensor { id: push(builder, tensor.id, normalize)?, ..tensor })
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__MeanVarianceNormalization.html>. The images of a batch are normalized apart
 /// from each other, as in a batch of one.
-pub(super) fn mean_variance_normalization(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+pub(super) fn mean_variance_normalization(
+    builder: &mut GraphBuilder,
+    ctx: &NodeContext,
+) -> Result<ImageTensor, String> {
     /// The operator adds 1e-9 to the standard deviation, which is the same to the precision of f32 where it is larger.
     const EPSILON: f32 = 1e-18;
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
+    let tensor = ctx.image_tensor(0)?;
     let axes = ctx.ints("axes")?.unwrap_or(&[0, 2, 3]);
-    let mut axes = distinct_axes(axes, shape.len() + 1)?;
+    let mut axes = distinct_axes(axes, tensor.rank(builder))?;
     axes.sort_unstable();
-    let axes: Vec<usize> = axes.into_iter().filter_map(|axis| axis.checked_sub(1)).collect();
+    let axes: Vec<usize> = axes.into_iter().filter_map(|axis| tensor.node_axis(axis)).collect();
     if axes.is_empty() {
         return Err("normalizing along the batch axis only is not supported".into());
     }
     let kind = Norm::Deviation;
-    push(builder, input, Normalize { axes, groups: 1, kind, epsilon: EPSILON, scale: None, shift: None })
+    let normalize = Normalize { axes, groups: 1, kind, epsilon: EPSILON, scale: None, shift: None };
+    Ok(ImageTensor { id: push(builder, tensor.id, normalize)?, ..tensor })
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__LRN.html>

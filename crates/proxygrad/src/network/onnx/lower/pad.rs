@@ -1,12 +1,13 @@
 //! `Pad`.
 
-use super::super::graph_builder::{BuilderId, GraphBuilder};
+use super::super::graph_builder::GraphBuilder;
+use super::super::image_tensor::ImageTensor;
 use super::super::node_context::{NodeContext, distinct_axes, length};
 use crate::network::{Op, PadMode};
 
 /// <https://onnx.ai/onnx/operators/onnx__Pad.html>; parameters are attributes before opset 11, then inputs.
-pub(super) fn pad(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
+pub(super) fn pad(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
+    let tensor = ctx.image_tensor(0)?;
     let mode = match ctx.text("mode", "constant")? {
         "constant" => {
             let value = ctx.optional_constant(2)?.map_or_else(|| ctx.float("value", 0.0), |value| value.scalar())?;
@@ -19,7 +20,7 @@ pub(super) fn pad(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Build
         "edge" => PadMode::Edge,
         other => return Err(format!("mode {other} is not supported, only constant, reflect and edge")),
     };
-    let rank = shape.len() + 1;
+    let rank = tensor.rank(builder);
     let pads = ctx.ints_or_input("pads", 1)?.ok_or("pads is missing")?;
     let sized = ctx.optional_constant(1)?.is_some_and(|pads| pads.depends_on_image_size());
     let axes = match ctx.optional_constant(3)? {
@@ -34,11 +35,14 @@ pub(super) fn pad(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Build
         before[axis] = length(pads[i], "pads")?;
         after[axis] = length(pads[axes.len() + i], "pads")?;
     }
-    if before.remove(0) + after.remove(0) > 0 {
+    if let Some(batch) = tensor.batch
+        && before.remove(batch) + after.remove(batch) > 0
+    {
         return Err("padding the batch axis is not supported".into());
     }
     if before.iter().chain(&after).all(|&n| n == 0) && !sized {
-        return Ok(input);
+        return Ok(tensor);
     }
-    builder.push_sized(Op::Pad { before, after, mode }, &[input], sized)
+    let id = builder.push_sized(Op::Pad { before, after, mode }, &[tensor.id], sized)?;
+    Ok(ImageTensor { id, ..tensor })
 }

@@ -1,67 +1,160 @@
-//! Reshaping and transposing.
+//! Reshaping.
 
-use super::super::const_tensor::{Dim, Provenance};
-use super::super::graph_builder::{BuilderId, BuilderOp, GraphBuilder};
-use super::super::node_context::{NodeContext, axis, distinct_axes, image_axis};
+use super::super::const_tensor::Provenance;
+use super::super::graph_builder::GraphBuilder;
+use super::super::image_tensor::ImageTensor;
+use super::super::node_context::{NodeContext, axis, distinct_axes};
 use crate::network::{Axis, Op, Shape};
 
-/// <https://onnx.ai/onnx/operators/onnx__Flatten.html> to one vector per image.
-pub(super) fn flatten(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
-    let rank = shape.len() + 1;
+/// One axis of the file's target shape.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    /// Its length, where `Copy` counts the axes of the node.
+    axis: Axis,
+    /// Whether the file says that it is the batch axis.
+    is_batch: bool,
+    /// Whether its length was computed from the image size.
+    sized: bool,
+}
+
+impl Target {
+    fn new(axis: Axis) -> Self {
+        Self { axis, is_batch: false, sized: false }
+    }
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Flatten.html>
+pub(super) fn flatten(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
+    let tensor = ctx.image_tensor(0)?;
+    let rank = tensor.rank(builder);
     let from = match ctx.int("axis")?.unwrap_or(1) {
         axis if axis == rank as i64 => rank,
         from => axis(from, rank)?,
     };
-    let outer_varies = (1..from).any(|axis| shape[axis - 1] != 1 || builder.depends_on_image_size(input, axis - 1));
-    if from == 0 || outer_varies {
-        return Err(format!("axis {from} does not result in one vector per image"));
-    }
-    builder.push(Op::Reshape(vec![Axis::Infer]), &[input])
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Reshape.html> that keeps the batch axis first.
-pub(super) fn reshape(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
-    let target = ctx.constant(1)?.int_dims()?;
-    let Some((&first, rest)) = target.split_first() else { return Err("it would remove the batch axis".into()) };
-    let zero_copies = !ctx.flag("allowzero")?;
-    let mut axes = Vec::with_capacity(rest.len());
-    for (i, &(value, provenance)) in rest.iter().enumerate() {
-        axes.push(match (value, usize::try_from(value)) {
-            _ if provenance >= Provenance::Batch => {
-                return Err("the length of an axis would depend on the batch size".into());
-            }
-            (-1, _) => Axis::Infer,
-            (0, _) if zero_copies && i < shape.len() => Axis::Copy(i),
-            (_, Ok(length)) => Axis::Exact(length),
-            _ => return Err(format!("the target shape contains {value}")),
-        });
-    }
-    check_batch_axis(first, &axes, shape, zero_copies, ctx.batch)?;
-    generalize(&mut axes, shape);
-    let exact = axes.iter().zip(rest).filter(|(axis, _)| matches!(axis, Axis::Exact(_)));
-    let sized = exact.into_iter().any(|(_, &(_, provenance))| provenance == Provenance::ImageSize);
-    builder.push_sized(Op::Reshape(axes), &[input], sized)
-}
-
-/// Checks that the first axis of a reshape's target is the batch.
-fn check_batch_axis(
-    (value, provenance): Dim,
-    rest: &[Axis],
-    shape: &Shape,
-    zero_copies: bool,
-    batch: Option<usize>,
-) -> Result<(), String> {
-    let kept = match value {
-        _ if provenance == Provenance::Batch => true,
-        _ if provenance == Provenance::BatchDerived => false,
-        0 => zero_copies,
-        -1 => Op::Reshape(rest.to_vec()).infer(&[shape]).is_ok_and(|_| !rest.contains(&Axis::Infer)),
-        // Exported for a fixed batch: the axis is the batch if the values of each image stay together.
-        value => value == 1 || usize::try_from(value).ok() == batch,
+    let outer = Target {
+        axis: Axis::Exact(Shape::from(tensor.file_shape(builder)[..from].to_vec()).elements()),
+        is_batch: false,
+        sized: (0..from).any(|axis| tensor.depends_on_image_size(builder, axis)),
     };
-    if kept { Ok(()) } else { Err(format!("it would move values of {shape} between the images of a batch")) }
+    let targets = match from == rank {
+        true => [Target::new(Axis::Infer), Target::new(Axis::Exact(1))],
+        false => [outer, Target::new(Axis::Infer)],
+    };
+    reshape_to(builder, tensor, &targets)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Reshape.html>
+pub(super) fn reshape(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
+    let tensor = ctx.image_tensor(0)?;
+    let rank = tensor.rank(builder);
+    let zero_copies = !ctx.flag("allowzero")?;
+    let mut targets = Vec::new();
+    for (i, (value, provenance)) in ctx.constant(1)?.int_dims()?.into_iter().enumerate() {
+        let (axis, copies_batch) = match (value, usize::try_from(value)) {
+            (-1, _) => (Axis::Infer, false),
+            (0, _) if zero_copies && i < rank => match tensor.node_axis(i) {
+                Some(axis) => (Axis::Copy(axis), false),
+                None => (Axis::Exact(1), true),
+            },
+            (_, Ok(length)) => (Axis::Exact(length), false),
+            _ => return Err(format!("the target shape contains {value}")),
+        };
+        let is_batch = copies_batch || provenance == Provenance::Batch;
+        targets.push(Target { axis, is_batch, sized: provenance == Provenance::ImageSize });
+    }
+    if let Some(batch) = ctx.batch.filter(|&batch| batch > 1) {
+        divide_by_batch(builder, tensor, &mut targets, batch)?;
+    }
+    reshape_to(builder, tensor, &targets)
+}
+
+/// Number of values of one image before the batch axis.
+fn values_before_batch(builder: &GraphBuilder, tensor: ImageTensor) -> Option<usize> {
+    let shape = &builder.node(tensor.id).shape;
+    tensor.batch.map(|batch| shape.iter().take(batch).product())
+}
+
+/// Turns the target shape of a file that was exported with a fixed batch into that for a batch of one.
+///
+/// # Errors
+/// When it is unclear which axis contains the batch.
+fn divide_by_batch(
+    builder: &GraphBuilder,
+    tensor: ImageTensor,
+    targets: &mut [Target],
+    batch: usize,
+) -> Result<(), String> {
+    let shape = &builder.node(tensor.id).shape;
+    let length = |target: &Target| match target.axis {
+        Axis::Copy(axis) => shape.get(axis).copied(),
+        Axis::Exact(_) if target.is_batch => Some(batch),
+        Axis::Exact(length) => Some(length),
+        Axis::Infer => None,
+    };
+    let all = shape.elements().saturating_mul(batch);
+    let known = Shape::from(targets.iter().filter_map(length).collect::<Vec<_>>()).elements();
+    let names_batch = targets.iter().any(|target| target.is_batch);
+    let is_inferred = targets.iter().any(|target| target.axis == Axis::Infer);
+    let is_for_one = known == shape.elements() && !is_inferred;
+    if names_batch || is_for_one {
+        return Ok(());
+    }
+    let inferred = all.checked_div(known).unwrap_or(0);
+    let unclear = || format!("it is unclear where the images of the batch of {batch} are; export a batch of one");
+    let before = values_before_batch(builder, tensor).ok_or_else(unclear)?;
+    let mut outer = 1usize;
+    for target in targets.iter_mut() {
+        let length = length(target).unwrap_or(inferred);
+        let next = outer.saturating_mul(length);
+        // The first axis that reaches beyond the values before the batch contains it.
+        if next > before {
+            let is_batch = outer == before && length == batch;
+            return match target.axis {
+                Axis::Infer if inferred % batch == 0 => Ok(()),
+                Axis::Exact(length) if length % batch == 0 && (is_batch || !is_inferred) => {
+                    *target = Target { axis: Axis::Exact(length / batch), is_batch, sized: target.sized };
+                    Ok(())
+                }
+                _ => Err(unclear()),
+            };
+        }
+        outer = next;
+    }
+    Err(unclear())
+}
+
+/// Reshapes to `targets` for a batch of one, and finds the batch axis of the result.
+fn reshape_to(builder: &mut GraphBuilder, tensor: ImageTensor, targets: &[Target]) -> Result<ImageTensor, String> {
+    let node = builder.node(tensor.id);
+    let mut axes: Vec<Axis> = targets.iter().map(|target| target.axis).collect();
+    let op = Op::Reshape(axes.clone());
+    let lengths = op.infer(&[&node.shape])?;
+    let elsewhere = node.other_shape.as_ref().and_then(|shape| op.infer(&[shape]).ok());
+    let batch = batch_axis(targets, &lengths, elsewhere.as_ref(), values_before_batch(builder, tensor));
+    let mut sized: Vec<bool> = targets.iter().map(|target| target.sized).collect();
+    if let Some(batch) = batch {
+        axes.remove(batch);
+        sized.remove(batch);
+    }
+    generalize(&mut axes, &node.shape);
+    let sized = axes.iter().zip(sized).any(|(axis, sized)| sized && matches!(axis, Axis::Exact(_)));
+    Ok(ImageTensor { id: builder.push_reshape(tensor.id, axes, sized)?, batch })
+}
+
+/// The axis of length 1 that takes the place of the batch: the one that the file says, or else one that has as many
+/// values before it as the batch had. `lengths` are those of all axes, `elsewhere` at another image size.
+fn batch_axis(targets: &[Target], lengths: &Shape, elsewhere: Option<&Shape>, before: Option<usize>) -> Option<usize> {
+    let is_one = |&axis: &usize| lengths[axis] == 1 && elsewhere.is_none_or(|lengths| lengths.get(axis) == Some(&1));
+    let free: Vec<usize> = (0..targets.len()).filter(is_one).collect();
+    let in_place = |&axis: &usize| match before {
+        Some(before) => lengths[..axis].iter().product::<usize>() == before,
+        None => axis == 0,
+    };
+    let find = |accept: &dyn Fn(&usize) -> bool| free.iter().copied().find(|axis| accept(axis));
+    find(&|axis| targets[*axis].is_batch && in_place(axis))
+        .or_else(|| find(&|axis| targets[*axis].is_batch))
+        .or_else(|| find(&|axis| targets[*axis].axis == Axis::Infer && (before.is_none() || in_place(axis))))
+        .or_else(|| find(&in_place))
 }
 
 /// Makes a reshape independent of the image size: fixed lengths that equal an axis of the input become copies of it,
@@ -90,57 +183,47 @@ fn generalize(axes: &mut [Axis], shape: &Shape) {
     }
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__Squeeze.html>; without axes, every axis of length 1 but the batch is removed.
-pub(super) fn squeeze(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
+/// <https://onnx.ai/onnx/operators/onnx__Squeeze.html>. Without axes every axis of length 1 is removed, but not the batch
+/// unless the file fixes its length to 1.
+pub(super) fn squeeze(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
+    let tensor = ctx.image_tensor(0)?;
+    let shape = tensor.file_shape(builder);
     let removed: Vec<usize> = match ctx.ints_or_input("axes", 1)? {
-        Some(axes) => axes.iter().map(|&a| image_axis(a, shape)).collect::<Result<_, _>>()?,
-        None => (0..shape.len()).filter(|&i| shape[i] == 1).collect(),
+        Some(axes) => distinct_axes(axes, shape.len())?,
+        None => {
+            let is_kept = |axis: usize| Some(axis) == tensor.batch && ctx.batch != Some(1);
+            (0..shape.len()).filter(|&axis| shape[axis] == 1 && !is_kept(axis)).collect()
+        }
     };
-    if let Some(&long) = removed.iter().find(|&&i| shape[i] != 1) {
-        return Err(format!("axis {} of {shape} cannot be removed, because its length is not 1", long + 1));
+    if let Some(&long) = removed.iter().find(|&&axis| shape[axis] != 1) {
+        return Err(format!("axis {long} of {shape} cannot be removed, because its length is not 1"));
     }
-    let kept = (0..shape.len()).filter(|i| !removed.contains(i)).map(Axis::Copy).collect();
-    builder.push(Op::Reshape(kept), &[input])
+    let kept: Vec<usize> = (0..shape.len()).filter(|axis| !removed.contains(axis)).collect();
+    let batch = kept.iter().position(|&axis| Some(axis) == tensor.batch);
+    let own = kept.iter().filter_map(|&axis| tensor.node_axis(axis)).map(Axis::Copy).collect();
+    Ok(ImageTensor { id: builder.push_reshape(tensor.id, own, false)?, batch })
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__Unsqueeze.html> after the batch axis.
-pub(super) fn unsqueeze(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
+/// <https://onnx.ai/onnx/operators/onnx__Unsqueeze.html>
+pub(super) fn unsqueeze(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
+    let tensor = ctx.image_tensor(0)?;
     let axes = ctx.ints_or_input("axes", 1)?.ok_or("axes is missing")?;
-    let rank = shape.len() + 1 + axes.len();
+    let rank = tensor.rank(builder) + axes.len();
     let added = distinct_axes(axes, rank)?;
-    if added.contains(&0) {
-        return Err("it would insert an axis before the batch axis".into());
-    }
-    let mut copied = (0..shape.len()).map(Axis::Copy);
-    let axes = (1..rank).filter_map(|i| if added.contains(&i) { Some(Axis::Exact(1)) } else { copied.next() });
-    builder.push(Op::Reshape(axes.collect()), &[input])
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Transpose.html> that keeps the batch axis first.
-pub(super) fn transpose(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
-    let order = ctx.ints("perm")?.ok_or("perm is missing, so the batch axis would become the last")?;
-    match order.split_first() {
-        Some((0, rest)) => {
-            let order = rest.iter().map(|&a| image_axis(a, shape)).collect::<Result<Vec<_>, _>>()?;
-            push_transpose(builder, input, order)
-        }
-        _ => Err(format!("perm {order:?} moves the batch axis")),
-    }
-}
-
-/// Transposes `input`. Two transpositions in a row become one, or none if they cancel.
-fn push_transpose(builder: &mut GraphBuilder, input: BuilderId, order: Vec<usize>) -> Result<BuilderId, String> {
-    let (source, order) = match &builder.node(input).op {
-        BuilderOp::Op(Op::Transpose(first)) if order.iter().all(|&axis| axis < first.len()) => {
-            (builder.node(input).inputs[0], order.iter().map(|&axis| first[axis]).collect())
-        }
-        _ => (input, order),
+    let mut own = 0..rank - added.len();
+    // Without a batch axis, the first new one takes its place.
+    let position = |axis: usize, from: Option<usize>| match tensor.batch {
+        None => added.iter().min() == Some(&axis),
+        batch => from.is_some() && from == batch,
     };
-    if order.len() == builder.node(source).shape.len() && order.iter().copied().eq(0..order.len()) {
-        return Ok(source);
+    let (mut batch, mut target) = (None, Vec::with_capacity(rank));
+    for axis in 0..rank {
+        let from = if added.contains(&axis) { None } else { own.next() };
+        if position(axis, from) {
+            batch = Some(axis);
+        } else {
+            target.push(from.and_then(|from| tensor.node_axis(from)).map_or(Axis::Exact(1), Axis::Copy));
+        }
     }
-    builder.push(Op::Transpose(order), &[source])
+    Ok(ImageTensor { id: builder.push_reshape(tensor.id, target, false)?, batch })
 }

@@ -1,6 +1,6 @@
 //! `Resize` and its predecessor `Upsample`.
 
-use super::super::const_tensor::{ConstTensor, Provenance};
+use super::super::const_tensor::ConstTensor;
 use super::super::graph_builder::{BuilderId, GraphBuilder};
 use super::super::node_context::{NodeContext, distinct_axes};
 use super::window::feature_map;
@@ -118,13 +118,9 @@ fn size_pair(
         return Err(format!("{} sizes are given for {} axes", given.len(), axes.len()));
     }
     let mut sizes = [batch.unwrap_or(1), channels, height, width];
-    for (&axis, &(size, provenance)) in axes.iter().zip(&given) {
-        match provenance {
-            Provenance::Batch if axis == 0 => continue,
-            Provenance::Batch | Provenance::BatchDerived => {
-                return Err("sizes computed from the batch size are not supported".into());
-            }
-            Provenance::Constant | Provenance::ImageSize => {}
+    for (&axis, &(size, _)) in axes.iter().zip(&given) {
+        if axis == 0 && size == 1 {
+            continue;
         }
         sizes[axis] = usize::try_from(size).map_err(|_| format!("sizes contains {size}"))?;
     }

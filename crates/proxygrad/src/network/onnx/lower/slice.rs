@@ -2,17 +2,18 @@
 
 use super::super::const_tensor::ConstTensor;
 use super::super::graph_builder::{BuilderId, GraphBuilder};
-use super::super::node_context::{NodeContext, Operand, distinct_axes, image_axis, length};
-use super::broadcast::without_batch_axis;
+use super::super::image_tensor::ImageTensor;
+use super::super::node_context::{NodeContext, Operand, axis, distinct_axes, length};
+use super::broadcast::{Aligned, AlignedOperand, align};
 use crate::network::{Axis, Op};
 
 /// Smallest end that means the end of the axis, regardless of its length.
 const OPEN_END: i64 = i32::MAX as i64;
 
 /// <https://onnx.ai/onnx/operators/onnx__Slice.html> with positive steps; parameters are attributes before opset 10.
-pub(super) fn slice(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (mut input, shape) = ctx.dynamic_with_shape(builder, 0)?;
-    let rank = shape.len() + 1;
+pub(super) fn slice(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
+    let tensor = ctx.image_tensor(0)?;
+    let (mut input, rank) = (tensor.id, tensor.rank(builder));
     let starts = ctx.ints_or_input("starts", 1)?.ok_or("starts is missing")?;
     let ends = ctx.ints_or_input("ends", 2)?.ok_or("ends is missing")?;
     let axes = match ctx.ints_or_input("axes", 3)? {
@@ -29,15 +30,20 @@ pub(super) fn slice(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Bui
     for (i, &axis) in axes.iter().enumerate() {
         let step = length(steps[i], "steps").ok().filter(|&step| step > 0);
         let step = step.ok_or_else(|| format!("step {} is not supported, only positive steps", steps[i]))?;
-        let Some(axis) = axis.checked_sub(1) else {
-            if (starts[i], step) == (0, 1) && ends[i] >= OPEN_END {
-                continue;
-            }
-            return Err("slicing the batch axis is not supported".into());
-        };
-        input = slice_axis(builder, input, axis, [starts[i], ends[i]], step, sized)?;
+        match tensor.node_axis(axis) {
+            Some(axis) => input = slice_axis(builder, input, axis, [starts[i], ends[i]], step, sized)?,
+            None if covers_batch([starts[i], ends[i]], ctx.batch) => {}
+            None => return Err("slicing the batch axis is not supported".into()),
+        }
     }
-    Ok(input)
+    Ok(ImageTensor { id: input, ..tensor })
+}
+
+/// Whether a slice of the batch axis keeps all images: those of a batch of one, or of the batch that the file was
+/// exported with.
+fn covers_batch([start, end]: [i64; 2], batch: Option<usize>) -> bool {
+    let length = batch.map_or(1, |batch| i64::try_from(batch).unwrap_or(i64::MAX));
+    (start == 0 || start <= -length) && end >= length
 }
 
 /// Slices one axis; bounds may count from its end.
@@ -66,9 +72,9 @@ fn slice_axis(
 
 /// <https://onnx.ai/onnx/operators/onnx__Split.html>: sizes are an attribute or input, or the parts are equal.
 pub(super) fn split(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Vec<Operand>, String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
-    let axis = image_axis(ctx.int("axis")?.unwrap_or(0), shape)?;
-    let total = shape[axis];
+    let tensor = ctx.image_tensor(0)?;
+    let axis = tensor.image_axis(builder, ctx.int("axis")?.unwrap_or(0))?;
+    let (input, total) = (tensor.id, builder.node(tensor.id).shape[axis]);
     let sizes: Vec<usize> = match ctx.ints_or_input("split", 1)? {
         Some(sizes) => sizes.iter().map(|&n| length(n, "split")).collect::<Result<_, _>>()?,
         None => {
@@ -90,7 +96,8 @@ pub(super) fn split(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Vec
     let mut start = 0;
     for size in sizes {
         let op = Op::Slice { axis, start, end: start + size, step: 1 };
-        outputs.push(Operand::Dynamic(builder.push_sized(op, &[input], sized)?));
+        let id = builder.push_sized(op, &[input], sized)?;
+        outputs.push(Operand::Dynamic(ImageTensor { id, ..tensor }));
         start += size;
     }
     Ok(outputs)
@@ -101,11 +108,19 @@ const MOST_SLICES: usize = 64;
 
 /// <https://onnx.ai/onnx/operators/onnx__Gather.html> with one index, which removes the axis, or with a vector of
 /// indices.
-pub(super) fn gather(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
-    let axis = image_axis(ctx.int("axis")?.unwrap_or(0), shape)?;
-    let (total, rank) = (shape[axis] as i64, shape.len());
+pub(super) fn gather(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
+    let mut tensor = ctx.image_tensor(0)?;
+    let file_axis = axis(ctx.int("axis")?.unwrap_or(0), tensor.rank(builder))?;
     let value = ctx.constant(1)?;
+    if tensor.batch == Some(file_axis) {
+        if ctx.batch.is_some_and(|batch| batch > 1) || value.ints()?.iter().any(|i| !matches!(i, 0 | -1)) {
+            return Err("selecting images of the batch is not supported".into());
+        }
+        tensor = tensor.with_batch(builder, None)?;
+    }
+    let (input, axis) = (tensor.id, tensor.image_axis(builder, file_axis as i64)?);
+    let shape = &builder.node(input).shape;
+    let (total, rank) = (shape[axis] as i64, shape.len());
     let found = value.ints()?;
     let counts_back = builder.depends_on_image_size(input, axis) && found.iter().any(|&i| i < 0);
     let sized = value.depends_on_image_size() || counts_back;
@@ -133,9 +148,11 @@ pub(super) fn gather(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Bu
         _ => builder.push_sized(Op::Concat { axis }, &parts, sized)?,
     };
     if !value.shape().is_empty() {
-        return Ok(part);
+        return Ok(ImageTensor { id: part, ..tensor });
     }
-    builder.push(Op::Reshape((0..rank).filter(|&i| i != axis).map(Axis::Copy).collect()), &[part])
+    let left = (0..rank).filter(|&i| i != axis).map(Axis::Copy).collect();
+    let batch = tensor.batch.map(|batch| batch - usize::from(file_axis < batch));
+    Ok(ImageTensor { id: builder.push_reshape(part, left, false)?, batch })
 }
 
 /// Splits indices into evenly spaced ascending runs: first, last and step of each.
@@ -153,27 +170,23 @@ fn runs(indices: &[i64]) -> Vec<(i64, i64, i64)> {
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Concat.html>
-pub(super) fn concat(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let shape = ctx.inputs.iter().find_map(|input| match input {
-        Some(Operand::Dynamic(id)) => Some(builder.node(*id).shape.clone()),
+pub(super) fn concat(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
+    let operands: Vec<&Operand> = (0..ctx.inputs.len())
+        .map(|i| ctx.input(i).ok_or_else(|| format!("input number {i} is missing")))
+        .collect::<Result<_, _>>()?;
+    let tensor = operands.iter().find_map(|input| match input {
+        Operand::Dynamic(tensor) => Some(*tensor),
         _ => None,
     });
-    let shape = shape.ok_or("no input depends on the image")?;
-    let axis = image_axis(ctx.int("axis")?.ok_or("axis is missing")?, &shape)?;
-    let mut inputs = Vec::with_capacity(ctx.inputs.len());
-    let mut sized = false;
-    for i in 0..ctx.inputs.len() {
-        inputs.push(match ctx.input(i) {
-            Some(Operand::Dynamic(id)) => *id,
-            _ => {
-                let value = ctx.constant(i)?;
-                sized |= value.depends_on_image_size();
-                builder.push_constant(without_batch_axis(value, shape.len())?)?
-            }
-        });
-    }
-    match inputs.as_slice() {
-        &[only] => Ok(only),
-        _ => builder.push_sized(Op::Concat { axis }, &inputs, sized),
-    }
+    let rank = tensor.ok_or("no input depends on the image")?.rank(builder);
+    let file_axis = axis(ctx.int("axis")?.ok_or("axis is missing")?, rank)?;
+    let Aligned { operands, batch } = align(builder, ctx, &operands, |axis| axis != file_axis)?;
+    let axis = batch.map_or(file_axis, |batch| file_axis - usize::from(batch < file_axis));
+    let sized = operands.iter().any(AlignedOperand::is_sized);
+    let inputs = operands.into_iter().map(|operand| operand.into_node(builder)).collect::<Result<Vec<_>, _>>()?;
+    let id = match inputs.as_slice() {
+        &[only] => only,
+        _ => builder.push_sized(Op::Concat { axis }, &inputs, sized)?,
+    };
+    Ok(ImageTensor { id, batch })
 }

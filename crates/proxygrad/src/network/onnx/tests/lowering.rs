@@ -5,7 +5,7 @@ use crate::network::onnx::graph_builder::GraphBuilder;
 use crate::network::{Activation, Array, Network, Op};
 
 fn op<'n>(imported: &'n Imported, name: &str) -> &'n Op {
-    &imported.network.node(imported.network.find(name).unwrap()).op
+    &imported.network.node(imported.network.stored(name).unwrap()).op
 }
 
 fn batch_norm(file: File) -> File {
