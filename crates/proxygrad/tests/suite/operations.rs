@@ -274,7 +274,50 @@ pub fn products() -> Vec<Case> {
         cases.push(Case { name: format!("product with a constant {shape:?}, first: {first}"), network });
     }
     cases.extend(attentions());
+    cases.push(channels_last_block());
+    cases.push(mixed_positions());
     cases
+}
+
+/// A block of ConvNeXt: dense layers of a map `[H,W,C]` between convolutions, with a residual.
+fn channels_last_block() -> Case {
+    let mut rng = rng(6);
+    let mut network = Network::new(3, 5, 4);
+    let stem = conv(&mut rng, 3, 6, [3, 3], 1, same(3));
+    let stem = network.push("stem", stem, &[Network::INPUT]).unwrap();
+    let depthwise = conv(&mut rng, 6, 6, [3, 3], 6, same(3));
+    let depthwise = network.push("depthwise", depthwise, &[stem]).unwrap();
+    let last = network.push("last", Op::Transpose(vec![1, 2, 0]), &[depthwise]).unwrap();
+    let mut dense = |outputs: usize, inputs: usize| {
+        let (weight, bias) = (array(&mut rng, &[outputs, inputs]), array(&mut rng, &[outputs]));
+        Op::Dense { weight, bias: Some(bias) }
+    };
+    let wide = network.push("wide", dense(20, 6), &[last]).unwrap();
+    let relu = network.push("relu", Op::Activation(Activation::LeakyRelu { slope: 0.1 }), &[wide]).unwrap();
+    let gelu = network.push("gelu", Op::Activation(Activation::Gelu { tanh: false }), &[relu]).unwrap();
+    let narrow = network.push("narrow", dense(6, 20), &[gelu]).unwrap();
+    let sum = network.push("sum", Op::Binary(Binary::Add), &[narrow, last]).unwrap();
+    let first = network.push("first", Op::Transpose(vec![2, 0, 1]), &[sum]).unwrap();
+    let joined = network.push("joined", Op::Binary(Binary::Add), &[stem, first]).unwrap();
+    let head = conv(&mut rng, 6, 2, [2, 3], 1, Window::new([2, 3]));
+    network.push("target", head, &[joined]).unwrap();
+    Case { name: "dense layers of a map with channels last".into(), network }
+}
+
+/// A dense layer over the columns of a map, and slopes for the positions of tokens.
+fn mixed_positions() -> Case {
+    let mut rng = rng(7);
+    let mut network = Network::new(3, 4, 5);
+    let columns = Op::Dense { weight: array(&mut rng, &[6, 5]), bias: Some(array(&mut rng, &[6])) };
+    let columns = network.push("columns", columns, &[Network::INPUT]).unwrap();
+    let pool = network.push("pool", Op::MaxPool(same(3)), &[columns]).unwrap();
+    let tokens = Op::Reshape(vec![Axis::Exact(4), Axis::Exact(18)]);
+    let tokens = network.push("tokens", tokens, &[pool]).unwrap();
+    let slopes = Array::vector(vec![0.05, 0.4, -0.3, 0.7]);
+    let sloped = network.push("sloped", Op::Activation(Activation::PRelu { slopes }), &[tokens]).unwrap();
+    let dense = Op::Dense { weight: array(&mut rng, &[3, 18]), bias: None };
+    network.push("target", dense, &[sloped]).unwrap();
+    Case { name: "dense layers whose positions are mixed with channels".into(), network }
 }
 
 /// Attention as exporters write it: queries, keys and values of several heads from one matrix, scaled or masked scores.

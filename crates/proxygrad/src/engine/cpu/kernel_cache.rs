@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::engine::cpu::kernel::Kernel;
 use crate::engine::cpu::kernels::conv::ConvAlgorithm;
-use crate::network::{Network, NodeId, Shape};
+use crate::engine::cpu::layout::Layout;
+use crate::network::{Network, NodeId};
 
 /// Maximum number of networks whose kernels are kept.
 const MAX_NETWORKS: usize = 4;
@@ -21,8 +22,8 @@ pub(crate) struct KernelCache {
     networks: Mutex<Vec<(Weak<Network>, NetworkKernels)>>,
 }
 
-/// What a kernel depends on: the node, the shapes of its inputs and output, and the algorithms forward and backward.
-pub(crate) type KernelKey = (NodeId, Vec<Shape>, [ConvAlgorithm; 2]);
+/// What a kernel depends on: the node, the layouts of its inputs and output, and the algorithms forward and backward.
+pub(crate) type KernelKey = (NodeId, Vec<Layout>, [ConvAlgorithm; 2]);
 
 /// A kernel and the bytes of its weights and tables.
 #[derive(Clone)]

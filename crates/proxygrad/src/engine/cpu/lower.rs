@@ -19,13 +19,14 @@ use crate::engine::cpu::kernels::normalize::ScalarNormalize;
 use crate::engine::cpu::kernels::reduce::{ScalarReduce, ScalarSoftmax, reduction_needs};
 use crate::engine::cpu::kernels::resize::ScalarResize;
 use crate::engine::cpu::kernels::scalar::ScalarKernel;
-use crate::network::{Binary, Op, Reduce, Shape};
+use crate::engine::cpu::layout::Layout;
+use crate::network::{Binary, Op, Reduce};
 
 /// The kernel of an operation; None for the input, which has nothing to compute.
 pub(crate) fn lower(
     op: &Op,
-    inputs: &[&Shape],
-    output: &Shape,
+    inputs: &[&Layout],
+    output: &Layout,
     config: KernelConfig,
     algorithms: [ConvAlgorithm; 2],
 ) -> Result<Option<Arc<dyn Kernel>>, String> {
@@ -36,26 +37,27 @@ pub(crate) fn lower(
         Op::Input => return Ok(None),
         Op::Constant(array) => Arc::new(ScalarKernel(ScalarConstant::new(array, output))),
         Op::Conv(conv) => Arc::new(ConvKernel::new(conv, inputs[0], output, config, algorithms)),
-        Op::Dense { weight, bias } if output.len() == 1 => Arc::new(DenseKernel::new(weight, bias.as_ref(), config)),
+        Op::Dense { weight, bias } if are_rows(inputs[0], output) => {
+            let vectors = inputs[0].size()[0];
+            Arc::new(DenseKernel::new(weight, bias.as_ref(), vectors, config))
+        }
         Op::Dense { weight, bias } => {
             Arc::new(ScalarKernel(ScalarDense::new(weight, bias.as_ref(), inputs[0], output)))
         }
         Op::MatMul => Arc::new(ScalarKernel(ScalarMatMul::new(inputs[0], inputs[1], output))),
-        Op::Affine { scale, shift } if inputs[0].len() == 3 || inputs[0].len() == 1 => {
-            Arc::new(AffineKernel::new(scale, shift))
-        }
+        Op::Affine { scale, shift } if is_per_channel(inputs[0]) => Arc::new(AffineKernel::new(scale, shift)),
         Op::Affine { scale, shift } => Arc::new(ScalarKernel(ScalarAffine::new(scale, shift, inputs[0]))),
         Op::Activation(activation) => Arc::new(ActivationKernel::new(activation, inputs[0])),
         Op::Binary(kind) if inputs[0] == inputs[1] => Arc::new(BinaryKernel(*kind)),
         Op::Binary(kind) => Arc::new(ScalarKernel(ScalarBroadcast::new(*kind, inputs[0], inputs[1], output))),
-        Op::Concat { axis: 0 } if output.len() == 3 => Arc::new(ChannelConcat::new(inputs)),
+        Op::Concat { axis: 0 } if output.is_channels_last() => Arc::new(ChannelConcat::new(inputs)),
         Op::Concat { axis } => Arc::new(ScalarKernel(ScalarConcat::new(*axis, inputs, output))),
         Op::MaxPool(window) => Arc::new(MaxPool::new(window, inputs[0], output)),
         Op::AveragePool { window, count_padding } => {
             Arc::new(AveragePool::new(window, *count_padding, inputs[0], output))
         }
         Op::Reduce { kind: kind @ (Reduce::Mean | Reduce::Sum), axes, .. }
-            if axes.as_slice() == [1, 2] && inputs[0].len() == 3 =>
+            if axes.as_slice() == [1, 2] && inputs[0].is_channels_last() && is_per_channel(output) =>
         {
             let pixels = inputs[0][1] * inputs[0][2];
             let factor = if *kind == Reduce::Mean { 1.0 / pixels as f32 } else { 1.0 };
@@ -74,6 +76,16 @@ pub(crate) fn lower(
         Op::Softmax { axis } => Arc::new(ScalarKernel(ScalarSoftmax::new(*axis, inputs[0], false))),
         Op::LogSoftmax { axis } => Arc::new(ScalarKernel(ScalarSoftmax::new(*axis, inputs[0], true))),
     }))
+}
+
+/// Whether the first axis is the channels of the pixels that vector code sees.
+fn is_per_channel(layout: &Layout) -> bool {
+    layout.is_channels_last() || layout.len() == 1
+}
+
+/// Whether the vectors along the last axis are contiguous in both tensors.
+fn are_rows(input: &Layout, output: &Layout) -> bool {
+    input.is_row_major() && output.is_row_major()
 }
 
 /// Placeholder for a scalar kernel in a plan without weights, so that its tables are not built.
@@ -95,12 +107,16 @@ impl Kernel for WeightlessKernel {
 }
 
 /// What the backward pass of an operation reads, if a [`ScalarKernel`] computes it.
-pub(crate) fn scalar_needs(op: &Op, inputs: &[&Shape], output: &Shape) -> Option<BackwardNeeds> {
+pub(crate) fn scalar_needs(op: &Op, inputs: &[&Layout], output: &Layout) -> Option<BackwardNeeds> {
     let none = BackwardNeeds::default();
     match op {
-        Op::Affine { .. } if inputs[0].len() == 3 || inputs[0].len() == 1 => None,
-        Op::Concat { axis: 0 } if output.len() == 3 => None,
-        Op::Reduce { kind: Reduce::Mean | Reduce::Sum, axes, .. } if axes[..] == [1, 2] && inputs[0].len() == 3 => None,
+        Op::Affine { .. } if is_per_channel(inputs[0]) => None,
+        Op::Concat { axis: 0 } if output.is_channels_last() => None,
+        Op::Reduce { kind: Reduce::Mean | Reduce::Sum, axes, .. }
+            if axes[..] == [1, 2] && inputs[0].is_channels_last() && is_per_channel(output) =>
+        {
+            None
+        }
         Op::Binary(_) if inputs[0] == inputs[1] => None,
         Op::Binary(kind) => {
             let inputs = matches!(kind, Binary::Mul | Binary::Div);
@@ -110,7 +126,7 @@ pub(crate) fn scalar_needs(op: &Op, inputs: &[&Shape], output: &Shape) -> Option
         Op::Normalize(_) | Op::LocalResponse(_) => Some(BackwardNeeds { inputs: true, output: false }),
         Op::Softmax { .. } | Op::LogSoftmax { .. } => Some(BackwardNeeds { inputs: false, output: true }),
         Op::MatMul => Some(BackwardNeeds { inputs: true, output: false }),
-        Op::Dense { .. } if output.len() == 1 => None,
+        Op::Dense { .. } if are_rows(inputs[0], output) => None,
         Op::Dense { .. }
         | Op::Affine { .. }
         | Op::Constant(_)
@@ -124,7 +140,7 @@ pub(crate) fn scalar_needs(op: &Op, inputs: &[&Shape], output: &Shape) -> Option
 }
 
 /// Upper bound of the bytes of the index tables of a [`ScalarKernel`].
-pub(crate) fn table_bytes(op: &Op, inputs: &[&Shape], output: &Shape) -> usize {
+pub(crate) fn table_bytes(op: &Op, inputs: &[&Layout], output: &Layout) -> usize {
     if scalar_needs(op, inputs, output).is_none() {
         return 0;
     }

@@ -10,7 +10,7 @@
 //! | [`exec`] | execution: executor, thread team, profiler |
 //! | [`kernel_cache`], [`tune`] | reuse of packed weights, choice of convolution algorithms |
 //! | [`simd`] | one trait for AVX-512, AVX2 and portable code |
-//! | [`buffer`], [`feature_map`] | aligned memory, and NHWC views of it |
+//! | [`buffer`], [`layout`], [`feature_map`] | aligned memory, the order of values in it, and NHWC views of it |
 //!
 //! Every sum is one chain of multiply-adds in a fixed order, so results depend neither on the number of threads nor on
 //! the batch.
@@ -25,6 +25,7 @@ mod feature_map;
 mod kernel;
 mod kernel_cache;
 mod kernels;
+mod layout;
 mod lower;
 mod plan;
 mod settings;

@@ -5,8 +5,8 @@ use crate::engine::cpu::activation_mask::ActivationMask;
 use crate::engine::cpu::breakpoints::Breakpoints;
 use crate::engine::cpu::buffer::Buffer;
 use crate::engine::cpu::feature_map::FeatureMap;
+use crate::engine::cpu::layout::Layout;
 use crate::engine::cpu::plan::steps::{Arena, Placement, Value};
-use crate::network::Shape;
 
 /// Memory of one micro-batch, from its forward pass to its backward pass.
 pub(crate) struct MicroBatch {
@@ -40,16 +40,16 @@ pub(crate) struct ArenaPtrs {
 unsafe impl Sync for ArenaPtrs {}
 
 impl ArenaPtrs {
-    pub(crate) fn map(&self, placement: Placement, shape: &Shape) -> FeatureMap {
+    pub(crate) fn map(&self, placement: Placement, layout: &Layout) -> FeatureMap {
         let memory = match placement.arena {
             Arena::Saved => self.saved,
             Arena::Transient => self.transient,
         };
-        self.map_in(memory, placement, shape)
+        self.map_in(memory, placement, layout)
     }
 
-    fn map_in(&self, memory: *mut f32, placement: Placement, shape: &Shape) -> FeatureMap {
-        let [channels, height, width] = shape.feature_map().unwrap_or([shape.elements(), 1, 1]);
+    fn map_in(&self, memory: *mut f32, placement: Placement, layout: &Layout) -> FeatureMap {
+        let (channels, [height, width]) = (layout.pixel_len(), layout.size());
         // SAFETY: the plan's placements are within the memory that was allocated for `capacity` images.
         let data = unsafe { memory.add(placement.offset * self.capacity + placement.first) };
         FeatureMap { data, images: self.images, height, width, channels, pixel_stride: placement.pixel_stride }
@@ -65,6 +65,6 @@ impl ArenaPtrs {
     /// The pre-activations of a value, if they are recorded.
     pub(crate) fn record(&self, value: &Value) -> Option<FeatureMap> {
         let placement = Placement { offset: value.record, ..value.placement };
-        self.records.map(|records| self.map_in(records, placement, &value.shape))
+        self.records.map(|records| self.map_in(records, placement, &value.layout))
     }
 }

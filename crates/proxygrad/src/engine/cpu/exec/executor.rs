@@ -10,7 +10,7 @@ use crate::engine::cpu::buffer::{Buffer, SharedPtr};
 use crate::engine::cpu::exec::arenas::{ArenaPtrs, MicroBatch};
 use crate::engine::cpu::exec::profiler::Profiler;
 use crate::engine::cpu::exec::step_runner::StepRunner;
-use crate::engine::cpu::exec::tensor_io::{ChannelSelection, Seed, load_nchw, store_nchw, with_values};
+use crate::engine::cpu::exec::tensor_io::{Seed, Selected, load, store, with_values};
 use crate::engine::cpu::exec::threads::ThreadPool;
 use crate::engine::cpu::kernel::{MICRO_BATCH, ThreadCtx};
 use crate::engine::cpu::plan::ExecutionPlan;
@@ -127,10 +127,10 @@ impl Executor {
             for arenas in &micro_batches {
                 if let Some(images) = images {
                     let image = &plan.values[0];
-                    let size = image.shape.elements();
+                    let size = image.layout.elements();
                     let part = &images[arenas.first * size..(arenas.first + arenas.images) * size];
-                    let to = arenas.map(image.placement, &image.shape);
-                    load_nchw(worker, part.as_ptr(), ChannelSelection::all(to), to);
+                    let to = arenas.map(image.placement, &image.layout);
+                    load(worker, part.as_ptr(), &Selected::all(to, &image.layout));
                     stopwatch.lap(Network::INPUT);
                 }
                 let runner = StepRunner { plan, ctx: &ctx, arenas };
@@ -142,8 +142,8 @@ impl Executor {
                     let value = &plan.values[value];
                     // SAFETY: the output holds the values of the whole batch.
                     let to = unsafe { output.pointer().add(arenas.first * target.shape.elements()) };
-                    let from = arenas.map(value.placement, &value.shape);
-                    store_nchw(worker, from, ChannelSelection::of(target), to);
+                    let from = arenas.map(value.placement, &value.layout);
+                    store(worker, &Selected::of(from, &value.layout, target), to);
                     stopwatch.lap(Network::INPUT);
                 }
             }
@@ -201,8 +201,8 @@ impl Plan for Executor {
                 if let Some(gradient) = plan.gradient {
                     // SAFETY: the gradient holds the values of the whole batch.
                     let to = unsafe { to.pointer().add(arenas.first * size) };
-                    let gradient = arenas.map(gradient, &subgraph.input);
-                    store_nchw(worker, gradient, ChannelSelection::all(gradient), to);
+                    let layout = &plan.values[0].layout;
+                    store(worker, &Selected::all(arenas.map(gradient, layout), layout), to);
                     stopwatch.lap(Network::INPUT);
                 }
             }

@@ -8,13 +8,13 @@ use crate::engine::cpu::epilogue::{Epilogue, FusedGate};
 use crate::engine::cpu::exec::arenas::ArenaPtrs;
 use crate::engine::cpu::exec::redirect::{is_alive, redirect};
 use crate::engine::cpu::exec::row_tiling::TiledStep;
-use crate::engine::cpu::exec::tensor_io::{Seed, load_nchw};
+use crate::engine::cpu::exec::tensor_io::Seed;
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::{BackwardArgs, Direction, ForwardArgs, ThreadCtx};
 use crate::engine::cpu::kernels::elementwise::{CopyOf, for_each_vector};
 use crate::engine::cpu::plan::ExecutionPlan;
 use crate::engine::cpu::plan::row_tiling::FusedGroup;
-use crate::engine::cpu::plan::steps::{BackwardStep, GradientSink, pixel_len};
+use crate::engine::cpu::plan::steps::{BackwardStep, GradientSink};
 use crate::engine::{Forward, Gate};
 use crate::network::NodeId;
 
@@ -64,7 +64,7 @@ impl<'a> StepRunner<'a> {
             Some(TiledStep { pass, saved: self.saved(*forward_step), epilogue })
         };
         let tiled_steps: Vec<TiledStep<'_>> = steps.iter().filter_map(tiled_step).collect();
-        let source = self.arenas.map(*gradient, &self.plan.values[forward_step + 1].shape);
+        let source = self.arenas.map(*gradient, &self.plan.values[forward_step + 1].layout);
         tiling.run(self.ctx, source, &tiled_steps, self.row_buffers(), redirects);
         // Dead layers are rare: the plain gate comes first, and all steps are repeated one by one if a layer was dead.
         let alive = |sink: &GradientSink| self.masked_parts(sink).into_iter().all(|(_, to)| is_alive(to));
@@ -92,7 +92,7 @@ impl<'a> StepRunner<'a> {
     }
 
     fn map(self, value: usize) -> FeatureMap {
-        self.arenas.map(self.plan.values[value].placement, &self.plan.values[value].shape)
+        self.arenas.map(self.plan.values[value].placement, &self.plan.values[value].layout)
     }
 
     /// Where the kernel of a forward step saves values for the backward pass.
@@ -155,9 +155,9 @@ impl<'a> StepRunner<'a> {
         let part = |&part: &usize| {
             let part = &self.plan.values[part];
             let mask = self.arenas.mask(part, part.breakpoints.as_ref()?);
-            let (first, channels) = (part.placement.first - value.placement.first, pixel_len(&part.shape));
+            let (first, channels) = (part.placement.first - value.placement.first, part.layout.pixel_len());
             // SAFETY: a part's channels lie in the concatenation.
-            let to = unsafe { self.arenas.map(sink.to, &value.shape).slice(first, channels) };
+            let to = unsafe { self.arenas.map(sink.to, &value.layout).slice(first, channels) };
             Some((mask, to))
         };
         parts.iter().filter_map(part).collect()
@@ -170,7 +170,7 @@ impl<'a> StepRunner<'a> {
         let value = &self.plan.values[sink.value];
         let epilogue = self.backward_epilogue(sink, fused);
         match step {
-            BackwardStep::Seed { target, .. } => self.seed(seeds[*target].of(self.arenas), sink, &epilogue),
+            BackwardStep::Seed { target, .. } => self.seed(seeds[*target], sink, &epilogue),
             BackwardStep::Kernel { forward_step, input, gradient, .. } => {
                 let step = &self.plan.forward_steps[*forward_step];
                 let Some(kernel) = &step.kernel else { return };
@@ -179,13 +179,13 @@ impl<'a> StepRunner<'a> {
                     inputs: &inputs,
                     output: self.map(forward_step + 1),
                     saved: self.saved(*forward_step),
-                    gradient: self.arenas.map(*gradient, &self.plan.values[forward_step + 1].shape),
+                    gradient: self.arenas.map(*gradient, &self.plan.values[forward_step + 1].layout),
                     gate: gate.at_scale(step.scale),
                 };
                 kernel.backward(self.ctx, *input, &args, &epilogue);
             }
             BackwardStep::Accumulate { gradient, .. } => {
-                let from = self.arenas.map(*gradient, &value.shape);
+                let from = self.arenas.map(*gradient, &value.layout);
                 // SAFETY: both maps have the value's shape.
                 unsafe { for_each_vector(self.ctx, &epilogue, CopyOf(from)) };
             }
@@ -193,35 +193,21 @@ impl<'a> StepRunner<'a> {
     }
 
     fn backward_epilogue(self, sink: &GradientSink, gate: Gate) -> Epilogue<'a> {
-        let shape = &self.plan.values[sink.value].shape;
-        let addend = sink.addend.map(|addend| self.arenas.map(addend, shape));
+        let layout = &self.plan.values[sink.value].layout;
+        let addend = sink.addend.map(|addend| self.arenas.map(addend, layout));
         let gate = self.fused_gate(sink, gate);
-        Epilogue { addend, gate, ..Epilogue::store_only(self.arenas.map(sink.to, shape)) }
+        Epilogue { addend, gate, ..Epilogue::store_only(self.arenas.map(sink.to, layout)) }
     }
 
     /// Copies a seed into channels-last order, adds the contributions before it, and gates the sum.
     fn seed(self, seed: Seed<'_>, sink: &GradientSink, epilogue: &Epilogue<'_>) {
-        let worker = self.ctx.worker;
         let value = &self.plan.values[sink.value];
-        let to = epilogue.to;
-        match sink.addend {
-            // A second target with the same value.
-            Some(_) => worker.for_each_piece(1, |_| {
-                let size = to.size();
-                for (image, c) in (0..to.images).flat_map(|image| (0..to.channels).map(move |c| (image, c))) {
-                    let start = (image * seed.selection.channels + seed.selection.at(c)) * size;
-                    for (i, &x) in seed.values[start..start + size].iter().enumerate() {
-                        // SAFETY: the position lies in the map, and this is the only piece.
-                        unsafe { *to.at(image * size + i).add(c) += x };
-                    }
-                }
-            }),
-            None => load_nchw(worker, seed.values.as_ptr(), seed.selection, to),
-        }
+        // A second target with the same value has an addend.
+        seed.write(self.ctx.worker, self.arenas, epilogue.to, &value.layout, sink.addend.is_some());
         if sink.complete && value.breakpoints.is_some() && !matches!(epilogue.gate, FusedGate::None) {
             let gated = Epilogue { addend: None, ..*epilogue };
             // SAFETY: a map copied onto itself, value by value.
-            unsafe { for_each_vector(self.ctx, &gated, CopyOf(self.arenas.map(sink.to, &value.shape))) };
+            unsafe { for_each_vector(self.ctx, &gated, CopyOf(self.arenas.map(sink.to, &value.layout))) };
         }
     }
 

@@ -1,4 +1,4 @@
-//! Conversion between row-major tensors `[N,C,H,W]` at the engine's border and channels-last feature maps.
+//! Conversion between row-major tensors at the engine's border and maps.
 #![expect(unsafe_code, reason = "maps of the plan's own memory")]
 
 use candle_core::{CpuStorage, DType, Storage, Tensor};
@@ -8,81 +8,96 @@ use crate::engine::cpu::buffer::SharedPtr;
 use crate::engine::cpu::exec::arenas::ArenaPtrs;
 use crate::engine::cpu::exec::threads::Worker;
 use crate::engine::cpu::feature_map::FeatureMap;
-use crate::engine::cpu::plan::steps::pixel_len;
+use crate::engine::cpu::layout::Layout;
 use crate::engine::subgraph::SubgraphTarget;
 
-/// Which channels of a layer a map holds.
+/// A map that holds some entries of the first axis of a row-major tensor.
 #[derive(Clone, Copy)]
-pub(crate) struct ChannelSelection<'a> {
-    /// Channels of the layer.
-    pub(crate) channels: usize,
-    /// Those that the map holds. None: all of them.
+pub(crate) struct Selected<'a> {
+    pub(crate) map: FeatureMap,
+    layout: &'a Layout,
+    /// Length of the tensor's first axis.
+    channels: usize,
+    /// The entries that the map holds. None: all of them.
     kept: Option<&'a [usize]>,
 }
 
-impl<'a> ChannelSelection<'a> {
-    pub(crate) fn of(target: &'a SubgraphTarget) -> Self {
-        Self { channels: pixel_len(&target.shape), kept: target.kept.as_deref() }
+impl<'a> Selected<'a> {
+    pub(crate) fn all(map: FeatureMap, layout: &'a Layout) -> Self {
+        Self { map, layout, channels: layout.channels(), kept: None }
     }
 
-    pub(crate) fn all(map: FeatureMap) -> Self {
-        Self { channels: map.channels, kept: None }
+    /// That of a target, which other channels of the layer may have been left out of.
+    pub(crate) fn of(map: FeatureMap, layout: &'a Layout, target: &'a SubgraphTarget) -> Self {
+        Self { map, layout, channels: target.shape.channels(), kept: target.kept.as_deref() }
     }
 
-    /// The layer's channel at a channel of the map.
-    pub(crate) fn at(&self, channel: usize) -> usize {
-        self.kept.map_or(channel, |kept| kept[channel])
+    /// Values of one entry of the first axis.
+    fn inner(&self) -> usize {
+        self.layout.elements() / self.layout.channels().max(1)
+    }
+
+    /// Calls `f` for every value of the map with its address and its index in the tensor. The threads divide the work.
+    fn for_each_value(&self, worker: &Worker<'_>, f: impl Fn(*mut f32, usize)) {
+        let &Self { map, layout, channels, kept } = self;
+        let (own, inner) = (layout.channels(), self.inner());
+        let start = |image: usize, c: usize| (image * channels + kept.map_or(c, |kept| kept[c])) * inner;
+        if layout.is_channels_last() {
+            return worker.for_each_piece(map.images * map.height, |row| {
+                let (image, y) = (row / map.height, row % map.height);
+                for c in 0..own {
+                    let start = start(image, c) + y * map.width;
+                    for x in 0..map.width {
+                        f(map.at(row * map.width + x).wrapping_add(c), start + x);
+                    }
+                }
+            });
+        }
+        worker.for_each_piece(map.images * own, |entry| {
+            let start = start(entry / own, entry % own);
+            for i in 0..inner {
+                f(map.data.wrapping_add(entry * inner + i), start + i);
+            }
+        });
     }
 }
 
-/// Seeds of one target, row-major `[N,C,H,W]`.
+/// Seeds of one target, row-major.
 #[derive(Clone, Copy)]
 pub(crate) struct Seed<'a> {
-    pub(crate) values: &'a [f32],
-    /// Values per image.
-    image_len: usize,
-    pub(crate) selection: ChannelSelection<'a>,
+    values: &'a [f32],
+    target: &'a SubgraphTarget,
 }
 
 impl<'a> Seed<'a> {
     pub(crate) fn new(values: &'a [f32], target: &'a SubgraphTarget) -> Self {
-        Self { values, image_len: target.shape.elements(), selection: ChannelSelection::of(target) }
+        Self { values, target }
     }
 
-    /// Those of the images of a micro-batch.
-    pub(crate) fn of(&self, arenas: &ArenaPtrs) -> Self {
-        let images = arenas.first..arenas.first + arenas.images;
-        Self { values: &self.values[images.start * self.image_len..images.end * self.image_len], ..*self }
+    /// Writes the seeds of the images of a micro-batch to a map, or adds them to it.
+    pub(crate) fn write(&self, worker: &Worker<'_>, arenas: &ArenaPtrs, map: FeatureMap, layout: &Layout, add: bool) {
+        let to = Selected::of(map, layout, self.target);
+        let values = &self.values[arenas.first * self.target.shape.elements()..];
+        match add {
+            // SAFETY: the address lies in the map, and no two threads write the same value.
+            true => to.for_each_value(worker, |to, index| unsafe { *to += values[index] }),
+            // SAFETY: as above.
+            false => to.for_each_value(worker, |to, index| unsafe { *to = values[index] }),
+        }
     }
 }
 
-/// Copies row-major values `[N,C,H,W]` to a map.
-pub(crate) fn load_nchw(worker: &Worker<'_>, from: *const f32, selection: ChannelSelection<'_>, to: FeatureMap) {
+/// Copies row-major values to a map.
+pub(crate) fn load(worker: &Worker<'_>, from: *const f32, to: &Selected<'_>) {
     let from = SharedPtr(from.cast_mut());
-    worker.for_each_piece(to.images * to.height, |row| {
-        let (image, y) = (row / to.height, row % to.height);
-        for c in 0..to.channels {
-            let start = (image * selection.channels + selection.at(c)) * to.size() + y * to.width;
-            for x in 0..to.width {
-                // SAFETY: the position lies in both; no two pieces write the same row.
-                unsafe { *to.at(row * to.width + x).add(c) = *from.pointer().add(start + x) };
-            }
-        }
-    });
+    // SAFETY: the address lies in the map, the index in the tensor; no two threads write the same value.
+    to.for_each_value(worker, |to, index| unsafe { *to = *from.pointer().add(index) });
 }
 
-/// Copies a map to row-major values `[N,C,H,W]`.
-pub(crate) fn store_nchw(worker: &Worker<'_>, from: FeatureMap, selection: ChannelSelection<'_>, to: *mut f32) {
-    worker.for_each_piece(from.images * from.height, |row| {
-        let (image, y) = (row / from.height, row % from.height);
-        for c in 0..from.channels {
-            let start = (image * selection.channels + selection.at(c)) * from.size() + y * from.width;
-            for x in 0..from.width {
-                // SAFETY: the position lies in both; no two pieces write the same row.
-                unsafe { *to.add(start + x) = *from.at(row * from.width + x).add(c) };
-            }
-        }
-    });
+/// Copies a map to row-major values.
+pub(crate) fn store(worker: &Worker<'_>, from: &Selected<'_>, to: *mut f32) {
+    // SAFETY: as in `load`.
+    from.for_each_value(worker, |from, index| unsafe { *to.add(index) = *from });
 }
 
 /// Calls `f` with the values of a tensor in row-major order.

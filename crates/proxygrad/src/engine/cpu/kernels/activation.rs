@@ -7,10 +7,10 @@ use crate::engine::cpu::activation::{ActivationBlock, Strided, Task};
 use crate::engine::cpu::epilogue::{Epilogue, OutputRegion};
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::{BackwardArgs, BackwardNeeds, ForwardArgs, Kernel, MICRO_BATCH, ThreadCtx};
-use crate::engine::cpu::kernels::memory_order::strides;
+use crate::engine::cpu::layout::Layout;
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 use crate::engine::{Forward, Gate};
-use crate::network::{Activation, Array, Shape};
+use crate::network::{Activation, Array};
 
 /// Values per piece of work.
 const PIECE: usize = 8 * 1024;
@@ -23,11 +23,11 @@ pub(crate) struct ActivationKernel {
 }
 
 impl ActivationKernel {
-    pub(crate) fn new(activation: &Activation, input: &Shape) -> Self {
+    pub(crate) fn new(activation: &Activation, input: &Layout) -> Self {
         let activation = match activation {
-            // A tensor that is no feature map is one pixel of as many channels as it has values.
-            Activation::PRelu { slopes } if slopes.len() > 1 && input.feature_map().is_none() => {
-                let stride = strides(input).first().copied().unwrap_or(1);
+            // All values are one pixel, see `layouts`.
+            Activation::PRelu { slopes } if slopes.len() > 1 && slopes.len() != input.pixel_len() => {
+                let stride = input.strides().first().copied().unwrap_or(1);
                 let slope = |at: usize| slopes.data()[at / stride % slopes.len()];
                 Activation::PRelu { slopes: Array::vector((0..input.elements()).map(slope).collect::<Vec<f32>>()) }
             }

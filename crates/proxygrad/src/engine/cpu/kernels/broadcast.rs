@@ -1,9 +1,10 @@
 //! Broadcasting: elementwise operations on two tensors of different shapes.
 
 use crate::engine::cpu::kernel::BackwardNeeds;
-use crate::engine::cpu::kernels::memory_order::{for_each_index, offset, strides};
+use crate::engine::cpu::kernels::memory_order::{for_each_index, offset};
 use crate::engine::cpu::kernels::scalar::ScalarOp;
-use crate::network::{Array, Binary, Shape};
+use crate::engine::cpu::layout::Layout;
+use crate::network::{Array, Binary};
 
 /// An elementwise operation with broadcasting.
 pub(crate) struct ScalarBroadcast {
@@ -13,7 +14,7 @@ pub(crate) struct ScalarBroadcast {
 }
 
 impl ScalarBroadcast {
-    pub(crate) fn new(kind: Binary, a: &Shape, b: &Shape, output: &Shape) -> Self {
+    pub(crate) fn new(kind: Binary, a: &Layout, b: &Layout, output: &Layout) -> Self {
         Self { kind, sources: [sources(a, output), sources(b, output)] }
     }
 
@@ -23,11 +24,11 @@ impl ScalarBroadcast {
 }
 
 /// Index that every value of `output` reads in a tensor of shape `input`, which repeats along axes of length 1.
-fn sources(input: &Shape, output: &Shape) -> Option<Vec<u32>> {
+fn sources(input: &Layout, output: &Layout) -> Option<Vec<u32>> {
     if input == output {
         return None;
     }
-    let (from, to) = (strides(input), strides(output));
+    let (from, to) = (input.strides(), output.strides());
     let lead = output.len() - input.len();
     let mut sources = vec![0; output.elements()];
     for_each_index(output, |index| {
@@ -80,8 +81,8 @@ pub(crate) struct ScalarAffine {
 }
 
 impl ScalarAffine {
-    pub(crate) fn new(scale: &Array, shift: &Array, input: &Shape) -> Self {
-        Self { scale: scale.clone(), shift: shift.clone(), stride: strides(input)[0] }
+    pub(crate) fn new(scale: &Array, shift: &Array, input: &Layout) -> Self {
+        Self { scale: scale.clone(), shift: shift.clone(), stride: input.strides()[0] }
     }
 }
 

@@ -5,9 +5,8 @@ use crate::engine::cpu::activation_mask::CHANNELS_PER_BYTE;
 use crate::engine::cpu::epilogue::Epilogue;
 use crate::engine::cpu::kernel::{BackwardArgs, ForwardArgs, Kernel, ThreadCtx};
 use crate::engine::cpu::kernels::elementwise::{CopyOf, for_each_vector};
-use crate::engine::cpu::kernels::memory_order::strides;
 use crate::engine::cpu::kernels::scalar::ScalarOp;
-use crate::network::Shape;
+use crate::engine::cpu::layout::Layout;
 
 /// Concatenation of feature maps along their channels.
 pub(crate) struct ChannelConcat {
@@ -15,9 +14,9 @@ pub(crate) struct ChannelConcat {
 }
 
 impl ChannelConcat {
-    pub(crate) fn new(inputs: &[&Shape]) -> Self {
+    pub(crate) fn new(inputs: &[&Layout]) -> Self {
         let mut next = 0;
-        let first = |shape: &&Shape| {
+        let first = |shape: &&Layout| {
             let first = next;
             next += shape.channels();
             first
@@ -59,9 +58,9 @@ pub(crate) struct ScalarConcat {
 }
 
 impl ScalarConcat {
-    pub(crate) fn new(axis: usize, inputs: &[&Shape], output: &Shape) -> Self {
+    pub(crate) fn new(axis: usize, inputs: &[&Layout], output: &Layout) -> Self {
         // In memory the joined axis and those inside it form one run per input.
-        let inner = strides(output)[axis];
+        let inner = output.strides()[axis];
         Self { runs: inputs.iter().map(|shape| shape[axis] * inner).collect() }
     }
 }

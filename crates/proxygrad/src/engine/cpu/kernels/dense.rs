@@ -1,4 +1,5 @@
-//! Dense layers: forward as a pointwise convolution, backward as a weighted sum of the rows of the weights.
+//! Dense layers: pointwise convolutions of tokens. The gradient of a single vector is a weighted sum of the rows of the
+//! weights.
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
 use crate::engine::cpu::epilogue::Epilogue;
@@ -68,27 +69,44 @@ impl SimdOp for FeatureBlock<'_> {
     }
 }
 
-/// A dense layer of a vector.
+/// A matrix applied to every vector along the last axis.
 pub(crate) struct DenseKernel {
     forward: Pointwise,
-    /// `[O, I]`.
-    weight: Array,
+    backward: DenseBackward,
     bias: Option<Array>,
 }
 
+enum DenseBackward {
+    /// Of one vector per image, with weights `[O, I]`, which are the file's own.
+    Vector(Array),
+    /// Of several vectors, which share the packed weights.
+    Vectors(Pointwise),
+}
+
 impl DenseKernel {
-    pub(crate) fn new(weight: &Array, bias: Option<&Array>, config: KernelConfig) -> Self {
+    /// A layer of `vectors` vectors per image.
+    pub(crate) fn new(weight: &Array, bias: Option<&Array>, vectors: usize, config: KernelConfig) -> Self {
         let (out, features) = (weight.shape()[0], weight.shape()[1]);
         let forward = Pointwise::new(features, out, config, |i, line| {
             line.iter_mut().enumerate().for_each(|(o, value)| *value = weight.data()[o * features + i]);
         });
-        Self { forward, weight: weight.clone(), bias: bias.cloned() }
+        let backward = match vectors {
+            1 => DenseBackward::Vector(weight.clone()),
+            _ => DenseBackward::Vectors(Pointwise::new(out, features, config, |o, line| {
+                line.copy_from_slice(&weight.data()[o * features..(o + 1) * features]);
+            })),
+        };
+        Self { forward, backward, bias: bias.cloned() }
     }
 }
 
 impl Kernel for DenseKernel {
     fn weight_bytes(&self) -> usize {
-        self.forward.bytes()
+        let backward = match &self.backward {
+            DenseBackward::Vector(_) => 0,
+            DenseBackward::Vectors(backward) => backward.bytes(),
+        };
+        self.forward.bytes() + backward
     }
 
     fn scratch_len(&self) -> usize {
@@ -104,6 +122,9 @@ impl Kernel for DenseKernel {
     }
 
     fn backward(&self, ctx: &ThreadCtx<'_>, _: usize, args: &BackwardArgs<'_>, epilogue: &Epilogue<'_>) {
-        dense_gradient(ctx, self.weight.data(), args.gradient, epilogue);
+        match &self.backward {
+            DenseBackward::Vector(weight) => dense_gradient(ctx, weight.data(), args.gradient, epilogue),
+            DenseBackward::Vectors(backward) => backward.run_gradient(ctx, args.gradient, epilogue),
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! Data movement by index table: pad, reshape, transpose and slice. Every output value is one input value or a
 //! constant.
 
-use crate::engine::cpu::kernels::memory_order::{for_each_index, load, offset, strides};
+use crate::engine::cpu::kernels::memory_order::{for_each_index, load, offset};
 use crate::engine::cpu::kernels::scalar::ScalarOp;
-use crate::network::{Array, PadMode, Shape};
+use crate::engine::cpu::layout::Layout;
+use crate::network::{Array, PadMode};
 
 /// Copies values by a table of source indices.
 pub(crate) struct ScalarGather {
@@ -16,8 +17,13 @@ impl ScalarGather {
     const BORDER: u32 = u32::MAX;
 
     /// `source` maps an output index to an input index, or to None for the border.
-    fn new(input: &Shape, output: &Shape, border: f32, mut source: impl FnMut(&[usize]) -> Option<Vec<usize>>) -> Self {
-        let (from, to) = (strides(input), strides(output));
+    fn new(
+        input: &Layout,
+        output: &Layout,
+        border: f32,
+        mut source: impl FnMut(&[usize]) -> Option<Vec<usize>>,
+    ) -> Self {
+        let (from, to) = (input.strides(), output.strides());
         let mut sources = vec![Self::BORDER; output.elements()];
         for_each_index(output, |index| {
             if let Some(found) = source(index) {
@@ -27,7 +33,7 @@ impl ScalarGather {
         Self { sources, border }
     }
 
-    pub(crate) fn reshape(input: &Shape, output: &Shape) -> Self {
+    pub(crate) fn reshape(input: &Layout, output: &Layout) -> Self {
         let mut position = 0;
         Self::new(input, output, 0.0, |_| {
             let mut rest = position;
@@ -41,7 +47,7 @@ impl ScalarGather {
         })
     }
 
-    pub(crate) fn transpose(order: &[usize], input: &Shape, output: &Shape) -> Self {
+    pub(crate) fn transpose(order: &[usize], input: &Layout, output: &Layout) -> Self {
         Self::new(input, output, 0.0, |index| {
             let mut source = vec![0; index.len()];
             for (&axis, &i) in order.iter().zip(index) {
@@ -51,7 +57,7 @@ impl ScalarGather {
         })
     }
 
-    pub(crate) fn slice(axis: usize, start: usize, step: usize, input: &Shape, output: &Shape) -> Self {
+    pub(crate) fn slice(axis: usize, start: usize, step: usize, input: &Layout, output: &Layout) -> Self {
         Self::new(input, output, 0.0, |index| {
             let mut source = index.to_vec();
             source[axis] = start + index[axis] * step;
@@ -59,7 +65,7 @@ impl ScalarGather {
         })
     }
 
-    pub(crate) fn pad(before: &[usize], mode: PadMode, input: &Shape, output: &Shape) -> Self {
+    pub(crate) fn pad(before: &[usize], mode: PadMode, input: &Layout, output: &Layout) -> Self {
         let border = if let PadMode::Constant(value) = mode { value } else { 0.0 };
         Self::new(input, output, border, |index| {
             let axis = |(axis, &i): (usize, &usize)| {
@@ -100,7 +106,7 @@ pub(crate) struct ScalarConstant {
 }
 
 impl ScalarConstant {
-    pub(crate) fn new(array: &Array, shape: &Shape) -> Self {
+    pub(crate) fn new(array: &Array, shape: &Layout) -> Self {
         let mut values = vec![0.0; array.len()];
         load(array.data(), shape, &mut values);
         Self { values }

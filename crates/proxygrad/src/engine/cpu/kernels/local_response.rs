@@ -1,9 +1,9 @@
 //! Local response normalization.
 
 use crate::engine::cpu::kernel::BackwardNeeds;
-use crate::engine::cpu::kernels::memory_order::strides;
 use crate::engine::cpu::kernels::scalar::ScalarOp;
-use crate::network::{LocalResponse, Shape};
+use crate::engine::cpu::layout::Layout;
+use crate::network::LocalResponse;
 
 /// Local response normalization of a tensor whose channels are `stride` values apart.
 pub(crate) struct ScalarLocalResponse {
@@ -13,8 +13,8 @@ pub(crate) struct ScalarLocalResponse {
 }
 
 impl ScalarLocalResponse {
-    pub(crate) fn new(norm: LocalResponse, input: &Shape) -> Self {
-        Self { norm, channels: input.channels(), stride: strides(input)[0] }
+    pub(crate) fn new(norm: LocalResponse, input: &Layout) -> Self {
+        Self { norm, channels: input.channels(), stride: input.strides()[0] }
     }
 
     /// Calls `f` with the index of the first channel of every position.

@@ -1,9 +1,10 @@
 //! Matrix products without vector code.
 
 use crate::engine::cpu::kernel::BackwardNeeds;
-use crate::engine::cpu::kernels::memory_order::{for_each_index, offset, strides};
+use crate::engine::cpu::kernels::memory_order::{for_each_index, offset};
 use crate::engine::cpu::kernels::scalar::ScalarOp;
-use crate::network::{Array, Shape};
+use crate::engine::cpu::layout::Layout;
+use crate::network::Array;
 
 /// A matrix applied to every vector along the last axis.
 pub(crate) struct ScalarDense {
@@ -17,8 +18,8 @@ pub(crate) struct ScalarDense {
 }
 
 impl ScalarDense {
-    pub(crate) fn new(weight: &Array, bias: Option<&Array>, input: &Shape, output: &Shape) -> Self {
-        let parts = [input, output].map(|shape| (strides(shape), shape.len() - 1));
+    pub(crate) fn new(weight: &Array, bias: Option<&Array>, input: &Layout, output: &Layout) -> Self {
+        let parts = [input, output].map(|shape| (shape.strides(), shape.len() - 1));
         let starts = parts.each_ref().map(|(strides, last)| {
             let mut starts = Vec::new();
             for_each_index(&input[..*last], |index| starts.push(offset(&strides[..*last], index) as u32));
@@ -67,9 +68,9 @@ pub(crate) struct ScalarMatMul {
 }
 
 impl ScalarMatMul {
-    pub(crate) fn new(a: &Shape, b: &Shape, output: &Shape) -> Self {
+    pub(crate) fn new(a: &Layout, b: &Layout, output: &Layout) -> Self {
         let outer = &output[..output.len() - 2];
-        let all = [a, b, output].map(|shape| (shape, strides(shape)));
+        let all = [a, b, output].map(|shape| (shape, shape.strides()));
         let mut starts = Vec::new();
         for_each_index(outer, |index| {
             starts.push(all.each_ref().map(|(shape, strides)| {

@@ -1,19 +1,6 @@
-//! Memory order of scalar kernels: feature maps `[C,H,W]` are channels-last (`H`, `W`, then `C`), everything else
-//! row-major.
+//! Memory order of scalar kernels, which find values by the strides of a [`Layout`].
 
-use crate::network::Shape;
-
-/// Strides of a shape without the batch axis.
-pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
-    if let &[channels, _, width] = shape {
-        return vec![1, width * channels, channels];
-    }
-    let mut strides = vec![1; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
-    }
-    strides
-}
+use crate::engine::cpu::layout::Layout;
 
 /// Calls `f` with the index of every value of a tensor, in row-major order.
 pub(crate) fn for_each_index(shape: &[usize], mut f: impl FnMut(&[usize])) {
@@ -35,15 +22,14 @@ pub(crate) fn offset(strides: &[usize], index: &[usize]) -> usize {
 }
 
 /// Copies row-major values into memory order.
-pub(crate) fn load(row_major: &[f32], shape: &Shape, memory: &mut [f32]) {
-    match shape.feature_map() {
-        Some([channels, height, width]) if channels > 1 => {
-            for (c, plane) in row_major.chunks_exact((height * width).max(1)).enumerate() {
-                for (p, &value) in plane.iter().enumerate() {
-                    memory[p * channels + c] = value;
-                }
-            }
+pub(crate) fn load(row_major: &[f32], layout: &Layout, memory: &mut [f32]) {
+    let [height, width] = layout.size();
+    if !layout.is_channels_last() || layout.pixel_len() == 1 {
+        return memory.copy_from_slice(row_major);
+    }
+    for (c, plane) in row_major.chunks_exact((height * width).max(1)).enumerate() {
+        for (p, &value) in plane.iter().enumerate() {
+            memory[p * layout.pixel_len() + c] = value;
         }
-        _ => memory.copy_from_slice(row_major),
     }
 }

@@ -1,9 +1,10 @@
 //! Normalization of groups of values.
 
 use crate::engine::cpu::kernel::BackwardNeeds;
-use crate::engine::cpu::kernels::memory_order::{for_each_index, offset, strides};
+use crate::engine::cpu::kernels::memory_order::{for_each_index, offset};
 use crate::engine::cpu::kernels::scalar::ScalarOp;
-use crate::network::{Array, Norm, Normalize, Shape, Statistics};
+use crate::engine::cpu::layout::Layout;
+use crate::network::{Array, Norm, Normalize, Statistics};
 
 /// Normalization in any layout.
 pub(crate) struct ScalarNormalize {
@@ -18,7 +19,7 @@ pub(crate) struct ScalarNormalize {
 }
 
 impl ScalarNormalize {
-    pub(crate) fn new(normalize: &Normalize, input: &Shape) -> Self {
+    pub(crate) fn new(normalize: &Normalize, input: &Layout) -> Self {
         let Normalize { axes, groups, kind, epsilon, scale, shift } = normalize;
         let group_len = input[axes[0]] / groups;
         let lengths: Vec<usize> = (0..input.len())
@@ -28,7 +29,7 @@ impl ScalarNormalize {
                 false => input[axis],
             })
             .collect();
-        let memory = strides(input);
+        let memory = input.strides();
         let mut owners = vec![0; input.elements()];
         for_each_index(input, |index| {
             let owner = index.iter().enumerate().fold(0, |owner, (axis, &i)| {
@@ -79,11 +80,11 @@ impl ScalarNormalize {
 }
 
 /// An array that broadcasts over a tensor, with one value for each of its values in memory order.
-fn spread(values: Option<&Array>, input: &Shape, default: f32) -> Vec<f32> {
+fn spread(values: Option<&Array>, input: &Layout, default: f32) -> Vec<f32> {
     let mut all = vec![default; input.elements()];
     if let Some(values) = values {
         let lead = input.len() - values.shape().len();
-        let memory = strides(input);
+        let memory = input.strides();
         for_each_index(input, |index| {
             let axes = index[lead..].iter().zip(values.shape());
             let at = axes.fold(0, |at, (&i, &length)| at * length + if length == 1 { 0 } else { i });

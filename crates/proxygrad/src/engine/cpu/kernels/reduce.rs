@@ -1,13 +1,14 @@
 //! Reductions over axes, softmax and log-softmax, where every value belongs to one group.
 
 use crate::engine::cpu::kernel::BackwardNeeds;
-use crate::engine::cpu::kernels::memory_order::{for_each_index, offset, strides};
+use crate::engine::cpu::kernels::memory_order::{for_each_index, offset};
 use crate::engine::cpu::kernels::scalar::ScalarOp;
-use crate::network::{Reduce, Shape};
+use crate::engine::cpu::layout::Layout;
+use crate::network::Reduce;
 
 /// Group of every value when `axes` are reduced, as an index in the memory order of the remaining shape.
-fn owners(axes: &[usize], input: &Shape, left: &Shape) -> Vec<u32> {
-    let (from, to) = (strides(input), strides(left));
+fn owners(axes: &[usize], input: &Layout, left: &Layout) -> Vec<u32> {
+    let (from, to) = (input.strides(), left.strides());
     let keep = left.len() == input.len();
     let mut owners = vec![0; input.elements()];
     for_each_index(input, |index| {
@@ -33,7 +34,7 @@ pub(crate) struct ScalarReduce {
 }
 
 impl ScalarReduce {
-    pub(crate) fn new(kind: Reduce, axes: &[usize], input: &Shape, output: &Shape) -> Self {
+    pub(crate) fn new(kind: Reduce, axes: &[usize], input: &Layout, output: &Layout) -> Self {
         Self { kind, owners: owners(axes, input, output), groups: output.elements() }
     }
 
@@ -136,10 +137,10 @@ pub(crate) struct ScalarSoftmax {
 }
 
 impl ScalarSoftmax {
-    pub(crate) fn new(axis: usize, input: &Shape, logarithm: bool) -> Self {
+    pub(crate) fn new(axis: usize, input: &Layout, logarithm: bool) -> Self {
         let mut left = input.to_vec();
         left[axis] = 1;
-        let left = Shape::from(left);
+        let left = Layout::row_major(left.into());
         Self { owners: owners(&[axis], input, &left), groups: left.elements(), logarithm }
     }
 

@@ -6,11 +6,13 @@ use crate::engine::EngineError;
 use crate::engine::cpu::breakpoints::Breakpoints;
 use crate::engine::cpu::kernel::KernelConfig;
 use crate::engine::cpu::kernel_cache::{CachedKernel, KernelKey, NetworkKernels};
+use crate::engine::cpu::layout::Layout;
 use crate::engine::cpu::lower::{lower, table_bytes};
+use crate::engine::cpu::plan::layouts::layouts;
 use crate::engine::cpu::plan::steps::{ForwardStep, ValueDraft, read_count};
 use crate::engine::cpu::tune::ConvAlgorithms;
 use crate::engine::subgraph::{Subgraph, SubgraphNode};
-use crate::network::{Activation, Binary, Network, Op, Shape};
+use crate::network::{Activation, Binary, Network, Op};
 
 /// The fused forward steps of a subgraph, and their values.
 pub(crate) struct FusedGraph {
@@ -69,6 +71,7 @@ pub(crate) fn fuse(
 ) -> Result<FusedGraph, EngineError> {
     let nodes = &subgraph.nodes;
     let op = |node: usize| nodes[node].op(network);
+    let layouts = layouts(network, subgraph);
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (n, node) in nodes.iter().enumerate() {
         for &input in &node.inputs {
@@ -87,7 +90,7 @@ pub(crate) fn fuse(
         if absorbed[n] {
             continue;
         }
-        let (key, made) = cached_or_lowered(network, subgraph, &nodes[n], config, algorithms, kernels)?;
+        let (key, made) = cached_or_lowered(network, &nodes[n], (&layouts, n), config, algorithms, kernels)?;
         let Some(CachedKernel { kernel, bytes }) = made else { continue };
         weight_bytes += bytes;
         cached_kernels.extend(key);
@@ -95,9 +98,9 @@ pub(crate) fn fuse(
         while kernel.fuses_epilogue() {
             let Some(reader) = only_reader(last) else { break };
             match Fusion::of(op(reader)) {
-                Fusion::Residual if residual.is_none() && matches!(op(n), Op::Conv(_)) => {
+                Fusion::Residual if residual.is_none() && matches!(op(n), Op::Conv(_) | Op::Dense { .. }) => {
                     let other = nodes[reader].inputs.iter().copied().find(|&input| input != last);
-                    // Of two convolutions the later one adds the result of the earlier one.
+                    // Of two layers the later one adds the result of the earlier one.
                     let Some(other) = other.filter(|&other| other < last) else { break };
                     if nodes[other].shape != nodes[last].shape {
                         break;
@@ -129,7 +132,7 @@ pub(crate) fn fuse(
     }
     let draft = |node: usize, breakpoints: Option<Breakpoints>| ValueDraft {
         node: nodes[node].id,
-        shape: nodes[node].shape.clone(),
+        layout: layouts[node].clone(),
         breakpoints: breakpoints.filter(|_| nodes[node].needs_gradient),
         needs_gradient: nodes[node].needs_gradient,
         is_target: subgraph.is_target(node),
@@ -149,26 +152,26 @@ pub(crate) fn fuse(
 /// The kernel of a node, and its key where the cache holds it. No kernel for the input.
 fn cached_or_lowered(
     network: &Network,
-    subgraph: &Subgraph,
     node: &SubgraphNode,
+    (layouts, n): (&[Layout], usize),
     config: KernelConfig,
     algorithms: &ConvAlgorithms,
     kernels: &NetworkKernels,
 ) -> Result<(Option<KernelKey>, Option<CachedKernel>), EngineError> {
     let algorithms = algorithms.for_node(node.id);
-    let inputs = subgraph.input_shapes(node);
-    let shapes: Vec<Shape> = inputs.iter().copied().chain([&node.shape]).cloned().collect();
+    let inputs: Vec<&Layout> = node.inputs.iter().map(|&input| &layouts[input]).collect();
+    let own: Vec<Layout> = inputs.iter().copied().chain([&layouts[n]]).cloned().collect();
     // A layer with fewer channels than in the network belongs to this plan alone.
-    let key = node.pruned.is_none().then_some((node.id, shapes, algorithms));
+    let key = node.pruned.is_none().then_some((node.id, own, algorithms));
     let cache = || kernels.lock().unwrap_or_else(PoisonError::into_inner);
     let known = key.as_ref().and_then(|key| cache().get(key).cloned());
     if known.is_some() {
         return Ok((key, known));
     }
     let op = node.op(network);
-    let kernel = lower(op, &inputs, &node.shape, config, algorithms).map_err(EngineError::Mismatch)?;
+    let kernel = lower(op, &inputs, &layouts[n], config, algorithms).map_err(EngineError::Mismatch)?;
     let Some(kernel) = kernel else { return Ok((None, None)) };
-    let bytes = kernel.weight_bytes() + table_bytes(op, &inputs, &node.shape);
+    let bytes = kernel.weight_bytes() + table_bytes(op, &inputs, &layouts[n]);
     let made = CachedKernel { kernel, bytes };
     if let Some(key) = &key {
         cache().insert(key.clone(), made.clone());

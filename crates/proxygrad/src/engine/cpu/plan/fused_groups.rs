@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::cpu::kernel::{Direction, Kernel};
 use crate::engine::cpu::plan::row_tiling::{FusedGroup, GroupStep, RowTiling, TilingLimits};
-use crate::engine::cpu::plan::steps::{BackwardStep, ForwardStep, Placement, ValueDraft, pixel_len, read_count};
+use crate::engine::cpu::plan::steps::{BackwardStep, ForwardStep, Placement, ValueDraft, read_count};
 
 /// Groups of forward steps. A group continues where a large map is read by the next step only.
 pub(crate) fn forward(steps: &[ForwardStep], drafts: &[ValueDraft], limits: TilingLimits) -> Vec<FusedGroup> {
@@ -51,14 +51,14 @@ fn is_seed(backward_steps: &[BackwardStep], gradient: &Placement) -> bool {
 
 fn is_large(drafts: &[ValueDraft], value: usize, limits: TilingLimits) -> bool {
     let is_concatenation = || drafts.iter().any(|part| part.within.is_some_and(|(whole, _)| whole == value));
-    let large = drafts[value].shape.elements() * size_of::<f32>() >= limits.min_map_bytes;
+    let large = drafts[value].layout.elements() * size_of::<f32>() >= limits.min_map_bytes;
     large && drafts[value].within.is_none() && !is_concatenation()
 }
 
 fn group_step(steps: &[ForwardStep], step: usize, filled: &ValueDraft) -> Option<GroupStep> {
     let kernel = Arc::clone(steps[step].kernel.as_ref()?);
-    let [_, height, width] = filled.shape.feature_map()?;
-    Some(GroupStep { kernel, height, row_len: width * pixel_len(&filled.shape) })
+    let [height, width] = filled.layout.is_channels_last().then(|| filled.layout.size())?;
+    Some(GroupStep { kernel, height, row_len: width * filled.layout.pixel_len() })
 }
 
 /// Partitions steps `0..count` into groups, each as long as a row tiling fits.

@@ -3,7 +3,7 @@
 use crate::engine::cpu::activation_mask::ActivationMask;
 use crate::engine::cpu::plan::memory::{Lifetime, assign_offsets};
 use crate::engine::cpu::plan::row_tiling::FusedGroup;
-use crate::engine::cpu::plan::steps::{Arena, ForwardStep, ValueDraft, pixel_len};
+use crate::engine::cpu::plan::steps::{Arena, ForwardStep, ValueDraft};
 
 /// Lifetimes of all tensors. Time counts the forward steps, then the backward steps.
 pub(crate) struct Lifetimes {
@@ -26,7 +26,7 @@ impl Lifetimes {
             .iter()
             .enumerate()
             .map(|(v, draft)| {
-                let length = if draft.within.is_some() { 0 } else { draft.shape.elements() };
+                let length = if draft.within.is_some() { 0 } else { draft.layout.elements() };
                 Lifetime { length, start: v, end: if draft.is_target { turn - 1 } else { v } }
             })
             .collect();
@@ -59,8 +59,8 @@ impl Lifetimes {
             let breakpoints = draft.breakpoints.filter(|_| draft.within.is_none());
             masks.push(breakpoints.is_some().then_some(list.len()));
             if let Some(breakpoints) = breakpoints {
-                let channels = pixel_len(&draft.shape);
-                let pixels = draft.shape.elements() / channels.max(1);
+                let channels = draft.layout.pixel_len();
+                let pixels = draft.layout.elements() / channels.max(1);
                 let bytes = pixels * ActivationMask::bytes(channels, &breakpoints) + ActivationMask::SLACK_BYTES;
                 let length = bytes.div_ceil(size_of::<f32>());
                 list.push(Lifetime { length, start: list[v].start, end: Lifetime::FOREVER });

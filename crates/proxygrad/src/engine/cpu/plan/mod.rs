@@ -11,6 +11,7 @@
 pub(crate) mod footprint;
 pub(crate) mod fuse;
 pub(crate) mod fused_groups;
+pub(crate) mod layouts;
 pub(crate) mod lifetimes;
 pub(crate) mod memory;
 pub(crate) mod row_tiling;
@@ -23,7 +24,7 @@ use self::fuse::{FusedGraph, concat_in_place, fuse};
 use self::lifetimes::{Lifetimes, Placed};
 use self::row_tiling::{FusedGroup, RowTiling, TilingLimits};
 use self::schedule::BackwardSchedule;
-use self::steps::{BackwardStep, ForwardStep, Placement, Value, ValueDraft, pixel_len};
+use self::steps::{BackwardStep, ForwardStep, Placement, Value, ValueDraft};
 use crate::engine::cpu::buffer::CACHE_LINE;
 use crate::engine::cpu::kernel::KernelConfig;
 use crate::engine::cpu::kernel_cache::{KernelKey, NetworkKernels};
@@ -110,10 +111,7 @@ impl ExecutionPlan {
 
     /// Values that the threads share while they work on micro-batches of at most this many images.
     pub(crate) fn shared_len(&self, images: usize, threads: usize) -> usize {
-        let size = |value: usize| {
-            let shape = &self.values[value].shape;
-            shape.feature_map().map_or([1, 1], |[_, height, width]| [height, width])
-        };
+        let size = |value: usize| self.values[value].layout.size();
         let shared = self.forward_steps.iter().enumerate().filter_map(|(s, step)| {
             let sizes = [size(*step.inputs.first()?), size(s + 1)];
             let kernel = step.kernel.as_ref()?;
@@ -138,7 +136,7 @@ impl ExecutionPlan {
                 .iter()
                 .map(|&part| {
                     let part = &self.values[part];
-                    (part.placement.first - base, pixel_len(&part.shape), 1.0 / scale_of(scales, part.node))
+                    (part.placement.first - base, part.layout.pixel_len(), 1.0 / scale_of(scales, part.node))
                 })
                 .collect();
             for (first, channels, inverse) in slices {
@@ -154,7 +152,7 @@ fn values(drafts: &[ValueDraft], lifetimes: &Lifetimes, placed: &Placed) -> (Vec
     let records = drafts.iter().map(|draft| {
         let start = record_len;
         if draft.breakpoints.is_some() && draft.within.is_none() {
-            record_len += draft.shape.elements();
+            record_len += draft.layout.elements();
         }
         start
     });
@@ -164,14 +162,14 @@ fn values(drafts: &[ValueDraft], lifetimes: &Lifetimes, placed: &Placed) -> (Vec
         let (arena, offset) = placed.at[root];
         let parts = drafts.iter().enumerate().filter(|(_, part)| part.within.is_some_and(|(whole, _)| whole == v));
         Value {
-            shape: draft.shape.clone(),
-            placement: Placement { arena, offset, first, pixel_stride: pixel_len(&drafts[root].shape) },
+            layout: draft.layout.clone(),
+            placement: Placement { arena, offset, first, pixel_stride: drafts[root].layout.pixel_len() },
             breakpoints: draft.breakpoints,
             mask: lifetimes.masks[root].map_or(0, |lifetime| placed.at[lifetime].1),
             record: records[root],
             parts: parts.map(|(part, _)| part).collect(),
             node: draft.node,
-            inverse_scales: vec![1.0; if draft.breakpoints.is_some() { pixel_len(&draft.shape) } else { 0 }],
+            inverse_scales: vec![1.0; if draft.breakpoints.is_some() { draft.layout.pixel_len() } else { 0 }],
         }
     };
     (drafts.iter().enumerate().map(value).collect(), record_len)

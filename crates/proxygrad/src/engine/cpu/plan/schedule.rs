@@ -4,9 +4,7 @@
 //! contribution arrives.
 
 use crate::engine::cpu::plan::lifetimes::Lifetimes;
-use crate::engine::cpu::plan::steps::{
-    Arena, BackwardStep, ForwardStep, GradientSink, Placement, ValueDraft, pixel_len,
-};
+use crate::engine::cpu::plan::steps::{Arena, BackwardStep, ForwardStep, GradientSink, Placement, ValueDraft};
 
 /// The backward steps of a plan. The offsets of placements are indices of lifetimes.
 pub(crate) struct BackwardSchedule {
@@ -66,9 +64,9 @@ impl ScheduleBuilder<'_> {
         let to = match partial {
             Some(PartialGradient { placement, owned: true }) => placement,
             _ => {
-                let shape = &self.drafts[value].shape;
-                let offset = self.lifetimes.add(shape.elements(), time);
-                Placement { arena: Arena::Saved, offset, first: 0, pixel_stride: pixel_len(shape) }
+                let layout = &self.drafts[value].layout;
+                let offset = self.lifetimes.add(layout.elements(), time);
+                Placement { arena: Arena::Saved, offset, first: 0, pixel_stride: layout.pixel_len() }
             }
         };
         let addend = partial.map(|partial| partial.placement);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::engine::cpu::breakpoints::Breakpoints;
 use crate::engine::cpu::kernel::Kernel;
-use crate::network::{NodeId, Shape};
+use crate::engine::cpu::layout::Layout;
+use crate::network::NodeId;
 
 /// One step of the forward pass, a kernel with everything fused into it: `activation(kernel(inputs) + residual)`.
 pub(crate) struct ForwardStep {
@@ -25,7 +26,7 @@ pub(crate) struct ForwardStep {
 
 /// The result of a forward step. Value `v` is the result of step `v - 1`; value 0 is the image.
 pub(crate) struct Value {
-    pub(crate) shape: Shape,
+    pub(crate) layout: Layout,
     pub(crate) placement: Placement,
     /// The fused activation that computed the value.
     pub(crate) breakpoints: Option<Breakpoints>,
@@ -104,18 +105,13 @@ pub(crate) struct GradientSink {
 /// A value during planning, before it is placed in memory.
 pub(crate) struct ValueDraft {
     pub(crate) node: NodeId,
-    pub(crate) shape: Shape,
+    pub(crate) layout: Layout,
     pub(crate) breakpoints: Option<Breakpoints>,
     /// Whether the value depends on the image, so that it gets a gradient.
     pub(crate) needs_gradient: bool,
     pub(crate) is_target: bool,
     /// The value that it is a channel slice of, and its first channel there.
     pub(crate) within: Option<(usize, usize)>,
-}
-
-/// Values per pixel: the channels of a feature map, or all values of a tensor that is none.
-pub(crate) fn pixel_len(shape: &Shape) -> usize {
-    shape.feature_map().map_or_else(|| shape.elements(), |[channels, ..]| channels)
 }
 
 /// Number of reads of a value by forward steps.
