@@ -185,13 +185,16 @@ fn of_tensors(network: &Network, targets: &[Target], input: &Shape, value: u64) 
             | Op::MatMul
             | Op::Affine { .. }
             | Op::Activation(_)
+            | Op::Unary(_)
             | Op::Binary(_)
+            | Op::Select
             | Op::Concat { .. }
             | Op::Reduce { .. }
             | Op::Pad { .. }
             | Op::Reshape(_)
             | Op::Transpose(_)
             | Op::Slice { .. }
+            | Op::Gather { .. }
             | Op::Resize(_)
             | Op::Softmax { .. }
             | Op::LogSoftmax { .. } => 1,

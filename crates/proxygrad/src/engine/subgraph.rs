@@ -206,7 +206,7 @@ impl ChannelFlow {
             Op::Conv(conv) => one_to_one(conv.groups == conv.in_channels() && conv.groups == conv.out_channels()),
             // Along the channels of a vector; the first axis of other tensors counts positions.
             Op::Dense { .. } if output.len() == 1 => Self::Weighted,
-            Op::Activation(_) | Op::Affine { .. } | Op::MaxPool(_) | Op::AveragePool { .. } => {
+            Op::Activation(_) | Op::Unary(_) | Op::Affine { .. } | Op::MaxPool(_) | Op::AveragePool { .. } => {
                 one_to_one(has_channels(output))
             }
             Op::Reduce { axes, .. } => one_to_one(has_channels(input) && has_channels(output) && !axes.contains(&0)),
@@ -221,10 +221,12 @@ impl ChannelFlow {
             | Op::Dense { .. }
             | Op::MatMul
             | Op::Binary(_)
+            | Op::Select
             | Op::Concat { .. }
             | Op::Pad { .. }
             | Op::Transpose(_)
             | Op::Slice { .. }
+            | Op::Gather { .. }
             | Op::Resize(_)
             | Op::Softmax { .. }
             | Op::LogSoftmax { .. }
@@ -263,11 +265,14 @@ fn pruned(op: &Op, kept: &[usize], output: &Shape) -> Op {
         | Op::Input
         | Op::Constant(_)
         | Op::MatMul
+        | Op::Unary(_)
         | Op::Binary(_)
+        | Op::Select
         | Op::Concat { .. }
         | Op::Pad { .. }
         | Op::Transpose(_)
         | Op::Slice { .. }
+        | Op::Gather { .. }
         | Op::Resize(_)
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }

@@ -3,8 +3,11 @@
 //! The importer lowers every exporter's dialect to this set; an engine implements exactly this set. Axes never count
 //! the batch: axis 0 is the channel axis of `[C,H,W]`.
 
+use std::sync::Arc;
+
 use super::activation::Activation;
 use super::array::Array;
+use super::elementwise::{Binary, Unary};
 use super::error::ShapeError;
 use super::local_response::LocalResponse;
 use super::normalize::Normalize;
@@ -46,8 +49,13 @@ pub enum Op {
     },
     /// An elementwise nonlinearity; the only operation whose backward rule a gate replaces.
     Activation(Activation),
-    /// Elementwise arithmetic on two inputs, with broadcasting.
+    /// An elementwise function that is no activation.
+    Unary(Unary),
+    /// Elementwise arithmetic or a comparison on two inputs, with broadcasting.
     Binary(Binary),
+    /// Elementwise selection from three inputs, with broadcasting: the second where the first, which gets no gradient,
+    /// is not 0, else the third.
+    Select,
     /// Concatenation along `axis`.
     Concat {
         /// Axis along which the inputs are joined.
@@ -95,6 +103,13 @@ pub enum Op {
         /// Distance between two selected indices, at least 1.
         step: usize,
     },
+    /// The given indices of `axis`, in this order, any number of times each.
+    Gather {
+        /// Axis that is indexed.
+        axis: usize,
+        /// Index in the input of each index in the output.
+        indices: Arc<[u32]>,
+    },
     /// Interpolation of a `[C,H,W]` map to another height and width.
     Resize(Resize),
     /// Layer, group, instance and root mean square normalization, and division by an L1 or L2 norm.
@@ -124,20 +139,6 @@ pub struct Conv {
     pub window: Window,
     /// Number of independent groups of channels; `C` of them for a depthwise convolution.
     pub groups: usize,
-}
-
-/// Elementwise arithmetic on two tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Binary {
-    /// `a + b`
-    Add,
-    /// `a - b`
-    Sub,
-    /// `a * b`
-    Mul,
-    /// `a / b`
-    Div,
 }
 
 /// Ways to reduce an axis to one value.
@@ -197,10 +198,9 @@ impl Op {
             Self::MatMul => "matmul",
             Self::Affine { .. } => "affine",
             Self::Activation(activation) => activation.name(),
-            Self::Binary(Binary::Add) => "add",
-            Self::Binary(Binary::Sub) => "sub",
-            Self::Binary(Binary::Mul) => "mul",
-            Self::Binary(Binary::Div) => "div",
+            Self::Unary(function) => function.name(),
+            Self::Binary(kind) => kind.name(),
+            Self::Select => "select",
             Self::Concat { .. } => "concat",
             Self::MaxPool(_) => "max-pool",
             Self::AveragePool { .. } => "average-pool",
@@ -216,6 +216,7 @@ impl Op {
             Self::Reshape(_) => "reshape",
             Self::Transpose(_) => "transpose",
             Self::Slice { .. } => "slice",
+            Self::Gather { .. } => "gather",
             Self::Resize(_) => "resize",
             Self::Normalize(normalize) => normalize.name(),
             Self::LocalResponse(_) => "local-response-norm",
@@ -249,11 +250,13 @@ impl Op {
         let arity = match self {
             Self::Input | Self::Constant(_) => 0,
             Self::Binary(_) | Self::MatMul => 2,
+            Self::Select => 3,
             Self::Concat { .. } => inputs.len().max(1),
             Self::Conv(_)
             | Self::Dense { .. }
             | Self::Affine { .. }
             | Self::Activation(_)
+            | Self::Unary(_)
             | Self::MaxPool(_)
             | Self::AveragePool { .. }
             | Self::Reduce { .. }
@@ -261,6 +264,7 @@ impl Op {
             | Self::Reshape(_)
             | Self::Transpose(_)
             | Self::Slice { .. }
+            | Self::Gather { .. }
             | Self::Resize(_)
             | Self::Normalize(_)
             | Self::LocalResponse(_)
@@ -286,7 +290,9 @@ impl Op {
                 Ok(inputs[0].clone())
             }
             Self::Activation(activation) => activation.check(inputs[0]).map(|()| inputs[0].clone()),
+            Self::Unary(_) => Ok(inputs[0].clone()),
             Self::Binary(_) => broadcast(inputs[0], inputs[1]),
+            Self::Select => broadcast(inputs[0], &broadcast(inputs[1], inputs[2])?),
             Self::Concat { axis } => infer_concat(*axis, inputs),
             Self::MaxPool(window) | Self::AveragePool { window, .. } => {
                 let map = feature_map(inputs[0])?;
@@ -306,6 +312,7 @@ impl Op {
                 Ok(order.iter().map(|&axis| inputs[0][axis]).collect::<Vec<_>>().into())
             }
             Self::Slice { axis, start, end, step } => infer_slice(*axis, *start, *end, *step, inputs[0]),
+            Self::Gather { axis, indices } => infer_gather(*axis, indices, inputs[0]),
             Self::Resize(resize) => {
                 let [channels, height, width] = feature_map(inputs[0])?;
                 let [height, width] = resize.output([height, width])?;
@@ -499,5 +506,15 @@ fn infer_slice(axis: usize, start: usize, end: usize, step: usize, input: &Shape
     }
     let mut shape = input.to_vec();
     shape[axis] = (end - start).div_ceil(step);
+    Ok(shape.into())
+}
+
+fn infer_gather(axis: usize, indices: &[u32], input: &Shape) -> Result<Shape, ShapeError> {
+    check_axis(axis, input)?;
+    if let Some(outside) = indices.iter().find(|&&index| index as usize >= input[axis]) {
+        return Err(ShapeError::Parameter(format!("reads index {outside} of axis {axis} of {input}")));
+    }
+    let mut shape = input.to_vec();
+    shape[axis] = indices.len();
     Ok(shape.into())
 }

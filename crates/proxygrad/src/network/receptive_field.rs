@@ -70,11 +70,11 @@ fn read_region(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape],
             read[outer + i] = region[own.len() - 2 + i].clone();
             Some(read)
         }
-        Op::Affine { .. } | Op::Activation(_) => Some(region.to_vec()),
+        Op::Affine { .. } | Op::Activation(_) | Op::Unary(_) => Some(region.to_vec()),
         Op::Conv(conv) => window_region(&conv.window, 0..input.channels(), region, input),
         Op::MaxPool(window) | Op::AveragePool { window, .. } => window_region(window, region[0].clone(), region, input),
         // Shapes are aligned at the last axis, and axes of length 1 repeat.
-        Op::Binary(_) => {
+        Op::Binary(_) | Op::Select => {
             let skipped = own.len() - input.len();
             let axis = |(range, &length): (&Range<usize>, &usize)| if length == 1 { 0..1 } else { range.clone() };
             Some(region[skipped..].iter().zip(input.iter()).map(axis).collect())
@@ -117,6 +117,13 @@ fn read_region(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape],
             let mut read = region.to_vec();
             let there = &region[*axis];
             read[*axis] = start + there.start * step..start + (there.end - 1) * step + 1;
+            Some(read)
+        }
+        Op::Gather { axis, indices } => {
+            let mut read = region.to_vec();
+            let used = indices[region[*axis].clone()].iter().map(|&index| index as usize);
+            let (low, high) = used.fold((input[*axis], 0), |(low, high), at| (low.min(at), high.max(at + 1)));
+            read[*axis] = low..high;
             Some(read)
         }
         Op::Resize(resize) => {

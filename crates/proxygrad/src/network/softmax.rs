@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::elementwise::Binary;
 use super::graph::{Network, NodeId};
-use super::op::{Binary, Op};
+use super::op::Op;
 
 impl Network {
     /// Whether every value of a layer comes from a softmax: the layer is a softmax, or reads one that has since only
@@ -23,12 +24,15 @@ impl Network {
                 Op::Reshape(_)
                 | Op::Transpose(_)
                 | Op::Slice { .. }
+                | Op::Gather { .. }
                 | Op::Concat { .. }
                 | Op::Affine { .. }
                 | Op::Resize(_) => waiting.extend(&node.inputs),
                 Op::Binary(op) => match node.inputs.as_slice() {
-                    [values, constant] if is_constant(constant) => waiting.push(*values),
-                    [constant, values] if is_constant(constant) && *op != Binary::Div => waiting.push(*values),
+                    [values, constant] if is_constant(constant) && is_scaling(*op) => waiting.push(*values),
+                    [constant, values] if is_constant(constant) && is_scaling(*op) && *op != Binary::Div => {
+                        waiting.push(*values);
+                    }
                     _ => return false,
                 },
                 Op::Input
@@ -37,6 +41,8 @@ impl Network {
                 | Op::Dense { .. }
                 | Op::MatMul
                 | Op::Activation(_)
+                | Op::Unary(_)
+                | Op::Select
                 | Op::MaxPool(_)
                 | Op::AveragePool { .. }
                 | Op::Reduce { .. }
@@ -47,6 +53,11 @@ impl Network {
         }
         true
     }
+}
+
+/// Whether an operation on a tensor and a constant scales or shifts the tensor.
+fn is_scaling(op: Binary) -> bool {
+    matches!(op, Binary::Add | Binary::Sub | Binary::Mul | Binary::Div)
 }
 
 #[cfg(test)]

@@ -69,7 +69,18 @@ macro_rules! groups {
     )*};
 }
 
-groups!(convolutions, pools, reductions, normalizations, rearrangements, binaries, products, branches, activated);
+groups!(
+    convolutions,
+    pools,
+    reductions,
+    normalizations,
+    rearrangements,
+    binaries,
+    products,
+    functions,
+    branches,
+    activated
+);
 
 #[test]
 fn a_whole_classifier() {

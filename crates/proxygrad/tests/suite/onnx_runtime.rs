@@ -138,6 +138,16 @@ fn sums_and_products() {
 }
 
 #[test]
+fn elementwise_functions() {
+    check_family("functions", 30);
+}
+
+#[test]
+fn comparisons_and_selections() {
+    check_family("selections", 15);
+}
+
+#[test]
 fn pools() {
     check_family("pools", 70);
 }

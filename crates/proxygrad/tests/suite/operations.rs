@@ -2,7 +2,7 @@
 
 use proxygrad::network::{
     Activation, Array, Axis, Binary, Coordinates, Interpolation, LocalResponse, Network, Norm, Normalize, Op, PadMode,
-    Padding, Reduce, Resize, ResizeTarget, Rounding, Window,
+    Padding, Reduce, Resize, ResizeTarget, Rounding, Unary, Window,
 };
 
 use crate::networks::{array, conv, rng, same};
@@ -19,7 +19,7 @@ fn case(name: impl Into<String>, shape: [usize; 3], op: Op) -> Case {
     Case { name: name.into(), network }
 }
 
-/// Every case there is.
+/// Every case, or those whose names contain the environment variable `CASE`, if it is set.
 pub fn all() -> Vec<Case> {
     let groups = [
         convolutions(),
@@ -29,10 +29,12 @@ pub fn all() -> Vec<Case> {
         rearrangements(),
         binaries(),
         products(),
+        functions(),
         branches(),
         activated(),
     ];
-    groups.into_iter().flatten().collect()
+    let wanted = std::env::var("CASE").unwrap_or_default();
+    groups.into_iter().flatten().filter(|case| case.name.contains(&wanted)).collect()
 }
 
 pub fn convolutions() -> Vec<Case> {
@@ -188,6 +190,10 @@ pub fn rearrangements() -> Vec<Case> {
     cases.push(case("reshape to four axes", [4, 3, 2], Op::Reshape(fours)));
     cases.push(case("transpose", [4, 3, 2], Op::Transpose(vec![2, 0, 1])));
     cases.push(case("slice of channels", [6, 3, 2], Op::Slice { axis: 0, start: 1, end: 6, step: 2 }));
+    for axis in [0, 1, 2] {
+        let indices = vec![2, 0, 2, 1].into();
+        cases.push(case(format!("gather along {axis}"), [3, 4, 5], Op::Gather { axis, indices }));
+    }
     cases.push(case("slice of columns", [2, 3, 7], Op::Slice { axis: 2, start: 2, end: 99, step: 3 }));
     let coordinates =
         [Coordinates::HalfPixel, Coordinates::PytorchHalfPixel, Coordinates::Asymmetric, Coordinates::AlignCorners];
@@ -211,20 +217,94 @@ pub fn rearrangements() -> Vec<Case> {
 
 pub fn binaries() -> Vec<Case> {
     let mut cases = Vec::new();
-    for kind in [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div] {
+    for kind in [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Min, Binary::Max, Binary::Pow] {
         let mut network = Network::new(3, 4, 2);
         let gate = Op::Reduce { kind: Reduce::Mean, axes: vec![1, 2], keep: true };
         let gate = network.push("gate", gate, &[Network::INPUT]).unwrap();
         let gate = network.push("positive", Op::Activation(Activation::Softplus), &[gate]).unwrap();
-        network.push("target", Op::Binary(kind), &[Network::INPUT, gate]).unwrap();
+        // A negative number has no power that depends smoothly on the exponent.
+        let smooth = if kind == Binary::Pow { Op::Unary(Unary::Exp) } else { Op::Unary(Unary::Sin) };
+        let map = network.push("map", smooth, &[Network::INPUT]).unwrap();
+        network.push("target", Op::Binary(kind), &[map, gate]).unwrap();
         cases.push(Case { name: format!("{kind:?} map and channel"), network });
 
         let mut network = Network::new(3, 4, 2);
         let positive = network.push("positive", Op::Activation(Activation::Softplus), &[Network::INPUT]).unwrap();
-        let row = Op::Constant(Array::new([2], vec![0.5, -2.0]).unwrap());
+        let second = if kind == Binary::Pow { 2.0 } else { -2.0 };
+        let row = Op::Constant(Array::new([2], vec![0.5, second]).unwrap());
         let row = network.push("row", row, &[]).unwrap();
         network.push("target", Op::Binary(kind), &[row, positive]).unwrap();
         cases.push(Case { name: format!("{kind:?} constant and map"), network });
+
+        let mut network = Network::new(3, 4, 2);
+        let positive = network.push("positive", Op::Activation(Activation::Softplus), &[Network::INPUT]).unwrap();
+        network.push("target", Op::Binary(kind), &[positive, Network::INPUT]).unwrap();
+        cases.push(Case { name: format!("{kind:?} of maps"), network });
+    }
+    for kind in [Binary::Less, Binary::LessOrEqual, Binary::Equal] {
+        for mixed in [false, true] {
+            let mut network = Network::new(3, 4, 2);
+            let channel = Op::Constant(Array::new([3, 1, 1], vec![0.2, -0.1, 0.4]).unwrap());
+            let channel = network.push("channel", channel, &[]).unwrap();
+            let abs = network.push("abs", Op::Unary(Unary::Abs), &[Network::INPUT]).unwrap();
+            let other = if mixed { channel } else { abs };
+            let condition = network.push("condition", Op::Binary(kind), &[other, Network::INPUT]).unwrap();
+            network.push("target", Op::Select, &[condition, channel, Network::INPUT]).unwrap();
+            cases.push(Case { name: format!("selection by {kind:?} {mixed}"), network });
+        }
+    }
+    let mut network = Network::new(3, 4, 2);
+    let mask = Op::Constant(Array::new([4, 1], vec![1.0, 0.0, 0.0, 2.0]).unwrap());
+    let mask = network.push("mask", mask, &[]).unwrap();
+    let far = network.push("far", Op::Constant(Array::new([], vec![f32::NEG_INFINITY]).unwrap()), &[]).unwrap();
+    let masked = network.push("masked", Op::Select, &[mask, Network::INPUT, far]).unwrap();
+    network.push("target", Op::Softmax { axis: 1 }, &[masked]).unwrap();
+    cases.push(Case { name: "selection by a mask".into(), network });
+    cases
+}
+
+/// Elementwise functions, each of values in its domain.
+pub fn functions() -> Vec<Case> {
+    let everywhere = [
+        Unary::Exp,
+        Unary::Abs,
+        Unary::Erf,
+        Unary::Sin,
+        Unary::Cos,
+        Unary::Tan,
+        Unary::Atan,
+        Unary::Sinh,
+        Unary::Cosh,
+        Unary::Asinh,
+        Unary::Power(2.0),
+        Unary::Power(3.0),
+    ];
+    let mut cases: Vec<Case> =
+        everywhere.into_iter().map(|function| case(function.name(), [3, 4, 5], Op::Unary(function))).collect();
+    // Positive numbers, numbers between -1 and 1, and numbers above 1.
+    let positive = [Unary::Log, Unary::Sqrt, Unary::Power(-1.0), Unary::Power(0.3), Unary::Power(2.5)];
+    for (bound, shift, functions) in [
+        (Activation::Softplus, 0.0, &positive[..]),
+        (Activation::Tanh, 0.0, &[Unary::Asin, Unary::Acos, Unary::Atanh]),
+        (Activation::Softplus, 1.0, &[Unary::Acosh, Unary::Log]),
+    ] {
+        for &function in functions {
+            let mut network = Network::new(3, 4, 5);
+            let bounded = network.push("bounded", Op::Activation(bound.clone()), &[Network::INPUT]).unwrap();
+            let shift = Op::Affine { scale: Array::vector(vec![0.9; 3]), shift: Array::vector(vec![shift; 3]) };
+            let shifted = network.push("shifted", shift, &[bounded]).unwrap();
+            network.push("target", Op::Unary(function), &[shifted]).unwrap();
+            cases.push(Case { name: format!("{} of {}", function.name(), bound.name()), network });
+        }
+    }
+    // Steps have no gradient of their own.
+    for function in [Unary::Sign, Unary::Floor, Unary::Ceil, Unary::Round, Unary::Power(0.0)] {
+        let mut network = Network::new(3, 4, 5);
+        let scale = Op::Affine { scale: Array::vector(vec![3.0; 3]), shift: Array::vector(vec![0.1; 3]) };
+        let scaled = network.push("scaled", scale, &[Network::INPUT]).unwrap();
+        let step = network.push("step", Op::Unary(function), &[scaled]).unwrap();
+        network.push("target", Op::Binary(Binary::Mul), &[step, scaled]).unwrap();
+        cases.push(Case { name: format!("{} times its input", function.name()), network });
     }
     cases
 }

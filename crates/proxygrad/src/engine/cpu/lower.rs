@@ -6,12 +6,12 @@ use crate::engine::cpu::epilogue::Epilogue;
 use crate::engine::cpu::kernel::{BackwardArgs, BackwardNeeds, ForwardArgs, Kernel, KernelConfig, ThreadCtx};
 use crate::engine::cpu::kernels::activation::ActivationKernel;
 use crate::engine::cpu::kernels::average_pool::{AveragePool, GlobalPool};
-use crate::engine::cpu::kernels::broadcast::{ScalarAffine, ScalarBroadcast};
+use crate::engine::cpu::kernels::broadcast::{ScalarAffine, ScalarBroadcast, ScalarSelect};
 use crate::engine::cpu::kernels::concat::{ChannelConcat, ScalarConcat};
 use crate::engine::cpu::kernels::conv::{ConvAlgorithm, ConvKernel};
 use crate::engine::cpu::kernels::dense::DenseKernel;
 use crate::engine::cpu::kernels::elementwise::{AffineKernel, BinaryKernel};
-use crate::engine::cpu::kernels::gather::{ScalarConstant, ScalarGather};
+use crate::engine::cpu::kernels::gather::{AxisGather, ScalarConstant, ScalarGather};
 use crate::engine::cpu::kernels::local_response::ScalarLocalResponse;
 use crate::engine::cpu::kernels::matmul::{ScalarDense, ScalarMatMul};
 use crate::engine::cpu::kernels::max_pool::MaxPool;
@@ -19,6 +19,7 @@ use crate::engine::cpu::kernels::normalize::ScalarNormalize;
 use crate::engine::cpu::kernels::reduce::{ScalarReduce, ScalarSoftmax, reduction_needs};
 use crate::engine::cpu::kernels::resize::ScalarResize;
 use crate::engine::cpu::kernels::scalar::ScalarKernel;
+use crate::engine::cpu::kernels::unary::ScalarUnary;
 use crate::engine::cpu::layout::Layout;
 use crate::network::{Binary, Op, Reduce};
 
@@ -48,8 +49,10 @@ pub(crate) fn lower(
         Op::Affine { scale, shift } if is_per_channel(inputs[0]) => Arc::new(AffineKernel::new(scale, shift)),
         Op::Affine { scale, shift } => Arc::new(ScalarKernel(ScalarAffine::new(scale, shift, inputs[0]))),
         Op::Activation(activation) => Arc::new(ActivationKernel::new(activation, inputs[0])),
-        Op::Binary(kind) if inputs[0] == inputs[1] => Arc::new(BinaryKernel(*kind)),
+        Op::Unary(function) => Arc::new(ScalarKernel(ScalarUnary(*function))),
+        Op::Binary(kind) if is_vectorized(*kind, inputs) => Arc::new(BinaryKernel(*kind)),
         Op::Binary(kind) => Arc::new(ScalarKernel(ScalarBroadcast::new(*kind, inputs[0], inputs[1], output))),
+        Op::Select => Arc::new(ScalarKernel(ScalarSelect::new(inputs, output))),
         Op::Concat { axis: 0 } if output.is_channels_last() => Arc::new(ChannelConcat::new(inputs)),
         Op::Concat { axis } => Arc::new(ScalarKernel(ScalarConcat::new(*axis, inputs, output))),
         Op::MaxPool(window) => Arc::new(MaxPool::new(window, inputs[0], output)),
@@ -70,12 +73,18 @@ pub(crate) fn lower(
         Op::Slice { axis, start, step, .. } => {
             Arc::new(ScalarKernel(ScalarGather::slice(*axis, *start, *step, inputs[0], output)))
         }
+        Op::Gather { axis, indices } => Arc::new(ScalarKernel(AxisGather::new(*axis, indices, inputs[0]))),
         Op::Resize(resize) => Arc::new(ScalarKernel(ScalarResize::new(resize, inputs[0], output))),
         Op::Normalize(normalize) => Arc::new(ScalarKernel(ScalarNormalize::new(normalize, inputs[0]))),
         Op::LocalResponse(norm) => Arc::new(ScalarKernel(ScalarLocalResponse::new(*norm, inputs[0]))),
         Op::Softmax { axis } => Arc::new(ScalarKernel(ScalarSoftmax::new(*axis, inputs[0], false))),
         Op::LogSoftmax { axis } => Arc::new(ScalarKernel(ScalarSoftmax::new(*axis, inputs[0], true))),
     }))
+}
+
+/// Whether [`BinaryKernel`] computes this operation.
+fn is_vectorized(kind: Binary, inputs: &[&Layout]) -> bool {
+    inputs[0] == inputs[1] && BinaryKernel::supports(kind)
 }
 
 /// Whether the first axis is the channels of the pixels that vector code sees.
@@ -117,11 +126,10 @@ pub(crate) fn scalar_needs(op: &Op, inputs: &[&Layout], output: &Layout) -> Opti
         {
             None
         }
-        Op::Binary(_) if inputs[0] == inputs[1] => None,
-        Op::Binary(kind) => {
-            let inputs = matches!(kind, Binary::Mul | Binary::Div);
-            Some(BackwardNeeds { inputs, output: *kind == Binary::Div })
-        }
+        Op::Unary(_) => Some(BackwardNeeds { inputs: true, output: false }),
+        Op::Binary(kind) if is_vectorized(*kind, inputs) => None,
+        Op::Binary(kind) => Some(BackwardNeeds { inputs: kind.reads_inputs(), output: *kind == Binary::Div }),
+        Op::Select => Some(BackwardNeeds { inputs: true, output: false }),
         Op::Reduce { kind, .. } => Some(reduction_needs(*kind)),
         Op::Normalize(_) | Op::LocalResponse(_) => Some(BackwardNeeds { inputs: true, output: false }),
         Op::Softmax { .. } | Op::LogSoftmax { .. } => Some(BackwardNeeds { inputs: false, output: true }),
@@ -133,7 +141,7 @@ pub(crate) fn scalar_needs(op: &Op, inputs: &[&Layout], output: &Layout) -> Opti
         | Op::Concat { .. }
         | Op::Pad { .. }
         | Op::Reshape(_) => Some(none),
-        Op::Transpose(_) | Op::Slice { .. } | Op::Resize(_) => Some(none),
+        Op::Transpose(_) | Op::Slice { .. } | Op::Gather { .. } | Op::Resize(_) => Some(none),
         Op::Input | Op::Conv(_) | Op::Activation(_) => None,
         Op::MaxPool(_) | Op::AveragePool { .. } => None,
     }
@@ -151,6 +159,13 @@ pub(crate) fn table_bytes(op: &Op, inputs: &[&Layout], output: &Layout) -> usize
     if let Op::Normalize(_) = op {
         // For each value its group, a factor and a summand.
         return output.elements() * (size_of::<u32>() + 2 * size_of::<f32>());
+    }
+    if matches!(op, Op::Unary(_) | Op::Gather { .. }) {
+        return 0;
+    }
+    if let Op::Select = op {
+        // For each value an index of each input.
+        return inputs.len() * output.elements() * size_of::<u32>();
     }
     let longest = inputs.iter().map(|shape| shape.elements()).chain([output.elements()]).max().unwrap_or(0);
     // For each value an index, of both inputs if there are two.

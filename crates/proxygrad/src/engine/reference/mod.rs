@@ -17,6 +17,7 @@ mod precision;
 mod rearrange;
 mod reduce;
 mod taps;
+mod unary;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -123,6 +124,8 @@ impl Reference {
             Op::MatMul => Box::new(matmul::MatMul::new(self.precision, output)),
             Op::Affine { scale, shift } => Box::new(binary::Affine::new(self, scale, shift, inputs[0])?),
             Op::Activation(activation) => Box::new(activation::Activated::new(self, activation, inputs[0])?),
+            Op::Unary(function) => Box::new(unary::Function(*function)),
+            Op::Select => Box::new(binary::Select { rank: output.len() }),
             Op::Binary(kind) => Box::new(binary::Elementwise { kind: *kind, rank: output.len() }),
             Op::Concat { axis } => Box::new(rearrange::Concat { dim: axis + 1 }),
             Op::MaxPool(window) => Box::new(pool::MaxPool::new(self, window, inputs[0], output)?),
@@ -135,6 +138,10 @@ impl Reference {
             Op::Transpose(order) => Box::new(rearrange::Transpose::new(order)),
             Op::Slice { axis, start, end, step } => {
                 let indices = (*start..(*end).min(inputs[0][*axis])).step_by(*step).collect();
+                Box::new(rearrange::Select::new(self, axis + 1, indices, inputs[0][*axis])?)
+            }
+            Op::Gather { axis, indices } => {
+                let indices = indices.iter().map(|&index| index as usize).collect();
                 Box::new(rearrange::Select::new(self, axis + 1, indices, inputs[0][*axis])?)
             }
             Op::Resize(resize) => Box::new(rearrange::Resized::new(self, resize, inputs[0], output)?),

@@ -331,7 +331,9 @@ fn weights(model: &Model) -> u64 {
         Op::Affine { scale, shift } => scale.len() + shift.len(),
         Op::Normalize(Normalize { scale, shift, .. }) => [scale, shift].into_iter().flatten().map(Array::len).sum(),
         Op::Constant(array) => array.len(),
-        Op::Input | Op::MatMul | Op::Activation(_) | Op::Binary(_) | Op::Concat { .. } | Op::MaxPool(_) => 0,
+        Op::Gather { indices, .. } => indices.len(),
+        Op::Input | Op::MatMul | Op::Activation(_) | Op::Unary(_) | Op::Binary(_) | Op::Select => 0,
+        Op::Concat { .. } | Op::MaxPool(_) => 0,
         Op::AveragePool { .. } | Op::Reduce { .. } | Op::Pad { .. } | Op::Reshape(_) | Op::Transpose(_) => 0,
         Op::Slice { .. } | Op::Resize(_) | Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LocalResponse(_) => 0,
     };

@@ -31,7 +31,8 @@ fn layout(op: &Op, inputs: &[(&Layout, &Shape)], shape: &Shape) -> Layout {
     };
     match op {
         Op::Input | Op::Constant(_) => unknown(),
-        Op::Affine { .. } | Op::Activation(_) | Op::Normalize(_) | Op::LocalResponse(_) => first.clone(),
+        Op::Affine { .. } | Op::Activation(_) | Op::Unary(_) => first.clone(),
+        Op::Normalize(_) | Op::LocalResponse(_) => first.clone(),
         Op::Softmax { .. } | Op::LogSoftmax { .. } => first.clone(),
         Op::Conv(_) => {
             let mut windowed = slid(first, from, shape);
@@ -41,7 +42,7 @@ fn layout(op: &Op, inputs: &[(&Layout, &Shape)], shape: &Shape) -> Layout {
         Op::MaxPool(_) | Op::AveragePool { .. } | Op::Resize(_) => slid(first, from, shape),
         Op::Dense { .. } => dense(first, shape),
         Op::MatMul => product(inputs, shape),
-        Op::Binary(_) => combined(inputs, shape),
+        Op::Binary(_) | Op::Select => combined(inputs, shape),
         Op::Concat { axis } => concatenated(*axis, inputs, shape),
         Op::Reduce { axes, keep, .. } => {
             let kept = first.iter().enumerate().filter_map(|(i, axis)| match (axes.contains(&i), keep) {
@@ -60,6 +61,15 @@ fn layout(op: &Op, inputs: &[(&Layout, &Shape)], shape: &Shape) -> Layout {
             let mut sliced = first.clone();
             sliced[*axis] = part(&first[*axis], *start, *step, from[*axis], shape[*axis]);
             sliced
+        }
+        Op::Gather { axis, .. } => {
+            let (mut gathered, old, length) = (first.clone(), from[*axis], shape[*axis]);
+            // Another order of channels, rows or columns; of tokens that count several things, no order is kept.
+            gathered[*axis] = match first[*axis].role() {
+                Some(_) => first[*axis].resized(old, length),
+                None => AxisLayout::unknown(length),
+            };
+            gathered
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::error::{ImportError, UnsupportedNode};
-use super::graph_builder::{BuilderId, BuilderOp, GraphBuilder};
+use super::graph_builder::{BuilderId, GraphBuilder};
 use super::image_tensor::ImageTensor;
 use super::layer_names::{UniqueNames, layer_name};
 use super::lower_graph::LoweredGraph;
@@ -45,7 +45,7 @@ pub(super) fn build(
     let mut tensor_names = vec![None];
     for &id in needed.iter().filter(|&&id| id != GraphBuilder::INPUT) {
         let node = builder.node_mut(id);
-        let BuilderOp::Op(op) = node.op.clone() else { continue };
+        let op = node.op.clone();
         let name = names.remove(&id).unwrap_or_else(|| node.name.clone());
         let inputs: Vec<NodeId> = node.inputs.iter().filter_map(|input| ids.get(input).copied()).collect();
         let added = network.push(name, op, &inputs).map_err(|error| ImportError::Graph(error.to_string()))?;
@@ -150,7 +150,7 @@ fn layer_names(
     for &(id, output) in outputs {
         chosen.entry(id).or_insert_with(|| names.claim(output));
     }
-    let is_layer = |id: &BuilderId| !matches!(builder.node(*id).op, BuilderOp::Op(Op::Input | Op::Constant(_)));
+    let is_layer = |id: &BuilderId| !matches!(builder.node(*id).op, Op::Input | Op::Constant(_));
     let layers = needed.iter().copied().filter(is_layer);
     let (results, intermediates): (Vec<_>, Vec<_>) = layers.partition(|&id| builder.node(id).tensor.is_some());
     for id in results.into_iter().chain(intermediates) {

@@ -222,6 +222,19 @@ impl ConstTensor {
         Self { provenance: Some(provenance), ..self }
     }
 
+    /// The values of any type as numbers; true is 1 and false is 0.
+    ///
+    /// # Errors
+    /// When their number is not the product of the shape, which [`ConstTensor::new`] rules out.
+    pub fn numbers(&self) -> Result<Array, String> {
+        let data: Vec<f32> = match &self.data {
+            ConstData::Float(data) => return Ok(Array::new(self.shape.clone(), Arc::clone(data))?),
+            ConstData::Int(data) => data.iter().map(|&v| v as f32).collect(),
+            ConstData::Bool(data) => data.iter().map(|&v| f32::from(v)).collect(),
+        };
+        Ok(Array::new(self.shape.clone(), data)?)
+    }
+
     /// The floating-point values as weights.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Batch norm folding: batch normalizations and other constant factors and summands become part of the layer before
 //! them.
 
-use super::graph_builder::{BuilderId, BuilderNode, BuilderOp, GraphBuilder};
+use super::graph_builder::{BuilderId, BuilderNode, GraphBuilder};
 use crate::network::{Array, Binary, Conv, Op, Shape};
 
 /// Folds every node that only scales and shifts by constants into the convolution, dense layer, normalization or affine
@@ -20,7 +20,7 @@ pub(super) fn fold_batch_norm(builder: &mut GraphBuilder, roots: &[BuilderId]) -
         let Some(folded) = fold_into(builder.node(before), &scale, &shift) else { continue };
         let tensor = builder.node_mut(id).tensor.take();
         let node = builder.node_mut(before);
-        (node.op, node.tensor) = (BuilderOp::Op(folded), tensor);
+        (node.op, node.tensor) = (folded, tensor);
         readers[before] = readers[id];
         moved_to[id] = before;
     }
@@ -38,16 +38,15 @@ impl ScaleAndShift {
     /// What a node does, if it is of this form.
     fn of(builder: &GraphBuilder, id: BuilderId) -> Option<Self> {
         let node = builder.node(id);
-        let BuilderOp::Op(op) = &node.op else { return None };
         let number = |value: f32| Array::new([], [value]).ok();
         let map = |array: &Array, f: fn(f32) -> f32| {
             Array::new(array.shape(), array.data().iter().map(|&value| f(value)).collect::<Vec<_>>()).ok()
         };
         let constant = |id: BuilderId| match &builder.node(id).op {
-            BuilderOp::Op(Op::Constant(array)) => Some(array),
+            Op::Constant(array) => Some(array),
             _ => None,
         };
-        let (before, scale, shift) = match (op, node.inputs.as_slice()) {
+        let (before, scale, shift) = match (&node.op, node.inputs.as_slice()) {
             (Op::Affine { scale, shift }, &[before]) => {
                 let mut axes = vec![1; node.shape.len()];
                 *axes.first_mut()? = scale.len();
@@ -76,9 +75,8 @@ impl ScaleAndShift {
 
 /// `scale * op + shift` as one operation; `None` if there is no such operation.
 fn fold_into(node: &BuilderNode, scale: &Array, shift: &Array) -> Option<Op> {
-    let BuilderOp::Op(op) = &node.op else { return None };
     let along = |axis: usize| Some([along(scale, &node.shape, axis)?, along(shift, &node.shape, axis)?]);
-    match op {
+    match &node.op {
         Op::Conv(conv) => {
             let [scale, shift] = along(0)?;
             let (weight, bias) = (scale_rows(&conv.weight, &scale)?, fold_bias(conv.bias.as_ref(), &scale, &shift));
@@ -98,7 +96,9 @@ fn fold_into(node: &BuilderNode, scale: &Array, shift: &Array) -> Option<Op> {
         | Op::Constant(_)
         | Op::MatMul
         | Op::Activation(_)
+        | Op::Unary(_)
         | Op::Binary(_)
+        | Op::Select
         | Op::Concat { .. }
         | Op::MaxPool(_)
         | Op::AveragePool { .. }
@@ -107,6 +107,7 @@ fn fold_into(node: &BuilderNode, scale: &Array, shift: &Array) -> Option<Op> {
         | Op::Reshape(_)
         | Op::Transpose(_)
         | Op::Slice { .. }
+        | Op::Gather { .. }
         | Op::Resize(_)
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }

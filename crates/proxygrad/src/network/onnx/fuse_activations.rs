@@ -5,13 +5,12 @@
 //! patterns, the function that a group computes from one tensor is evaluated at some points and compared with the known
 //! activations.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use super::error::UnsupportedNode;
-use super::graph_builder::{BuilderId, BuilderOp, GraphBuilder};
+use super::graph_builder::{BuilderId, GraphBuilder};
 use super::lower_graph::LoweredGraph;
 use super::proto::GraphProto;
-use crate::network::{Activation, Binary, Op};
+use crate::network::{Activation, Op};
 
 /// Maximum number of nodes of one group.
 const LARGEST_GROUP: usize = 16;
@@ -28,25 +27,13 @@ const FUSED: [Activation; 8] = [
     Activation::HardSigmoid { alpha: 0.2, beta: 0.5 },
 ];
 
-/// Replaces groups that compute a known activation, unless their inner values are read elsewhere. Unary functions that
-/// remain are marked as unsupported.
+/// Replaces groups that compute a known activation, unless their inner values are read elsewhere.
 pub(super) fn fuse_activations(graph: &GraphProto, lowered: &mut LoweredGraph<'_>) {
     let readers = lowered.builder.reader_counts(&lowered.roots(graph));
-    let fused = fuse_groups(&mut lowered.builder, &readers);
-    let mut left = BTreeMap::new();
-    for (id, node) in lowered.builder.nodes().iter().enumerate() {
-        let is_left = readers[id] > 0 && !fused.contains(&id);
-        if let (BuilderOp::Unary(_), Some(proto), true) = (&node.op, graph.node.get(node.file_node), is_left) {
-            let reason = "it is only supported as part of a known activation, such as GELU, Mish or softplus";
-            lowered.failures.insert(node.file_node, UnsupportedNode::new(proto, reason.into()));
-            left.insert(id, node.file_node);
-        }
-    }
-    lowered.propagate_failures(left);
+    fuse_groups(&mut lowered.builder, &readers);
 }
 
-/// Replaces the groups and returns all their nodes.
-fn fuse_groups(builder: &mut GraphBuilder, readers: &[usize]) -> HashSet<BuilderId> {
+fn fuse_groups(builder: &mut GraphBuilder, readers: &[usize]) {
     let sources = elementwise_sources(builder);
     let mut fused = HashSet::new();
     // Backwards from the outputs, so that the largest group is found first.
@@ -61,14 +48,13 @@ fn fuse_groups(builder: &mut GraphBuilder, readers: &[usize]) -> HashSet<Builder
             }
             if let Some(activation) = matching_activation(builder, id, source) {
                 let node = builder.node_mut(id);
-                node.op = BuilderOp::Op(Op::Activation(activation));
+                node.op = Op::Activation(activation);
                 node.inputs = vec![source];
                 fused.extend(group);
                 break;
             }
         }
     }
-    fused
 }
 
 /// For each node, the nodes of which it is an elementwise function, nearest first.
@@ -80,7 +66,7 @@ fn elementwise_sources(builder: &GraphBuilder) -> Vec<Vec<BuilderId>> {
         let same_shape = node.inputs.iter().all(|&input| builder.node(input).shape == node.shape);
         sources.push(match *node.inputs.as_slice() {
             [input] if is_unary(&node.op) && same_shape => through(input).take(LARGEST_GROUP).collect(),
-            [a, b] if matches!(node.op, BuilderOp::Op(Op::Binary(_))) && same_shape => {
+            [a, b] if matches!(node.op, Op::Binary(_)) && same_shape => {
                 let others: HashSet<BuilderId> = through(b).collect();
                 through(a).filter(|source| others.contains(source)).take(LARGEST_GROUP).collect()
             }
@@ -91,9 +77,9 @@ fn elementwise_sources(builder: &GraphBuilder) -> Vec<Vec<BuilderId>> {
 }
 
 /// Whether the operation applies one function to all values of one tensor.
-fn is_unary(op: &BuilderOp) -> bool {
-    let BuilderOp::Op(op) = op else { return true };
+fn is_unary(op: &Op) -> bool {
     match op {
+        Op::Unary(_) => true,
         Op::Activation(activation) => is_uniform_activation(activation),
         Op::Affine { scale, shift } => is_uniform(scale.data()) && is_uniform(shift.data()),
         Op::Input
@@ -102,6 +88,7 @@ fn is_unary(op: &BuilderOp) -> bool {
         | Op::Dense { .. }
         | Op::MatMul
         | Op::Binary(_)
+        | Op::Select
         | Op::Concat { .. }
         | Op::MaxPool(_)
         | Op::AveragePool { .. }
@@ -110,6 +97,7 @@ fn is_unary(op: &BuilderOp) -> bool {
         | Op::Reshape(_)
         | Op::Transpose(_)
         | Op::Slice { .. }
+        | Op::Gather { .. }
         | Op::Resize(_)
         | Op::Normalize(_)
         | Op::LocalResponse(_)
@@ -172,18 +160,13 @@ fn evaluate(builder: &GraphBuilder, id: BuilderId, values: &mut HashMap<BuilderI
     let node = builder.node(id);
     let inputs: Vec<f64> = node.inputs.iter().map(|&input| evaluate(builder, input, values)).collect();
     let result = match (&node.op, inputs.as_slice()) {
-        (BuilderOp::Unary(function), &[x]) => function.value(x),
-        (BuilderOp::Op(Op::Activation(activation)), &[x]) => activation.value(x, 0),
-        (BuilderOp::Op(Op::Affine { scale, shift }), &[x]) => match (scale.data().first(), shift.data().first()) {
+        (Op::Unary(function), &[x]) => function.value(x),
+        (Op::Activation(activation), &[x]) => activation.value(x, 0),
+        (Op::Affine { scale, shift }, &[x]) => match (scale.data().first(), shift.data().first()) {
             (Some(&scale), Some(&shift)) => f64::from(scale) * x + f64::from(shift),
             _ => f64::NAN,
         },
-        (BuilderOp::Op(Op::Binary(binary)), &[a, b]) => match binary {
-            Binary::Add => a + b,
-            Binary::Sub => a - b,
-            Binary::Mul => a * b,
-            Binary::Div => a / b,
-        },
+        (Op::Binary(binary), &[a, b]) => binary.value(a, b),
         // `is_unary` decides which operations occur in groups.
         _ => f64::NAN,
     };

@@ -1,5 +1,4 @@
-//! Graph under construction: like [`Network`](crate::network::Network), but its nodes can still be rewritten and may
-//! hold functions that networks only have as part of an activation.
+//! Graph under construction: like [`Network`](crate::network::Network), but its nodes can still be rewritten.
 
 use std::collections::HashSet;
 
@@ -7,46 +6,6 @@ use crate::network::{Activation, Array, Op, Shape, SizeBound};
 
 /// Index of a node in its [`GraphBuilder`]; nodes only read nodes with smaller ids.
 pub(super) type BuilderId = usize;
-
-/// What a node computes.
-#[derive(Debug, Clone)]
-pub(super) enum BuilderOp {
-    /// An operation of networks.
-    Op(Op),
-    /// A function that must become part of an activation.
-    Unary(UnaryFunction),
-}
-
-/// Elementwise functions without an [`Op`], from which exporters compose activations.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum UnaryFunction {
-    /// The error function.
-    Erf,
-    /// `e^x`
-    Exp,
-    /// Natural logarithm.
-    Log,
-    /// Square root.
-    Sqrt,
-    /// Absolute value.
-    Abs,
-    /// `x^exponent`
-    Power(f64),
-}
-
-impl UnaryFunction {
-    /// The function's value.
-    pub fn value(self, x: f64) -> f64 {
-        match self {
-            Self::Erf => candle_core::cpu::erf::erf_f64(x),
-            Self::Exp => x.exp(),
-            Self::Log => x.ln(),
-            Self::Sqrt => x.sqrt(),
-            Self::Abs => x.abs(),
-            Self::Power(exponent) => x.powf(exponent),
-        }
-    }
-}
 
 /// One operation.
 #[derive(Debug, Clone)]
@@ -56,7 +15,7 @@ pub(super) struct BuilderNode {
     /// Name of its output in the file; `None` for intermediate results.
     pub tensor: Option<String>,
     /// What is computed.
-    pub op: BuilderOp,
+    pub op: Op,
     /// The nodes it reads.
     pub inputs: Vec<BuilderId>,
     /// Shape at the network's own input size, without the batch axis.
@@ -74,8 +33,7 @@ pub(super) struct BuilderNode {
 impl BuilderNode {
     /// Weights, biases and constants.
     fn parameters(&self) -> impl Iterator<Item = &Array> {
-        let BuilderOp::Op(op) = &self.op else { return [None, None].into_iter().flatten() };
-        let parameters = match op {
+        let parameters = match &self.op {
             Op::Conv(conv) => [Some(&conv.weight), conv.bias.as_ref()],
             Op::Dense { weight, bias } => [Some(weight), bias.as_ref()],
             Op::Affine { scale, shift } => [Some(scale), Some(shift)],
@@ -99,7 +57,9 @@ impl BuilderNode {
             },
             Op::Input
             | Op::MatMul
+            | Op::Unary(_)
             | Op::Binary(_)
+            | Op::Select
             | Op::Concat { .. }
             | Op::MaxPool(_)
             | Op::AveragePool { .. }
@@ -108,6 +68,7 @@ impl BuilderNode {
             | Op::Reshape(_)
             | Op::Transpose(_)
             | Op::Slice { .. }
+            | Op::Gather { .. }
             | Op::Resize(_)
             | Op::Softmax { .. }
             | Op::LogSoftmax { .. }
@@ -116,15 +77,16 @@ impl BuilderNode {
         parameters.into_iter().flatten()
     }
 
-    /// Number of values in weights, biases and constants, of which the node may hold a copy.
+    /// Number of values in weights, biases, constants and lists of indices, of which the node may hold a copy.
     pub fn parameter_count(&self) -> usize {
-        self.parameters().map(Array::len).sum()
+        let indices = if let Op::Gather { indices, .. } = &self.op { indices.len() } else { 0 };
+        indices + self.parameters().map(Array::len).sum::<usize>()
     }
 
     /// Whether all weights are finite, which fails for diverged training runs. Constants may be infinite, such as
     /// masks.
     pub fn is_finite(&self) -> bool {
-        let is_constant = matches!(self.op, BuilderOp::Op(Op::Constant(_)));
+        let is_constant = matches!(self.op, Op::Constant(_));
         is_constant || self.parameters().all(|array| array.data().iter().all(|v| v.is_finite()))
     }
 }
@@ -148,7 +110,7 @@ impl GraphBuilder {
         let input = BuilderNode {
             name: String::new(),
             tensor: None,
-            op: BuilderOp::Op(Op::Input),
+            op: Op::Input,
             inputs: Vec::new(),
             shape: [channels, height, width].into(),
             other_shape: Some(other_shape),
@@ -210,7 +172,7 @@ impl GraphBuilder {
         let others: Option<Vec<&Shape>> = inputs.iter().map(|&id| self.nodes[id].other_shape.as_ref()).collect();
         let others = others.filter(|_| bound != Some(SizeBound::Exact));
         let other_shape = others.and_then(|shapes| op.infer(&shapes).ok());
-        Ok(self.add(BuilderOp::Op(op), inputs, shape, other_shape, bound))
+        Ok(self.add(op, inputs, shape, other_shape, bound))
     }
 
     /// Adds a constant operand.
@@ -221,12 +183,6 @@ impl GraphBuilder {
         self.push(Op::Constant(array), &[])
     }
 
-    /// Adds a function that must become part of an activation.
-    pub fn push_unary(&mut self, function: UnaryFunction, input: BuilderId) -> BuilderId {
-        let BuilderNode { shape, other_shape, .. } = self.nodes[input].clone();
-        self.add(BuilderOp::Unary(function), &[input], shape, other_shape, None)
-    }
-
     /// Marks the values of a node as valid only at the network's own input size.
     pub fn bind_to_size(&mut self, id: BuilderId) {
         self.nodes[id].bound = Some(SizeBound::Exact);
@@ -235,7 +191,7 @@ impl GraphBuilder {
 
     fn add(
         &mut self,
-        op: BuilderOp,
+        op: Op,
         inputs: &[BuilderId],
         shape: Shape,
         other_shape: Option<Shape>,

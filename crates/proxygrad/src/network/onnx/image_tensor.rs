@@ -4,7 +4,7 @@
 //! the file's tensor has the same values in the same order, and one more axis of length 1 where the file keeps the
 //! batch. Which axis that is only matters for how a tensor is stored: any axis of length 1 can take its place.
 
-use super::graph_builder::{BuilderId, BuilderOp, GraphBuilder};
+use super::graph_builder::{BuilderId, GraphBuilder};
 use super::node_context::axis;
 use crate::network::{Axis, Op, Shape};
 
@@ -92,7 +92,7 @@ impl GraphBuilder {
         if !sized && target.iter().copied().eq((0..node.shape.len()).map(Axis::Copy)) {
             return Ok(input);
         }
-        if let (BuilderOp::Op(Op::Reshape(first)), None, None, &[source]) =
+        if let (Op::Reshape(first), None, None, &[source]) =
             (&node.op, &node.tensor, node.bound, node.inputs.as_slice())
         {
             let through = |axis: Axis| if let Axis::Copy(i) = axis { first.get(i).copied() } else { Some(axis) };

@@ -6,7 +6,7 @@ use super::const_tensor::ConstTensor;
 use super::error::{ImportError, UnsupportedNode};
 use super::external_data::ExternalData;
 use super::flatten::{FlatGraph, Guard};
-use super::graph_builder::{BuilderId, BuilderNode, BuilderOp, GraphBuilder};
+use super::graph_builder::{BuilderId, BuilderNode, GraphBuilder};
 use super::image_input::ImageInput;
 use super::image_tensor::ImageTensor;
 use super::node_context::{NodeContext, Operand};
@@ -45,8 +45,7 @@ impl LoweredGraph<'_> {
     /// lowered.
     pub fn roots(&self, graph: &GraphProto) -> Vec<BuilderId> {
         let mut roots: Vec<BuilderId> = self.outputs(graph).into_iter().map(|(id, _)| id).collect();
-        let is_layer =
-            |id: &BuilderId| *id > self.image && !matches!(self.builder.node(*id).op, BuilderOp::Op(Op::Constant(_)));
+        let is_layer = |id: &BuilderId| *id > self.image && !matches!(self.builder.node(*id).op, Op::Constant(_));
         roots.extend(self.read_by_failed.iter().copied().filter(is_layer));
         roots
     }
@@ -59,31 +58,6 @@ impl LoweredGraph<'_> {
             _ => None,
         };
         names.filter_map(|name| Some((id(name)?, name))).collect()
-    }
-
-    /// Marks the outputs of `broken` nodes, and everything that depends on them, as unavailable. Each broken node comes
-    /// with its cause, the index in the file of the unsupported node.
-    pub fn propagate_failures(&mut self, mut broken: BTreeMap<BuilderId, usize>) {
-        if broken.is_empty() {
-            return;
-        }
-        for (id, node) in self.builder.nodes().iter().enumerate() {
-            if !broken.contains_key(&id)
-                && let Some(&cause) = node.inputs.iter().find_map(|input| broken.get(input))
-            {
-                broken.insert(id, cause);
-            }
-        }
-        for operand in self.tensors.values_mut() {
-            if let Operand::Dynamic(tensor) = operand
-                && let Some(&cause) = broken.get(&tensor.id)
-            {
-                *operand = Operand::Unavailable(cause);
-            }
-        }
-        let read = broken.keys().flat_map(|&id| &self.builder.node(id).inputs).copied();
-        self.read_by_failed.extend(read.collect::<Vec<_>>());
-        self.read_by_failed.retain(|id| !broken.contains_key(id));
     }
 }
 

@@ -33,6 +33,7 @@ mod proto;
 mod sparse_tensor;
 mod stored_tensor;
 mod toposort;
+mod unary_functions;
 
 #[cfg(test)]
 mod tests;

@@ -47,6 +47,14 @@ impl NodeContext<'_> {
         self.inputs.get(i).and_then(Option::as_ref)
     }
 
+    /// Input `i`.
+    ///
+    /// # Errors
+    /// When it is omitted.
+    pub fn required(&self, i: usize) -> Result<&Operand, String> {
+        self.input(i).ok_or_else(|| missing_input(i))
+    }
+
     /// Input `i`, which depends on the image and may have its batch axis anywhere.
     ///
     /// # Errors

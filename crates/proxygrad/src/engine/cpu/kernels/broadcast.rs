@@ -21,6 +21,13 @@ impl ScalarBroadcast {
     fn source(&self, i: usize, at: usize) -> usize {
         self.sources[i].as_ref().map_or(at, |sources| sources[at] as usize)
     }
+
+    fn forward_by_definition(&self, kind: Binary, inputs: &[&[f32]], output: &mut [f32]) {
+        for (at, out) in output.iter_mut().enumerate() {
+            let (a, b) = (inputs[0][self.source(0, at)], inputs[1][self.source(1, at)]);
+            *out = kind.value(f64::from(a), f64::from(b)) as f32;
+        }
+    }
 }
 
 /// Index that every value of `output` reads in a tensor of shape `input`, which repeats along axes of length 1.
@@ -41,7 +48,7 @@ fn sources(input: &Layout, output: &Layout) -> Option<Vec<u32>> {
 
 impl ScalarOp for ScalarBroadcast {
     fn backward_needs(&self) -> BackwardNeeds {
-        BackwardNeeds { inputs: matches!(self.kind, Binary::Mul | Binary::Div), output: self.kind == Binary::Div }
+        BackwardNeeds { inputs: self.kind.reads_inputs(), output: self.kind == Binary::Div }
     }
 
     fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
@@ -50,6 +57,7 @@ impl ScalarOp for ScalarBroadcast {
             Binary::Sub => |a: f32, b: f32| a - b,
             Binary::Mul => |a: f32, b: f32| a * b,
             Binary::Div => |a: f32, b: f32| a / b,
+            kind => return self.forward_by_definition(kind, inputs, output),
         };
         for (at, out) in output.iter_mut().enumerate() {
             *out = combine(inputs[0][self.source(0, at)], inputs[1][self.source(1, at)]);
@@ -66,8 +74,55 @@ impl ScalarOp for ScalarBroadcast {
                 (Binary::Mul, _) => a[self.source(0, at)],
                 (Binary::Div, 0) => 1.0 / b[self.source(1, at)],
                 (Binary::Div, _) => -output[at] / b[self.source(1, at)],
+                (Binary::Less | Binary::LessOrEqual | Binary::Equal, _) => return,
+                (kind @ (Binary::Min | Binary::Max | Binary::Pow), i) => {
+                    let (a, b) = (a[self.source(0, at)], b[self.source(1, at)]);
+                    kind.derivative(i, f64::from(a), f64::from(b)) as f32
+                }
             };
             sink[self.source(i, at)] += gradient * slope;
+        }
+    }
+}
+
+/// Elementwise selection with broadcasting.
+pub(crate) struct ScalarSelect {
+    /// As [`ScalarBroadcast::sources`].
+    sources: [Option<Vec<u32>>; 3],
+}
+
+impl ScalarSelect {
+    pub(crate) fn new(inputs: &[&Layout], output: &Layout) -> Self {
+        Self { sources: [0, 1, 2].map(|i| sources(inputs[i], output)) }
+    }
+
+    fn source(&self, i: usize, at: usize) -> usize {
+        self.sources[i].as_ref().map_or(at, |sources| sources[at] as usize)
+    }
+
+    /// The input that an output value is read from.
+    fn chosen(&self, condition: &[f32], at: usize) -> usize {
+        if condition[self.source(0, at)] != 0.0 { 1 } else { 2 }
+    }
+}
+
+impl ScalarOp for ScalarSelect {
+    fn backward_needs(&self) -> BackwardNeeds {
+        BackwardNeeds { inputs: true, output: false }
+    }
+
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
+        for (at, out) in output.iter_mut().enumerate() {
+            let chosen = self.chosen(inputs[0], at);
+            *out = inputs[chosen][self.source(chosen, at)];
+        }
+    }
+
+    fn backward(&self, i: usize, inputs: &[&[f32]], _: &[f32], gradient: &[f32], sink: &mut [f32]) {
+        for (at, gradient) in gradient.iter().enumerate() {
+            if i == self.chosen(inputs[0], at) {
+                sink[self.source(i, at)] += gradient;
+            }
         }
     }
 }

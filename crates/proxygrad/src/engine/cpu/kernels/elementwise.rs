@@ -84,6 +84,13 @@ impl VectorSource for CopyOf {
 /// A binary operation on two inputs of the same shape.
 pub(crate) struct BinaryKernel(pub(crate) Binary);
 
+impl BinaryKernel {
+    /// Whether there is vector code for the operation.
+    pub(crate) fn supports(kind: Binary) -> bool {
+        !matches!(kind, Binary::LessOrEqual | Binary::Pow)
+    }
+}
+
 #[derive(Clone, Copy)]
 struct BinaryValue {
     kind: Binary,
@@ -105,6 +112,12 @@ impl VectorSource for BinaryValue {
                 Binary::Sub => S::sub(a, b),
                 Binary::Mul => S::mul(a, b),
                 Binary::Div => S::div(a, b),
+                Binary::Min => S::where_greater(a, b, b, a),
+                Binary::Max => S::where_greater(b, a, b, a),
+                Binary::Less => S::where_greater(b, a, S::splat(1.0), S::splat(0.0)),
+                Binary::Equal => S::where_equal(a, b, S::splat(1.0), S::splat(0.0)),
+                // Ruled out by `BinaryKernel::supports`.
+                Binary::LessOrEqual | Binary::Pow => S::splat(f32::NAN),
             }
         }
     }
@@ -138,6 +151,15 @@ impl VectorSource for BinaryGradient {
                     let product = S::mul(gradient, load_channels::<S>(&self.output, pixel, channel, count));
                     S::sub(zero, S::div(product, load_channels::<S>(&self.b, pixel, channel, count)))
                 }
+                (kind @ (Binary::Min | Binary::Max), input) => {
+                    let a = load_channels::<S>(&self.a, pixel, channel, count);
+                    let b = load_channels::<S>(&self.b, pixel, channel, count);
+                    let (low, high) = if kind == Binary::Min { (b, a) } else { (a, b) };
+                    // The second input is chosen only if it is strictly smaller or larger.
+                    let (second, first) = if input == 0 { (zero, gradient) } else { (gradient, zero) };
+                    S::where_greater(high, low, second, first)
+                }
+                (Binary::Less | Binary::LessOrEqual | Binary::Equal | Binary::Pow, _) => zero,
             }
         }
     }
@@ -145,7 +167,7 @@ impl VectorSource for BinaryGradient {
 
 impl Kernel for BinaryKernel {
     fn backward_needs(&self) -> BackwardNeeds {
-        BackwardNeeds { inputs: matches!(self.0, Binary::Mul | Binary::Div), output: self.0 == Binary::Div }
+        BackwardNeeds { inputs: self.0.reads_inputs(), output: self.0 == Binary::Div }
     }
 
     fn passes_gradient(&self, input: usize) -> bool {

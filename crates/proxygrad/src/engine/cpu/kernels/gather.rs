@@ -1,5 +1,7 @@
-//! Data movement by index table: pad, reshape, transpose and slice. Every output value is one input value or a
+//! Data movement by index table: pad, reshape, transpose, slice and gather. Every output value is one input value or a
 //! constant.
+
+use std::sync::Arc;
 
 use crate::engine::cpu::kernels::memory_order::{for_each_index, load, offset};
 use crate::engine::cpu::kernels::scalar::ScalarOp;
@@ -95,6 +97,46 @@ impl ScalarOp for ScalarGather {
         for (gradient, &source) in gradient.iter().zip(&self.sources) {
             if source != Self::BORDER {
                 sink[source as usize] += gradient;
+            }
+        }
+    }
+}
+
+/// Selection of indices of one axis, in runs that are contiguous in memory.
+pub(crate) struct AxisGather {
+    indices: Arc<[u32]>,
+    /// Length of the axis in the input.
+    length: usize,
+    /// Values of one index that are contiguous.
+    run: usize,
+}
+
+impl AxisGather {
+    /// The output has its values in the same order as the input.
+    pub(crate) fn new(axis: usize, indices: &Arc<[u32]>, input: &Layout) -> Self {
+        Self { indices: Arc::clone(indices), length: input[axis], run: input.strides()[axis] }
+    }
+}
+
+impl ScalarOp for AxisGather {
+    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
+        let run = self.run;
+        let blocks = output.chunks_exact_mut(self.indices.len() * run).zip(inputs[0].chunks_exact(self.length * run));
+        for (to, from) in blocks {
+            for (to, &index) in to.chunks_exact_mut(run).zip(&*self.indices) {
+                to.copy_from_slice(&from[index as usize * run..][..run]);
+            }
+        }
+    }
+
+    fn backward(&self, _: usize, _: &[&[f32]], _: &[f32], gradient: &[f32], sink: &mut [f32]) {
+        let run = self.run;
+        let blocks = gradient.chunks_exact(self.indices.len() * run).zip(sink.chunks_exact_mut(self.length * run));
+        for (gradient, sink) in blocks {
+            for (gradient, &index) in gradient.chunks_exact(run).zip(&*self.indices) {
+                for (sum, part) in sink[index as usize * run..][..run].iter_mut().zip(gradient) {
+                    *sum += part;
+                }
             }
         }
     }

@@ -20,3 +20,4 @@ pub(crate) mod reduce;
 pub(crate) mod resize;
 pub(crate) mod scalar;
 pub(crate) mod taps;
+pub(crate) mod unary;

@@ -44,9 +44,9 @@ impl<'a> Fusion<'a> {
             Op::Input | Op::Constant(_) | Op::Conv(_) | Op::Dense { .. } | Op::MatMul | Op::Affine { .. } => {
                 Self::Separate
             }
-            Op::Binary(Binary::Sub | Binary::Mul | Binary::Div) | Op::Concat { .. } => Self::Separate,
+            Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Concat { .. } => Self::Separate,
             Op::MaxPool(_) | Op::AveragePool { .. } | Op::Reduce { .. } | Op::Pad { .. } => Self::Separate,
-            Op::Reshape(_) | Op::Transpose(_) | Op::Slice { .. } | Op::Resize(_) => Self::Separate,
+            Op::Reshape(_) | Op::Transpose(_) | Op::Slice { .. } | Op::Gather { .. } | Op::Resize(_) => Self::Separate,
             Op::LocalResponse(_) | Op::Normalize(_) | Op::Softmax { .. } | Op::LogSoftmax { .. } => Self::Separate,
         }
     }

@@ -29,7 +29,9 @@ pub(crate) fn layouts(network: &Network, subgraph: &Subgraph) -> Vec<Layout> {
             }
             Op::Activation(_)
             | Op::Affine { .. }
+            | Op::Unary(_)
             | Op::Binary(_)
+            | Op::Select
             | Op::Normalize(_)
             | Op::LocalResponse(_)
             | Op::Softmax { .. }
@@ -38,7 +40,11 @@ pub(crate) fn layouts(network: &Network, subgraph: &Subgraph) -> Vec<Layout> {
                     groups.join(n, input);
                 }
             }
-            Op::Concat { .. } | Op::Pad { .. } | Op::Slice { .. } | Op::Reduce { keep: true, .. } => {
+            Op::Concat { .. }
+            | Op::Pad { .. }
+            | Op::Slice { .. }
+            | Op::Gather { .. }
+            | Op::Reduce { keep: true, .. } => {
                 node.inputs.iter().for_each(|&input| groups.join(n, input));
             }
             Op::Constant(_)

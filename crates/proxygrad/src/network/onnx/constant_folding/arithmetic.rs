@@ -1,8 +1,8 @@
 //! Arithmetic on constants, in i64 and f32.
 
 use super::super::const_tensor::{ConstData, ConstTensor, Provenance};
-use super::super::graph_builder::UnaryFunction;
 use super::super::node_context::NodeContext;
+use super::super::unary_functions::unary_function;
 use super::broadcast::Broadcast;
 use crate::network::Activation;
 
@@ -81,6 +81,12 @@ pub(super) fn neg(ctx: &NodeContext) -> Folded {
     unary(ctx, i64::checked_neg, |a| -a)
 }
 
+/// Any operator of [`unary_function`], on floating-point numbers.
+pub(super) fn function(ctx: &NodeContext) -> Folded {
+    let function = unary_function(&ctx.node.op_type).ok_or("it is no function of one number")?;
+    unary(ctx, |_| None, |v| function.value(f64::from(v)) as f32)
+}
+
 /// <https://onnx.ai/onnx/operators/onnx__Abs.html>
 pub(super) fn abs(ctx: &NodeContext) -> Folded {
     unary(ctx, i64::checked_abs, f32::abs)
@@ -94,21 +100,6 @@ pub(super) fn floor(ctx: &NodeContext) -> Folded {
 /// <https://onnx.ai/onnx/operators/onnx__Ceil.html>
 pub(super) fn ceil(ctx: &NodeContext) -> Folded {
     unary(ctx, Some, f32::ceil)
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Sqrt.html>
-pub(super) fn sqrt(ctx: &NodeContext) -> Folded {
-    unary(ctx, |_| None, f32::sqrt)
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Log.html>
-pub(super) fn log(ctx: &NodeContext) -> Folded {
-    unary(ctx, |_| None, f32::ln)
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Erf.html>
-pub(super) fn erf(ctx: &NodeContext) -> Folded {
-    unary(ctx, |_| None, |v| UnaryFunction::Erf.value(f64::from(v)) as f32)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Sign.html>
@@ -134,16 +125,6 @@ pub(super) fn sigmoid(ctx: &NodeContext) -> Folded {
 /// <https://onnx.ai/onnx/operators/onnx__Tanh.html>
 pub(super) fn tanh(ctx: &NodeContext) -> Folded {
     unary(ctx, |_| None, f32::tanh)
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Exp.html>
-pub(super) fn exp(ctx: &NodeContext) -> Folded {
-    unary(ctx, |_| None, f32::exp)
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Reciprocal.html>
-pub(super) fn reciprocal(ctx: &NodeContext) -> Folded {
-    unary(ctx, |_| None, f32::recip)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Clip.html> to constant bounds.

@@ -21,6 +21,16 @@ pub(super) fn greater(ctx: &NodeContext) -> Folded {
     compare(ctx, |a, b| a > b, |a, b| a > b)
 }
 
+/// <https://onnx.ai/onnx/operators/onnx__LessOrEqual.html>
+pub(super) fn less_or_equal(ctx: &NodeContext) -> Folded {
+    compare(ctx, |a, b| a <= b, |a, b| a <= b)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__GreaterOrEqual.html>
+pub(super) fn greater_or_equal(ctx: &NodeContext) -> Folded {
+    compare(ctx, |a, b| a >= b, |a, b| a >= b)
+}
+
 /// <https://onnx.ai/onnx/operators/onnx__And.html>
 pub(super) fn and(ctx: &NodeContext) -> Folded {
     logic(ctx, |a, b| a && b)
@@ -29,6 +39,11 @@ pub(super) fn and(ctx: &NodeContext) -> Folded {
 /// <https://onnx.ai/onnx/operators/onnx__Or.html>
 pub(super) fn or(ctx: &NodeContext) -> Folded {
     logic(ctx, |a, b| a || b)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Xor.html>
+pub(super) fn xor(ctx: &NodeContext) -> Folded {
+    logic(ctx, |a, b| a != b)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Not.html>

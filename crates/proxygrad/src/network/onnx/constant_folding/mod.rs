@@ -12,6 +12,7 @@ mod reduce;
 
 use super::const_tensor::ConstTensor;
 use super::node_context::NodeContext;
+use super::unary_functions::unary_function;
 
 /// Computes the outputs of one node, or returns why that is impossible.
 pub(super) type FoldFn = fn(&NodeContext) -> Result<Vec<ConstTensor>, String>;
@@ -43,16 +44,11 @@ pub(super) fn lookup(op_type: &str) -> Option<FoldFn> {
         "Ceil" => arithmetic::ceil,
         "Sum" => arithmetic::sum,
         "Mean" => arithmetic::mean,
-        "Sqrt" => arithmetic::sqrt,
-        "Log" => arithmetic::log,
-        "Erf" => arithmetic::erf,
         "Sign" => arithmetic::sign,
         "Round" => arithmetic::round,
         "Relu" => arithmetic::relu,
         "Sigmoid" => arithmetic::sigmoid,
         "Tanh" => arithmetic::tanh,
-        "Exp" => arithmetic::exp,
-        "Reciprocal" => arithmetic::reciprocal,
         "Clip" => arithmetic::clip,
         "MatMul" => matmul::mat_mul,
         "BatchNormalization" => batch_norm::batch_normalization,
@@ -61,9 +57,12 @@ pub(super) fn lookup(op_type: &str) -> Option<FoldFn> {
         "Equal" => logic::equal,
         "Less" => logic::less,
         "Greater" => logic::greater,
+        "LessOrEqual" => logic::less_or_equal,
+        "GreaterOrEqual" => logic::greater_or_equal,
         "Not" => logic::not,
         "And" => logic::and,
         "Or" => logic::or,
+        "Xor" => logic::xor,
         "Where" => logic::r#where,
 
         "ReduceSum" => reduce::sum,
@@ -88,6 +87,7 @@ pub(super) fn lookup(op_type: &str) -> Option<FoldFn> {
         "Tile" => layout::tile,
         "Transpose" => layout::transpose,
         "Unsqueeze" => layout::unsqueeze,
+        other if unary_function(other).is_some() => arithmetic::function,
         _ => return None,
     })
 }

@@ -122,7 +122,8 @@ pub(super) fn is_same_for_all_images(value: &ConstTensor, axis: usize, batch: Op
     if length == 1 || Some(length) != batch {
         return Ok(length == 1);
     }
-    let data = value.floats()?;
+    let numbers = value.numbers()?;
+    let data = numbers.data();
     let inner: usize = shape[axis + 1..].iter().product();
     let is_repeated = data.chunks(inner.max(1) * length).all(|block| {
         let (first, rest) = block.split_at(inner.min(block.len()));
@@ -137,19 +138,19 @@ pub(super) fn is_same_for_all_images(value: &ConstTensor, axis: usize, batch: Op
 /// A constant at the first index of `axis`, without that axis.
 ///
 /// # Errors
-/// When the constant does not hold floating-point numbers.
+/// As [`ConstTensor::pick`].
 pub(super) fn without_axis(value: &ConstTensor, axis: Option<usize>) -> Result<Array, String> {
-    let Some(axis) = axis else { return value.array() };
+    let Some(axis) = axis else { return value.numbers() };
     let mut shape = value.shape().to_vec();
     let mut strides = row_major(&shape);
     if axis >= shape.len() {
-        return value.array();
+        return value.numbers();
     }
     if shape.remove(axis) == 1 {
-        return Ok(value.array()?.reshape(shape)?);
+        return Ok(value.numbers()?.reshape(shape)?);
     }
     strides.remove(axis);
-    value.pick(shape.clone(), &strided(&shape, &strides, 0))?.array()
+    value.pick(shape.clone(), &strided(&shape, &strides, 0))?.numbers()
 }
 
 /// One value per channel of `shape`; `None` if the constant varies within a channel or adds elements.

@@ -1,12 +1,13 @@
 //! Elementwise arithmetic.
 
-use super::super::graph_builder::{BuilderId, GraphBuilder, UnaryFunction};
+use super::super::graph_builder::{BuilderId, GraphBuilder};
 use super::super::image_tensor::ImageTensor;
 use super::super::node_context::{NodeContext, Operand};
+use super::super::unary_functions::unary_function;
 use super::activation::clipped;
 use super::broadcast::{Aligned, AlignedOperand, align, per_channel};
 use super::softmax::log_of_softmax;
-use crate::network::{Array, Binary, Op, Shape, broadcast};
+use crate::network::{Array, Binary, Op, Shape, Unary, broadcast};
 
 /// <https://onnx.ai/onnx/operators/onnx__Add.html>
 pub(super) fn add(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
@@ -30,31 +31,33 @@ pub(super) fn div(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Image
 
 /// <https://onnx.ai/onnx/operators/onnx__Sum.html>: any number of summands.
 pub(super) fn sum(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
-    let mut summands =
-        (0..ctx.inputs.len()).map(|i| ctx.input(i).ok_or_else(|| format!("input number {i} is missing")));
-    let first = summands.next().ok_or("the node has no inputs")??;
-    let mut total = first.clone();
-    for summand in summands {
-        total = Operand::Dynamic(combine(builder, ctx, Binary::Add, &total, summand?)?);
-    }
-    match total {
-        Operand::Dynamic(tensor) => Ok(tensor),
-        _ => Err("all summands are constant".into()),
-    }
+    let summands = operands(ctx)?;
+    combine_all(builder, ctx, Binary::Add, &summands)
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__Max.html> of a tensor and constant numbers.
+/// <https://onnx.ai/onnx/operators/onnx__Mean.html>: the mean of any number of tensors.
+pub(super) fn mean(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
+    let summands = operands(ctx)?;
+    let total = combine_all(builder, ctx, Binary::Add, &summands)?;
+    let channels = ctx.checked_elements(&[builder.node(total.id).shape.channels()])?;
+    let scale = vec![1.0 / summands.len() as f32; channels];
+    Ok(ImageTensor { id: affine(builder, total.id, scale, vec![0.0; channels], false)?, ..total })
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__Max.html>: the part with constant numbers is an activation.
 pub(super) fn max(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
-    let (input, bounds) = input_and_bounds(ctx)?;
-    let min = bounds.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    Ok(ImageTensor { id: clipped(builder, input.id, min, f32::INFINITY)?, ..input })
+    let (tensors, bounds) = tensors_and_bounds(ctx)?;
+    let largest = combine_all(builder, ctx, Binary::Max, &tensors)?;
+    let bound = bounds.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    Ok(ImageTensor { id: clipped(builder, largest.id, bound, f32::INFINITY)?, ..largest })
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__Min.html> of a tensor and constant numbers.
+/// <https://onnx.ai/onnx/operators/onnx__Min.html>: the part with constant numbers is an activation.
 pub(super) fn min(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
-    let (input, bounds) = input_and_bounds(ctx)?;
-    let max = bounds.into_iter().fold(f32::INFINITY, f32::min);
-    Ok(ImageTensor { id: clipped(builder, input.id, f32::NEG_INFINITY, max)?, ..input })
+    let (tensors, bounds) = tensors_and_bounds(ctx)?;
+    let smallest = combine_all(builder, ctx, Binary::Min, &tensors)?;
+    let bound = bounds.into_iter().fold(f32::INFINITY, f32::min);
+    Ok(ImageTensor { id: clipped(builder, smallest.id, f32::NEG_INFINITY, bound)?, ..smallest })
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Neg.html>
@@ -64,76 +67,78 @@ pub(super) fn neg(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Build
     affine(builder, input, vec![-1.0; channels], vec![0.0; channels], false)
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__Pow.html> with a constant exponent.
-pub(super) fn pow(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let value = ctx.constant(1)?;
-    let exponent = match value.ints() {
-        Ok(&[exponent]) => exponent as f64,
-        _ => value.scalar().map(f64::from).map_err(|why| format!("exponent: {why}"))?,
-    };
-    unary(builder, ctx, UnaryFunction::Power(exponent))
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Erf.html>
-pub(super) fn erf(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    unary(builder, ctx, UnaryFunction::Erf)
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Exp.html>
-pub(super) fn exp(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    unary(builder, ctx, UnaryFunction::Exp)
+/// <https://onnx.ai/onnx/operators/onnx__Pow.html>
+pub(super) fn pow(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
+    let (base, exponent) = (ctx.required(0)?, ctx.required(1)?);
+    match (base, exponent) {
+        (Operand::Dynamic(base), Operand::Constant(exponent))
+            if exponent.len() == 1 && exponent.shape().len() <= base.rank(builder) =>
+        {
+            let exponent = f64::from(exponent.numbers()?.data()[0]);
+            let power = |builder: &mut GraphBuilder| builder.push(Op::Unary(Unary::Power(exponent)), &[base.id]);
+            Ok(ImageTensor { id: if exponent == 1.0 { base.id } else { power(builder)? }, ..*base })
+        }
+        _ => combine(builder, ctx, Binary::Pow, base, exponent),
+    }
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Log.html>
 pub(super) fn log(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    if let Some(output) = log_of_softmax(builder, ctx.dynamic(0)?)? {
-        return Ok(output);
+    match log_of_softmax(builder, ctx.dynamic(0)?)? {
+        Some(output) => Ok(output),
+        None => function(builder, ctx),
     }
-    unary(builder, ctx, UnaryFunction::Log)
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__Sqrt.html>
-pub(super) fn sqrt(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    unary(builder, ctx, UnaryFunction::Sqrt)
+/// Any operator of [`unary_function`].
+pub(super) fn function(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    let function = unary_function(&ctx.node.op_type).ok_or("it is no function of one number")?;
+    builder.push(Op::Unary(function), &[ctx.dynamic(0)?])
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__Abs.html>
-pub(super) fn abs(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    unary(builder, ctx, UnaryFunction::Abs)
+/// All inputs.
+fn operands<'a>(ctx: &'a NodeContext) -> Result<Vec<&'a Operand>, String> {
+    (0..ctx.inputs.len()).map(|i| ctx.required(i)).collect()
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__Reciprocal.html>
-pub(super) fn reciprocal(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    unary(builder, ctx, UnaryFunction::Power(-1.0))
-}
-
-fn unary(builder: &mut GraphBuilder, ctx: &NodeContext, function: UnaryFunction) -> Result<BuilderId, String> {
-    Ok(builder.push_unary(function, ctx.dynamic(0)?))
-}
-
-/// The only input that depends on the image, and all others as numbers.
-fn input_and_bounds(ctx: &NodeContext) -> Result<(ImageTensor, Vec<f32>), String> {
-    let (mut input, mut bounds) = (None, Vec::new());
-    for i in 0..ctx.inputs.len() {
-        match ctx.input(i) {
-            Some(Operand::Dynamic(tensor)) if input.replace(*tensor).is_none() => {}
-            Some(Operand::Dynamic(_)) => {
-                return Err("only one input may depend on the image".into());
-            }
-            _ => bounds.push(ctx.constant(i)?.scalar()?),
+/// The inputs that are tensors, and those that are constant numbers.
+fn tensors_and_bounds<'a>(ctx: &'a NodeContext) -> Result<(Vec<&'a Operand>, Vec<f32>), String> {
+    let (mut tensors, mut bounds) = (Vec::new(), Vec::new());
+    for operand in operands(ctx)? {
+        match operand {
+            Operand::Constant(value) if value.len() == 1 => bounds.push(value.scalar()?),
+            tensor => tensors.push(tensor),
         }
     }
-    input.map(|input| (input, bounds)).ok_or_else(|| "no input depends on the image".into())
+    Ok((tensors, bounds))
+}
+
+/// Combines any number of operands, from left to right.
+fn combine_all(
+    builder: &mut GraphBuilder,
+    ctx: &NodeContext,
+    kind: Binary,
+    operands: &[&Operand],
+) -> Result<ImageTensor, String> {
+    // Constants last, so that no two of them meet first.
+    let is_constant = |operand: &&&Operand| matches!(operand, Operand::Constant(_));
+    let (constants, tensors): (Vec<&Operand>, Vec<&Operand>) = operands.iter().partition(|o| is_constant(o));
+    let mut all = tensors.into_iter().chain(constants);
+    let mut total = all.next().ok_or("no input depends on the image")?.clone();
+    for operand in all {
+        total = Operand::Dynamic(combine(builder, ctx, kind, &total, operand)?);
+    }
+    match total {
+        Operand::Dynamic(tensor) => Ok(tensor),
+        _ => Err("no input depends on the image".into()),
+    }
 }
 
 fn binary(builder: &mut GraphBuilder, ctx: &NodeContext, kind: Binary) -> Result<ImageTensor, String> {
-    match (ctx.input(0), ctx.input(1)) {
-        (Some(a), Some(b)) => combine(builder, ctx, kind, a, b),
-        _ => Err("an input is missing".into()),
-    }
+    combine(builder, ctx, kind, ctx.required(0)?, ctx.required(1)?)
 }
 
-fn combine(
+pub(super) fn combine(
     builder: &mut GraphBuilder,
     ctx: &NodeContext,
     kind: Binary,
@@ -191,7 +196,7 @@ fn combine_constant(
             (Binary::Div, false) => {
                 return affine(builder, input, values.iter().map(|v| 1.0 / v).collect(), zeros, sized);
             }
-            (Binary::Div, true) => {}
+            _ => {}
         }
     }
     let constant = builder.push_constant(constant)?;
@@ -200,7 +205,7 @@ fn combine_constant(
 }
 
 /// `scale * x + shift` per channel; adds no node if that is `x`.
-fn affine(
+pub(super) fn affine(
     builder: &mut GraphBuilder,
     input: BuilderId,
     scale: Vec<f32>,

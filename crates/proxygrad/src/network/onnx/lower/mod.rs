@@ -14,6 +14,7 @@ mod pool;
 mod reduce;
 mod reshape;
 mod resize;
+mod select;
 mod shape;
 mod slice;
 mod softmax;
@@ -23,6 +24,7 @@ mod window;
 use super::graph_builder::{BuilderId, GraphBuilder};
 use super::image_tensor::ImageTensor;
 use super::node_context::{NodeContext, Operand};
+use super::unary_functions::unary_function;
 
 /// Adds the operations of one node to the builder and returns its outputs, or why that is impossible.
 type Lower<T> = fn(&mut GraphBuilder, &NodeContext) -> Result<T, String>;
@@ -121,17 +123,14 @@ fn elementwise(op_type: &str) -> Option<Lower<BuilderId>> {
         "Gelu" => activation::gelu,
 
         "Neg" => elementwise::neg,
-        "Pow" => elementwise::pow,
-        "Erf" => elementwise::erf,
-        "Exp" => elementwise::exp,
         "Log" => elementwise::log,
-        "Sqrt" => elementwise::sqrt,
-        "Abs" => elementwise::abs,
-        "Reciprocal" => elementwise::reciprocal,
 
         "Identity" => cast::identity,
         "Dropout" => cast::dropout,
         "Cast" => cast::cast,
+
+        "Not" => select::not,
+        other if unary_function(other).is_some() => elementwise::function,
         _ => return None,
     })
 }
@@ -153,9 +152,21 @@ fn one(op_type: &str) -> Option<Lower<ImageTensor>> {
         "Mul" => elementwise::mul,
         "Div" => elementwise::div,
         "Sum" => elementwise::sum,
+        "Mean" => elementwise::mean,
+        "Pow" => elementwise::pow,
         "Max" => elementwise::max,
         "Min" => elementwise::min,
         "Expand" => expand::expand,
+
+        "Less" => select::less,
+        "LessOrEqual" => select::less_or_equal,
+        "Greater" => select::greater,
+        "GreaterOrEqual" => select::greater_or_equal,
+        "Equal" => select::equal,
+        "And" => select::and,
+        "Or" => select::or,
+        "Xor" => select::xor,
+        "Where" => select::r#where,
 
         "ReduceMean" => reduce::reduce_mean,
         "ReduceSum" => reduce::reduce_sum,

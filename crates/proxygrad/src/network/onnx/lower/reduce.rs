@@ -1,9 +1,9 @@
 //! Global pools and reductions.
 
-use super::super::graph_builder::{BuilderId, GraphBuilder, UnaryFunction};
+use super::super::graph_builder::{BuilderId, GraphBuilder};
 use super::super::image_tensor::ImageTensor;
 use super::super::node_context::{NodeContext, axis};
-use crate::network::{Binary, Op, Reduce};
+use crate::network::{Binary, Op, Reduce, Unary};
 
 /// <https://onnx.ai/onnx/operators/onnx__GlobalAveragePool.html>
 pub(super) fn global_average_pool(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
@@ -65,7 +65,7 @@ pub(super) fn reduce_sum_square(builder: &mut GraphBuilder, ctx: &NodeContext) -
 /// <https://onnx.ai/onnx/operators/onnx__ReduceLogSum.html>
 pub(super) fn reduce_log_sum(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     let sum = reduce(builder, ctx, Reduce::Sum)?;
-    Ok(ImageTensor { id: builder.push_unary(UnaryFunction::Log, sum.id), ..sum })
+    Ok(ImageTensor { id: builder.push(Op::Unary(Unary::Log), &[sum.id])?, ..sum })
 }
 
 fn global(builder: &mut GraphBuilder, ctx: &NodeContext, kind: Reduce) -> Result<BuilderId, String> {

@@ -1,6 +1,6 @@
 //! `Softmax` and `LogSoftmax`.
 
-use super::super::graph_builder::{BuilderId, BuilderOp, GraphBuilder};
+use super::super::graph_builder::{BuilderId, GraphBuilder};
 use super::super::image_tensor::ImageTensor;
 use super::super::node_context::{NodeContext, axis};
 use crate::network::Op;
@@ -21,7 +21,7 @@ pub(super) fn log_softmax(builder: &mut GraphBuilder, ctx: &NodeContext) -> Resu
 /// `input` is not a softmax.
 pub(super) fn log_of_softmax(builder: &mut GraphBuilder, input: BuilderId) -> Result<Option<BuilderId>, String> {
     let node = builder.node(input);
-    let (BuilderOp::Op(Op::Softmax { axis }), &[before]) = (&node.op, node.inputs.as_slice()) else { return Ok(None) };
+    let (Op::Softmax { axis }, &[before]) = (&node.op, node.inputs.as_slice()) else { return Ok(None) };
     let axis = *axis;
     builder.push(Op::LogSoftmax { axis }, &[before]).map(Some)
 }

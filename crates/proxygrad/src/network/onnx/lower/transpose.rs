@@ -1,6 +1,6 @@
 //! `Transpose`.
 
-use super::super::graph_builder::{BuilderId, BuilderOp, GraphBuilder};
+use super::super::graph_builder::{BuilderId, GraphBuilder};
 use super::super::image_tensor::ImageTensor;
 use super::super::node_context::{NodeContext, distinct_axes};
 use crate::network::Op;
@@ -28,7 +28,7 @@ pub(super) fn push_transpose(
     order: Vec<usize>,
 ) -> Result<BuilderId, String> {
     let (source, order) = match &builder.node(input).op {
-        BuilderOp::Op(Op::Transpose(first)) if order.iter().all(|&axis| axis < first.len()) => {
+        Op::Transpose(first) if order.iter().all(|&axis| axis < first.len()) => {
             (builder.node(input).inputs[0], order.iter().map(|&axis| first[axis]).collect())
         }
         _ => (input, order),

@@ -79,23 +79,14 @@ fn what_an_unknown_node_reads_keeps_its_values() {
 }
 
 #[test]
-fn a_function_outside_of_an_activation_refuses_what_follows_it() {
+fn a_function_outside_of_an_activation_is_a_layer() {
     let file = trunk()
         .node("Exp", "exp", "b -> c", &[])
         .node("Mul", "product", "c, a -> d", &[])
         .node("Add", "sum", "b, a -> e", &[])
         .output("d")
         .output("e");
-    let imported = file.import().unwrap();
-    assert_eq!(layers(&imported), "conv conv, relu relu, e add");
-    let reason = "it is only supported as part of a known activation, such as GELU, Mish or softplus";
-    assert_eq!(
-        unavailable(&imported),
-        [
-            format!("exp (Exp) cannot be computed: {reason}"),
-            format!("d (Mul) depends on exp, which cannot be computed: {reason}")
-        ]
-    );
+    assert_eq!(layers(&file.import().unwrap()), "conv conv, relu relu, exp exp, d mul, e add");
 }
 
 #[test]
