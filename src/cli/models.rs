@@ -95,6 +95,9 @@ pub struct AddArgs {
     /// Licence of the weights
     #[arg(long)]
     licence: Option<String>,
+    /// Value of an input besides the image, such as keep_prob=1; may be repeated
+    #[arg(long = "constant", value_name = "NAME=VALUE", value_parser = constant, allow_hyphen_values = true)]
+    constants: Vec<(String, f64)>,
     /// Architecture, for weight files that are not ONNX
     #[arg(long, value_name = "NAME")]
     architecture: Option<String>,
@@ -292,6 +295,7 @@ fn add(out: &mut impl Write, models: &Models, args: AddArgs) -> anyhow::Result<(
         description: args.description,
         licence: args.licence,
         architecture: args.architecture,
+        constants: args.constants.into_iter().collect(),
     };
     let added = models.add(&args.file, options).with_context(|| format!("cannot add {}", args.file.display()))?;
     let entry = &added.entry;
@@ -341,6 +345,19 @@ fn formula(preprocessing: &Preprocessing) -> String {
 fn size(text: &str) -> Result<[usize; 2], String> {
     let sides = text.split_once([',', 'x']).and_then(|(h, w)| Some([h.trim().parse().ok()?, w.trim().parse().ok()?]));
     sides.ok_or_else(|| "expected HEIGHT,WIDTH in pixels, such as 224,224".into())
+}
+
+/// `keep_prob=0.5`, `training=false`
+fn constant(text: &str) -> Result<(String, f64), String> {
+    let value = |text: &str| match text.trim() {
+        "true" => Some(1.0),
+        "false" => Some(0.0),
+        number => number.parse().ok().filter(|value: &f64| value.is_finite()),
+    };
+    // Names in files of TensorFlow contain colons, and may contain anything else.
+    let parts = text.rsplit_once('=').filter(|(name, _)| !name.is_empty());
+    let parts = parts.and_then(|(name, text)| Some((name.to_owned(), value(text)?)));
+    parts.ok_or_else(|| "expected NAME=VALUE with a number, true or false, such as keep_prob=1".into())
 }
 
 fn print_json(out: &mut impl Write, value: &impl Serialize) -> anyhow::Result<()> {

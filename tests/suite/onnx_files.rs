@@ -30,9 +30,10 @@ fn text(done: &Output) -> String {
     String::from_utf8(done.stdout.clone()).unwrap()
 }
 
-/// Adds the network of a folder, and gives what was printed.
-fn add(name: &str, data: &Path) -> String {
-    text(&run(&["models", "add", folder(name).join("model.onnx").to_str().unwrap(), "--id", "net"], data))
+/// Adds the network of a folder.
+fn add(name: &str, arguments: &[&str], data: &Path) -> Output {
+    let file = folder(name).join("model.onnx");
+    run(&[&["models", "add", file.to_str().unwrap(), "--id", "net"], arguments].concat(), data)
 }
 
 fn maximize(unit: &str, image: &Path, data: &Path) -> Output {
@@ -45,8 +46,14 @@ fn maximize(unit: &str, image: &Path, data: &Path) -> Output {
 /// Adds the network of a folder and compares scores of its image.
 #[track_caller]
 fn check(name: &str) -> (tempfile::TempDir, String) {
+    check_with(name, &[])
+}
+
+/// As [`check`], with more arguments of `models add`.
+#[track_caller]
+fn check_with(name: &str, arguments: &[&str]) -> (tempfile::TempDir, String) {
     let data = tempfile::tempdir().unwrap();
-    let added = add(name, data.path());
+    let added = text(&add(name, arguments, data.path()));
     let expected: Value = serde_json::from_slice(&std::fs::read(folder(name).join("expected.json")).unwrap()).unwrap();
     for (unit, expected) in expected["units"].as_object().unwrap() {
         let done = maximize(unit, &folder(name).join("image.png"), data.path());
@@ -157,6 +164,25 @@ fn files_with_parts_that_few_have() {
     }
     let (_, added) = check("uint8-nhwc");
     assert!(added.contains("assumed: range 255 (the network reads bytes)"), "{added}");
+}
+
+#[test]
+fn a_second_input_needs_a_constant_value_that_the_model_keeps() {
+    let (data, _) = check_with("scalar-second-input", &["--constant", "keep_prob=1"]);
+    let manifest = std::fs::read_to_string(data.path().join("models/net/model.toml")).unwrap();
+    assert!(manifest.contains("[constants]\nkeep_prob = 1.0"), "{manifest}");
+    for (arguments, expected) in [
+        (
+            &[][..],
+            "found 2 inputs (input, keep_prob); give the other one a constant value, for example --constant keep",
+        ),
+        (&["--constant", "keep=1"], "keep cannot have a constant value; the network has keep_prob"),
+        (&["--constant", "keep_prob=much"], "expected NAME=VALUE with a number, true or false"),
+    ] {
+        let refused = add("scalar-second-input", arguments, data.path());
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && error.contains(expected), "{error}");
+    }
 }
 
 /// A network with its weights in a second file, whose layers are found by the paths of their modules; values of some

@@ -59,7 +59,11 @@ fn import(file: &Path, image: &Tensor) -> anyhow::Result<Result<Imported, Import
         external.insert(name, std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
     }
     let (_, channels, height, width) = image.dims4()?;
-    Ok(onnx::import_with(&bytes, &external, &ImportOptions { input: Some([channels, height, width]) }))
+    Ok(onnx::import_with(
+        &bytes,
+        &external,
+        &ImportOptions { input: Some([channels, height, width]), ..ImportOptions::default() },
+    ))
 }
 
 /// Values of all layers that have a tensor in the file, and the gradient.

@@ -17,7 +17,11 @@ fn files() -> Vec<Given> {
         let model = |case: &&str| {
             let (_, channels, height, width) = tensors[&format!("{case}/input")].dims4().unwrap();
             let bytes = tensors[&format!("{case}/model")].to_vec1::<u8>().unwrap();
-            (bytes, ExternalData::default(), ImportOptions { input: Some([channels, height, width]) })
+            (
+                bytes,
+                ExternalData::default(),
+                ImportOptions { input: Some([channels, height, width]), ..ImportOptions::default() },
+            )
         };
         cases.iter().map(model).collect::<Vec<_>>()
     };

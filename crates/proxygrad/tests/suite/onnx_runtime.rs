@@ -73,7 +73,11 @@ fn check(case: &str, tensors: &HashMap<String, Tensor>) -> Vec<String> {
         Some(turned.map_or_else(|| image.clone(), |image| image.contiguous().unwrap()))
     };
     let size = image_size(&image("").unwrap());
-    let imported = match import_with(&bytes, &ExternalData::default(), &ImportOptions { input: Some(size) }) {
+    let imported = match import_with(
+        &bytes,
+        &ExternalData::default(),
+        &ImportOptions { input: Some(size), ..ImportOptions::default() },
+    ) {
         Ok(imported) => imported,
         Err(why) => return vec![why.to_string()],
     };

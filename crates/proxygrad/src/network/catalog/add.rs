@@ -1,5 +1,6 @@
 //! Adding a user's own network to the data directory.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct AddOptions {
     pub licence: Option<String>,
     /// Name of the architecture, for files that are not ONNX.
     pub architecture: Option<String>,
+    /// Values of inputs besides the image, by name.
+    pub constants: BTreeMap<String, f64>,
 }
 
 /// An assumed value.
@@ -236,13 +239,18 @@ fn derive(
         spectrum: None,
         preprocessing,
         colour: None,
+        constants: options.constants.clone(),
     })
 }
 
 /// The input size of an ONNX file (if dynamic, the requested one), and whether it reads bytes.
 fn onnx_input(id: &str, weights: &Weights, options: &AddOptions) -> Result<([usize; 3], bool), ModelError> {
     let broken = |why: onnx::ImportError| ModelError::Broken { id: id.into(), why: why.to_string() };
-    let import = |input| onnx::import_with(&weights.bytes, &weights.external, &onnx::ImportOptions { input });
+    let constants = &options.constants;
+    let import = |input| {
+        let options = onnx::ImportOptions { input, constants: constants.clone() };
+        onnx::import_with(&weights.bytes, &weights.external, &options)
+    };
     let Some([height, width]) = options.size else {
         return match import(None) {
             Ok(imported) => Ok((imported.input, imported.bytes)),
@@ -285,6 +293,7 @@ fn apply_options(mut manifest: Manifest, options: AddOptions) -> Result<Manifest
     manifest.description = options.description.unwrap_or(manifest.description);
     manifest.licence = options.licence.unwrap_or(manifest.licence);
     manifest.architecture = options.architecture.or(manifest.architecture);
+    manifest.constants.extend(options.constants);
     Ok(manifest)
 }
 

@@ -1,5 +1,7 @@
 //! Built-in models: the one embedded in the program, and the catalog of those that can be pulled.
 
+use std::collections::BTreeMap;
+
 use super::manifest::{Classes, Manifest, ManifestError};
 use crate::network::architecture::{Architecture, EfficientNetLite};
 use crate::network::{ChannelOrder, Preprocessing};
@@ -83,6 +85,7 @@ impl CatalogEntry {
             spectrum: None,
             preprocessing: self.preprocessing.clone(),
             colour: None,
+            constants: BTreeMap::new(),
         }
     }
 

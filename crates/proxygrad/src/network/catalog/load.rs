@@ -164,7 +164,7 @@ pub(super) fn assemble(
             architecture.build(&state).map_err(|e| e.to_string())?
         }
         None => {
-            let options = onnx::ImportOptions { input: Some(manifest.input) };
+            let options = onnx::ImportOptions { input: Some(manifest.input), constants: manifest.constants.clone() };
             onnx::import_with(bytes, &weights.external, &options).map_err(|e| format!("{file}: {e}"))?.network
         }
     };

@@ -1,5 +1,6 @@
 //! Model manifest, `model.toml`: the weight file, input size, preprocessing and class names.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -31,6 +32,9 @@ use crate::text;
 ///
 /// [colour]                        # of natural images: a decorrelation matrix or a covariance
 /// matrix = [[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]]
+///
+/// [constants]                     # inputs of the ONNX file besides the image
+/// keep_prob = 1.0
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,6 +73,9 @@ pub struct Manifest {
     /// Colour correlation of images from the model's domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub colour: Option<ColourStatistic>,
+    /// Values of the inputs of an ONNX file besides the image, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub constants: BTreeMap<String, f64>,
 }
 
 /// Colour correlation, in the order of the image's channels (red, green, blue): either a matrix or a covariance.
@@ -207,6 +214,12 @@ impl Manifest {
         }
         if let Some(file) = &self.spectrum {
             check_file_name("spectrum", file)?;
+        }
+        if let Some(name) = self.constants.keys().next().filter(|_| !is_onnx(&self.file)) {
+            return Err(Invalid::unsupported("constants", name, "ONNX files"));
+        }
+        if let Some((name, value)) = self.constants.iter().find(|(_, value)| !value.is_finite()) {
+            return Err(Invalid::new(format!("constants.{name}"), value, "a finite number"));
         }
         if let Some(colour) = &self.colour {
             colour.resolve(self.input[0]).map_err(|invalid| invalid.within("colour"))?;
@@ -348,6 +361,7 @@ std = [0.229, 0.224, 0.225]
                 "colour.matrix: [[1.0]] is not valid; expected 3",
             ),
             ("[preprocessing]", "[colour]\ncovariance = [[1, 2], [2, 1]]\n[preprocessing]", "colour.covariance: "),
+            ("[preprocessing]", "[constants]\np = inf\n[preprocessing]", "constants.p: inf is not valid"),
             ("range = 1.0", "range = nan", "preprocessing.range: NaN is not valid"),
             ("channels = \"rgb\"", "channels = \"cmyk\"", "unknown variant `cmyk`"),
         ] {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::ImportOptions;
 use super::error::ImportError;
 use super::proto::{Dimension, GraphProto, NodeProto, ValueInfoProto};
 use super::stored_tensor::data_type;
@@ -26,16 +27,17 @@ pub(super) struct ImageInput {
     pub channels_last: bool,
 }
 
-/// Finds the only input `[N,C,H,W]` or `[N,H,W,C]`; `given` `[C,H,W]` sets its dynamic axes. Inputs that no node reads,
-/// such as a training switch, are ignored if another input is read.
+/// Finds the only input `[N,C,H,W]` or `[N,H,W,C]`; the options' size `[C,H,W]` sets its dynamic axes. Inputs with a
+/// constant value are ignored, and so are inputs that no node reads, such as a training switch, if another is read.
 ///
 /// # Errors
 /// [`ImportError::Input`] without exactly one such input, [`ImportError::DynamicInput`] when a dynamic axis is not
 /// given.
-pub(super) fn find_image_input(graph: &GraphProto, given: Option<[usize; 3]>) -> Result<ImageInput, ImportError> {
+pub(super) fn find_image_input(graph: &GraphProto, options: &ImportOptions) -> Result<ImageInput, ImportError> {
     let stored = graph.initializer.iter().map(|tensor| tensor.name.as_str());
     let sparse = graph.sparse_initializer.iter().filter_map(|sparse| Some(sparse.values.as_ref()?.name.as_str()));
-    let constants: HashSet<&str> = stored.chain(sparse).collect();
+    let given = options.constants.keys().map(String::as_str);
+    let constants: HashSet<&str> = stored.chain(sparse).chain(given).collect();
     let mut inputs: Vec<&ValueInfoProto> =
         graph.input.iter().filter(|input| !constants.contains(input.name.as_str())).collect();
     let read: HashSet<&str> = graph.node.iter().flat_map(|node| &node.input).map(String::as_str).collect();
@@ -44,9 +46,18 @@ pub(super) fn find_image_input(graph: &GraphProto, given: Option<[usize; 3]>) ->
     }
     let &[input] = inputs.as_slice() else {
         let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+        let image = inputs.iter().position(|input| axes(input).is_ok()).unwrap_or_default();
+        let others: Vec<&str> = names.iter().enumerate().filter(|&(i, _)| i != image).map(|(_, &name)| name).collect();
         return Err(ImportError::Input(match names.as_slice() {
             [] => "expected one image [N,C,H,W], found no input".into(),
-            _ => format!("expected one image [N,C,H,W], found {} inputs ({})", names.len(), names.join(", ")),
+            _ => format!(
+                "expected one image [N,C,H,W], found {} inputs ({}); give {} a constant value, for example \
+                 --constant {}=1",
+                names.len(),
+                names.join(", "),
+                if others.len() == 1 { "the other one" } else { "the others" },
+                others.join("=1 --constant ")
+            ),
         }));
     };
     let mut axes = axes(input)?;
@@ -57,7 +68,7 @@ pub(super) fn find_image_input(graph: &GraphProto, given: Option<[usize; 3]>) ->
         axes[1..].rotate_right(1);
     }
     let [batch, _, height, width] = axes.map(fixed);
-    let size = size(input, axes, given)?;
+    let size = size(input, axes, options.input)?;
     let dynamic_size = height.is_none() || width.is_none();
     Ok(ImageInput { name: input.name.clone(), size, batch, dynamic_size, bytes, channels_last })
 }

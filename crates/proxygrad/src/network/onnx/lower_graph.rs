@@ -80,13 +80,14 @@ struct Lowering<'g> {
     skipped: HashSet<usize>,
 }
 
-/// Lowers all nodes that the outputs depend on. `file_bytes` is the size of the model including its external data.
+/// Lowers all nodes that the outputs depend on. `constants` are values of further inputs; `file_bytes` is the size of the model including its external data.
 ///
 /// # Errors
 /// [`ImportError::Graph`] when the nodes do not form a graph.
 pub(super) fn lower_graph<'g>(
     flat: &'g FlatGraph,
     input: &'g ImageInput,
+    constants: HashMap<&'g str, ConstTensor>,
     files: &'g ExternalData,
     file_bytes: usize,
 ) -> Result<LoweredGraph<'g>, ImportError> {
@@ -96,6 +97,7 @@ pub(super) fn lower_graph<'g>(
     let sparse: HashMap<&str, &SparseTensorProto> = graph.sparse_initializer.iter().filter_map(named).collect();
     let mut given: HashSet<&str> = initializers.keys().chain(sparse.keys()).copied().collect();
     given.insert(&input.name);
+    given.extend(constants.keys());
     let order = toposort(flat, &given)?;
 
     let mut read: HashSet<&str> = order.iter().flat_map(|&i| flat.reads(i)).collect();
@@ -105,6 +107,9 @@ pub(super) fn lower_graph<'g>(
         true => builder.push(Op::Transpose(vec![1, 2, 0]), &[GraphBuilder::INPUT]).map_err(ImportError::Graph)?,
         false => GraphBuilder::INPUT,
     };
+    let mut tensors: HashMap<&str, Operand> =
+        constants.into_iter().map(|(name, tensor)| (name, Operand::Constant(tensor))).collect();
+    tensors.insert(&input.name, Operand::Dynamic(ImageTensor::batch_first(image)));
     let mut lowering = Lowering {
         flat,
         batch: input.batch,
@@ -112,7 +117,7 @@ pub(super) fn lower_graph<'g>(
         builder,
         initializers,
         sparse,
-        tensors: HashMap::from([(input.name.as_str(), Operand::Dynamic(ImageTensor::batch_first(image)))]),
+        tensors,
         read,
         element_budget: MOST_COMPUTED.saturating_add(file_bytes.saturating_mul(PER_BYTE)),
         exhausted: false,

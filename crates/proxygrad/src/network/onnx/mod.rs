@@ -15,6 +15,7 @@
 mod build;
 mod const_tensor;
 mod constant_folding;
+mod constant_inputs;
 mod error;
 mod external_data;
 mod flatten;
@@ -38,6 +39,7 @@ mod unary_functions;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use prost::Message;
@@ -56,10 +58,13 @@ use proto::{GraphProto, ModelProto};
 pub const OPSETS: RangeInclusive<i64> = 7..=28;
 
 /// Settings for what a file may leave unspecified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ImportOptions {
     /// Size `[C,H,W]` of the image; required if the file does not fix it. The batch axis may always be dynamic.
     pub input: Option<[usize; 3]>,
+    /// Values of inputs besides the image, by name, such as a dropout rate: all elements of the input have this value.
+    /// Truth values are 0 and 1.
+    pub constants: BTreeMap<String, f64>,
 }
 
 /// An imported network, and how it relates to the file.
@@ -137,13 +142,14 @@ pub fn import_with(bytes: &[u8], files: &ExternalData, options: &ImportOptions) 
     let opset = opset(&model)?;
     let flat = flatten::flatten(&mut model, opset, bytes.len());
     let graph = &flat.graph;
-    let input = image_input::find_image_input(graph, options.input)?;
+    let input = image_input::find_image_input(graph, options)?;
+    let constants = constant_inputs::constant_inputs(graph, &input.name, &options.constants)?;
     if graph.output.is_empty() {
         return Err(ImportError::Graph("it has no outputs".into()));
     }
 
     let file_bytes = bytes.len().saturating_add(files.len());
-    let mut lowered = lower_graph::lower_graph(&flat, &input, files, file_bytes)?;
+    let mut lowered = lower_graph::lower_graph(&flat, &input, constants, files, file_bytes)?;
     fuse_activations::fuse_activations(graph, &mut lowered);
     let unsupported: Vec<UnsupportedNode> = lowered.failures.values().cloned().collect();
     let total = lowered.order.len();

@@ -25,6 +25,11 @@ pub(super) mod data_type {
         matches!(data_type, FLOAT | FLOAT16 | DOUBLE | BFLOAT16)
     }
 
+    /// Whether the type is read as i64.
+    pub fn is_integer(data_type: i32) -> bool {
+        matches!(data_type, UINT8 | INT8 | UINT16 | INT16 | INT32 | INT64 | UINT32 | UINT64)
+    }
+
     /// The type's name in the ONNX schema.
     pub fn name(data_type: i32) -> String {
         const NAMES: [&str; 24] = [

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod broken;
+mod constant_inputs;
 mod external_data;
 mod flatten;
 mod layer_names;

@@ -98,7 +98,7 @@ fn seeds() -> Seeds {
             }
             let bytes: Vec<u8> = tensors[&format!("{case}/model")].to_vec1().unwrap();
             let model = ModelProto::decode(bytes.as_slice()).unwrap();
-            files.push((model, ImportOptions { input: Some([channels, height, width]) }));
+            files.push((model, ImportOptions { input: Some([channels, height, width]), ..ImportOptions::default() }));
         }
     }
     let nodes = files.iter().flat_map(|(model, _)| &model.graph.as_ref().unwrap().node);

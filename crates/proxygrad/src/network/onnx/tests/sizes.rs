@@ -14,24 +14,33 @@ fn dynamic_file() -> File {
 fn dynamic_axes_are_named_unless_the_caller_sets_them() {
     let error = dynamic_file().import().unwrap_err().to_string();
     assert_eq!(error, "the network input image has no fixed size (height \"h\", width); specify an input size [C,H,W]");
-    let imported =
-        import_with(&dynamic_file().bytes(), &ExternalData::default(), &ImportOptions { input: Some([3, 20, 30]) })
-            .unwrap();
+    let imported = import_with(
+        &dynamic_file().bytes(),
+        &ExternalData::default(),
+        &ImportOptions { input: Some([3, 20, 30]), ..ImportOptions::default() },
+    )
+    .unwrap();
     assert_eq!(shape(&imported, "y"), [3, 20, 30]);
     assert_eq!((imported.input, imported.dynamic_size, imported.batch), ([3, 20, 30], true, None));
 }
 
 #[test]
 fn a_given_size_must_agree_with_the_file() {
-    let error =
-        import_with(&dynamic_file().bytes(), &ExternalData::default(), &ImportOptions { input: Some([1, 20, 30]) })
-            .unwrap_err()
-            .to_string();
+    let error = import_with(
+        &dynamic_file().bytes(),
+        &ExternalData::default(),
+        &ImportOptions { input: Some([1, 20, 30]), ..ImportOptions::default() },
+    )
+    .unwrap_err()
+    .to_string();
     assert!(error.contains("image has channels 3, not 1"), "{error}");
-    let error =
-        import_with(&dynamic_file().bytes(), &ExternalData::default(), &ImportOptions { input: Some([3, 20, 0]) })
-            .unwrap_err()
-            .to_string();
+    let error = import_with(
+        &dynamic_file().bytes(),
+        &ExternalData::default(),
+        &ImportOptions { input: Some([3, 20, 0]), ..ImportOptions::default() },
+    )
+    .unwrap_err()
+    .to_string();
     assert!(error.contains("image has width 0; expected 1 to"), "{error}");
 }
 
