@@ -127,10 +127,8 @@ fn divide_by_batch(
 fn reshape_to(builder: &mut GraphBuilder, tensor: ImageTensor, targets: &[Target]) -> Result<ImageTensor, String> {
     let node = builder.node(tensor.id);
     let mut axes: Vec<Axis> = targets.iter().map(|target| target.axis).collect();
-    let op = Op::Reshape(axes.clone());
-    let lengths = op.infer(&[&node.shape])?;
-    let elsewhere = node.other_shape.as_ref().and_then(|shape| op.infer(&[shape]).ok());
-    let batch = batch_axis(targets, &lengths, elsewhere.as_ref(), values_before_batch(builder, tensor));
+    let lengths = Op::Reshape(axes.clone()).infer(&[&node.shape])?;
+    let batch = batch_axis(targets, &lengths, values_before_batch(builder, tensor));
     let mut sized: Vec<bool> = targets.iter().map(|target| target.sized).collect();
     if let Some(batch) = batch {
         axes.remove(batch);
@@ -142,10 +140,9 @@ fn reshape_to(builder: &mut GraphBuilder, tensor: ImageTensor, targets: &[Target
 }
 
 /// The axis of length 1 that takes the place of the batch: the one that the file says, or else one that has as many
-/// values before it as the batch had. `lengths` are those of all axes, `elsewhere` at another image size.
-fn batch_axis(targets: &[Target], lengths: &Shape, elsewhere: Option<&Shape>, before: Option<usize>) -> Option<usize> {
-    let is_one = |&axis: &usize| lengths[axis] == 1 && elsewhere.is_none_or(|lengths| lengths.get(axis) == Some(&1));
-    let free: Vec<usize> = (0..targets.len()).filter(is_one).collect();
+/// values before it as the batch had. `lengths` are those of all axes.
+fn batch_axis(targets: &[Target], lengths: &Shape, before: Option<usize>) -> Option<usize> {
+    let free: Vec<usize> = (0..targets.len()).filter(|&axis| lengths[axis] == 1).collect();
     let in_place = |&axis: &usize| match before {
         Some(before) => lengths[..axis].iter().product::<usize>() == before,
         None => axis == 0,

@@ -106,8 +106,7 @@ pub(super) fn split(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Vec
 /// Maximum number of slices that one node is lowered to.
 const MOST_SLICES: usize = 64;
 
-/// <https://onnx.ai/onnx/operators/onnx__Gather.html> with one index, which removes the axis, or with a vector of
-/// indices.
+/// <https://onnx.ai/onnx/operators/onnx__Gather.html> with constant indices, whose shape takes the place of the axis.
 pub(super) fn gather(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     let mut tensor = ctx.image_tensor(0)?;
     let file_axis = axis(ctx.int("axis")?.unwrap_or(0), tensor.rank(builder))?;
@@ -131,9 +130,6 @@ pub(super) fn gather(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Im
     if let Some(outside) = indices.iter().find(|&&i| !(0..total).contains(&i)) {
         return Err(format!("index {outside} is outside of an axis of length {total}"));
     }
-    if value.shape().len() > 1 {
-        return Err(format!("indices of shape {:?} are not supported", value.shape()));
-    }
     let runs = runs(&indices);
     if runs.len() > MOST_SLICES {
         return Err(format!("the order of the indices needs {} slices, which is too many", runs.len()));
@@ -147,12 +143,15 @@ pub(super) fn gather(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Im
         &[only] => only,
         _ => builder.push_sized(Op::Concat { axis }, &parts, sized)?,
     };
-    if !value.shape().is_empty() {
-        return Ok(ImageTensor { id: part, ..tensor });
-    }
-    let left = (0..rank).filter(|&i| i != axis).map(Axis::Copy).collect();
-    let batch = tensor.batch.map(|batch| batch - usize::from(file_axis < batch));
-    Ok(ImageTensor { id: builder.push_reshape(part, left, false)?, batch })
+    // The axis of the indices gets their shape.
+    let selected = value.shape().iter().map(|&length| Axis::Exact(length));
+    let (before, after) = ((0..axis).map(Axis::Copy), (axis + 1..rank).map(Axis::Copy));
+    let id = match value.shape() {
+        [_] => part,
+        _ => builder.push_reshape(part, before.chain(selected).chain(after).collect(), false)?,
+    };
+    let batch = tensor.batch.map(|batch| if file_axis < batch { batch + value.shape().len() - 1 } else { batch });
+    Ok(ImageTensor { id, batch })
 }
 
 /// Splits indices into evenly spaced ascending runs: first, last and step of each.

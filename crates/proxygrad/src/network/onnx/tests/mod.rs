@@ -1,6 +1,7 @@
 //! Small files built in code. Values are compared with ONNX Runtime's in `tests/suite/onnx_runtime.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod batches;
 mod broken;
 mod constant_inputs;
 mod external_data;
