@@ -37,6 +37,7 @@ mod gate;
 mod memory;
 mod reference;
 mod subgraph;
+mod training;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,6 +52,7 @@ pub use gate::{Forward, Gate};
 pub use memory::{Footprint, MemoryModel};
 pub use reference::{Precision, Reference};
 pub use subgraph::Target;
+pub use training::{Gradients, Mode, Surrogate, TrainingEngine, TrainingPlan};
 
 use crate::network::{Network, NodeId, Shape};
 

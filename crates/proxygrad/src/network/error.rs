@@ -135,6 +135,9 @@ pub enum GraphError {
         /// The input asked for.
         found: Shape,
     },
+    /// A network and its parameters cannot be trained or frozen.
+    #[error("{0}")]
+    Trainable(String),
 }
 
 /// Importers collect their reasons as text.

@@ -27,6 +27,7 @@ mod shape;
 mod similar_names;
 mod softmax;
 mod spectrum;
+pub mod trainable;
 mod unavailable;
 mod unit;
 mod window;

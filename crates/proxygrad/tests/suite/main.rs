@@ -28,3 +28,4 @@ mod search;
 mod selections;
 mod study;
 mod tensors;
+mod training;

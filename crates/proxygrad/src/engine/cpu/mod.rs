@@ -32,6 +32,7 @@ mod settings;
 mod simd;
 #[cfg(test)]
 mod tests;
+mod training;
 mod tune;
 
 use std::sync::Arc;

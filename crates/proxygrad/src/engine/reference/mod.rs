@@ -17,6 +17,7 @@ mod precision;
 mod rearrange;
 mod reduce;
 mod taps;
+mod training;
 mod unary;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,514 @@
+//! Passes over a trainable network: all nodes one after another over the whole batch, with all threads on each.
+#![expect(unsafe_code, reason = "maps of the plan's own memory")]
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::engine::cpu::Cpu;
+use crate::engine::cpu::buffer::{Buffer, SharedPtr};
+use crate::engine::cpu::epilogue::Epilogue;
+use crate::engine::cpu::exec::tensor_io::{ChannelSelection, load_nchw, store_nchw};
+use crate::engine::cpu::feature_map::FeatureMap;
+use crate::engine::cpu::kernel::{BackwardArgs, ForwardArgs, Kernel, MICRO_BATCH, ThreadCtx};
+use crate::engine::cpu::kernels::conv::ConvAlgorithm;
+use crate::engine::cpu::lower::lower;
+use crate::engine::cpu::training::batch_norm::{
+    NormGradients, Statistics, backward as norm_backward, inverse_deviation, scale_shift, statistics,
+};
+use crate::engine::cpu::training::channel_sums::{Summand, channel_sums, partial_len};
+use crate::engine::cpu::training::surrogate::{Slope, backward as gate_backward, gate, rectify};
+use crate::engine::cpu::training::weight_gradient::WeightGradient;
+use crate::engine::training::{Gradients, Mode, Surrogate, TrainingEngine, TrainingPlan, batch_size, rectifier_leak};
+use crate::engine::{EngineError, Forward};
+use crate::network::trainable::{BatchNorm, Parameters, TensorId, TrainableNetwork, TrainableNode, TrainableOp};
+use crate::network::{Array, Op, Shape, Window};
+
+impl TrainingEngine for Cpu {
+    fn training_plan(&self, network: &TrainableNetwork) -> Result<Box<dyn TrainingPlan>, EngineError> {
+        Ok(Box::new(CpuTraining::new(self.clone(), network)?))
+    }
+}
+
+/// A trainable network with the memory of its passes.
+struct CpuTraining {
+    engine: Cpu,
+    network: TrainableNetwork,
+    steps: Vec<Step>,
+    /// Which nodes need the gradient of their output.
+    needs_gradient: Vec<bool>,
+    /// Images that the memory is for.
+    capacity: usize,
+    memory: Memory,
+    /// Images of the last forward pass, and whether it was one of training.
+    last: Option<(usize, bool)>,
+    norms: Vec<Option<NormPass>>,
+}
+
+/// Memory of the passes over one batch size.
+#[derive(Default)]
+struct Memory {
+    values: Vec<Buffer>,
+    gradients: Vec<Option<Buffer>>,
+    /// What kernels save for the backward pass.
+    saved: Vec<Option<Buffer>>,
+    scratch: Vec<Buffer>,
+    shared: Option<Buffer>,
+    partial: Option<Buffer>,
+}
+
+/// How a node is computed.
+enum Step {
+    Input,
+    /// A kernel without trained weights.
+    Fixed(Arc<dyn Kernel>),
+    /// A kernel that is built anew with the weights of each pass.
+    Weighted {
+        kernel: Option<Arc<dyn Kernel>>,
+        gradient: Option<WeightGradient>,
+        algorithms: [ConvAlgorithm; 2],
+    },
+    /// A rectifier, with its slope below 0.
+    Rectifier(f32),
+    Norm(BatchNorm),
+}
+
+/// What a batch normalization of the last forward pass used.
+struct NormPass {
+    statistics: Statistics,
+    scale: Vec<f32>,
+    inverse: Vec<f32>,
+}
+
+/// A result of one worker for the caller.
+type Slot<T> = Mutex<Option<T>>;
+
+fn put<T>(slot: &Slot<T>, value: T) {
+    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+}
+
+fn take<T>(slot: Slot<T>) -> Option<T> {
+    slot.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A node's output, as maps of `images` images.
+fn map_of(buffer: &mut Buffer, shape: &Shape, images: usize) -> FeatureMap {
+    let [channels, height, width] = shape.feature_map().unwrap_or([shape.elements(), 1, 1]);
+    FeatureMap { data: buffer.values_mut().as_mut_ptr(), images, height, width, channels, pixel_stride: channels }
+}
+
+/// A batch of vectors as one row of pixels.
+fn as_row(map: FeatureMap) -> FeatureMap {
+    FeatureMap { images: 1, height: 1, width: map.pixels(), ..map }
+}
+
+/// Some images of a dense map.
+fn images_of(map: &FeatureMap, images: &Range<usize>) -> FeatureMap {
+    FeatureMap { data: map.at(images.start * map.size()), images: images.len(), ..*map }
+}
+
+/// Where a kernel saves values of the images from `first` on.
+fn saved_of(saved: Option<SharedPtr>, kernel: &dyn Kernel, first: usize) -> Option<*mut f32> {
+    saved.map(|saved| saved.pointer().wrapping_add(first * kernel.saved_len()))
+}
+
+impl CpuTraining {
+    fn new(engine: Cpu, network: &TrainableNetwork) -> Result<Self, EngineError> {
+        let nodes = network.nodes();
+        let lanes = engine.config.lanes;
+        let mut steps = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let shapes: Vec<&Shape> = node.inputs.iter().map(|&input| &nodes[input].shape).collect();
+            let weighted = |gradient| {
+                let algorithms = [ConvAlgorithm::Direct; 2];
+                Step::Weighted { kernel: None, gradient: Some(gradient), algorithms }
+            };
+            let rectifier = match &node.op {
+                TrainableOp::Fixed(Op::Activation(activation)) => rectifier_leak(activation),
+                _ => None,
+            };
+            if let Some(leak) = rectifier {
+                steps.push(Step::Rectifier(leak));
+                continue;
+            }
+            steps.push(match &node.op {
+                TrainableOp::Fixed(Op::Input) => Step::Input,
+                TrainableOp::Fixed(op) => {
+                    match lower(op, &shapes, &node.shape, engine.config, [ConvAlgorithm::Direct; 2])
+                        .map_err(EngineError::Mismatch)?
+                    {
+                        Some(kernel) => Step::Fixed(kernel),
+                        None => Step::Input,
+                    }
+                }
+                TrainableOp::Conv { window, groups, .. } => {
+                    weighted(WeightGradient::new(window, [shapes[0][0], node.shape[0]], *groups, lanes))
+                }
+                TrainableOp::Dense { .. } => {
+                    let channels = [shapes[0].elements(), node.shape.elements()];
+                    weighted(WeightGradient::new(&Window::new([1, 1]), channels, 1, lanes))
+                }
+                TrainableOp::Affine { .. } => {
+                    Step::Weighted { kernel: None, gradient: None, algorithms: [ConvAlgorithm::Direct; 2] }
+                }
+                TrainableOp::BatchNorm(norm) => Step::Norm(*norm),
+            });
+        }
+        // The gradient of the images themselves is not needed.
+        let mut needs_gradient = vec![false; nodes.len()];
+        for (index, node) in nodes.iter().enumerate() {
+            let reads = node.inputs.iter().any(|&input| needs_gradient[input]);
+            needs_gradient[index] = reads || !node.op.tensors().is_empty();
+        }
+        Ok(Self {
+            engine,
+            network: network.clone(),
+            steps,
+            needs_gradient,
+            capacity: 0,
+            memory: Memory::default(),
+            last: None,
+            norms: Vec::new(),
+        })
+    }
+
+    /// Builds the kernels that depend on weights.
+    fn build_kernels(&mut self, parameters: &Parameters) -> Result<(), EngineError> {
+        let Self { engine, network, steps, .. } = self;
+        let nodes = network.nodes();
+        for (step, node) in steps.iter_mut().zip(nodes) {
+            let Step::Weighted { kernel, algorithms, .. } = step else { continue };
+            let array = |id: TensorId| -> Result<Array, EngineError> {
+                parameters.array(network, id).map_err(|why| EngineError::Mismatch(why.to_string()))
+            };
+            let op = node.op.with_values(array)?;
+            let shapes: Vec<&Shape> = node.inputs.iter().map(|&input| &nodes[input].shape).collect();
+            *kernel = lower(&op, &shapes, &node.shape, engine.config, *algorithms).map_err(EngineError::Mismatch)?;
+        }
+        Ok(())
+    }
+
+    /// Allocates memory for a batch.
+    fn reserve(&mut self, images: usize) {
+        let nodes = self.network.nodes();
+        let threads = self.engine.threads.count();
+        let kernels = || self.steps.iter().zip(nodes).filter_map(|(step, node)| Some((step.kernel()?, node)));
+        let scratch = kernels().map(|(kernel, _)| kernel.scratch_len()).max().unwrap_or(0);
+        if images > self.capacity {
+            let buffer = |node: &TrainableNode| Buffer::new(images * node.shape.elements());
+            self.memory.values = nodes.iter().map(buffer).collect();
+            self.memory.gradients = nodes.iter().map(|_| None).collect();
+            let saved = |step: &Step| {
+                let len = step.kernel().map_or(0, Kernel::saved_len);
+                (len > 0).then(|| Buffer::new(images * len))
+            };
+            self.memory.saved = self.steps.iter().map(saved).collect();
+            let size = |shape: &Shape| shape.feature_map().map_or([1, 1], |[_, height, width]| [height, width]);
+            let shared = kernels().map(|(kernel, node)| {
+                let input = node.inputs.first().map_or([1, 1], |&input| size(&nodes[input].shape));
+                kernel.shared_len(images, [input, size(&node.shape)], threads)
+            });
+            self.memory.shared = Some(Buffer::new(shared.max().unwrap_or(0)));
+            let widest = nodes.iter().map(|node| map_channels(&node.shape)).max().unwrap_or(0);
+            self.memory.partial = Some(Buffer::new(partial_len(images, widest)));
+            self.capacity = images;
+        }
+        if self.memory.scratch.len() != threads || self.memory.scratch.iter().any(|b| b.values().len() < scratch) {
+            self.memory.scratch = (0..threads).map(|_| Buffer::new(scratch)).collect();
+        }
+    }
+
+    /// Output of a node, in channels-last order.
+    fn map(&mut self, node: usize, images: usize) -> FeatureMap {
+        map_of(&mut self.memory.values[node], &self.network.nodes()[node].shape, images)
+    }
+}
+
+/// Channels of a node's maps.
+fn map_channels(shape: &Shape) -> usize {
+    shape.feature_map().map_or(shape.elements(), |[channels, ..]| channels)
+}
+
+impl Step {
+    /// The images that the node's kernel takes at a time: most kernels are made for micro-batches.
+    fn parts(&self, batch: usize) -> impl Iterator<Item = Range<usize>> {
+        let most = if matches!(self, Self::Weighted { .. }) { batch } else { MICRO_BATCH };
+        (0..batch).step_by(most).map(move |first| first..batch.min(first + most))
+    }
+
+    fn kernel(&self) -> Option<&dyn Kernel> {
+        match self {
+            Self::Fixed(kernel) => Some(&**kernel),
+            Self::Weighted { kernel, .. } => kernel.as_deref(),
+            Self::Input | Self::Rectifier(_) | Self::Norm(_) => None,
+        }
+    }
+}
+
+impl TrainingPlan for CpuTraining {
+    fn forward(
+        &mut self,
+        images: &[f32],
+        parameters: &mut Parameters,
+        mode: Mode,
+        forward: Forward,
+    ) -> Result<Vec<f64>, EngineError> {
+        let batch = batch_size(&self.network, images)?;
+        self.last = None;
+        self.build_kernels(parameters)?;
+        self.reserve(batch);
+        let count = self.network.nodes().len();
+        let maps: Vec<FeatureMap> = (0..count).map(|node| self.map(node, batch)).collect();
+        let saved: Vec<Option<SharedPtr>> =
+            self.memory.saved.iter_mut().map(|saved| saved.as_mut().map(SharedPtr::of)).collect();
+        let scratch: Vec<SharedPtr> = self.memory.scratch.iter_mut().map(SharedPtr::of).collect();
+        let shared = self.memory.shared.as_mut().map(SharedPtr::of);
+        let partial = self.memory.partial.as_mut().map(SharedPtr::of);
+        let norms: Vec<Slot<NormPass>> = (0..count).map(|_| Mutex::new(None)).collect();
+        let (Self { engine, network, steps, .. }, read) = (&*self, &*parameters);
+        let (Some(shared), Some(partial)) = (shared, partial) else { return Ok(Vec::new()) };
+        engine.threads.run(|worker| {
+            let (scratch, shared) = (scratch[worker.index()].pointer(), shared.pointer());
+            let ctx = ThreadCtx { worker, instructions: engine.instructions, scratch, shared };
+            for (index, (step, node)) in steps.iter().zip(network.nodes()).enumerate() {
+                let to = maps[index];
+                let inputs: Vec<FeatureMap> = node.inputs.iter().map(|&input| maps[input]).collect();
+                match step {
+                    Step::Input => load_nchw(worker, images.as_ptr(), ChannelSelection::all(to), to),
+                    Step::Fixed(_) | Step::Weighted { .. } => {
+                        let Some(kernel) = step.kernel() else { continue };
+                        for part in step.parts(batch) {
+                            let inputs: Vec<FeatureMap> = inputs.iter().map(|map| images_of(map, &part)).collect();
+                            let saved = saved_of(saved[index], kernel, part.start);
+                            let args = ForwardArgs { inputs: &inputs, saved, forward };
+                            let epilogue = Epilogue::store_only(images_of(&to, &part));
+                            kernel.forward(&ctx, &args, &Epilogue { bias: kernel.bias(), ..epilogue });
+                        }
+                    }
+                    // SAFETY: maps of this plan have the shapes of their nodes; this step is their only user.
+                    Step::Rectifier(leak) => unsafe { rectify(&ctx, inputs[0], to, *leak, forward) },
+                    Step::Norm(norm) => {
+                        // SAFETY: as above.
+                        let pass = unsafe { norm_forward(&ctx, norm, [inputs[0], to], read, mode, partial) };
+                        if worker.index() == 0 {
+                            put(&norms[index], pass);
+                        }
+                    }
+                }
+            }
+        });
+        self.norms = norms.into_iter().map(take).collect();
+        if mode == (Mode::Training { update: true }) {
+            self.update_running(parameters, batch);
+        }
+        self.last = Some((batch, matches!(mode, Mode::Training { .. })));
+        let logits = self.memory.values.last().map_or(&[][..], Buffer::values);
+        Ok(logits[..batch * self.network.classes()].iter().map(|&value| f64::from(value)).collect())
+    }
+
+    fn backward(&mut self, seeds: &[f32], surrogate: Surrogate) -> Result<Gradients, EngineError> {
+        let classes = self.network.classes();
+        let Some((batch, true)) = self.last.filter(|(batch, _)| batch * classes == seeds.len()) else {
+            let why = format!("a backward pass needs a forward pass of training and {classes} seeds for each image");
+            return Err(EngineError::Mismatch(why));
+        };
+        let count = self.network.nodes().len();
+        let maps: Vec<FeatureMap> = (0..count).map(|node| self.map(node, batch)).collect();
+        for node in 0..count {
+            if self.needs_gradient[node] && self.memory.gradients[node].is_none() {
+                let len = self.capacity * self.network.nodes()[node].shape.elements();
+                self.memory.gradients[node] = Some(Buffer::new(len));
+            }
+        }
+        let nodes = self.network.nodes();
+        let gradient_maps = self.memory.gradients.iter_mut().zip(nodes);
+        let gradient_maps: Vec<Option<FeatureMap>> = gradient_maps
+            .map(|(buffer, node)| buffer.as_mut().map(|buffer| map_of(buffer, &node.shape, batch)))
+            .collect();
+        if let Some(Some(last)) = self.memory.gradients.last_mut() {
+            last.values_mut()[..seeds.len()].copy_from_slice(seeds);
+        }
+        let saved: Vec<Option<SharedPtr>> =
+            self.memory.saved.iter_mut().map(|saved| saved.as_mut().map(SharedPtr::of)).collect();
+        let scratch: Vec<SharedPtr> = self.memory.scratch.iter_mut().map(SharedPtr::of).collect();
+        let shared = self.memory.shared.as_mut().map(SharedPtr::of);
+        let partial = self.memory.partial.as_mut().map(SharedPtr::of);
+        let (Some(shared), Some(partial)) = (shared, partial) else { return Ok(Vec::new()) };
+        let weight_len = |step: &Step| match step {
+            Step::Weighted { gradient: Some(gradient), .. } => gradient.len(),
+            _ => 0,
+        };
+        let mut weight_buffers: Vec<Buffer> = self.steps.iter().map(|step| Buffer::new(weight_len(step))).collect();
+        let weight_ptrs: Vec<SharedPtr> = weight_buffers.iter_mut().map(SharedPtr::of).collect();
+        let results: Vec<Slot<Vec<f32>>> = self.network.tensors().iter().map(|_| Mutex::new(None)).collect();
+        let Self { engine, steps, norms, .. } = &*self;
+        engine.threads.run(|worker| {
+            let (scratch, shared) = (scratch[worker.index()].pointer(), shared.pointer());
+            let ctx = ThreadCtx { worker, instructions: engine.instructions, scratch, shared };
+            let result = |id: TensorId, values: Vec<f32>| {
+                if worker.index() == 0 {
+                    put(&results[id], values);
+                }
+            };
+            let mut filled = vec![false; count];
+            filled[count - 1] = true;
+            for (index, (step, node)) in steps.iter().zip(nodes).enumerate().rev() {
+                let (Some(g), true) = (gradient_maps[index], filled[index]) else { continue };
+                let Some(&first) = node.inputs.first() else { continue };
+                let pair = [maps[first], g];
+                // SAFETY: maps of this plan have the shapes of their nodes; this step is the only user of its own.
+                unsafe { weight_gradients(&ctx, step, node, pair, weight_ptrs[index], partial, &result) };
+                for (position, &input) in node.inputs.iter().enumerate() {
+                    let Some(to) = gradient_maps[input] else { continue };
+                    let add = std::mem::replace(&mut filled[input], true);
+                    // SAFETY: as above.
+                    unsafe {
+                        match step {
+                            Step::Input => {}
+                            Step::Fixed(_) | Step::Weighted { .. } => {
+                                let Some(kernel) = step.kernel() else { continue };
+                                for part in step.parts(batch) {
+                                    let input = |&input: &usize| images_of(&maps[input], &part);
+                                    let inputs: Vec<FeatureMap> = node.inputs.iter().map(input).collect();
+                                    let args = BackwardArgs {
+                                        inputs: &inputs,
+                                        output: images_of(&maps[index], &part),
+                                        saved: saved_of(saved[index], kernel, part.start),
+                                        gradient: images_of(&g, &part),
+                                        gate: gate(surrogate),
+                                    };
+                                    let to = images_of(&to, &part);
+                                    let epilogue = Epilogue { addend: add.then_some(to), ..Epilogue::store_only(to) };
+                                    kernel.backward(&ctx, position, &args, &epilogue);
+                                }
+                            }
+                            Step::Rectifier(leak) => {
+                                gate_backward(&ctx, [maps[input], g, to], Slope::of(surrogate, *leak), add);
+                            }
+                            Step::Norm(norm) => {
+                                let Some(pass) = &norms[index] else { continue };
+                                let NormPass { statistics, scale, inverse } = pass;
+                                let maps = [maps[input], g, to];
+                                let gradients = norm_backward(&ctx, maps, statistics, [scale, inverse], add, partial);
+                                let NormGradients { scale, shift } = gradients;
+                                result(norm.scale, scale);
+                                result(norm.shift, shift);
+                            }
+                        }
+                    }
+                }
+            }
+        });
+        let mut gradients: Gradients = results.into_iter().map(|slot| take(slot).unwrap_or_default()).collect();
+        for ((step, node), buffer) in steps.iter().zip(nodes).zip(&weight_buffers) {
+            if let (Step::Weighted { gradient: Some(gradient), .. }, Some(&weight)) = (step, node.op.tensors().first())
+            {
+                gradients[weight] = gradient.in_weight_order(&buffer.values()[..gradient.len()]);
+            }
+        }
+        Ok(gradients)
+    }
+
+    fn value(&self, node: usize) -> Result<Vec<f32>, EngineError> {
+        let (Some((batch, _)), Some(buffer)) = (self.last, self.memory.values.get(node)) else {
+            return Err(EngineError::Mismatch("there was no forward pass".into()));
+        };
+        let shape = &self.network.nodes()[node].shape;
+        let [channels, height, width] = shape.feature_map().unwrap_or([shape.elements(), 1, 1]);
+        let data = buffer.values().as_ptr().cast_mut();
+        let map = FeatureMap { data, images: batch, height, width, channels, pixel_stride: channels };
+        let mut values = vec![0.0; batch * shape.elements()];
+        let to = SharedPtr(values.as_mut_ptr());
+        self.engine.threads.run(|worker| store_nchw(worker, map, ChannelSelection::all(map), to.pointer()));
+        Ok(values)
+    }
+}
+
+impl CpuTraining {
+    /// Moves the running statistics towards those of the batch.
+    fn update_running(&self, parameters: &mut Parameters, batch: usize) {
+        for (node, pass) in self.network.nodes().iter().zip(&self.norms) {
+            let (TrainableOp::BatchNorm(norm), Some(pass)) = (&node.op, pass) else { continue };
+            let pixels = node.shape.elements() / node.shape.channels().max(1);
+            let count = (batch * pixels) as f64;
+            let unbiased = (count / (count - 1.0).max(1.0)) as f32;
+            for (id, batch, factor) in
+                [(norm.mean, &pass.statistics.mean, 1.0), (norm.variance, &pass.statistics.variance, unbiased)]
+            {
+                for (running, value) in parameters.get_mut(id).iter_mut().zip(batch) {
+                    *running += norm.momentum * (value * factor - *running);
+                }
+            }
+        }
+    }
+}
+
+/// The forward pass of a batch normalization.
+///
+/// # Safety
+/// The maps are dense and have the same shape; the second is not used by others.
+unsafe fn norm_forward(
+    ctx: &ThreadCtx<'_>,
+    norm: &BatchNorm,
+    [x, to]: [FeatureMap; 2],
+    parameters: &Parameters,
+    mode: Mode,
+    partial: SharedPtr,
+) -> NormPass {
+    let [scale, shift, mean, variance] =
+        [norm.scale, norm.shift, norm.mean, norm.variance].map(|id| parameters.get(id));
+    // SAFETY: the caller's.
+    let statistics = match mode {
+        Mode::Training { .. } => unsafe { statistics(ctx, x, mean, partial) },
+        Mode::Inference => Statistics { mean: mean.to_vec(), variance: variance.to_vec() },
+    };
+    let inverse: Vec<f32> =
+        statistics.variance.iter().map(|&variance| inverse_deviation(variance, norm.epsilon) as f32).collect();
+    let factor: Vec<f32> = scale.iter().zip(&inverse).map(|(scale, inverse)| scale * inverse).collect();
+    let offset: Vec<f32> = (0..shift.len()).map(|c| shift[c] - statistics.mean[c] * factor[c]).collect();
+    // SAFETY: the caller's.
+    unsafe { scale_shift(ctx, x, to, &factor, &offset) };
+    NormPass { statistics, scale: scale.to_vec(), inverse }
+}
+
+/// Gradients of the tensors of a node, except those of a batch normalization. `maps` are the node's input and the
+/// gradient of its output.
+///
+/// # Safety
+/// The maps are dense and only read; `weights` has room for the gradient of the node's weights.
+unsafe fn weight_gradients(
+    ctx: &ThreadCtx<'_>,
+    step: &Step,
+    node: &TrainableNode,
+    [x, g]: [FeatureMap; 2],
+    weights: SharedPtr,
+    partial: SharedPtr,
+    result: &dyn Fn(TensorId, Vec<f32>),
+) {
+    let to_f32 = |sums: Vec<f64>| sums.into_iter().map(|sum| sum as f32).collect::<Vec<f32>>();
+    // SAFETY: the caller's.
+    unsafe {
+        match (&node.op, step) {
+            (TrainableOp::Conv { bias, .. }, Step::Weighted { gradient: Some(gradient), .. }) => {
+                gradient.run(ctx, x, g, weights);
+                if let Some(bias) = bias {
+                    let [sums, _] = channel_sums(ctx, Summand::Values { g }, partial);
+                    result(*bias, to_f32(sums));
+                }
+            }
+            (TrainableOp::Dense { bias, .. }, Step::Weighted { gradient: Some(gradient), .. }) => {
+                gradient.run(ctx, as_row(x), as_row(g), weights);
+                if let Some(bias) = bias {
+                    let [sums, _] = channel_sums(ctx, Summand::Values { g: as_row(g) }, partial);
+                    result(*bias, to_f32(sums));
+                }
+            }
+            (TrainableOp::Affine { scale, shift }, _) => {
+                let zeros = vec![0.0; g.channels];
+                let [sums, products] = channel_sums(ctx, Summand::Products { g, x, shift: &zeros }, partial);
+                result(*scale, to_f32(products));
+                result(*shift, to_f32(sums));
+            }
+            _ => {}
+        }
+    }
+}
