@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`study`] | comparison of settings on the same units, starts and steps: plans, runs, statistics, reports |
 //! | [`maximize`] | activation maximization: objectives, parameterizations, transforms, optimizers, gates, the loop |
+//! | [`train`] | training of classifiers with surrogate gradients: data, recipes, optimizers, checkpoints |
 //! | [`calibrate`] | statistics of a model's units on a folder of natural images |
 //! | [`engine`] | forward passes to the target layers, backward passes to the input with surrogate gradients |
 //! | [`network`] | graph, layers, units, ONNX import, preprocessing, model catalog |
@@ -25,6 +26,7 @@ pub mod maximize;
 pub mod network;
 pub mod study;
 pub mod text;
+pub mod train;
 
 mod image_file;
 mod invalid;
