@@ -8,6 +8,7 @@ mod models;
 mod openapi;
 mod serve;
 mod study;
+mod train;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ enum Command {
     Maximize(Box<WithConfigFile<maximize::Maximize>>),
     /// Compare settings on the same units, starts and number of passes, with tables, statistics and a report.
     Study(Box<WithConfigFile<study::Study>>),
+    /// Train a classifier with surrogate gradients, and export it to ONNX.
+    Train(Box<WithConfigFile<train::Train>>),
     /// Back up a data directory, even while a server uses it.
     Backup(WithConfigFile<backup::Backup>),
     /// Print the OpenAPI document.
@@ -87,6 +90,7 @@ pub fn run() -> ExitCode {
         }
         Command::Maximize(maximize) => maximize.settings.run(),
         Command::Study(study) => study.settings.run(),
+        Command::Train(train) => train.settings.run(),
         Command::Backup(backup) => backup.settings.run(),
         Command::Openapi => openapi::print(),
         Command::Healthcheck(healthcheck) => healthcheck.settings.run(),

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device};
 
-use super::{Cpu, CpuSettings, Engine, EngineError, Precision, Reference};
+use super::{Cpu, CpuSettings, Engine, EngineError, Precision, Reference, TrainingEngine};
 
 /// Opens the engine for a device: [`Cpu`] with the settings `cpu` for the name `cpu`, otherwise [`Reference`] in f32 on
 /// the [`device`] with this name. A suffix `+tf32` (CUDA) or `+bf16` (CUDA, Metal) selects the [`Precision`] of matrix
@@ -30,6 +30,18 @@ pub fn open(name: &str, cpu: &CpuSettings) -> Result<Box<dyn Engine>, EngineErro
         round_to_tf32(precision == Precision::Tf32).map_err(refused)?;
     }
     Ok(Box::new(Reference::new(device, DType::F32).with_precision(precision)))
+}
+
+/// Opens the engine that trains on a device: [`Cpu`] with the settings `cpu` for the name `cpu`, otherwise [`Reference`]
+/// in f32 on the [`device`] with this name.
+///
+/// # Errors
+/// As [`device`].
+pub fn open_training(name: &str, cpu: &CpuSettings) -> Result<Box<dyn TrainingEngine>, EngineError> {
+    match device(name)? {
+        Device::Cpu => Ok(Box::new(Cpu::new(cpu)?)),
+        device => Ok(Box::new(Reference::new(device, DType::F32))),
+    }
 }
 
 /// Opens the device called `cpu`, `cuda:INDEX` (feature `cuda`) or `metal` (feature `metal`).

@@ -46,7 +46,7 @@ use std::time::Duration;
 use candle_core::{DType, Device, Tensor};
 
 pub use cpu::{Cpu, CpuSettings, Instructions};
-pub use device::{device, open};
+pub use device::{device, open, open_training};
 pub use error::EngineError;
 pub use gate::{Forward, Gate};
 pub use memory::{Footprint, MemoryModel};

@@ -1,8 +1,13 @@
 //! Learning-rate schedules, and the fading of surrogates.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
-/// The learning rate over a run.
+use crate::Invalid;
+
+/// The learning rate over a run. As text: `constant`, `cosine` or `steps:SHARE,SHARE:FACTOR`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 #[non_exhaustive]
@@ -34,6 +39,39 @@ impl LearningRate {
     }
 }
 
+impl FromStr for LearningRate {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let wrong = || {
+            Invalid::new("schedule", text, "constant, cosine or steps:SHARES:FACTOR, for example steps:0.5,0.75:0.1")
+        };
+        let number = |text: &str| text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value));
+        match text.split(':').collect::<Vec<_>>()[..] {
+            ["constant"] => Ok(Self::Constant),
+            ["cosine"] => Ok(Self::Cosine),
+            ["steps", shares, factor] => {
+                let at = shares.split(',').map(number).collect::<Option<Vec<f64>>>().ok_or_else(wrong)?;
+                Ok(Self::Steps { at, factor: number(factor).ok_or_else(wrong)? })
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for LearningRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Constant => write!(f, "constant"),
+            Self::Cosine => write!(f, "cosine"),
+            Self::Steps { at, factor } => {
+                let at: Vec<String> = at.iter().map(f64::to_string).collect();
+                write!(f, "steps:{}:{factor}", at.join(","))
+            }
+        }
+    }
+}
+
 /// The factor on a slope that fades to 0 over a share of the run; a share of 0 keeps it.
 pub(super) fn fade(step: u64, steps: u64, over: f64) -> f64 {
     if over <= 0.0 { 1.0 } else { (1.0 - step as f64 / steps.max(1) as f64 / over).max(0.0) }
@@ -49,6 +87,16 @@ mod tests {
         assert_eq!(at(&LearningRate::Constant), [1.0; 4]);
         assert_eq!(at(&LearningRate::Cosine), [1.0, 0.5, 0.1464, 0.0002]);
         assert_eq!(at(&LearningRate::Steps { at: vec![0.5, 0.75], factor: 0.1 }), [1.0, 0.1, 0.01, 0.01]);
+    }
+
+    #[test]
+    fn schedules_survive_the_round_trip_and_wrong_ones_name_the_right_ones() {
+        for text in ["constant", "cosine", "steps:0.5,0.75:0.1"] {
+            assert_eq!(text.parse::<LearningRate>().map(|rate| rate.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["", "linear", "steps", "steps:2:0.1", "steps:0.5:x"] {
+            assert!(text.parse::<LearningRate>().is_err_and(|error| error.to_string().contains("steps:0.5,0.75:0.1")));
+        }
     }
 
     #[test]

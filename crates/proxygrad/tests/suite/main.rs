@@ -28,4 +28,5 @@ mod search;
 mod selections;
 mod study;
 mod tensors;
+mod train;
 mod training;

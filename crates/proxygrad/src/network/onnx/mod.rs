@@ -17,6 +17,7 @@ mod const_tensor;
 mod constant_folding;
 mod constant_inputs;
 mod error;
+mod export;
 mod external_data;
 mod flatten;
 mod fold_batch_norm;
@@ -45,6 +46,7 @@ use std::ops::RangeInclusive;
 use prost::Message;
 
 pub use error::{ImportError, UnsupportedNode};
+pub use export::{ExportError, export};
 pub use external_data::{ExternalData, external_files};
 
 use super::file_type;

@@ -3,7 +3,8 @@
 
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::ThreadCtx;
-use crate::engine::cpu::simd::vector::{Simd, SimdOp, exp, logistic};
+use crate::engine::cpu::simd::math::{exp, logistic};
+use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 use crate::engine::training::{BSILU_OFFSET, Surrogate};
 use crate::engine::{Forward, Gate};
 use crate::network::{SELU_ALPHA, SELU_LAMBDA};

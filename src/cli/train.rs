@@ -1,0 +1,342 @@
+//! `proxygrad train`: trains a classifier with surrogate gradients.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use proxygrad::engine;
+use proxygrad::network::catalog::{AddOptions, Models};
+use proxygrad::network::onnx;
+use proxygrad::network::trainable::{Initialization, TrainableArchitecture};
+use proxygrad::train::data::{self, DataOptions};
+use proxygrad::train::{
+    Augmentation, Epoch, LearningRate, OptimizerKind, OptimizerSettings, Recipe, Step, SurrogateSchedule, TrainError,
+    Training,
+};
+use proxygrad_server::config::{CpuOptions, StorageOptions};
+
+/// Arguments of `proxygrad train`.
+#[derive(Debug, Args)]
+pub struct Train {
+    #[command(flatten)]
+    storage: StorageOptions,
+
+    /// Images and labels: a folder with IDX files (MNIST, Fashion-MNIST), with CIFAR's binary files, or with one
+    /// subfolder of PNG and JPEG images per class (optionally below train and test), or a numpy archive (.npz) with
+    /// x_train, y_train, x_test and y_test.
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+
+    /// Output folder: checkpoints, a table of epochs, the network as ONNX. An unfinished run in this folder is resumed.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Add the trained network to the data directory under this id.
+    #[arg(long, value_name = "ID")]
+    add: Option<String>,
+
+    /// Device that trains: cpu, cuda:0, metal.
+    #[arg(long, env = "PROXYGRAD_DEVICE", value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+
+    #[command(flatten)]
+    cpu: CpuOptions,
+
+    #[command(flatten)]
+    images: Images,
+
+    #[command(flatten)]
+    network: NetworkArgs,
+
+    #[command(flatten)]
+    optimization: Optimization,
+}
+
+/// How the images are read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Images")]
+struct Images {
+    /// Scale and crop the images of a folder to this size.
+    #[arg(long, value_name = "HxW", value_parser = parse_size)]
+    size: Option<[usize; 2]>,
+
+    /// Read the images of a folder as grey.
+    #[arg(long)]
+    grey: bool,
+
+    /// Share of the images that becomes the test part, if the data has none.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = parse_share)]
+    test_share: f64,
+
+    /// Train on this number of images, drawn by the seed.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+
+    /// Pixels by which images are padded before a random crop of their size.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    crop: usize,
+
+    /// Mirror half of the images.
+    #[arg(long)]
+    flip: bool,
+}
+
+/// What is trained.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Network")]
+struct NetworkArgs {
+    /// resnet8, resnet14, resnet20, resnet18 or resnet34 (with batch normalization unless followed by -nobn), vgg8,
+    /// vgg13 or vgg16 (optionally followed by -bn), or plain2 to plain100.
+    #[arg(long, value_name = "NAME", default_value = "resnet8")]
+    architecture: String,
+
+    /// Channels of the first layer; other layers have multiples of it.
+    #[arg(long, value_name = "N")]
+    width: Option<usize>,
+
+    /// Stride of the first convolution.
+    #[arg(long, value_name = "N")]
+    stem_stride: Option<usize>,
+
+    /// Use leaky ReLUs with this slope, in both passes.
+    #[arg(long, value_name = "SLOPE", default_value_t = 0.0)]
+    leaky: f32,
+
+    /// How weights are drawn.
+    #[arg(long, value_enum, default_value_t = Initialization::He)]
+    initialization: Initialization,
+}
+
+/// How it is trained.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Optimization")]
+struct Optimization {
+    /// Derivative of ReLUs in the backward pass: plain, decoupled:SLOPE or true-proxy:SLOPE (ProxyGrad; followed by
+    /// @SHARE, the slope fades over that share of the run), bsilu, silu, elu or selu.
+    #[arg(long, value_name = "RULE", default_value = "decoupled:0.1@0.4")]
+    surrogate: String,
+
+    /// The optimizer.
+    #[arg(long, value_enum, default_value_t = OptimizerKind::Sgd)]
+    optimizer: OptimizerKind,
+
+    /// Learning rate at its highest. Default: 0.1 for sgd, 0.001 for adamw.
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f64>,
+
+    /// constant, cosine, or steps:SHARES:FACTOR, for example steps:0.5,0.75:0.1.
+    #[arg(long, value_name = "SCHEDULE", default_value = "cosine")]
+    schedule: String,
+
+    /// Share of the run in which the learning rate rises linearly.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    warm_up: f64,
+
+    /// Momentum, or the decay of AdamW's first moment.
+    #[arg(long, value_name = "FACTOR", default_value_t = 0.9)]
+    momentum: f32,
+
+    /// Weight decay of convolutions and dense layers.
+    #[arg(long, value_name = "FACTOR", default_value_t = 5e-4)]
+    weight_decay: f32,
+
+    /// Largest norm of the whole gradient; 0 for no limit.
+    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
+    clip: f32,
+
+    /// Label smoothing.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    label_smoothing: f64,
+
+    /// Passes over the training images.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    epochs: usize,
+
+    /// Images of a step.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    batch: usize,
+
+    /// End the run after this number of epochs without a better test accuracy.
+    #[arg(long, value_name = "N")]
+    patience: Option<usize>,
+
+    /// Seed of weights, subset, order and augmentation.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+fn parse_size(text: &str) -> Result<[usize; 2], String> {
+    let parts = text.split_once('x').and_then(|(height, width)| Some([height.parse().ok()?, width.parse().ok()?]));
+    parts
+        .filter(|size| size.iter().all(|side| (1..=1024).contains(side)))
+        .ok_or_else(|| "expected HEIGHTxWIDTH with sides from 1 to 1024, for example 32x32".into())
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| *share > 0.0 && *share < 1.0);
+    share.ok_or_else(|| "expected a number between 0 and 1".into())
+}
+
+impl Train {
+    /// Runs the command.
+    pub fn run(self) -> anyhow::Result<()> {
+        let recipe = self.recipe()?;
+        let options = DataOptions {
+            size: self.images.size,
+            grey: self.images.grey,
+            test_share: self.images.test_share,
+            seed: self.optimization.seed,
+        };
+        let splits = data::load(&self.data, &options)?;
+        let engine = engine::open_training(&self.device, &self.cpu.settings(&self.storage.data_dir))?;
+        let mut training = Training::new(recipe, splits, &*engine).map_err(as_flag)?.in_folder(&self.out)?;
+        let done = training.epochs().len();
+        eprintln!(
+            "{} with {} parameters, {} classes, surrogate {}{}",
+            training.recipe().architecture,
+            training.network().parameter_count(),
+            training.classes().len(),
+            training.recipe().surrogate,
+            if done > 0 { format!(", resumed after epoch {done}") } else { String::new() },
+        );
+        training.epochs().iter().for_each(print);
+        let mut display = Display::new();
+        loop {
+            let epoch = training.epoch(&mut |step| {
+                display.show(step);
+                false
+            });
+            display.bar.finish_and_clear();
+            match epoch? {
+                Some(epoch) => print(epoch),
+                None => break,
+            }
+            display = Display::new();
+        }
+        self.store(&training)
+    }
+
+    fn recipe(&self) -> anyhow::Result<Recipe> {
+        let Optimization { optimizer, clip, .. } = &self.optimization;
+        let default_rate = if *optimizer == OptimizerKind::Sgd { 0.1 } else { 1e-3 };
+        let architecture = self.network.architecture.parse::<TrainableArchitecture>();
+        Ok(Recipe {
+            architecture: architecture.map_err(|invalid| as_flag(invalid.into()))?,
+            width: self.network.width,
+            stem_stride: self.network.stem_stride,
+            leaky: self.network.leaky,
+            initialization: self.network.initialization,
+            surrogate: self.optimization.surrogate.parse::<SurrogateSchedule>().map_err(|why| as_flag(why.into()))?,
+            optimizer: OptimizerSettings {
+                kind: *optimizer,
+                momentum: self.optimization.momentum,
+                weight_decay: self.optimization.weight_decay,
+                clip: Some(*clip).filter(|clip| *clip != 0.0),
+            },
+            learning_rate: self.optimization.learning_rate.unwrap_or(default_rate),
+            schedule: self.optimization.schedule.parse::<LearningRate>().map_err(|why| as_flag(why.into()))?,
+            warm_up: self.optimization.warm_up,
+            label_smoothing: self.optimization.label_smoothing,
+            epochs: self.optimization.epochs,
+            batch: self.optimization.batch,
+            augmentation: Augmentation { crop: self.images.crop, flip: self.images.flip },
+            limit: self.images.limit,
+            patience: self.optimization.patience,
+            seed: self.optimization.seed,
+        })
+    }
+
+    /// Writes the network with its class names, and adds it to the data directory.
+    fn store(&self, training: &Training) -> anyhow::Result<()> {
+        let write = |name: &str, bytes: &[u8]| {
+            let path = self.out.join(name);
+            std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display())).map(|()| path)
+        };
+        let file = write("model.onnx", &onnx::export(&training.freeze()?)?)?;
+        let classes = write("classes.txt", (training.classes().join("\n") + "\n").as_bytes())?;
+        println!("{}", file.display());
+        let preprocessing = training.preprocessing();
+        let options = AddOptions {
+            id: self.add.clone(),
+            channels: Some(preprocessing.channels),
+            range: Some(preprocessing.range),
+            mean: Some(preprocessing.mean),
+            std: Some(preprocessing.std),
+            classes: Some(classes.clone()),
+            description: Some(format!("{} trained with ProxyGrad", training.recipe().architecture)),
+            ..AddOptions::default()
+        };
+        match &self.add {
+            Some(id) => {
+                Models::new(self.storage.models())?.add(&file, options)?;
+                println!("added as {id}; for example: proxygrad maximize --model {id} --unit logits:0");
+            }
+            None => println!("{}", add_command(&file, &classes, &options)),
+        }
+        Ok(())
+    }
+}
+
+/// The command that adds the network to the data directory.
+fn add_command(file: &Path, classes: &Path, options: &AddOptions) -> String {
+    let numbers = |values: &Option<Vec<f32>>| {
+        let values = values.iter().flatten().map(f32::to_string);
+        values.collect::<Vec<_>>().join(",")
+    };
+    format!(
+        "proxygrad models add {} --id ID --mean {} --std {} --classes {}",
+        file.display(),
+        numbers(&options.mean),
+        numbers(&options.std),
+        classes.display()
+    )
+}
+
+/// Names a setting by its flag.
+fn as_flag(error: TrainError) -> anyhow::Error {
+    match error {
+        TrainError::Invalid(mut invalid) => {
+            let name = invalid.field.trim_start_matches("surrogate.").replace('_', "-");
+            invalid.field = format!("--{}", if name == "slope" || name == "fade" { "surrogate" } else { &name });
+            invalid.into()
+        }
+        error => error.into(),
+    }
+}
+
+fn print(epoch: &Epoch) {
+    println!(
+        "epoch {:3}  loss {:.4}  accuracy {:.2} %  test loss {:.4}  test accuracy {:.2} %  dead units {:.1} %",
+        epoch.epoch,
+        epoch.train_loss,
+        100.0 * epoch.train_accuracy,
+        epoch.test_loss,
+        100.0 * epoch.test_accuracy,
+        100.0 * epoch.dead,
+    );
+}
+
+/// A progress bar of one epoch, if standard error is a terminal.
+struct Display {
+    bar: ProgressBar,
+}
+
+impl Display {
+    fn new() -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let template = "epoch {prefix} {bar:30} {pos}/{len}  {msg}  {eta} left";
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Self { bar }
+    }
+
+    fn show(&mut self, step: Step) {
+        self.bar.set_length(step.steps as u64);
+        self.bar.set_prefix(step.epoch.to_string());
+        self.bar.set_message(format!("loss {:.4}  accuracy {:.2} %", step.loss, 100.0 * step.accuracy));
+        self.bar.set_position(step.step as u64);
+    }
+}
