@@ -303,7 +303,10 @@ fn numpy_archives_are_read_and_broken_ones_are_named() {
     for (arrays, expected) in [
         (vec![("x_train", x.clone())], "expected arrays x_train and y_train"),
         (vec![("x_train", npy("<f4", "(2, 2, 4, 3)", &pixels)), ("y_train", y.clone())], "elements of type <f4"),
-        (vec![("x_train", npy("|u1", "(2, 2, 4)", &pixels)), ("y_train", y.clone())], "has 48 bytes for the shape [2, 2, 4]"),
+        (
+            vec![("x_train", npy("|u1", "(2, 2, 4)", &pixels)), ("y_train", y.clone())],
+            "has 48 bytes for the shape [2, 2, 4]",
+        ),
         (vec![("x_train", x.clone()), ("y_train", npy("<i8", "(2,)", &negative))], "is not from 0 to 65535"),
         (vec![("x_train", x.clone()), ("y_train", npy("<i8", "(3,)", &labels))], "has 16 bytes for the shape [3]"),
         (vec![("x_train", b"nothing".to_vec()), ("y_train", y.clone())], "x_train: is not an array file"),

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::engine::cpu::Cpu;
 use crate::engine::cpu::buffer::{Buffer, SharedPtr};
 use crate::engine::cpu::epilogue::Epilogue;
-use crate::engine::cpu::exec::tensor_io::{ChannelSelection, load_nchw, store_nchw};
+use crate::engine::cpu::exec::tensor_io::{Selected, load, store};
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::{BackwardArgs, ForwardArgs, Kernel, MICRO_BATCH, ThreadCtx};
 use crate::engine::cpu::kernels::conv::ConvAlgorithm;
+use crate::engine::cpu::layout::Layout;
 use crate::engine::cpu::lower::lower;
 use crate::engine::cpu::training::batch_norm::{
     NormGradients, Statistics, backward as norm_backward, inverse_deviation, scale_shift, statistics,
@@ -23,7 +24,7 @@ use crate::engine::training::{
 };
 use crate::engine::{EngineError, Forward};
 use crate::network::trainable::{BatchNorm, Parameters, TensorId, TrainableNetwork, TrainableNode, TrainableOp};
-use crate::network::{Array, Op, Shape, Window};
+use crate::network::{Array, Op, Window};
 
 impl TrainingEngine for Cpu {
     fn training_plan(&self, network: &TrainableNetwork) -> Result<Box<dyn TrainingPlan>, EngineError> {
@@ -35,6 +36,8 @@ impl TrainingEngine for Cpu {
 struct CpuTraining {
     engine: Cpu,
     network: TrainableNetwork,
+    /// Layouts of the nodes' outputs: feature maps are channels-last.
+    layouts: Vec<Layout>,
     steps: Vec<Step>,
     /// Which nodes need the gradient of their output.
     needs_gradient: Vec<bool>,
@@ -93,9 +96,9 @@ fn take<T>(slot: Slot<T>) -> Option<T> {
 }
 
 /// A node's output, as maps of `images` images.
-fn map_of(buffer: &mut Buffer, shape: &Shape, images: usize) -> FeatureMap {
-    let [channels, height, width] = shape.feature_map().unwrap_or([shape.elements(), 1, 1]);
-    FeatureMap { data: buffer.values_mut().as_mut_ptr(), images, height, width, channels, pixel_stride: channels }
+fn map_of(data: *mut f32, layout: &Layout, images: usize) -> FeatureMap {
+    let ([height, width], channels) = (layout.size(), layout.pixel_len());
+    FeatureMap { data, images, height, width, channels, pixel_stride: channels }
 }
 
 /// A batch of vectors as one row of pixels.
@@ -117,9 +120,10 @@ impl CpuTraining {
     fn new(engine: Cpu, network: &TrainableNetwork) -> Result<Self, EngineError> {
         let nodes = network.nodes();
         let lanes = engine.config.lanes;
+        let layouts: Vec<Layout> = nodes.iter().map(|node| Layout::channels_last(node.shape.clone())).collect();
         let mut steps = Vec::with_capacity(nodes.len());
-        for node in nodes {
-            let shapes: Vec<&Shape> = node.inputs.iter().map(|&input| &nodes[input].shape).collect();
+        for (node, layout) in nodes.iter().zip(&layouts) {
+            let inputs: Vec<&Layout> = node.inputs.iter().map(|&input| &layouts[input]).collect();
             let weighted = |gradient| {
                 let algorithms = [ConvAlgorithm::Direct; 2];
                 Step::Weighted { kernel: None, gradient: Some(gradient), algorithms }
@@ -135,7 +139,7 @@ impl CpuTraining {
             steps.push(match &node.op {
                 TrainableOp::Fixed(Op::Input) => Step::Input,
                 TrainableOp::Fixed(op) => {
-                    match lower(op, &shapes, &node.shape, engine.config, [ConvAlgorithm::Direct; 2])
+                    match lower(op, &inputs, layout, engine.config, [ConvAlgorithm::Direct; 2])
                         .map_err(EngineError::Mismatch)?
                     {
                         Some(kernel) => Step::Fixed(kernel),
@@ -143,10 +147,10 @@ impl CpuTraining {
                     }
                 }
                 TrainableOp::Conv { window, groups, .. } => {
-                    weighted(WeightGradient::new(window, [shapes[0][0], node.shape[0]], *groups, lanes))
+                    weighted(WeightGradient::new(window, [inputs[0][0], node.shape[0]], *groups, lanes))
                 }
                 TrainableOp::Dense { .. } => {
-                    let channels = [shapes[0].elements(), node.shape.elements()];
+                    let channels = [inputs[0].elements(), node.shape.elements()];
                     weighted(WeightGradient::new(&Window::new([1, 1]), channels, 1, lanes))
                 }
                 TrainableOp::Affine { .. } => {
@@ -164,6 +168,7 @@ impl CpuTraining {
         Ok(Self {
             engine,
             network: network.clone(),
+            layouts,
             steps,
             needs_gradient,
             capacity: 0,
@@ -175,16 +180,15 @@ impl CpuTraining {
 
     /// Builds the kernels that depend on weights.
     fn build_kernels(&mut self, parameters: &Parameters) -> Result<(), EngineError> {
-        let Self { engine, network, steps, .. } = self;
-        let nodes = network.nodes();
-        for (step, node) in steps.iter_mut().zip(nodes) {
+        let Self { engine, network, layouts, steps, .. } = self;
+        for ((step, node), layout) in steps.iter_mut().zip(network.nodes()).zip(&*layouts) {
             let Step::Weighted { kernel, algorithms, .. } = step else { continue };
             let array = |id: TensorId| -> Result<Array, EngineError> {
                 parameters.array(network, id).map_err(|why| EngineError::Mismatch(why.to_string()))
             };
             let op = node.op.with_values(array)?;
-            let shapes: Vec<&Shape> = node.inputs.iter().map(|&input| &nodes[input].shape).collect();
-            *kernel = lower(&op, &shapes, &node.shape, engine.config, *algorithms).map_err(EngineError::Mismatch)?;
+            let inputs: Vec<&Layout> = node.inputs.iter().map(|&input| &layouts[input]).collect();
+            *kernel = lower(&op, &inputs, layout, engine.config, *algorithms).map_err(EngineError::Mismatch)?;
         }
         Ok(())
     }
@@ -204,13 +208,12 @@ impl CpuTraining {
                 (len > 0).then(|| Buffer::new(images * len))
             };
             self.memory.saved = self.steps.iter().map(saved).collect();
-            let size = |shape: &Shape| shape.feature_map().map_or([1, 1], |[_, height, width]| [height, width]);
-            let shared = kernels().map(|(kernel, node)| {
-                let input = node.inputs.first().map_or([1, 1], |&input| size(&nodes[input].shape));
-                kernel.shared_len(images, [input, size(&node.shape)], threads)
+            let shared = self.steps.iter().zip(nodes).zip(&self.layouts).filter_map(|((step, node), layout)| {
+                let input = node.inputs.first().map_or([1, 1], |&input| self.layouts[input].size());
+                Some(step.kernel()?.shared_len(images, [input, layout.size()], threads))
             });
             self.memory.shared = Some(Buffer::new(shared.max().unwrap_or(0)));
-            let widest = nodes.iter().map(|node| map_channels(&node.shape)).max().unwrap_or(0);
+            let widest = self.layouts.iter().map(Layout::pixel_len).max().unwrap_or(0);
             self.memory.partial = Some(Buffer::new(partial_len(images, widest)));
             self.capacity = images;
         }
@@ -221,13 +224,8 @@ impl CpuTraining {
 
     /// Output of a node, in channels-last order.
     fn map(&mut self, node: usize, images: usize) -> FeatureMap {
-        map_of(&mut self.memory.values[node], &self.network.nodes()[node].shape, images)
+        map_of(self.memory.values[node].values_mut().as_mut_ptr(), &self.layouts[node], images)
     }
-}
-
-/// Channels of a node's maps.
-fn map_channels(shape: &Shape) -> usize {
-    shape.feature_map().map_or(shape.elements(), |[channels, ..]| channels)
 }
 
 impl Step {
@@ -266,7 +264,7 @@ impl TrainingPlan for CpuTraining {
         let shared = self.memory.shared.as_mut().map(SharedPtr::of);
         let partial = self.memory.partial.as_mut().map(SharedPtr::of);
         let norms: Vec<Slot<NormPass>> = (0..count).map(|_| Mutex::new(None)).collect();
-        let (Self { engine, network, steps, .. }, read) = (&*self, &*parameters);
+        let (Self { engine, network, layouts, steps, .. }, read) = (&*self, &*parameters);
         let (Some(shared), Some(partial)) = (shared, partial) else { return Ok(Vec::new()) };
         engine.threads.run(|worker| {
             let (scratch, shared) = (scratch[worker.index()].pointer(), shared.pointer());
@@ -275,7 +273,7 @@ impl TrainingPlan for CpuTraining {
                 let to = maps[index];
                 let inputs: Vec<FeatureMap> = node.inputs.iter().map(|&input| maps[input]).collect();
                 match step {
-                    Step::Input => load_nchw(worker, images.as_ptr(), ChannelSelection::all(to), to),
+                    Step::Input => load(worker, images.as_ptr(), &Selected::all(to, &layouts[index])),
                     Step::Fixed(_) | Step::Weighted { .. } => {
                         let Some(kernel) = step.kernel() else { continue };
                         for part in step.parts(batch) {
@@ -322,10 +320,10 @@ impl TrainingPlan for CpuTraining {
             }
         }
         let nodes = self.network.nodes();
-        let gradient_maps = self.memory.gradients.iter_mut().zip(nodes);
-        let gradient_maps: Vec<Option<FeatureMap>> = gradient_maps
-            .map(|(buffer, node)| buffer.as_mut().map(|buffer| map_of(buffer, &node.shape, batch)))
-            .collect();
+        let gradient_maps = self.memory.gradients.iter_mut().zip(&self.layouts).map(|(buffer, layout)| {
+            buffer.as_mut().map(|buffer| map_of(buffer.values_mut().as_mut_ptr(), layout, batch))
+        });
+        let gradient_maps: Vec<Option<FeatureMap>> = gradient_maps.collect();
         if let Some(Some(last)) = self.memory.gradients.last_mut() {
             last.values_mut()[..seeds.len()].copy_from_slice(seeds);
         }
@@ -418,13 +416,11 @@ impl TrainingPlan for CpuTraining {
         let (Some((batch, _)), Some(buffer)) = (self.last, self.memory.values.get(node)) else {
             return Err(EngineError::Mismatch("there was no forward pass".into()));
         };
-        let shape = &self.network.nodes()[node].shape;
-        let [channels, height, width] = shape.feature_map().unwrap_or([shape.elements(), 1, 1]);
-        let data = buffer.values().as_ptr().cast_mut();
-        let map = FeatureMap { data, images: batch, height, width, channels, pixel_stride: channels };
-        let mut values = vec![0.0; batch * shape.elements()];
+        let layout = &self.layouts[node];
+        let map = map_of(buffer.values().as_ptr().cast_mut(), layout, batch);
+        let mut values = vec![0.0; batch * layout.elements()];
         let to = SharedPtr(values.as_mut_ptr());
-        self.engine.threads.run(|worker| store_nchw(worker, map, ChannelSelection::all(map), to.pointer()));
+        self.engine.threads.run(|worker| store(worker, &Selected::all(map, layout), to.pointer()));
         Ok(values)
     }
 }
