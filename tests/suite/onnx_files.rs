@@ -185,6 +185,14 @@ fn a_second_input_needs_a_constant_value_that_the_model_keeps() {
     }
 }
 
+#[test]
+fn networks_with_normalizations() {
+    for name in ["group-norm", "lrn", "embedding-reduce-l2"] {
+        let (_, added) = check(name);
+        assert!(!added.contains("unavailable"), "{name}: {added}");
+    }
+}
+
 /// A network with its weights in a second file, whose layers are found by the paths of their modules; values of some
 /// layers by ONNX Runtime, every 4th channel.
 #[test]

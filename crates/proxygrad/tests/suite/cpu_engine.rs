@@ -243,6 +243,24 @@ fn results_do_not_depend_on_threads_or_batch() {
 }
 
 #[test]
+fn statistics_do_not_depend_on_threads_or_batch() {
+    for case in operations::normalizations() {
+        let network = Arc::new(case.network);
+        let target = network.find("target").unwrap();
+        let results = |threads: usize, batch: usize| {
+            let settings = CpuSettings { threads: NonZeroUsize::new(threads), ..CpuSettings::default() };
+            let cpu = Cpu::new(&settings).unwrap();
+            let mut plan = cpu.plan(&network, &[target.into()], network.input_shape()).unwrap();
+            let images = images(&network, 3).narrow(0, 0, batch).unwrap();
+            let outputs = plan.forward(&images, Forward::Original).unwrap();
+            let gradient = plan.backward(&[outputs[0].sqr().unwrap()], Gate::Plain).unwrap();
+            [&outputs[0], &gradient].map(|tensor| values(&tensor.narrow(0, 0, 1).unwrap()))
+        };
+        assert!(results(3, 3) == results(1, 1), "{}", case.name);
+    }
+}
+
+#[test]
 fn measured_methods_compute_the_same_and_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tuning.json");

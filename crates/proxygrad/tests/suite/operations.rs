@@ -116,10 +116,18 @@ pub fn reductions() -> Vec<Case> {
             cases.push(case(format!("{kind:?} {axes:?} {keep}"), [3, 4, 5], Op::Reduce { kind, axes, keep }));
         }
     }
-    cases.push(case("softmax over channels", [5, 2, 3], Op::Softmax { axis: 0 }));
-    cases.push(case("softmax over columns", [2, 2, 5], Op::Softmax { axis: 2 }));
-    cases.push(case("log-softmax over channels", [5, 2, 3], Op::LogSoftmax { axis: 0 }));
-    cases.push(case("log-softmax over columns", [2, 2, 5], Op::LogSoftmax { axis: 2 }));
+    for (axis, shape) in [(0, [35, 2, 3]), (2, [2, 2, 5]), (1, [19, 4, 2])] {
+        cases.push(case(format!("softmax of {shape:?} along {axis}"), shape, Op::Softmax { axis }));
+        cases.push(case(format!("log-softmax of {shape:?} along {axis}"), shape, Op::LogSoftmax { axis }));
+    }
+    for (axis, target) in
+        [(1, vec![Axis::Exact(5), Axis::Infer]), (0, vec![Axis::Infer]), (0, vec![Axis::Exact(4), Axis::Infer])]
+    {
+        let mut network = Network::new(5, 4, 9);
+        let tokens = network.push("tokens", Op::Reshape(target), &[Network::INPUT]).unwrap();
+        network.push("target", Op::Softmax { axis }, &[tokens]).unwrap();
+        cases.push(Case { name: format!("softmax of tokens along {axis}"), network });
+    }
     cases
 }
 
@@ -171,6 +179,13 @@ pub fn normalizations() -> Vec<Case> {
     add("norm of a vector", Some(Op::Reshape(vec![Axis::Infer])), with(Norm::RootMeanSquare, &[0], 1, &[270], &[1]));
     let small = Normalize { epsilon: 1e6, ..plain(Norm::L2, &[0], 1) };
     add("norms below epsilon", Some(Op::Activation(Activation::Tanh)), Normalize { epsilon: 2.0, ..small });
+    for (channels, groups) in [(18, 3), (32, 2), (18, 1)] {
+        let mut network = Network::new(channels, 3, 5);
+        let norm = Op::Normalize(plain(Norm::Deviation, &[0, 1, 2], groups));
+        let norm = network.push("norm", norm, &[Network::INPUT]).unwrap();
+        network.push("target", Op::Activation(Activation::Relu), &[norm]).unwrap();
+        cases.push(Case { name: format!("relu of {groups} groups of {channels}"), network });
+    }
     for (size, beta) in [(1, 0.75), (4, 0.75), (5, 1.2), (99, 0.5)] {
         let norm = Op::LocalResponse(LocalResponse { size, alpha: 2.0, beta, bias: 0.8 });
         cases.push(case(format!("local response of {size}"), [7, 3, 5], norm));

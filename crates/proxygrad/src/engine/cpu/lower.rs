@@ -15,11 +15,14 @@ use crate::engine::cpu::kernels::gather::{AxisGather, ScalarConstant, ScalarGath
 use crate::engine::cpu::kernels::local_response::ScalarLocalResponse;
 use crate::engine::cpu::kernels::matmul::{ScalarDense, ScalarMatMul};
 use crate::engine::cpu::kernels::max_pool::MaxPool;
-use crate::engine::cpu::kernels::normalize::ScalarNormalize;
-use crate::engine::cpu::kernels::reduce::{ScalarReduce, ScalarSoftmax, reduction_needs};
+use crate::engine::cpu::kernels::normalize::NormalizeKernel;
+use crate::engine::cpu::kernels::reduce::{ScalarReduce, reduction_needs};
 use crate::engine::cpu::kernels::resize::ScalarResize;
 use crate::engine::cpu::kernels::scalar::ScalarKernel;
+use crate::engine::cpu::kernels::scalar_normalize::ScalarNormalize;
+use crate::engine::cpu::kernels::softmax::SoftmaxKernel;
 use crate::engine::cpu::kernels::unary::ScalarUnary;
+use crate::engine::cpu::kernels::value_groups::GroupLayout;
 use crate::engine::cpu::layout::Layout;
 use crate::network::{Binary, Op, Reduce};
 
@@ -75,10 +78,13 @@ pub(crate) fn lower(
         }
         Op::Gather { axis, indices } => Arc::new(ScalarKernel(AxisGather::new(*axis, indices, inputs[0]))),
         Op::Resize(resize) => Arc::new(ScalarKernel(ScalarResize::new(resize, inputs[0], output))),
-        Op::Normalize(normalize) => Arc::new(ScalarKernel(ScalarNormalize::new(normalize, inputs[0]))),
+        Op::Normalize(normalize) => match GroupLayout::of(&normalize.axes, normalize.groups, inputs[0]) {
+            Some(layout) => Arc::new(NormalizeKernel::new(normalize, layout, inputs[0], config.weightless)),
+            None => Arc::new(ScalarKernel(ScalarNormalize::new(normalize, inputs[0]))),
+        },
         Op::LocalResponse(norm) => Arc::new(ScalarKernel(ScalarLocalResponse::new(*norm, inputs[0]))),
-        Op::Softmax { axis } => Arc::new(ScalarKernel(ScalarSoftmax::new(*axis, inputs[0], false))),
-        Op::LogSoftmax { axis } => Arc::new(ScalarKernel(ScalarSoftmax::new(*axis, inputs[0], true))),
+        Op::Softmax { axis } => Arc::new(SoftmaxKernel::new(*axis, inputs[0], false)?),
+        Op::LogSoftmax { axis } => Arc::new(SoftmaxKernel::new(*axis, inputs[0], true)?),
     }))
 }
 
@@ -131,8 +137,12 @@ pub(crate) fn scalar_needs(op: &Op, inputs: &[&Layout], output: &Layout) -> Opti
         Op::Binary(kind) => Some(BackwardNeeds { inputs: kind.reads_inputs(), output: *kind == Binary::Div }),
         Op::Select => Some(BackwardNeeds { inputs: true, output: false }),
         Op::Reduce { kind, .. } => Some(reduction_needs(*kind)),
-        Op::Normalize(_) | Op::LocalResponse(_) => Some(BackwardNeeds { inputs: true, output: false }),
-        Op::Softmax { .. } | Op::LogSoftmax { .. } => Some(BackwardNeeds { inputs: false, output: true }),
+        Op::Normalize(normalize) => {
+            let scalar = GroupLayout::of(&normalize.axes, normalize.groups, inputs[0]).is_none();
+            scalar.then_some(BackwardNeeds { inputs: true, output: false })
+        }
+        Op::LocalResponse(_) => Some(BackwardNeeds { inputs: true, output: false }),
+        Op::Softmax { .. } | Op::LogSoftmax { .. } => None,
         Op::MatMul => Some(BackwardNeeds { inputs: true, output: false }),
         Op::Dense { .. } if are_rows(inputs[0], output) => None,
         Op::Dense { .. }

@@ -4,7 +4,8 @@
 //!    sorted topologically (`toposort`).
 //! 2. Nodes whose inputs are constant are computed at once (`constant_folding`): exporters build reshape targets and
 //!    weights from small subgraphs. All other nodes are lowered to operations of networks (`lower`).
-//! 3. Activations that were exported in pieces are fused (`fuse_activations`).
+//! 3. Normalizations and activations that were exported in pieces are fused (`fuse_normalizations`,
+//!    `fuse_activations`).
 //! 4. Batch normalizations and other per-channel factors are folded into the layer before them (`fold_batch_norm`).
 //! 5. The part of the graph that the outputs depend on becomes the network (`build`). Layers that are stored
 //!    channels-last or as tokens get views `[C,H,W]` (`Network::add_views`).
@@ -22,6 +23,7 @@ mod external_data;
 mod flatten;
 mod fold_batch_norm;
 mod fuse_activations;
+mod fuse_normalizations;
 mod graph_builder;
 mod image_input;
 mod image_tensor;
@@ -152,6 +154,8 @@ pub fn import_with(bytes: &[u8], files: &ExternalData, options: &ImportOptions) 
 
     let file_bytes = bytes.len().saturating_add(files.len());
     let mut lowered = lower_graph::lower_graph(&flat, &input, constants, files, file_bytes)?;
+    let roots = lowered.roots(graph);
+    fuse_normalizations::fuse_normalizations(&mut lowered.builder, &roots);
     fuse_activations::fuse_activations(graph, &mut lowered);
     let unsupported: Vec<UnsupportedNode> = lowered.failures.values().cloned().collect();
     let total = lowered.order.len();

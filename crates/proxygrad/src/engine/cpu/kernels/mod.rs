@@ -19,5 +19,8 @@ pub(crate) mod normalize;
 pub(crate) mod reduce;
 pub(crate) mod resize;
 pub(crate) mod scalar;
+pub(crate) mod scalar_normalize;
+pub(crate) mod softmax;
 pub(crate) mod taps;
 pub(crate) mod unary;
+pub(crate) mod value_groups;

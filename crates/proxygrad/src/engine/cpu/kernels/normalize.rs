@@ -1,128 +1,204 @@
-//! Normalization of groups of values.
+//! Normalization of groups of values in vector code.
+#![expect(unsafe_code, reason = "vector code over raw pixels")]
 
-use crate::engine::cpu::kernel::BackwardNeeds;
-use crate::engine::cpu::kernels::memory_order::{for_each_index, offset};
-use crate::engine::cpu::kernels::scalar::ScalarOp;
+use crate::engine::cpu::epilogue::Epilogue;
+use crate::engine::cpu::feature_map::FeatureMap;
+use crate::engine::cpu::kernel::{BackwardArgs, BackwardNeeds, ForwardArgs, Kernel, ThreadCtx};
+use crate::engine::cpu::kernels::elementwise::load_channels;
+use crate::engine::cpu::kernels::value_groups::{
+    BLOCK, GroupLayout, MOST_LANES, Table, Unit, UnitWork, first_values, for_each_vector_of, sums_of,
+};
 use crate::engine::cpu::layout::Layout;
-use crate::network::{Array, Norm, Normalize, Statistics};
+use crate::engine::cpu::simd::math::abs;
+use crate::engine::cpu::simd::vector::Simd;
+use crate::network::{Norm, Normalize};
 
-/// Normalization in any layout.
-pub(crate) struct ScalarNormalize {
+/// Numbers per group that the forward pass saves: center, factor and feedback of its
+/// [`Statistics`](crate::network::Statistics).
+const SAVED: usize = 3;
+
+/// A normalization.
+pub(crate) struct NormalizeKernel {
     kind: Norm,
     epsilon: f64,
-    /// Group of every value.
-    owners: Vec<u32>,
-    groups: usize,
-    /// One factor and one summand for every value.
-    scale: Vec<f32>,
-    shift: Vec<f32>,
+    layout: GroupLayout,
+    scale: Option<Table>,
+    shift: Option<Table>,
 }
 
-impl ScalarNormalize {
-    pub(crate) fn new(normalize: &Normalize, input: &Layout) -> Self {
-        let Normalize { axes, groups, kind, epsilon, scale, shift } = normalize;
-        let group_len = input[axes[0]] / groups;
-        let lengths: Vec<usize> = (0..input.len())
-            .map(|axis| match axes.contains(&axis) {
-                true if axis == axes[0] => *groups,
-                true => 1,
-                false => input[axis],
-            })
-            .collect();
-        let memory = input.strides();
-        let mut owners = vec![0; input.elements()];
-        for_each_index(input, |index| {
-            let owner = index.iter().enumerate().fold(0, |owner, (axis, &i)| {
-                let part = match axes.contains(&axis) {
-                    true if axis == axes[0] => i / group_len,
-                    true => 0,
-                    false => i,
-                };
-                owner * lengths[axis] + part
-            });
-            owners[offset(&memory, index)] = owner as u32;
-        });
-        Self {
-            kind: *kind,
-            epsilon: f64::from(*epsilon),
-            owners,
-            groups: lengths.iter().product(),
-            scale: spread(scale.as_ref(), input, 1.0),
-            shift: spread(shift.as_ref(), input, 0.0),
-        }
+impl NormalizeKernel {
+    pub(crate) fn new(normalize: &Normalize, layout: GroupLayout, input: &Layout, weightless: bool) -> Self {
+        let Normalize { kind, epsilon, scale, shift, .. } = normalize;
+        let table = |array| Table::new(array, input, &layout, weightless);
+        let (scale, shift) = (scale.as_ref().map(table), shift.as_ref().map(table));
+        Self { kind: *kind, epsilon: f64::from(*epsilon), layout, scale, shift }
     }
 
-    /// Sum over every group of a function of the index of a value and its group.
-    fn sums(&self, value: impl Fn(usize, usize) -> f64) -> Vec<f64> {
-        let mut sums = vec![0.0; self.groups];
-        for (at, &owner) in self.owners.iter().enumerate() {
-            sums[owner as usize] += value(at, owner as usize);
-        }
-        sums
-    }
-
-    fn statistics(&self, x: &[f32]) -> Vec<Statistics> {
-        let count = self.owners.len() / self.groups;
-        let centers = match self.kind.is_centered() {
-            true => self.sums(|at, _| f64::from(x[at])).into_iter().map(|sum| sum / count as f64).collect(),
-            false => vec![0.0; self.groups],
-        };
-        let sums = self.sums(|at, owner| {
-            let value = f64::from(x[at]) - centers[owner];
-            if self.kind == Norm::L1 { value.abs() } else { value * value }
-        });
-        centers
-            .into_iter()
-            .zip(sums)
-            .map(|(center, sum)| self.kind.statistics(self.epsilon, count, center, sum))
-            .collect()
+    /// A period of both tables.
+    fn period(&self) -> usize {
+        let period = |table: &Option<Table>| table.as_ref().map_or(1, |table| table.period);
+        period(&self.scale).max(period(&self.shift))
     }
 }
 
-/// An array that broadcasts over a tensor, with one value for each of its values in memory order.
-fn spread(values: Option<&Array>, input: &Layout, default: f32) -> Vec<f32> {
-    let mut all = vec![default; input.elements()];
-    if let Some(values) = values {
-        let lead = input.len() - values.shape().len();
-        let memory = input.strides();
-        for_each_index(input, |index| {
-            let axes = index[lead..].iter().zip(values.shape());
-            let at = axes.fold(0, |at, (&i, &length)| at * length + if length == 1 { 0 } else { i });
-            all[offset(&memory, index)] = values.data()[at];
-        });
-    }
-    all
+/// The vector at an index of a table, whose period divides that of the index.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+unsafe fn of_table<S: Simd>(table: &Table, at: usize, count: usize) -> S::V {
+    // SAFETY: a vector lies within a period, since it lies within a span of the layout.
+    unsafe { S::load_up_to(table.values.as_ptr().add(at % table.period), count) }
 }
 
-impl ScalarOp for ScalarNormalize {
+impl Kernel for NormalizeKernel {
+    /// The bits of an activation mask are written in whole bytes.
+    fn fuses_epilogue(&self) -> bool {
+        self.layout.starts_bytes()
+    }
+
     fn backward_needs(&self) -> BackwardNeeds {
         BackwardNeeds { inputs: true, output: false }
     }
 
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
-        let statistics = self.statistics(inputs[0]);
-        for (at, out) in output.iter_mut().enumerate() {
-            let Statistics { center, factor, .. } = statistics[self.owners[at] as usize];
-            let normalized = (f64::from(inputs[0][at]) - center) * factor;
-            *out = (normalized * f64::from(self.scale[at]) + f64::from(self.shift[at])) as f32;
-        }
+    fn saved_len(&self) -> usize {
+        SAVED * self.layout.count()
     }
 
-    fn backward(&self, _: usize, inputs: &[&[f32]], _: &[f32], gradient: &[f32], sink: &mut [f32]) {
-        let x = inputs[0];
-        let statistics = self.statistics(x);
-        let scaled = |at: usize| f64::from(gradient[at]) * f64::from(self.scale[at]);
-        let normalized =
-            |at: usize, owner: usize| (f64::from(x[at]) - statistics[owner].center) * statistics[owner].factor;
-        let share = self.groups as f64 / self.owners.len() as f64;
-        let means =
-            if self.kind.is_centered() { self.sums(|at, _| scaled(at) * share) } else { vec![0.0; self.groups] };
-        let along = self.sums(|at, owner| scaled(at) * normalized(at, owner));
-        for (at, sum) in sink.iter_mut().enumerate() {
-            let owner = self.owners[at] as usize;
-            let direction = self.kind.direction(f64::from(x[at]), normalized(at, owner));
-            let Statistics { factor, feedback, .. } = statistics[owner];
-            *sum += (factor * (scaled(at) - means[owner] - direction * feedback * along[owner])) as f32;
+    fn weight_bytes(&self) -> usize {
+        [&self.scale, &self.shift].into_iter().flatten().map(Table::bytes).sum()
+    }
+
+    fn forward(&self, ctx: &ThreadCtx<'_>, args: &ForwardArgs<'_>, epilogue: &Epilogue<'_>) {
+        let work = ForwardUnit { kernel: self, x: args.inputs[0], saved: args.saved, epilogue };
+        // SAFETY: input and output have the shape of the layout; every unit has groups of its own.
+        unsafe { self.layout.for_each_unit(ctx, epilogue.to.images, work) };
+    }
+
+    fn backward(&self, ctx: &ThreadCtx<'_>, _: usize, args: &BackwardArgs<'_>, epilogue: &Epilogue<'_>) {
+        let Some(saved) = args.saved else { return };
+        let work = BackwardUnit { kernel: self, x: args.inputs[0], gradient: args.gradient, saved, epilogue };
+        // SAFETY: as above.
+        unsafe { self.layout.for_each_unit(ctx, epilogue.to.images, work) };
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ForwardUnit<'a> {
+    kernel: &'a NormalizeKernel,
+    x: FeatureMap,
+    saved: Option<*mut f32>,
+    epilogue: &'a Epilogue<'a>,
+}
+
+impl UnitWork for ForwardUnit<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(&self, unit: &Unit) {
+        let Self { kernel, x, saved, epilogue } = self;
+        // SAFETY: the caller's.
+        unsafe {
+            let share = S::splat(1.0 / kernel.layout.len() as f32);
+            let center = if kernel.kind.is_centered() {
+                let [sum] = sums_of!(S, 1, unit, 1, |pixel, channel, _at, count| {
+                    [load_channels::<S>(x, pixel, channel, count)]
+                });
+                S::mul(sum, share)
+            } else {
+                S::splat(0.0)
+            };
+            let [sum] = sums_of!(S, 1, unit, 1, |pixel, channel, _at, count| {
+                let value = S::sub(load_channels::<S>(x, pixel, channel, count), center);
+                let value = first_values::<S>(value, count, 0.0);
+                [if kernel.kind == Norm::L1 { abs::<S>(value) } else { S::mul(value, value) }]
+            });
+            let [mut centers, mut factors, mut feedbacks] = [[0f32; MOST_LANES]; SAVED];
+            let mut sums = [0f32; MOST_LANES];
+            S::store(centers.as_mut_ptr(), center);
+            S::store(sums.as_mut_ptr(), sum);
+            for group in 0..unit.count {
+                let (center, sum) = (f64::from(centers[group]), f64::from(sums[group]));
+                let found = kernel.kind.statistics(kernel.epsilon, kernel.layout.len(), center, sum);
+                (factors[group], feedbacks[group]) = (found.factor as f32, found.feedback as f32);
+            }
+            if let Some(saved) = saved {
+                let saved = saved.add(unit.image * kernel.saved_len() + unit.group);
+                for (i, values) in [&mut centers, &mut factors, &mut feedbacks].into_iter().enumerate() {
+                    let to = saved.add(i * kernel.layout.count());
+                    std::ptr::copy_nonoverlapping(values.as_ptr(), to, unit.count);
+                }
+            }
+            let factor = unit.of_groups::<S>(factors.as_ptr());
+            for_each_vector_of!(unit, S::LANES, kernel.period(), |pixel, channel, at, count| {
+                let mut value = S::mul(S::sub(load_channels::<S>(x, pixel, channel, count), center), factor);
+                if let Some(scale) = &kernel.scale {
+                    value = S::mul(value, of_table::<S>(scale, at, count));
+                }
+                if let Some(shift) = &kernel.shift {
+                    value = S::add(value, of_table::<S>(shift, at, count));
+                }
+                epilogue.store_vector::<S>(pixel, channel, value, count);
+            });
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct BackwardUnit<'a> {
+    kernel: &'a NormalizeKernel,
+    x: FeatureMap,
+    gradient: FeatureMap,
+    saved: *mut f32,
+    epilogue: &'a Epilogue<'a>,
+}
+
+impl BackwardUnit<'_> {
+    /// The gradient with respect to the normalized values.
+    ///
+    /// # Safety
+    /// As [`UnitWork::run`].
+    #[inline(always)]
+    unsafe fn scaled<S: Simd>(&self, pixel: usize, channel: usize, at: usize, count: usize) -> S::V {
+        // SAFETY: the caller's.
+        unsafe {
+            let gradient = load_channels::<S>(&self.gradient, pixel, channel, count);
+            match &self.kernel.scale {
+                Some(scale) => S::mul(gradient, of_table::<S>(scale, at, count)),
+                None => gradient,
+            }
+        }
+    }
+}
+
+impl UnitWork for BackwardUnit<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(&self, unit: &Unit) {
+        let Self { kernel, x, saved, epilogue, .. } = self;
+        // SAFETY: the caller's.
+        unsafe {
+            let zero = S::splat(0.0);
+            let saved = saved.add(unit.image * kernel.saved_len() + unit.group).cast_const();
+            let of_groups = |i: usize| unit.of_groups::<S>(saved.add(i * kernel.layout.count()));
+            let (center, factor, feedback) = (of_groups(0), of_groups(1), of_groups(2));
+            let period = kernel.period();
+            let [sum, along] = sums_of!(S, 2, unit, period, |pixel, channel, at, count| {
+                let gradient = self.scaled::<S>(pixel, channel, at, count);
+                let value = S::mul(S::sub(load_channels::<S>(x, pixel, channel, count), center), factor);
+                [gradient, S::mul(gradient, value)]
+            });
+            let along = S::mul(along, feedback);
+            let mean = if kernel.kind.is_centered() { S::mul(sum, feedback) } else { zero };
+            for_each_vector_of!(unit, S::LANES, period, |pixel, channel, at, count| {
+                let value = load_channels::<S>(x, pixel, channel, count);
+                let direction = if kernel.kind == Norm::L1 {
+                    let negative = S::where_greater(zero, value, S::splat(-1.0), zero);
+                    S::where_greater(value, zero, S::splat(1.0), negative)
+                } else {
+                    S::mul(S::sub(value, center), factor)
+                };
+                let gradient = S::sub(self.scaled::<S>(pixel, channel, at, count), mean);
+                let gradient = S::mul(S::sub(gradient, S::mul(direction, along)), factor);
+                epilogue.store_vector::<S>(pixel, channel, gradient, count);
+            });
         }
     }
 }

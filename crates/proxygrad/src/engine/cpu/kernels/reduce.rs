@@ -1,4 +1,4 @@
-//! Reductions over axes, softmax and log-softmax, where every value belongs to one group.
+//! Reductions over axes, where every value belongs to one group.
 
 use crate::engine::cpu::kernel::BackwardNeeds;
 use crate::engine::cpu::kernels::memory_order::{for_each_index, offset};
@@ -125,75 +125,6 @@ impl ScalarOp for ScalarReduce {
             Reduce::L1 => add(&|value, _, _| if value == 0.0 { 0.0 } else { value.signum() }),
             Reduce::L2 => add(&|value, result, _| if result == 0.0 { 0.0 } else { value / result }),
             Reduce::LogSumExp => add(&|value, result, _| (value - result).exp()),
-        }
-    }
-}
-
-/// Softmax or log-softmax along one axis.
-pub(crate) struct ScalarSoftmax {
-    owners: Vec<u32>,
-    groups: usize,
-    logarithm: bool,
-}
-
-impl ScalarSoftmax {
-    pub(crate) fn new(axis: usize, input: &Layout, logarithm: bool) -> Self {
-        let mut left = input.to_vec();
-        left[axis] = 1;
-        let left = Layout::row_major(left.into());
-        Self { owners: owners(&[axis], input, &left), groups: left.elements(), logarithm }
-    }
-
-    /// Sum over every group.
-    fn sums(&self, values: impl Iterator<Item = f64>) -> Vec<f64> {
-        let mut sums = vec![0f64; self.groups];
-        for (value, &owner) in values.zip(&self.owners) {
-            sums[owner as usize] += value;
-        }
-        sums
-    }
-}
-
-impl ScalarOp for ScalarSoftmax {
-    fn backward_needs(&self) -> BackwardNeeds {
-        BackwardNeeds { inputs: false, output: true }
-    }
-
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
-        let mut largest = vec![f32::NEG_INFINITY; self.groups];
-        for (&value, &owner) in inputs[0].iter().zip(&self.owners) {
-            largest[owner as usize] = largest[owner as usize].max(value);
-        }
-        for ((out, &value), &owner) in output.iter_mut().zip(inputs[0]).zip(&self.owners) {
-            let shifted = value - largest[owner as usize];
-            *out = if self.logarithm { shifted } else { shifted.exp() };
-        }
-        if self.logarithm {
-            let sums = self.sums(output.iter().map(|&shifted| f64::from(shifted).exp()));
-            for (out, &owner) in output.iter_mut().zip(&self.owners) {
-                *out = (f64::from(*out) - sums[owner as usize].ln()) as f32;
-            }
-        } else {
-            let sums = self.sums(output.iter().map(|&exp| f64::from(exp)));
-            for (out, &owner) in output.iter_mut().zip(&self.owners) {
-                *out = (f64::from(*out) / sums[owner as usize]) as f32;
-            }
-        }
-    }
-
-    fn backward(&self, _: usize, _: &[&[f32]], output: &[f32], gradient: &[f32], sink: &mut [f32]) {
-        if self.logarithm {
-            let totals = self.sums(gradient.iter().map(|&gradient| f64::from(gradient)));
-            let parts = gradient.iter().zip(output).zip(&self.owners);
-            for (sum, ((&gradient, &value), &owner)) in sink.iter_mut().zip(parts) {
-                *sum += (f64::from(gradient) - f64::from(value).exp() * totals[owner as usize]) as f32;
-            }
-            return;
-        }
-        let inner = self.sums(gradient.iter().zip(output).map(|(&g, &value)| f64::from(g) * f64::from(value)));
-        let parts = gradient.iter().zip(output).zip(&self.owners);
-        for (sum, ((&gradient, &value), &owner)) in sink.iter_mut().zip(parts) {
-            *sum += value * (f64::from(gradient) - inner[owner as usize]) as f32;
         }
     }
 }

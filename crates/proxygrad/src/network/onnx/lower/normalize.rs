@@ -120,14 +120,15 @@ pub(super) fn lrn(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Build
     builder.push(Op::LocalResponse(LocalResponse { size, alpha, beta, bias }), &[ctx.dynamic(0)?])
 }
 
-/// Adds the operation, without factors of 1 and summands of 0, and where every channel is a group of its own, along the
-/// other axes only.
-pub(in super::super) fn push(
-    builder: &mut GraphBuilder,
-    input: BuilderId,
-    mut normalize: Normalize,
-) -> Result<BuilderId, String> {
-    let shape = &builder.node(input).shape;
+/// Adds the operation in its simplest form.
+fn push(builder: &mut GraphBuilder, input: BuilderId, normalize: Normalize) -> Result<BuilderId, String> {
+    let normalize = simplified(normalize, &builder.node(input).shape);
+    builder.push(Op::Normalize(normalize), &[input])
+}
+
+/// The same normalization without factors of 1 and summands of 0, and where every channel is a group of its own, along
+/// the other axes only.
+pub(in super::super) fn simplified(mut normalize: Normalize, shape: &Shape) -> Normalize {
     if let &[first, _, ..] = normalize.axes.as_slice()
         && normalize.groups > 1
         && shape.get(first) == Some(&normalize.groups)
@@ -138,7 +139,7 @@ pub(in super::super) fn push(
     let is_trivial = |array: &Array, value: f32| array.data().iter().all(|&v| v == value);
     normalize.scale = normalize.scale.filter(|scale| !is_trivial(scale, 1.0));
     normalize.shift = normalize.shift.filter(|shift| !is_trivial(shift, 0.0));
-    builder.push(Op::Normalize(normalize), &[input])
+    normalize
 }
 
 /// A vector with one value for each of `parts` equal parts of the channels, as an array that broadcasts over `shape`.

@@ -9,6 +9,7 @@ mod flatten;
 mod layer_names;
 mod lowering;
 mod mutated;
+mod normalizations;
 mod partial;
 mod sizes;
 
