@@ -1,11 +1,12 @@
 //! Writes the values of all layers of an ONNX file on an image, for comparison with other programs (`studies/zoo`).
 //!
 //! `cargo run --release --example onnx_values -- net.onnx image.safetensors values.safetensors [cpu|reference]`
+//! `cargo run --release --example onnx_values -- --import net.onnx other.onnx`
 //!
 //! Reads the image from the tensor `image` `[N,C,H,W]`, f32. Writes the values of each layer under the name of the
 //! file's tensor with the same values, and under `gradient` the gradient with respect to the image of the sum of channel
 //! 0 of the first output. Prints a JSON document: the outputs, the layers by tensor, and the nodes that are not
-//! supported.
+//! supported. With `--import` it only imports files, and prints one document per line.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,34 +21,42 @@ use serde_json::{Value, json};
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (file, image, output, engine) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [file, image, output] => (file, image, output, "reference"),
-        [file, image, output, engine] => (file, image, output, engine),
-        _ => anyhow::bail!("usage: onnx_values FILE IMAGE OUTPUT [cpu|reference]"),
-    };
-    let engine: Box<dyn Engine> = match engine {
-        "reference" => Box::new(Reference::new(Device::Cpu, DType::F32)),
-        "cpu" => Box::new(Cpu::new(&CpuSettings::default())?),
-        other => anyhow::bail!("unknown engine {other:?}; expected cpu or reference"),
-    };
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--import", ref files @ ..] => {
+            for file in files {
+                let document = match import(Path::new(file), None)? {
+                    Ok(imported) => describe(&imported),
+                    Err(why) => refused(&why),
+                };
+                println!("{}", json!({ "file": file, "import": document }));
+            }
+            Ok(())
+        }
+        [file, image, output] => run(file, image, output, &Reference::new(Device::Cpu, DType::F32)),
+        [file, image, output, "reference"] => run(file, image, output, &Reference::new(Device::Cpu, DType::F32)),
+        [file, image, output, "cpu"] => run(file, image, output, &Cpu::new(&CpuSettings::default())?),
+        _ => anyhow::bail!("usage: onnx_values FILE IMAGE OUTPUT [cpu|reference], or onnx_values --import FILE..."),
+    }
+}
+
+/// Writes the values of the layers of `file` on the image in the file `image` to `output`.
+fn run(file: &str, image: &str, output: &str, engine: &dyn Engine) -> anyhow::Result<()> {
     let mut tensors = safetensors::load(image, &Device::Cpu)?;
     let image = tensors.remove("image").with_context(|| format!("{image} has no tensor `image`"))?;
-    let document = match import(Path::new(file), &image)? {
+    let (_, channels, height, width) = image.dims4()?;
+    let document = match import(Path::new(file), Some([channels, height, width]))? {
         Ok(imported) => {
-            safetensors::save(&values(&imported, &*engine, &image)?, output)?;
+            safetensors::save(&values(&imported, engine, &image)?, output)?;
             describe(&imported)
         }
-        Err(ImportError::Unsupported { nodes, total }) => {
-            json!({ "outputs": [], "layers": {}, "unsupported": unsupported(&nodes), "nodes": total })
-        }
-        Err(why) => json!({ "outputs": [], "layers": {}, "error": why.to_string() }),
+        Err(why) => refused(&why),
     };
     println!("{document}");
     Ok(())
 }
 
-/// Imports a file with the external data in its folder, for images of the size of `image`.
-fn import(file: &Path, image: &Tensor) -> anyhow::Result<Result<Imported, ImportError>> {
+/// Imports a file with the external data in its folder, for images of the size `input` `[C,H,W]`.
+fn import(file: &Path, input: Option<[usize; 3]>) -> anyhow::Result<Result<Imported, ImportError>> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let names = match onnx::external_files(&bytes) {
         Ok(names) => names,
@@ -58,12 +67,7 @@ fn import(file: &Path, image: &Tensor) -> anyhow::Result<Result<Imported, Import
         let path = file.with_file_name(&name);
         external.insert(name, std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
     }
-    let (_, channels, height, width) = image.dims4()?;
-    Ok(onnx::import_with(
-        &bytes,
-        &external,
-        &ImportOptions { input: Some([channels, height, width]), ..ImportOptions::default() },
-    ))
+    Ok(onnx::import_with(&bytes, &external, &ImportOptions { input, ..ImportOptions::default() }))
 }
 
 /// Values of all layers that have a tensor in the file, and the gradient.
@@ -116,6 +120,16 @@ fn describe(imported: &Imported) -> Value {
         "opset": imported.opset,
         "producer": imported.producer,
     })
+}
+
+/// A document without layers.
+fn refused(why: &ImportError) -> Value {
+    match why {
+        ImportError::Unsupported { nodes, total } => {
+            json!({ "outputs": [], "layers": {}, "unsupported": unsupported(nodes), "nodes": total })
+        }
+        why => json!({ "outputs": [], "layers": {}, "error": why.to_string() }),
+    }
 }
 
 fn unsupported(nodes: &[onnx::UnsupportedNode]) -> Value {
