@@ -4,7 +4,8 @@
     python studies/zoo/zoo.py --folder target/zoo
 
 Exports every network by both exporters of PyTorch with their default settings, runs the files in this program and in ONNX
-Runtime, and writes the table. What is already in the folder is not repeated; `--again` checks exported files again.
+Runtime, and writes the table. What is already in the folder is not repeated; `--again` checks exported files again. With
+`--keep failed` the files of networks that pass are deleted.
 """
 
 import argparse
@@ -30,10 +31,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--networks", default="*", help="names with wildcards, separated by commas")
     parser.add_argument("--engine", choices=("reference", "cpu"), default="reference")
     parser.add_argument("--only", choices=("export", "check", "table"), help="one step instead of all")
+    parser.add_argument("--keep", choices=("all", "failed"), default="all", help="networks whose files stay")
     parser.add_argument("--again", choices=("failed", "all"), help="check these files again")
     parser.add_argument("--limit", type=int, default=180, metavar="SECONDS", help="of processor time for each network")
     parser.add_argument("--mib", type=int, default=260, help="larger files are not kept")
-    parser.add_argument("--total-gib", type=float, default=20, help="exporting stops at this size of the folder")
+    parser.add_argument("--total-gib", type=float, default=20, help="no exports beyond this size of the folder")
     parser.add_argument("--table", type=Path, help="write the table to this Markdown file")
     return parser.parse_args()
 
@@ -110,6 +112,9 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     if why is not None:
         report.write_text(json.dumps({"error": why}) + "\n")
     found = json.loads(report.read_text())
+    if options.keep == "failed" and table.passed(found):
+        for file in folder.glob("net.onnx*"):
+            file.unlink()
     verdict = "ok" if table.passed(found) else table.reason(found)
     print(f"check {folder.name} {time.monotonic() - started:.0f} s: {verdict[:700]}", flush=True)
 
