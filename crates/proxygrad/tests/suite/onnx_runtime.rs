@@ -191,6 +191,21 @@ fn shapes() {
 }
 
 #[test]
+fn reads_and_writes_by_index() {
+    check_family("indices", 20);
+}
+
+#[test]
+fn transposed_convolutions() {
+    check_family("transposed", 18);
+}
+
+#[test]
+fn one_dimensional_windows() {
+    check_family("lines", 6);
+}
+
+#[test]
 fn resizes() {
     check_family("resizes", 60);
 }

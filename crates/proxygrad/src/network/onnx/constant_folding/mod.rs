@@ -5,6 +5,7 @@ mod batch_norm;
 mod broadcast;
 mod cast;
 mod create;
+mod indexing;
 mod layout;
 mod logic;
 mod matmul;
@@ -80,6 +81,10 @@ pub(super) fn lookup(op_type: &str) -> Option<FoldFn> {
         "Expand" => layout::expand,
         "Flatten" => layout::flatten,
         "Gather" => layout::gather,
+        "GatherND" => indexing::gather_nd,
+        "GatherElements" => indexing::gather_elements,
+        "ScatterND" => indexing::scatter_nd,
+        "ScatterElements" | "Scatter" => indexing::scatter_elements,
         "Reshape" => layout::reshape,
         "Slice" => layout::slice,
         "Split" => layout::split,

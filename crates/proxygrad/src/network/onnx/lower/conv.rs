@@ -7,14 +7,14 @@ use crate::network::{Conv, Op};
 
 /// <https://onnx.ai/onnx/operators/onnx__Conv.html> with constant weights.
 pub(super) fn conv(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
     let weight = ctx.constant(1)?.array()?;
-    let kernel = match *weight.shape() {
-        [_, _, kh, kw] => [kh, kw],
-        [_, _, _] => return Err("1-D convolutions are not supported, only 2-D".into()),
-        [_, _, _, _, _] => return Err("3-D convolutions are not supported, only 2-D".into()),
-        _ => return Err(format!("the weights have shape {:?}; expected [O,C,kh,kw]", weight.shape())),
+    let (input, is_line) = window::planar(builder, ctx.dynamic(0)?, weight.shape().len().saturating_sub(2))?;
+    let shape = &builder.node(input).shape;
+    let weight = window::planar_kernel(weight)?;
+    let &[_, _, kh, kw] = weight.shape() else {
+        return Err(format!("the weights have shape {:?}; expected [O,C,kh,kw]", weight.shape()));
     };
+    let kernel = [kh, kw];
     if let Some(stated) = window::pair(ctx, "kernel_shape")?
         && stated != kernel
     {
@@ -26,5 +26,6 @@ pub(super) fn conv(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Buil
         return Err(format!("the bias has shape {:?} for {} output channels", bias.shape(), weight.shape()[0]));
     }
     let groups = ctx.int("group")?.map_or(Ok(1), |groups| length(groups, "group"))?;
-    builder.push_bound(Op::Conv(Conv { weight, bias, window, groups }), &[input], bound)
+    let output = builder.push_bound(Op::Conv(Conv { weight, bias, window, groups }), &[input], bound)?;
+    window::line(builder, output, is_line)
 }

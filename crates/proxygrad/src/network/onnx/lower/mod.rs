@@ -5,12 +5,15 @@ mod batch_norm;
 mod broadcast;
 mod cast;
 mod conv;
+mod conv_transpose;
 mod dense;
+mod depth_space;
 mod elementwise;
 mod expand;
 pub(super) mod normalize;
 mod pad;
 mod pool;
+mod positions;
 mod reduce;
 mod reshape;
 mod resize;
@@ -91,6 +94,9 @@ pub(super) fn lookup(op_type: &str) -> Option<LowerFn> {
 fn batch_first(op_type: &str) -> Option<Lower<BuilderId>> {
     Some(match op_type {
         "Conv" => conv::conv,
+        "ConvTranspose" => conv_transpose::conv_transpose,
+        "DepthToSpace" => depth_space::depth_to_space,
+        "SpaceToDepth" => depth_space::space_to_depth,
         "BatchNormalization" => batch_norm::batch_normalization,
         "InstanceNormalization" => normalize::instance_normalization,
         "GroupNormalization" => normalize::group_normalization,
@@ -188,6 +194,8 @@ fn one(op_type: &str) -> Option<Lower<ImageTensor>> {
         "Transpose" => transpose::transpose,
         "Slice" => slice::slice,
         "Gather" => slice::gather,
+        "GatherND" | "GatherElements" | "Tile" => positions::of_first_input,
+        "ScatterND" | "ScatterElements" => positions::of_first_and_third_input,
         "Concat" => slice::concat,
         _ => return None,
     })

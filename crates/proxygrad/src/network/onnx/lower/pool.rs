@@ -7,19 +7,25 @@ use crate::network::{Op, SizeBound, Window};
 
 /// <https://onnx.ai/onnx/operators/onnx__MaxPool.html>
 pub(super) fn max_pool(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (input, window, bound) = pooled(builder, ctx)?;
-    builder.push_bound(Op::MaxPool(window), &[input], bound)
+    let axes = ctx.ints("kernel_shape")?.map_or(2, <[i64]>::len);
+    let (input, is_line) = window::planar(builder, ctx.dynamic(0)?, axes)?;
+    let (window, bound) = pooled(builder, ctx, input)?;
+    let output = builder.push_bound(Op::MaxPool(window), &[input], bound)?;
+    window::line(builder, output, is_line)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__AveragePool.html>
 pub(super) fn average_pool(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
-    let (input, window, bound) = pooled(builder, ctx)?;
+    let axes = ctx.ints("kernel_shape")?.map_or(2, <[i64]>::len);
+    let (input, is_line) = window::planar(builder, ctx.dynamic(0)?, axes)?;
+    let (window, bound) = pooled(builder, ctx, input)?;
     let count_padding = ctx.flag("count_include_pad")?;
-    builder.push_bound(Op::AveragePool { window, count_padding }, &[input], bound)
+    let output = builder.push_bound(Op::AveragePool { window, count_padding }, &[input], bound)?;
+    window::line(builder, output, is_line)
 }
 
-fn pooled(builder: &GraphBuilder, ctx: &NodeContext) -> Result<(BuilderId, Window, Option<SizeBound>), String> {
-    let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
+fn pooled(builder: &GraphBuilder, ctx: &NodeContext, input: BuilderId) -> Result<(Window, Option<SizeBound>), String> {
+    let shape = &builder.node(input).shape;
     window::feature_map(shape)?;
     let lengths = ctx.ints("kernel_shape")?.ok_or("kernel_shape is missing")?;
     let lengths = lengths.iter().map(|&n| window_length(n, "kernel_shape")).collect::<Result<Vec<_>, _>>()?;
@@ -28,5 +34,5 @@ fn pooled(builder: &GraphBuilder, ctx: &NodeContext) -> Result<(BuilderId, Windo
     if !(reaches_in(0) && reaches_in(1)) {
         return Err("some windows cover only padding".into());
     }
-    Ok((input, window, bound))
+    Ok((window, bound))
 }

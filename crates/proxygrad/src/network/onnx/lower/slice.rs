@@ -5,12 +5,13 @@ use super::super::graph_builder::{BuilderId, GraphBuilder};
 use super::super::image_tensor::ImageTensor;
 use super::super::node_context::{NodeContext, Operand, axis, distinct_axes, length};
 use super::broadcast::{Aligned, AlignedOperand, align};
+use super::positions::read_positions;
 use crate::network::{Axis, Op};
 
 /// Smallest end that means the end of the axis, regardless of its length.
 const OPEN_END: i64 = i32::MAX as i64;
 
-/// <https://onnx.ai/onnx/operators/onnx__Slice.html> with positive steps; parameters are attributes before opset 10.
+/// <https://onnx.ai/onnx/operators/onnx__Slice.html> ; parameters are attributes before opset 10.
 pub(super) fn slice(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     let tensor = ctx.image_tensor(0)?;
     let (mut input, rank) = (tensor.id, tensor.rank(builder));
@@ -28,8 +29,15 @@ pub(super) fn slice(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Ima
     let sized = (1..ctx.inputs.len())
         .any(|i| ctx.optional_constant(i).is_ok_and(|value| value.is_some_and(ConstTensor::depends_on_image_size)));
     for (i, &axis) in axes.iter().enumerate() {
-        let step = length(steps[i], "steps").ok().filter(|&step| step > 0);
-        let step = step.ok_or_else(|| format!("step {} is not supported, only positive steps", steps[i]))?;
+        let step = match (length(steps[i], "steps"), tensor.node_axis(axis)) {
+            (Ok(0), _) => return Err("step 0 is not allowed".into()),
+            (Ok(step), _) => step,
+            (Err(_), Some(axis)) if steps[i] < 0 => {
+                input = slice_backwards(builder, input, axis, [starts[i], ends[i]], steps[i], sized)?;
+                continue;
+            }
+            (Err(why), _) => return Err(why),
+        };
         match tensor.node_axis(axis) {
             Some(axis) => input = slice_axis(builder, input, axis, [starts[i], ends[i]], step, sized)?,
             None if covers_batch([starts[i], ends[i]], ctx.batch) => {}
@@ -70,6 +78,24 @@ fn slice_axis(
     builder.push_sized(Op::Slice { axis, start, end, step }, &[input], sized || counts_back)
 }
 
+/// Slices one axis from its end to its start.
+fn slice_backwards(
+    builder: &mut GraphBuilder,
+    input: BuilderId,
+    axis: usize,
+    [start, end]: [i64; 2],
+    step: i64,
+    sized: bool,
+) -> Result<BuilderId, String> {
+    let total = builder.node(input).shape[axis] as i64;
+    let counted = |bound: i64| if bound < 0 { bound.saturating_add(total) } else { bound };
+    let (start, end) = (counted(start).clamp(-1, total - 1), counted(end).clamp(-1, total - 1));
+    let step = usize::try_from(step.unsigned_abs()).unwrap_or(usize::MAX);
+    let indices: Vec<u32> = (end + 1..=start).rev().step_by(step).map(|index| index as u32).collect();
+    let sized = sized || builder.depends_on_image_size(input, axis);
+    builder.push_sized(Op::Gather { axis, indices: indices.into() }, &[input], sized)
+}
+
 /// <https://onnx.ai/onnx/operators/onnx__Split.html>: sizes are an attribute or input, or the parts are equal.
 pub(super) fn split(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Vec<Operand>, String> {
     let tensor = ctx.image_tensor(0)?;
@@ -103,9 +129,6 @@ pub(super) fn split(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Vec
     Ok(outputs)
 }
 
-/// Maximum number of slices that one node is lowered to.
-const MOST_SLICES: usize = 64;
-
 /// <https://onnx.ai/onnx/operators/onnx__Gather.html> with constant indices, whose shape takes the place of the axis.
 pub(super) fn gather(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     let mut tensor = ctx.image_tensor(0)?;
@@ -130,42 +153,35 @@ pub(super) fn gather(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Im
     if let Some(outside) = indices.iter().find(|&&i| !(0..total).contains(&i)) {
         return Err(format!("index {outside} is outside of an axis of length {total}"));
     }
-    let runs = runs(&indices);
-    if runs.len() > MOST_SLICES {
-        return Err(format!("the order of the indices needs {} slices, which is too many", runs.len()));
-    }
-    let mut parts = Vec::with_capacity(runs.len());
-    for (start, last, step) in runs {
-        let (start, end, step) = (start as usize, last as usize + 1, step as usize);
-        parts.push(builder.push_sized(Op::Slice { axis, start, end, step }, &[input], sized)?);
-    }
-    let part = match parts.as_slice() {
-        &[only] => only,
-        _ => builder.push_sized(Op::Concat { axis }, &parts, sized)?,
+    let indices: Vec<u32> = indices.into_iter().map(|index| index as u32).collect();
+    let part = match (rank, evenly_spaced(&indices)) {
+        (_, Some((start, end, step))) => builder.push_sized(Op::Slice { axis, start, end, step }, &[input], sized)?,
+        // A map that was flattened is read in another order of its axes.
+        (1, _) if tensor.batch.is_none() && value.shape().len() > 1 => {
+            let target = value.shape().to_vec();
+            let id = read_positions(builder, input, indices, &target, sized)?;
+            let batch = (target[0] == 1).then_some(0);
+            return ImageTensor { id, batch: None }.with_batch(builder, batch);
+        }
+        _ => builder.push_sized(Op::Gather { axis, indices: indices.into() }, &[input], sized)?,
     };
-    // The axis of the indices gets their shape.
-    let selected = value.shape().iter().map(|&length| Axis::Exact(length));
-    let (before, after) = ((0..axis).map(Axis::Copy), (axis + 1..rank).map(Axis::Copy));
-    let id = match value.shape() {
-        [_] => part,
-        _ => builder.push_reshape(part, before.chain(selected).chain(after).collect(), false)?,
-    };
-    let batch = tensor.batch.map(|batch| if file_axis < batch { batch + value.shape().len() - 1 } else { batch });
-    Ok(ImageTensor { id, batch })
+    let added = value.shape().len();
+    let batch = tensor.batch.map(|batch| if file_axis < batch { batch + added - 1 } else { batch });
+    if added == 1 {
+        return Ok(ImageTensor { id: part, batch });
+    }
+    let before = (0..axis).map(Axis::Copy);
+    let indexed = value.shape().iter().map(|&length| Axis::Exact(length));
+    let target = before.chain(indexed).chain((axis + 1..rank).map(Axis::Copy)).collect();
+    Ok(ImageTensor { id: builder.push_reshape(part, target, false)?, batch })
 }
 
-/// Splits indices into evenly spaced ascending runs: first, last and step of each.
-fn runs(indices: &[i64]) -> Vec<(i64, i64, i64)> {
-    let mut runs: Vec<(i64, i64, i64)> = Vec::new();
-    for &index in indices {
-        match runs.last_mut() {
-            // A run of one index takes any larger index.
-            Some((first, last, step)) if first == last && index > *first => (*last, *step) = (index, index - *first),
-            Some((first, last, step)) if first != last && index - *last == *step => *last = index,
-            _ => runs.push((index, index, 1)),
-        }
-    }
-    runs
+/// First index, one past the last, and step, if the indices ascend evenly.
+fn evenly_spaced(indices: &[u32]) -> Option<(usize, usize, usize)> {
+    let (&first, &last) = (indices.first()?, indices.last()?);
+    let step = indices.get(1).map_or(Some(1), |second| second.checked_sub(first))?.max(1);
+    let is_even = indices.windows(2).all(|pair| pair[0].checked_add(step) == Some(pair[1]));
+    is_even.then_some((first as usize, last as usize + 1, step as usize))
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Concat.html>

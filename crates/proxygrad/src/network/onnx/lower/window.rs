@@ -1,7 +1,8 @@
 //! Sliding windows of convolutions and pools: kernel, stride, dilation and padding.
 
+use super::super::graph_builder::{BuilderId, GraphBuilder};
 use super::super::node_context::{NodeContext, window_length};
-use crate::network::{Padding, Shape, SizeBound, Window};
+use crate::network::{Array, Axis, Op, Padding, Shape, SizeBound, Window};
 
 /// The sliding window of a node whose input has shape `input`.
 ///
@@ -49,20 +50,61 @@ pub(super) fn window(
 /// When it has another rank.
 pub(super) fn feature_map(input: &Shape) -> Result<[usize; 3], String> {
     input.feature_map().ok_or_else(|| match input.len() {
-        2 => "the input is one-dimensional; only two-dimensional images are supported".into(),
-        4 => "the input is three-dimensional; only two-dimensional images are supported".into(),
+        2 => "the input is one-dimensional, but the window is not".into(),
+        4 => "the input is three-dimensional; only images and lines are supported".into(),
         _ => format!("the input has shape {input}; expected a feature map [C,H,W]"),
     })
+}
+
+/// An input of a window with `axes` axes as a map: a line `[C,L]` becomes `[C,1,L]`. Also whether it was one.
+///
+/// # Errors
+/// When the input has another number of axes.
+pub(super) fn planar(builder: &mut GraphBuilder, input: BuilderId, axes: usize) -> Result<(BuilderId, bool), String> {
+    let shape = &builder.node(input).shape;
+    match (axes, shape.len()) {
+        (1, 2) => {
+            let map = vec![Axis::Copy(0), Axis::Exact(1), Axis::Copy(1)];
+            Ok((builder.push_reshape(input, map, false)?, true))
+        }
+        (1, _) => Err(format!("a 1-dimensional kernel does not fit an input of shape {shape}")),
+        _ => feature_map(shape).map(|_| (input, false)),
+    }
+}
+
+/// The result of an operation on the map of a line, as a line.
+///
+/// # Errors
+/// As [`GraphBuilder::push_reshape`].
+pub(super) fn line(builder: &mut GraphBuilder, output: BuilderId, is_line: bool) -> Result<BuilderId, String> {
+    match is_line {
+        true => builder.push(Op::Reshape(vec![Axis::Copy(0), Axis::Copy(2)]), &[output]),
+        false => Ok(output),
+    }
+}
+
+/// Weights `[O,C,k]` for lines as weights `[O,C,1,k]` for maps; others unchanged.
+///
+/// # Errors
+/// When there are three spatial axes.
+pub(super) fn planar_kernel(weight: Array) -> Result<Array, String> {
+    match *weight.shape() {
+        [out, inputs, kernel] => Ok(weight.reshape([out, inputs, 1, kernel])?),
+        [_, _, _, _, _] => Err("3-D convolutions are not supported, only 1-D and 2-D".into()),
+        _ => Ok(weight),
+    }
 }
 
 /// The kernel's height and width.
 ///
 /// # Errors
-/// When it is not two-dimensional.
+/// When it has more than two dimensions.
 pub(super) fn kernel(lengths: &[usize]) -> Result<[usize; 2], String> {
-    lengths
-        .try_into()
-        .map_err(|_| format!("{}-dimensional kernels are not supported, only 2-dimensional", lengths.len()))
+    match *lengths {
+        [length] => Ok([1, length]),
+        [height, width] => Ok([height, width]),
+        _ => Err(format!("{}-dimensional kernels are not supported, only 1- and 2-dimensional", lengths.len())),
+    }
 }
 
 /// An attribute that holds a length for the height and one for the width.
@@ -73,21 +115,27 @@ pub(super) fn pair(ctx: &NodeContext, name: &str) -> Result<Option<[usize; 2]>, 
     let Some(values) = ctx.ints(name)? else { return Ok(None) };
     match *values {
         [] => Ok(None),
+        // The rows of a line are one high.
+        [only] => Ok(Some([1, window_length(only, name)?])),
         [a, b] => Ok(Some([window_length(a, name)?, window_length(b, name)?])),
-        _ => Err(format!("{name} has {} values; expected 2", values.len())),
+        _ => Err(format!("{name} has {} values; expected 2 or 1", values.len())),
     }
 }
 
-fn explicit_padding(ctx: &NodeContext) -> Result<Padding, String> {
+pub(super) fn explicit_padding(ctx: &NodeContext) -> Result<Padding, String> {
     match *ctx.ints("pads")?.unwrap_or_default() {
         [] => Ok(Padding::default()),
+        [left, right] => {
+            let (left, right) = (window_length(left, "pads")?, window_length(right, "pads")?);
+            Ok(Padding { left, right, ..Padding::default() })
+        }
         [top, left, bottom, right] => Ok(Padding {
             top: window_length(top, "pads")?,
             left: window_length(left, "pads")?,
             bottom: window_length(bottom, "pads")?,
             right: window_length(right, "pads")?,
         }),
-        ref other => Err(format!("pads has {} values; expected 4", other.len())),
+        ref other => Err(format!("pads has {} values; expected 4 or 2", other.len())),
     }
 }
 

@@ -178,7 +178,7 @@ fn every_node_that_cannot_be_lowered_is_named() {
         error(&file),
         "4 of the network's 6 nodes are not supported:\
          \n  /rnn/LSTM (LSTM): the operation is not supported\
-         \n  /flat/Conv (Conv): 1-D convolutions are not supported, only 2-D\
+         \n  /flat/Conv (Conv): a 1-dimensional kernel does not fit an input of shape [1,8,8]\
          \n  turned (Transpose): perm is [1, 0] for a tensor of 4 axes\
          \n  fused (com.microsoft.FusedConv): the operation is not supported"
     );
@@ -219,7 +219,10 @@ fn invalid_attributes() {
     assert_says(&node("Softmax", &[int("axis", 0)]), "operating along the batch axis is not supported");
     assert_says(&node("Flatten", &[int("axis", 5)]), "axis 5 does not exist; the input has 4 axes");
     assert_says(&node("MaxPool", &[]), "kernel_shape is missing");
-    assert_says(&node("MaxPool", &[ints("kernel_shape", &[2])]), "1-dimensional kernels are not supported");
+    assert_says(
+        &node("MaxPool", &[ints("kernel_shape", &[2])]),
+        "a 1-dimensional kernel does not fit an input of shape [2,4,4]",
+    );
     assert_says(&node("ReduceMean", &[ints("axes", &[0, 2])]), "reducing over the batch axis is not supported");
     assert_says(&node("ReduceMean", &[]), "reducing over the batch axis is not supported");
     let pads = [ints("kernel_shape", &[2, 2]), ints("pads", &[2, 0, 0, 0])];
