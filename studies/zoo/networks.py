@@ -36,7 +36,7 @@ LISTED = {
         torchvision/convnext_tiny
         torchvision/alexnet
         own/alexnet_lrn
-        timm/vgg11_bn {"num_features": 512}
+        own/vgg11_bn
         timm/resnet10t
         timm/resnet26
         timm/resnet33ts
@@ -65,7 +65,6 @@ LISTED = {
         timm/inception_resnet_v2
         timm/legacy_xception
         timm/xception41
-        timm/nasnetalarge {"num_classes": 100, "stem_size": 24, "channel_multiplier": 1, "num_features": 1008}
         timm/pnasnet5large {"num_classes": 10}
         timm/mnasnet_100
         timm/semnasnet_075
@@ -165,7 +164,7 @@ LISTED = {
         timm/vit_base_patch16_siglip_224 {"depth": 4, "embed_dim": 384, "num_heads": 6}
         timm/vit_base_patch16_siglip_gap_224 {"depth": 4, "embed_dim": 384, "num_heads": 6}
         timm/vit_pe_core_tiny_patch16_384
-        timm/vit_base_mci_224 {"depth": 4, "embed_dim": 384, "num_heads": 6}
+        timm/vit_base_mci_224 {"depth": 2}
         timm/naflexvit_base_patch16_gap {"depth": 4, "embed_dim": 384, "num_heads": 6}
         timm/aimv2_1b_patch14_224 {"depth": 3, "embed_dim": 384, "num_heads": 6}
         timm/samvit_base_patch16_224 {"depth": 4, "embed_dim": 384, "num_heads": 6}

@@ -66,6 +66,20 @@ class AlexNet(nn.Module):
         return self.classifier(self.features(x))
 
 
+class Vgg(nn.Module):
+    """VGG-11 with batch normalization and a narrower classifier."""
+
+    image_size = (3, 224, 224)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = torchvision.models.vgg11_bn(weights=None).features
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(25088, 256), nn.ReLU(True), nn.Linear(256, 1000))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x))
+
+
 class ViT(nn.Module):
     """A vision transformer from `nn.TransformerEncoder`, with a class token."""
 
@@ -212,6 +226,7 @@ class FcnResNet18(nn.Module):
 def build(name: str) -> nn.Module:
     return {
         "alexnet_lrn": AlexNet,
+        "vgg11_bn": Vgg,
         "vit": ViT,
         "u_net": UNet,
         "u_net_upsample": lambda: UNet(transposed=False),
