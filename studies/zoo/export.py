@@ -13,19 +13,24 @@ EXPORTERS = ("dynamo", "torchscript")
 SILENT = 1e-2
 
 
+def prepared(entry: Entry) -> tuple[nn.Module, Tensor]:
+    """A network as it is exported, and the fixed image `[1,C,H,W]`."""
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    model = entry.build()
+    size = entry.size(model)
+    randomize(model, torch.randn(2, *size))
+    return model, torch.randn(1, *size)
+
+
 def export(entry: Entry, folders: dict[str, Path]) -> None:
     """Exports a network by the exporters that `folders` names.
 
     Each folder gets `net.onnx` (with `net.onnx.data`), `image.safetensors` with a fixed image, and `torch.safetensors`
     with PyTorch's first output and the gradient of the sum of its channel 0 with respect to the image.
     """
-    torch.set_num_threads(1)
-    torch.manual_seed(SEED)
-    model = entry.build()
-    size = entry.size(model)
-    randomize(model, torch.randn(2, *size))
-    image = torch.randn(1, *size, requires_grad=True)
-    output = model(image)
+    model, image = prepared(entry)
+    output = model(image.requires_grad_())
     output = output if isinstance(output, Tensor) else output[0]
     (gradient,) = torch.autograd.grad(output[:, 0].sum(), image)
     found = {"output": output.detach().contiguous(), "gradient": gradient.contiguous()}

@@ -1,5 +1,8 @@
 //! Units over HTTP, and what natural images do to them.
 
+use std::path::Path;
+
+use proxygrad::network::catalog::{AddOptions, Models, ModelsConfig};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -120,4 +123,46 @@ async fn a_job_keeps_its_diagnostics() {
     let id = server.submit(without).await["id"].as_str().unwrap().to_owned();
     let job = server.state(&id, "succeeded").await;
     assert_eq!((&job["settings"]["diagnostics"], &job["stimuli"][0]["diagnostics"]), (&json!(false), &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn units_of_tokens_are_listed_maximized_and_refused_with_the_layers_shape() {
+    let data = tempfile::tempdir().unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/proxygrad/tests/data/onnx/transformer.onnx");
+    let models = Models::new(ModelsConfig::new(data.path())).unwrap();
+    models.add(&file, AddOptions { id: Some("vit".into()), ..AddOptions::default() }).unwrap();
+    let server = Server::on(data, |_| {}).await;
+    let listed = server.get("/v1/models/vit/layers").await.json();
+    let layers = listed["layers"].as_array().unwrap();
+    let layer = |name: &str| layers.iter().find(|layer| layer["name"] == name).unwrap();
+    let block = layer("blocks.0");
+    assert_eq!(
+        (&block["shape"], &block["units"], &block["tokens"]),
+        (&json!([12, 4, 4]), &json!(12), &json!(["class"]))
+    );
+    assert_eq!(layer("patch_embed")["tokens"], Value::Null);
+    let unit = server.get("/v1/models/vit/layers/blocks.0%40class/units/3").await;
+    assert_eq!((unit.status, &unit.json()["objective"]), (200, &json!("blocks.0@class:3")));
+
+    let objectives = json!(["blocks.0:3", "blocks.0:3@class", "blocks.0:3@1,2",
+                            {"layer": "blocks.0@class", "channel": 3}, {"layer": "norm@class", "reduce": "energy"}]);
+    let job = server.submit(json!({"model": "vit", "objectives": objectives, "steps": 2})).await;
+    let done = server.state(job["id"].as_str().unwrap(), "succeeded").await;
+    let written: Vec<&Value> = done["stimuli"].as_array().unwrap().iter().map(|each| &each["objective"]).collect();
+    assert_eq!(written, ["blocks.0:3", "blocks.0@class:3", "blocks.0:3@1,2", "blocks.0@class:3", "norm@class@energy"]);
+
+    for (objective, field, expected) in [
+        (json!("blocks.0:3@4,0"), "objective.position[0]", "a row from 0 to 3"),
+        (json!("blocks.0:12"), "objective.channel", "a channel from 0 to 11"),
+        (json!("blocks.0:3@token9"), "objective.layer", "one of its tokens: @class"),
+        (json!({"layer": "patch_embed@class", "channel": 1}), "objective.layer", "no tokens besides its positions"),
+        (json!("blocks.0@class:3@0,1"), "objective.position", "blocks.0@class is [12]"),
+        (json!("node_Softmax_61:1@center"), "objective.reduce", "node_Softmax_61 is [2,272]"),
+        (json!("blocks.0:3@klass"), "objective", "@class"),
+    ] {
+        let answer = server.post("/v1/jobs", &json!({"model": "vit", "objective": objective, "steps": 2})).await;
+        let problem = answer.json();
+        assert_eq!((answer.status, &problem["errors"][0]["field"]), (422, &json!(field)), "{objective}: {problem}");
+        assert!(problem.to_string().contains(expected), "{objective}: {problem}");
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Reference, Target};
-use proxygrad::network::{Activation, Axis, Binary, Network, NodeId, Op, Reduce, Window};
+use proxygrad::network::{Activation, Axis, Binary, Network, NodeId, Op, Reduce, Unit, Window};
 
 use crate::networks::{array, conv, rng, uniform};
 
@@ -150,6 +150,49 @@ fn heads_and_their_transposition_are_channels() {
     }
     assert_eq!(shape(&network, "keys@class"), [4]);
     assert_eq!(network.node(merged).shape[..], [13, 4]);
+}
+
+/// Attention of tokens with a class token, as exported: one projection to `[T,3*C]`, two heads.
+#[test]
+fn attention_is_followed_to_its_end() {
+    let (mut build, tokens) = Build::tokens(1);
+    let exact = |lengths: &[usize]| Op::Reshape(lengths.iter().map(|&length| Axis::Exact(length)).collect());
+    let mut random = rng(5);
+    let project = Op::Dense { weight: array(&mut random, &[24, 4]), bias: Some(array(&mut random, &[24])) };
+    let qkv = build.push("qkv", project, &[tokens]);
+    let split = build.push("split", exact(&[13, 3, 2, 4]), &[qkv]);
+    let turned = build.push("turned", Op::Transpose(vec![1, 2, 0, 3]), &[split]);
+    let [q, k, v] = [("q", 0), ("k", 1), ("v", 2)].map(|(name, i)| {
+        let slice = Op::Slice { axis: 0, start: i, end: i + 1, step: 1 };
+        let slice = build.push(&format!("slice_{name}"), slice, &[turned]);
+        build.push(name, exact(&[2, 13, 4]), &[slice])
+    });
+    let keys = build.push("keys", Op::Transpose(vec![0, 2, 1]), &[k]);
+    let scores = build.push("scores", Op::MatMul, &[q, keys]);
+    let weights = build.push("weights", Op::Softmax { axis: 2 }, &[scores]);
+    let mixed = build.push("mixed", Op::MatMul, &[weights, v]);
+    let back = build.push("back", Op::Transpose(vec![1, 0, 2]), &[mixed]);
+    let merged = build.push("merged", exact(&[13, 8]), &[back]);
+    // Channels that attend to channels.
+    let channels = build.push("channels", Op::MatMul, &[keys, v]);
+    build.push("crossed", Op::MatMul, &[channels, keys]);
+    let network = build.finish();
+    assert_eq!(shape(&network, "qkv"), [24, 3, 4]);
+    for layer in ["q", "k", "v", "keys", "mixed", "back", "merged", "crossed"] {
+        assert_eq!(shape(&network, layer), [8, 3, 4], "{layer}");
+        assert_eq!(network.tokens(layer), ["class"], "{layer}");
+    }
+    assert_eq!(shape(&network, "weights"), [2, 12 * 13], "heads by pairs of a patch and a token");
+    assert_eq!(shape(&network, "weights@class"), [2, 13]);
+    assert_eq!(shape(&network, "channels"), [8, 4]);
+    let ids = ["mixed", "back", "merged"].map(|name| network.find(name).unwrap());
+    let found = values(&network, &[&ids[..], &[merged]].concat());
+    assert_eq!((&found[0], &found[1]), (&found[2], &found[2]));
+    let map: Vec<f32> = (0..8).flat_map(|c| (1..13).map(move |t| (t, c))).map(|(t, c)| found[3][t * 8 + c]).collect();
+    assert_eq!(found[2], map);
+    let unit: Unit = "weights:1@center".parse().unwrap();
+    let error = unit.check(&network.node(network.find("weights").unwrap()).shape).unwrap_err();
+    assert_eq!(error.expected, "no center: weights is [2,156], which has no rows and columns");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use proxygrad::engine::{Engine, Reference};
 use proxygrad::maximize::{Limits, NoCallback, Outcome, Request, Warning, maximize};
 use proxygrad::network::catalog::{AddOptions, Models, ModelsConfig};
-use proxygrad::network::{Activation, Array, Axis, Conv, Model, Network, Op, Reduce, Window};
+use proxygrad::network::{Activation, Array, Axis, Binary, Conv, Model, Network, Op, Reduce, Window};
 use serde_json::{Value, json};
 
 use crate::maximize::{engine, model, symmetric};
@@ -40,6 +40,29 @@ fn ranks() -> Model {
 }
 
 const LAYERS: [&str; 9] = ["map", "four", "five", "tokens", "column", "vector", "scalar", "one", "probability"];
+
+/// Layers that are stored channels-last or as tokens: shown as maps, vectors, and channels by positions.
+fn stored() -> Model {
+    let mut rng = rng(6);
+    let mut network = Network::new(1, 6, 8);
+    let conv = conv(&mut rng, 1, 4, [3, 3], 1, Window { stride: [2, 2], ..same(3) });
+    let conv = network.push("conv", conv, &[Network::INPUT]).unwrap();
+    let last = network.push("last", Op::Transpose(vec![1, 2, 0]), &[conv]).unwrap();
+    let last = network.push("turned", Op::Activation(Activation::Silu), &[last]).unwrap();
+    let tokens = vec![Axis::Infer, Axis::Copy(2)];
+    let tokens = network.push("patches", Op::Reshape(tokens), &[last]).unwrap();
+    let class = network.push("zero", Op::Constant(array(&mut rng, &[2, 4])), &[]).unwrap();
+    let joined = network.push("joined", Op::Concat { axis: 0 }, &[class, tokens]).unwrap();
+    let mean = Op::Reduce { kind: Reduce::Mean, axes: vec![0], keep: true };
+    let mean = network.push("mean", mean, &[joined]).unwrap();
+    let tokens = network.push("tokens", Op::Binary(Binary::Add), &[joined, mean]).unwrap();
+    let scales = network.push("scales", Op::Concat { axis: 0 }, &[tokens, tokens]).unwrap();
+    network.set_outputs(vec![scales]);
+    network.add_views();
+    model(network, symmetric())
+}
+
+const STORED: [&str; 6] = ["turned", "patches", "tokens", "tokens@class", "tokens@token1", "scales"];
 
 /// Every kind of unit of a layer with this number of channels, and whether it reads one position of a map.
 fn selections(layer: &str, channels: usize) -> Vec<(Value, Option<&'static str>)> {
@@ -84,9 +107,20 @@ fn outcomes(engine: &dyn Engine, model: &Model, request: &Value) -> Vec<Outcome>
 
 #[test]
 fn every_selection_works_in_every_layer_or_is_refused_with_the_layers_shape() {
-    let model = ranks();
+    check_selections(&ranks(), &LAYERS);
+}
+
+#[test]
+fn every_selection_works_in_layers_of_any_layout() {
+    let model = stored();
+    let shapes = STORED.map(|layer| model.network.node(model.network.find(layer).unwrap()).shape.to_vec());
+    assert_eq!(shapes, [vec![4, 3, 4], vec![4, 3, 4], vec![4, 3, 4], vec![4], vec![4], vec![4, 28]]);
+    check_selections(&model, &STORED);
+}
+
+fn check_selections(model: &Model, layers: &[&str]) {
     let reference = Reference::new(Device::Cpu, DType::F32);
-    for layer in LAYERS {
+    for &layer in layers {
         let shape = &model.network.node(model.network.find(layer).unwrap()).shape;
         let mut accepted = Vec::new();
         for (unit, needs) in selections(layer, shape.channels()) {
@@ -95,7 +129,7 @@ fn every_selection_works_in_every_layer_or_is_refused_with_the_layers_shape() {
                 (None, _) | (Some(_), 3) | (Some("reduce"), 0 | 1) => None,
                 (Some(field), _) => Some(format!("objective.{field}")),
             };
-            match (request.resolve(&model, &Limits::default()), refused) {
+            match (request.resolve(model, &Limits::default()), refused) {
                 (Ok(_), None) => accepted.push(unit),
                 (Err(error), Some(field)) => {
                     assert_eq!(error.field, field, "{unit}: {error}");
@@ -105,7 +139,7 @@ fn every_selection_works_in_every_layer_or_is_refused_with_the_layers_shape() {
             }
         }
         let request = json!({"model": "test", "objectives": accepted, "steps": 3});
-        let (ours, theirs) = (outcomes(&engine(), &model, &request), outcomes(&reference, &model, &request));
+        let (ours, theirs) = (outcomes(&engine(), model, &request), outcomes(&reference, model, &request));
         for ((unit, ours), theirs) in accepted.iter().zip(&ours).zip(&theirs) {
             let (ours, theirs) = (&ours.findings, &theirs.findings);
             for (a, b) in [(ours.initial_score, theirs.initial_score), (ours.final_score, theirs.final_score)] {
@@ -118,8 +152,8 @@ fn every_selection_works_in_every_layer_or_is_refused_with_the_layers_shape() {
 
 #[test]
 fn groups_searches_and_diagnostics_work_in_every_layer() {
-    let model = ranks();
-    for layer in LAYERS {
+    let (ranks, stored) = (ranks(), stored());
+    for (model, layer) in LAYERS.map(|layer| (&ranks, layer)).into_iter().chain(STORED.map(|layer| (&stored, layer))) {
         let unit = format!("{layer}:0");
         for extra in [
             json!({"diversity": {"layer": layer, "copies": 2}}),
@@ -129,7 +163,7 @@ fn groups_searches_and_diagnostics_work_in_every_layer() {
         ] {
             let mut request = json!({"model": "test", "objective": unit, "steps": 3});
             request.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-            for outcome in outcomes(&engine(), &model, &request) {
+            for outcome in outcomes(&engine(), model, &request) {
                 assert!(outcome.findings.score.is_finite(), "{request}");
             }
         }
@@ -237,6 +271,61 @@ fn the_middle_of_a_layer_without_rows_and_columns_is_refused() {
     for unit in ["groups:1", "groups:1@max", "groups:1@top0.25", "groups@energy", "relu4:1@center", "logits:1@center"] {
         assert_eq!(refused(unit), Ok(()), "{unit}");
     }
+}
+
+/// The value of a unit on the same noise.
+fn start_score(model: &Model, unit: &str) -> f32 {
+    let request = json!({"model": "test", "objective": unit, "steps": 1, "seed": 3});
+    outcomes(&engine(), model, &request)[0].findings.initial_score
+}
+
+#[test]
+fn units_of_a_transformer_are_channels_at_patches_and_at_the_class_token() {
+    let model = file("transformer");
+    let network = &model.network;
+    let shape = |layer: &str| network.node(network.find(layer).unwrap()).shape.to_vec();
+    for layer in ["patch_embed", "blocks.0.attn", "blocks.1", "norm"] {
+        assert_eq!(shape(layer), [12, 4, 4], "{layer}");
+    }
+    assert_eq!((shape("blocks.0.mlp.0"), shape("blocks.0.mlp.0@class")), (vec![24, 4, 4], vec![24]));
+    let patch = network.receptive_field(network.find("patch_embed").unwrap(), Some([1, 2])).unwrap();
+    assert_eq!(network.receptive_field(network.find("node_transpose").unwrap(), Some([1, 2])), Some(patch));
+    let [mean, class, same, near, middle, center] =
+        ["blocks.1:3", "blocks.1:3@class", "blocks.1@class:3", "blocks.1:3@0,1", "blocks.1:3@2,2", "blocks.1:3@center"]
+            .map(|unit| start_score(&model, unit));
+    assert_eq!((class, center), (same, middle), "two ways to write the same unit");
+    assert!(mean != class && near != center);
+    // The unit climbs, at a patch and at the class token.
+    for unit in ["blocks.1:3@class", "blocks.0.mlp.1:7@1,3", "blocks.0@class@energy"] {
+        let request = json!({"model": "test", "objective": unit, "steps": 24, "gate": {"kind": "decoupled"}});
+        let findings = outcomes(&engine(), &model, &request).remove(0).findings;
+        assert!(findings.score > findings.initial_score, "{unit}: {findings:?}");
+    }
+    let refused = |unit: &str| {
+        let request: Request = serde_json::from_value(json!({"model": "test", "objective": unit})).unwrap();
+        request.resolve(&model, &Limits::default()).map(|_| ()).unwrap_err().to_string()
+    };
+    for (unit, expected) in [
+        ("blocks.1:12", "a channel from 0 to 11"),
+        ("blocks.1:3@4,0", "a row from 0 to 3"),
+        ("blocks.1:3@token1", "expected blocks.1 or one of its tokens: @class"),
+        ("patch_embed:3@class", "expected patch_embed, which has no tokens besides its positions"),
+        ("blocks.1@class:3@0,0", "no position: blocks.1@class is [12]"),
+        ("node_Softmax_61:0@center", "no center: node_Softmax_61 is [2,272]"),
+        ("blok.1:3@class", "such as "),
+    ] {
+        assert!(refused(unit).contains(expected), "{unit}: {}", refused(unit));
+    }
+}
+
+#[test]
+fn a_channels_last_layer_lists_its_channels() {
+    let model = file("channels-last");
+    let listed: Vec<String> =
+        model.network.layers().take(4).map(|layer| format!("{} {}", layer.name, layer.shape)).collect();
+    assert_eq!(listed, ["layer [3,16,16]", "shift [3,16,16]", "tr [3,16,16]", "conv4 [6,16,16]"]);
+    assert_eq!(start_score(&model, "shift:2"), start_score(&model, "tr:2"));
+    assert_ne!(start_score(&model, "shift:2"), start_score(&model, "shift:1"));
 }
 
 #[test]

@@ -110,7 +110,8 @@ fn dense(input: &Layout, shape: &Shape) -> Layout {
     output
 }
 
-/// Matrix products: rows of the first input, columns of the second one.
+/// Matrix products: the rows of the first input and the columns of the second. Where both count the same, as the
+/// weights of attention do by queries and keys, only the rows are followed.
 fn product(inputs: &[(&Layout, &Shape)], shape: &Shape) -> Layout {
     let outer: Vec<(Layout, Shape)> = inputs
         .iter()
@@ -120,6 +121,12 @@ fn product(inputs: &[(&Layout, &Shape)], shape: &Shape) -> Layout {
     let mut output = combined(&borrowed, &shape[..shape.len() - 2].to_vec().into());
     let matrices = inputs.iter().enumerate().map(|(i, (layout, from))| layout[from.len() - 2 + i].clone());
     output.extend(matrices);
+    if let [.., rows, columns] = output.as_mut_slice()
+        && rows.is_known()
+        && rows.has(Role::Channel) == columns.has(Role::Channel)
+    {
+        *columns = AxisLayout::unknown(shape[shape.len() - 1]);
+    }
     output
 }
 

@@ -39,7 +39,7 @@ pub(super) fn build(
     let needed = builder.ancestors(&roots);
     let input = builder.node(GraphBuilder::INPUT).shape.feature_map().unwrap_or_default();
     let mut network = Network::new(input[0], input[1], input[2]);
-    let mut names = layer_names(&builder, &needed, &outputs, modules, &network.node(Network::INPUT).name);
+    let mut names = layer_names(&builder, &needed, &outputs, modules, moved_to, &network.node(Network::INPUT).name);
 
     let mut ids = HashMap::from([(GraphBuilder::INPUT, Network::INPUT)]);
     let mut tensor_names = vec![None];
@@ -136,15 +136,23 @@ fn add_unavailable(
     }
 }
 
-/// Names of the layers, in order of precedence: the file's name of an output, the name of the file's node whose output
-/// the layer computes, and names of intermediate results.
+/// Names of the layers, in order of precedence: the file's name of an output, the path of the module or the name of the
+/// file's node whose output the layer computes, and names of intermediate results.
 fn layer_names(
     builder: &GraphBuilder,
     needed: &[BuilderId],
     outputs: &[(BuilderId, &str)],
     modules: &ModulePaths<'_>,
+    moved_to: &[BuilderId],
     input: &str,
 ) -> HashMap<BuilderId, String> {
+    // A module whose last node was folded into another one, such as the bias of a dense layer.
+    let mut folded: HashMap<BuilderId, &String> = HashMap::new();
+    for (id, &to) in moved_to.iter().enumerate().filter(|(id, to)| id != *to) {
+        if let Some(path) = modules.node_paths.get(&builder.node(id).file_node) {
+            folded.insert(to, path);
+        }
+    }
     let mut names = UniqueNames::new([input]);
     let mut chosen: HashMap<BuilderId, String> = HashMap::new();
     for &(id, output) in outputs {
@@ -155,7 +163,8 @@ fn layer_names(
     let (results, intermediates): (Vec<_>, Vec<_>) = layers.partition(|&id| builder.node(id).tensor.is_some());
     for id in results.into_iter().chain(intermediates) {
         let node = builder.node(id);
-        let preferred = modules.node_paths.get(&node.file_node).unwrap_or(&node.name);
+        let path = modules.node_paths.get(&node.file_node).or_else(|| folded.get(&id).copied());
+        let preferred = path.unwrap_or(&node.name);
         chosen.entry(id).or_insert_with(|| names.claim(preferred));
     }
     chosen

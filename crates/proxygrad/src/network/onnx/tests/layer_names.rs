@@ -114,6 +114,24 @@ fn modules_name_layers_where_the_exporter_numbered_the_nodes() {
 }
 
 #[test]
+fn a_dense_layer_is_named_by_the_module_that_its_bias_ends() {
+    let file = File::new([2, 1, 1])
+        .constant("w", &[2, 2], &[1.0, 2.0, 3.0, 4.0])
+        .constant("b", &[2], &[0.5, 0.25])
+        .node("Flatten", "node_view", "image -> view", &[])
+        .node("MatMul", "node_MatMul_3", "view, w -> mul", &[])
+        .scopes("['', 'mlp', 'mlp.fc1', 'linear']")
+        .node("Add", "node_linear", "mul, b -> linear", &[])
+        .scopes("['', 'mlp', 'mlp.fc1', 'linear']")
+        .node("Relu", "node_relu", "linear -> y", &[])
+        .scopes("['', 'mlp', 'mlp.act', 'relu']")
+        .output("y");
+    let imported = file.import().unwrap();
+    assert_eq!(layers(&imported), "node_view reshape, mlp.fc1 dense, y relu");
+    assert_same(&imported, &["mlp.fc1", "node_MatMul_3", "node_linear", "linear"]);
+}
+
+#[test]
 fn modules_are_found_in_names_with_slashes_which_stay() {
     let file = File::new([2, 8, 8])
         .kernel("onnx::Conv_12", 2, 2, 1)
