@@ -141,6 +141,11 @@ fn dense_layers() {
 }
 
 #[test]
+fn matrix_products() {
+    check_family("products", 25);
+}
+
+#[test]
 fn batch_normalizations_and_factors() {
     check_family("factors", 8);
 }

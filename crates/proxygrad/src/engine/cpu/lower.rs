@@ -16,6 +16,7 @@ use crate::engine::cpu::kernels::local_response::ScalarLocalResponse;
 use crate::engine::cpu::kernels::matmul::{ScalarDense, ScalarMatMul};
 use crate::engine::cpu::kernels::max_pool::MaxPool;
 use crate::engine::cpu::kernels::normalize::NormalizeKernel;
+use crate::engine::cpu::kernels::product::MatMulKernel;
 use crate::engine::cpu::kernels::reduce::{ScalarReduce, reduction_needs};
 use crate::engine::cpu::kernels::resize::ScalarResize;
 use crate::engine::cpu::kernels::scalar::ScalarKernel;
@@ -47,6 +48,9 @@ pub(crate) fn lower(
         }
         Op::Dense { weight, bias } => {
             Arc::new(ScalarKernel(ScalarDense::new(weight, bias.as_ref(), inputs[0], output)))
+        }
+        Op::MatMul if are_rows(inputs[0], inputs[1]) && output.is_row_major() => {
+            Arc::new(MatMulKernel::new(inputs[0], inputs[1], output, config))
         }
         Op::MatMul => Arc::new(ScalarKernel(ScalarMatMul::new(inputs[0], inputs[1], output))),
         Op::Affine { scale, shift } if is_per_channel(inputs[0]) => Arc::new(AffineKernel::new(scale, shift)),
@@ -143,6 +147,7 @@ pub(crate) fn scalar_needs(op: &Op, inputs: &[&Layout], output: &Layout) -> Opti
         }
         Op::LocalResponse(_) => Some(BackwardNeeds { inputs: true, output: false }),
         Op::Softmax { .. } | Op::LogSoftmax { .. } => None,
+        Op::MatMul if are_rows(inputs[0], inputs[1]) && output.is_row_major() => None,
         Op::MatMul => Some(BackwardNeeds { inputs: true, output: false }),
         Op::Dense { .. } if are_rows(inputs[0], output) => None,
         Op::Dense { .. }

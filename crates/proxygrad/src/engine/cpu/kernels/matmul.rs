@@ -84,6 +84,18 @@ impl ScalarMatMul {
     }
 }
 
+impl ScalarMatMul {
+    /// Where the matrices of each product start: of both inputs and of the output.
+    pub(crate) fn starts(&self) -> &[[u32; 3]] {
+        &self.starts
+    }
+
+    /// Rows, inner length and columns.
+    pub(crate) fn size(&self) -> [usize; 3] {
+        self.size
+    }
+}
+
 /// Adds `rows x inner` times `inner x columns` to a matrix. Each matrix is a start and the strides of rows and columns.
 fn add_product(
     [rows, inner, columns]: [usize; 3],

@@ -1,56 +1,140 @@
-//! Dense layers: matrix products with constant matrices.
+//! Matrix products: with constant matrices, which are dense layers, and of two tensors.
 
-use super::super::const_tensor::ConstTensor;
+use super::super::const_tensor::{ConstData, ConstTensor};
 use super::super::graph_builder::GraphBuilder;
 use super::super::image_tensor::ImageTensor;
 use super::super::node_context::{NodeContext, Operand};
 use super::broadcast::{Aligned, AlignedOperand, align};
+use super::elementwise::{combine, scaled};
 use super::transpose::push_transpose;
-use crate::network::{Array, Op};
+use crate::network::{Array, Axis, Binary, Op};
 
-/// <https://onnx.ai/onnx/operators/onnx__Gemm.html>: `alpha * x * B + beta * C` with constant B and C.
+/// <https://onnx.ai/onnx/operators/onnx__Gemm.html>: `alpha * A * B + beta * C`.
 pub(super) fn gemm(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
-    let mut input = ctx.image_tensor(0)?;
-    if input.rank(builder) != 2 {
-        return Err(format!("the first factor has {} axes; expected a matrix", input.rank(builder)));
-    }
-    if ctx.flag("transA")? {
-        input = match input.batch {
-            Some(batch) => ImageTensor { batch: Some(1 - batch), ..input },
-            None => ImageTensor { id: push_transpose(builder, input.id, vec![1, 0])?, batch: None },
-        };
-    }
     let alpha = ctx.float("alpha", 1.0)?;
     let beta = ctx.float("beta", 1.0)?;
-    let weight = scaled(&matrix(ctx.constant(1)?, ctx.flag("transB")?)?, alpha)?;
-    let bias = ctx.optional_constant(2)?.map(|bias| row(bias, weight.shape()[0], beta)).transpose()?;
-    dense(builder, input, weight, bias)
+    let first = gemm_factor(builder, ctx, 0, ctx.flag("transA")?)?;
+    let product = match (first, ctx.input(1)) {
+        (Operand::Dynamic(input), Some(Operand::Constant(weight))) => {
+            let weight = scaled_constant(weight, alpha)?;
+            dense(builder, input, matrix(&weight, ctx.flag("transB")?)?, None)?
+        }
+        (first, _) => {
+            let second = gemm_factor(builder, ctx, 1, ctx.flag("transB")?)?;
+            let product = product(builder, ctx, &first, &second)?;
+            scaled(builder, ctx, product, alpha)?
+        }
+    };
+    let summand = match ctx.input(2) {
+        None => return Ok(product),
+        Some(Operand::Constant(value)) => Operand::Constant(scaled_constant(value, beta)?),
+        Some(Operand::Dynamic(tensor)) => Operand::Dynamic(scaled(builder, ctx, *tensor, beta)?),
+        Some(Operand::Unavailable(_)) => return Err("an input cannot be computed".into()),
+    };
+    combine(builder, ctx, Binary::Add, &Operand::Dynamic(product), &summand)
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__MatMul.html> of a tensor and a constant matrix, or of two tensors.
+/// A factor of a `Gemm`, a matrix, transposed if `turned`.
+fn gemm_factor(builder: &mut GraphBuilder, ctx: &NodeContext, i: usize, turned: bool) -> Result<Operand, String> {
+    let factor = ctx.input(i).ok_or("a factor is missing")?;
+    let rank = rank(builder, factor);
+    if rank != 2 {
+        return Err(format!("factor {i} has {rank} axes; expected a matrix"));
+    }
+    Ok(match factor {
+        operand if !turned => operand.clone(),
+        Operand::Dynamic(tensor) => Operand::Dynamic(match tensor.batch {
+            Some(batch) => ImageTensor { batch: Some(1 - batch), ..*tensor },
+            None => ImageTensor { id: push_transpose(builder, tensor.id, vec![1, 0])?, batch: None },
+        }),
+        Operand::Constant(value) => {
+            let array = matrix(value, false)?;
+            Operand::Constant(ConstTensor::new(array.shape().to_vec(), ConstData::Float(array.data().into()))?)
+        }
+        Operand::Unavailable(_) => return Err("an input cannot be computed".into()),
+    })
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__MatMul.html>, as in NumPy.
 pub(super) fn mat_mul(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
     let (Some(first), Some(second)) = (ctx.input(0), ctx.input(1)) else {
         return Err("a factor is missing".into());
     };
+    let ranks = [rank(builder, first), rank(builder, second)];
+    if ranks.contains(&0) {
+        return Err("a factor is one number; expected a vector or matrices".into());
+    }
+    // The first vector is a row, the second one a column.
+    let (row, column) = (as_matrix(builder, first, 0)?, as_matrix(builder, second, 1)?);
+    let mut output = product(builder, ctx, &row, &column)?;
+    for i in [1, 0].into_iter().filter(|&i| ranks[i] == 1) {
+        // After the columns, if those have been removed, come the rows.
+        let axis = output.rank(builder) - 1 - usize::from(i == 0 && ranks[1] != 1);
+        output = without_axis(builder, output, axis)?;
+    }
+    Ok(output)
+}
+
+/// A tensor without its axis `axis`, of length 1.
+fn without_axis(builder: &mut GraphBuilder, tensor: ImageTensor, axis: usize) -> Result<ImageTensor, String> {
+    let Some(removed) = tensor.node_axis(axis) else { return Ok(ImageTensor { batch: None, ..tensor }) };
+    let kept = (0..builder.node(tensor.id).shape.len()).filter(|&own| own != removed).map(Axis::Copy).collect();
+    let id = builder.push_reshape(tensor.id, kept, false)?;
+    Ok(ImageTensor { id, batch: tensor.batch.map(|batch| batch - usize::from(batch > axis)) })
+}
+
+/// A vector with another axis of length 1 at `axis`; other operands as they are.
+fn as_matrix(builder: &mut GraphBuilder, operand: &Operand, axis: usize) -> Result<Operand, String> {
+    if rank(builder, operand) != 1 {
+        return Ok(operand.clone());
+    }
+    Ok(match operand {
+        // The new axis takes the place of the batch.
+        Operand::Dynamic(tensor) => {
+            Operand::Dynamic(ImageTensor { batch: Some(axis), ..tensor.with_batch(builder, None)? })
+        }
+        Operand::Constant(value) => {
+            let mut shape = value.shape().to_vec();
+            shape.insert(axis, 1);
+            Operand::Constant(value.reshape(shape)?)
+        }
+        Operand::Unavailable(_) => operand.clone(),
+    })
+}
+
+/// The product of two operands of at least two axes.
+///
+/// # Errors
+/// When their matrices do not fit each other.
+pub(super) fn product(
+    builder: &mut GraphBuilder,
+    ctx: &NodeContext,
+    first: &Operand,
+    second: &Operand,
+) -> Result<ImageTensor, String> {
     if let (Operand::Dynamic(input), Operand::Constant(weight)) = (first, second)
-        && weight.shape().len() == 2
+        && let Some((outer, &matrix_shape)) = weight.shape().split_last_chunk::<2>()
+        && outer.iter().all(|&length| length == 1)
+        && weight.shape().len() <= input.rank(builder)
     {
-        return dense(builder, *input, matrix(weight, false)?, None);
+        let weight = weight.reshape(matrix_shape.to_vec())?;
+        return dense(builder, *input, matrix(&weight, false)?, None);
     }
-    let rank = |operand: &Operand| match operand {
-        Operand::Dynamic(tensor) => tensor.rank(builder),
-        Operand::Constant(value) => value.shape().len(),
-        Operand::Unavailable(_) => 0,
-    };
-    let (a, b) = (rank(first), rank(second));
-    if a.min(b) < 2 {
-        return Err(format!("the factors have {a} and {b} axes; expected matrices"));
-    }
-    let is_outer = |axis: usize| axis + 2 < a.max(b);
+    let most = rank(builder, first).max(rank(builder, second));
+    let is_outer = |axis: usize| axis + 2 < most;
     let Aligned { operands, batch } = align(builder, ctx, &[first, second], is_outer)?;
     let sized = operands.iter().any(AlignedOperand::is_sized);
     let inputs = operands.into_iter().map(|operand| operand.into_node(builder)).collect::<Result<Vec<_>, _>>()?;
     Ok(ImageTensor { id: builder.push_sized(Op::MatMul, &inputs, sized)?, batch })
+}
+
+/// Number of axes in the file.
+fn rank(builder: &GraphBuilder, operand: &Operand) -> usize {
+    match operand {
+        Operand::Dynamic(tensor) => tensor.rank(builder),
+        Operand::Constant(value) => value.shape().len(),
+        Operand::Unavailable(_) => 0,
+    }
 }
 
 /// Multiplies along the last axis, which is not the batch.
@@ -69,7 +153,7 @@ fn dense(
 fn matrix(value: &ConstTensor, transposed: bool) -> Result<Array, String> {
     let array = value.array()?;
     let &[rows, columns] = array.shape() else {
-        return Err(format!("the second factor has shape {:?}; expected a matrix", array.shape()));
+        return Err(format!("a factor has shape {:?}; expected a matrix", array.shape()));
     };
     if transposed {
         return Ok(array);
@@ -79,20 +163,11 @@ fn matrix(value: &ConstTensor, transposed: bool) -> Result<Array, String> {
     Ok(Array::new([columns, rows], swapped)?)
 }
 
-fn scaled(weight: &Array, factor: f32) -> Result<Array, String> {
+/// A constant times a number.
+fn scaled_constant(value: &ConstTensor, factor: f32) -> Result<ConstTensor, String> {
     if factor == 1.0 {
-        return Ok(weight.clone());
+        return Ok(value.clone());
     }
-    Ok(Array::new(weight.shape(), weight.data().iter().map(|w| w * factor).collect::<Vec<_>>())?)
-}
-
-/// `factor` times a constant that is broadcast to a row of `length` values.
-fn row(value: &ConstTensor, length: usize, factor: f32) -> Result<Array, String> {
-    let data = value.floats()?;
-    let is_row = value.shape().iter().rev().skip(1).all(|&axis| axis == 1) && value.shape().len() <= 2;
-    match data.len() {
-        n if n == length && is_row => Ok(Array::vector(data.iter().map(|b| b * factor).collect::<Vec<_>>())),
-        1 if is_row => Ok(Array::vector(vec![data[0] * factor; length])),
-        _ => Err(format!("a constant of shape {:?} cannot be added to vectors of {length} values", value.shape())),
-    }
+    let data: Vec<f32> = value.floats()?.iter().map(|w| w * factor).collect();
+    ConstTensor::new(value.shape().to_vec(), ConstData::Float(data.into()))
 }

@@ -138,6 +138,10 @@ fn binary(builder: &mut GraphBuilder, ctx: &NodeContext, kind: Binary) -> Result
     combine(builder, ctx, kind, ctx.required(0)?, ctx.required(1)?)
 }
 
+/// Combines two operands with broadcasting.
+///
+/// # Errors
+/// When both are constant, or do not broadcast.
 pub(super) fn combine(
     builder: &mut GraphBuilder,
     ctx: &NodeContext,
@@ -202,6 +206,21 @@ fn combine_constant(
     let constant = builder.push_constant(constant)?;
     let inputs = if reversed { [constant, input] } else { [input, constant] };
     builder.push_sized(Op::Binary(kind), &inputs, sized)
+}
+
+/// All values times a number.
+///
+/// # Errors
+/// When there are too many channels.
+pub(super) fn scaled(
+    builder: &mut GraphBuilder,
+    ctx: &NodeContext,
+    tensor: ImageTensor,
+    factor: f32,
+) -> Result<ImageTensor, String> {
+    let channels = ctx.checked_elements(&[builder.node(tensor.id).shape.channels()])?;
+    let id = affine(builder, tensor.id, vec![factor; channels], vec![0.0; channels], false)?;
+    Ok(ImageTensor { id, ..tensor })
 }
 
 /// `scale * x + shift` per channel; adds no node if that is `x`.

@@ -8,6 +8,7 @@ mod conv;
 mod conv_transpose;
 mod dense;
 mod depth_space;
+mod einsum;
 mod elementwise;
 mod expand;
 pub(super) mod normalize;
@@ -145,6 +146,7 @@ fn one(op_type: &str) -> Option<Lower<ImageTensor>> {
     Some(match op_type {
         "Gemm" => dense::gemm,
         "MatMul" => dense::mat_mul,
+        "Einsum" => einsum::einsum,
         "LayerNormalization" => normalize::layer_normalization,
         "RMSNormalization" | "SimplifiedLayerNormalization" => normalize::rms_normalization,
         "LpNormalization" => normalize::lp_normalization,
