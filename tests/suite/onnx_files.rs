@@ -158,7 +158,9 @@ fn what_is_no_onnx_file_is_told_by_its_name() {
 
 #[test]
 fn files_with_parts_that_few_have() {
-    for name in ["sparse-initializer", "unused-second-input", "bgr-gather", "local-function", "if-shape"] {
+    for name in
+        ["sparse-initializer", "unused-second-input", "bgr-gather", "local-function", "if-shape", "dequantized-weights"]
+    {
         let (_, added) = check(name);
         assert!(!added.contains("unavailable"), "{name}: {added}");
     }

@@ -1,6 +1,6 @@
 //! Elementwise functions of one or two tensors that are no activations: no gate replaces their derivative.
 
-/// A function of one number, with its true derivative under every gate.
+/// A function of one number, with the same derivative under every gate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Unary {
@@ -20,6 +20,9 @@ pub enum Unary {
     Ceil,
     /// The nearest integer, halves to the even one; its derivative is 0.
     Round,
+    /// The nearest multiple of a positive step, halves to the even one: quantization. Its derivative is passed straight
+    /// through as 1 (Bengio et al. 2013, arXiv:1308.3432).
+    RoundTo(f32),
     /// The error function.
     Erf,
     /// Sine of an angle in radians.
@@ -60,6 +63,7 @@ impl Unary {
             Self::Floor => "floor",
             Self::Ceil => "ceil",
             Self::Round => "round",
+            Self::RoundTo(_) => "quantize",
             Self::Erf => "erf",
             Self::Sin => "sin",
             Self::Cos => "cos",
@@ -88,6 +92,7 @@ impl Unary {
             Self::Floor => x.floor(),
             Self::Ceil => x.ceil(),
             Self::Round => x.round_ties_even(),
+            Self::RoundTo(step) => (x / f64::from(step)).round_ties_even() * f64::from(step),
             Self::Erf => candle_core::cpu::erf::erf_f64(x),
             Self::Sin => x.sin(),
             Self::Cos => x.cos(),
@@ -112,6 +117,7 @@ impl Unary {
             Self::Sqrt => 0.5 / x.sqrt(),
             Self::Abs => sign(x),
             Self::Sign | Self::Floor | Self::Ceil | Self::Round => 0.0,
+            Self::RoundTo(_) => 1.0,
             Self::Erf => std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp(),
             Self::Sin => x.cos(),
             Self::Cos => -x.sin(),

@@ -136,6 +136,11 @@ fn functions_and_branches() {
 }
 
 #[test]
+fn quantized_weights_and_activations() {
+    check_family("quantized", 7);
+}
+
+#[test]
 fn dense_layers() {
     check_family("dense", 10);
 }

@@ -23,6 +23,10 @@ impl Function {
             Unary::Floor => x.floor(),
             Unary::Ceil => x.ceil(),
             Unary::Round => round_ties_even(x),
+            Unary::RoundTo(step) => {
+                let step = Tensor::new(step, x.device())?.to_dtype(x.dtype())?;
+                round_ties_even(&x.broadcast_div(&step)?)?.broadcast_mul(&step)
+            }
             Unary::Erf => x.erf(),
             Unary::Sin => x.sin(),
             Unary::Cos => x.cos(),
@@ -44,6 +48,7 @@ impl Function {
     fn derivative(&self, x: &Tensor) -> Result<Option<Tensor>> {
         let slope = match self.0 {
             Unary::Sign | Unary::Floor | Unary::Ceil | Unary::Round | Unary::Power(0.0) => return Ok(None),
+            Unary::RoundTo(_) => x.ones_like(),
             Unary::Exp => x.exp(),
             Unary::Log => x.recip(),
             Unary::Sqrt => x.sqrt()?.recip()? * 0.5,

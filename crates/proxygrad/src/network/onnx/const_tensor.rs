@@ -54,6 +54,8 @@ pub(super) struct ConstTensor {
     data: ConstData,
     /// One per value; `None` if all are constant.
     provenance: Option<Arc<[Provenance]>>,
+    /// Number of the element type in the file; `None` for computed tensors.
+    element: Option<i32>,
 }
 
 /// An integer with its provenance.
@@ -71,7 +73,7 @@ impl ConstTensor {
     /// When `data` does not hold the product of `shape` values.
     pub fn new(shape: Vec<usize>, data: ConstData) -> Result<Self, String> {
         match product(&shape) {
-            Some(count) if count == data.len() => Ok(Self { shape, data, provenance: None }),
+            Some(count) if count == data.len() => Ok(Self { shape, data, provenance: None, element: None }),
             _ => Err(format!("a tensor of shape {shape:?} cannot hold {} values", data.len())),
         }
     }
@@ -100,7 +102,7 @@ impl ConstTensor {
         let data = ConstData::Int(dims.iter().map(|d| d.0).collect());
         let depends = dims.iter().any(|d| d.1 != Provenance::Constant);
         let provenance = depends.then(|| dims.iter().map(|d| d.1).collect());
-        Self { shape: vec![dims.len()], data, provenance }
+        Self { shape: vec![dims.len()], data, provenance, element: None }
     }
 
     /// Lengths of all axes.
@@ -147,7 +149,17 @@ impl ConstTensor {
             ConstData::Bool(data) => ConstData::Bool(indices.iter().map(|&i| data[i]).collect()),
         };
         let provenance = self.provenance.as_ref().map(|all| indices.iter().map(|&i| all[i]).collect());
-        Self::with_provenance(shape, data, provenance)
+        Ok(Self { element: self.element, ..Self::with_provenance(shape, data, provenance)? })
+    }
+
+    /// The same values with an element type.
+    pub fn stored_as(self, element: i32) -> Self {
+        Self { element: Some(element), ..self }
+    }
+
+    /// Number of the element type, if known.
+    pub fn element(&self) -> Option<i32> {
+        self.element
     }
 
     /// The same values under another shape.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::proto::NodeProto;
+use crate::network::Unavailable;
 
 /// Why an ONNX file cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +35,7 @@ pub enum ImportError {
     /// No layer can be computed, because of unsupported nodes.
     #[error("{}", unsupported_message(.nodes, *.total))]
     Unsupported {
-        /// Every unsupported node.
+        /// Every unsupported node; the message groups them by operation and reason.
         nodes: Vec<UnsupportedNode>,
         /// Number of nodes that the network's outputs depend on.
         total: usize,
@@ -76,8 +77,12 @@ fn opset_message(version: Option<i64>) -> String {
 
 fn unsupported_message(nodes: &[UnsupportedNode], total: usize) -> String {
     let mut text = format!("{} of the network's {total} nodes are not supported:", nodes.len());
-    for node in nodes {
-        text.push_str(&format!("\n  {node}"));
+    let unavailable = |node: &UnsupportedNode| {
+        let UnsupportedNode { name, op, reason } = node.clone();
+        Unavailable { name, op, reason, depends_on: None }
+    };
+    for line in Unavailable::summary(&nodes.iter().map(unavailable).collect::<Vec<_>>()) {
+        text.push_str(&format!("\n  {line}"));
     }
     text
 }

@@ -42,11 +42,17 @@ pub(super) struct LoweredGraph<'g> {
 
 impl LoweredGraph<'_> {
     /// The nodes that the network must compute: the outputs of the file, and the inputs of nodes that could not be
-    /// lowered.
+    /// lowered; without either, the nodes that no other one reads.
     pub fn roots(&self, graph: &GraphProto) -> Vec<BuilderId> {
         let mut roots: Vec<BuilderId> = self.outputs(graph).into_iter().map(|(id, _)| id).collect();
         let is_layer = |id: &BuilderId| *id > self.image && !matches!(self.builder.node(*id).op, Op::Constant(_));
         roots.extend(self.read_by_failed.iter().copied().filter(is_layer));
+        if roots.is_empty() {
+            // Branches that could not be read may have been the only readers.
+            let read: HashSet<BuilderId> = self.builder.nodes().iter().flat_map(|node| &node.inputs).copied().collect();
+            let unread = (0..self.builder.nodes().len()).filter(|id| !read.contains(id));
+            roots.extend(unread.filter(is_layer));
+        }
         roots
     }
 
@@ -183,7 +189,8 @@ impl<'g> Lowering<'g> {
         let fold = constant_folding::lookup(&node.op_type).filter(|_| node.is_standard());
         let lower = lower::lookup(&node.op_type).filter(|_| node.is_standard());
         if fold.is_none() && lower.is_none() {
-            return Err("the operation is not supported".into());
+            let is_standard = node.is_standard();
+            return Err(lower::unsupported(if is_standard { &node.op_type } else { "" }).into());
         }
 
         let inputs = node.input.iter().map(|name| self.input(name)).collect::<Result<Vec<_>, _>>()?;

@@ -19,6 +19,10 @@ pub(super) mod data_type {
     pub const UINT32: i32 = 12;
     pub const UINT64: i32 = 13;
     pub const BFLOAT16: i32 = 16;
+    pub const FLOAT8E4M3FN: i32 = 17;
+    pub const FLOAT8E5M2: i32 = 19;
+    pub const UINT4: i32 = 21;
+    pub const INT4: i32 = 22;
 
     /// Whether the type is read as f32.
     pub fn is_float(data_type: i32) -> bool {
@@ -83,6 +87,9 @@ pub(super) fn read(tensor: &TensorProto, files: &ExternalData) -> Result<ConstTe
         .map(|&d| usize::try_from(d).map_err(|_| format!("has dimensions {:?}", tensor.dims)))
         .collect::<Result<_, _>>()?;
     let count = product(&shape).ok_or_else(|| format!("has dimensions {shape:?}"))?;
+    if matches!(tensor.data_type, data_type::UINT4 | data_type::INT4) {
+        return read_nibbles(tensor, files, shape, count);
+    }
     let (width, typed) = stored(tensor)?;
     let raw = match tensor.data_location {
         0 => tensor.raw_data.as_slice(),
@@ -97,7 +104,30 @@ pub(super) fn read(tensor: &TensorProto, files: &ExternalData) -> Result<ConstTe
         let found = found.map_or_else(|| format!("{} bytes", raw.len()), |n| format!("{n} values"));
         return Err(format!("has dimensions {shape:?} but holds {found}"));
     }
-    ConstTensor::new(shape, data(tensor, raw))
+    Ok(ConstTensor::new(shape, data(tensor, raw))?.stored_as(tensor.data_type))
+}
+
+/// Reads integers of 4 bits, two per byte, the first one in the lower half.
+fn read_nibbles(
+    tensor: &TensorProto,
+    files: &ExternalData,
+    shape: Vec<usize>,
+    count: usize,
+) -> Result<ConstTensor, String> {
+    let needed = count.div_ceil(2);
+    let typed: Vec<u8> = tensor.int32_data.iter().map(|&v| v as u8).collect();
+    let bytes = match tensor.data_location {
+        EXTERNAL => external_data::stored(tensor, files, needed)?,
+        _ if tensor.raw_data.is_empty() => &typed,
+        _ => &tensor.raw_data,
+    };
+    if bytes.len() != needed {
+        return Err(format!("has dimensions {shape:?} but holds {} bytes", bytes.len()));
+    }
+    let signed = tensor.data_type == data_type::INT4;
+    let value = |nibble: u8| i64::from(nibble) - if signed && nibble > 7 { 16 } else { 0 };
+    let values = bytes.iter().flat_map(|&byte| [value(byte & 0xf), value(byte >> 4)]).take(count);
+    Ok(ConstTensor::new(shape, ConstData::Int(values.collect()))?.stored_as(tensor.data_type))
 }
 
 /// Bytes per value, and number of values in the field of their type.
@@ -105,7 +135,7 @@ fn stored(tensor: &TensorProto) -> Result<(usize, usize), String> {
     use data_type::*;
     Ok(match tensor.data_type {
         FLOAT => (4, tensor.float_data.len()),
-        UINT8 | INT8 | BOOL => (1, tensor.int32_data.len()),
+        UINT8 | INT8 | BOOL | FLOAT8E4M3FN | FLOAT8E5M2 => (1, tensor.int32_data.len()),
         UINT16 | INT16 | FLOAT16 | BFLOAT16 => (2, tensor.int32_data.len()),
         INT32 => (4, tensor.int32_data.len()),
         INT64 => (8, tensor.int64_data.len()),
@@ -124,6 +154,10 @@ fn data(tensor: &TensorProto, raw: &[u8]) -> ConstData {
         true => ConstData::Float(chunks(raw).map(|b| decode(u16::from_le_bytes(b))).collect()),
         false => ConstData::Float(tensor.int32_data.iter().map(|&v| decode(v as u16)).collect()),
     };
+    let bytes = |decode: fn(u8) -> f32| match in_raw {
+        true => ConstData::Float(raw.iter().map(|&b| decode(b)).collect()),
+        false => ConstData::Float(tensor.int32_data.iter().map(|&v| decode(v as u8)).collect()),
+    };
     let ints = |raw_ints: Box<dyn Iterator<Item = i64> + '_>| match (in_raw, tensor.data_type) {
         (true, _) => ConstData::Int(raw_ints.collect()),
         (false, INT64) => ConstData::Int(tensor.int64_data.as_slice().into()),
@@ -136,6 +170,9 @@ fn data(tensor: &TensorProto, raw: &[u8]) -> ConstData {
         DOUBLE if in_raw => ConstData::Float(chunks(raw).map(|b| f64::from_le_bytes(b) as f32).collect()),
         DOUBLE => ConstData::Float(tensor.double_data.iter().map(|&v| v as f32).collect()),
         FLOAT16 => halves(half),
+        FLOAT8E4M3FN => bytes(float8_e4m3),
+        // The upper half of a binary16.
+        FLOAT8E5M2 => bytes(|bits| half(u16::from(bits) << 8)),
         BFLOAT16 => halves(|bits| f32::from_bits(u32::from(bits) << 16)),
         BOOL if in_raw => ConstData::Bool(raw.iter().map(|&b| b != 0).collect()),
         BOOL => ConstData::Bool(tensor.int32_data.iter().map(|&v| v != 0).collect()),
@@ -157,6 +194,18 @@ fn chunks<const N: usize>(raw: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
 /// Lengths and indices beyond i64 mean "as far as possible", and so does the largest i64.
 fn clamped(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Eight bits with a sign, four bits of exponent and three of mantissa, without infinities
+/// (Micikevicius et al. 2022, arXiv:2209.05433).
+fn float8_e4m3(bits: u8) -> f32 {
+    let sign = if bits >> 7 == 1 { -1.0 } else { 1.0 };
+    let (exponent, mantissa) = (i32::from(bits >> 3 & 0xf), f32::from(bits & 7));
+    sign * match (exponent, bits & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa * 2f32.powi(-9),
+        _ => (8.0 + mantissa) * 2f32.powi(exponent - 10),
+    }
 }
 
 /// IEEE 754 binary16, every value of which is exact in f32.

@@ -9,11 +9,14 @@ mod indexing;
 mod layout;
 mod logic;
 mod matmul;
+mod quantization;
 mod reduce;
 
 use super::const_tensor::ConstTensor;
 use super::node_context::NodeContext;
 use super::unary_functions::unary_function;
+
+pub(super) use quantization::quantized_range;
 
 /// Computes the outputs of one node, or returns why that is impossible.
 pub(super) type FoldFn = fn(&NodeContext) -> Result<Vec<ConstTensor>, String>;
@@ -52,6 +55,8 @@ pub(super) fn lookup(op_type: &str) -> Option<FoldFn> {
         "Tanh" => arithmetic::tanh,
         "Clip" => arithmetic::clip,
         "MatMul" => matmul::mat_mul,
+        "DequantizeLinear" => quantization::dequantize_linear,
+        "QuantizeLinear" => quantization::quantize_linear,
         "BatchNormalization" => batch_norm::batch_normalization,
         "Dropout" => cast::dropout,
 

@@ -15,6 +15,7 @@ pub(super) mod normalize;
 mod pad;
 mod pool;
 mod positions;
+mod quantize;
 mod reduce;
 mod reshape;
 mod resize;
@@ -129,6 +130,8 @@ fn elementwise(op_type: &str) -> Option<Lower<BuilderId>> {
         "Softplus" => activation::softplus,
         "Gelu" => activation::gelu,
 
+        "QuantizeLinear" => quantize::quantize_linear,
+        "DequantizeLinear" => quantize::dequantize_linear,
         "Neg" => elementwise::neg,
         "Log" => elementwise::log,
 
@@ -210,4 +213,20 @@ fn many(op_type: &str) -> Option<Lower<Vec<Operand>>> {
         "Size" => shape::size,
         _ => return None,
     })
+}
+
+/// Why an operator has no lowering.
+pub(super) fn unsupported(op_type: &str) -> &'static str {
+    match op_type {
+        "QLinearConv" | "QLinearMatMul" | "ConvInteger" | "MatMulInteger" | "DynamicQuantizeLinear" => {
+            "arithmetic with integers is not supported; export the quantized network in QDQ format \
+             (QuantizeLinear and DequantizeLinear)"
+        }
+        "Loop" | "Scan" => "loops are not supported; export the network by tracing, which unrolls them",
+        name if name.starts_with("Sequence") || matches!(name, "SplitToSequence" | "ConcatFromSequence") => {
+            "sequences of tensors are not supported"
+        }
+        name if name.starts_with("Optional") => "optional tensors are not supported",
+        _ => "the operation is not supported",
+    }
 }

@@ -53,7 +53,7 @@ fn files_that_would_take_absurd_amounts_of_memory() {
 
     let mut file = classifier();
     file.graph().initializer[0].dims = vec![i64::MAX, i64::MAX, 3, 3];
-    assert_says(&file, "conv (Conv): input w has dimensions");
+    assert_says(&file, "Conv (conv): input w has dimensions");
 
     // A constant of a terabyte.
     let file = File::new([1, 2, 2])
@@ -63,7 +63,7 @@ fn files_that_would_take_absurd_amounts_of_memory() {
         .output("y");
     assert_says(
         &file,
-        "fill (ConstantOfShape): it computes a constant of shape [1048576, 1048576], which is too large",
+        "ConstantOfShape (fill): it computes a constant of shape [1048576, 1048576], which is too large",
     );
 
     // One matrix that is transposed again and again.
@@ -85,15 +85,15 @@ fn layers_of_absurd_sizes() {
             .output("y")
             .int_constant("pads", &[0, 0, n, n, 0, 0, n, n])
     };
-    assert_says(&pads(1 << 23), "pad (Pad): outputs [1,16777220,16777220], more than 1073741824 values");
+    assert_says(&pads(1 << 23), "Pad (pad): outputs [1,16777220,16777220], more than 1073741824 values");
     assert_says(&pads(i64::MAX), "pads contains 9223372036854775807; expected a number from 0 to 16777216");
     assert_says(&pads(-1), "pads contains -1");
     let strides = [ints("strides", &[0, 1]), ints("kernel_shape", &[2, 2])];
     let zero = File::new([1, 4, 4]).node("MaxPool", "pool", "image -> y", &strides).output("y");
-    assert_says(&zero, "pool (MaxPool): a kernel, stride or dilation is zero");
+    assert_says(&zero, "MaxPool (pool): a kernel, stride or dilation is zero");
     let kernel = [ints("kernel_shape", &[5, 2])];
     let large = File::new([1, 4, 4]).node("MaxPool", "pool", "image -> y", &kernel).output("y");
-    assert_says(&large, "pool (MaxPool): has a window of [5, 2], larger than its input of [4, 4]");
+    assert_says(&large, "MaxPool (pool): has a window of [5, 2], larger than its input of [4, 4]");
 }
 
 #[test]
@@ -177,10 +177,10 @@ fn every_node_that_cannot_be_lowered_is_named() {
     assert_eq!(
         error(&file),
         "4 of the network's 6 nodes are not supported:\
-         \n  /rnn/LSTM (LSTM): the operation is not supported\
-         \n  /flat/Conv (Conv): a 1-dimensional kernel does not fit an input of shape [1,8,8]\
-         \n  turned (Transpose): perm is [1, 0] for a tensor of 4 axes\
-         \n  fused (com.microsoft.FusedConv): the operation is not supported"
+         \n  Conv (/flat/Conv): a 1-dimensional kernel does not fit an input of shape [1,8,8]\
+         \n  LSTM (/rnn/LSTM): the operation is not supported\
+         \n  Transpose (turned): perm is [1, 0] for a tensor of 4 axes\
+         \n  com.microsoft.FusedConv (fused): the operation is not supported"
     );
 }
 
@@ -191,7 +191,7 @@ fn tensors_that_cannot_be_read() {
         change(&mut file.graph().initializer[0]);
         file
     };
-    assert_says(&broken(|t| t.dims[0] = 5), "conv (Conv): input w has dimensions [5, 2, 3, 3] but holds 54 values");
+    assert_says(&broken(|t| t.dims[0] = 5), "Conv (conv): input w has dimensions [5, 2, 3, 3] but holds 54 values");
     assert_says(&broken(|t| t.dims[0] = -5), "input w has dimensions [-5, 2, 3, 3]");
     assert_says(&broken(|t| t.dims = vec![1; 40]), "input w has 40 axes");
     assert_says(&broken(|t| t.data_type = 8), "input w has element type STRING, which is not supported");
@@ -200,11 +200,11 @@ fn tensors_that_cannot_be_read() {
     assert_says(&broken(|t| t.data_location = 2), "input w has the unknown data_location 2");
     assert_says(&broken(|t| t.segment = Some(Segment {})), "input w is stored in segments");
     assert_says(&broken(|t| t.raw_data = vec![0; 215]), "input w has dimensions [3, 2, 3, 3] but holds 215 bytes");
-    assert_says(&broken(|t| t.float_data[7] = f32::NAN), "conv (Conv): the weights contain infinite or NaN values");
+    assert_says(&broken(|t| t.float_data[7] = f32::NAN), "Conv (conv): the weights contain infinite or NaN values");
     assert_says(&broken(|t| t.dims = vec![0, 2, 3, 3]), "but holds 54 values");
     assert_says(
         &broken(|t| (t.dims, t.float_data) = (vec![0, 2, 3, 3], vec![])),
-        "conv (Conv): outputs an empty tensor",
+        "Conv (conv): outputs an empty tensor",
     );
 }
 
@@ -233,7 +233,7 @@ fn invalid_attributes() {
         .constant("v", &[1], &[1.0])
         .node("BatchNormalization", "bn", "image, v, v, v, v -> y", &[int("training_mode", 1)])
         .output("y");
-    assert_says(&train, "bn (BatchNormalization): it is in training mode; export the network for inference");
+    assert_says(&train, "BatchNormalization (bn): it is in training mode; export the network for inference");
     let mask = File::new([2, 4, 4]).node("Dropout", "drop", "image -> z, mask", &[]).output("mask");
-    assert_says(&mask, "drop (Dropout): output number 1, mask, is not supported but is read");
+    assert_says(&mask, "Dropout (drop): output number 1, mask, is not supported but is read");
 }

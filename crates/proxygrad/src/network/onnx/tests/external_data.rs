@@ -48,7 +48,7 @@ fn invalid_entries_are_named() {
         import_both(&file(&[("location", "net.data"), ("offset", offset), ("length", length)])).unwrap_err().to_string()
     };
     for (offset, length, expected) in [
-        ("16", "8", "conv (Conv): input w needs 8 bytes at offset 16 of net.data, which has only 20 bytes"),
+        ("16", "8", "Conv (conv): input w needs 8 bytes at offset 16 of net.data, which has only 20 bytes"),
         ("18446744073709551615", "8", "input w needs 8 bytes at offset 18446744073709551615 of net.data"),
         ("8", "12", "input w has dimensions [1, 2, 1, 1], which need 8 bytes, but 12 bytes in net.data"),
         ("8", "0", "but 0 bytes in net.data"),

@@ -11,6 +11,7 @@ mod lowering;
 mod mutated;
 mod normalizations;
 mod partial;
+mod quantization;
 mod sizes;
 
 use prost::Message;

@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use super::*;
 use crate::network::Op;
 
-const FAMILIES: [&str; 15] = [
+const FAMILIES: [&str; 16] = [
     "activations",
     "constants",
     "convolutions",
@@ -19,6 +19,7 @@ const FAMILIES: [&str; 15] = [
     "networks",
     "pads",
     "pools",
+    "quantized",
     "reductions",
     "resizes",
     "shapes",
