@@ -24,8 +24,9 @@ use rayon::prelude::*;
 /// Runs iterations of activation maximization on request.
 #[derive(Parser)]
 struct Arguments {
-    /// The network; its weights are random with a fixed seed.
-    #[arg(long, value_parser = networks::NAMES)]
+    /// The network: one of resnet18, efficientnet-lite0 and squeezenet1.1, whose weights are random with a fixed seed,
+    /// or an ONNX file whose image is 224 pixels high and wide.
+    #[arg(long)]
     network: String,
     /// Batch size.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]

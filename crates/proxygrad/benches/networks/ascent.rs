@@ -33,7 +33,9 @@ impl Ascent {
         gate: Gate,
     ) -> anyhow::Result<Self> {
         let input = super::input();
-        let target = network.find(layer).with_context(|| format!("there is no layer {layer}"))?;
+        // In files the logits have the exporter's name.
+        let logits = || network.outputs().first().copied().filter(|_| layer == "logits");
+        let target = network.find(layer).or_else(logits).with_context(|| format!("there is no layer {layer}"))?;
         let shape = network.shapes_at(&input, &network.below(&[target]))?;
         let shape = &shape[&target];
         let positions = shape.elements() / shape.channels();

@@ -18,17 +18,21 @@ use self::noise::Noise;
 /// Names of the networks.
 pub const NAMES: [&str; 3] = ["resnet18", "efficientnet-lite0", "squeezenet1.1"];
 
-/// Input size of all of them.
+/// Input size of all of them, and of imported files.
 pub fn input() -> Shape {
     Shape::from([3, 224, 224])
 }
 
-/// Builds the network `name`.
+/// Builds the network `name`, or imports it if that is the path of an ONNX file.
 ///
 /// # Errors
-/// When the name is unknown.
+/// When the name is unknown, or the file cannot be imported.
 pub fn build(name: &str) -> anyhow::Result<Arc<Network>> {
     let network = match name {
+        file if file.ends_with(".onnx") => {
+            let bytes = std::fs::read(file).with_context(|| format!("cannot read {file}"))?;
+            proxygrad::network::onnx::import(&bytes).with_context(|| format!("cannot import {file}"))?.network
+        }
         "resnet18" => resnet18::build()?,
         "efficientnet-lite0" => seeded(
             Architecture::EfficientNetLite(EfficientNetLite::Lite0),
@@ -37,7 +41,7 @@ pub fn build(name: &str) -> anyhow::Result<Arc<Network>> {
         "squeezenet1.1" => {
             seeded(Architecture::SqueezeNet11, include_str!("../../tests/data/architectures/squeezenet1.1.tensors"))?
         }
-        _ => bail!("unknown network {name}; expected one of {}", NAMES.join(", ")),
+        _ => bail!("unknown network {name}; expected an ONNX file or one of {}", NAMES.join(", ")),
     };
     Ok(Arc::new(network))
 }

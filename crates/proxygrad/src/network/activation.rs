@@ -134,13 +134,12 @@ impl Activation {
         problem.map_or(Ok(()), |why| Err(ShapeError::Parameter(why)))
     }
 
-    /// The activation of the channels `kept` alone, in that order.
-    pub(crate) fn select_channels(&self, kept: &[usize]) -> Self {
+    /// The parameters that differ between channels, `[C]`; None if all channels have the same function.
+    pub fn channel_parameters(&self) -> Option<&Array> {
         match self {
-            Self::PRelu { slopes } if slopes.len() > 1 => Self::PRelu { slopes: slopes.rows(kept) },
+            Self::PRelu { slopes } => (slopes.len() > 1).then_some(slopes),
             Self::Relu
             | Self::LeakyRelu { .. }
-            | Self::PRelu { .. }
             | Self::Clip { .. }
             | Self::HardSigmoid { .. }
             | Self::HardSwish
@@ -151,8 +150,22 @@ impl Activation {
             | Self::Elu { .. }
             | Self::Selu
             | Self::Mish
-            | Self::Softplus => self.clone(),
+            | Self::Softplus => None,
         }
+    }
+
+    /// The same activation with other [`Activation::channel_parameters`], if it has any.
+    pub(crate) fn with_channel_parameters(&self, parameters: Array) -> Self {
+        match self {
+            Self::PRelu { .. } if self.channel_parameters().is_some() => Self::PRelu { slopes: parameters },
+            activation => activation.clone(),
+        }
+    }
+
+    /// The activation of the channels `kept` alone, in that order.
+    pub(crate) fn select_channels(&self, kept: &[usize]) -> Self {
+        self.channel_parameters()
+            .map_or_else(|| self.clone(), |parameters| self.with_channel_parameters(parameters.rows(kept)))
     }
 
     /// Largest derivative of the linear approximation: the factor that

@@ -255,6 +255,24 @@ pub fn binaries() -> Vec<Case> {
         let positive = network.push("positive", Op::Activation(Activation::Softplus), &[Network::INPUT]).unwrap();
         network.push("target", Op::Binary(kind), &[positive, Network::INPUT]).unwrap();
         cases.push(Case { name: format!("{kind:?} of maps"), network });
+
+        // Wide enough for whole and partial vectors.
+        let forms = [("rows and columns", vec![2], vec![1]), ("map and positions", vec![], vec![0])];
+        for (name, left, right) in forms {
+            let mut network = Network::new(21, 3, 4);
+            let mut side = |name: &str, axes: Vec<usize>| {
+                let mean = Op::Reduce { kind: Reduce::Mean, axes: axes.clone(), keep: true };
+                let from = Network::INPUT;
+                let from = if axes.is_empty() { from } else { network.push(name, mean, &[from]).unwrap() };
+                // Far from 0, also in the proxy: it may be a divisor.
+                let channels = if axes == [0] { 1 } else { 21 };
+                let [scale, shift] = [0.5, 2.0].map(|value| Array::vector(vec![value; channels]));
+                network.push(format!("{name} positive"), Op::Affine { scale, shift }, &[from]).unwrap()
+            };
+            let sides = [side("left", left), side("right", right)];
+            network.push("target", Op::Binary(kind), &sides).unwrap();
+            cases.push(Case { name: format!("{kind:?} {name}"), network });
+        }
     }
     for kind in [Binary::Less, Binary::LessOrEqual, Binary::Equal] {
         for mixed in [false, true] {

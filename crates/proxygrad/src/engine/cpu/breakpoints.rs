@@ -1,7 +1,29 @@
-//! Breakpoints of piecewise linear activations, which are fused into the kernel before them: ReLU, leaky ReLU and
-//! clips.
+//! Activations that are fused into the kernel before them, and breakpoints of the piecewise linear ones.
 
 use crate::network::Activation;
+
+/// An activation that is fused into the kernel before it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum FusedActivation {
+    /// The backward pass reads the branches, which are kept as bits.
+    Linear(Breakpoints),
+    /// The backward pass reads the pre-activations, which are kept.
+    Smooth(Activation),
+}
+
+impl FusedActivation {
+    pub(crate) fn of(activation: &Activation) -> Self {
+        Breakpoints::of(activation).map_or_else(|| Self::Smooth(activation.clone()), Self::Linear)
+    }
+
+    /// Whether all channels have the same function.
+    pub(crate) fn is_uniform(&self) -> bool {
+        match self {
+            Self::Linear(_) => true,
+            Self::Smooth(activation) => activation.channel_parameters().is_none(),
+        }
+    }
+}
 
 /// A piecewise linear activation: slope 1 between two breakpoints, `leak` outside.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,7 +34,7 @@ pub(crate) struct Breakpoints {
 }
 
 impl Breakpoints {
-    /// None for an activation that needs a separate kernel.
+    /// None for an activation whose derivative is not a function of the branch.
     pub(crate) fn of(activation: &Activation) -> Option<Self> {
         match *activation {
             Activation::Relu => Some(Self { low: 0.0, high: f32::INFINITY, leak: 0.0 }),

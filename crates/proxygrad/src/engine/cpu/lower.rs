@@ -6,11 +6,12 @@ use crate::engine::cpu::epilogue::Epilogue;
 use crate::engine::cpu::kernel::{BackwardArgs, BackwardNeeds, ForwardArgs, Kernel, KernelConfig, ThreadCtx};
 use crate::engine::cpu::kernels::activation::ActivationKernel;
 use crate::engine::cpu::kernels::average_pool::{AveragePool, GlobalPool};
+use crate::engine::cpu::kernels::binary::BinaryKernel;
 use crate::engine::cpu::kernels::broadcast::{ScalarAffine, ScalarBroadcast, ScalarSelect};
 use crate::engine::cpu::kernels::concat::{ChannelConcat, ScalarConcat};
 use crate::engine::cpu::kernels::conv::{ConvAlgorithm, ConvKernel};
 use crate::engine::cpu::kernels::dense::DenseKernel;
-use crate::engine::cpu::kernels::elementwise::{AffineKernel, BinaryKernel};
+use crate::engine::cpu::kernels::elementwise::AffineKernel;
 use crate::engine::cpu::kernels::gather::{AxisGather, ScalarConstant, ScalarGather};
 use crate::engine::cpu::kernels::local_response::ScalarLocalResponse;
 use crate::engine::cpu::kernels::matmul::{ScalarDense, ScalarMatMul};
@@ -57,7 +58,9 @@ pub(crate) fn lower(
         Op::Affine { scale, shift } => Arc::new(ScalarKernel(ScalarAffine::new(scale, shift, inputs[0]))),
         Op::Activation(activation) => Arc::new(ActivationKernel::new(activation, inputs[0])),
         Op::Unary(function) => Arc::new(ScalarKernel(ScalarUnary(*function))),
-        Op::Binary(kind) if is_vectorized(*kind, inputs) => Arc::new(BinaryKernel(*kind)),
+        Op::Binary(kind) if BinaryKernel::accepts(*kind, inputs, output) => {
+            Arc::new(BinaryKernel::new(*kind, inputs, output))
+        }
         Op::Binary(kind) => Arc::new(ScalarKernel(ScalarBroadcast::new(*kind, inputs[0], inputs[1], output))),
         Op::Select => Arc::new(ScalarKernel(ScalarSelect::new(inputs, output))),
         Op::Concat { axis: 0 } if output.is_channels_last() => Arc::new(ChannelConcat::new(inputs)),
@@ -90,11 +93,6 @@ pub(crate) fn lower(
         Op::Softmax { axis } => Arc::new(SoftmaxKernel::new(*axis, inputs[0], false)?),
         Op::LogSoftmax { axis } => Arc::new(SoftmaxKernel::new(*axis, inputs[0], true)?),
     }))
-}
-
-/// Whether [`BinaryKernel`] computes this operation.
-fn is_vectorized(kind: Binary, inputs: &[&Layout]) -> bool {
-    inputs[0] == inputs[1] && BinaryKernel::supports(kind)
 }
 
 /// Whether the first axis is the channels of the pixels that vector code sees.
@@ -137,7 +135,7 @@ pub(crate) fn scalar_needs(op: &Op, inputs: &[&Layout], output: &Layout) -> Opti
             None
         }
         Op::Unary(_) => Some(BackwardNeeds { inputs: true, output: false }),
-        Op::Binary(kind) if is_vectorized(*kind, inputs) => None,
+        Op::Binary(kind) if BinaryKernel::accepts(*kind, inputs, output) => None,
         Op::Binary(kind) => Some(BackwardNeeds { inputs: kind.reads_inputs(), output: *kind == Binary::Div }),
         Op::Select => Some(BackwardNeeds { inputs: true, output: false }),
         Op::Reduce { kind, .. } => Some(reduction_needs(*kind)),

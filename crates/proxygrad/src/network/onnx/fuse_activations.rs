@@ -80,7 +80,7 @@ fn elementwise_sources(builder: &GraphBuilder) -> Vec<Vec<BuilderId>> {
 fn is_unary(op: &Op) -> bool {
     match op {
         Op::Unary(_) => true,
-        Op::Activation(activation) => is_uniform_activation(activation),
+        Op::Activation(activation) => activation.channel_parameters().is_none(),
         Op::Affine { scale, shift } => is_uniform(scale.data()) && is_uniform(shift.data()),
         Op::Input
         | Op::Constant(_)
@@ -103,26 +103,6 @@ fn is_unary(op: &Op) -> bool {
         | Op::LocalResponse(_)
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. } => false,
-    }
-}
-
-/// Whether the activation is the same in all channels.
-fn is_uniform_activation(activation: &Activation) -> bool {
-    match activation {
-        Activation::PRelu { slopes } => slopes.len() == 1,
-        Activation::Relu
-        | Activation::LeakyRelu { .. }
-        | Activation::Clip { .. }
-        | Activation::HardSigmoid { .. }
-        | Activation::HardSwish
-        | Activation::Sigmoid
-        | Activation::Tanh
-        | Activation::Silu
-        | Activation::Gelu { .. }
-        | Activation::Elu { .. }
-        | Activation::Selu
-        | Activation::Mish
-        | Activation::Softplus => true,
     }
 }
 

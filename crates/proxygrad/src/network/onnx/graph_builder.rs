@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::network::{Activation, Array, Op, Shape, SizeBound};
+use crate::network::{Array, Op, Shape, SizeBound};
 
 /// Index of a node in its [`GraphBuilder`]; nodes only read nodes with smaller ids.
 pub(super) type BuilderId = usize;
@@ -39,22 +39,7 @@ impl BuilderNode {
             Op::Affine { scale, shift } => [Some(scale), Some(shift)],
             Op::Normalize(normalize) => [normalize.scale.as_ref(), normalize.shift.as_ref()],
             Op::Constant(array) => [Some(array), None],
-            Op::Activation(activation) => match activation {
-                Activation::PRelu { slopes } => [Some(slopes), None],
-                Activation::Relu
-                | Activation::LeakyRelu { .. }
-                | Activation::Clip { .. }
-                | Activation::HardSigmoid { .. }
-                | Activation::HardSwish
-                | Activation::Sigmoid
-                | Activation::Tanh
-                | Activation::Silu
-                | Activation::Gelu { .. }
-                | Activation::Elu { .. }
-                | Activation::Selu
-                | Activation::Mish
-                | Activation::Softplus => [None, None],
-            },
+            Op::Activation(activation) => [activation.channel_parameters(), None],
             Op::Input
             | Op::MatMul
             | Op::Unary(_)

@@ -45,18 +45,18 @@ pub(crate) struct ActivationBlock<'a> {
     /// First channel.
     pub(crate) channel: usize,
     pub(crate) channels: usize,
+    /// Factors on the inverse temperature of a soft gate for each of the channels, or none.
+    pub(crate) inverse_scales: &'a [f32],
 }
 
 impl SimdOp for ActivationBlock<'_> {
     type Output = ();
 
     /// # Safety
-    /// All channels of all pixels are readable and writable; a PReLU has a slope for each channel, or one for all.
+    /// All channels of all pixels are readable and writable; a PReLU has a slope for each channel, or one for all, and
+    /// inverse scales are for all channels.
     #[inline(always)]
-    unsafe fn run<S: Simd>(mut self) {
-        if let Task::Gradient(gradient, Gate::Soft { temperature: ..=0.0 }) = self.task {
-            self.task = Task::Gradient(gradient, Gate::Plain);
-        }
+    unsafe fn run<S: Simd>(self) {
         // SAFETY: the caller's.
         unsafe {
             match self.activation {
@@ -114,72 +114,146 @@ impl ActivationBlock<'_> {
     /// As [`ActivationBlock::run`].
     #[inline(always)]
     unsafe fn apply<S: Simd>(self, function: impl VectorFunction) {
-        let peak = self.activation.peak() as f32;
         // SAFETY: the caller's.
         unsafe {
             match self.task {
-                Task::Value(Forward::Original) => {
-                    self.for_each_vector::<S>(|z, _, c, count| function.value::<S>(z, c, count));
+                Task::Value(forward) => {
+                    let line = match forward {
+                        Forward::Original => None,
+                        Forward::Proxy { slope } => Some(FlatSides::of(self.activation, slope)),
+                    };
+                    self.for_each_vector::<S>(self.z, Values { function, line });
                 }
-                Task::Value(Forward::Proxy { slope }) => {
-                    let sides = FlatSides::of(self.activation, slope);
-                    self.for_each_vector::<S>(|z, _, c, count| {
-                        S::add(function.value::<S>(z, c, count), sides.line::<S>(z))
-                    });
-                }
-                Task::Gradient(_, Gate::Plain | Gate::Redirect) => {
-                    self.for_each_vector::<S>(|z, gradient, c, count| {
-                        S::mul(gradient, function.derivative::<S>(z, c, count))
-                    })
-                }
-                Task::Gradient(_, Gate::Proxy { slope }) => {
-                    let sides = FlatSides::of(self.activation, slope);
-                    self.for_each_vector::<S>(|z, gradient, c, count| {
-                        S::mul(gradient, S::add(function.derivative::<S>(z, c, count), sides.slope::<S>(z)))
-                    });
-                }
-                Task::Gradient(_, Gate::Soft { temperature }) => {
-                    let inverse = S::splat((1.0 / temperature).min(MAX_INVERSE_TEMPERATURE));
-                    self.for_each_vector::<S>(|z, gradient, c, count| {
-                        S::mul(gradient, function.soft_derivative::<S>(z, inverse, peak, c, count))
-                    });
-                }
-                Task::Gradient(_, Gate::Identity) => {
-                    self.for_each_vector::<S>(|_, gradient, _, _| S::mul(gradient, S::splat(peak)));
+                Task::Gradient(gradient, gate) => {
+                    let rule = SlopeRule::of(gate, &self);
+                    self.for_each_vector::<S>(gradient, Gradients { function, rule });
                 }
             }
         }
     }
 
-    /// Stores the result of `f` for every vector; it takes the pre-activations, the gradient (or the pre-activations
-    /// again), the first channel and the number of channels left.
+    /// Stores the result of `map` for every vector of the pre-activations and of `other`.
     ///
     /// # Safety
     /// As [`ActivationBlock::run`].
     #[inline(always)]
-    unsafe fn for_each_vector<S: Simd>(self, f: impl Fn(S::V, S::V, usize, usize) -> S::V) {
-        let Self { task, z, to, rows, pixels, channel, channels, .. } = self;
-        let gradient = if let Task::Gradient(gradient, _) = task { gradient } else { z };
-        for (y, x) in (0..rows).flat_map(|y| (0..pixels).map(move |x| (y, x))) {
-            let at = |values: Strided| values.first.wrapping_add(y * values.row + x * values.pixel);
-            let (z, gradient, to) = (at(z), at(gradient), at(to));
-            let mut c = 0;
-            while c + S::LANES <= channels {
-                // SAFETY: the caller's.
-                unsafe {
-                    let value = f(S::load(z.add(c)), S::load(gradient.add(c)), channel + c, S::LANES);
-                    S::store(to.add(c), value);
+    unsafe fn for_each_vector<S: Simd>(self, other: Strided, map: impl VectorMap) {
+        let Self { z, to, rows, pixels, channel, channels, .. } = self;
+        for y in 0..rows {
+            for x in 0..pixels {
+                let [z, other, to] =
+                    [z, other, to].map(|values| values.first.wrapping_add(y * values.row + x * values.pixel));
+                let mut c = 0;
+                while c < channels {
+                    let count = channels - c;
+                    // SAFETY: the caller's.
+                    unsafe {
+                        let (z, other) = (S::load_up_to(z.add(c), count), S::load_up_to(other.add(c), count));
+                        let value = map.vector::<S>(z, other, c, channel + c, count);
+                        if count >= S::LANES {
+                            S::store(to.add(c), value);
+                        } else {
+                            S::store_some(to.add(c), value, count);
+                        }
+                    }
+                    c += S::LANES;
                 }
-                c += S::LANES;
             }
-            let count = channels - c;
-            if count > 0 {
-                // SAFETY: as above.
-                unsafe {
-                    let (z, gradient) = (S::load_some(z.add(c), count), S::load_some(gradient.add(c), count));
-                    S::store_some(to.add(c), f(z, gradient, channel + c, count), count);
+        }
+    }
+}
+
+/// A function of pre-activations and another vector. (Closures would not be compiled for the instruction set.)
+trait VectorMap: Copy {
+    /// The result for the channel at this place of the block, which is `channel` of the activation.
+    ///
+    /// # Safety
+    /// As [`VectorFunction::value`].
+    unsafe fn vector<S: Simd>(&self, z: S::V, other: S::V, place: usize, channel: usize, count: usize) -> S::V;
+}
+
+/// Values of an activation, or of its proxy.
+#[derive(Clone, Copy)]
+struct Values<F> {
+    function: F,
+    line: Option<FlatSides>,
+}
+
+impl<F: VectorFunction> VectorMap for Values<F> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(&self, z: S::V, _: S::V, _: usize, channel: usize, count: usize) -> S::V {
+        // SAFETY: the caller's.
+        unsafe {
+            let value = self.function.value::<S>(z, channel, count);
+            match self.line {
+                None => value,
+                Some(line) => S::add(value, line.line::<S>(z)),
+            }
+        }
+    }
+}
+
+/// The derivative that a gate uses.
+#[derive(Clone, Copy)]
+enum SlopeRule<'a> {
+    Plain,
+    Lifted(FlatSides),
+    Soft {
+        inverse_temperature: f32,
+        inverse_scales: &'a [f32],
+        peak: f32,
+    },
+    /// The same everywhere.
+    Constant(f32),
+}
+
+impl<'a> SlopeRule<'a> {
+    #[inline(always)]
+    fn of(gate: Gate, block: &ActivationBlock<'a>) -> Self {
+        let peak = block.activation.peak() as f32;
+        match gate {
+            Gate::Plain | Gate::Redirect | Gate::Soft { temperature: ..=0.0 } => Self::Plain,
+            Gate::Proxy { slope } => Self::Lifted(FlatSides::of(block.activation, slope)),
+            Gate::Soft { temperature } => {
+                let inverse_temperature = (1.0 / temperature).min(MAX_INVERSE_TEMPERATURE);
+                Self::Soft { inverse_temperature, inverse_scales: block.inverse_scales, peak }
+            }
+            Gate::Identity => Self::Constant(peak),
+        }
+    }
+}
+
+/// Gradients times the derivative of a gate.
+#[derive(Clone, Copy)]
+struct Gradients<'a, F> {
+    function: F,
+    rule: SlopeRule<'a>,
+}
+
+impl<F: VectorFunction> VectorMap for Gradients<'_, F> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(&self, z: S::V, gradient: S::V, place: usize, channel: usize, count: usize) -> S::V {
+        // SAFETY: the caller's; there is a scale for every channel of the block, if any.
+        unsafe {
+            let slope = match self.rule {
+                SlopeRule::Constant(slope) => S::splat(slope),
+                SlopeRule::Soft { inverse_temperature, inverse_scales, peak } => {
+                    let mut inverse = S::splat(inverse_temperature);
+                    if !inverse_scales.is_empty() {
+                        let scale = S::load_up_to(inverse_scales.as_ptr().add(place), count);
+                        inverse = S::min(S::mul(scale, inverse), S::splat(MAX_INVERSE_TEMPERATURE));
+                    }
+                    self.function.soft_derivative::<S>(z, inverse, peak, channel, count)
                 }
-            }
+                SlopeRule::Plain | SlopeRule::Lifted(_) => {
+                    let derivative = self.function.derivative::<S>(z, channel, count);
+                    match self.rule {
+                        SlopeRule::Lifted(sides) => S::add(derivative, sides.slope::<S>(z)),
+                        _ => derivative,
+                    }
+                }
+            };
+            S::mul(gradient, slope)
         }
     }
 }
@@ -236,4 +310,11 @@ impl FlatSides {
 fn at_most(x: f64) -> f32 {
     let nearest = x as f32;
     if f64::from(nearest) > x { nearest.next_down() } else { nearest }
+}
+
+/// A gradient with [`Gate::Redirect`] where the whole gradient of an image vanishes at the activation.
+pub(crate) fn redirected(activation: &Activation, z: f32, gradient: f32) -> f32 {
+    let ((low, high), z) = (activation.breakpoints(), f64::from(z));
+    let outwards = (z <= low && gradient < 0.0) || (z >= high && gradient > 0.0);
+    if outwards { 0.0 } else { gradient * activation.peak() as f32 }
 }

@@ -1,8 +1,9 @@
 //! Vector code of epilogues: one branch-free loop for each combination of parts that occurs.
 #![expect(unsafe_code, reason = "loads and stores through maps")]
 
+use crate::engine::cpu::activation::{ActivationBlock, Strided, Task};
 use crate::engine::cpu::breakpoints::Breakpoints;
-use crate::engine::cpu::epilogue::{Epilogue, FusedGate, OutputRegion};
+use crate::engine::cpu::epilogue::{Epilogue, FusedGate, OutputRegion, SmoothActivation};
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::simd::math::{exp, logistic};
 use crate::engine::cpu::simd::vector::{Simd, SimdOp, load_vector};
@@ -52,7 +53,7 @@ impl Epilogue<'_> {
                 match &self.gate {
                     FusedGate::None => {}
                     FusedGate::Masked { mask, .. } => mask.prefetch::<S>(pixel, c),
-                    FusedGate::Soft { input, .. } => S::prefetch(at(input)),
+                    FusedGate::Soft { input, .. } | FusedGate::Smooth { input, .. } => S::prefetch(at(input)),
                 }
             }
             c += 16;
@@ -86,6 +87,8 @@ impl Epilogue<'_> {
             BIAS | ADD,
             BIAS | CLIP,
             BIAS | ADD | CLIP,
+            BIAS | RECORD,
+            BIAS | ADD | RECORD,
             BIAS | CLIP | RECORD,
             BIAS | ADD | CLIP | RECORD,
             ADD,
@@ -94,6 +97,46 @@ impl Epilogue<'_> {
             SOFT,
             ADD | SOFT,
         );
+        // SAFETY: the caller's.
+        unsafe { self.store_smooth::<S>(region) };
+    }
+
+    /// Applies a smooth activation and the derivative of one to what has just been stored.
+    ///
+    /// # Safety
+    /// As [`Simd`]; the region lies in the maps.
+    #[inline(always)]
+    unsafe fn store_smooth<S: Simd>(&self, region: OutputRegion) {
+        if self.smooth.is_none() && !matches!(self.gate, FusedGate::Smooth { .. }) {
+            return;
+        }
+        let strided = |map: &FeatureMap| Strided {
+            first: map.at(region.pixel).wrapping_add(region.channel),
+            row: region.row_stride * map.pixel_stride,
+            pixel: region.pixel_step * map.pixel_stride,
+        };
+        let to = strided(&self.to);
+        let block = |SmoothActivation { activation, first }, task, z, inverse_scales| ActivationBlock {
+            activation,
+            task,
+            z,
+            to,
+            rows: region.rows,
+            pixels: region.pixels,
+            channel: first + region.channel,
+            channels: region.channels,
+            inverse_scales,
+        };
+        // SAFETY: the caller's.
+        unsafe {
+            if let Some((activation, forward)) = self.smooth {
+                S::call(block(activation, Task::Value(forward), to, &[]));
+            }
+            if let FusedGate::Smooth { input, activation, gate, inverse_scales } = self.gate {
+                let inverse_scales = &inverse_scales[region.channel..];
+                S::call(block(activation, Task::Gradient(to, gate), strided(&input), inverse_scales));
+            }
+        }
     }
 
     fn flags(&self, channel: usize) -> u32 {
@@ -103,7 +146,7 @@ impl Epilogue<'_> {
             _ => flags::ANY,
         };
         let gate = match self.gate {
-            FusedGate::None => flags::NONE,
+            FusedGate::None | FusedGate::Smooth { .. } => flags::NONE,
             FusedGate::Masked { mask, .. } if mask.is_aligned(channel) => flags::MASK,
             FusedGate::Masked { .. } => flags::ANY,
             FusedGate::Soft { .. } => flags::SOFT,
@@ -126,9 +169,11 @@ impl Epilogue<'_> {
         let mut c = 0;
         while c < count {
             // SAFETY: the caller's.
-            unsafe { self.store_vector::<S>(pixel, channel + c, S::load(sums.add(c)), count - c) };
+            unsafe { self.store_linear::<S>(pixel, channel + c, S::load(sums.add(c)), count - c) };
             c += S::LANES;
         }
+        // SAFETY: the caller's.
+        unsafe { self.store_smooth::<S>(OutputRegion::row(pixel, 1, channel, count)) };
     }
 
     /// Stores one vector of sums, of which the first `count` values count.
@@ -137,6 +182,19 @@ impl Epilogue<'_> {
     /// As [`Simd`]; pixel and channels lie in the maps.
     #[inline(always)]
     pub(crate) unsafe fn store_vector<S: Simd>(&self, pixel: usize, channel: usize, sums: S::V, count: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            self.store_linear::<S>(pixel, channel, sums, count);
+            self.store_smooth::<S>(OutputRegion::row(pixel, 1, channel, count.min(S::LANES)));
+        }
+    }
+
+    /// [`Epilogue::store_vector`] without smooth activations.
+    ///
+    /// # Safety
+    /// As [`Epilogue::store_vector`].
+    #[inline(always)]
+    unsafe fn store_linear<S: Simd>(&self, pixel: usize, channel: usize, sums: S::V, count: usize) {
         // SAFETY: the caller's.
         unsafe {
             if count >= S::LANES {

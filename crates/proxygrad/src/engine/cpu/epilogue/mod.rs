@@ -7,8 +7,13 @@ mod apply;
 use crate::engine::cpu::activation_mask::ActivationMask;
 use crate::engine::cpu::breakpoints::Breakpoints;
 use crate::engine::cpu::feature_map::FeatureMap;
+use crate::engine::{Forward, Gate};
+use crate::network::Activation;
 
 /// What is applied to a kernel's sums: `to = gate * activation(sum + bias + addend)`.
+///
+/// Branches of piecewise linear activations are taken in registers. A smooth activation, or its derivative, is applied
+/// to what has just been stored, in place.
 #[derive(Clone, Copy)]
 pub(crate) struct Epilogue<'a> {
     pub(crate) to: FeatureMap,
@@ -18,8 +23,10 @@ pub(crate) struct Epilogue<'a> {
     pub(crate) addend: Option<FeatureMap>,
     /// Where the pre-activations are recorded.
     pub(crate) record: Option<FeatureMap>,
-    /// The activation.
+    /// The piecewise linear activation.
     pub(crate) breakpoints: Option<Breakpoints>,
+    /// The smooth activation.
+    pub(crate) smooth: Option<(SmoothActivation<'a>, Forward)>,
     /// Where the branch of each pre-activation is recorded.
     pub(crate) mask: Option<ActivationMask>,
     pub(crate) gate: FusedGate<'a>,
@@ -35,6 +42,23 @@ pub(crate) enum FusedGate<'a> {
     /// Logistic steps at the breakpoints, from `leak` to 1, of the pre-activations `input`. The inverse temperature of
     /// a channel is `inverse_temperature` times its scale.
     Soft { input: FeatureMap, low: f32, high: f32, leak: f32, inverse_scales: &'a [f32], inverse_temperature: f32 },
+    /// The derivative of a smooth activation at the pre-activations `input`. The temperature of a soft gate is divided
+    /// by the scale of a channel.
+    Smooth { input: FeatureMap, activation: SmoothActivation<'a>, gate: Gate, inverse_scales: &'a [f32] },
+}
+
+/// A smooth activation of a slice of channels.
+#[derive(Clone, Copy)]
+pub(crate) struct SmoothActivation<'a> {
+    pub(crate) activation: &'a Activation,
+    /// The first of its channels that the slice has.
+    pub(crate) first: usize,
+}
+
+impl SmoothActivation<'_> {
+    fn slice(self, first: usize) -> Self {
+        Self { first: self.first + first, ..self }
+    }
 }
 
 /// Pixels and channels that are stored together: rows of equally spaced pixels.
@@ -65,13 +89,15 @@ impl OutputRegion {
 impl Epilogue<'_> {
     /// Stores the sums unchanged.
     pub(crate) fn store_only(to: FeatureMap) -> Self {
-        Self { to, bias: None, addend: None, record: None, breakpoints: None, mask: None, gate: FusedGate::None }
+        let (bias, addend, record, breakpoints, smooth, mask) = (None, None, None, None, None, None);
+        Self { to, bias, addend, record, breakpoints, smooth, mask, gate: FusedGate::None }
     }
 
     /// Whether sums are stored unchanged.
     pub(crate) fn is_store_only(&self) -> bool {
-        let Self { bias, addend, record, breakpoints, gate, to: _, mask: _ } = self;
-        let applied = bias.is_some() || addend.is_some() || record.is_some() || breakpoints.is_some();
+        let Self { bias, addend, record, breakpoints, smooth, gate, to: _, mask: _ } = self;
+        let activated = breakpoints.is_some() || smooth.is_some();
+        let applied = bias.is_some() || addend.is_some() || record.is_some() || activated;
         !applied && matches!(gate, FusedGate::None)
     }
 
@@ -89,6 +115,10 @@ impl Epilogue<'_> {
                 let inverse_scales = &inverse_scales[first..first + channels];
                 FusedGate::Soft { input: slice(input), low, high, leak, inverse_scales, inverse_temperature }
             }
+            FusedGate::Smooth { input, activation, gate, inverse_scales } => {
+                let inverse_scales = &inverse_scales[first..first + channels];
+                FusedGate::Smooth { input: slice(input), activation: activation.slice(first), gate, inverse_scales }
+            }
         };
         Self {
             to: slice(self.to),
@@ -96,6 +126,7 @@ impl Epilogue<'_> {
             addend: self.addend.map(slice),
             record: self.record.map(slice),
             breakpoints: self.breakpoints,
+            smooth: self.smooth.map(|(activation, forward)| (activation.slice(first), forward)),
             mask: self.mask.map(|mask| mask.slice(first)),
             gate,
         }

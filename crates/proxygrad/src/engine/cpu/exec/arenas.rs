@@ -58,11 +58,16 @@ impl ArenaPtrs {
     /// The mask of the activation that computes a value.
     pub(crate) fn mask(&self, value: &Value, breakpoints: &Breakpoints) -> ActivationMask {
         // SAFETY: the plan has room there for the masks of `capacity` images.
-        let data = unsafe { self.saved.add(value.mask * self.capacity).cast::<u8>() };
+        let data = unsafe { self.saved.add(value.kept * self.capacity).cast::<u8>() };
         ActivationMask::new(data, value.placement.pixel_stride, breakpoints).slice(value.placement.first)
     }
 
-    /// The pre-activations of a value, if they are recorded.
+    /// The pre-activations of a value with a smooth activation.
+    pub(crate) fn pre_activations(&self, value: &Value) -> FeatureMap {
+        self.map_in(self.saved, Placement { offset: value.kept, ..value.placement }, &value.layout)
+    }
+
+    /// The pre-activations of a value with a piecewise linear activation, if they are recorded.
     pub(crate) fn record(&self, value: &Value) -> Option<FeatureMap> {
         let placement = Placement { offset: value.record, ..value.placement };
         self.records.map(|records| self.map_in(records, placement, &value.layout))

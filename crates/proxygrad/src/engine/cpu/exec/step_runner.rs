@@ -2,11 +2,10 @@
 //! kernel.
 #![expect(unsafe_code, reason = "maps of the plan's own memory")]
 
-use crate::engine::cpu::activation_mask::ActivationMask;
-use crate::engine::cpu::breakpoints::Breakpoints;
-use crate::engine::cpu::epilogue::{Epilogue, FusedGate};
+use crate::engine::cpu::breakpoints::{Breakpoints, FusedActivation};
+use crate::engine::cpu::epilogue::{Epilogue, FusedGate, SmoothActivation};
 use crate::engine::cpu::exec::arenas::ArenaPtrs;
-use crate::engine::cpu::exec::redirect::{is_alive, redirect};
+use crate::engine::cpu::exec::redirect::{Kept, is_alive, redirect};
 use crate::engine::cpu::exec::row_tiling::TiledStep;
 use crate::engine::cpu::exec::tensor_io::Seed;
 use crate::engine::cpu::feature_map::FeatureMap;
@@ -67,7 +66,7 @@ impl<'a> StepRunner<'a> {
         let source = self.arenas.map(*gradient, &self.plan.values[forward_step + 1].layout);
         tiling.run(self.ctx, source, &tiled_steps, self.row_buffers(), redirects);
         // Dead layers are rare: the plain gate comes first, and all steps are repeated one by one if a layer was dead.
-        let alive = |sink: &GradientSink| self.masked_parts(sink).into_iter().all(|(_, to)| is_alive(to));
+        let alive = |sink: &GradientSink| self.activated_parts(sink).into_iter().all(|(_, to)| is_alive(to));
         if redirects && !(tiling.all_nonzero(self.arenas.images) && last.is_none_or(alive)) {
             // All threads have read the result before it is overwritten.
             self.ctx.worker.barrier();
@@ -112,26 +111,36 @@ impl<'a> StepRunner<'a> {
     fn forward_epilogue(self, s: usize, forward: Forward) -> Epilogue<'a> {
         let step = &self.plan.forward_steps[s];
         let value = &self.plan.values[s + 1];
-        let breakpoints = step.breakpoints.map(|breakpoints| match forward {
-            Forward::Original => breakpoints,
-            Forward::Proxy { slope } => Breakpoints { leak: breakpoints.leak.max(slope), ..breakpoints },
-        });
-        // A value without breakpoints whose step has some does not depend on the image.
-        let record = value.breakpoints.and_then(|_| self.arenas.record(value));
-        let mask = value.breakpoints.map(|breakpoints| self.arenas.mask(value, &breakpoints));
         let bias = step.kernel.as_ref().and_then(|kernel| kernel.bias());
         let addend = step.residual.map(|residual| self.map(residual));
-        Epilogue { bias, addend, breakpoints, record, mask, ..Epilogue::store_only(self.map(s + 1)) }
+        let epilogue = Epilogue { bias, addend, ..Epilogue::store_only(self.map(s + 1)) };
+        // Nothing is kept of a value that does not depend on the image.
+        let keeps = value.activation.is_some();
+        match &step.activation {
+            None => epilogue,
+            Some(FusedActivation::Linear(breakpoints)) => {
+                let record = if keeps { self.arenas.record(value) } else { None };
+                let mask = keeps.then(|| self.arenas.mask(value, breakpoints));
+                let leak = match forward {
+                    Forward::Original => breakpoints.leak,
+                    Forward::Proxy { slope } => breakpoints.leak.max(slope),
+                };
+                Epilogue { breakpoints: Some(Breakpoints { leak, ..*breakpoints }), record, mask, ..epilogue }
+            }
+            Some(FusedActivation::Smooth(activation)) => {
+                let record = keeps.then(|| self.arenas.pre_activations(value));
+                Epilogue { smooth: Some((SmoothActivation { activation, first: 0 }, forward)), record, ..epilogue }
+            }
+        }
     }
 
     fn backward_step(self, step: &BackwardStep, seeds: &[Seed<'_>], gate: Gate) {
         let sink = step.sink();
         let value = &self.plan.values[sink.value];
-        let breakpoints = value.breakpoints.filter(|_| sink.complete && gate == Gate::Redirect);
-        let Some(breakpoints) = breakpoints else {
+        if !(value.activation.is_some() && sink.complete && gate == Gate::Redirect) {
             return self.contribute(step, seeds, [gate; 2]);
-        };
-        let parts = self.masked_parts(sink);
+        }
+        let parts = self.activated_parts(sink);
         // Dead layers are rare: the plain gate comes first, and the step is repeated without a gate if the layer was
         // dead.
         if !matches!(step, BackwardStep::Seed { .. }) && sink.addend != Some(sink.to) {
@@ -142,23 +151,31 @@ impl<'a> StepRunner<'a> {
             self.ctx.worker.barrier();
         }
         self.contribute(step, seeds, [gate; 2]);
-        for (mask, to) in parts {
-            redirect(self.ctx, breakpoints.leak, mask, to);
+        for (kept, to) in parts {
+            redirect(self.ctx, kept, to);
         }
     }
 
-    /// Masks and gradients of the activations of a sink. The parts of a concatenation are redirected independently.
-    fn masked_parts(self, sink: &GradientSink) -> Vec<(ActivationMask, FeatureMap)> {
+    /// What is kept of the activations of a sink, and their gradients. The parts of a concatenation are redirected
+    /// independently.
+    fn activated_parts(self, sink: &GradientSink) -> Vec<(Kept<'a>, FeatureMap)> {
         let value = &self.plan.values[sink.value];
         let own = [sink.value];
         let parts = if value.parts.is_empty() { own.as_slice() } else { value.parts.as_slice() };
         let part = |&part: &usize| {
             let part = &self.plan.values[part];
-            let mask = self.arenas.mask(part, part.breakpoints.as_ref()?);
+            let kept = match part.activation.as_ref()? {
+                FusedActivation::Linear(breakpoints) => {
+                    Kept::Branches { mask: self.arenas.mask(part, breakpoints), leak: breakpoints.leak }
+                }
+                FusedActivation::Smooth(activation) => {
+                    Kept::PreActivations { z: self.arenas.pre_activations(part), activation }
+                }
+            };
             let (first, channels) = (part.placement.first - value.placement.first, part.layout.pixel_len());
             // SAFETY: a part's channels lie in the concatenation.
             let to = unsafe { self.arenas.map(sink.to, &value.layout).slice(first, channels) };
-            Some((mask, to))
+            Some((kept, to))
         };
         parts.iter().filter_map(part).collect()
     }
@@ -204,7 +221,7 @@ impl<'a> StepRunner<'a> {
         let value = &self.plan.values[sink.value];
         // A second target with the same value has an addend.
         seed.write(self.ctx.worker, self.arenas, epilogue.to, &value.layout, sink.addend.is_some());
-        if sink.complete && value.breakpoints.is_some() && !matches!(epilogue.gate, FusedGate::None) {
+        if sink.complete && value.activation.is_some() && !matches!(epilogue.gate, FusedGate::None) {
             let gated = Epilogue { addend: None, ..*epilogue };
             // SAFETY: a map copied onto itself, value by value.
             unsafe { for_each_vector(self.ctx, &gated, CopyOf(self.arenas.map(sink.to, &value.layout))) };
@@ -214,9 +231,18 @@ impl<'a> StepRunner<'a> {
     /// The gate that is fused into the last contribution to a gradient.
     fn fused_gate(self, sink: &GradientSink, gate: Gate) -> FusedGate<'a> {
         let value = &self.plan.values[sink.value];
-        let Some(breakpoints) = value.breakpoints.filter(|_| sink.complete) else { return FusedGate::None };
-        let Breakpoints { low, high, leak } = breakpoints;
-        let masked = |outside| FusedGate::Masked { mask: self.arenas.mask(value, &breakpoints), outside };
+        let Some(activation) = value.activation.as_ref().filter(|_| sink.complete) else { return FusedGate::None };
+        let breakpoints = match activation {
+            FusedActivation::Linear(breakpoints) => breakpoints,
+            FusedActivation::Smooth(_) if gate == Gate::Redirect => return FusedGate::None,
+            FusedActivation::Smooth(activation) => {
+                let input = self.arenas.pre_activations(value);
+                let activation = SmoothActivation { activation, first: 0 };
+                return FusedGate::Smooth { input, activation, gate, inverse_scales: &value.inverse_scales };
+            }
+        };
+        let Breakpoints { low, high, leak } = *breakpoints;
+        let masked = |outside| FusedGate::Masked { mask: self.arenas.mask(value, breakpoints), outside };
         match gate {
             Gate::Plain => masked(leak),
             Gate::Proxy { slope } => masked(leak.max(slope)),

@@ -3,10 +3,11 @@
 
 use std::mem::MaybeUninit;
 
-use crate::engine::cpu::activation::{ActivationBlock, Strided, Task};
+use crate::engine::cpu::activation::{ActivationBlock, Strided, Task, redirected};
 use crate::engine::cpu::epilogue::{Epilogue, OutputRegion};
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::{BackwardArgs, BackwardNeeds, ForwardArgs, Kernel, MICRO_BATCH, ThreadCtx};
+use crate::engine::cpu::kernels::elementwise::{CHANNEL_UNIT, for_each_share};
 use crate::engine::cpu::layout::Layout;
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 use crate::engine::{Forward, Gate};
@@ -24,29 +25,21 @@ pub(crate) struct ActivationKernel {
 
 impl ActivationKernel {
     pub(crate) fn new(activation: &Activation, input: &Layout) -> Self {
-        let activation = match activation {
+        let differs = |parameters: &&Array| parameters.len() != input.pixel_len();
+        let expanded = activation.channel_parameters().filter(differs).map(|parameters| {
             // All values are one pixel, see `layouts`.
-            Activation::PRelu { slopes } if slopes.len() > 1 && slopes.len() != input.pixel_len() => {
-                let stride = input.strides().first().copied().unwrap_or(1);
-                let slope = |at: usize| slopes.data()[at / stride % slopes.len()];
-                Activation::PRelu { slopes: Array::vector((0..input.elements()).map(slope).collect::<Vec<f32>>()) }
-            }
-            activation => activation.clone(),
-        };
+            let stride = input.strides().first().copied().unwrap_or(1);
+            let parameter = |at: usize| parameters.data()[at / stride % parameters.len()];
+            Array::vector((0..input.elements()).map(parameter).collect::<Vec<f32>>())
+        });
+        let activation =
+            expanded.map_or_else(|| activation.clone(), |parameters| activation.with_channel_parameters(parameters));
         Self { activation }
     }
 
     fn run(&self, ctx: &ThreadCtx<'_>, z: FeatureMap, task: BlockTask, epilogue: &Epilogue<'_>) {
-        let (pixels, channels) = (z.pixels(), z.channels);
-        let pieces = (pixels * channels).div_ceil(PIECE);
-        // Pieces divide the pixels, or the channels of a few large ones.
-        let parts = pieces.div_ceil(pixels.max(1)).min(channels.div_ceil(CHANNEL_UNIT)).max(1);
-        let pieces = pieces.min(pixels);
-        ctx.worker.for_each_piece(pieces * parts, |piece| {
-            let (piece, part) = (piece / parts, piece % parts);
-            let border = |part: usize| (channels.div_ceil(CHANNEL_UNIT) * part / parts * CHANNEL_UNIT).min(channels);
-            let (pixels, channels) = (share(pixels, piece, pieces), [border(part), border(part + 1)]);
-            let activation = &self.activation;
+        let activation = &self.activation;
+        for_each_share(ctx, z, PIECE, |pixels, channels| {
             // SAFETY: the instruction set is supported; all maps have these pixels and channels, which no other piece
             // writes.
             unsafe { ctx.instructions.run(StagedRange { activation, z, task, epilogue, pixels, channels }) };
@@ -63,20 +56,15 @@ impl ActivationKernel {
                 let (z, gradient) = (strided(&z, pixel, channel), strided(&gradient, pixel, channel));
                 let task = Task::Gradient(gradient, Gate::Plain);
                 let activation = &self.activation;
-                let block = ActivationBlock { activation, task, z, to, rows: 1, pixels: 1, channel, channels };
+                let (rows, pixels, inverse_scales) = (1, 1, &[]);
+                let block =
+                    ActivationBlock { activation, task, z, to, rows, pixels, channel, channels, inverse_scales };
                 // SAFETY: the instruction set is supported, and the staged values have room for the channels.
                 unsafe { ctx.instructions.run(block) };
                 staged[..channels].iter().all(|&value| value == 0.0)
             })
         })
     }
-}
-
-/// Channels that a piece of work is a multiple of: whole bytes of activation masks, and whole vectors.
-const CHANNEL_UNIT: usize = 16;
-
-fn share(count: usize, piece: usize, pieces: usize) -> [usize; 2] {
-    [count * piece / pieces, count * (piece + 1) / pieces]
 }
 
 fn strided(map: &FeatureMap, pixel: usize, channel: usize) -> Strided {
@@ -145,8 +133,17 @@ impl SimdOp for StagedRange<'_> {
                     }
                 };
                 let z_here = strided(&z, pixel, channel);
-                let block =
-                    ActivationBlock { activation, task: task_here, z: z_here, to, rows: 1, pixels, channel, channels };
+                let block = ActivationBlock {
+                    activation,
+                    task: task_here,
+                    z: z_here,
+                    to,
+                    rows: 1,
+                    pixels,
+                    channel,
+                    channels,
+                    inverse_scales: &[],
+                };
                 // SAFETY: the caller's; the staged values have room for whole vectors of every pixel.
                 unsafe {
                     S::call(block);
@@ -165,11 +162,4 @@ impl SimdOp for StagedRange<'_> {
             }
         }
     }
-}
-
-/// A gradient with [`Gate::Redirect`] where the whole layer's gradient vanishes.
-fn redirected(activation: &Activation, z: f32, gradient: f32) -> f32 {
-    let ((low, high), z) = (activation.breakpoints(), f64::from(z));
-    let outwards = (z <= low && gradient < 0.0) || (z >= high && gradient > 0.0);
-    if outwards { 0.0 } else { gradient * activation.peak() as f32 }
 }

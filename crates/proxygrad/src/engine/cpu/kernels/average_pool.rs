@@ -79,6 +79,10 @@ impl VectorSource for GlobalPoolSum {
             S::mul(total, S::splat(self.factor))
         }
     }
+
+    fn reads(&self) -> usize {
+        self.map.size()
+    }
 }
 
 /// The same gradient for all pixels of an image.

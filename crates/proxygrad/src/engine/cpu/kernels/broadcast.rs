@@ -1,4 +1,4 @@
-//! Broadcasting: elementwise operations on two tensors of different shapes.
+//! Broadcasting of tensors that are not feature maps.
 
 use crate::engine::cpu::kernel::BackwardNeeds;
 use crate::engine::cpu::kernels::memory_order::{for_each_index, offset};

@@ -1,27 +1,42 @@
-//! Elementwise kernels: binary operations on tensors of the same shape, scale and shift, copies.
+//! Elementwise kernels: scale and shift, copies; and the loop over vectors that these and others share.
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
 use crate::engine::cpu::buffer::Buffer;
 use crate::engine::cpu::epilogue::Epilogue;
 use crate::engine::cpu::feature_map::FeatureMap;
-use crate::engine::cpu::kernel::{BackwardArgs, BackwardNeeds, ForwardArgs, Kernel, ThreadCtx};
+use crate::engine::cpu::kernel::{BackwardArgs, ForwardArgs, Kernel, ThreadCtx};
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
-use crate::network::{Array, Binary};
+use crate::network::Array;
 
 /// Values per piece of work.
 const PIECE: usize = 16 * 1024;
 
-/// Applies `epilogue` to the vectors that `f` computes, for all pixels and channels. The threads divide the pixels.
+/// Channels that a piece of work starts at a multiple of: whole vectors, and whole bytes of activation masks.
+pub(crate) const CHANNEL_UNIT: usize = 16;
+
+/// Applies `epilogue` to the vectors that `f` computes, for all pixels and channels. The threads divide the pixels, or
+/// the channels where there are few pixels.
 ///
 /// # Safety
 /// `f` may be called for every pixel and channel of `epilogue.to`.
 pub(crate) unsafe fn for_each_vector(ctx: &ThreadCtx<'_>, epilogue: &Epilogue<'_>, f: impl VectorSource) {
-    let pixels = epilogue.to.pixels();
-    let pieces = (pixels * epilogue.to.channels).div_ceil(PIECE).min(pixels);
-    ctx.worker.for_each_piece(pieces, |piece| {
-        let pixels = [pixels * piece / pieces, pixels * (piece + 1) / pieces];
-        // SAFETY: the instruction set is supported; no two pieces write the same pixels; the rest is the caller's.
-        unsafe { ctx.instructions.run(PixelRange { epilogue, f, pixels }) };
+    for_each_share(ctx, epilogue.to, PIECE / f.reads().max(1), |pixels, channels| {
+        // SAFETY: the instruction set is supported; no two pieces write the same values; the rest is the caller's.
+        unsafe { ctx.instructions.run(PixelRange { epilogue, f, pixels, channels }) };
+    });
+}
+
+/// Divides the pixels of a map, or the channels where there are few pixels, into pieces of about `piece` values, and
+/// calls `f` with the first pixel and the end, and the first channel and the end, of each.
+pub(crate) fn for_each_share(ctx: &ThreadCtx<'_>, map: FeatureMap, piece: usize, f: impl Fn([usize; 2], [usize; 2])) {
+    let (pixels, units) = (map.pixels(), map.channels.div_ceil(CHANNEL_UNIT));
+    let wanted = (pixels * map.channels).div_ceil(piece.max(1));
+    let rows = wanted.min(pixels);
+    let columns = wanted.div_ceil(pixels.max(1)).clamp(1, units.max(1));
+    ctx.worker.for_each_piece(rows * columns, |piece| {
+        let (row, column) = (piece / columns, piece % columns);
+        let channel = |column: usize| (units * column / columns * CHANNEL_UNIT).min(map.channels);
+        f([pixels * row / rows, pixels * (row + 1) / rows], [channel(column), channel(column + 1)]);
     });
 }
 
@@ -32,13 +47,19 @@ pub(crate) trait VectorSource: Copy {
     /// # Safety
     /// As [`Simd`]; the position lies in the maps that the function reads.
     unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, count: usize) -> S::V;
+
+    /// Values that are read for each value.
+    fn reads(&self) -> usize {
+        1
+    }
 }
 
-/// [`for_each_vector`] for a range of pixels.
+/// [`for_each_vector`] for some channels of a range of pixels, each given by its first and its end.
 pub(crate) struct PixelRange<'a, F> {
     pub(crate) epilogue: &'a Epilogue<'a>,
     pub(crate) f: F,
     pub(crate) pixels: [usize; 2],
+    pub(crate) channels: [usize; 2],
 }
 
 impl<F: VectorSource> SimdOp for PixelRange<'_, F> {
@@ -46,11 +67,10 @@ impl<F: VectorSource> SimdOp for PixelRange<'_, F> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let channels = self.epilogue.to.channels;
         for pixel in self.pixels[0]..self.pixels[1] {
-            let mut c = 0;
-            while c < channels {
-                let count = (channels - c).min(S::LANES);
+            let [mut c, end] = self.channels;
+            while c < end {
+                let count = (end - c).min(S::LANES);
                 // SAFETY: the caller's.
                 unsafe { self.epilogue.store_vector::<S>(pixel, c, self.f.vector::<S>(pixel, c, count), count) };
                 c += S::LANES;
@@ -78,113 +98,6 @@ impl VectorSource for CopyOf {
     unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, count: usize) -> S::V {
         // SAFETY: the caller's.
         unsafe { load_channels::<S>(&self.0, pixel, channel, count) }
-    }
-}
-
-/// A binary operation on two inputs of the same shape.
-pub(crate) struct BinaryKernel(pub(crate) Binary);
-
-impl BinaryKernel {
-    /// Whether there is vector code for the operation.
-    pub(crate) fn supports(kind: Binary) -> bool {
-        !matches!(kind, Binary::LessOrEqual | Binary::Pow)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct BinaryValue {
-    kind: Binary,
-    a: FeatureMap,
-    b: FeatureMap,
-}
-
-impl VectorSource for BinaryValue {
-    #[inline(always)]
-    unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, count: usize) -> S::V {
-        // SAFETY: the caller's.
-        unsafe {
-            let (a, b) = (
-                load_channels::<S>(&self.a, pixel, channel, count),
-                load_channels::<S>(&self.b, pixel, channel, count),
-            );
-            match self.kind {
-                Binary::Add => S::add(a, b),
-                Binary::Sub => S::sub(a, b),
-                Binary::Mul => S::mul(a, b),
-                Binary::Div => S::div(a, b),
-                Binary::Min => S::where_greater(a, b, b, a),
-                Binary::Max => S::where_greater(b, a, b, a),
-                Binary::Less => S::where_greater(b, a, S::splat(1.0), S::splat(0.0)),
-                Binary::Equal => S::where_equal(a, b, S::splat(1.0), S::splat(0.0)),
-                // Ruled out by `BinaryKernel::supports`.
-                Binary::LessOrEqual | Binary::Pow => S::splat(f32::NAN),
-            }
-        }
-    }
-}
-
-/// Gradient of [`BinaryKernel`] with respect to one input.
-#[derive(Clone, Copy)]
-struct BinaryGradient {
-    kind: Binary,
-    input: usize,
-    a: FeatureMap,
-    b: FeatureMap,
-    output: FeatureMap,
-    gradient: FeatureMap,
-}
-
-impl VectorSource for BinaryGradient {
-    #[inline(always)]
-    unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, count: usize) -> S::V {
-        // SAFETY: the caller's.
-        unsafe {
-            let gradient = load_channels::<S>(&self.gradient, pixel, channel, count);
-            let zero = S::splat(0.0);
-            match (self.kind, self.input) {
-                (Binary::Add, _) | (Binary::Sub, 0) => gradient,
-                (Binary::Sub, _) => S::sub(zero, gradient),
-                (Binary::Mul, 0) => S::mul(gradient, load_channels::<S>(&self.b, pixel, channel, count)),
-                (Binary::Mul, _) => S::mul(gradient, load_channels::<S>(&self.a, pixel, channel, count)),
-                (Binary::Div, 0) => S::div(gradient, load_channels::<S>(&self.b, pixel, channel, count)),
-                (Binary::Div, _) => {
-                    let product = S::mul(gradient, load_channels::<S>(&self.output, pixel, channel, count));
-                    S::sub(zero, S::div(product, load_channels::<S>(&self.b, pixel, channel, count)))
-                }
-                (kind @ (Binary::Min | Binary::Max), input) => {
-                    let a = load_channels::<S>(&self.a, pixel, channel, count);
-                    let b = load_channels::<S>(&self.b, pixel, channel, count);
-                    let (low, high) = if kind == Binary::Min { (b, a) } else { (a, b) };
-                    // The second input is chosen only if it is strictly smaller or larger.
-                    let (second, first) = if input == 0 { (zero, gradient) } else { (gradient, zero) };
-                    S::where_greater(high, low, second, first)
-                }
-                (Binary::Less | Binary::LessOrEqual | Binary::Equal | Binary::Pow, _) => zero,
-            }
-        }
-    }
-}
-
-impl Kernel for BinaryKernel {
-    fn backward_needs(&self) -> BackwardNeeds {
-        BackwardNeeds { inputs: self.0.reads_inputs(), output: self.0 == Binary::Div }
-    }
-
-    fn passes_gradient(&self, input: usize) -> bool {
-        self.0 == Binary::Add || (self.0 == Binary::Sub && input == 0)
-    }
-
-    fn forward(&self, ctx: &ThreadCtx<'_>, args: &ForwardArgs<'_>, epilogue: &Epilogue<'_>) {
-        let combined = BinaryValue { kind: self.0, a: args.inputs[0], b: args.inputs[1] };
-        // SAFETY: both inputs have the output's shape.
-        unsafe { for_each_vector(ctx, epilogue, combined) };
-    }
-
-    fn backward(&self, ctx: &ThreadCtx<'_>, input: usize, args: &BackwardArgs<'_>, epilogue: &Epilogue<'_>) {
-        let (a, b) = (args.inputs[0], args.inputs[1]);
-        let slope = BinaryGradient { kind: self.0, input, a, b, output: args.output, gradient: args.gradient };
-        // SAFETY: all maps have the same shape.
-        unsafe { for_each_vector(ctx, epilogue, slope) };
     }
 }
 

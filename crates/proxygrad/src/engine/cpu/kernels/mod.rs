@@ -4,6 +4,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod average_pool;
+pub(crate) mod binary;
 pub(crate) mod broadcast;
 pub(crate) mod concat;
 pub(crate) mod conv;

@@ -64,6 +64,7 @@ impl<T: ScalarOp> Kernel for ScalarKernel<T> {
                     epilogue: &Epilogue { addend: None, ..*epilogue },
                     f: CopyOf(to),
                     pixels,
+                    channels: [0, to.channels],
                 });
             }
         });

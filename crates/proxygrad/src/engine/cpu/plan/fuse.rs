@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use crate::engine::EngineError;
-use crate::engine::cpu::breakpoints::Breakpoints;
+use crate::engine::cpu::breakpoints::FusedActivation;
 use crate::engine::cpu::kernel::KernelConfig;
 use crate::engine::cpu::kernel_cache::{CachedKernel, KernelKey, NetworkKernels};
 use crate::engine::cpu::layout::Layout;
@@ -12,7 +12,7 @@ use crate::engine::cpu::plan::layouts::layouts;
 use crate::engine::cpu::plan::steps::{ForwardStep, ValueDraft, read_count};
 use crate::engine::cpu::tune::ConvAlgorithms;
 use crate::engine::subgraph::{Subgraph, SubgraphNode};
-use crate::network::{Activation, Binary, Network, Op};
+use crate::network::{Activation, Array, Binary, Network, Op};
 
 /// The fused forward steps of a subgraph, and their values.
 pub(crate) struct FusedGraph {
@@ -94,7 +94,7 @@ pub(crate) fn fuse(
         let Some(CachedKernel { kernel, bytes }) = made else { continue };
         weight_bytes += bytes;
         cached_kernels.extend(key);
-        let (mut last, mut residual, mut breakpoints) = (n, None, None);
+        let (mut last, mut residual, mut fused_activation) = (n, None, None);
         while kernel.fuses_epilogue() {
             let Some(reader) = only_reader(last) else { break };
             match Fusion::of(op(reader)) {
@@ -110,11 +110,14 @@ pub(crate) fn fuse(
                     last = reader;
                 }
                 Fusion::Activation(activation) => {
-                    breakpoints = Breakpoints::of(activation);
-                    if breakpoints.is_some() {
-                        absorbed[reader] = true;
-                        last = reader;
+                    // Of a tensor that is neither a map nor a vector the first axis is not that of channels in memory.
+                    let channels = activation.channel_parameters().map(Array::len);
+                    if channels.is_some_and(|channels| channels != layouts[reader].pixel_len()) {
+                        break;
                     }
+                    fused_activation = Some(FusedActivation::of(activation));
+                    absorbed[reader] = true;
+                    last = reader;
                     break;
                 }
                 Fusion::Residual | Fusion::Separate => break,
@@ -122,7 +125,8 @@ pub(crate) fn fuse(
         }
         let (node, inputs) = (nodes[n].id, Vec::new());
         let kernel = Some(kernel);
-        let step = ForwardStep { kernel, inputs, residual: None, breakpoints, saved: None, node, scale: 1.0 };
+        let step =
+            ForwardStep { kernel, inputs, residual: None, activation: fused_activation, saved: None, node, scale: 1.0 };
         fused.push(FusedNodes { first: n, last, residual, step });
     }
     fused.sort_by_key(|fused| fused.last);
@@ -130,10 +134,10 @@ pub(crate) fn fuse(
     for (s, fused) in fused.iter().enumerate() {
         value_of[fused.last] = s + 1;
     }
-    let draft = |node: usize, breakpoints: Option<Breakpoints>| ValueDraft {
+    let draft = |node: usize, activation: Option<FusedActivation>| ValueDraft {
         node: nodes[node].id,
         layout: layouts[node].clone(),
-        breakpoints: breakpoints.filter(|_| nodes[node].needs_gradient),
+        activation: activation.filter(|_| nodes[node].needs_gradient),
         needs_gradient: nodes[node].needs_gradient,
         is_target: subgraph.is_target(node),
         within: None,
@@ -141,7 +145,7 @@ pub(crate) fn fuse(
     let mut drafts = vec![draft(0, None)];
     let mut steps = Vec::with_capacity(fused.len());
     for FusedNodes { first, last, residual, step } in fused {
-        drafts.push(draft(last, step.breakpoints));
+        drafts.push(draft(last, step.activation.clone()));
         let inputs = nodes[first].inputs.iter().map(|&input| value_of[input]).collect();
         steps.push(ForwardStep { inputs, residual: residual.map(|node| value_of[node]), ..step });
     }
@@ -184,7 +188,7 @@ pub(crate) fn concat_in_place(steps: &mut [ForwardStep], drafts: &mut [ValueDraf
     for s in 0..steps.len() {
         let joined = steps[s].kernel.as_ref().and_then(|kernel| kernel.concat_offsets().map(<[usize]>::to_vec));
         let Some(first_channels) = joined else { continue };
-        if drafts[s + 1].breakpoints.is_some() {
+        if drafts[s + 1].activation.is_some() {
             continue;
         }
         let parts = steps[s].inputs.clone();
@@ -194,7 +198,8 @@ pub(crate) fn concat_in_place(steps: &mut [ForwardStep], drafts: &mut [ValueDraf
                 && !drafts[part].is_target
                 && drafts[part].needs_gradient
                 && drafts[part].within.is_none()
-                && drafts[part].breakpoints == drafts[parts[0]].breakpoints
+                && drafts[part].activation == drafts[parts[0]].activation
+                && drafts[part].activation.as_ref().is_none_or(FusedActivation::is_uniform)
                 && steps[part - 1].kernel.as_ref().is_some_and(|kernel| kernel.fuses_epilogue())
         });
         if !fits {
@@ -203,7 +208,7 @@ pub(crate) fn concat_in_place(steps: &mut [ForwardStep], drafts: &mut [ValueDraf
         for (&part, first) in parts.iter().zip(first_channels) {
             drafts[part].within = Some((s + 1, first));
         }
-        drafts[s + 1].breakpoints = drafts[parts[0]].breakpoints;
+        drafts[s + 1].activation = drafts[parts[0]].activation.clone();
         steps[s].kernel = None;
     }
 }

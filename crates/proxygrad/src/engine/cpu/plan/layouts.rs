@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use crate::engine::cpu::layout::Layout;
 use crate::engine::subgraph::Subgraph;
-use crate::network::{Activation, Network, Op};
+use crate::network::{Network, Op};
 
 /// The layout of every node's output.
 pub(crate) fn layouts(network: &Network, subgraph: &Subgraph) -> Vec<Layout> {
@@ -19,7 +19,7 @@ pub(crate) fn layouts(network: &Network, subgraph: &Subgraph) -> Vec<Layout> {
     for (n, node) in nodes.iter().enumerate() {
         let op = node.op(network);
         // One slope for each index of the first axis, which is that of the channels of feature maps and vectors only.
-        if matches!(op, Op::Activation(Activation::PRelu { slopes }) if slopes.len() > 1) {
+        if matches!(op, Op::Activation(activation) if activation.channel_parameters().is_some()) {
             flat.push(n);
         }
         match op {
@@ -30,8 +30,6 @@ pub(crate) fn layouts(network: &Network, subgraph: &Subgraph) -> Vec<Layout> {
             Op::Activation(_)
             | Op::Affine { .. }
             | Op::Unary(_)
-            | Op::Binary(_)
-            | Op::Select
             | Op::Normalize(_)
             | Op::LocalResponse(_)
             | Op::Softmax { .. }
@@ -39,6 +37,11 @@ pub(crate) fn layouts(network: &Network, subgraph: &Subgraph) -> Vec<Layout> {
                 for &input in node.inputs.iter().filter(|&&input| nodes[input].shape == node.shape) {
                     groups.join(n, input);
                 }
+            }
+            // Also inputs that repeat along some axes, such as one factor per channel.
+            Op::Binary(_) | Op::Select => {
+                let same_rank = |&&input: &&usize| nodes[input].shape.len() == node.shape.len();
+                node.inputs.iter().filter(same_rank).for_each(|&input| groups.join(n, input));
             }
             Op::Concat { .. }
             | Op::Pad { .. }

@@ -1,6 +1,7 @@
 //! Lifetime analysis: from which step to which each tensor of a plan is in use.
 
 use crate::engine::cpu::activation_mask::ActivationMask;
+use crate::engine::cpu::breakpoints::FusedActivation;
 use crate::engine::cpu::plan::memory::{Lifetime, assign_offsets};
 use crate::engine::cpu::plan::row_tiling::FusedGroup;
 use crate::engine::cpu::plan::steps::{Arena, ForwardStep, ValueDraft};
@@ -11,8 +12,8 @@ pub(crate) struct Lifetimes {
     list: Vec<Lifetime>,
     /// Lifetime of what each forward step saves, if anything.
     pub(crate) saved: Vec<Option<usize>>,
-    /// Lifetime of each value's activation mask, if it has one.
-    pub(crate) masks: Vec<Option<usize>>,
+    /// Lifetime of what is kept for each value's fused activation, if it has one.
+    pub(crate) kept: Vec<Option<usize>>,
     /// Time of the first backward step.
     turn: usize,
 }
@@ -54,19 +55,25 @@ impl Lifetimes {
                 list.push(Lifetime { length, start: s + 1, end: Lifetime::FOREVER });
             }
         }
-        let mut masks = Vec::new();
+        let mut kept = Vec::new();
         for (v, draft) in drafts.iter().enumerate() {
-            let breakpoints = draft.breakpoints.filter(|_| draft.within.is_none());
-            masks.push(breakpoints.is_some().then_some(list.len()));
-            if let Some(breakpoints) = breakpoints {
-                let channels = draft.layout.pixel_len();
-                let pixels = draft.layout.elements() / channels.max(1);
-                let bytes = pixels * ActivationMask::bytes(channels, &breakpoints) + ActivationMask::SLACK_BYTES;
-                let length = bytes.div_ceil(size_of::<f32>());
+            let activation = draft.activation.as_ref().filter(|_| draft.within.is_none());
+            kept.push(activation.is_some().then_some(list.len()));
+            if let Some(activation) = activation {
+                let elements = draft.layout.elements();
+                let length = match activation {
+                    FusedActivation::Smooth(_) => elements,
+                    FusedActivation::Linear(breakpoints) => {
+                        let channels = draft.layout.pixel_len();
+                        let mask = ActivationMask::bytes(channels, breakpoints);
+                        let bytes = elements / channels.max(1) * mask + ActivationMask::SLACK_BYTES;
+                        bytes.div_ceil(size_of::<f32>())
+                    }
+                };
                 list.push(Lifetime { length, start: list[v].start, end: Lifetime::FOREVER });
             }
         }
-        Self { list, saved, masks, turn }
+        Self { list, saved, kept, turn }
     }
 
     /// Treats the steps of a group as one point in time.

@@ -25,6 +25,7 @@ use self::lifetimes::{Lifetimes, Placed};
 use self::row_tiling::{FusedGroup, RowTiling, TilingLimits};
 use self::schedule::BackwardSchedule;
 use self::steps::{BackwardStep, ForwardStep, Placement, Value, ValueDraft};
+use crate::engine::cpu::breakpoints::FusedActivation;
 use crate::engine::cpu::buffer::CACHE_LINE;
 use crate::engine::cpu::kernel::KernelConfig;
 use crate::engine::cpu::kernel_cache::{KernelKey, NetworkKernels};
@@ -151,7 +152,7 @@ fn values(drafts: &[ValueDraft], lifetimes: &Lifetimes, placed: &Placed) -> (Vec
     let mut record_len = 0;
     let records = drafts.iter().map(|draft| {
         let start = record_len;
-        if draft.breakpoints.is_some() && draft.within.is_none() {
+        if matches!(draft.activation, Some(FusedActivation::Linear(_))) && draft.within.is_none() {
             record_len += draft.layout.elements();
         }
         start
@@ -164,12 +165,12 @@ fn values(drafts: &[ValueDraft], lifetimes: &Lifetimes, placed: &Placed) -> (Vec
         Value {
             layout: draft.layout.clone(),
             placement: Placement { arena, offset, first, pixel_stride: drafts[root].layout.pixel_len() },
-            breakpoints: draft.breakpoints,
-            mask: lifetimes.masks[root].map_or(0, |lifetime| placed.at[lifetime].1),
+            activation: draft.activation.clone(),
+            kept: lifetimes.kept[root].map_or(0, |lifetime| placed.at[lifetime].1),
             record: records[root],
             parts: parts.map(|(part, _)| part).collect(),
             node: draft.node,
-            inverse_scales: vec![1.0; if draft.breakpoints.is_some() { draft.layout.pixel_len() } else { 0 }],
+            inverse_scales: vec![1.0; if draft.activation.is_some() { draft.layout.pixel_len() } else { 0 }],
         }
     };
     (drafts.iter().enumerate().map(value).collect(), record_len)

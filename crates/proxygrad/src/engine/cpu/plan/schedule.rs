@@ -35,7 +35,7 @@ impl ScheduleBuilder<'_> {
     fn accumulate(&mut self, value: usize, gradient: Placement) {
         self.missing[value] -= 1;
         let complete = self.missing[value] == 0;
-        if self.partials[value].is_none() && !(complete && self.drafts[value].breakpoints.is_some()) {
+        if self.partials[value].is_none() && !(complete && self.drafts[value].activation.is_some()) {
             self.partials[value] = Some(PartialGradient { placement: gradient, owned: false });
             return;
         }

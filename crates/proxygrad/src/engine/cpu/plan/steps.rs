@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::cpu::breakpoints::Breakpoints;
+use crate::engine::cpu::breakpoints::FusedActivation;
 use crate::engine::cpu::kernel::Kernel;
 use crate::engine::cpu::layout::Layout;
 use crate::network::NodeId;
@@ -14,8 +14,7 @@ pub(crate) struct ForwardStep {
     pub(crate) inputs: Vec<usize>,
     /// Value that is added to the kernel's sums.
     pub(crate) residual: Option<usize>,
-    /// The fused activation.
-    pub(crate) breakpoints: Option<Breakpoints>,
+    pub(crate) activation: Option<FusedActivation>,
     /// Offset in [`Arena::Saved`] of what the kernel saves for the backward pass.
     pub(crate) saved: Option<usize>,
     /// Node that the kernel computes.
@@ -29,10 +28,10 @@ pub(crate) struct Value {
     pub(crate) layout: Layout,
     pub(crate) placement: Placement,
     /// The fused activation that computed the value.
-    pub(crate) breakpoints: Option<Breakpoints>,
-    /// Offset of that activation's mask in [`Arena::Saved`].
-    pub(crate) mask: usize,
-    /// Offset of the pre-activations among the recorded ones.
+    pub(crate) activation: Option<FusedActivation>,
+    /// Offset in [`Arena::Saved`] of what is kept for that activation: a mask, or the pre-activations.
+    pub(crate) kept: usize,
+    /// Offset of the pre-activations among the recorded ones, if the activation is piecewise linear.
     pub(crate) record: usize,
     /// The values that are computed in place as channel slices of this one.
     pub(crate) parts: Vec<usize>,
@@ -106,7 +105,7 @@ pub(crate) struct GradientSink {
 pub(crate) struct ValueDraft {
     pub(crate) node: NodeId,
     pub(crate) layout: Layout,
-    pub(crate) breakpoints: Option<Breakpoints>,
+    pub(crate) activation: Option<FusedActivation>,
     /// Whether the value depends on the image, so that it gets a gradient.
     pub(crate) needs_gradient: bool,
     pub(crate) is_target: bool,

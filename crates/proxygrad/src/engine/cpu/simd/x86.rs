@@ -113,6 +113,13 @@ unsafe impl Simd for Avx512 {
 pub(crate) struct Avx2;
 
 impl Avx2 {
+    /// 2 to the power of `n`, for integers from -126 to 127.
+    #[inline(always)]
+    unsafe fn power(n: __m256i) -> __m256 {
+        // SAFETY: the processor supports the instruction set (the trait's condition).
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127)))) }
+    }
+
     /// A mask of the first `count` lanes.
     #[inline(always)]
     unsafe fn first(count: usize) -> __m256i {
@@ -142,11 +149,8 @@ unsafe impl Simd for Avx2 {
             // One factor alone would leave the range of f32.
             let n = _mm256_cvtps_epi32(n);
             let half = _mm256_srai_epi32::<1>(n);
-            let power = |n| {
-                let biased = _mm256_add_epi32(n, _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-            };
-            _mm256_mul_ps(_mm256_mul_ps(x, power(half)), power(_mm256_sub_epi32(n, half)))
+            let [first, second] = [half, _mm256_sub_epi32(n, half)];
+            _mm256_mul_ps(_mm256_mul_ps(x, Self::power(first)), Self::power(second))
         };
     }
     #[inline(always)]

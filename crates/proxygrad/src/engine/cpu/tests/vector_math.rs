@@ -108,7 +108,17 @@ fn evaluate(set: Instructions, activation: &Activation, z: &[f32], gate: Option<
     };
     let (z_here, channels) = (strided(z.as_ptr()), z.len());
     let to_here = Strided { first: to.as_mut_ptr(), row: 0, pixel: 0 };
-    let block = ActivationBlock { activation, task, z: z_here, to: to_here, rows: 1, pixels: 1, channel: 0, channels };
+    let block = ActivationBlock {
+        activation,
+        task,
+        z: z_here,
+        to: to_here,
+        rows: 1,
+        pixels: 1,
+        channel: 0,
+        channels,
+        inverse_scales: &[],
+    };
     // SAFETY: the set is available, and all slices have the same length.
     unsafe { set.run(block) };
     to
