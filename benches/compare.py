@@ -26,6 +26,9 @@ OURS = "proxygrad"
 RIVALS = ["eager", "folded", "compiled"]
 TUNED = ["folded", "compiled"]
 NETWORKS = ["resnet18", "efficientnet-lite0", "squeezenet1.1"]
+# Networks of torchvision and timm that are exported to ONNX files and imported from them.
+EXPORTED = ["resnet50", "mobilenet_v3_large", "efficientnet_b0", "densenet121", "alexnet", "convnext_tiny"]
+EXPORTED += ["timm/vit_small_patch16_224"]
 # How long a measurement lasts when the number of iterations is left open.
 SECONDS = 1.0
 # Processes rest this long before a measurement: threads of the one before stop to spin.
@@ -94,7 +97,8 @@ def start(name: str, network: str, batch: int, options: argparse.Namespace) -> C
     """Starts a contender and waits until it is ready."""
     own = name == OURS
     command = [str(options.binary)] if own else [sys.executable, str(ROOT / "benches/rival.py"), "--contender", name]
-    command += ["--network", network, "--batch", str(batch), "--layer", options.layer, "--gate", options.gate]
+    source = str(options.exports[network]) if own and network in EXPORTED else network
+    command += ["--network", source, "--batch", str(batch), "--layer", options.layer, "--gate", options.gate]
     command += ["--threads", str(options.threads)]
     environment = os.environ | (KEEP_MEMORY if name in TUNED else {})
     stderr = tempfile.TemporaryFile("w+")
@@ -254,7 +258,7 @@ def main() -> None:
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     threads = len(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", type=names, default=NETWORKS, help="separated by commas")
+    parser.add_argument("--networks", type=names, default=NETWORKS, help="separated by commas; also " + ", ".join(EXPORTED))
     parser.add_argument("--batches", type=lambda text: [int(n) for n in names(text)], default=[1, 4, 16])
     parser.add_argument("--rivals", type=names, default=RIVALS, help="of " + ", ".join(RIVALS) + "; may be empty")
     parser.add_argument("--layer", default="logits", help="the layer whose channel 42 is maximized")
@@ -271,6 +275,13 @@ def main() -> None:
     if not options.binary.exists():
         raise SystemExit(f"there is no {options.binary}: cargo build --release --example iterate")
 
+    folder = tempfile.TemporaryDirectory()
+    options.exports = {}
+    for network in [network for network in options.networks if network in EXPORTED]:
+        options.exports[network] = Path(folder.name) / f"{network.replace('/', '-')}.onnx"
+        export = [sys.executable, str(ROOT / "benches/rival.py"), "--network", network]
+        subprocess.run([*export, "--export", str(options.exports[network])], check=True, stdout=sys.stderr)
+
     # Leave no busy process behind when terminated.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     results = []
@@ -281,7 +292,8 @@ def main() -> None:
     version, mib = torch_alone()
     machine = {"processor": processor(), "threads": options.threads, "torch": version, "torch_mib": mib}
     if options.json:
-        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+        kept = {key: value for key, value in vars(options).items() if key != "exports"}
+        settings = {key: str(value) if isinstance(value, Path) else value for key, value in kept.items()}
         options.json.write_text(json.dumps({"machine": machine, "settings": settings, "results": results}, indent=1))
     about = f"{machine['processor']}, {machine['threads']} threads, PyTorch {machine['torch']}"
     print(f"One iteration up to {options.layer}, gate {options.gate}; {about} ({mib:.0f} MiB with nothing loaded).\n")

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import sys
 import time
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +92,8 @@ def forget_peak_memory() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contender", choices=CONTENDERS, default="folded")
-    parser.add_argument("--network", choices=rival_networks.NAMES, default="resnet18")
+    parser.add_argument("--network", choices=rival_networks.NAMES + rival_networks.EXPORTED, default="resnet18")
+    parser.add_argument("--export", type=Path, metavar="FILE", help="write the network as an ONNX file, and end")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--layer", default="logits", help="the layer whose channel 42 is maximized")
     parser.add_argument("--gate", choices=["plain", "proxy"], default="plain")
@@ -102,6 +104,8 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     if arguments.check:
         return check()
+    if arguments.export:
+        return rival_networks.export(arguments.network, arguments.export)
 
     model = contender(arguments.contender, arguments.network, arguments.layer, arguments.gate)
     images = start(arguments.contender, arguments.batch)

@@ -1,11 +1,23 @@
 """The networks of crates/proxygrad/benches/networks for PyTorch: the same layers, the same seeded weights."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+import torch.fx.experimental.optimization
 from torch import Tensor, nn
 
 NAMES = ["resnet18", "efficientnet-lite0", "squeezenet1.1"]
+# Networks of torchvision, and of timm after the prefix `timm/`; proxygrad imports them from ONNX files.
+EXPORTED = [
+    "resnet50",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "densenet121",
+    "alexnet",
+    "convnext_tiny",
+    "timm/vit_small_patch16_224",
+]
 SIDE = 224
 PROXY_SLOPE = 0.3
 
@@ -239,9 +251,35 @@ def squeezenet11(make: Builder) -> Layers:
 BUILDERS: dict[str, Callable[[Builder], Layers]] = dict(zip(NAMES, [resnet18, efficientnet_lite0, squeezenet11]))
 
 
+def exported(name: str) -> nn.Module:
+    """A network of torchvision or timm with seeded random weights."""
+    torch.manual_seed(0)
+    if name.startswith("timm/"):
+        import timm
+
+        model = timm.create_model(name.removeprefix("timm/"), pretrained=False)
+    else:
+        import torchvision
+
+        model = torchvision.models.get_model(name, weights=None)
+    return model.eval().requires_grad_(False)
+
+
+def export(name: str, path: Path) -> None:
+    """Writes one of `EXPORTED` as an ONNX file with a dynamic batch axis."""
+    axes = {"image": {0: "batch"}, "logits": {0: "batch"}}
+    names = {"input_names": ["image"], "output_names": ["logits"], "dynamic_axes": axes}
+    torch.onnx.export(exported(name), (torch.zeros(1, 3, SIDE, SIDE),), path, dynamo=False, **names)
+
+
 @torch.no_grad()
-def build(name: str, layer: str, **options) -> nn.Sequential:
+def build(name: str, layer: str, **options) -> nn.Module:
     """The network called `name` up to `layer`, its weights frozen."""
+    if name in EXPORTED:
+        if layer != "logits" or options["proxy"]:
+            raise SystemExit(f"{name} is only measured up to its logits, with the plain gate")
+        model = exported(name)
+        return torch.fx.experimental.optimization.fuse(model) if options["fold"] else model
     layers = BUILDERS[name](Builder(**options))
     if layer not in layers:
         raise SystemExit(f"{name} can end at {', '.join(layers)}, not at {layer}")

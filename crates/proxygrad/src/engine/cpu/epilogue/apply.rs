@@ -106,7 +106,7 @@ impl Epilogue<'_> {
     /// # Safety
     /// As [`Simd`]; the region lies in the maps.
     #[inline(always)]
-    unsafe fn store_smooth<S: Simd>(&self, region: OutputRegion) {
+    pub(crate) unsafe fn store_smooth<S: Simd>(&self, region: OutputRegion) {
         if self.smooth.is_none() && !matches!(self.gate, FusedGate::Smooth { .. }) {
             return;
         }
@@ -176,25 +176,13 @@ impl Epilogue<'_> {
         unsafe { self.store_smooth::<S>(OutputRegion::row(pixel, 1, channel, count)) };
     }
 
-    /// Stores one vector of sums, of which the first `count` values count.
+    /// Stores one vector of sums, of which the first `count` values count, without smooth activations, for which
+    /// [`Epilogue::store_smooth`] must follow.
     ///
     /// # Safety
     /// As [`Simd`]; pixel and channels lie in the maps.
     #[inline(always)]
-    pub(crate) unsafe fn store_vector<S: Simd>(&self, pixel: usize, channel: usize, sums: S::V, count: usize) {
-        // SAFETY: the caller's.
-        unsafe {
-            self.store_linear::<S>(pixel, channel, sums, count);
-            self.store_smooth::<S>(OutputRegion::row(pixel, 1, channel, count.min(S::LANES)));
-        }
-    }
-
-    /// [`Epilogue::store_vector`] without smooth activations.
-    ///
-    /// # Safety
-    /// As [`Epilogue::store_vector`].
-    #[inline(always)]
-    unsafe fn store_linear<S: Simd>(&self, pixel: usize, channel: usize, sums: S::V, count: usize) {
+    pub(crate) unsafe fn store_linear<S: Simd>(&self, pixel: usize, channel: usize, sums: S::V, count: usize) {
         // SAFETY: the caller's.
         unsafe {
             if count >= S::LANES {
@@ -233,7 +221,7 @@ impl Epilogue<'_> {
         }
     }
 
-    /// [`Epilogue::store_vector`] with these flags, for a whole or a partial vector.
+    /// [`Epilogue::store_linear`] with these flags, for a whole or a partial vector.
     #[inline(always)]
     unsafe fn put<S: Simd, const FLAGS: u32, const WHOLE: bool>(
         &self,

@@ -2,27 +2,33 @@
 //! weights.
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
+use std::mem::MaybeUninit;
+
 use crate::engine::cpu::epilogue::Epilogue;
 use crate::engine::cpu::feature_map::FeatureMap;
-use crate::engine::cpu::kernel::{BackwardArgs, ForwardArgs, Kernel, KernelConfig, ThreadCtx};
+use crate::engine::cpu::kernel::{BackwardArgs, ForwardArgs, Kernel, KernelConfig, MICRO_BATCH, ThreadCtx};
 use crate::engine::cpu::kernels::conv::pointwise::Pointwise;
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 use crate::network::Array;
 
-/// Vectors per piece of work.
-const TOGETHER: usize = 4;
+/// Largest number of features of a piece of work. Their weights are contiguous in a row, and their sums stay in the
+/// cache.
+const BLOCK: usize = 2048;
+/// Features of a piece of work are a multiple of it.
+const UNIT: usize = 64;
 
 /// Computes `epilogue.to = gradient * weights` with `weights` `[O, I]`. The gradient of one logit is zero almost
-/// everywhere: rows whose gradient is zero are not read.
+/// everywhere: rows whose gradient is zero are not read. All images of a micro-batch use a row while it is in the cache.
 pub(crate) fn dense_gradient(ctx: &ThreadCtx<'_>, weights: &[f32], gradient: FeatureMap, epilogue: &Epilogue<'_>) {
-    let features = epilogue.to.channels;
+    let (features, images) = (epilogue.to.channels, gradient.pixels());
     assert_eq!(weights.len(), features * gradient.channels);
-    let width = TOGETHER * ctx.instructions.lanes();
-    let blocks = features.div_ceil(width);
-    ctx.worker.for_each_piece(gradient.pixels() * blocks, |piece| {
-        let (pixel, first) = (piece / blocks, piece % blocks * width);
-        // SAFETY: the instruction set is supported; no two pieces write the same features of a pixel.
-        unsafe { ctx.instructions.run(FeatureBlock { weights, gradient, epilogue, pixel, first }) };
+    assert!(images <= MICRO_BATCH);
+    let width = features.div_ceil(4 * ctx.worker.count()).next_multiple_of(UNIT).min(BLOCK);
+    ctx.worker.for_each_piece(features.div_ceil(width), |piece| {
+        let first = piece * width;
+        let count = (features - first).min(width);
+        // SAFETY: the instruction set is supported; no two pieces write the same features.
+        unsafe { ctx.instructions.run(FeatureBlock { weights, gradient, epilogue, first, count }) };
     });
 }
 
@@ -30,8 +36,8 @@ struct FeatureBlock<'a> {
     weights: &'a [f32],
     gradient: FeatureMap,
     epilogue: &'a Epilogue<'a>,
-    pixel: usize,
     first: usize,
+    count: usize,
 }
 
 impl SimdOp for FeatureBlock<'_> {
@@ -39,31 +45,32 @@ impl SimdOp for FeatureBlock<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let features = self.epilogue.to.channels;
-        let left = features - self.first;
-        // SAFETY: the pixel lies in both maps, and features after the last are not accessed.
+        let Self { weights, gradient, epilogue, first, count } = self;
+        let (features, images) = (epilogue.to.channels, gradient.pixels());
+        let mut sums = MaybeUninit::<[[f32; BLOCK]; MICRO_BATCH]>::uninit();
+        let sums = sums.as_mut_ptr().cast::<f32>();
+        // SAFETY: the images and features lie in both maps; features after the last are not accessed, and there is room
+        // for the sums of whole vectors.
         unsafe {
-            let mut sums = [S::splat(0.0); TOGETHER];
-            for o in 0..self.gradient.channels {
-                let factor = *self.gradient.at(self.pixel).add(o);
-                if factor == 0.0 {
-                    continue;
-                }
-                let row = self.weights.as_ptr().add(o * features + self.first);
-                for (v, sum) in sums.iter_mut().enumerate() {
-                    let count = left.saturating_sub(v * S::LANES);
-                    if count > 0 {
-                        let from = row.add(v * S::LANES);
-                        let weight = S::load_up_to(from, count);
-                        *sum = S::mul_add(S::splat(factor), weight, *sum);
+            for image in 0..images {
+                sums.add(image * BLOCK).write_bytes(0, count.next_multiple_of(UNIT));
+            }
+            for o in 0..gradient.channels {
+                let row = weights.as_ptr().add(o * features + first);
+                for image in 0..images {
+                    let factor = *gradient.at(image).add(o);
+                    if factor == 0.0 {
+                        continue;
+                    }
+                    let (sums, factor) = (sums.add(image * BLOCK), S::splat(factor));
+                    for c in (0..count).step_by(S::LANES) {
+                        let weight = S::load_up_to(row.add(c), count - c);
+                        S::store(sums.add(c), S::mul_add(factor, weight, S::load(sums.add(c))));
                     }
                 }
             }
-            for (v, &sum) in sums.iter().enumerate() {
-                let count = left.saturating_sub(v * S::LANES);
-                if count > 0 {
-                    self.epilogue.store_vector::<S>(self.pixel, self.first + v * S::LANES, sum, count);
-                }
+            for image in 0..images {
+                epilogue.store_row::<S>(image, first, sums.add(image * BLOCK), count);
             }
         }
     }

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "vector code over raw pixels")]
 
 use crate::engine::cpu::buffer::Buffer;
-use crate::engine::cpu::epilogue::Epilogue;
+use crate::engine::cpu::epilogue::{Epilogue, OutputRegion};
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::{BackwardArgs, ForwardArgs, Kernel, ThreadCtx};
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
@@ -10,6 +10,9 @@ use crate::network::Array;
 
 /// Values per piece of work.
 const PIECE: usize = 16 * 1024;
+
+/// Values that are stored before a smooth activation is applied to them.
+const TOGETHER: usize = 2048;
 
 /// Channels that a piece of work starts at a multiple of: whole vectors, and whole bytes of activation masks.
 pub(crate) const CHANNEL_UNIT: usize = 16;
@@ -67,14 +70,22 @@ impl<F: VectorSource> SimdOp for PixelRange<'_, F> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        for pixel in self.pixels[0]..self.pixels[1] {
-            let [mut c, end] = self.channels;
-            while c < end {
-                let count = (end - c).min(S::LANES);
-                // SAFETY: the caller's.
-                unsafe { self.epilogue.store_vector::<S>(pixel, c, self.f.vector::<S>(pixel, c, count), count) };
-                c += S::LANES;
+        let Self { epilogue, f, pixels: [first, last], channels: [start, end] } = self;
+        // Smooth activations are applied to many pixels at a time, while these are in the cache.
+        let together = (TOGETHER / (end - start).max(1)).max(1);
+        for first in (first..last).step_by(together) {
+            let count = (last - first).min(together);
+            for pixel in first..first + count {
+                let mut c = start;
+                while c < end {
+                    let count = (end - c).min(S::LANES);
+                    // SAFETY: the caller's.
+                    unsafe { epilogue.store_linear::<S>(pixel, c, f.vector::<S>(pixel, c, count), count) };
+                    c += S::LANES;
+                }
             }
+            // SAFETY: as above.
+            unsafe { epilogue.store_smooth::<S>(OutputRegion::row(first, count, start, end - start)) };
         }
     }
 }
