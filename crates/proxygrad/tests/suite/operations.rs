@@ -314,7 +314,7 @@ pub fn functions() -> Vec<Case> {
     ];
     let mut cases: Vec<Case> =
         everywhere.into_iter().map(|function| case(function.name(), [3, 4, 5], Op::Unary(function))).collect();
-    // Positive numbers, numbers between -1 and 1, and numbers above 1.
+    // Positive numbers, numbers between -1 and 1, and numbers above 1; also where the proxy adds a line.
     let positive = [Unary::Log, Unary::Sqrt, Unary::Power(-1.0), Unary::Power(0.3), Unary::Power(2.5)];
     for (bound, shift, functions) in [
         (Activation::Softplus, 0.0, &positive[..]),
@@ -324,7 +324,7 @@ pub fn functions() -> Vec<Case> {
         for &function in functions {
             let mut network = Network::new(3, 4, 5);
             let bounded = network.push("bounded", Op::Activation(bound.clone()), &[Network::INPUT]).unwrap();
-            let shift = Op::Affine { scale: Array::vector(vec![0.9; 3]), shift: Array::vector(vec![shift; 3]) };
+            let shift = Op::Affine { scale: Array::vector(vec![0.6; 3]), shift: Array::vector(vec![shift; 3]) };
             let shifted = network.push("shifted", shift, &[bounded]).unwrap();
             network.push("target", Op::Unary(function), &[shifted]).unwrap();
             cases.push(Case { name: format!("{} of {}", function.name(), bound.name()), network });
