@@ -317,9 +317,9 @@ pub fn functions() -> Vec<Case> {
     // Positive numbers, numbers between -1 and 1, and numbers above 1; also where the proxy adds a line.
     let positive = [Unary::Log, Unary::Sqrt, Unary::Power(-1.0), Unary::Power(0.3), Unary::Power(2.5)];
     for (bound, shift, functions) in [
-        (Activation::Softplus, 0.0, &positive[..]),
+        (Activation::Softplus, 0.5, &positive[..]),
         (Activation::Tanh, 0.0, &[Unary::Asin, Unary::Acos, Unary::Atanh]),
-        (Activation::Softplus, 1.0, &[Unary::Acosh, Unary::Log]),
+        (Activation::Softplus, 1.5, &[Unary::Acosh, Unary::Log]),
     ] {
         for &function in functions {
             let mut network = Network::new(3, 4, 5);
