@@ -176,6 +176,19 @@ impl Epilogue<'_> {
         unsafe { self.store_smooth::<S>(OutputRegion::row(pixel, 1, channel, count)) };
     }
 
+    /// Stores one vector of sums, of which the first `count` values count.
+    ///
+    /// # Safety
+    /// As [`Simd`]; pixel and channels lie in the maps.
+    #[inline(always)]
+    pub(crate) unsafe fn store_vector<S: Simd>(&self, pixel: usize, channel: usize, sums: S::V, count: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            self.store_linear::<S>(pixel, channel, sums, count);
+            self.store_smooth::<S>(OutputRegion::row(pixel, 1, channel, count.min(S::LANES)));
+        }
+    }
+
     /// Stores one vector of sums, of which the first `count` values count, without smooth activations, for which
     /// [`Epilogue::store_smooth`] must follow.
     ///
