@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Rooms, each with the crate whose paths name it.
-const ROOMS: [(&str, &str); 12] = [
+const ROOMS: [(&str, &str); 13] = [
     ("network", "proxygrad"),
     ("engine", "proxygrad"),
     ("calibrate", "proxygrad"),
+    ("train", "proxygrad"),
     ("maximize", "proxygrad"),
     ("study", "proxygrad"),
     ("maximizer", "proxygrad"),

@@ -9,9 +9,9 @@ use crate::network::{Array, Shape};
 
 /// A matrix applied to every vector along the last axis.
 pub(super) struct Dense {
-    /// `[I, O]`.
-    weight: Tensor,
     /// `[O, I]`.
+    weight: Tensor,
+    /// `[I, O]`.
     back: Tensor,
     /// `[O]`.
     bias: Option<Tensor>,
@@ -21,27 +21,30 @@ pub(super) struct Dense {
 impl Dense {
     pub(super) fn new(engine: &Reference, weight: &Array, bias: Option<&Array>) -> Result<Self> {
         let precision = engine.precision;
-        let back = precision.operand(&engine.tensor(weight.data(), weight.shape())?)?;
-        let weight = back.t()?.contiguous()?;
+        let weight = precision.operand(&engine.tensor(weight.data(), weight.shape())?)?;
+        let back = weight.t()?.contiguous()?;
         let bias = bias.map(|bias| engine.tensor(bias.data(), bias.shape())).transpose()?;
         Ok(Self { weight, back, bias, precision })
     }
 
-    /// Vectors `[N, ..., A]` times a matrix `[A, B]`, one product per sample, so that no sample depends on its batch.
-    fn apply(&self, vectors: &Tensor, matrix: &Tensor) -> Result<Tensor> {
-        let (n, (from, to)) = (vectors.dim(0)?, matrix.dims2()?);
+    /// A matrix `[B, A]` times vectors `[N, ..., A]`, one product per sample, so that no sample depends on its batch. The
+    /// matrix is the first factor: candle merges the samples of a first factor whose second one is the same for all.
+    fn apply(&self, matrix: &Tensor, vectors: &Tensor) -> Result<Tensor> {
+        let (n, (to, from)) = (vectors.dim(0)?, matrix.dims2()?);
         let mut shape = vectors.dims().to_vec();
         if let Some(last) = shape.last_mut() {
             *last = to;
         }
-        let rows = self.precision.operand(&vectors.contiguous()?.reshape((n, (), from))?)?;
-        self.precision.product(&rows, &matrix.broadcast_as((n, from, to))?)?.reshape(shape)
+        let columns = vectors.contiguous()?.reshape((n, (), from))?.transpose(1, 2)?.contiguous()?;
+        let product =
+            self.precision.product(&matrix.broadcast_as((n, to, from))?, &self.precision.operand(&columns)?)?;
+        product.transpose(1, 2)?.contiguous()?.reshape(shape)
     }
 }
 
 impl Operation for Dense {
     fn forward(&self, inputs: &[&Tensor], _: Forward) -> Result<Tensor> {
-        let y = self.apply(inputs[0], &self.weight)?;
+        let y = self.apply(&self.weight, inputs[0])?;
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
@@ -49,7 +52,7 @@ impl Operation for Dense {
     }
 
     fn backward(&self, pass: Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(self.apply(pass.gradient, &self.back)?)])
+        Ok(vec![Some(self.apply(&self.back, pass.gradient)?)])
     }
 }
 

@@ -48,6 +48,12 @@ pub(super) fn find_image_input(graph: &GraphProto, options: &ImportOptions) -> R
         let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
         let image = inputs.iter().position(|input| axes(input).is_ok()).unwrap_or_default();
         let others: Vec<&str> = names.iter().enumerate().filter(|&(i, _)| i != image).map(|(_, &name)| name).collect();
+        let is_input = |name: &&String| graph.input.iter().any(|input| input.name == **name);
+        if let Some(name) = options.constants.keys().find(|name| !is_input(name)) {
+            let others = if others.is_empty() { "no input besides the image".into() } else { others.join(", ") };
+            let why = format!("{name} cannot have a constant value; the network has {others}");
+            return Err(ImportError::Input(why));
+        }
         return Err(ImportError::Input(match names.as_slice() {
             [] => "expected one image [N,C,H,W], found no input".into(),
             _ => format!(

@@ -32,6 +32,9 @@ impl TrainingEngine for Cpu {
     }
 }
 
+/// Direct ones: Winograd's would transform the weights anew in every pass.
+const ALGORITHMS: [ConvAlgorithm; 2] = [ConvAlgorithm::Direct; 2];
+
 /// A trainable network with the memory of its passes.
 struct CpuTraining {
     engine: Cpu,
@@ -70,7 +73,8 @@ enum Step {
     Weighted {
         kernel: Option<Arc<dyn Kernel>>,
         gradient: Option<WeightGradient>,
-        algorithms: [ConvAlgorithm; 2],
+        /// Whether the kernel takes the whole batch, which convolutions do, and not just a micro-batch.
+        whole_batch: bool,
     },
     /// A rectifier, with its slope below 0.
     Rectifier(f32),
@@ -124,10 +128,8 @@ impl CpuTraining {
         let mut steps = Vec::with_capacity(nodes.len());
         for (node, layout) in nodes.iter().zip(&layouts) {
             let inputs: Vec<&Layout> = node.inputs.iter().map(|&input| &layouts[input]).collect();
-            let weighted = |gradient| {
-                let algorithms = [ConvAlgorithm::Direct; 2];
-                Step::Weighted { kernel: None, gradient: Some(gradient), algorithms }
-            };
+            let weighted =
+                |gradient, whole_batch| Step::Weighted { kernel: None, gradient: Some(gradient), whole_batch };
             let rectifier = match &node.op {
                 TrainableOp::Fixed(Op::Activation(activation)) => rectifier_leak(activation),
                 _ => None,
@@ -139,23 +141,19 @@ impl CpuTraining {
             steps.push(match &node.op {
                 TrainableOp::Fixed(Op::Input) => Step::Input,
                 TrainableOp::Fixed(op) => {
-                    match lower(op, &inputs, layout, engine.config, [ConvAlgorithm::Direct; 2])
-                        .map_err(EngineError::Mismatch)?
-                    {
+                    match lower(op, &inputs, layout, engine.config, ALGORITHMS).map_err(EngineError::Mismatch)? {
                         Some(kernel) => Step::Fixed(kernel),
                         None => Step::Input,
                     }
                 }
                 TrainableOp::Conv { window, groups, .. } => {
-                    weighted(WeightGradient::new(window, [inputs[0][0], node.shape[0]], *groups, lanes))
+                    weighted(WeightGradient::new(window, [inputs[0][0], node.shape[0]], *groups, lanes), true)
                 }
                 TrainableOp::Dense { .. } => {
                     let channels = [inputs[0].elements(), node.shape.elements()];
-                    weighted(WeightGradient::new(&Window::new([1, 1]), channels, 1, lanes))
+                    weighted(WeightGradient::new(&Window::new([1, 1]), channels, 1, lanes), false)
                 }
-                TrainableOp::Affine { .. } => {
-                    Step::Weighted { kernel: None, gradient: None, algorithms: [ConvAlgorithm::Direct; 2] }
-                }
+                TrainableOp::Affine { .. } => Step::Weighted { kernel: None, gradient: None, whole_batch: false },
                 TrainableOp::BatchNorm(norm) => Step::Norm(*norm),
             });
         }
@@ -182,13 +180,13 @@ impl CpuTraining {
     fn build_kernels(&mut self, parameters: &Parameters) -> Result<(), EngineError> {
         let Self { engine, network, layouts, steps, .. } = self;
         for ((step, node), layout) in steps.iter_mut().zip(network.nodes()).zip(&*layouts) {
-            let Step::Weighted { kernel, algorithms, .. } = step else { continue };
+            let Step::Weighted { kernel, .. } = step else { continue };
             let array = |id: TensorId| -> Result<Array, EngineError> {
                 parameters.array(network, id).map_err(|why| EngineError::Mismatch(why.to_string()))
             };
             let op = node.op.with_values(array)?;
             let inputs: Vec<&Layout> = node.inputs.iter().map(|&input| &layouts[input]).collect();
-            *kernel = lower(&op, &inputs, layout, engine.config, *algorithms).map_err(EngineError::Mismatch)?;
+            *kernel = lower(&op, &inputs, layout, engine.config, ALGORITHMS).map_err(EngineError::Mismatch)?;
         }
         Ok(())
     }
@@ -231,7 +229,7 @@ impl CpuTraining {
 impl Step {
     /// The images that the node's kernel takes at a time: most kernels are made for micro-batches.
     fn parts(&self, batch: usize) -> impl Iterator<Item = Range<usize>> {
-        let most = if matches!(self, Self::Weighted { .. }) { batch } else { MICRO_BATCH };
+        let most = if matches!(self, Self::Weighted { whole_batch: true, .. }) { batch } else { MICRO_BATCH };
         (0..batch).step_by(most).map(move |first| first..batch.min(first + most))
     }
 
