@@ -1,4 +1,4 @@
-//! Redirected gradient of fused activations ([`Gate::Redirect`](crate::engine::Gate::Redirect)): a gate that depends on
+//! Redirected gradient of fused activations ([`Gate::Redirect`]): a gate that depends on
 //! whether a layer's whole gradient vanishes.
 #![expect(unsafe_code, reason = "rows of maps")]
 
