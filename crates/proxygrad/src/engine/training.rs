@@ -4,8 +4,8 @@
 //! derivative of activations in the backward pass, or, for [`Surrogate::TrueProxy`], runs it through a copy.
 
 use super::{EngineError, Forward, Gate};
+use crate::network::Activation;
 use crate::network::trainable::{Parameters, TrainableNetwork};
-use crate::network::{Activation, Shape};
 
 /// Offset of B-SiLU: `(z + 1.67) * sigmoid(z) - 0.835`.
 pub(super) const BSILU_OFFSET: f64 = 1.67;
@@ -119,22 +119,6 @@ pub trait TrainingPlan: Send {
     /// # Errors
     /// When there was no forward pass, or the device fails.
     fn value(&self, node: usize) -> Result<Vec<f32>, EngineError>;
-
-    /// For every channel of a node, whether it was positive anywhere in the last forward pass.
-    ///
-    /// # Errors
-    /// As [`TrainingPlan::value`].
-    fn positive_channels(&self, node: usize) -> Result<Vec<bool>, EngineError>;
-}
-
-/// [`TrainingPlan::positive_channels`] of row-major values `[N,C,...]` of a node of this shape.
-pub(super) fn positive_channels(values: &[f32], shape: &Shape) -> Vec<bool> {
-    let (channels, size) = (shape.channels(), shape.elements() / shape.channels().max(1));
-    let mut positive = vec![false; channels];
-    for (plane, values) in values.chunks_exact(size.max(1)).enumerate() {
-        positive[plane % channels] |= values.iter().any(|&value| value > 0.0);
-    }
-    positive
 }
 
 /// Number of images in `images`.

@@ -282,7 +282,7 @@ impl Training {
             loss_sum += loss.mean * indices.len() as f64;
             correct += loss.correct;
             for (&node, alive) in rectifiers.iter().zip(&mut alive) {
-                let positive = self.plan.positive_channels(node)?;
+                let positive = positive_channels(&self.plan.value(node)?, alive.len(), indices.len());
                 alive.iter_mut().zip(positive).for_each(|(alive, positive)| *alive |= positive);
             }
         }
@@ -327,6 +327,16 @@ impl Training {
         let lines: String = lines.map(|line| line + "\n").collect();
         checkpoint::replace(&folder.join("epochs.jsonl"), lines.as_bytes())
     }
+}
+
+/// For every channel of row-major values `[N,C,...]` of `images` images, whether it is positive anywhere.
+fn positive_channels(values: &[f32], channels: usize, images: usize) -> Vec<bool> {
+    let size = values.len() / (channels * images).max(1);
+    let mut positive = vec![false; channels];
+    for (plane, values) in values.chunks_exact(size.max(1)).enumerate() {
+        positive[plane % channels] |= values.iter().any(|&value| value > 0.0);
+    }
+    positive
 }
 
 /// SHA-256 of the images and labels.

@@ -6,8 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::taps::{Gather, Taps};
 use super::{Backward, Operation, Reference, accumulate};
 use crate::engine::training::{
-    BSILU_OFFSET, Gradients, Mode, Surrogate, TrainingEngine, TrainingPlan, batch_size, positive_channels,
-    rectifier_leak,
+    BSILU_OFFSET, Gradients, Mode, Surrogate, TrainingEngine, TrainingPlan, batch_size, rectifier_leak,
 };
 use crate::engine::{EngineError, Forward, Gate};
 use crate::network::trainable::{BatchNorm, Parameters, TensorId, TrainableNetwork, TrainableOp};
@@ -260,10 +259,6 @@ impl TrainingPlan for ReferenceTraining {
             }
         }
         Ok(gradients)
-    }
-
-    fn positive_channels(&self, node: usize) -> std::result::Result<Vec<bool>, EngineError> {
-        Ok(positive_channels(&self.value(node)?, &self.network.nodes()[node].shape))
     }
 
     fn value(&self, node: usize) -> std::result::Result<Vec<f32>, EngineError> {

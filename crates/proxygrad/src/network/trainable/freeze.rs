@@ -22,7 +22,7 @@ impl TrainableNetwork {
             let inputs: Vec<NodeId> = node.inputs.iter().map(|&input| ids[input]).collect();
             let folded = self.norm_of_conv(index);
             let op = match (&node.op, folded) {
-                (TrainableOp::Conv { .. }, Some((_, norm))) => {
+                (TrainableOp::Conv { .. }, Some(norm)) => {
                     let Op::Conv(conv) = node.op.with_values(array)? else { continue };
                     let (scale, shift) = affine(norm, parameters);
                     Op::Conv(scaled(&conv, &scale, &shift).map_err(|why| invalid(&node.name, why))?)
@@ -45,11 +45,11 @@ impl TrainableNetwork {
     }
 
     /// The batch normalization that is folded into this convolution.
-    fn norm_of_conv(&self, index: usize) -> Option<(usize, &BatchNorm)> {
-        let mut readers = self.nodes().iter().enumerate().filter(|(_, node)| node.inputs.contains(&index));
+    fn norm_of_conv(&self, index: usize) -> Option<&BatchNorm> {
+        let mut readers = self.nodes().iter().filter(|node| node.inputs.contains(&index));
         match (&self.nodes()[index].op, readers.next(), readers.next()) {
-            (TrainableOp::Conv { .. }, Some((reader, node)), None) => match &node.op {
-                TrainableOp::BatchNorm(norm) => Some((reader, norm)),
+            (TrainableOp::Conv { .. }, Some(reader), None) => match &reader.op {
+                TrainableOp::BatchNorm(norm) => Some(norm),
                 _ => None,
             },
             _ => None,

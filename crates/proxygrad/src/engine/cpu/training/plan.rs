@@ -19,9 +19,7 @@ use crate::engine::cpu::training::batch_norm::{
 use crate::engine::cpu::training::channel_sums::{Summand, channel_sums, partial_len};
 use crate::engine::cpu::training::surrogate::{Slope, backward as gate_backward, gate, rectify};
 use crate::engine::cpu::training::weight_gradient::WeightGradient;
-use crate::engine::training::{
-    Gradients, Mode, Surrogate, TrainingEngine, TrainingPlan, batch_size, positive_channels, rectifier_leak,
-};
+use crate::engine::training::{Gradients, Mode, Surrogate, TrainingEngine, TrainingPlan, batch_size, rectifier_leak};
 use crate::engine::{EngineError, Forward};
 use crate::network::trainable::{BatchNorm, Parameters, TensorId, TrainableNetwork, TrainableNode, TrainableOp};
 use crate::network::{Array, Op, Window};
@@ -404,10 +402,6 @@ impl TrainingPlan for CpuTraining {
             }
         }
         Ok(gradients)
-    }
-
-    fn positive_channels(&self, node: usize) -> Result<Vec<bool>, EngineError> {
-        Ok(positive_channels(&self.value(node)?, &self.network.nodes()[node].shape))
     }
 
     fn value(&self, node: usize) -> Result<Vec<f32>, EngineError> {
