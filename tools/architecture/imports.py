@@ -35,7 +35,7 @@ LARGEST_CYCLE = {"crates/proxygrad/src/maximize": 3, "crates/proxygrad/src/engin
 # Layers of `maximize`, lowest first: folders and files below `crates/proxygrad/src/maximize`. The first that matches counts.
 MAXIMIZE = "crates/proxygrad/src/maximize"
 LAYERS = [
-    ("ground", r"(error|task|random|ops|image8|string_or_object|preprocessor|reference_image|callback)(/.*)?\.rs"),
+    ("ground", r"(error|task|ops|image8|string_or_object|preprocessor|reference_image|callback)(/.*)?\.rs"),
     ("documents", r"(request(/.*)?|[a-z_]+/document|settings|start|halving|diversity|gate_schedule|animation)\.rs"),
     (
         "parts",

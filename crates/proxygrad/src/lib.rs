@@ -24,13 +24,17 @@ pub mod calibrate;
 pub mod engine;
 pub mod maximize;
 pub mod network;
+pub mod statistics;
 pub mod study;
 pub mod text;
 pub mod train;
 
+mod file;
 mod image_file;
 mod invalid;
 mod maximizer;
+mod random;
+mod report;
 
 pub use engine::{Cpu, CpuSettings, Engine};
 pub use invalid::{Invalid, InvalidReason};

@@ -17,7 +17,6 @@ mod outcome;
 mod parameterization;
 mod preprocessor;
 mod projection;
-mod random;
 mod reference_image;
 mod regularization;
 mod request;

@@ -13,9 +13,9 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::Invalid;
 use crate::maximize::error::MaximizeError;
-use crate::maximize::random::normal;
 use crate::maximize::reference_image::ReferenceImages;
 use crate::network::ImageSource;
+use crate::random::normal;
 
 /// The image before the first step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -190,14 +190,14 @@ impl Start {
         let count = shape.iter().product();
         let values: Vec<f32> = match self {
             Self::Uniform => (0..count).map(|_| rng.random()).collect(),
-            Self::Grey { noise } => (0..count).map(|_| (0.5 + noise * normal(rng)).clamp(0.0, 1.0)).collect(),
+            Self::Grey { noise } => (0..count).map(|_| (0.5 + noise * normal(rng) as f32).clamp(0.0, 1.0)).collect(),
             Self::Image { image, noise, .. } => {
                 let pixels = reference_images.find(image)?.pixels(device, dtype)?;
                 if *noise == 0.0 {
                     return Ok(pixels);
                 }
                 let pixels = pixels.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-                pixels.into_iter().map(|p| (p + noise * normal(rng)).clamp(0.0, 1.0)).collect()
+                pixels.into_iter().map(|p| (p + noise * normal(rng) as f32).clamp(0.0, 1.0)).collect()
             }
         };
         Ok(Tensor::from_vec(values, &shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::csv;
 use super::error::StudyError;
 use super::plan::types::Plan;
 use super::row::{HEAD, Row, RunKey};
+use crate::file;
+use crate::report::csv;
 
 /// Folder of a study.
 #[derive(Debug, Clone)]
@@ -130,17 +131,7 @@ impl Folder {
     /// Writes a file atomically.
     pub(super) fn write(&self, name: &str, contents: &[u8]) -> Result<(), StudyError> {
         let path = self.file(name);
-        let unfinished = self.file(&format!("{name}.part"));
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(StudyError::file(parent))?;
-        }
-        let whole = File::create(&unfinished).and_then(|mut file| {
-            file.write_all(contents)?;
-            // Flushed before the rename, so that the file is complete even after a power loss.
-            file.sync_all()
-        });
-        whole.map_err(StudyError::file(&unfinished))?;
-        fs::rename(&unfinished, &path).map_err(StudyError::file(&path))
+        file::replace(&path, contents).map_err(StudyError::file(&path))
     }
 
     /// The error that names the first field in which two plans differ.

@@ -3,7 +3,6 @@
 //! A [`Plan`] lists all runs and is complete before the first one. [`run()`] runs it in a [`Folder`], where an
 //! interrupted study resumes; [`report()`] writes tables and a report of the runs done.
 
-mod csv;
 mod error;
 mod execute;
 mod folder;
@@ -14,7 +13,6 @@ mod report;
 mod request;
 mod row;
 mod runner;
-pub mod statistics;
 mod summary;
 mod toy;
 mod variant;

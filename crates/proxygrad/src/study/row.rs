@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-use super::csv;
 use crate::maximize::{Findings, GateSchedule, Point, Warning};
+use crate::report::csv;
 
 /// Key of a run, unique within a study.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

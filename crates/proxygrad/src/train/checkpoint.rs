@@ -1,4 +1,4 @@
-//! Checkpoints: weights, optimizer state and epochs in one safetensors file, replaced atomically.
+//! Checkpoints: weights, optimizer state and epochs in one safetensors file.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -39,38 +39,18 @@ fn moment_name(tensor: &str, moment: &str) -> String {
     format!("optimizer.{moment}.{tensor}")
 }
 
-/// Writes a file through a temporary name, so that a crash leaves the old one or the new one.
-///
-/// # Errors
-/// When the file cannot be written.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let failed = |why: std::io::Error| TrainError::Checkpoint { path: path.into(), why: why.to_string() };
-    let temporary = path.with_extension("tmp");
-    let written = std::fs::File::create(&temporary).and_then(|mut file| {
-        std::io::Write::write_all(&mut file, bytes)?;
-        file.sync_all()
-    });
-    written.and_then(|()| std::fs::rename(&temporary, path)).map_err(failed)
-}
-
-/// Writes a checkpoint.
-///
-/// # Errors
-/// When the file cannot be written.
-pub(super) fn save(
-    path: &Path,
+/// The content of a checkpoint file, or why there is none.
+pub(super) fn serialize(
     network: &TrainableNetwork,
     parameters: &Parameters,
     optimizer: &Optimizer,
     progress: &Progress,
-) -> Result<(), TrainError> {
-    let failed = |why: String| TrainError::Checkpoint { path: path.into(), why };
+) -> Result<Vec<u8>, String> {
     let names = Optimizer::moment_names(progress.recipe.optimizer.kind);
     let mut tensors: HashMap<String, Tensor> = HashMap::new();
     let mut insert = |name: String, values: &[f32], shape: &[usize]| {
-        let tensor = Tensor::from_slice(values, shape, &Device::Cpu).map_err(|why| failed(why.to_string()))?;
-        tensors.insert(name, tensor);
-        Ok::<(), TrainError>(())
+        tensors.insert(name, Tensor::from_slice(values, shape, &Device::Cpu).map_err(|why| why.to_string())?);
+        Ok::<(), String>(())
     };
     for (id, spec) in network.tensors().iter().enumerate() {
         insert(spec.name.clone(), parameters.get(id), &spec.shape)?;
@@ -78,14 +58,10 @@ pub(super) fn save(
             insert(moment_name(&spec.name, name), &moment[id], &spec.shape)?;
         }
     }
-    let json = serde_json::to_vec(progress).map_err(|why| failed(why.to_string()))?;
-    let bytes = Tensor::from_slice(&json, json.len(), &Device::Cpu).map_err(|why| failed(why.to_string()))?;
+    let json = serde_json::to_vec(progress).map_err(|why| why.to_string())?;
+    let bytes = Tensor::from_slice(&json, json.len(), &Device::Cpu).map_err(|why| why.to_string())?;
     tensors.insert(PROGRESS.into(), bytes);
-    // The library writes files only by name.
-    let temporary = path.with_extension("tmp");
-    candle_core::safetensors::save(&tensors, &temporary).map_err(|why| failed(why.to_string()))?;
-    let synced = std::fs::File::open(&temporary).and_then(|file| file.sync_all());
-    synced.and_then(|()| std::fs::rename(&temporary, path)).map_err(|why| failed(why.to_string()))
+    safetensors::serialize(&tensors, None).map_err(|why| why.to_string())
 }
 
 /// Reads a checkpoint; `None` if there is none.

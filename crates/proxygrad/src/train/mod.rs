@@ -35,6 +35,7 @@ mod augmentation;
 mod checkpoint;
 pub mod data;
 mod error;
+mod evaluation;
 mod loss;
 mod metrics;
 mod optimizer;

@@ -7,17 +7,16 @@ use sha2::{Digest, Sha256};
 use super::checkpoint::{self, Progress};
 use super::data::{Dataset, Splits, shuffled};
 use super::error::TrainError;
+use super::evaluation::{Evaluation, Normalization, evaluate};
 use super::loss::{Loss, cross_entropy};
-use super::metrics::{Epoch, Layer};
+use super::metrics::Epoch;
 use super::optimizer::Optimizer;
 use super::recipe::Recipe;
 use crate::Invalid;
-use crate::engine::{Forward, Mode, Surrogate, TrainingEngine, TrainingPlan};
-use crate::network::trainable::{Parameters, TrainableArchitecture, TrainableNetwork, TrainableOp};
-use crate::network::{Activation, ChannelOrder, Network, Op, Preprocessing};
-
-/// Images of a batch of evaluation.
-const EVALUATION: usize = 250;
+use crate::engine::{Forward, Gradients, Mode, Surrogate, TrainingEngine, TrainingPlan};
+use crate::file;
+use crate::network::trainable::{Parameters, TrainableArchitecture, TrainableNetwork};
+use crate::network::{Activation, ChannelOrder, Network, Preprocessing};
 
 /// Random streams: of the subset, and, from here on, of the order of the images of each epoch.
 const SUBSET_STREAM: u64 = 1 << 40;
@@ -36,8 +35,7 @@ pub struct Training {
     parameters: Parameters,
     optimizer: Optimizer,
     epochs: Vec<Epoch>,
-    mean: Vec<f32>,
-    std: Vec<f32>,
+    normalization: Normalization,
     data_digest: String,
     folder: Option<PathBuf>,
 }
@@ -93,10 +91,10 @@ impl Training {
         let parameters = network.initialize(recipe.initialization, recipe.seed);
         let optimizer = Optimizer::new(recipe.optimizer.clone(), network.tensors());
         let plan = engine.training_plan(&network)?;
-        let (mean, std) = splits.train.statistics();
+        let normalization = Normalization::of(&splits.train);
         let data_digest = digest(&splits);
         let (epochs, folder) = (Vec::new(), None);
-        Ok(Self { recipe, splits, network, plan, parameters, optimizer, epochs, mean, std, data_digest, folder })
+        Ok(Self { recipe, splits, network, plan, parameters, optimizer, epochs, normalization, data_digest, folder })
     }
 
     /// Keeps checkpoints in a folder, and resumes from the last one there.
@@ -167,8 +165,9 @@ impl Training {
 
     /// Normalization of the network's input.
     pub fn preprocessing(&self) -> Preprocessing {
+        let Normalization { mean, std } = self.normalization.clone();
         let channels = if self.splits.train.size()[0] == 1 { ChannelOrder::Grey } else { ChannelOrder::Rgb };
-        Preprocessing { channels, range: 1.0, mean: self.mean.clone(), std: self.std.clone() }
+        Preprocessing { channels, range: 1.0, mean, std }
     }
 
     /// The trained network with frozen weights.
@@ -194,10 +193,8 @@ impl Training {
         let total = (steps * self.recipe.epochs) as u64;
         let (mut loss_sum, mut correct, mut rate) = (0.0, 0, 0.0);
         for (step, indices) in order.chunks_exact(self.recipe.batch).enumerate() {
-            let done = self.optimizer.steps;
-            let factor = self.recipe.schedule.factor(done, total, self.recipe.warm_up);
-            rate = self.recipe.learning_rate * factor;
-            let loss = self.step(epoch, indices, self.recipe.surrogate.at(done, total), rate)?;
+            let (loss, step_rate) = self.scheduled_step(epoch, indices, total)?;
+            rate = step_rate;
             if !(loss.mean.is_finite() && self.parameters.are_finite()) {
                 return Err(TrainError::Diverged { epoch, step: step + 1 });
             }
@@ -209,102 +206,74 @@ impl Training {
                 return Ok(None);
             }
         }
-        let measured = self.evaluate()?;
-        let count = (steps * self.recipe.batch) as f64;
+        let Evaluation { loss, accuracy, layers } = self.evaluate(|splits| &splits.test)?;
         self.epochs.push(Epoch {
             epoch,
             train_loss: loss_sum / steps as f64,
-            train_accuracy: correct as f64 / count,
+            train_accuracy: correct as f64 / (steps * self.recipe.batch) as f64,
+            test_loss: loss,
+            test_accuracy: accuracy,
             learning_rate: rate,
-            ..measured
+            dead: Epoch::dead_share(&layers),
+            layers,
         });
         self.save()?;
         Ok(self.epochs.last())
     }
 
-    /// One update of the weights; returns the loss before it.
-    fn step(&mut self, epoch: usize, indices: &[usize], surrogate: Surrogate, rate: f64) -> Result<Loss, TrainError> {
-        let images = self.batch(&self.splits.train, indices, Some(epoch));
+    /// One update of the weights at the next step, of `total` in all; returns the loss before it and the learning rate.
+    fn scheduled_step(&mut self, epoch: usize, indices: &[usize], total: u64) -> Result<(Loss, f64), TrainError> {
+        let done = self.optimizer.steps;
+        let rate = self.recipe.learning_rate * self.recipe.schedule.factor(done, total, self.recipe.warm_up);
+        let (loss, gradients) = self.gradients(epoch, indices, self.recipe.surrogate.at(done, total))?;
+        self.optimizer.update(&mut self.parameters, &gradients, self.network.tensors(), rate as f32);
+        Ok((loss, rate))
+    }
+
+    /// Loss and gradients of a batch; running statistics are updated.
+    fn gradients(
+        &mut self,
+        epoch: usize,
+        indices: &[usize],
+        surrogate: Surrogate,
+    ) -> Result<(Loss, Gradients), TrainError> {
+        let images = self.batch(indices, epoch);
         let labels: Vec<u32> = indices.iter().map(|&index| self.splits.train.label(index)).collect();
-        let smoothing = self.recipe.label_smoothing;
         let update = Mode::Training { update: true };
         let logits = self.plan.forward(&images, &mut self.parameters, update, Forward::Original)?;
-        let loss = cross_entropy(&logits, &labels, smoothing);
+        let loss = cross_entropy(&logits, &labels, self.recipe.label_smoothing);
         if let proxy @ Forward::Proxy { .. } = surrogate.forward() {
             // The proxy's own pass; the error at the logits remains that of the original.
             self.plan.forward(&images, &mut self.parameters, Mode::Training { update: false }, proxy)?;
         }
         let gradients = self.plan.backward(&loss.gradient, surrogate)?;
-        self.optimizer.update(&mut self.parameters, &gradients, self.network.tensors(), rate as f32);
-        Ok(loss)
+        Ok((loss, gradients))
     }
 
-    /// Normalized images `[N,C,H,W]`, augmented if they belong to an epoch.
-    fn batch(&self, data: &Dataset, indices: &[usize], epoch: Option<usize>) -> Vec<f32> {
-        let [channels, height, width] = data.size();
-        let mut images = Vec::with_capacity(indices.len() * channels * height * width);
+    /// Normalized images `[N,C,H,W]` of an epoch, augmented.
+    fn batch(&self, indices: &[usize], epoch: usize) -> Vec<f32> {
+        let data = &self.splits.train;
+        let mut images = Vec::with_capacity(indices.len() * data.size().iter().product::<usize>());
         for &index in indices {
-            let changed = epoch.map(|epoch| {
-                let stream = (epoch as u64) << 32 | index as u64;
-                self.recipe.augmentation.apply(data.image(index), data.size(), self.recipe.seed, stream)
-            });
-            let image = changed.as_deref().unwrap_or(data.image(index));
-            for (c, plane) in image.chunks_exact(height * width).enumerate() {
-                let (mean, std) = (self.mean[c], self.std[c]);
-                images.extend(plane.iter().map(|&value| (f32::from(value) / 255.0 - mean) / std));
-            }
+            let stream = (epoch as u64) << 32 | index as u64;
+            let image = self.recipe.augmentation.apply(data.image(index), data.size(), self.recipe.seed, stream);
+            self.normalization.append(&image, &mut images);
         }
         images
     }
 
-    /// Loss, accuracy and dead units on the test images.
-    fn evaluate(&mut self) -> Result<Epoch, TrainError> {
-        let test = &self.splits.test;
-        let rectifiers: Vec<usize> = self
-            .network
-            .nodes()
-            .iter()
-            .enumerate()
-            .filter_map(|(index, node)| {
-                matches!(node.op, TrainableOp::Fixed(Op::Activation(Activation::Relu | Activation::LeakyRelu { .. })))
-                    .then_some(index)
-            })
-            .collect();
-        let mut alive: Vec<Vec<bool>> =
-            rectifiers.iter().map(|&node| vec![false; self.network.nodes()[node].shape.channels()]).collect();
-        let (mut loss_sum, mut correct) = (0.0, 0);
-        let all: Vec<usize> = (0..test.len()).collect();
-        for indices in all.chunks(EVALUATION) {
-            let images = self.batch(test, indices, None);
-            let labels: Vec<u32> = indices.iter().map(|&index| test.label(index)).collect();
-            let logits = self.plan.forward(&images, &mut self.parameters, Mode::Inference, Forward::Original)?;
-            let loss = cross_entropy(&logits, &labels, 0.0);
-            loss_sum += loss.mean * indices.len() as f64;
-            correct += loss.correct;
-            for (&node, alive) in rectifiers.iter().zip(&mut alive) {
-                let positive = positive_channels(&self.plan.value(node)?, alive.len(), indices.len());
-                alive.iter_mut().zip(positive).for_each(|(alive, positive)| *alive |= positive);
-            }
-        }
-        let layers: Vec<Layer> = rectifiers
-            .iter()
-            .zip(&alive)
-            .map(|(&node, alive)| Layer {
-                name: self.network.nodes()[node].name.clone(),
-                channels: alive.len(),
-                dead: alive.iter().filter(|alive| !**alive).count(),
-            })
-            .collect();
-        Ok(Epoch {
-            epoch: 0,
-            train_loss: 0.0,
-            train_accuracy: 0.0,
-            test_loss: loss_sum / test.len() as f64,
-            test_accuracy: correct as f64 / test.len() as f64,
-            learning_rate: 0.0,
-            dead: Epoch::dead_share(&layers),
-            layers,
-        })
+    /// Share of the training images, without augmentation, that the network classifies correctly at inference. That of
+    /// an [`Epoch`] is measured before each update, and with the statistics of the batch.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn train_accuracy(&mut self) -> Result<f64, TrainError> {
+        Ok(self.evaluate(|splits| &splits.train)?.accuracy)
+    }
+
+    fn evaluate(&mut self, part: impl Fn(&Splits) -> &Dataset) -> Result<Evaluation, TrainError> {
+        let data = part(&self.splits);
+        evaluate(&self.network, &mut *self.plan, &mut self.parameters, &self.normalization, data)
     }
 
     /// Writes the checkpoint of the last epoch, and that of the best one if it is the same.
@@ -317,26 +286,21 @@ impl Training {
             epochs: self.epochs.clone(),
         };
         let is_best = self.best().map(|best| best.epoch) == Some(self.epochs.len());
+        let write = |name: &str, contents: &[u8]| {
+            let path = folder.join(name);
+            let failed = |why: String| TrainError::Checkpoint { path: path.clone(), why };
+            file::replace(&path, contents).map_err(|why| failed(why.to_string()))
+        };
+        let state = checkpoint::serialize(&self.network, &self.parameters, &self.optimizer, &progress)
+            .map_err(|why| TrainError::Checkpoint { path: folder.join(LAST), why })?;
         // The best first: a crash between the two repeats the epoch and writes it again.
         for name in [BEST, LAST].into_iter().skip(usize::from(!is_best)) {
-            let path = folder.join(name);
-            checkpoint::save(&path, &self.network, &self.parameters, &self.optimizer, &progress)?;
+            write(name, &state)?;
         }
-        checkpoint::replace(&folder.join("epochs.csv"), super::csv(&self.epochs).as_bytes())?;
+        write("epochs.csv", super::csv(&self.epochs).as_bytes())?;
         let lines = self.epochs.iter().filter_map(|epoch| serde_json::to_string(epoch).ok());
-        let lines: String = lines.map(|line| line + "\n").collect();
-        checkpoint::replace(&folder.join("epochs.jsonl"), lines.as_bytes())
+        write("epochs.jsonl", lines.map(|line| line + "\n").collect::<String>().as_bytes())
     }
-}
-
-/// For every channel of row-major values `[N,C,...]` of `images` images, whether it is positive anywhere.
-fn positive_channels(values: &[f32], channels: usize, images: usize) -> Vec<bool> {
-    let size = values.len() / (channels * images).max(1);
-    let mut positive = vec![false; channels];
-    for (plane, values) in values.chunks_exact(size.max(1)).enumerate() {
-        positive[plane % channels] |= values.iter().any(|&value| value > 0.0);
-    }
-    positive
 }
 
 /// SHA-256 of the images and labels.

@@ -9,8 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::engine::{Engine, Forward, Target};
 use crate::maximize::error::MaximizeError;
 use crate::maximize::preprocessor::Preprocessor;
-use crate::maximize::random::normal;
 use crate::network::{Model, Network, NodeId, Op, Shape};
+use crate::random::normal;
 
 /// Number of images to measure on, one at a time.
 pub(super) const IMAGES: u32 = 2;
@@ -72,7 +72,7 @@ fn noise(number: u32, [channels, height, width]: [usize; 3], engine: &dyn Engine
     for octave in OCTAVES {
         let (rows, columns) = (height.div_ceil(octave), width.div_ceil(octave));
         for plane in values.chunks_exact_mut(height * width) {
-            let squares: Vec<f32> = (0..rows * columns).map(|_| DEVIATION * normal(&mut rng)).collect();
+            let squares: Vec<f32> = (0..rows * columns).map(|_| DEVIATION * normal(&mut rng) as f32).collect();
             for (at, value) in plane.iter_mut().enumerate() {
                 let (y, x) = (at / width, at % width);
                 *value += squares[y / octave * columns + x / octave];

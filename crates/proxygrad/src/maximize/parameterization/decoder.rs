@@ -15,10 +15,10 @@ use super::spectral::{Spectral, frequencies};
 use super::{circle, magnitude};
 use crate::maximize::error::MaximizeError;
 use crate::maximize::ops::Placement;
-use crate::maximize::random::normal;
 use crate::maximize::reference_image::ReferenceImages;
 use crate::maximize::start::Start;
 use crate::network::{ColourMatrix, Spectrum};
+use crate::random::normal;
 
 /// Decoder of images of one size.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl ImageDecoder {
         let half = width / 2 + 1;
         match (&self.mapping, start) {
             (Mapping::Fourier(..), Start::Grey { noise }) => {
-                let values = (0..2 * channels * height * half).map(|_| noise * normal(rng)).collect();
+                let values = (0..2 * channels * height * half).map(|_| noise * normal(rng) as f32).collect();
                 Ok(self.tensor(values, [2 * channels, height, half])?)
             }
             (Mapping::Maco(..), Start::Uniform) => {

@@ -4,6 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Parameters, TensorRole, TensorSpec, TrainableNetwork, TrainableOp};
+use crate::random::normal;
 
 /// How weights are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
@@ -54,12 +55,6 @@ fn default_value(spec: &TensorSpec) -> f32 {
         TensorRole::Scale | TensorRole::RunningVariance => 1.0,
         TensorRole::Weight | TensorRole::Bias | TensorRole::Shift | TensorRole::RunningMean => 0.0,
     }
-}
-
-/// A standard normal number (Box & Muller 1958).
-fn normal(rng: &mut ChaCha8Rng) -> f64 {
-    let (u, v): (f64, f64) = (rng.random(), rng.random());
-    (-2.0 * (1.0 - u).ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::html::percent;
+use crate::report::html::percent;
 use crate::study::plan::types::Plan;
 use crate::study::summary::{Comparison, Summary, UnitScores};
 

@@ -7,7 +7,7 @@ use base64::Engine;
 use image::imageops::{FilterType, replace, resize};
 use image::{DynamicImage, ImageFormat, RgbImage};
 
-use super::html::{Cell, link, number, table, text};
+use crate::report::html::{Cell, link, number, table, text};
 use crate::study::folder::{Folder, image_path};
 use crate::study::row::Row;
 use crate::study::summary::UnitScores;

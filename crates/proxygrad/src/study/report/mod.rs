@@ -3,12 +3,10 @@
 
 mod exhibits;
 mod gallery;
-mod html;
 mod markdown;
 mod page;
 mod plots;
 mod sections;
-mod svg;
 
 use super::error::StudyError;
 use super::folder::Folder;

@@ -4,14 +4,12 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::html::{Cell, details, number, percent, table, text};
-use super::{sections, svg};
+use super::sections;
+use crate::report::html::{Cell, details, document, number, percent, table, text};
 use crate::study::folder::Folder;
 use crate::study::plan::types::Plan;
 use crate::study::summary::{PairedComparison, Summary};
 use crate::study::toy::{self, REACHED};
-
-const STYLE: &str = include_str!("style.css");
 
 /// The page as one HTML document.
 pub(super) fn page(folder: &Folder, plan: &Plan, summary: &Summary) -> String {
@@ -19,14 +17,7 @@ pub(super) fn page(folder: &Folder, plan: &Plan, summary: &Summary) -> String {
         [] => "A study of toy functions".to_owned(),
         models => format!("A study of {}", models.iter().map(|model| &*model.id).collect::<Vec<_>>().join(", ")),
     };
-    let mut html = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{colours}{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n",
-        title = text(&title),
-        colours = svg::STYLE
-    );
-    html += &introduction(plan, summary);
+    let mut html = introduction(plan, summary);
     if !summary.tables.is_empty() {
         html += &overview(plan, summary);
         html += GLOSSARY;
@@ -36,7 +27,7 @@ pub(super) fn page(folder: &Folder, plan: &Plan, summary: &Summary) -> String {
     }
     html += &toys(plan, summary);
     html += &requests(plan);
-    html + "</main>\n</body>\n</html>\n"
+    document(&title, &html)
 }
 
 /// What the plan asks for, and how much of it is done.

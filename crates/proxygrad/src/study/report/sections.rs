@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::exhibits::Exhibits;
-use super::html::{Cell, details, number, optional, percent, probability, table, text};
 use super::{gallery, plots};
+use crate::report::html::{Cell, details, number, optional, percent, probability, table, text};
 use crate::study::folder::Folder;
 use crate::study::plan::types::Plan;
 use crate::study::summary::{ArmSummary, Comparison, PairedComparison, Section, Summary};

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use super::options::ComparisonOptions;
 use super::types::{ArmOnUnit, ArmSummary, Comparison, PairedComparison, Section, Summary, UnitScores, relative};
 use crate::Invalid;
+use crate::statistics::{mean, median, median_interval, quantile, signed_rank};
 use crate::study::plan::types::Plan;
 use crate::study::row::{COURSE, Row};
-use crate::study::statistics::{mean, median, median_interval, quantile, signed_rank};
 use crate::study::toy::{self, ToyRow};
 use crate::study::variant::Variant;
 

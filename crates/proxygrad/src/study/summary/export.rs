@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::types::Summary;
-use crate::study::csv;
+use crate::report::csv;
 use crate::study::error::StudyError;
 use crate::study::json::pretty;
 

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::csv;
 use super::error::StudyError;
 use super::execute::{BatchProgress, Progress, ProgressCallback, run_batch};
 use super::folder::Folder;
@@ -17,6 +16,7 @@ use super::variant::{Fields, Variant, merged};
 use crate::Invalid;
 use crate::engine::Engine;
 use crate::maximize::MaximizeError;
+use crate::report::csv;
 use networks::{Kind, OUTPUT, Toy};
 
 /// A start counts as having reached the optimum at this share of it.

@@ -5,33 +5,33 @@ use std::fmt::Write;
 use super::html::text;
 
 /// Style sheet of drawings, for light and dark mode.
-pub(super) const STYLE: &str = include_str!("drawing.css");
+pub(crate) const STYLE: &str = include_str!("drawing.css");
 
 /// Drawing with a size in pixels and the origin at the upper left.
-pub(super) struct Drawing {
+pub(crate) struct Drawing {
     width: f64,
     height: f64,
     shapes: String,
     /// Alternative text.
-    pub(super) alt: String,
+    pub(crate) alt: String,
 }
 
 impl Drawing {
-    pub(super) fn new(width: f64, height: f64) -> Self {
+    pub(crate) fn new(width: f64, height: f64) -> Self {
         Self { width, height, shapes: String::new(), alt: String::new() }
     }
 
-    pub(super) fn line(&mut self, class: &str, [x, y]: [f64; 2], [to_x, to_y]: [f64; 2]) {
+    pub(crate) fn line(&mut self, class: &str, [x, y]: [f64; 2], [to_x, to_y]: [f64; 2]) {
         let _ = write!(self.shapes, r#"<line class="{class}" x1="{x:.1}" y1="{y:.1}" x2="{to_x:.1}" y2="{to_y:.1}"/>"#);
     }
 
-    pub(super) fn rectangle(&mut self, class: &str, [x, y]: [f64; 2], [width, height]: [f64; 2]) {
+    pub(crate) fn rectangle(&mut self, class: &str, [x, y]: [f64; 2], [width, height]: [f64; 2]) {
         let shape = format!(r#"<rect class="{class}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}"/>"#);
         self.shapes.push_str(&shape);
     }
 
     /// A dot with a tooltip.
-    pub(super) fn dot(&mut self, class: &str, [x, y]: [f64; 2], tooltip: &str) {
+    pub(crate) fn dot(&mut self, class: &str, [x, y]: [f64; 2], tooltip: &str) {
         let title = text(tooltip);
         let _ = write!(
             self.shapes,
@@ -39,24 +39,24 @@ impl Drawing {
         );
     }
 
-    pub(super) fn path(&mut self, class: &str, points: &[[f64; 2]]) {
+    pub(crate) fn path(&mut self, class: &str, points: &[[f64; 2]]) {
         let points: Vec<String> = points.iter().map(|[x, y]| format!("{x:.1},{y:.1}")).collect();
         let _ = write!(self.shapes, r#"<polyline class="{class}" points="{}"/>"#, points.join(" "));
     }
 
     /// A text whose `anchor` (start, middle, end) is at the point.
-    pub(super) fn label(&mut self, anchor: &str, [x, y]: [f64; 2], label: &str) {
+    pub(crate) fn label(&mut self, anchor: &str, [x, y]: [f64; 2], label: &str) {
         let label = text(label);
         let _ = write!(self.shapes, r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{label}</text>"#);
     }
 
     /// The drawing as part of a page with its style.
-    pub(super) fn html(&self) -> String {
+    pub(crate) fn html(&self) -> String {
         self.svg("", "")
     }
 
     /// The drawing as a standalone file.
-    pub(super) fn file(&self) -> String {
+    pub(crate) fn file(&self) -> String {
         let ground = format!("<style>{STYLE}</style><rect class=\"ground\" width=\"100%\" height=\"100%\"/>");
         self.svg(" xmlns=\"http://www.w3.org/2000/svg\"", &ground)
     }
@@ -73,14 +73,14 @@ impl Drawing {
 
 /// Linear map from values to pixels.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Scale {
-    pub(super) from: [f64; 2],
-    pub(super) to: [f64; 2],
+pub(crate) struct Scale {
+    pub(crate) from: [f64; 2],
+    pub(crate) to: [f64; 2],
 }
 
 impl Scale {
     /// The pixel of a value, clamped to the range.
-    pub(super) fn at(self, value: f64) -> f64 {
+    pub(crate) fn at(self, value: f64) -> f64 {
         let [low, high] = self.from;
         let share = ((value - low) / (high - low)).clamp(0.0, 1.0);
         self.to[0] + share * (self.to[1] - self.to[0])

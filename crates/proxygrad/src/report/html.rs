@@ -1,9 +1,24 @@
-//! HTML building blocks: escaping, tables, number formats.
+//! HTML building blocks: pages, escaping, tables, number formats.
 
 use std::fmt::Write;
 
+use super::svg;
+
+const STYLE: &str = include_str!("style.css");
+
+/// A self-contained page with this title, which is escaped, and the HTML below it.
+pub(crate) fn document(title: &str, body: &str) -> String {
+    let (title, colours) = (text(title), svg::STYLE);
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{title}</title>\n<style>\n{colours}{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n\
+         {body}</main>\n</body>\n</html>\n"
+    )
+}
+
 /// Escapes text for HTML.
-pub(super) fn text(text: &str) -> String {
+pub(crate) fn text(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -21,7 +36,7 @@ pub(super) fn text(text: &str) -> String {
 }
 
 /// Table cell: HTML content, tag and attributes.
-pub(super) struct Cell {
+pub(crate) struct Cell {
     tag: &'static str,
     attributes: String,
     html: String,
@@ -29,29 +44,29 @@ pub(super) struct Cell {
 
 impl Cell {
     /// A cell with this text.
-    pub(super) fn text(content: impl AsRef<str>) -> Self {
+    pub(crate) fn text(content: impl AsRef<str>) -> Self {
         Self::html(text(content.as_ref()))
     }
 
     /// A cell with this HTML.
-    pub(super) fn html(html: impl Into<String>) -> Self {
+    pub(crate) fn html(html: impl Into<String>) -> Self {
         Self { tag: "td", attributes: String::new(), html: html.into() }
     }
 
     /// The head of a row.
-    pub(super) fn head(content: impl AsRef<str>) -> Self {
+    pub(crate) fn head(content: impl AsRef<str>) -> Self {
         Self { tag: "th", attributes: " scope=\"row\"".to_owned(), html: text(content.as_ref()) }
     }
 
     /// Adds a bar behind the text for a share from 0 to 1.
-    pub(super) fn bar(mut self, share: f64) -> Self {
+    pub(crate) fn bar(mut self, share: f64) -> Self {
         let percent = 100.0 * share.clamp(0.0, 1.0);
         let _ = write!(self.attributes, " class=\"bar\" style=\"--share:{percent:.1}%\"");
         self
     }
 
     /// Colours the cell by a share of wins from 0 to 1, more strongly the farther it is from one half.
-    pub(super) fn shade(mut self, share: f64) -> Self {
+    pub(crate) fn shade(mut self, share: f64) -> Self {
         let class = if share >= 0.5 { "won" } else { "lost" };
         let strength = 70.0 * (2.0 * share - 1.0).abs().min(1.0);
         let _ = write!(self.attributes, " class=\"{class}\" style=\"--share:{strength:.0}%\"");
@@ -60,7 +75,7 @@ impl Cell {
 }
 
 /// Table with caption, column heads and rows; caption and heads are escaped.
-pub(super) fn table<S: AsRef<str>>(caption: &str, heads: &[S], rows: Vec<Vec<Cell>>) -> String {
+pub(crate) fn table<S: AsRef<str>>(caption: &str, heads: &[S], rows: Vec<Vec<Cell>>) -> String {
     let mut html = String::from("<div class=\"wide\"><table>");
     let _ = write!(html, "<caption>{}</caption><thead><tr>", text(caption));
     for head in heads {
@@ -79,17 +94,17 @@ pub(super) fn table<S: AsRef<str>>(caption: &str, heads: &[S], rows: Vec<Vec<Cel
 }
 
 /// Collapsible section.
-pub(super) fn details(summary: &str, html: &str) -> String {
+pub(crate) fn details(summary: &str, html: &str) -> String {
     format!("<details><summary>{}</summary>\n{html}</details>\n", text(summary))
 }
 
 /// Escapes a path in the folder for a link.
-pub(super) fn link(path: &str) -> String {
+pub(crate) fn link(path: &str) -> String {
     path.replace('=', "%3D")
 }
 
 /// A number with about four significant digits.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         size if size >= 1000.0 => format!("{value:.0}"),
@@ -101,12 +116,12 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// A formatted number, or a dash for `None`.
-pub(super) fn optional(value: Option<f64>, format: impl FnOnce(f64) -> String) -> String {
+pub(crate) fn optional(value: Option<f64>, format: impl FnOnce(f64) -> String) -> String {
     value.map_or_else(|| "–".to_owned(), format)
 }
 
 /// A share as a percentage.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     match 100.0 * share {
         0.0 => "0 %".to_owned(),
         percent if percent < 10.0 => format!("{percent:.1} %"),
@@ -115,7 +130,7 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// A p-value.
-pub(super) fn probability(p: f64) -> String {
+pub(crate) fn probability(p: f64) -> String {
     if p < 1e-4 { format!("{p:.0e}") } else { format!("{p:.4}") }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// One line of cells, with a line feed.
-pub(super) fn line<S: AsRef<str>>(cells: impl IntoIterator<Item = S>) -> String {
+pub(crate) fn line<S: AsRef<str>>(cells: impl IntoIterator<Item = S>) -> String {
     let mut line = String::new();
     for (i, cell) in cells.into_iter().enumerate() {
         let cell = cell.as_ref();
@@ -25,7 +25,7 @@ pub(super) fn line<S: AsRef<str>>(cells: impl IntoIterator<Item = S>) -> String 
 ///
 /// # Errors
 /// If a quote is not closed, or text follows a closing quote.
-pub(super) fn cells(line: &str) -> Result<Vec<String>, &'static str> {
+pub(crate) fn cells(line: &str) -> Result<Vec<String>, &'static str> {
     let mut cells = vec![String::new()];
     let mut chars = line.chars().peekable();
     let mut quoted = false;
