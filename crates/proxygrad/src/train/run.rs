@@ -315,3 +315,6 @@ fn digest(splits: &Splits) -> String {
     }
     hex::encode(hash.finalize())
 }
+
+#[cfg(test)]
+mod parity;
