@@ -66,6 +66,8 @@ pub enum Activation {
         /// The tanh approximation instead of the exact Φ.
         tanh: bool,
     },
+    /// `z * sigmoid(1.702 * z)`, the approximation of GELU of CLIP.
+    QuickGelu,
     /// `z` above 0, `alpha * (exp(z) - 1)` below.
     Elu {
         /// Minus the limit at `-inf`.
@@ -78,6 +80,9 @@ pub enum Activation {
     /// `ln(1 + exp(z))`
     Softplus,
 }
+
+/// Factor of [`Activation::QuickGelu`] (Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2).
+pub(crate) const QUICK_GELU_FACTOR: f64 = 1.702;
 
 /// Constants of [`Activation::Selu`] (Klambauer et al. 2017, arXiv:1706.02515, equation 2).
 pub(crate) const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
@@ -99,6 +104,7 @@ impl Activation {
             Self::Tanh => "tanh",
             Self::Silu => "silu",
             Self::Gelu { .. } => "gelu",
+            Self::QuickGelu => "quick-gelu",
             Self::Elu { .. } => "elu",
             Self::Selu => "selu",
             Self::Mish => "mish",
@@ -127,6 +133,7 @@ impl Activation {
             | Self::Tanh
             | Self::Silu
             | Self::Gelu { .. }
+            | Self::QuickGelu
             | Self::Selu
             | Self::Mish
             | Self::Softplus => None,
@@ -147,6 +154,7 @@ impl Activation {
             | Self::Tanh
             | Self::Silu
             | Self::Gelu { .. }
+            | Self::QuickGelu
             | Self::Elu { .. }
             | Self::Selu
             | Self::Mish
@@ -183,6 +191,7 @@ impl Activation {
             | Self::Tanh
             | Self::Silu
             | Self::Gelu { .. }
+            | Self::QuickGelu
             | Self::Elu { .. }
             | Self::Mish
             | Self::Softplus => 1.0,
@@ -205,6 +214,7 @@ impl Activation {
             | Self::HardSwish
             | Self::Silu
             | Self::Gelu { .. }
+            | Self::QuickGelu
             | Self::Elu { .. }
             | Self::Selu
             | Self::Mish
@@ -226,6 +236,7 @@ impl Activation {
             Self::Silu => z * sigmoid(z),
             Self::Gelu { tanh: true } => 0.5 * z * (1.0 + gelu_inner(z).0.tanh()),
             Self::Gelu { tanh: false } => z * normal_cdf(z),
+            Self::QuickGelu => z * sigmoid(QUICK_GELU_FACTOR * z),
             Self::Elu { alpha } => elu(z, f64::from(*alpha)),
             Self::Selu => SELU_LAMBDA * elu(z, SELU_ALPHA),
             Self::Mish => z * softplus(z).tanh(),
@@ -256,6 +267,10 @@ impl Activation {
             }
             Self::Gelu { tanh: false } => {
                 normal_cdf(z) + z * (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt()
+            }
+            Self::QuickGelu => {
+                let inner = QUICK_GELU_FACTOR * z;
+                sigmoid(inner) * (1.0 + inner * (1.0 - sigmoid(inner)))
             }
             Self::Elu { alpha } => elu_derivative(z, f64::from(*alpha)),
             Self::Selu => SELU_LAMBDA * elu_derivative(z, SELU_ALPHA),
@@ -304,7 +319,13 @@ impl Activation {
                 self.peak() * sigmoid((z - low) / temperature) * sigmoid((high - z) / temperature)
             }
             Self::Sigmoid | Self::Tanh | Self::Softplus => self.derivative(z, channel),
-            Self::HardSwish | Self::Silu | Self::Gelu { .. } | Self::Elu { .. } | Self::Selu | Self::Mish => {
+            Self::HardSwish
+            | Self::Silu
+            | Self::Gelu { .. }
+            | Self::QuickGelu
+            | Self::Elu { .. }
+            | Self::Selu
+            | Self::Mish => {
                 let derivative = self.derivative(z, channel);
                 if z <= 0.0 { derivative.max(self.peak() * step) } else { derivative }
             }
@@ -344,6 +365,7 @@ impl Activation {
             | Self::Tanh
             | Self::Silu
             | Self::Gelu { .. }
+            | Self::QuickGelu
             | Self::Elu { .. }
             | Self::Selu
             | Self::Mish

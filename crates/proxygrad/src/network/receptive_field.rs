@@ -131,8 +131,11 @@ fn read_region(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape],
             for axis in 0..2 {
                 let (input, output) = (input[axis + 1], own[axis + 1]);
                 let taps = resize.taps(axis, input, output);
-                let used = taps[region[axis + 1].clone()].iter().flatten().filter(|(_, weight)| *weight != 0.0);
+                let used = taps[region[axis + 1].clone()].iter().flatten();
                 let (low, high) = used.fold((input, 0), |(low, high), &(at, _)| (low.min(at), high.max(at + 1)));
+                if low >= high {
+                    return None;
+                }
                 read[axis + 1] = low..high;
             }
             Some(read)

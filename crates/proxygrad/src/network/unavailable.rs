@@ -32,13 +32,16 @@ impl Unavailable {
     /// Maximum number of names listed per operation and reason.
     const MAX_NAMES: usize = 3;
 
-    /// A summary: one line per operation and reason, and one for the nodes that depend on these.
+    /// A summary: one line per operation and reason, and one for the nodes that depend on these. Reasons that only
+    /// differ in their numbers are one, of which the first is shown.
     pub fn summary(all: &[Self]) -> Vec<String> {
-        let mut kinds: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+        let mut kinds: BTreeMap<(&str, String), (&str, Vec<&str>)> = BTreeMap::new();
         for Self { name, op, reason, .. } in all.iter().filter(|one| one.depends_on.is_none()) {
-            kinds.entry((op, reason)).or_default().push(name);
+            kinds.entry((op, without_numbers(reason))).or_insert((reason, Vec::new())).1.push(name);
         }
-        let line = |((op, reason), names): ((&str, &str), Vec<&str>)| format!("{op} ({}): {reason}", some(&names));
+        let line = |((op, _), (reason, names)): ((&str, String), (&str, Vec<&str>))| {
+            format!("{op} ({}): {reason}", some(&names))
+        };
         let mut lines: Vec<String> = kinds.into_iter().map(line).collect();
         let dependent: Vec<&str> =
             all.iter().filter(|one| one.depends_on.is_some()).map(|one| one.name.as_str()).collect();
@@ -47,6 +50,19 @@ impl Unavailable {
         }
         lines
     }
+}
+
+/// A reason without its numbers, and without the lists and products of them that shapes are.
+fn without_numbers(reason: &str) -> String {
+    let is_number = |c: char| c.is_ascii_digit();
+    let mut kept = String::with_capacity(reason.len());
+    for (i, part) in reason.split(is_number).enumerate() {
+        let is_between = i > 0 && matches!(part.trim(), "" | "," | "." | "-" | "x");
+        if !is_between {
+            kept.push_str(part);
+        }
+    }
+    kept
 }
 
 /// The first names, and the number of others.
@@ -72,11 +88,17 @@ mod tests {
             reason: "the operation is not supported".into(),
         };
         let mut all: Vec<_> = (0..5).map(|i| one(&format!("rnn{i}"), "LSTM", None)).collect();
+        let rank = |name: &str, shape: &str| Unavailable {
+            reason: format!("the input has the shape {shape}"),
+            ..one(name, "Conv", None)
+        };
+        all.extend([rank("c1", "[1, 24, 7]"), rank("c2", "[512]")]);
         all.extend([one("label", "ArgMax", None), one("scores", "Gather", Some("label"))]);
         assert_eq!(
             Unavailable::summary(&all),
             [
                 "ArgMax (label): the operation is not supported",
+                "Conv (c1, c2): the input has the shape [1, 24, 7]",
                 "LSTM (rnn0, rnn1, rnn2 and 2 more): the operation is not supported",
                 "depends on these: scores",
             ]

@@ -14,6 +14,7 @@ mod diagnostics;
 mod engine_gates;
 mod engine_gradients;
 mod engine_precision;
+mod evaluation;
 mod layouts;
 mod maximize;
 mod memory;

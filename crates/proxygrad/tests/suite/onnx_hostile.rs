@@ -9,7 +9,7 @@ use proxygrad::network::onnx::{ExternalData, ImportOptions, external_files, impo
 type Given = (Vec<u8>, ExternalData, ImportOptions);
 
 /// Small files that together use most of the importer: shape arithmetic, constant folding, fusion, windows, resizes,
-/// external data, modules, functions, branches, unsupported nodes.
+/// external data, modules, functions, branches, attention, constants that operations compute, unsupported nodes.
 fn files() -> Vec<Given> {
     let read = |family: &str, cases: &[&str]| {
         let path = format!("{}/tests/fixtures/onnx/{family}.safetensors", env!("CARGO_MANIFEST_DIR"));
@@ -29,7 +29,12 @@ fn files() -> Vec<Given> {
     files.extend(read("pads", &["pad_torch_style"]));
     files.extend(read("sums", &["expand_torch_style"]));
     files.extend(read("shapes", &["split_attribute", "slice_inputs", "squeeze_unsqueeze"]));
-    files.extend(read("constants", &["weights_in_batch_norm_14", "spectral_norm", "of_full_size"]));
+    files.extend(read(
+        "constants",
+        &["weights_in_batch_norm_14", "spectral_norm", "of_full_size", "attention_of_constants", "patterns"],
+    ));
+    files.extend(read("attention", &["attention_shared_keys", "rotary_tokens_interleaved"]));
+    files.extend(read("products", &["einsum_three"]));
     files.extend(read("nested", &["function_called_twice", "if_inside_if", "if_inside_function"]));
     let plain = ["external-data", "tail-argmax", "sparse-initializer", "uint8-nhwc", "bgr-gather", "if-shape"];
     for (folder, model) in plain.map(|folder| (folder, "model.onnx")).into_iter().chain([("modules", "net.onnx")]) {

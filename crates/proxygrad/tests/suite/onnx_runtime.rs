@@ -157,7 +157,7 @@ fn batch_normalizations_and_factors() {
 
 #[test]
 fn activations() {
-    check_family("activations", 30);
+    check_family("activations", 44);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn comparisons_and_selections() {
 
 #[test]
 fn pools() {
-    check_family("pools", 70);
+    check_family("pools", 83);
 }
 
 #[test]
@@ -187,12 +187,17 @@ fn reductions() {
 
 #[test]
 fn normalizations() {
-    check_family("normalizations", 20);
+    check_family("normalizations", 22);
+}
+
+#[test]
+fn attention_and_rotary_embeddings() {
+    check_family("attention", 18);
 }
 
 #[test]
 fn pads() {
-    check_family("pads", 9);
+    check_family("pads", 12);
 }
 
 #[test]
@@ -217,7 +222,7 @@ fn one_dimensional_windows() {
 
 #[test]
 fn resizes() {
-    check_family("resizes", 60);
+    check_family("resizes", 90);
 }
 
 #[test]

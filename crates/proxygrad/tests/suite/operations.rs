@@ -210,14 +210,28 @@ pub fn rearrangements() -> Vec<Case> {
         cases.push(case(format!("gather along {axis}"), [3, 4, 5], Op::Gather { axis, indices }));
     }
     cases.push(case("slice of columns", [2, 3, 7], Op::Slice { axis: 2, start: 2, end: 99, step: 3 }));
-    let coordinates =
-        [Coordinates::HalfPixel, Coordinates::PytorchHalfPixel, Coordinates::Asymmetric, Coordinates::AlignCorners];
+    let coordinates = [
+        Coordinates::HalfPixel,
+        Coordinates::HalfPixelSymmetric,
+        Coordinates::PytorchHalfPixel,
+        Coordinates::Asymmetric,
+        Coordinates::AlignCorners,
+        Coordinates::Crop { start: [0.1, -0.2], end: [0.9, 1.0] },
+    ];
+    let interpolations = [Interpolation::Linear, Interpolation::Nearest(Rounding::Floor), Interpolation::Cubic(-0.75)];
     for coordinates in coordinates {
-        for interpolation in [Interpolation::Linear, Interpolation::Nearest(Rounding::Floor)] {
+        for interpolation in interpolations {
             for target in [ResizeTarget::Scales([2.0, 1.5]), ResizeTarget::Sizes([3, 9])] {
-                let resize = Resize { target, interpolation, coordinates };
+                let resize = Resize::new(target, interpolation, coordinates);
                 cases.push(case(format!("{resize:?}"), [2, 4, 6], Op::Resize(resize)));
             }
+        }
+    }
+    for interpolation in interpolations {
+        for (antialias, exclude_outside) in [(true, false), (false, true), (true, true)] {
+            let plain = Resize::new(ResizeTarget::Sizes([3, 2]), interpolation, Coordinates::HalfPixel);
+            let resize = Resize { antialias, exclude_outside, ..plain };
+            cases.push(case(format!("{resize:?}"), [2, 7, 9], Op::Resize(resize)));
         }
     }
     for axis in [0, 1, 2] {
@@ -508,6 +522,7 @@ pub fn activations() -> Vec<Activation> {
         Activation::Sigmoid,
         Activation::Tanh,
         Activation::Silu,
+        Activation::QuickGelu,
         Activation::Gelu { tanh: true },
         Activation::Gelu { tanh: false },
         Activation::Elu { alpha: 0.7 },

@@ -47,7 +47,11 @@ impl Breakpoints {
             Activation::PRelu { .. } | Activation::HardSigmoid { .. } | Activation::HardSwish => None,
             // Smooth.
             Activation::Sigmoid | Activation::Tanh | Activation::Silu | Activation::Gelu { .. } => None,
-            Activation::Elu { .. } | Activation::Selu | Activation::Mish | Activation::Softplus => None,
+            Activation::QuickGelu
+            | Activation::Elu { .. }
+            | Activation::Selu
+            | Activation::Mish
+            | Activation::Softplus => None,
         }
     }
 }

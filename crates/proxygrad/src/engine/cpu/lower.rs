@@ -165,9 +165,11 @@ pub(crate) fn table_bytes(op: &Op, inputs: &[&Layout], output: &Layout) -> usize
     if scalar_needs(op, inputs, output).is_none() {
         return 0;
     }
-    if let Op::Resize(_) = op {
-        // Two taps, an index and a weight each, for every row and column.
-        return 2 * size_of::<(usize, f64)>() * output[1..].iter().sum::<usize>();
+    if let Op::Resize(resize) = op {
+        // The taps of every row and column, an index and a weight each.
+        let taps = |axis: usize| resize.most_taps(axis, inputs[0][axis + 1], output[axis + 1]);
+        let bytes = |axis: usize| size_of::<Vec<(usize, f64)>>() + taps(axis) * size_of::<(usize, f64)>();
+        return (0..2).map(|axis| output[axis + 1] * bytes(axis)).sum();
     }
     if let Op::Normalize(_) = op {
         // For each value its group, a factor and a summand.

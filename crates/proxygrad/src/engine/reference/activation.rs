@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::{Backward, Operation, Reference, per_channel};
 use crate::engine::{Forward, Gate};
-use crate::network::{Activation, SELU_ALPHA, SELU_LAMBDA, Shape};
+use crate::network::{Activation, QUICK_GELU_FACTOR, SELU_ALPHA, SELU_LAMBDA, Shape};
 
 pub(super) struct Activated {
     activation: Activation,
@@ -32,6 +32,7 @@ impl Activated {
             | Activation::Tanh
             | Activation::Silu
             | Activation::Gelu { .. }
+            | Activation::QuickGelu
             | Activation::Elu { .. }
             | Activation::Selu
             | Activation::Mish
@@ -61,6 +62,7 @@ impl Activated {
             Activation::Tanh => z.tanh(),
             Activation::Silu => z * sigmoid(z)?,
             Activation::Gelu { tanh: true } => z.gelu(),
+            Activation::QuickGelu => z * sigmoid(&(z * QUICK_GELU_FACTOR)?)?,
             Activation::Gelu { tanh: false } => z * normal_cdf(z)?,
             Activation::Elu { alpha } => elu(z, f64::from(*alpha)),
             Activation::Selu => elu(z, SELU_ALPHA)? * SELU_LAMBDA,
@@ -94,6 +96,12 @@ impl Activated {
                 let s = sigmoid(z)?;
                 let inner = (z * s.affine(-1.0, 1.0)?)?.affine(1.0, 1.0)?;
                 s * inner
+            }
+            Activation::QuickGelu => {
+                let inner = (z * QUICK_GELU_FACTOR)?;
+                let s = sigmoid(&inner)?;
+                let curve = (inner * s.affine(-1.0, 1.0)?)?.affine(1.0, 1.0)?;
+                s * curve
             }
             Activation::Gelu { tanh: true } => {
                 let c = (2.0 / std::f64::consts::PI).sqrt();
@@ -171,6 +179,7 @@ impl Activated {
                     | Activation::Tanh
                     | Activation::Silu
                     | Activation::Gelu { .. }
+                    | Activation::QuickGelu
                     | Activation::Elu { .. }
                     | Activation::Selu
                     | Activation::Mish
@@ -206,6 +215,7 @@ impl Activated {
             Activation::HardSwish
             | Activation::Silu
             | Activation::Gelu { .. }
+            | Activation::QuickGelu
             | Activation::Elu { .. }
             | Activation::Selu
             | Activation::Mish => {

@@ -8,7 +8,7 @@ use super::proto::{
     AttributeProto, Dimension, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TensorType, TypeProto,
     ValueInfoProto,
 };
-use crate::network::{Activation, Array, Axis, Binary, Network, NodeId, Op, Reduce, Shape, Window};
+use crate::network::{Activation, Array, Axis, Binary, Network, NodeId, Op, QUICK_GELU_FACTOR, Reduce, Shape, Window};
 
 /// Opset of exported files.
 const OPSET: i64 = 18;
@@ -257,6 +257,15 @@ impl Writer<'_> {
             Activation::Silu => {
                 let gate = format!("{name}/sigmoid");
                 self.push("Sigmoid", &gate, inputs.clone(), Vec::new());
+                inputs.push(gate);
+                ("Mul", Vec::new())
+            }
+            Activation::QuickGelu => {
+                let (factor, scaled, gate) =
+                    (format!("{name}.factor"), format!("{name}/scaled"), format!("{name}/sigmoid"));
+                let factor = self.constant(factor, &[], &[QUICK_GELU_FACTOR as f32]);
+                self.push("Mul", &scaled, vec![inputs[0].clone(), factor], Vec::new());
+                self.push("Sigmoid", &gate, vec![scaled], Vec::new());
                 inputs.push(gate);
                 ("Mul", Vec::new())
             }

@@ -16,8 +16,9 @@ use crate::network::{Activation, Op};
 const LARGEST_GROUP: usize = 16;
 
 /// Activations that are fused: those without parameters, and hard sigmoids in the two usual forms (PyTorch, Keras).
-const FUSED: [Activation; 8] = [
+const FUSED: [Activation; 9] = [
     Activation::Silu,
+    Activation::QuickGelu,
     Activation::HardSwish,
     Activation::Gelu { tanh: false },
     Activation::Gelu { tanh: true },

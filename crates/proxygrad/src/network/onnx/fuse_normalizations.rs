@@ -7,7 +7,9 @@
 
 use super::graph_builder::{BuilderId, GraphBuilder};
 use super::lower::normalize::simplified;
-use crate::network::{Activation, Array, Binary, Norm, Normalize, Op, Reduce, Shape, Unary};
+use crate::network::{
+    Activation, Array, Binary, LocalResponse, Norm, Normalize, Op, PadMode, Reduce, Shape, Unary, Window,
+};
 
 /// Replaces the last node of every such group that `roots` depend on. The other nodes stay for whatever else reads
 /// them.
@@ -15,6 +17,13 @@ pub(super) fn fuse_normalizations(builder: &mut GraphBuilder, roots: &[BuilderId
     let readers = builder.reader_counts(roots);
     for id in (0..builder.nodes().len()).filter(|&id| readers[id] > 0) {
         let pieces = Pieces { builder, readers: &readers };
+        if let Some((source, response)) = pieces.local_response(id) {
+            let other_shape = builder.node(source).other_shape.clone();
+            let node = builder.node_mut(id);
+            (node.bound, node.other_shape, node.expanded_from) = (None, other_shape, None);
+            (node.op, node.inputs) = (Op::LocalResponse(response), vec![source]);
+            continue;
+        }
         let found =
             pieces.divided(id).or_else(|| pieces.between_reshapes(id)).or_else(|| pieces.between_transposes(id));
         let Some((source, normalize)) = found else { continue };
@@ -169,6 +178,49 @@ impl Pieces<'_> {
         let (squares, axes) = self.reduced(sum, Reduce::Sum)?;
         let (values, epsilon) = (self.power(squares, 2.0)?, bound.sqrt());
         Some(Divisor { values, kind: Norm::L2, axes: axes.to_vec(), epsilon })
+    }
+
+    /// A local response normalization: `x / (bias + alpha * mean(x²))^beta`, where an average pool over padded channels
+    /// computes the mean.
+    fn local_response(&self, id: BuilderId) -> Option<(BuilderId, LocalResponse)> {
+        let [source, divisor] = self.inputs(id, Binary::Div)?;
+        let (beta, sum) = match *self.op(divisor) {
+            Op::Unary(Unary::Power(beta)) => (beta, self.input(divisor)?),
+            Op::Unary(Unary::Sqrt) => (0.5, self.input(divisor)?),
+            _ => (1.0, divisor),
+        };
+        let (mut alpha, mut bias, mut mean) = (1.0, 0.0, sum);
+        while let Op::Affine { scale, shift } = self.op(mean) {
+            let uniform = |array: &Array| {
+                let (first, rest) = array.data().split_first()?;
+                rest.iter().all(|value| value == first).then_some(*first)
+            };
+            (alpha, bias) = (alpha * uniform(scale)?, bias + alpha * uniform(shift)?);
+            mean = self.input(mean)?;
+        }
+        let through = |mut id: BuilderId| {
+            while let Op::Reshape(_) = self.op(id) {
+                id = self.input(id)?;
+            }
+            Some(id)
+        };
+        let pool = through(mean)?;
+        let Op::AveragePool { window, .. } = *self.op(pool) else { return None };
+        let size = window.kernel[0];
+        let pad = through(self.input(pool)?)?;
+        let Op::Pad { before, after, mode: PadMode::Constant(0.0) } = self.op(pad) else { return None };
+        let squares = through(self.input(pad)?)?;
+        let [shape, unpadded, pooled] =
+            [source, self.input(pad)?, self.input(pool)?].map(|id| &self.builder.node(id).shape);
+        // The channels must be the only padded axis, and the one that the window slides along.
+        let axis = (0..before.len()).find(|&axis| before[axis] + after[axis] > 0)?;
+        let is_only = (0..before.len()).all(|other| other == axis || before[other] + after[other] == 0);
+        let is_first = unpadded[..axis].iter().all(|&length| length == 1) && unpadded[axis] == shape.channels();
+        let [is_before, is_after] = [before[axis] == (size - 1) / 2, after[axis] == size / 2];
+        let slides = pooled[..2] == [1, shape.channels() + size - 1] && window == Window::new([size, 1]);
+        let fits = is_only && is_first && is_before && is_after && slides && self.power(squares, 2.0) == Some(source);
+        let response = LocalResponse { size, alpha, beta: beta as f32, bias };
+        (fits && response.infer(shape).is_ok() && self.builder.node(id).shape == *shape).then_some((source, response))
     }
 
     /// A normalization of `[groups, ...]` that is reshaped back to the channels it was made of.

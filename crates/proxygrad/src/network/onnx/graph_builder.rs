@@ -168,6 +168,11 @@ impl GraphBuilder {
         self.push(Op::Constant(array), &[])
     }
 
+    /// Adds a node without values that stands for a tensor that cannot be computed.
+    pub fn push_placeholder(&mut self, shape: Shape, other_shape: Option<Shape>) -> BuilderId {
+        self.add(Op::Input, &[], shape, other_shape, None)
+    }
+
     /// Marks the values of a node as valid only at the network's own input size.
     pub fn bind_to_size(&mut self, id: BuilderId) {
         self.nodes[id].bound = Some(SizeBound::Exact);

@@ -13,7 +13,7 @@ const MOST_FIELDS: usize = 1_000_000;
 /// Deepest nesting of messages, as protobuf decoders allow it.
 const MAX_DEPTH: usize = 100;
 
-/// Longest description of an input or output, in bytes.
+/// Longest description of a tensor's type and shape, in bytes.
 const LONGEST_VALUE_INFO: usize = 1 << 16;
 
 /// `TensorProto.external_data`
@@ -29,6 +29,10 @@ enum Message {
     Tensor,
     Sparse,
     Function,
+    ValueInfo,
+    Type,
+    TensorType,
+    Shape,
 }
 
 /// Rejects files that would need absurd amounts of memory, and files that are not protobuf.
@@ -64,9 +68,13 @@ fn count(bytes: &[u8], message: Message, depth: usize, fields: &mut usize) -> Re
             (Message::Graph, 15) => count(Message::Sparse)?,
             (Message::Graph, 5) | (Message::Sparse, 1 | 2) | (Message::Attribute, 5) => count(Message::Tensor)?,
             (Message::Node, 5) | (Message::Function, 11) => count(Message::Attribute)?,
-            (Message::Graph, 11 | 12) if content.len() > LONGEST_VALUE_INFO => {
-                return Err(format!("describes an input or output in {} bytes", content.len()));
+            (Message::Graph, 11..=13) if content.len() > LONGEST_VALUE_INFO => {
+                return Err(format!("describes a tensor in {} bytes", content.len()));
             }
+            (Message::Graph, 11..=13) => count(Message::ValueInfo)?,
+            (Message::ValueInfo, 2) => count(Message::Type)?,
+            (Message::Type, 1) => count(Message::TensorType)?,
+            (Message::TensorType, 2) => count(Message::Shape)?,
             _ => {}
         }
     }

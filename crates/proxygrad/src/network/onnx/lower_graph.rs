@@ -11,6 +11,7 @@ use super::image_input::ImageInput;
 use super::image_tensor::ImageTensor;
 use super::node_context::{NodeContext, Operand};
 use super::proto::{GraphProto, NodeProto, SparseTensorProto, TensorProto};
+use super::stated_shapes::StatedShapes;
 use super::toposort::toposort;
 use super::{constant_folding, lower, sparse_tensor, stored_tensor};
 use crate::network::Op;
@@ -20,6 +21,9 @@ const MOST_COMPUTED: usize = 1 << 24;
 
 /// See [`MOST_COMPUTED`]: enough for half-precision weights that are converted and transposed.
 const PER_BYTE: usize = 4;
+
+/// Maximum multiplications for constants that operations of the file compute.
+const MOST_WORK: usize = 1 << 30;
 
 /// The lowered graph.
 #[derive(Debug)]
@@ -45,7 +49,8 @@ impl LoweredGraph<'_> {
     /// lowered; without either, the nodes that no other one reads.
     pub fn roots(&self, graph: &GraphProto) -> Vec<BuilderId> {
         let mut roots: Vec<BuilderId> = self.outputs(graph).into_iter().map(|(id, _)| id).collect();
-        let is_layer = |id: &BuilderId| *id > self.image && !matches!(self.builder.node(*id).op, Op::Constant(_));
+        let is_layer =
+            |id: &BuilderId| *id > self.image && !matches!(self.builder.node(*id).op, Op::Constant(_) | Op::Input);
         roots.extend(self.read_by_failed.iter().copied().filter(is_layer));
         if roots.is_empty() {
             // Branches that could not be read may have been the only readers.
@@ -67,23 +72,29 @@ impl LoweredGraph<'_> {
     }
 }
 
-struct Lowering<'g> {
-    flat: &'g FlatGraph,
-    batch: Option<usize>,
-    files: &'g ExternalData,
-    builder: GraphBuilder,
+/// Lowering in progress.
+pub(super) struct Lowering<'g> {
+    pub(super) flat: &'g FlatGraph,
+    pub(super) batch: Option<usize>,
+    pub(super) files: &'g ExternalData,
+    pub(super) builder: GraphBuilder,
     initializers: HashMap<&'g str, &'g TensorProto>,
     sparse: HashMap<&'g str, &'g SparseTensorProto>,
-    tensors: HashMap<&'g str, Operand>,
+    pub(super) tensors: HashMap<&'g str, Operand>,
     /// Names of the tensors that are read.
     read: HashSet<&'g str>,
     /// Number of elements that may still be computed.
-    element_budget: usize,
+    pub(super) element_budget: usize,
+    /// Number of multiplications that may still be spent on constants.
+    work_left: usize,
     exhausted: bool,
     read_by_failed: BTreeSet<BuilderId>,
     failures: BTreeMap<usize, UnsupportedNode>,
     /// The nodes of branches that are not taken.
     skipped: HashSet<usize>,
+    /// Tensors that cannot be computed, but whose shape or values are known.
+    pub(super) assumed: HashMap<&'g str, Operand>,
+    pub(super) stated_shapes: StatedShapes<'g>,
 }
 
 /// Lowers all nodes that the outputs depend on. `constants` are values of further inputs; `file_bytes` is the size of the model including its external data.
@@ -126,10 +137,13 @@ pub(super) fn lower_graph<'g>(
         tensors,
         read,
         element_budget: MOST_COMPUTED.saturating_add(file_bytes.saturating_mul(PER_BYTE)),
+        work_left: MOST_WORK,
         exhausted: false,
         read_by_failed: BTreeSet::new(),
         failures: BTreeMap::new(),
         skipped: HashSet::new(),
+        assumed: HashMap::new(),
+        stated_shapes: StatedShapes::new(graph, input),
     };
     for &index in &order {
         lowering.add_node(index);
@@ -146,7 +160,16 @@ impl<'g> Lowering<'g> {
         let first = self.builder.nodes().len();
         let (outputs, cause) = match self.lower_or_fold(index, node) {
             Ok(NodeResult::Outputs(outputs)) => (Some(outputs), index),
-            Ok(NodeResult::DependsOn(cause)) => (None, cause),
+            Ok(NodeResult::DependsOn(cause)) => {
+                self.builder.truncate(first);
+                match self.check_behind_failure(index, node) {
+                    Ok(()) => (None, cause),
+                    Err(reason) => {
+                        self.fail(index, reason);
+                        (None, index)
+                    }
+                }
+            }
             Ok(NodeResult::Skipped) => {
                 self.skipped.insert(index);
                 return;
@@ -158,7 +181,10 @@ impl<'g> Lowering<'g> {
         };
         let computed = outputs.is_some();
         if !computed {
-            self.builder.truncate(first);
+            if cause == index {
+                self.builder.truncate(first);
+                self.assume_outputs(node);
+            }
             let read = node.inputs().filter_map(|name| match self.tensors.get(name) {
                 Some(Operand::Dynamic(tensor)) => Some(tensor.id),
                 _ => None,
@@ -211,7 +237,9 @@ impl<'g> Lowering<'g> {
             return Err("the operation is only supported on constants, but its input depends on the image".into());
         };
         if !is_dynamic {
-            return Err("the operation is only supported on tensors that depend on the image, not on constants".into());
+            let outputs = constant_folding::evaluate(&ctx, lower, &mut self.work_left)?;
+            self.charge_elements(outputs.iter().map(ConstTensor::len).sum())?;
+            return Ok(NodeResult::Outputs(outputs.into_iter().map(Operand::Constant).collect()));
         }
         let first = self.builder.nodes().len();
         self.builder.set_file_node(index, node.display_name());
@@ -280,14 +308,14 @@ impl<'g> Lowering<'g> {
     }
 
     /// Rejects files that describe far more numbers than they hold, such as one matrix that a thousand nodes transpose.
-    fn charge_elements(&mut self, elements: usize) -> Result<(), String> {
+    pub(super) fn charge_elements(&mut self, elements: usize) -> Result<(), String> {
         let left = self.element_budget.checked_sub(elements);
         self.exhausted |= left.is_none();
         self.element_budget = left.ok_or("it needs more memory than the weights of a file of this size should")?;
         Ok(())
     }
 
-    fn input(&mut self, name: &'g str) -> Result<Option<Operand>, String> {
+    pub(super) fn input(&mut self, name: &'g str) -> Result<Option<Operand>, String> {
         if name.is_empty() {
             return Ok(None);
         }

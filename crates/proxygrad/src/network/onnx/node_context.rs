@@ -24,6 +24,13 @@ pub(super) enum Operand {
     Unavailable(usize),
 }
 
+impl Operand {
+    /// The tensor, if it depends on the image.
+    pub fn dynamic(&self) -> Option<ImageTensor> {
+        if let Self::Dynamic(tensor) = self { Some(*tensor) } else { None }
+    }
+}
+
 /// A node about to be lowered or folded.
 #[derive(Clone)]
 pub(super) struct NodeContext<'a> {
@@ -110,6 +117,14 @@ impl NodeContext<'_> {
     /// When it is omitted or depends on the image.
     pub fn constant(&self, i: usize) -> Result<&ConstTensor, String> {
         self.optional_constant(i)?.ok_or_else(|| missing_input(i))
+    }
+
+    /// The inputs that are constant.
+    pub fn constants_given(&self) -> impl Iterator<Item = &ConstTensor> {
+        self.inputs.iter().flatten().filter_map(|input| match input {
+            Operand::Constant(tensor) => Some(tensor),
+            _ => None,
+        })
     }
 
     /// All inputs, which must be constant.

@@ -116,6 +116,17 @@ functions! {
         S::mul(up, S::mul_add(z, down, S::splat(1.0)))
     };
 
+    /// `z` times the logistic function of a multiple of `z`.
+    ScaledSilu { factor } lifted,
+    value(z) = S::mul(z, logistic::<S>(S::mul(S::splat(factor), z))),
+    derivative(z) = {
+        // Finite, as infinity times 0 is undefined.
+        let inner = S::mul(S::splat(factor), z);
+        let inner = S::max(S::splat(f32::MIN), S::min(S::splat(f32::MAX), inner));
+        let (up, down) = logistic_pair::<S>(inner);
+        S::mul(up, S::mul_add(inner, down, S::splat(1.0)))
+    };
+
     /// `z` times the normal distribution function.
     Gelu {} lifted,
     value(z) = S::mul(z, normal::<S>(z).0),

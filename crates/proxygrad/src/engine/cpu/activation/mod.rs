@@ -4,11 +4,11 @@
 mod function;
 
 use self::function::{
-    Elu, Gelu, GeluTanh, HardSwish, Leaky, Mish, Ramp, Sigmoid, Silu, Softplus, Tanh, VectorFunction,
+    Elu, Gelu, GeluTanh, HardSwish, Leaky, Mish, Ramp, ScaledSilu, Sigmoid, Silu, Softplus, Tanh, VectorFunction,
 };
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 use crate::engine::{Forward, Gate};
-use crate::network::{Activation, SELU_ALPHA, SELU_LAMBDA};
+use crate::network::{Activation, QUICK_GELU_FACTOR, SELU_ALPHA, SELU_LAMBDA};
 
 /// Largest inverse temperature, at which products stay finite.
 const MAX_INVERSE_TEMPERATURE: f32 = 1e30;
@@ -71,6 +71,7 @@ impl SimdOp for ActivationBlock<'_> {
                 Activation::Silu => self.apply::<S>(Silu {}),
                 Activation::Gelu { tanh: true } => self.apply::<S>(GeluTanh {}),
                 Activation::Gelu { tanh: false } => self.apply::<S>(Gelu {}),
+                Activation::QuickGelu => self.apply::<S>(ScaledSilu { factor: QUICK_GELU_FACTOR as f32 }),
                 Activation::Elu { alpha } => self.apply::<S>(Elu { scale: 1.0, alpha: *alpha }),
                 Activation::Selu => self.apply::<S>(Elu { scale: SELU_LAMBDA as f32, alpha: SELU_ALPHA as f32 }),
                 Activation::Mish => self.apply::<S>(Mish {}),

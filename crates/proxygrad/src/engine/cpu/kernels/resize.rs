@@ -3,10 +3,10 @@
 use crate::engine::cpu::kernels::scalar::ScalarOp;
 use crate::network::{Resize, Shape};
 
-/// Resizing by interpolation: every output pixel is a weighted sum of four input pixels.
+/// Resizing by interpolation: every output pixel is a weighted sum of some input pixels.
 pub(crate) struct ScalarResize {
-    rows: Vec<[(usize, f64); 2]>,
-    columns: Vec<[(usize, f64); 2]>,
+    rows: Vec<Vec<(usize, f64)>>,
+    columns: Vec<Vec<(usize, f64)>>,
     channels: usize,
     width: usize,
 }
@@ -22,7 +22,7 @@ impl ScalarResize {
         for (row, row_taps) in self.rows.iter().enumerate() {
             for (column, column_taps) in self.columns.iter().enumerate() {
                 for (y, wy) in row_taps {
-                    for (x, wx) in column_taps.iter().filter(|(_, wx)| wx * wy != 0.0) {
+                    for (x, wx) in column_taps {
                         let to = (row * self.columns.len() + column) * self.channels;
                         f((y * self.width + x) * self.channels, to, (wx * wy) as f32);
                     }

@@ -135,6 +135,7 @@ fn activations() -> Vec<Activation> {
         Activation::Sigmoid,
         Activation::Tanh,
         Activation::Silu,
+        Activation::QuickGelu,
         Activation::Gelu { tanh: true },
         Activation::Gelu { tanh: false },
         Activation::Elu { alpha: 0.7 },
@@ -156,8 +157,9 @@ fn activations_are_accurate_to_f32_over_the_whole_range() {
     let arguments = arguments();
     for (set, activation) in instruction_sets().flat_map(|set| activations().into_iter().map(move |a| (set, a))) {
         let name = activation.name();
-        // The cubic polynomial of the approximate GELU is rounded before its exponential is taken.
-        let relative = if activation == (Activation::Gelu { tanh: true }) { 1.5e-5 } else { 5e-7 };
+        // The cubic polynomial, or the multiple, of the approximate GELUs is rounded before its exponential is taken.
+        let is_rounded = matches!(activation, Activation::Gelu { tanh: true } | Activation::QuickGelu);
+        let relative = if is_rounded { 1.5e-5 } else { 5e-7 };
         for forward in [Forward::Original, Forward::Proxy { slope: 0.25 }] {
             let found = evaluate(set, &activation, &arguments, None, forward);
             for (&z, &found) in arguments.iter().zip(&found) {

@@ -2,9 +2,7 @@
 
 use super::super::const_tensor::{ConstData, ConstTensor, Provenance};
 use super::super::node_context::NodeContext;
-use super::super::unary_functions::unary_function;
 use super::broadcast::Broadcast;
-use crate::network::Activation;
 
 type Folded = Result<Vec<ConstTensor>, String>;
 
@@ -81,50 +79,14 @@ pub(super) fn neg(ctx: &NodeContext) -> Folded {
     unary(ctx, i64::checked_neg, |a| -a)
 }
 
-/// Any operator of [`unary_function`], on floating-point numbers.
-pub(super) fn function(ctx: &NodeContext) -> Folded {
-    let function = unary_function(&ctx.node.op_type).ok_or("it is no function of one number")?;
-    unary(ctx, |_| None, |v| function.value(f64::from(v)) as f32)
-}
-
 /// <https://onnx.ai/onnx/operators/onnx__Abs.html>
 pub(super) fn abs(ctx: &NodeContext) -> Folded {
     unary(ctx, i64::checked_abs, f32::abs)
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__Floor.html>
-pub(super) fn floor(ctx: &NodeContext) -> Folded {
-    unary(ctx, Some, f32::floor)
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Ceil.html>
-pub(super) fn ceil(ctx: &NodeContext) -> Folded {
-    unary(ctx, Some, f32::ceil)
-}
-
 /// <https://onnx.ai/onnx/operators/onnx__Sign.html>
 pub(super) fn sign(ctx: &NodeContext) -> Folded {
     unary(ctx, |v| Some(v.signum()), |v| if v == 0.0 { 0.0 } else { v.signum() })
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Round.html>: ties round to even.
-pub(super) fn round(ctx: &NodeContext) -> Folded {
-    unary(ctx, Some, f32::round_ties_even)
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Relu.html>
-pub(super) fn relu(ctx: &NodeContext) -> Folded {
-    unary(ctx, |v| Some(v.max(0)), |v| v.max(0.0))
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Sigmoid.html>
-pub(super) fn sigmoid(ctx: &NodeContext) -> Folded {
-    unary(ctx, |_| None, |v| Activation::Sigmoid.value(f64::from(v), 0) as f32)
-}
-
-/// <https://onnx.ai/onnx/operators/onnx__Tanh.html>
-pub(super) fn tanh(ctx: &NodeContext) -> Folded {
-    unary(ctx, |_| None, f32::tanh)
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Clip.html> to constant bounds.

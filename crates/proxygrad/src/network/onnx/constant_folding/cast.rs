@@ -14,7 +14,7 @@ pub(super) fn identity(ctx: &NodeContext) -> Folded {
 /// <https://onnx.ai/onnx/operators/onnx__Cast.html>; all floating-point types become f32, all integer types i64.
 pub(super) fn cast(ctx: &NodeContext) -> Folded {
     let to = ctx.int("to")?.and_then(|to| i32::try_from(to).ok()).ok_or("the target type is missing or invalid")?;
-    converted(ctx.constant(0)?, to)
+    Ok(vec![converted(ctx.constant(0)?, to)?])
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__CastLike.html>
@@ -24,7 +24,7 @@ pub(super) fn cast_like(ctx: &NodeContext) -> Folded {
         ConstData::Int(_) => data_type::INT64,
         ConstData::Bool(_) => data_type::BOOL,
     };
-    converted(ctx.constant(0)?, to)
+    Ok(vec![converted(ctx.constant(0)?, to)?])
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Dropout.html> at inference.
@@ -38,7 +38,11 @@ pub(super) fn dropout(ctx: &NodeContext) -> Folded {
     }
 }
 
-fn converted(value: &ConstTensor, to: i32) -> Folded {
+/// The values as another type.
+///
+/// # Errors
+/// When that is not supported.
+pub(super) fn converted(value: &ConstTensor, to: i32) -> Result<ConstTensor, String> {
     use data_type::*;
     let data = match (to, value.data()) {
         (to, ConstData::Float(_)) if is_float(to) => value.data().clone(),
@@ -53,5 +57,5 @@ fn converted(value: &ConstTensor, to: i32) -> Folded {
         (other, _) => return Err(format!("casting a constant to {} is not supported", name(other))),
     };
     let provenance = (!value.is_constant()).then(|| (0..value.len()).map(|i| value.provenance(i)).collect());
-    Ok(vec![ConstTensor::with_provenance(value.shape().to_vec(), data, provenance)?])
+    ConstTensor::with_provenance(value.shape().to_vec(), data, provenance)
 }

@@ -45,8 +45,11 @@ pub(super) fn constant_of_shape(ctx: &NodeContext) -> Folded {
     Ok(vec![ConstTensor::with_provenance(value.shape().to_vec(), value.data().clone(), Some(vec![provenance; count]))?])
 }
 
-/// <https://onnx.ai/onnx/operators/onnx__Range.html> of integers.
+/// <https://onnx.ai/onnx/operators/onnx__Range.html>
 pub(super) fn range(ctx: &NodeContext) -> Folded {
+    if let ConstData::Float(_) = ctx.constant(0)?.data() {
+        return float_range(ctx);
+    }
     let mut bounds: [Dim; 3] = [(0, Provenance::Constant); 3];
     for (i, bound) in bounds.iter_mut().enumerate() {
         match ctx.constant(i)?.int_dims()?.as_slice() {
@@ -65,6 +68,21 @@ pub(super) fn range(ctx: &NodeContext) -> Folded {
     let provenance = derived_from(&bounds);
     let dims: Vec<Dim> = (0..count as i64).map(|i| (start.wrapping_add(i.wrapping_mul(step)), provenance)).collect();
     Ok(vec![ConstTensor::dims(&dims)])
+}
+
+/// A range of floating-point numbers.
+fn float_range(ctx: &NodeContext) -> Folded {
+    let [start, limit, step] = [0, 1, 2].map(|i| ctx.constant(i).and_then(|value| value.scalar()));
+    let (start, limit, step) = (start?, limit?, step?);
+    let count = ((f64::from(limit) - f64::from(start)) / f64::from(step)).ceil();
+    if count.is_nan() {
+        return Err(format!("a range from {start} to {limit} in steps of {step} has no end"));
+    }
+    let count = ctx.checked_elements(&[count.max(0.0) as usize])?;
+    let data = (0..count).map(|i| start + i as f32 * step).collect();
+    let values = ConstTensor::new(vec![count], ConstData::Float(data))?;
+    let sized = ctx.constants_given().any(ConstTensor::depends_on_image_size);
+    Ok(vec![if sized { values.of_image_size() } else { values }])
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Shape.html>

@@ -54,6 +54,25 @@ pub(super) fn not(ctx: &NodeContext) -> Folded {
     Ok(vec![ConstTensor::with_provenance(value.shape().to_vec(), data, operands.provenance())?])
 }
 
+/// <https://onnx.ai/onnx/operators/onnx__IsNaN.html>
+pub(super) fn is_nan(ctx: &NodeContext) -> Folded {
+    classify(ctx, f32::is_nan)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__IsInf.html>
+pub(super) fn is_inf(ctx: &NodeContext) -> Folded {
+    let detects = |name: &str| ctx.int(name).map(|value| value.unwrap_or(1) != 0);
+    let (positive, negative) = (detects("detect_positive")?, detects("detect_negative")?);
+    classify(ctx, |v| (positive && v == f32::INFINITY) || (negative && v == f32::NEG_INFINITY))
+}
+
+fn classify(ctx: &NodeContext, is: impl Fn(f32) -> bool) -> Folded {
+    let value = ctx.constant(0)?;
+    let operands = Broadcast::new(ctx, &[value])?;
+    let data = ConstData::Bool(value.floats()?.iter().map(|&v| is(v)).collect());
+    Ok(vec![ConstTensor::with_provenance(value.shape().to_vec(), data, operands.provenance())?])
+}
+
 /// <https://onnx.ai/onnx/operators/onnx__Where.html>
 pub(super) fn r#where(ctx: &NodeContext) -> Folded {
     let (condition, yes, no) = (ctx.constant(0)?, ctx.constant(1)?, ctx.constant(2)?);

@@ -1,4 +1,5 @@
 //! Constant folding: nodes whose inputs are all constant are computed at import; one file per family of operators.
+//! Operators without a function here are computed as the operations that they are lowered to (`operation`).
 
 mod arithmetic;
 mod batch_norm;
@@ -8,14 +9,16 @@ mod create;
 mod indexing;
 mod layout;
 mod logic;
-mod matmul;
+mod operation;
+mod patterns;
 mod quantization;
 mod reduce;
 
 use super::const_tensor::ConstTensor;
 use super::node_context::NodeContext;
-use super::unary_functions::unary_function;
 
+pub(super) use operation::evaluate;
+pub(super) use patterns::eye;
 pub(super) use quantization::quantized_range;
 
 /// Computes the outputs of one node, or returns why that is impossible.
@@ -27,6 +30,11 @@ pub(super) fn lookup(op_type: &str) -> Option<FoldFn> {
         "Constant" => create::constant,
         "ConstantOfShape" => create::constant_of_shape,
         "Range" => create::range,
+        "EyeLike" => patterns::eye_like,
+        "Trilu" => patterns::trilu,
+        "CumSum" => patterns::cum_sum,
+        "OneHot" => patterns::one_hot,
+        "NonZero" => patterns::non_zero,
         "Shape" => create::shape,
         "Size" => create::size,
 
@@ -44,17 +52,10 @@ pub(super) fn lookup(op_type: &str) -> Option<FoldFn> {
         "Max" => arithmetic::max,
         "Neg" => arithmetic::neg,
         "Abs" => arithmetic::abs,
-        "Floor" => arithmetic::floor,
-        "Ceil" => arithmetic::ceil,
         "Sum" => arithmetic::sum,
         "Mean" => arithmetic::mean,
         "Sign" => arithmetic::sign,
-        "Round" => arithmetic::round,
-        "Relu" => arithmetic::relu,
-        "Sigmoid" => arithmetic::sigmoid,
-        "Tanh" => arithmetic::tanh,
         "Clip" => arithmetic::clip,
-        "MatMul" => matmul::mat_mul,
         "DequantizeLinear" => quantization::dequantize_linear,
         "QuantizeLinear" => quantization::quantize_linear,
         "BatchNormalization" => batch_norm::batch_normalization,
@@ -66,6 +67,8 @@ pub(super) fn lookup(op_type: &str) -> Option<FoldFn> {
         "LessOrEqual" => logic::less_or_equal,
         "GreaterOrEqual" => logic::greater_or_equal,
         "Not" => logic::not,
+        "IsNaN" => logic::is_nan,
+        "IsInf" => logic::is_inf,
         "And" => logic::and,
         "Or" => logic::or,
         "Xor" => logic::xor,
@@ -97,7 +100,6 @@ pub(super) fn lookup(op_type: &str) -> Option<FoldFn> {
         "Tile" => layout::tile,
         "Transpose" => layout::transpose,
         "Unsqueeze" => layout::unsqueeze,
-        other if unary_function(other).is_some() => arithmetic::function,
         _ => return None,
     })
 }

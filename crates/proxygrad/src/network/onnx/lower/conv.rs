@@ -2,7 +2,7 @@
 
 use super::super::graph_builder::{BuilderId, GraphBuilder};
 use super::super::node_context::{NodeContext, length};
-use super::window;
+use super::window::{self, Place};
 use crate::network::{Conv, Op};
 
 /// <https://onnx.ai/onnx/operators/onnx__Conv.html> with constant weights.
@@ -20,7 +20,7 @@ pub(super) fn conv(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Buil
     {
         return Err(format!("kernel_shape is {stated:?}, but the weights have shape {:?}", weight.shape()));
     }
-    let (window, bound) = window::window(ctx, kernel, shape, false)?;
+    let (window, bound) = window::window(ctx, kernel, shape, false, Place::whole(if is_line { 1 } else { 2 }))?;
     let bias = ctx.optional_constant(2)?.map(|bias| bias.array()).transpose()?;
     if let Some(bias) = bias.as_ref().filter(|bias| bias.shape() != [weight.shape()[0]]) {
         return Err(format!("the bias has shape {:?} for {} output channels", bias.shape(), weight.shape()[0]));

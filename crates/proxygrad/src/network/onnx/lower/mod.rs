@@ -1,11 +1,14 @@
 //! Lowering: one node of the file becomes operations of a network; one file per family of operators.
 
 mod activation;
+mod attention;
 mod batch_norm;
 mod broadcast;
 mod cast;
+mod col2im;
 mod conv;
 mod conv_transpose;
+pub(super) mod cumulative;
 mod dense;
 mod depth_space;
 mod einsum;
@@ -19,6 +22,7 @@ mod quantize;
 mod reduce;
 mod reshape;
 mod resize;
+mod rotary;
 mod select;
 mod shape;
 mod slice;
@@ -30,6 +34,7 @@ use super::graph_builder::{BuilderId, GraphBuilder};
 use super::image_tensor::ImageTensor;
 use super::node_context::{NodeContext, Operand};
 use super::unary_functions::unary_function;
+use crate::network::Op;
 
 /// Adds the operations of one node to the builder and returns its outputs, or why that is impossible.
 type Lower<T> = fn(&mut GraphBuilder, &NodeContext) -> Result<T, String>;
@@ -54,10 +59,7 @@ impl LowerFn {
     /// The reason why the node cannot be lowered.
     pub fn outputs(self, builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Vec<Operand>, String> {
         let tensor = match self {
-            Self::BatchFirst(lower) => {
-                let ctx = with_inputs(ctx, |tensor| tensor.with_batch(builder, Some(0)))?;
-                ImageTensor::batch_first(lower(builder, &ctx)?)
-            }
+            Self::BatchFirst(lower) => batch_first_outputs(builder, ctx, lower)?,
             Self::Elementwise(lower) => {
                 let batch = ctx.image_tensor(0)?.batch;
                 let ctx = with_inputs(ctx, |tensor| Ok(ImageTensor::batch_first(tensor.id)))?;
@@ -68,6 +70,40 @@ impl LowerFn {
         };
         Ok(vec![Operand::Dynamic(tensor)])
     }
+}
+
+/// Maximum number of maps of one image that are computed one by one.
+const MOST_MAPS: usize = 64;
+
+/// The output of an operator on tensors `[N,...]`. If the axis of its batch holds several maps of one image, such as
+/// windows, every map is computed alone.
+fn batch_first_outputs(
+    builder: &mut GraphBuilder,
+    ctx: &NodeContext,
+    lower: Lower<BuilderId>,
+) -> Result<ImageTensor, String> {
+    let tensor = ctx.image_tensor(0)?;
+    let shape = tensor.file_shape(builder);
+    let maps = shape.first().copied().unwrap_or(1);
+    if maps == 1 {
+        let ctx = with_inputs(ctx, |tensor| tensor.with_batch(builder, Some(0)))?;
+        return Ok(ImageTensor::batch_first(lower(builder, &ctx)?));
+    }
+    if maps > MOST_MAPS {
+        return Err(format!(
+            "axis 0 of {shape} is not the batch, but holds {maps} maps of one image; at most {MOST_MAPS} are supported"
+        ));
+    }
+    let all = tensor.with_batch(builder, None)?.id;
+    let sized = builder.depends_on_image_size(all, 0);
+    let mut outputs = Vec::with_capacity(maps);
+    for start in 0..maps {
+        let map = builder.push(Op::Slice { axis: 0, start, end: start + 1, step: 1 }, &[all])?;
+        let map = ImageTensor { id: map, batch: None }.with_batch(builder, Some(0))?;
+        let output = lower(builder, &with_inputs(ctx, |_| Ok(map))?)?;
+        outputs.push(ImageTensor::batch_first(output).with_batch(builder, None)?.id);
+    }
+    Ok(ImageTensor { id: builder.push_sized(Op::Concat { axis: 0 }, &outputs, sized)?, batch: None })
 }
 
 /// The node with other tensors in place of its inputs that depend on the image.
@@ -97,15 +133,17 @@ fn batch_first(op_type: &str) -> Option<Lower<BuilderId>> {
     Some(match op_type {
         "Conv" => conv::conv,
         "ConvTranspose" => conv_transpose::conv_transpose,
+        "Col2Im" => col2im::col2im,
         "DepthToSpace" => depth_space::depth_to_space,
         "SpaceToDepth" => depth_space::space_to_depth,
-        "BatchNormalization" => batch_norm::batch_normalization,
         "InstanceNormalization" => normalize::instance_normalization,
         "GroupNormalization" => normalize::group_normalization,
         "LRN" => normalize::lrn,
 
         "MaxPool" => pool::max_pool,
         "AveragePool" => pool::average_pool,
+        "LpPool" => pool::lp_pool,
+        "GlobalLpPool" => reduce::global_lp_pool,
         "GlobalAveragePool" => reduce::global_average_pool,
         "GlobalMaxPool" => reduce::global_max_pool,
 
@@ -129,6 +167,11 @@ fn elementwise(op_type: &str) -> Option<Lower<BuilderId>> {
         "Mish" => activation::mish,
         "Softplus" => activation::softplus,
         "Gelu" => activation::gelu,
+        "Celu" => activation::celu,
+        "Swish" => activation::swish,
+        "Softsign" => activation::softsign,
+        "ThresholdedRelu" => activation::thresholded_relu,
+        "Shrink" => activation::shrink,
 
         "QuantizeLinear" => quantize::quantize_linear,
         "DequantizeLinear" => quantize::dequantize_linear,
@@ -140,6 +183,8 @@ fn elementwise(op_type: &str) -> Option<Lower<BuilderId>> {
         "Cast" => cast::cast,
 
         "Not" => select::not,
+        "IsNaN" => select::is_nan,
+        "IsInf" => select::is_inf,
         other if unary_function(other).is_some() => elementwise::function,
         _ => return None,
     })
@@ -149,7 +194,10 @@ fn one(op_type: &str) -> Option<Lower<ImageTensor>> {
     Some(match op_type {
         "Gemm" => dense::gemm,
         "MatMul" => dense::mat_mul,
+        "Attention" => attention::attention,
+        "RotaryEmbedding" => rotary::rotary_embedding,
         "Einsum" => einsum::einsum,
+        "BatchNormalization" => batch_norm::batch_normalization,
         "LayerNormalization" => normalize::layer_normalization,
         "RMSNormalization" | "SimplifiedLayerNormalization" => normalize::rms_normalization,
         "LpNormalization" => normalize::lp_normalization,
@@ -191,6 +239,8 @@ fn one(op_type: &str) -> Option<Lower<ImageTensor>> {
         "ReduceLogSumExp" => reduce::reduce_log_sum_exp,
 
         "Pad" => pad::pad,
+        "CumSum" => cumulative::cum_sum,
+        "Trilu" => cumulative::trilu,
 
         "Flatten" => reshape::flatten,
         "Reshape" => reshape::reshape,
@@ -211,8 +261,34 @@ fn many(op_type: &str) -> Option<Lower<Vec<Operand>>> {
         "Split" => slice::split,
         "Shape" => shape::shape,
         "Size" => shape::size,
+        "EyeLike" => shape::eye_like,
         _ => return None,
     })
+}
+
+/// Whether an operator that is refused has an output of the shape of its first input, so that what follows can still be
+/// checked.
+pub(super) fn keeps_shape(op_type: &str) -> bool {
+    let others = [
+        "BatchNormalization",
+        "Bernoulli",
+        "GroupNormalization",
+        "Hardmax",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "LogSoftmax",
+        "LpNormalization",
+        "LRN",
+        "MeanVarianceNormalization",
+        "PRelu",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "RMSNormalization",
+        "RotaryEmbedding",
+        "Softmax",
+        "Trilu",
+    ];
+    elementwise(op_type).is_some() || others.contains(&op_type)
 }
 
 /// Why an operator has no lowering.

@@ -3,6 +3,7 @@
 use super::super::graph_builder::{BuilderId, GraphBuilder};
 use super::super::image_tensor::ImageTensor;
 use super::super::node_context::{NodeContext, axis};
+use super::pool::{lp_exponent, lp_powers, lp_root};
 use crate::network::{Binary, Op, Reduce, Unary};
 
 /// <https://onnx.ai/onnx/operators/onnx__GlobalAveragePool.html>
@@ -110,4 +111,20 @@ fn reduce_tensor(
     let batch = tensor.batch.map(|batch| batch - removed(batch));
     let axes = axes.into_iter().filter_map(|axis| tensor.node_axis(axis)).collect();
     Ok(ImageTensor { id: builder.push(Op::Reduce { kind, axes, keep }, &[tensor.id])?, batch })
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__GlobalLpPool.html>
+pub(super) fn global_lp_pool(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    let input = ctx.dynamic(0)?;
+    let axes: Vec<usize> = (1..builder.node(input).shape.len()).collect();
+    let kind = match lp_exponent(ctx)? {
+        1 => Reduce::L1,
+        2 => Reduce::L2,
+        p => {
+            let powers = lp_powers(builder, input, p)?;
+            let sums = builder.push(Op::Reduce { kind: Reduce::Sum, axes, keep: true }, &[powers])?;
+            return lp_root(builder, sums, p);
+        }
+    };
+    builder.push(Op::Reduce { kind, axes, keep: true }, &[input])
 }

@@ -5,7 +5,7 @@ use super::super::image_tensor::ImageTensor;
 use super::super::node_context::NodeContext;
 use super::broadcast::{Aligned, AlignedOperand, align};
 use super::elementwise::{affine, combine};
-use crate::network::{Binary, Op, Unary};
+use crate::network::{Array, Binary, Op, Unary};
 
 /// <https://onnx.ai/onnx/operators/onnx__Less.html>
 pub(super) fn less(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<ImageTensor, String> {
@@ -53,6 +53,28 @@ pub(super) fn not(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Build
     let (input, shape) = ctx.dynamic_with_shape(builder, 0)?;
     let channels = ctx.checked_elements(&[shape.channels()])?;
     affine(builder, input, vec![-1.0; channels], vec![1.0; channels], false)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__IsNaN.html>: only NaN differs from itself.
+pub(super) fn is_nan(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    let input = ctx.dynamic(0)?;
+    let channels = ctx.checked_elements(&[builder.node(input).shape.channels()])?;
+    let same = builder.push(Op::Binary(Binary::Equal), &[input, input])?;
+    affine(builder, same, vec![-1.0; channels], vec![1.0; channels], false)
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__IsInf.html>
+pub(super) fn is_inf(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<BuilderId, String> {
+    let input = ctx.dynamic(0)?;
+    let detects = |name: &str| ctx.int(name).map(|value| value.unwrap_or(1) != 0);
+    let (value, bound) = match (detects("detect_positive")?, detects("detect_negative")?) {
+        (true, true) => (builder.push(Op::Unary(Unary::Abs), &[input])?, f32::INFINITY),
+        (true, false) => (input, f32::INFINITY),
+        (false, true) => (input, f32::NEG_INFINITY),
+        (false, false) => (input, f32::NAN),
+    };
+    let bound = builder.push_constant(Array::new([], [bound])?)?;
+    builder.push(Op::Binary(Binary::Equal), &[value, bound])
 }
 
 /// <https://onnx.ai/onnx/operators/onnx__Where.html>

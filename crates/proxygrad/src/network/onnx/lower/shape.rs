@@ -1,6 +1,7 @@
 //! `Shape` and `Size` of tensors that depend on the image.
 
 use super::super::const_tensor::{ConstTensor, Dim, Provenance, derived_from};
+use super::super::constant_folding::eye;
 use super::super::graph_builder::GraphBuilder;
 use super::super::node_context::{NodeContext, Operand};
 
@@ -20,6 +21,17 @@ pub(super) fn size(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Vec<
     let product = dims.iter().try_fold(1i64, |n, d| n.checked_mul(d.0)).ok_or("the number of values overflows")?;
     let value = ConstTensor::dims(&[(product, derived_from(&dims))]).reshape(Vec::new())?;
     Ok(vec![Operand::Constant(value)])
+}
+
+/// <https://onnx.ai/onnx/operators/onnx__EyeLike.html>: only the shape of the input matters.
+pub(super) fn eye_like(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Vec<Operand>, String> {
+    let dims = dims(builder, ctx)?;
+    let lengths: Vec<usize> = ctx.image_tensor(0)?.file_shape(builder).to_vec();
+    let eye = eye(ctx, &lengths, None)?;
+    Ok(vec![Operand::Constant(match derived_from(&dims) {
+        Provenance::ImageSize => eye.of_image_size(),
+        _ => eye,
+    })])
 }
 
 /// Lengths of all axes for a batch of one.

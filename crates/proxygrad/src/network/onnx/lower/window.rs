@@ -4,22 +4,75 @@ use super::super::graph_builder::{BuilderId, GraphBuilder};
 use super::super::node_context::{NodeContext, window_length};
 use crate::network::{Array, Axis, Op, Padding, Shape, SizeBound, Window};
 
-/// The sliding window of a node whose input has shape `input`.
+/// Which of a node's spatial axes a window slides along.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Number of spatial axes of the node.
+    pub axes: usize,
+    /// The axis along which it slides vertically; `None` if it does not.
+    pub vertical: Option<usize>,
+    /// The axis along which it slides horizontally.
+    pub horizontal: Option<usize>,
+}
+
+impl Place {
+    /// All axes of a line or map.
+    pub fn whole(axes: usize) -> Self {
+        match axes {
+            1 => Self { axes, vertical: None, horizontal: Some(0) },
+            _ => Self { axes, vertical: Some(0), horizontal: Some(1) },
+        }
+    }
+
+    /// The values of an attribute with one value per axis, `missing` along no axis; `None` if it is omitted.
+    fn values<T: Copy>(self, all: &[T], name: &str, missing: T) -> Result<Option<[T; 2]>, String> {
+        match all.len() {
+            0 => Ok(None),
+            found if found == self.axes => {
+                Ok(Some([self.vertical, self.horizontal].map(|axis| axis.map_or(missing, |axis| all[axis]))))
+            }
+            found => Err(format!("{name} has {found} values; expected {}", self.axes)),
+        }
+    }
+
+    fn lengths(self, ctx: &NodeContext, name: &str) -> Result<[usize; 2], String> {
+        let all = ctx.ints(name)?.unwrap_or_default();
+        let [a, b] = self.values(all, name, 1)?.unwrap_or([1, 1]);
+        Ok([window_length(a, name)?, window_length(b, name)?])
+    }
+
+    fn padding(self, ctx: &NodeContext) -> Result<Padding, String> {
+        let all = ctx.ints("pads")?.unwrap_or_default();
+        if all.len() % 2 != 0 {
+            return Err(format!("pads has {} values; expected {}", all.len(), 2 * self.axes));
+        }
+        let (before, after) = all.split_at(all.len() / 2);
+        let side = |values: &[i64]| -> Result<[usize; 2], String> {
+            let [a, b] = self.values(values, "one side of pads", 0)?.unwrap_or([0, 0]);
+            Ok([window_length(a, "pads")?, window_length(b, "pads")?])
+        };
+        let ([top, left], [bottom, right]) = (side(before)?, side(after)?);
+        Ok(Padding { top, left, bottom, right })
+    }
+}
+
+/// The sliding window along some axes of a node, on a map of shape `input`.
 ///
 /// SAME padding is computed for that input; the bound states for which other sizes it is the same.
 ///
 /// # Errors
-/// When the node is not two-dimensional or an attribute is out of range.
+/// When an attribute is out of range or has another number of values than the node has spatial axes.
 pub(super) fn window(
     ctx: &NodeContext,
     kernel: [usize; 2],
     input: &Shape,
     ceil: bool,
+    place: Place,
 ) -> Result<(Window, Option<SizeBound>), String> {
     let [_, height, width] = feature_map(input)?;
     let mut window = Window {
-        stride: pair(ctx, "strides")?.unwrap_or([1, 1]),
-        dilation: pair(ctx, "dilations")?.unwrap_or([1, 1]),
+        stride: place.lengths(ctx, "strides")?,
+        dilation: place.lengths(ctx, "dilations")?,
         ceil,
         ..Window::new(kernel)
     };
@@ -28,7 +81,7 @@ pub(super) fn window(
     }
     let upper = match ctx.text("auto_pad", "NOTSET")? {
         "NOTSET" | "" => {
-            window.padding = explicit_padding(ctx)?;
+            window.padding = place.padding(ctx)?;
             return Ok((window, None));
         }
         "VALID" => return Ok((window, None)),
@@ -40,7 +93,12 @@ pub(super) fn window(
     let [(top, bottom), (left, right)] =
         [(0, height), (1, width)].map(|(i, size)| same_padding(size, window.stride[i], window.extent()[i], upper));
     window.padding = Padding { top, left, bottom, right };
-    let bound = (window.stride != [1, 1]).then_some(SizeBound::Remainder(window.stride));
+    let bound = match place.axes {
+        _ if window.stride == [1, 1] => None,
+        1 | 2 => Some(SizeBound::Remainder(window.stride)),
+        // The rows of a volume are not those of the image.
+        _ => Some(SizeBound::Exact),
+    };
     Ok((window, bound))
 }
 

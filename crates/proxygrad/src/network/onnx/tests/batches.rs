@@ -111,10 +111,10 @@ fn images_of_a_batch_are_not_mixed() {
 }
 
 #[test]
-fn an_operation_on_maps_needs_the_batch_first() {
+fn an_operation_on_maps_has_its_channels_behind_the_first_axis() {
     let conv = File::new([2, 4, 4])
         .kernel("w", 3, 2, 1)
         .node("Transpose", "turn", "image -> a", &[ints("perm", &[1, 0, 2, 3])])
         .node("Conv", "conv", "a, w -> y", &[]);
-    assert_refused(conv, "Conv (conv): axis 0 of [2,1,4,4] is not the batch, but holds values of one image");
+    assert_refused(conv, "Conv (conv): has weights [3, 2, 1, 1] in 1 groups, which do not fit 1 input channels");
 }

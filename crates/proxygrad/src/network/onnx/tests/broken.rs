@@ -87,7 +87,8 @@ fn layers_of_absurd_sizes() {
     };
     assert_says(&pads(1 << 23), "Pad (pad): outputs [1,16777220,16777220], more than 1073741824 values");
     assert_says(&pads(i64::MAX), "pads contains 9223372036854775807; expected a number from 0 to 16777216");
-    assert_says(&pads(-1), "pads contains -1");
+    assert_says(&pads(-2), "Pad (pad): negative pads remove all 4 values of an axis");
+    assert_says(&pads(i64::MIN), "pads contains 9223372036854775807");
     let strides = [ints("strides", &[0, 1]), ints("kernel_shape", &[2, 2])];
     let zero = File::new([1, 4, 4]).node("MaxPool", "pool", "image -> y", &strides).output("y");
     assert_says(&zero, "MaxPool (pool): a kernel, stride or dilation is zero");

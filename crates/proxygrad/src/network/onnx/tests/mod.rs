@@ -10,8 +10,10 @@ mod layer_names;
 mod lowering;
 mod mutated;
 mod normalizations;
+mod obstacles;
 mod partial;
 mod quantization;
+mod refused;
 mod sizes;
 
 use prost::Message;
@@ -128,6 +130,12 @@ impl File {
     fn kernel(self, name: &str, out: i64, channels: i64, k: i64) -> Self {
         let values: Vec<f32> = (0..out * channels * k * k).map(|i| (i as f32 * 0.37).sin()).collect();
         self.constant(name, &[out, channels, k, k], &values)
+    }
+
+    /// States the type of a tensor.
+    fn states(mut self, name: &str, elem_type: i32, axes: Vec<Dimension>) -> Self {
+        self.graph().value_info.push(value_info(name, elem_type, axes));
+        self
     }
 
     fn output(mut self, name: &str) -> Self {

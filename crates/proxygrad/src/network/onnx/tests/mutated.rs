@@ -9,22 +9,30 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use super::*;
 use crate::network::Op;
 
-const FAMILIES: [&str; 16] = [
+const FAMILIES: [&str; 24] = [
     "activations",
+    "attention",
     "constants",
     "convolutions",
     "dense",
     "factors",
+    "functions",
+    "indices",
+    "lines",
     "nested",
     "networks",
+    "normalizations",
     "pads",
     "pools",
+    "products",
     "quantized",
     "reductions",
     "resizes",
+    "selections",
     "shapes",
     "softmax",
     "sums",
+    "transposed",
     "versions",
 ];
 
@@ -59,6 +67,8 @@ enum Change {
     External(Index, Index, Index),
     /// A node gets a module path.
     Module(Index, Index),
+    /// The file states a shape for an output of a node.
+    Stated(Index, Vec<i64>),
     Opset(i64),
 }
 
@@ -75,6 +85,8 @@ fn change() -> impl Strategy<Value = Change> {
         (i(), i()).prop_map(|(a, b)| Change::Swap(a, b)),
         (i(), i(), i()).prop_map(|(a, b, c)| Change::External(a, b, c)),
         (i(), i()).prop_map(|(a, b)| Change::Module(a, b)),
+        (i(), prop::collection::vec(prop_oneof![6 => -1..8i64, 1 => prop::sample::select(&INTS[..])], 0..6))
+            .prop_map(|(a, b)| Change::Stated(a, b)),
         (5..31i64).prop_map(Change::Opset),
     ]
 }
@@ -193,6 +205,12 @@ fn apply(change: &Change, model: &mut ModelProto, operations: &[String]) {
             let value = (*path.get(&SCOPES)).to_owned();
             let key = "pkg.torch.onnx.name_scopes".to_owned();
             node.get_mut(nodes).metadata_props.push(StringStringEntryProto { key, value });
+        }
+        Change::Stated(node, lengths) => {
+            if let Some(name) = node.get(nodes).output.first() {
+                let axes = lengths.iter().map(|&length| if length == 0 { open("batch") } else { dimension(length) });
+                graph.value_info.push(value_info(name, data_type::FLOAT, axes.collect()));
+            }
         }
         Change::Value(..) | Change::Shape(..) | Change::Swap(..) | Change::External(..) => {}
         Change::Opset(version) => model.opset_import[0].version = *version,
