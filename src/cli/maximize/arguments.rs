@@ -158,6 +158,27 @@ pub(super) struct Method {
     #[arg(long = "regularizer", value_name = "REGULARIZER", value_parser = parsed::<Regularizer>)]
     pub(super) regularizers: Vec<Regularizer>,
 
+    /// Coarse stage: share of the steps that come first, on a smaller image, from 0 (no coarse stage) to 0.95. Default:
+    /// from the preset, unless transforms, regularizers or another parameterization are given.
+    #[arg(long, value_name = "SHARE")]
+    pub(super) coarse_share: Option<f32>,
+
+    /// Coarse stage: size of the image relative to the stimulus, from 0.25 to 1.
+    #[arg(long, value_name = "SCALE")]
+    pub(super) coarse_scale: Option<f32>,
+
+    /// Coarse stage: step size.
+    #[arg(long, value_name = "LR")]
+    pub(super) coarse_lr: Option<f32>,
+
+    /// Coarse stage: random transform, as for --transform. Repeatable.
+    #[arg(long = "coarse-transform", value_name = "TRANSFORM", value_parser = parsed::<Transform>)]
+    pub(super) coarse_transforms: Vec<Transform>,
+
+    /// Coarse stage: regularizer, as for --regularizer. Repeatable.
+    #[arg(long = "coarse-regularizer", value_name = "REGULARIZER", value_parser = parsed::<Regularizer>)]
+    pub(super) coarse_regularizers: Vec<Regularizer>,
+
     /// Height and width of the stimulus in pixels, such as 224,224. Default: the model's input size.
     #[arg(long, value_name = "H,W", value_delimiter = ',', num_args = 1)]
     pub(super) size: Option<Vec<usize>>,

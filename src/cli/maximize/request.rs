@@ -2,8 +2,8 @@
 
 use proxygrad::Invalid;
 use proxygrad::maximize::{
-    Animation, Diversity, GateKind, Limits, OptimizerRequest, ParameterizationRequest, Request, SearchRequest,
-    SpectrumKind, Start, TooLarge,
+    Animation, CoarseRequest, Diversity, Filled, GateKind, Limits, OptimizerRequest, ParameterizationRequest, Request,
+    SearchRequest, SpectrumKind, Start, TooLarge,
 };
 use proxygrad::network::{ImageSource, Model};
 
@@ -51,6 +51,7 @@ impl Maximize {
                 .map(|kind| ParameterizationRequest { kind, ..ParameterizationRequest::default() }),
             transforms: if method.no_transforms { Some(Vec::new()) } else { given(&method.transforms) },
             regularizers: given(&method.regularizers),
+            coarse: method.coarse(),
             size,
             start,
             score_every: method.score_every,
@@ -99,13 +100,28 @@ impl Method {
             });
         }
         if self.lr.is_some() || self.decay.is_some() {
-            let optimizer = request.filled(model, limits).optimizer;
+            let Filled { optimizer, coarse, .. } = request.filled(model, limits);
+            if let (None, Some(coarse)) = (self.lr, coarse) {
+                // Another decay keeps the preset's step sizes.
+                request.coarse.get_or_insert_default().lr = coarse.lr;
+            }
             request.optimizer = Some(OptimizerRequest {
                 lr: self.lr.or(optimizer.lr),
                 decay: self.decay.or(optimizer.decay),
                 ..optimizer
             });
         }
+    }
+
+    fn coarse(&self) -> Option<CoarseRequest> {
+        let coarse = CoarseRequest {
+            share: self.coarse_share,
+            scale: self.coarse_scale,
+            lr: self.coarse_lr,
+            transforms: given(&self.coarse_transforms),
+            regularizers: given(&self.coarse_regularizers),
+        };
+        (coarse != CoarseRequest::default()).then_some(coarse)
     }
 
     fn search(&self) -> Option<SearchRequest> {
@@ -138,7 +154,9 @@ pub(super) fn as_flag(invalid: &Invalid) -> Invalid {
     let flag = match field {
         _ if invalid.field == "start.image" => "--start-image".to_owned(),
         "objectives" if invalid.field.ends_with(".image") => "--image".to_owned(),
-        "diversity" => format!("--{}", invalid.field.replace('.', "-")),
+        "coarse" if invalid.field.contains("transforms") => "--coarse-transform".to_owned(),
+        "coarse" if invalid.field.contains("regularizers") => "--coarse-regularizer".to_owned(),
+        "coarse" | "diversity" => format!("--{}", invalid.field.replace('.', "-")),
         "objectives" => "--unit".to_owned(),
         "search" if invalid.field.contains("arms") => "--arm".to_owned(),
         "gate" | "optimizer" | "parameterization" | "search" | "start" | "animation" => {

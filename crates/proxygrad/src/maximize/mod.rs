@@ -2,8 +2,10 @@
 
 mod animation;
 mod callback;
+mod coarse;
 mod diagnostics;
 mod diversity;
+mod enlarge;
 mod error;
 mod gate_schedule;
 mod halving;
@@ -28,6 +30,7 @@ mod transform;
 
 pub use animation::Animation;
 pub use callback::{Callback, NoCallback};
+pub use coarse::{Coarse, CoarseRequest};
 pub use diagnostics::{Diagnostics, Gain, NaturalMissing, Robust, Stationarity};
 pub use diversity::Diversity;
 pub use error::MaximizeError;

@@ -9,6 +9,7 @@ mod calibration_fixture;
 mod catalog;
 mod channels;
 mod client_images;
+mod coarse_stage;
 mod cpu_engine;
 mod diagnostics;
 mod engine_gates;

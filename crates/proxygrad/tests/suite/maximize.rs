@@ -92,14 +92,19 @@ fn on_the_toy_function_plain_stalls_and_proxygrad_reaches_the_optimum() {
 #[test]
 fn the_score_is_that_of_the_delivered_png() {
     let model = colour_classifier();
-    let request = r#"{"model": "test", "objectives": ["logits:2", "relu:3@max", {"sum": ["logits:1", {"layer": "logits", "channel": 4, "weight": -1}]}],
-                      "steps": 30, "transforms": ["jitter:2", "rotate:10"]}"#;
-    let outcomes = run(&model, request);
+    let request = |more: &str| {
+        format!(
+            r#"{{"model": "test", "objectives": ["logits:2", "relu:3@max", {{"sum": ["logits:1", {{"layer": "logits", "channel": 4, "weight": -1}}]}}],
+                 "steps": 30, "transforms": ["jitter:2", "rotate:10"]{more}}}"#
+        )
+    };
+    let plain = run(&model, &request(""));
+    let coarse = run(&model, &request(r#", "coarse": {"share": 0.9, "scale": 0.5}"#));
     let network = &model.network;
     let targets = ["logits", "relu"].map(|layer| network.find(layer).unwrap());
     let mut plan =
         Reference::new(Device::Cpu, DType::F64).plan(network, &Target::whole(&targets), network.input_shape()).unwrap();
-    for (i, outcome) in outcomes.iter().enumerate() {
+    for (i, outcome) in plain.iter().enumerate().chain(coarse.iter().enumerate()) {
         let png = image::load_from_memory(&outcome.png).unwrap().to_rgb8();
         assert_eq!(png.dimensions(), (10, 12), "width and height");
         let mut input = vec![0f64; 3 * 12 * 10];

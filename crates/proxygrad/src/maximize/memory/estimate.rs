@@ -57,7 +57,19 @@ impl MemoryEstimate {
         tasks: &[Task],
         settings: &Settings,
     ) -> Result<Self, MaximizeError> {
-        Estimator::new(memory, model, tasks, settings)?.estimate(tasks, settings)
+        let full = Estimator::new(memory, model, tasks, settings)?.estimate(tasks, settings)?;
+        let Some(coarse) = settings.coarse.as_ref().filter(|coarse| coarse.size != settings.size) else {
+            return Ok(full);
+        };
+        // Both plans exist for the whole run; candidates may be in different stages.
+        let smaller = Settings { size: coarse.size, transforms: coarse.transforms.clone(), ..settings.clone() };
+        let smaller = Estimator::new(memory, model, tasks, &smaller)?.estimate(tasks, &smaller)?;
+        Ok(Self {
+            fixed: full.fixed.saturating_add(smaller.fixed.saturating_sub(BASE + weights(model))),
+            stimuli: full.stimuli.saturating_add(smaller.stimuli),
+            candidates: full.candidates.saturating_add(smaller.candidates),
+            ..full
+        })
     }
 
     /// The sum of all parts.

@@ -39,16 +39,17 @@ pub(in crate::maximize) struct ModelRunner<'a> {
 }
 
 impl<'a> ModelRunner<'a> {
+    /// For images of height and width `size`.
     pub(in crate::maximize) fn new(
         engine: &dyn Engine,
         model: &'a Model,
         tasks: &'a [Task],
         settings: &'a Settings,
+        [height, width]: [usize; 2],
     ) -> Result<Self, MaximizeError> {
         let network = &model.network;
         let Targets { layers, ids, objective_layers, targets, diversity } = Targets::new(model, tasks, settings)?;
         let below = network.below(&ids);
-        let [height, width] = settings.size;
         let image_shape = [network.input_shape()[0], height, width];
         let input = Shape::from(image_shape);
         let placement = Placement::of(engine);

@@ -2,6 +2,7 @@
 
 use super::document::Request;
 use super::preset::Preset;
+use crate::maximize::coarse::CoarseRequest;
 use crate::maximize::gate_schedule::{GateKind, GateRequest};
 use crate::maximize::optimizer::{OptimizerKind, OptimizerRequest};
 use crate::maximize::parameterization::{ParameterizationKind, ParameterizationRequest};
@@ -22,6 +23,8 @@ pub struct Filled {
     pub parameterization: ParameterizationRequest,
     /// Optimizer.
     pub optimizer: OptimizerRequest,
+    /// Coarse stage, if there may be one.
+    pub coarse: Option<CoarseRequest>,
     /// Random transforms.
     pub transforms: Vec<Transform>,
     /// The image before the first step.
@@ -31,8 +34,8 @@ pub struct Filled {
 impl Preset {
     /// The settings of a request for images of height and width `size`, with at most `most_steps` steps of the preset.
     ///
-    /// The request takes precedence: the optimizer's step size applies to the preset's own parameterization only, a
-    /// start from an image uses pixels, and `auto`, whose candidates run separately, is replaced by its first gate with
+    /// The request takes precedence: the optimizer's step size applies to the preset's own parameterization only, the
+    /// coarse stage belongs to the preset's own transforms, a start from an image uses pixels, and `auto`, whose candidates run separately, is replaced by its first gate with
     /// diversity.
     pub(super) fn fill(self, request: &Request, size: [usize; 2], most_steps: u32) -> Filled {
         let choice = self.choice(size);
@@ -47,9 +50,22 @@ impl Preset {
         let kind = parameterization.kind;
         let transforms = request.transforms.clone().unwrap_or(choice.transforms);
         let usual = || OptimizerKind::of(kind, !transforms.is_empty()).into();
-        let optimizer = request.optimizer.clone();
-        let optimizer = optimizer.or(choice.optimizer.filter(|_| kind == choice.parameterization));
-        let optimizer = optimizer.unwrap_or_else(usual);
+        let own = request.transforms.is_none() && request.regularizers.is_none() && kind == choice.parameterization;
+        let coarse = match (request.coarse.clone(), choice.coarse.filter(|_| own)) {
+            (Some(request), Some(preset)) => Some(request.or(preset)),
+            (request, preset) => request.or(preset),
+        };
+        // A preset's step sizes are those of its own optimizer.
+        let coarse = coarse.map(|coarse| match (&request.optimizer, &request.coarse) {
+            (Some(_), None) => CoarseRequest { lr: None, ..coarse },
+            (Some(_), Some(request)) => CoarseRequest { lr: request.lr, ..coarse },
+            (None, _) => coarse,
+        });
+        let optimizer = choice.optimizer.filter(|_| kind == choice.parameterization).map(|optimizer| {
+            let refines = own && coarse.as_ref().is_some_and(|coarse| coarse.share != Some(0.0));
+            OptimizerRequest { lr: choice.refining_lr.filter(|_| refines).or(optimizer.lr), ..optimizer }
+        });
+        let optimizer = request.optimizer.clone().or(optimizer).unwrap_or_else(usual);
         let start = request.start.clone().or(choice.start).unwrap_or(match kind {
             ParameterizationKind::Maco => Start::Uniform,
             _ => Start::default(),
@@ -60,6 +76,7 @@ impl Preset {
             steps: request.steps.unwrap_or(choice.steps.min(most_steps)),
             parameterization,
             optimizer,
+            coarse,
             transforms,
             start,
         }
@@ -131,8 +148,10 @@ mod tests {
     #[test]
     fn the_step_size_of_a_preset_holds_for_its_own_parameterization() {
         let optimizer = |fields| Preset::Readable.fill(&request(fields), SIZE, 4096).optimizer;
-        assert_eq!(optimizer(json!({})).lr, Some(0.05));
-        assert_eq!(optimizer(json!({"parameterization": {"kind": "fourier", "decay_power": 1.5}})).lr, Some(0.05));
+        assert_eq!(optimizer(json!({})).lr, Some(0.02), "after the coarse stage");
+        assert_eq!(optimizer(json!({"coarse": {"share": 0}})).lr, Some(0.05));
+        assert_eq!(optimizer(json!({"transforms": ["flip"]})).lr, Some(0.05));
+        assert_eq!(optimizer(json!({"parameterization": {"kind": "fourier", "decay_power": 1.5}})).lr, Some(0.02));
         assert_eq!(optimizer(json!({"parameterization": "pixel"})), OptimizerKind::L2Ascent.into());
         assert_eq!(optimizer(json!({"parameterization": "pixel", "transforms": []})), OptimizerKind::Momentum.into());
     }

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::preset::Preset;
 use crate::maximize::animation::Animation;
+use crate::maximize::coarse::CoarseRequest;
 use crate::maximize::diversity::Diversity;
 use crate::maximize::gate_schedule::GateRequest;
 use crate::maximize::halving::SearchRequest;
@@ -53,6 +54,11 @@ pub struct Request {
     /// `blur`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameterization: Option<ParameterizationRequest>,
+    /// Coarse stage: the first part of the steps, with views and regularizers of its own and usually on a smaller image.
+    /// Default: the preset's, unless the request has transforms, regularizers, a start from an image or another
+    /// parameterization; `{"share": 0}` for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coarse: Option<CoarseRequest>,
     /// Random transforms, applied in this order; strings such as `["jitter:8"]`. Default: the preset's; `[]` for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_items = 16))]

@@ -1,5 +1,6 @@
 //! Requests: documents, presets, defaults, images, and how they resolve to settings for a model.
 
+mod coarse;
 mod defaults;
 mod document;
 mod images;

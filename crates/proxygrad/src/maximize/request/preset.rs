@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
+use crate::maximize::coarse::CoarseRequest;
 use crate::maximize::gate_schedule::{GateKind, GateRequest};
 use crate::maximize::optimizer::{Decay, OptimizerKind, OptimizerRequest};
 use crate::maximize::parameterization::ParameterizationKind;
+use crate::maximize::regularization::Regularizer;
 use crate::maximize::start::Start;
 use crate::maximize::transform::{Transform, TransformKind};
 
@@ -17,8 +19,9 @@ use crate::maximize::transform::{Transform, TransformKind};
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// Images that people and other networks recognize: Fourier coefficients of decorrelated colours, Adam with step
-    /// size 0.05, Lucid's transforms scaled to the size of the image, gate `auto`, 256 steps. The default.
+    /// Images that people and other networks recognize: Fourier coefficients of decorrelated colours, Adam, gate `auto`,
+    /// 192 steps. The first two thirds are a coarse stage on a smaller image, with crops at all scales and a penalty on
+    /// total variation; the others use Lucid's transforms, scaled to the size of the image. The default.
     #[default]
     Readable,
     /// A high maximum rather than a recognizable image: pixels without transforms, momentum, the gate `decoupled`,
@@ -52,6 +55,10 @@ pub(super) struct Choice {
     pub(super) parameterization: ParameterizationKind,
     /// The optimizer for this parameterization; `None` for its default.
     pub(super) optimizer: Option<OptimizerRequest>,
+    /// The optimizer's step size after the coarse stage; `None` for that of the optimizer.
+    pub(super) refining_lr: Option<f32>,
+    /// Coarse stage; `None` for none.
+    pub(super) coarse: Option<CoarseRequest>,
     pub(super) transforms: Vec<Transform>,
     /// `None` for the parameterization's default.
     pub(super) start: Option<Start>,
@@ -80,6 +87,20 @@ fn maco_views() -> Vec<Transform> {
     kinds.map(|kind| Transform { kind, probability: 1.0 }).into()
 }
 
+/// The coarse stage of readable images: crops of a twelfth to all of the image, in which the objective must be met at
+/// every scale, and a penalty on total variation, which keeps out the texture that other networks do not recognize.
+fn composition() -> CoarseRequest {
+    let crop = Transform { kind: TransformKind::Crop { low: 0.08, high: 1.0 }, probability: 1.0 };
+    let rotate = Transform { kind: TransformKind::Rotate { degrees: 10.0 }, probability: 0.8 };
+    CoarseRequest {
+        share: Some(2.0 / 3.0),
+        scale: Some(5.0 / 7.0),
+        lr: Some(0.03),
+        transforms: Some(vec![crop, rotate]),
+        regularizers: Some(vec![Regularizer::TotalVariation { weight: 0.5 }]),
+    }
+}
+
 impl Preset {
     /// Settings for images of height and width `size`.
     pub(super) fn choice(self, size: [usize; 2]) -> Choice {
@@ -89,6 +110,8 @@ impl Preset {
             steps,
             parameterization: ParameterizationKind::Fourier,
             optimizer: optimizer(OptimizerKind::Adam, 0.05),
+            refining_lr: Some(0.02),
+            coarse: Some(composition()),
             transforms: lucid_views(size[0].min(size[1]) as f64),
             start: None,
         };
@@ -97,22 +120,29 @@ impl Preset {
             steps,
             parameterization: ParameterizationKind::Pixel,
             optimizer: None,
+            refining_lr: None,
+            coarse: None,
             transforms: Vec::new(),
             start: None,
         };
         match self {
-            Self::Readable => readable(256),
+            Self::Readable => readable(192),
             Self::Fast => readable(64),
             Self::Maximum => pixels(GateKind::Decoupled.into(), 256),
             Self::Best => pixels(GateKind::Auto.into(), 512),
-            Self::Lucid => {
-                Choice { gate: GateKind::Redirect.into(), transforms: lucid_views(LUCID_SIDE), ..readable(512) }
-            }
+            Self::Lucid => Choice {
+                gate: GateKind::Redirect.into(),
+                coarse: None,
+                transforms: lucid_views(LUCID_SIDE),
+                ..readable(512)
+            },
             Self::Maco => Choice {
                 gate: GateKind::Plain.into(),
                 steps: 256,
                 parameterization: ParameterizationKind::Maco,
                 optimizer: optimizer(OptimizerKind::Nadam, 1.0),
+                refining_lr: None,
+                coarse: None,
                 transforms: maco_views(),
                 start: None,
             },

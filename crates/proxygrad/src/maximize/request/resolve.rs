@@ -16,6 +16,7 @@ use crate::maximize::reference_image::ReferenceImages;
 use crate::maximize::regularization::Regularizer;
 use crate::maximize::start::Start;
 use crate::maximize::task::Task;
+use crate::maximize::transform::Transform;
 use crate::network::{Model, NodeId, Shape};
 
 /// A request resolved for a model: objectives that exist there, and settings with defaults filled in.
@@ -58,6 +59,32 @@ const MOST_REGULARIZERS: usize = 8;
 /// Default number of steps between two scores when transforms are on.
 const SCORE_EVERY: u32 = 8;
 
+/// Checks the number of transforms.
+pub(super) fn check_transforms(transforms: &[Transform]) -> Result<(), Invalid> {
+    match transforms.len() {
+        count if count > MOST_TRANSFORMS => {
+            Err(Invalid::new("transforms", format!("{count} transforms"), format!("at most {MOST_TRANSFORMS}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks the number of regularizers, and that images in this parameterization can be blurred if one is a blur.
+pub(super) fn check_regularizers(regularizers: &[Regularizer], kind: ParameterizationKind) -> Result<(), Invalid> {
+    if regularizers.len() > MOST_REGULARIZERS {
+        let found = format!("{} regularizers", regularizers.len());
+        return Err(Invalid::new("regularizers", found, format!("at most {MOST_REGULARIZERS}")));
+    }
+    match regularizers.iter().position(Regularizer::is_blur) {
+        Some(i) if kind != ParameterizationKind::Pixel => Err(Invalid::new(
+            format!("regularizers[{i}]"),
+            regularizers[i],
+            "a penalty: blur is only supported with parameterization pixel",
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl Request {
     /// The settings that presets determine: the request's own, and its preset's where it has none.
     pub fn filled(&self, model: &Model, limits: &Limits) -> Filled {
@@ -90,27 +117,10 @@ impl Request {
         let parameterization = filled.parameterization.resolve(model).map_err(|e| e.within("parameterization"))?;
         let image = [input[0], input[1], input[2]];
         let optimizer = filled.optimizer.resolve(image, parameterization.kind).map_err(|e| e.within("optimizer"))?;
-        let transforms = filled.transforms;
-        if transforms.len() > MOST_TRANSFORMS {
-            let found = format!("{} transforms", transforms.len());
-            return Err(Invalid::new("transforms", found, format!("at most {MOST_TRANSFORMS}")));
-        }
+        check_transforms(&filled.transforms)?;
         let regularizers = self.regularizers.clone().unwrap_or_default();
-        if regularizers.len() > MOST_REGULARIZERS {
-            let found = format!("{} regularizers", regularizers.len());
-            return Err(Invalid::new("regularizers", found, format!("at most {MOST_REGULARIZERS}")));
-        }
-        if let (false, Some(i)) =
-            (parameterization.kind == ParameterizationKind::Pixel, regularizers.iter().position(Regularizer::is_blur))
-        {
-            let field = format!("regularizers[{i}]");
-            return Err(Invalid::new(
-                field,
-                regularizers[i],
-                "a penalty: blur is only supported with parameterization pixel",
-            ));
-        }
-        let mut start = filled.start;
+        check_regularizers(&regularizers, parameterization.kind)?;
+        let mut start = filled.start.clone();
         if let (ParameterizationKind::Maco, Start::Grey { .. }) = (parameterization.kind, &start) {
             return Err(Invalid::new("start", "grey", "uniform or image: parameterization maco has a fixed contrast"));
         }
@@ -131,6 +141,7 @@ impl Request {
             gallery.read(image).map_err(|e| e.within("start.image"))?;
         }
         let diversity = self.diversity(model, objectives.len(), &input, limits)?;
+        let coarse = self.coarse_stage(model, &filled, &objectives, &input).map_err(|e| e.within("coarse"))?;
         if diversity.is_some() && search.is_some() {
             return Err(Invalid::new("diversity", "diversity with a search", "either diversity or a search, not both"));
         }
@@ -146,7 +157,8 @@ impl Request {
             steps,
             optimizer,
             parameterization,
-            transforms,
+            coarse,
+            transforms: filled.transforms,
             regularizers,
             size,
             start,
@@ -184,8 +196,8 @@ impl Request {
         limits: &Limits,
     ) -> Result<Option<Diversity>, Invalid> {
         let Some(mut diversity) = self.diversity.clone() else { return Ok(None) };
-        let (layer, _) = layer_at(model, &diversity.layer, input).map_err(|e| e.within("diversity"))?;
-        diversity.layer.clone_from(&model.network.node(layer).name);
+        let layer = LayerAt::new(model, &diversity.layer, input).map_err(|e| e.within("diversity"))?;
+        diversity.layer.clone_from(&model.network.node(layer.id).name);
         let most = limits.objectives / objectives;
         if diversity.copies < 2 || diversity.copies > most {
             let expected = match most {
@@ -214,20 +226,27 @@ impl Request {
     }
 }
 
-/// The shape of a layer at this input size; the error names the field `layer`, or `size` if the network does not
-/// support it.
-fn layer_at(model: &Model, layer: &str, input: &Shape) -> Result<(NodeId, Shape), SizeOrLayer> {
-    let network = &model.network;
-    let target = network.layer(layer).map_err(SizeOrLayer::Layer)?;
-    let shapes = network.shapes_at(input, &network.below(&[target])).map_err(|why| {
-        let (own, found) = (network.input_shape(), format!("[{}, {}]", input[1], input[2]));
-        SizeOrLayer::Size(Invalid::new("size", found, format!("[{}, {}]: {why}", own[1], own[2])))
-    })?;
-    Ok((target, shapes[&target].clone()))
+/// A layer at some input size.
+pub(super) struct LayerAt {
+    id: NodeId,
+    pub(super) shape: Shape,
+}
+
+impl LayerAt {
+    /// The layer of this name; the error names the field `layer`, or `size` if the network does not support it.
+    pub(super) fn new(model: &Model, layer: &str, input: &Shape) -> Result<Self, SizeOrLayer> {
+        let network = &model.network;
+        let id = network.layer(layer).map_err(SizeOrLayer::Layer)?;
+        let shapes = network.shapes_at(input, &network.below(&[id])).map_err(|why| {
+            let (own, found) = (network.input_shape(), format!("[{}, {}]", input[1], input[2]));
+            SizeOrLayer::Size(Invalid::new("size", found, format!("[{}, {}]: {why}", own[1], own[2])))
+        })?;
+        Ok(Self { id, shape: shapes[&id].clone() })
+    }
 }
 
 /// Why a layer cannot be used.
-enum SizeOrLayer {
+pub(super) enum SizeOrLayer {
     /// The size of the whole request.
     Size(Invalid),
     /// The layer itself.
@@ -257,11 +276,11 @@ impl Request {
             let several = objective.terms.len() > 1;
             for (j, term) in objective.terms.iter_mut().enumerate() {
                 let field = self.field_of_term(i, several.then_some(j));
-                let (layer, shape) = layer_at(model, &term.unit.layer, input).map_err(|e| e.within(&field))?;
+                let layer = LayerAt::new(model, &term.unit.layer, input).map_err(|e| e.within(&field))?;
                 // A layer may have several names; use the canonical one.
-                term.unit.layer.clone_from(&model.network.node(layer).name);
+                term.unit.layer.clone_from(&model.network.node(layer.id).name);
                 let named = model.resolve_class(&term.unit).map_err(|e| e.within(&field))?;
-                named.check(&shape).map_err(|e| e.within(&field))?;
+                named.check(&layer.shape).map_err(|e| e.within(&field))?;
                 term.unit = named;
                 if let Some((kind, image)) = term.unit.image_mut() {
                     gallery.read(image).map_err(|e| e.within(&format!("{field}.{kind}.image")))?;

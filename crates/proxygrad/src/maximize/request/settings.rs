@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::preset::Preset;
 use crate::maximize::animation::Animation;
+use crate::maximize::coarse::Coarse;
 use crate::maximize::diversity::Diversity;
 use crate::maximize::gate_schedule::GateSchedule;
 use crate::maximize::halving::Halving;
@@ -37,7 +38,10 @@ pub struct Settings {
     /// Image parameterization.
     #[serde(default)]
     pub parameterization: Parameterization,
-    /// Random transforms, applied in this order.
+    /// Coarse stage: the first part of the steps, on a smaller image; null if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coarse: Option<Coarse>,
+    /// Random transforms, applied in this order; after the coarse stage if there is one.
     pub transforms: Vec<Transform>,
     /// Regularizers: penalties and blur.
     #[serde(default)]

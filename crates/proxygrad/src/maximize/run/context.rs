@@ -10,7 +10,10 @@ use crate::network::Model;
 
 /// A run of one batch of tasks.
 pub(super) struct Run<'a> {
+    /// For images of the stimuli's size.
     pub(super) model_runner: ModelRunner<'a>,
+    /// For the smaller images of the coarse stage; `None` without one, or if they are not smaller.
+    pub(super) coarse_runner: Option<ModelRunner<'a>>,
     pub(super) tasks: &'a [Task],
     pub(super) settings: &'a Settings,
     pub(super) callback: &'a mut dyn Callback,
@@ -24,7 +27,16 @@ impl<'a> Run<'a> {
         settings: &'a Settings,
         callback: &'a mut dyn Callback,
     ) -> Result<Self, MaximizeError> {
-        let model_runner = ModelRunner::new(engine, model, tasks, settings)?;
-        Ok(Self { model_runner, tasks, settings, callback })
+        let runner = |size| ModelRunner::new(engine, model, tasks, settings, size);
+        let model_runner = runner(settings.size)?;
+        let smaller = settings.coarse.as_ref().filter(|coarse| coarse.size != settings.size);
+        let coarse_runner = smaller.map(|coarse| runner(coarse.size)).transpose()?;
+        Ok(Self { model_runner, coarse_runner, tasks, settings, callback })
+    }
+
+    /// Number of passes made before the first step.
+    pub(super) fn preparation_passes(&self) -> u32 {
+        let coarse = self.coarse_runner.as_ref().map_or(0, ModelRunner::preparation_passes);
+        self.model_runner.preparation_passes() + coarse
     }
 }

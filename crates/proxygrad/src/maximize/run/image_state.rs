@@ -2,8 +2,10 @@
 
 use candle_core::{DType, Result, Tensor};
 
+use super::stage::Stage;
+use crate::maximize::enlarge::Enlargement;
 use crate::maximize::ops::Arithmetic;
-use crate::maximize::optimizer::{Ascent, Range};
+use crate::maximize::optimizer::Ascent;
 use crate::maximize::parameterization::ImageDecoder;
 use crate::maximize::projection::RmsBall;
 use crate::maximize::regularization::Regularization;
@@ -26,25 +28,46 @@ pub(super) struct ImageState {
 }
 
 impl ImageState {
-    /// Starts from the parameters of each image, for schedules of `steps` steps.
+    /// Starts from the parameters of each image.
     pub(super) fn new(
         decoder: ImageDecoder,
         parameters: &[Tensor],
         settings: &Settings,
-        steps: u32,
+        stage: &Stage<'_>,
         arithmetic: Arithmetic,
     ) -> Result<Self> {
         let parameters = Tensor::stack(parameters, 0)?;
-        let range = if decoder.is_pixel() { Range::Pixels } else { Range::Free };
-        let ascent = Ascent::new(&settings.optimizer, &parameters, steps, range, arithmetic)?;
         let pixels = decoder.decode(&parameters)?;
         let (n, _, height, width) = pixels.dims4()?;
         let saliency = || Tensor::zeros((n, height, width), DType::F32, pixels.device());
         let saliency = settings.alpha.then(saliency).transpose()?;
-        let regularization = Regularization::new(&settings.regularizers, steps, arithmetic);
         // Requests allow a maximal distance only with the pixel parameterization.
         let ball = settings.start.max_rms_distance().map(|radius| RmsBall::new(&pixels, radius, arithmetic));
+        let (ascent, regularization) = stage.updates(&decoder, &parameters, arithmetic)?;
         Ok(Self { decoder, parameters, pixels, ascent, regularization, saliency, ball })
+    }
+
+    /// Continues with the next stage, whose optimizer starts anew. With an enlargement, images of the size of `decoder`
+    /// that look the same.
+    pub(super) fn enter(
+        &mut self,
+        stage: &Stage<'_>,
+        enlarged: Option<(&Enlargement, ImageDecoder)>,
+        arithmetic: Arithmetic,
+    ) -> Result<()> {
+        if let Some((enlargement, decoder)) = enlarged {
+            let pixels = enlargement.pixels(&self.pixels)?;
+            let parameters = (0..pixels.dim(0)?).map(|image| decoder.encode(&pixels.get(image)?));
+            self.parameters = Tensor::stack(&parameters.collect::<Result<Vec<_>>>()?, 0)?;
+            self.pixels = decoder.decode(&self.parameters)?;
+            self.decoder = decoder;
+            if let Some(saliency) = &mut self.saliency {
+                // Where cubic interpolation overshoots, there is no saliency.
+                *saliency = enlargement.apply(saliency)?.relu()?;
+            }
+        }
+        (self.ascent, self.regularization) = stage.updates(&self.decoder, &self.parameters, arithmetic)?;
+        Ok(())
     }
 
     /// The current images: `[N,C,H,W]` in [0, 1].
@@ -58,7 +81,7 @@ impl ImageState {
         self.saliency.as_ref()
     }
 
-    /// Step number `step`, from 0, along the gradient `[N,C,H,W]` with respect to the pixels.
+    /// Step number `step` of the stage, from 0, along the gradient `[N,C,H,W]` with respect to the pixels.
     pub(super) fn step(&mut self, gradient: Tensor, step: u32) -> Result<()> {
         if let Some(saliency) = &mut self.saliency {
             let strength = gradient.to_dtype(DType::F32)?.abs()?.sum(1)?;
@@ -92,7 +115,7 @@ impl ImageState {
         self.ascent.retain_rows(rows)
     }
 
-    /// For every image, whether some gradient was not finite.
+    /// For every image, whether some gradient of this stage was not finite.
     pub(super) fn non_finite_gradients(&self) -> Result<Vec<bool>> {
         self.ascent.non_finite_gradients()
     }

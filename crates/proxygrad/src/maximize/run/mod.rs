@@ -5,6 +5,7 @@ mod bounded;
 mod context;
 mod image_state;
 mod optimization;
+mod stage;
 mod stimulus_state;
 mod successive_halving;
 
@@ -50,7 +51,7 @@ pub fn maximize(
         None => single_strategy(&mut run)?,
     };
     for (task, mut outcome) in found {
-        outcome.findings.passes += run.model_runner.preparation_passes();
+        outcome.findings.passes += run.preparation_passes();
         outcomes[task] = Some(outcome);
     }
     if settings.diagnostics {

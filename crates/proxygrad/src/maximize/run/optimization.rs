@@ -10,8 +10,10 @@ use candle_core::{Device, Tensor};
 use super::best::BestImages;
 use super::context::Run;
 use super::image_state::ImageState;
+use super::stage::Stage;
 use super::stimulus_state::{FinalImage, StimulusState};
 use crate::engine::{Forward, Gate};
+use crate::maximize::enlarge::Enlargement;
 use crate::maximize::error::MaximizeError;
 use crate::maximize::gate_schedule::{GateKind, GateSchedule};
 use crate::maximize::image8::Image8;
@@ -46,41 +48,66 @@ pub(super) struct Optimization<'a> {
     pub(super) step: u32,
     /// One per image of the batch.
     pub(super) stimuli: Vec<StimulusState>,
+    /// The current stage, and the one after the coarse stage.
+    stage: Stage<'a>,
+    next: Option<Stage<'a>>,
+    /// Of images of the stimuli's size.
     scoring: Scoring,
+    /// While images are smaller than the stimuli.
+    smaller: Option<Smaller>,
     images: ImageState,
     best: BestImages,
     /// Scores `[N]` that were not read yet, by step.
     unread_scores: Vec<(u32, Tensor)>,
 }
 
+/// Images of the coarse stage that are smaller than the stimuli.
+struct Smaller {
+    /// To the size of the stimuli.
+    enlargement: Enlargement,
+    /// Of the smaller images.
+    scoring: Scoring,
+}
+
 impl<'a> Optimization<'a> {
     /// One stimulus per task of the run, each at its own start. At least one task.
-    pub(super) fn new(run: &mut Run<'_>, strategy: Strategy<'a>) -> Result<Self, MaximizeError> {
-        let Run { model_runner, tasks, settings, .. } = run;
+    pub(super) fn new(run: &mut Run<'a>, strategy: Strategy<'a>) -> Result<Self, MaximizeError> {
+        let Run { model_runner, coarse_runner, tasks, settings, .. } = run;
         let objectives = model_runner.bind_objectives(tasks.iter())?;
         let stimulus =
             |(i, (task, (objective, passes)))| StimulusState::new(i, task, strategy.restart, objective, passes);
         let mut stimuli: Vec<StimulusState> = tasks.iter().zip(objectives).enumerate().map(stimulus).collect();
-        let decoder = model_runner.decoder(settings)?;
+        let (stage, next) = Stage::of(settings, strategy.steps);
+        let coarse_runner = coarse_runner.as_ref().filter(|_| stage.size != settings.size);
+        let decoder = coarse_runner.unwrap_or(model_runner).decoder(settings)?;
         let starts = stimuli
             .iter_mut()
             .map(|stimulus| decoder.draw(&settings.start, &tasks[stimulus.task].reference_images, &mut stimulus.rng));
         let starts = starts.collect::<Result<Vec<_>, _>>()?;
-        let arithmetic = model_runner.placement.arithmetic;
-        let images = ImageState::new(decoder, &starts, settings, strategy.steps, arithmetic)?;
+        let placement = &model_runner.placement;
+        let images = ImageState::new(decoder, &starts, settings, &stage, placement.arithmetic)?;
+        let smaller = |runner: &ModelRunner<'_>| {
+            let enlargement = Enlargement::new(stage.size, settings.size, placement)?;
+            Ok::<_, candle_core::Error>(Smaller { enlargement, scoring: scoring(runner, &stimuli)? })
+        };
+        let smaller = coarse_runner.map(smaller).transpose()?;
+        let pixels = at_full_size(smaller.as_ref(), &images)?;
         Ok(Self {
             strategy,
             step: 0,
             scoring: scoring(model_runner, &stimuli)?,
             stimuli,
-            best: BestImages::new(images.pixels(), arithmetic)?,
+            stage,
+            next,
+            smaller,
+            best: BestImages::new(&pixels, placement.arithmetic)?,
             images,
             unread_scores: Vec::new(),
         })
     }
 
     /// Makes `steps` steps, or fewer if all stimuli are cancelled.
-    pub(super) fn advance(&mut self, run: &mut Run<'_>, steps: u32) -> Result<(), MaximizeError> {
+    pub(super) fn advance(&mut self, run: &mut Run<'a>, steps: u32) -> Result<(), MaximizeError> {
         for _ in 0..steps {
             self.drop_cancelled(run)?;
             if self.stimuli.is_empty() {
@@ -112,11 +139,39 @@ impl<'a> Optimization<'a> {
         self.best.retain_rows(&rows)?;
         self.images.retain_rows(&rows)?;
         self.scoring = scoring(&run.model_runner, &self.stimuli)?;
+        if let (Some(smaller), Some(runner)) = (&mut self.smaller, &run.coarse_runner) {
+            smaller.scoring = scoring(runner, &self.stimuli)?;
+        }
         Ok(())
     }
 
+    /// Goes on to the next stage if the steps of the current one are done.
+    fn enter_stage(&mut self, run: &Run<'a>) -> Result<(), MaximizeError> {
+        if self.step < self.stage.steps[1] {
+            return Ok(());
+        }
+        let Some(next) = self.next.take() else { return Ok(()) };
+        for (stimulus, non_finite) in self.stimuli.iter_mut().zip(self.images.non_finite_gradients()?) {
+            stimulus.non_finite_gradient |= non_finite;
+        }
+        let smaller = self.smaller.take();
+        let enlarged = match &smaller {
+            Some(Smaller { enlargement, .. }) => Some((enlargement, run.model_runner.decoder(run.settings)?)),
+            None => None,
+        };
+        self.images.enter(&next, enlarged, run.model_runner.placement.arithmetic)?;
+        self.stage = next;
+        Ok(())
+    }
+
+    /// The current images at the stimuli's size: `[N,C,H,W]` in [0, 1].
+    fn pixels(&self) -> Result<Tensor, MaximizeError> {
+        Ok(at_full_size(self.smaller.as_ref(), &self.images)?)
+    }
+
     /// One step of every image.
-    fn update(&mut self, run: &mut Run<'_>) -> Result<(), MaximizeError> {
+    fn update(&mut self, run: &mut Run<'a>) -> Result<(), MaximizeError> {
+        self.enter_stage(run)?;
         let (settings, strategy, step) = (run.settings, self.strategy, self.step);
         if settings.animation.is_some_and(|animation| animation.shows(step, strategy.steps)) {
             self.record_frame()?;
@@ -126,26 +181,31 @@ impl<'a> Optimization<'a> {
             (GateKind::TrueProxy, Gate::Proxy { slope }) => Forward::Proxy { slope },
             _ => Forward::Original,
         };
-        let untransformed = settings.transforms.is_empty();
         // The forward pass of such a step computes the scores of the images themselves.
-        let scores_itself = untransformed && forward == Forward::Original;
-        if !scores_itself && (untransformed || step.is_multiple_of(settings.score_every)) {
+        let scores_itself = self.steps_score() && forward == Forward::Original;
+        if !scores_itself && (self.steps_score() || step.is_multiple_of(settings.score_every)) {
             self.score(run)?;
         }
-        let model_runner = &mut run.model_runner;
+        let runner = match (&self.smaller, &mut run.coarse_runner) {
+            (Some(_), Some(coarse)) => coarse,
+            _ => &mut run.model_runner,
+        };
         let streams = self.stimuli.iter_mut().map(|stimulus| &mut stimulus.rng);
-        let views = Views::draw(&settings.transforms, streams, settings.size, model_runner.placement.arithmetic);
-        let outputs = model_runner.forward(&views.apply(self.images.pixels())?, forward)?;
-        let mut scored = self.scoring.scores_and_seeds(&outputs)?;
-        if let Some(diversity) = &model_runner.diversity {
+        let Stage { transforms, size, steps: [first, _], .. } = self.stage;
+        let views = Views::draw(transforms, streams, size, runner.placement.arithmetic);
+        let outputs = runner.forward(&views.apply(self.images.pixels())?, forward)?;
+        let scoring = self.smaller.as_ref().map_or(&self.scoring, |smaller| &smaller.scoring);
+        let mut scored = scoring.scores_and_seeds(&outputs)?;
+        if let Some(diversity) = &runner.diversity {
             let seed = &mut scored.seeds[diversity.target];
             *seed = diversity.subtract_gradient(seed, &outputs[diversity.target], &groups(&self.stimuli))?;
         }
+        let gradients = runner.backward(&scored.seeds, gate, strategy.gate.relative == Some(true))?;
         if scores_itself {
-            self.record_scores(run, scored.scores)?;
+            let pixels = self.images.pixels().clone();
+            self.record_scores(run, scored.scores, &pixels)?;
         }
-        let gradients = run.model_runner.backward(&scored.seeds, gate, strategy.gate.relative == Some(true))?;
-        self.images.step(views.adjoint(&gradients)?, step)?;
+        self.images.step(views.adjoint(&gradients)?, step - first)?;
         self.step += 1;
         for stimulus in &mut self.stimuli {
             stimulus.passes += 2;
@@ -154,19 +214,24 @@ impl<'a> Optimization<'a> {
         Ok(())
     }
 
+    /// Whether the network sees the images themselves in each step, so that its output is their score.
+    fn steps_score(&self) -> bool {
+        self.stage.transforms.is_empty() && self.smaller.is_none()
+    }
+
     /// Adds the current images to the animations.
     fn record_frame(&mut self) -> Result<(), MaximizeError> {
-        let pixels = self.images.pixels().to_device(&Device::Cpu)?;
+        let pixels = self.pixels()?.to_device(&Device::Cpu)?;
         for (n, stimulus) in self.stimuli.iter_mut().enumerate() {
             stimulus.frames.push(Image8::round(&pixels.get(n)?)?);
         }
         Ok(())
     }
 
-    /// Makes sure that every stimulus has a score before candidates are dropped. Without transforms the steps have
-    /// scored the images; with transforms this costs a forward pass.
+    /// Makes sure that every stimulus has a score before candidates are dropped, which costs a forward pass unless the
+    /// steps have scored the images.
     pub(super) fn ensure_scored(&mut self, run: &mut Run<'_>) -> Result<(), MaximizeError> {
-        if !run.settings.transforms.is_empty() && !self.stimuli.is_empty() {
+        if !self.steps_score() && !self.stimuli.is_empty() {
             self.score(run)?;
         }
         self.read_scores(run)
@@ -174,14 +239,15 @@ impl<'a> Optimization<'a> {
 
     /// Scores the current images, without transforms, at the cost of a forward pass.
     fn score(&mut self, run: &mut Run<'_>) -> Result<(), MaximizeError> {
-        let outputs = run.model_runner.forward(self.images.pixels(), Forward::Original)?;
+        let pixels = self.pixels()?;
+        let outputs = run.model_runner.forward(&pixels, Forward::Original)?;
         self.stimuli.iter_mut().for_each(|stimulus| stimulus.passes += 1);
-        self.record_scores(run, self.scoring.scores(&outputs)?)
+        self.record_scores(run, self.scoring.scores(&outputs)?, &pixels)
     }
 
-    /// Records scores `[N]` of the current images.
-    fn record_scores(&mut self, run: &mut Run<'_>, scores: Tensor) -> Result<(), MaximizeError> {
-        self.best.update(&scores, self.images.pixels())?;
+    /// Records scores `[N]` of the current images, whose `pixels` have the stimuli's size.
+    fn record_scores(&mut self, run: &mut Run<'_>, scores: Tensor, pixels: &Tensor) -> Result<(), MaximizeError> {
+        self.best.update(&scores, pixels)?;
         self.unread_scores.push((self.step, scores));
         let per_read = if run.model_runner.placement.device.is_cpu() { 1 } else { SCORES_PER_READ };
         if self.unread_scores.len() >= per_read { self.read_scores(run) } else { Ok(()) }
@@ -224,6 +290,7 @@ impl<'a> Optimization<'a> {
         for (((stimulus, image), score), non_finite_gradient) in
             self.stimuli.iter().zip(&images).zip(scores).zip(non_finite)
         {
+            let non_finite_gradient = non_finite_gradient || stimulus.non_finite_gradient;
             let last = FinalImage { score, image, non_finite_gradient, is_softmax: run.model_runner.is_softmax };
             outcomes.push((stimulus.task, stimulus.outcome(&last)?));
         }
@@ -234,7 +301,7 @@ impl<'a> Optimization<'a> {
     /// asked for.
     fn final_images(&self) -> Result<Vec<Image8>, MaximizeError> {
         let best = self.best.images().to_device(&Device::Cpu)?;
-        let last = self.images.pixels().to_device(&Device::Cpu)?;
+        let last = self.pixels()?.to_device(&Device::Cpu)?;
         let saliency = self.images.saliency().map(|saliency| saliency.to_vec3::<f32>()).transpose()?;
         let image = |(n, stimulus): (usize, &StimulusState)| {
             let image = Image8::round(&if stimulus.best.is_some() { &best } else { &last }.get(n)?)?;
@@ -244,6 +311,14 @@ impl<'a> Optimization<'a> {
             })
         };
         self.stimuli.iter().enumerate().map(image).collect()
+    }
+}
+
+/// The current images `[N,C,H,W]` at the stimuli's size.
+fn at_full_size(smaller: Option<&Smaller>, images: &ImageState) -> candle_core::Result<Tensor> {
+    match smaller {
+        Some(Smaller { enlargement, .. }) => enlargement.pixels(images.pixels()),
+        None => Ok(images.pixels().clone()),
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct StimulusState {
     /// Steps that other candidates have made for the same task. Added to the optimization's own steps, it is the number
     /// of steps that the task has spent.
     pub(super) step_offset: u32,
+    /// Whether a gradient of an earlier stage was not finite.
+    pub(super) non_finite_gradient: bool,
     /// Frames of the animation so far; empty without an animation.
     pub(super) frames: Vec<Image8>,
     trajectory: Vec<Point>,
@@ -54,6 +56,7 @@ impl StimulusState {
             best: None,
             passes,
             step_offset: 0,
+            non_finite_gradient: false,
             frames: Vec::new(),
             trajectory: Vec::new(),
             non_finite_score: false,

@@ -17,7 +17,10 @@ struct SuccessiveHalving<'a> {
 }
 
 /// Runs the tasks with successive halving. The winner is chosen for each task on its own. Outcomes by task.
-pub(super) fn successive_halving(run: &mut Run<'_>, halving: &Halving) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
+pub(super) fn successive_halving<'a>(
+    run: &mut Run<'a>,
+    halving: &'a Halving,
+) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
     let steps = halving.horizon(run.settings.steps).unwrap_or(run.settings.steps);
     let mut candidates = Vec::new();
     for gate in &halving.arms {
@@ -43,7 +46,7 @@ pub(super) fn successive_halving(run: &mut Run<'_>, halving: &Halving) -> Result
 
 impl<'a> SuccessiveHalving<'a> {
     /// Advances every candidate by `steps` steps.
-    fn advance(&mut self, run: &mut Run<'_>, steps: u32) -> Result<(), MaximizeError> {
+    fn advance(&mut self, run: &mut Run<'a>, steps: u32) -> Result<(), MaximizeError> {
         for candidate in &mut self.candidates {
             for stimulus in &mut candidate.stimuli {
                 stimulus.step_offset = self.spent[stimulus.task] - candidate.step;
@@ -55,7 +58,7 @@ impl<'a> SuccessiveHalving<'a> {
     }
 
     /// Keeps the best `count` candidates of every task and drops the others.
-    fn keep_best(&mut self, run: &mut Run<'_>, count: usize) -> Result<(), MaximizeError> {
+    fn keep_best(&mut self, run: &mut Run<'a>, count: usize) -> Result<(), MaximizeError> {
         // By task, the best score and index of each candidate. The sort is stable: among equals the first is kept.
         let mut ranking: Vec<Vec<(f32, usize)>> = vec![Vec::new(); self.spent.len()];
         for (index, candidate) in self.candidates.iter_mut().enumerate() {
@@ -72,7 +75,7 @@ impl<'a> SuccessiveHalving<'a> {
     }
 
     /// Restarts the tasks that never improved on their start, with another strategy.
-    fn rescue(&mut self, run: &mut Run<'_>, strategy: Strategy<'a>) -> Result<(), MaximizeError> {
+    fn rescue(&mut self, run: &mut Run<'a>, strategy: Strategy<'a>) -> Result<(), MaximizeError> {
         let mut never_improved = vec![false; run.tasks.len()];
         for candidate in &mut self.candidates {
             candidate.ensure_scored(run)?;
