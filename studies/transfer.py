@@ -69,11 +69,14 @@ class Judge:
             return levels[::-1] - np.array([104.006, 116.669, 122.679], np.float32)[:, None, None]
         return (levels - 127) / 128
 
-    def verdict(self, png: Path, number: int) -> tuple[int, float]:
-        """Rank and probability of a class."""
+    def logits(self, png: Path) -> np.ndarray:
         name = self.session.get_inputs()[0].name
         outputs = self.session.run(["logits"], {name: self.prepared(png)[None]})
-        logits = np.asarray(outputs[0], np.float64).reshape(-1)
+        return np.asarray(outputs[0], np.float64).reshape(-1)
+
+    def verdict(self, png: Path, number: int) -> tuple[int, float]:
+        """Rank and probability of a class."""
+        logits = self.logits(png)
         shares = np.exp(logits - logits.max())
         return int((logits > logits[number]).sum()), float(shares[number] / shares.sum())
 
@@ -115,7 +118,8 @@ def interval(hits: int, count: int) -> str:
     z, share = 1.96, hits / count
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return f"{100 * share:.0f} % ({100 * (middle - half):.0f} to {100 * (middle + half):.0f})"
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return f"{100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def table(rows: list[Row]) -> Iterator[str]:
