@@ -154,14 +154,16 @@ def waits(rows: list[Row]) -> Iterator[str]:
     """How much sooner the program has the score that Lucent's last picture of the same class has."""
     one = [row for row in rows if row.judge == rows[0].judge]
     last = {row.number: row for row in one if row.maker == "lucent" and row.steps == LUCENT_STEPS[-1]}
-    yield f"Lucent takes {statistics.median(row.seconds for row in last.values()):.1f} s for {LUCENT_STEPS[-1]} steps (median)."
+    seconds = statistics.median(row.seconds for row in last.values())
+    yield f"Lucent takes {seconds:.1f} s for {LUCENT_STEPS[-1]} steps (median)."
     for preset in OURS:
         times = []
         for number, target in last.items():
-            reached = [row.seconds for row in one if (row.maker, row.number) == (preset, number) and row.score >= target.score]
+            own = [row for row in one if (row.maker, row.number) == (preset, number)]
+            reached = [row.seconds for row in own if row.score >= target.score]
             times.append(target.seconds / min(reached) if reached else 0.0)
-        shorter = f"; in the median over classes in 1/{statistics.median(times):.1f} of its time" if statistics.median(times) else ""
-        count = sum(time > 0 for time in times)
+        middle, count = statistics.median(times), sum(time > 0 for time in times)
+        shorter = f"; in the median over classes in 1/{middle:.1f} of its time" if middle else ""
         yield f"`{preset}` reaches Lucent's own score on {count} of {len(times)} classes{shorter}."
 
 
