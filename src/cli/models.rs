@@ -12,7 +12,7 @@ use anyhow::Context;
 use calibrate::CalibrateArgs;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use proxygrad::network::catalog::{AddOptions, ModelEntry, ModelState, Models, Pulled};
+use proxygrad::network::catalog::{AddOptions, HubAddress, ModelEntry, ModelState, Models, Progress, Pulled};
 use proxygrad::network::{ChannelOrder, Layer, Model, Preprocessing, Unavailable};
 use proxygrad_server::config::StorageOptions;
 use serde::Serialize;
@@ -66,7 +66,8 @@ pub enum ModelsCommand {
 /// Arguments of `proxygrad models add`.
 #[derive(Debug, Args)]
 pub struct AddArgs {
-    /// ONNX file, or a folder with a model.toml and its weight file
+    /// ONNX file; weights of a named architecture (.safetensors, .pth); a folder with a model.toml and its weight file;
+    /// or a repository of the Hugging Face Hub: hf://OWNER/NAME[@REVISION][/FILE]
     file: PathBuf,
     /// Id of the model [default: the file name]
     #[arg(long)]
@@ -98,7 +99,7 @@ pub struct AddArgs {
     /// Value of an input besides the image, such as keep_prob=1; may be repeated
     #[arg(long = "constant", value_name = "NAME=VALUE", value_parser = constant, allow_hyphen_values = true)]
     constants: Vec<(String, f64)>,
-    /// Architecture, for weight files that are not ONNX
+    /// Architecture, for weight files that are not ONNX [default: the one whose tensors they are]
     #[arg(long, value_name = "NAME")]
     architecture: Option<String>,
 }
@@ -184,17 +185,21 @@ fn pull(out: &mut impl Write, models: &Models, id: &str) -> anyhow::Result<()> {
 }
 
 fn download(models: &Models, id: &str) -> anyhow::Result<Pulled> {
-    // Hidden without a terminal.
-    let bar = ProgressBar::no_length().with_prefix(id.to_owned()).with_style(
+    Ok(with_progress(id, |progress| models.pull(id, progress))?)
+}
+
+/// Shows the progress of a download on standard error, if that is a terminal.
+fn with_progress<T>(what: &str, download: impl FnOnce(&mut Progress<'_>) -> T) -> T {
+    let bar = ProgressBar::no_length().with_prefix(what.to_owned()).with_style(
         ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    let pulled = models.pull(id, &mut |done, total| {
+    let result = download(&mut |done, total| {
         total.into_iter().for_each(|total| bar.set_length(total));
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    Ok(pulled?)
+    result
 }
 
 /// Output of `show --json`.
@@ -297,9 +302,20 @@ fn add(out: &mut impl Write, models: &Models, args: AddArgs) -> anyhow::Result<(
         architecture: args.architecture,
         constants: args.constants.into_iter().collect(),
     };
-    let added = models.add(&args.file, options).with_context(|| format!("cannot add {}", args.file.display()))?;
+    let address = args.file.to_str().filter(|file| file.starts_with(HubAddress::SCHEME));
+    let added = match address {
+        Some(address) => {
+            let parsed: HubAddress = address.parse()?;
+            with_progress(address, |progress| models.add_from_hub(&parsed, options, progress))
+        }
+        None => models.add(&args.file, options),
+    };
+    let added = added.with_context(|| format!("cannot add {}", args.file.display()))?;
     let entry = &added.entry;
     writeln!(out, "added {}", entry.id)?;
+    if let Some(architecture) = &entry.architecture {
+        writeln!(out, "architecture: {architecture}")?;
+    }
     if let Some(preprocessing) = &entry.preprocessing {
         writeln!(out, "preprocessing: {}", formula(preprocessing))?;
     }

@@ -32,7 +32,7 @@ pub use origin::Origin;
 
 use proxygrad::engine::{CpuSettings, Instructions};
 use proxygrad::maximize::Limits;
-use proxygrad::network::catalog::{ModelsConfig, PackageIndex};
+use proxygrad::network::catalog::{Hub, ModelsConfig, PackageIndex};
 use proxygrad::study::Bounds;
 
 /// Settings of `proxygrad serve`.
@@ -266,14 +266,33 @@ pub struct StorageOptions {
     #[arg(long, global = true, env = "PROXYGRAD_PACKAGE_INDEX", value_name = "URL")]
     #[arg(default_value = PackageIndex::PUBLIC, value_parser = PackageIndex::new, help_heading = "Storage and models")]
     pub package_index: PackageIndex,
+
+    /// Hugging Face Hub, or a mirror of it, for models added by hf://OWNER/NAME; by default the variable HF_ENDPOINT.
+    #[arg(long, global = true, env = "PROXYGRAD_HUB", value_name = "URL", default_value = usual_hub())]
+    #[arg(value_parser = Hub::new, help_heading = "Storage and models")]
+    pub hub: Hub,
+
+    /// Access token for private and gated repositories of the Hub; by default the variable HF_TOKEN.
+    #[arg(long, global = true, env = "PROXYGRAD_HUB_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(help_heading = "Storage and models")]
+    pub hub_token: Option<String>,
+}
+
+/// The Hub that other programs of this user use.
+fn usual_hub() -> String {
+    std::env::var("HF_ENDPOINT").ok().filter(|url| !url.is_empty()).unwrap_or_else(|| Hub::PUBLIC.into())
 }
 
 impl StorageOptions {
     /// Configuration of the model catalog.
     pub fn models(&self) -> ModelsConfig {
+        let usual = || std::env::var("HF_TOKEN").ok();
+        let mut hub = self.hub.clone();
+        hub.token = self.hub_token.clone().or_else(usual).filter(|token| !token.is_empty());
         ModelsConfig {
             folders: self.models_dirs.clone(),
             index: self.package_index.clone(),
+            hub,
             ..ModelsConfig::new(&self.data_dir)
         }
     }
@@ -368,7 +387,7 @@ mod tests {
             assert_eq!(arg.get_long().unwrap(), key.replace('_', "-"), "{key}");
             assert_eq!(arg.get_env().unwrap().to_str().unwrap(), format!("PROXYGRAD_{}", key.to_uppercase()), "{key}");
             assert!(arg.get_help().is_some() && arg.get_help_heading().is_some(), "{key}");
-            let absent = ["models_dirs", "allowed_host", "cors_origin"];
+            let absent = ["models_dirs", "hub_token", "allowed_host", "cors_origin"];
             assert!(arg.get_default_values().len() == 1 || absent.contains(&key), "{key}");
         }
     }

@@ -35,11 +35,11 @@ pub fn build(name: &str) -> anyhow::Result<Arc<Network>> {
         }
         "resnet18" => resnet18::build()?,
         "efficientnet-lite0" => seeded(
-            Architecture::EfficientNetLite(EfficientNetLite::Lite0),
+            EfficientNetLite::Lite0.architecture(),
             include_str!("../../tests/data/architectures/efficientnet-lite0.tensors"),
         )?,
         "squeezenet1.1" => {
-            seeded(Architecture::SqueezeNet11, include_str!("../../tests/data/architectures/squeezenet1.1.tensors"))?
+            seeded(Architecture::SQUEEZENET_1_1, include_str!("../../tests/data/architectures/squeezenet1.1.tensors"))?
         }
         _ => bail!("unknown network {name}; expected an ONNX file or one of {}", NAMES.join(", ")),
     };

@@ -30,5 +30,6 @@ mod search;
 mod selections;
 mod study;
 mod tensors;
+mod torch_architectures;
 mod train;
 mod training;

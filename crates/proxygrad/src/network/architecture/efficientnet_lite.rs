@@ -2,9 +2,10 @@
 //! arXiv:1905.11946): without squeeze-and-excitation, with ReLU6 instead of swish; stem, head and the number of blocks
 //! in the first and last stage are not scaled.
 
-use super::builder::{BatchNorm, ConvShape, NetworkBuilder};
-use super::{Architecture, ArchitectureError, StateDict};
-use crate::network::{Activation, Binary, Network, NodeId, Op, Padding, Reduce, Window};
+use super::blueprint::Blueprint;
+use super::weights::Weights;
+use super::{Architecture, Family};
+use crate::network::{Activation, Network, NodeId, Op, Padding, Reduce, Window};
 
 /// Sizes of EfficientNet-Lite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,16 @@ impl EfficientNetLite {
         }
     }
 
+    /// The architecture of this size: `efficientnet-lite0` and so on.
+    pub fn architecture(self) -> Architecture {
+        let name = match self {
+            Self::Lite0 => "efficientnet-lite0",
+            Self::Lite1 => "efficientnet-lite1",
+            Self::Lite2 => "efficientnet-lite2",
+        };
+        Architecture { name, input: [3, self.side(), self.side()], family: Family::EfficientNetLite(self) }
+    }
+
     /// Channels scaled in width (by 1.1 for Lite2), rounded to a multiple of 8 that is at least 90 % of the scaled
     /// number.
     fn width(self, channels: usize) -> usize {
@@ -74,32 +85,28 @@ impl EfficientNetLite {
         };
         (blocks * tenths).div_ceil(10)
     }
-}
 
-pub(super) fn build(lite: EfficientNetLite, state: &StateDict) -> Result<Network, ArchitectureError> {
-    let mut builder = NetworkBuilder::new(Architecture::EfficientNetLite(lite), state);
-    let mut map = FeatureMap { node: Network::INPUT, channels: 3, side: lite.side() };
-    map = conv(&mut builder, "stem", ["_conv_stem", "_bn0"], Kernel { side: 3, stride: 2, groups: 1 }, STEM, map)?;
-    map = relu6(&mut builder, "stem", map)?;
-    let mut number = 0;
-    for (i, stage) in STAGES.iter().enumerate() {
-        let scaled = i > 0 && i + 1 < STAGES.len();
-        let blocks = if scaled { lite.depth(stage.blocks) } else { stage.blocks };
-        for repeat in 0..blocks {
-            let stride = if repeat == 0 { stage.stride } else { 1 };
-            let shape =
-                Block { kernel: stage.kernel, stride, expansion: stage.expansion, outputs: lite.width(stage.outputs) };
-            map = block(&mut builder, number, shape, map)?;
-            number += 1;
+    pub(super) fn draw(self, blueprint: &mut Blueprint<'_>) {
+        let mut map = FeatureMap { node: Network::INPUT, channels: 3, side: self.side() };
+        map = conv(blueprint, "stem", ["_conv_stem", "_bn0"], Kernel { side: 3, stride: 2, groups: 1 }, STEM, map);
+        map = relu6(blueprint, "stem", map);
+        let mut number = 0;
+        for (i, stage) in STAGES.iter().enumerate() {
+            let scaled = i > 0 && i + 1 < STAGES.len();
+            let blocks = if scaled { self.depth(stage.blocks) } else { stage.blocks };
+            for repeat in 0..blocks {
+                let stride = if repeat == 0 { stage.stride } else { 1 };
+                let (kernel, expansion, outputs) = (stage.kernel, stage.expansion, self.width(stage.outputs));
+                map = block(blueprint, number, Block { kernel, stride, expansion, outputs }, map);
+                number += 1;
+            }
         }
+        map = conv(blueprint, "head", ["_conv_head", "_bn1"], POINTWISE, HEAD, map);
+        map = relu6(blueprint, "head", map);
+        let pool = Op::Reduce { kind: Reduce::Mean, axes: vec![1, 2], keep: false };
+        let pool = blueprint.push("pool", pool, &[map.node]);
+        blueprint.logits("_fc", HEAD, pool);
     }
-    map = conv(&mut builder, "head", ["_conv_head", "_bn1"], POINTWISE, HEAD, map)?;
-    map = relu6(&mut builder, "head", map)?;
-    let pool = Op::Reduce { kind: Reduce::Mean, axes: vec![1, 2], keep: false };
-    let pool = builder.push("pool", pool, &[map.node])?;
-    let logits = builder.dense("logits", "_fc", HEAD, pool)?;
-    builder.network.set_outputs(vec![logits]);
-    Ok(builder.network)
 }
 
 /// A feature map of the network under construction.
@@ -127,54 +134,49 @@ struct Block {
 }
 
 /// Inverted residual block: expansion, depthwise convolution, projection; the input is added if the shapes agree.
-fn block(
-    builder: &mut NetworkBuilder<'_>,
-    number: usize,
-    shape: Block,
-    input: FeatureMap,
-) -> Result<FeatureMap, ArchitectureError> {
+fn block(blueprint: &mut Blueprint<'_>, number: usize, shape: Block, input: FeatureMap) -> FeatureMap {
     let name = |part: &str| format!("blocks.{number}.{part}");
     let tensor = |part: &str| format!("_blocks.{number}.{part}");
     let mut map = input;
     if shape.expansion > 1 {
         let expanded = input.channels * shape.expansion;
-        map = conv(builder, &name("expand"), [&tensor("_expand_conv"), &tensor("_bn0")], POINTWISE, expanded, map)?;
-        map = relu6(builder, &name("expand"), map)?;
+        map = conv(blueprint, &name("expand"), [&tensor("_expand_conv"), &tensor("_bn0")], POINTWISE, expanded, map);
+        map = relu6(blueprint, &name("expand"), map);
     }
     let kernel = Kernel { side: shape.kernel, stride: shape.stride, groups: map.channels };
     let channels = map.channels;
-    map = conv(builder, &name("depthwise"), [&tensor("_depthwise_conv"), &tensor("_bn1")], kernel, channels, map)?;
-    map = relu6(builder, &name("depthwise"), map)?;
-    map = conv(builder, &name("project"), [&tensor("_project_conv"), &tensor("_bn2")], POINTWISE, shape.outputs, map)?;
+    map = conv(blueprint, &name("depthwise"), [&tensor("_depthwise_conv"), &tensor("_bn1")], kernel, channels, map);
+    map = relu6(blueprint, &name("depthwise"), map);
+    map = conv(blueprint, &name("project"), [&tensor("_project_conv"), &tensor("_bn2")], POINTWISE, shape.outputs, map);
     if shape.stride == 1 && input.channels == shape.outputs {
-        map.node = builder.push(&name("add"), Op::Binary(Binary::Add), &[input.node, map.node])?;
+        map.node = blueprint.add(name("add"), input.node, map.node);
     }
-    Ok(map)
+    map
 }
 
 fn conv(
-    builder: &mut NetworkBuilder<'_>,
+    blueprint: &mut Blueprint<'_>,
     name: &str,
     [tensors, norm]: [&str; 2],
     kernel: Kernel,
     outputs: usize,
     input: FeatureMap,
-) -> Result<FeatureMap, ArchitectureError> {
+) -> FeatureMap {
     let (before, after) = same_padding(input.side, kernel.side, kernel.stride);
     let window = Window {
         stride: [kernel.stride; 2],
         padding: Padding { top: before, left: before, bottom: after, right: after },
         ..Window::new([kernel.side; 2])
     };
-    let shape = ConvShape { outputs, inputs: input.channels, groups: kernel.groups, window };
-    let norm = BatchNorm { name: norm, epsilon: EPSILON };
-    let node = builder.conv_bn(name, tensors, norm, shape, input.node)?;
-    Ok(FeatureMap { node, channels: outputs, side: input.side.div_ceil(kernel.stride) })
+    let shape = [outputs, input.channels / kernel.groups, kernel.side, kernel.side];
+    let weights = Weights::new(tensors, shape).without_bias().batch_norm(norm, EPSILON);
+    let node = blueprint.conv(name, weights, window, kernel.groups, input.node);
+    FeatureMap { node, channels: outputs, side: input.side.div_ceil(kernel.stride) }
 }
 
-fn relu6(builder: &mut NetworkBuilder<'_>, name: &str, map: FeatureMap) -> Result<FeatureMap, ArchitectureError> {
-    let node = builder.push(&format!("{name}.relu6"), Op::Activation(RELU6), &[map.node])?;
-    Ok(FeatureMap { node, ..map })
+fn relu6(blueprint: &mut Blueprint<'_>, name: &str, map: FeatureMap) -> FeatureMap {
+    let node = blueprint.push(format!("{name}.relu6"), Op::Activation(RELU6), &[map.node]);
+    FeatureMap { node, ..map }
 }
 
 /// TensorFlow's `SAME` padding before and after an axis: as much as `ceil(side / stride)` outputs need, an odd pixel

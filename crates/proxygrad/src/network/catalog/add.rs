@@ -14,8 +14,9 @@ use super::manifest::{Classes, Manifest, is_onnx, names_in, read_text};
 use super::model_dir::ModelLock;
 use super::pull::write;
 use crate::Invalid;
-use crate::network::architecture::Architecture;
+use crate::network::architecture::{Architecture, Family};
 use crate::network::calibration::Calibration;
+use crate::network::checkpoint::Format;
 use crate::network::{ChannelOrder, Preprocessing, Spectrum, Unavailable, onnx};
 
 /// Known facts about a network; omitted ones are taken from a manifest next to the file, or derived.
@@ -45,6 +46,21 @@ pub struct AddOptions {
     pub constants: BTreeMap<String, f64>,
 }
 
+/// What the source of a file says about the network; options given by the caller take precedence.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Described {
+    /// Where the file comes from.
+    pub(super) source: String,
+    /// Licence of the weights.
+    pub(super) licence: Option<String>,
+    /// Height and width of the input, for files with dynamic input size.
+    pub(super) size: Option<[usize; 2]>,
+    /// From pixels to the network's input.
+    pub(super) preprocessing: Option<Preprocessing>,
+    /// Names of the classes.
+    pub(super) classes: Vec<String>,
+}
+
 /// An assumed value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Assumption {
@@ -69,6 +85,8 @@ pub(super) struct PreparedModel {
     spectrum: Option<Arc<Spectrum>>,
 }
 
+/// Why the class names of a repository are not used.
+const NAMES_DO_NOT_FIT: &str = "the repository names another number of classes than the network has";
 /// Name of the file with the class names, next to the weights.
 const CLASSES_FILE: &str = "classes.txt";
 /// Name of the copy of an ONNX file.
@@ -78,7 +96,11 @@ const SPECTRUM_FILE: &str = "spectrum.safetensors";
 
 /// Reads the weight file at `path` (or the one that the manifest in the folder `path` names), completes its manifest
 /// and loads it once. Also returns the id.
-pub(super) fn prepare(path: &Path, options: AddOptions) -> Result<(String, PreparedModel), ModelError> {
+pub(super) fn prepare(
+    path: &Path,
+    options: AddOptions,
+    described: Described,
+) -> Result<(String, PreparedModel), ModelError> {
     let (file, given) = locate(path)?;
     let bytes = load::read(&file).map_err(ModelError::folder(&file))?;
     let mut assumed = Vec::new();
@@ -100,18 +122,32 @@ pub(super) fn prepare(path: &Path, options: AddOptions) -> Result<(String, Prepa
     }
     let external = load::external(folder, external).map_err(broken)?;
     let weights = Weights { bytes: bytes.into(), external };
-    let classes = classes(&file, given.as_ref(), &options, &mut assumed)?;
+    let mut classes = classes(&file, given.as_ref(), &options)?;
+    let position = assumed.len();
     let manifest = match given {
         Some(given) => given,
-        None => derive(&id, &file, &weights, &options, &mut assumed)?,
+        None => derive(&id, &file, &weights, &options, &described, &mut assumed)?,
     };
     let mut manifest = apply_options(manifest, options)?;
     manifest.id = Some(id.clone());
     manifest.digest = Some(weights.digest());
-    manifest.classes = if classes.is_empty() { Classes::default() } else { Classes::File(CLASSES_FILE.into()) };
+    manifest.classes = Classes::default();
     manifest.check()?;
     let spectrum = load::spectrum(&manifest, folder).map_err(broken)?;
-    let model = load::assemble(&id, &manifest, &weights, classes.clone(), spectrum.clone()).map_err(broken)?;
+    let names = classes.clone().unwrap_or_default();
+    let model = load::assemble(&id, &manifest, &weights, names, spectrum.clone()).map_err(broken)?;
+    if classes.is_none() {
+        // Names of more or fewer classes belong to another head than that of this file.
+        let fit = !described.classes.is_empty() && load::check_classes(&model.network, &described.classes).is_ok();
+        if fit {
+            classes = Some(described.classes);
+        } else {
+            let why = if described.classes.is_empty() { "no names were specified" } else { NAMES_DO_NOT_FIT };
+            assumed.insert(position, Assumption { field: "classes", value: "none".into(), why });
+        }
+    }
+    let classes = classes.unwrap_or_default();
+    manifest.classes = if classes.is_empty() { Classes::default() } else { Classes::File(CLASSES_FILE.into()) };
     // The copies get fixed names.
     manifest.file = format!("weights.{}", part(file.extension()).to_lowercase());
     manifest.spectrum = spectrum.is_some().then(|| SPECTRUM_FILE.into());
@@ -166,21 +202,16 @@ fn locate(path: &Path) -> Result<(PathBuf, Option<Manifest>), ModelError> {
     Ok((path.into(), describes.then_some(manifest)))
 }
 
-fn classes(
-    file: &Path,
-    given: Option<&Manifest>,
-    options: &AddOptions,
-    assumed: &mut Vec<Assumption>,
-) -> Result<Vec<String>, ModelError> {
+/// The class names that the caller or a manifest specifies.
+fn classes(file: &Path, given: Option<&Manifest>, options: &AddOptions) -> Result<Option<Vec<String>>, ModelError> {
     let folder = |file: &Path| file.parent().unwrap_or(Path::new("")).to_owned();
     if let Some(list) = &options.classes {
-        return Ok(names_in(&read_text(&folder(list), &part(list.file_name()))?));
+        return Ok(Some(names_in(&read_text(&folder(list), &part(list.file_name()))?)));
     }
     if let Some(given) = given {
-        return Ok(given.class_names(&folder(file))?);
+        return Ok(Some(given.class_names(&folder(file))?));
     }
-    assumed.push(Assumption { field: "classes", value: "none".into(), why: "no names were specified" });
-    Ok(Vec::new())
+    Ok(None)
 }
 
 /// Derives a manifest for a file without one: the file's input size, pixels in [0, 1].
@@ -189,53 +220,75 @@ fn derive(
     file: &Path,
     weights: &Weights,
     options: &AddOptions,
+    described: &Described,
     assumed: &mut Vec<Assumption>,
 ) -> Result<Manifest, ModelError> {
     let name = part(file.file_name());
-    let architecture = options.architecture.as_deref().map(str::parse::<Architecture>).transpose()?;
-    let (input, bytes) = match architecture {
-        Some(architecture) => (architecture.input(), false),
+    let architecture = match &options.architecture {
+        Some(name) => Some(name.parse::<Architecture>()?),
         None if !is_onnx(&name) => {
-            let example = format!("squeezenet1.1, because {name} is not an ONNX file, which contains its graph");
-            return Err(Invalid::missing("architecture", &example).into());
+            let architecture = guess(id, &name, weights)?;
+            let (value, why) = (architecture.name.into(), "the names and shapes of its tensors");
+            assumed.push(Assumption { field: "architecture", value, why });
+            Some(architecture)
         }
-        None => onnx_input(id, weights, options)?,
+        None => None,
     };
-    let mut preprocessing = Preprocessing::unit_range(input[0]).ok_or_else(|| ModelError::Broken {
-        id: id.into(),
-        why: format!("{name} reads images of {} channels; expected 1 or 3", input[0]),
-    })?;
-    let range = if bytes { "255" } else { "1" };
+    let (input, bytes) = match architecture {
+        Some(architecture) => (architecture.input, false),
+        None => onnx_input(id, weights, options, described.size)?,
+    };
+    // Neither says anything about a network that reads bytes.
+    let stated = described.preprocessing.clone().filter(|stated| !bytes && stated.channels.count() == input[0]);
+    let is_stated = stated.is_some();
+    let usual = stated.or_else(|| architecture.map(|architecture| architecture.preprocessing()));
+    let mut preprocessing =
+        usual.or_else(|| Preprocessing::unit_range(input[0])).ok_or_else(|| ModelError::Broken {
+            id: id.into(),
+            why: format!("{name} reads images of {} channels; expected 1 or 3", input[0]),
+        })?;
     if bytes {
         preprocessing.range = 255.0;
         if let Some(other) = options.range.filter(|&range| range != 255.0) {
             return Err(Invalid::new("range", other, "255, because the network reads bytes").into());
         }
     }
-    let mut assume = |field, given: bool, value: &str| {
-        if !given {
-            let why = match (field, bytes) {
-                ("range", true) => "the network reads bytes",
-                _ => "the file does not say how images are prepared",
-            };
-            assumed.push(Assumption { field, value: value.into(), why });
+    let why = match (bytes, architecture.map(|architecture| architecture.family)) {
+        (true, _) => "the network reads bytes",
+        (_, Some(Family::Vit(vit))) if !vit.layer_scale => {
+            "as for torchvision and DeiT; many vit_ models of timm have 0.5"
         }
+        (_, Some(_)) => "as for the published weights of this architecture",
+        (_, None) => "the file does not say how images are prepared",
     };
-    let order = if preprocessing.channels == ChannelOrder::Grey { "grey" } else { "rgb" };
-    assume("channels", options.channels.is_some(), order);
-    assume("range", options.range.is_some(), range);
-    assume("mean", options.mean.is_some(), "0");
-    assume("std", options.std.is_some(), "1");
+    let order = match preprocessing.channels {
+        ChannelOrder::Grey => "grey",
+        ChannelOrder::Rgb => "rgb",
+        ChannelOrder::Bgr => "bgr",
+    };
+    for (field, given, value) in [
+        ("channels", options.channels.is_some(), order.to_owned()),
+        ("range", options.range.is_some(), preprocessing.range.to_string()),
+        ("mean", options.mean.is_some(), list(&preprocessing.mean)),
+        ("std", options.std.is_some(), list(&preprocessing.std)),
+    ] {
+        if !given && !is_stated {
+            assumed.push(Assumption { field, value, why });
+        }
+    }
     Ok(Manifest {
         id: None,
-        source: format!("added from {name}"),
+        source: match described.source.is_empty() {
+            true => format!("added from {name}"),
+            false => described.source.clone(),
+        },
         file: name,
         digest: None,
-        architecture: options.architecture.clone(),
+        architecture: architecture.map(|architecture| architecture.name.into()),
         input,
         classes: Classes::default(),
         description: String::new(),
-        licence: String::new(),
+        licence: described.licence.clone().unwrap_or_default(),
         spectrum: None,
         preprocessing,
         colour: None,
@@ -243,22 +296,43 @@ fn derive(
     })
 }
 
-/// The input size of an ONNX file (if dynamic, the requested one), and whether it reads bytes.
-fn onnx_input(id: &str, weights: &Weights, options: &AddOptions) -> Result<([usize; 3], bool), ModelError> {
+/// The architecture that the weights in the file `name` belong to.
+fn guess(id: &str, name: &str, weights: &Weights) -> Result<Architecture, ModelError> {
+    let state = Format::from_file_name(name).and_then(|format| format.read(&weights.bytes));
+    let state = state.map_err(|why| ModelError::Broken { id: id.into(), why: format!("{name}: {why}") })?;
+    Ok(Architecture::guess(&state)?)
+}
+
+/// One number for all channels, or one per channel.
+fn list(values: &[f32]) -> String {
+    let equal = values.iter().all(|value| Some(value) == values.first());
+    let shown = if equal { values.get(..1) } else { None }.unwrap_or(values);
+    shown.iter().map(f32::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The input size of an ONNX file (if dynamic, the requested or else the usual one), and whether it reads bytes.
+fn onnx_input(
+    id: &str,
+    weights: &Weights,
+    options: &AddOptions,
+    usual: Option<[usize; 2]>,
+) -> Result<([usize; 3], bool), ModelError> {
     let broken = |why: onnx::ImportError| ModelError::Broken { id: id.into(), why: why.to_string() };
     let constants = &options.constants;
     let import = |input| {
         let options = onnx::ImportOptions { input, constants: constants.clone() };
         onnx::import_with(&weights.bytes, &weights.external, &options)
     };
-    let Some([height, width]) = options.size else {
-        return match import(None) {
-            Ok(imported) => Ok((imported.input, imported.bytes)),
-            Err(why @ onnx::ImportError::DynamicInput { .. }) => {
-                Err(Invalid::missing("size", &format!("224,224, because {why}")).into())
+    let [height, width] = match (options.size, usual) {
+        (Some(size), _) => size,
+        (None, usual) => match (import(None), usual) {
+            (Ok(imported), _) => return Ok((imported.input, imported.bytes)),
+            (Err(onnx::ImportError::DynamicInput { .. }), Some(size)) => size,
+            (Err(why @ onnx::ImportError::DynamicInput { .. }), None) => {
+                return Err(Invalid::missing("size", &format!("224,224, because {why}")).into());
             }
-            Err(why) => Err(broken(why)),
-        };
+            (Err(why), _) => return Err(broken(why)),
+        },
     };
     let import = |channels| import(Some([channels, height, width]));
     // Without a requested number of channels, the file decides between colour and grey.
@@ -292,7 +366,9 @@ fn apply_options(mut manifest: Manifest, options: AddOptions) -> Result<Manifest
     }
     manifest.description = options.description.unwrap_or(manifest.description);
     manifest.licence = options.licence.unwrap_or(manifest.licence);
-    manifest.architecture = options.architecture.or(manifest.architecture);
+    if let Some(name) = options.architecture {
+        manifest.architecture = Some(name.parse::<Architecture>()?.name.into());
+    }
     manifest.constants.extend(options.constants);
     Ok(manifest)
 }

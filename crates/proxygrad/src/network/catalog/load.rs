@@ -17,7 +17,7 @@ use crate::network::onnx::ExternalData;
 use crate::network::{ImageStatistics, Model, Network, Spectrum, onnx};
 
 /// Largest weight file, and largest total of its external data files, in bytes.
-const MAX_BYTES: u64 = 8 << 30;
+pub(super) const MAX_BYTES: u64 = 8 << 30;
 /// Largest spectrum file, in bytes.
 const MAX_SPECTRUM_BYTES: u64 = 64 << 20;
 
@@ -185,7 +185,7 @@ pub(super) fn assemble(
 }
 
 /// Checks that there are no class names, or one per value of an output.
-fn check_classes(network: &Network, classes: &[String]) -> Result<(), String> {
+pub(super) fn check_classes(network: &Network, classes: &[String]) -> Result<(), String> {
     let outputs: Vec<usize> = network.outputs().iter().map(|&id| network.node(id).shape.elements()).collect();
     if classes.is_empty() || outputs.contains(&classes.len()) {
         return Ok(());

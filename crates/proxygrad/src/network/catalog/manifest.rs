@@ -195,8 +195,8 @@ impl Manifest {
             return Err(Invalid::new("input", format!("{:?}", self.input), expected));
         }
         match self.architecture()? {
-            Some(architecture) if architecture.input() != self.input => {
-                let expected = format!("{:?}, the input of {architecture}", architecture.input());
+            Some(architecture) if architecture.input != self.input => {
+                let expected = format!("{:?}, the input of {architecture}", architecture.input);
                 return Err(Invalid::new("input", format!("{:?}", self.input), expected));
             }
             Some(architecture) if is_onnx(&self.file) => {
@@ -339,7 +339,11 @@ std = [0.229, 0.224, 0.225]
             ("\"model.onnx\"", "\"/etc/passwd\"", "file: /etc/passwd is not valid"),
             ("\"model.onnx\"", "\"..\"", "file: .. is not valid"),
             ("\"model.onnx\"", "\"model.pth\"", "architecture is required, for example"),
-            ("input", "architecture = \"vgg16\"\ninput", "architecture: vgg16 is not valid; expected one of efficient"),
+            (
+                "input",
+                "architecture = \"lenet-5\"\ninput",
+                "architecture: lenet-5 is not valid; expected one of efficient",
+            ),
             ("input", "architecture = \"squeezenet1.1\"\ninput", "expected [3, 227, 227], the input of squeezenet1.1"),
             ("[3, 224, 224]", "[3, 0, 224]", "input: [3, 0, 224] is not valid"),
             ("[3, 224, 224]", "[4, 224, 224]", "preprocessing.channels: rgb is not valid"),

@@ -72,6 +72,26 @@ impl ModelLock<'_> {
         self.stage_as(&format!("{} calibration", self.id))
     }
 
+    /// The folder of the model's unfinished downloads, with what an interrupted attempt left there.
+    #[cfg(feature = "pull")]
+    pub(super) fn downloads(&self) -> io::Result<PathBuf> {
+        let folder = self.downloads_folder();
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
+    /// Removes the folder of the model's unfinished downloads.
+    #[cfg(feature = "pull")]
+    pub(super) fn remove_downloads(&self) -> io::Result<()> {
+        remove_folder(&self.downloads_folder())
+    }
+
+    #[cfg(feature = "pull")]
+    fn downloads_folder(&self) -> PathBuf {
+        // Ids contain no space, so no model has this folder.
+        self.dir.root.join(STAGING).join(format!("{} downloads", self.id))
+    }
+
     fn stage_as(&self, name: &str) -> io::Result<PathBuf> {
         let folder = self.dir.root.join(STAGING).join(name);
         remove_folder(&folder)?;

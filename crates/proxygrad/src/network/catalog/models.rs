@@ -5,16 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::add::{self, AddOptions, Assumption};
+use super::add::{self, AddOptions, Assumption, Described, PreparedModel};
 use super::builtin::{CatalogEntry, EMBEDDED_ID};
 use super::calibrations::{calibration_stamp, with_calibration};
 use super::discovery::{FileStamp, FilesStamp, FoundModel, Location, models_in};
 use super::entry::{ModelEntry, ModelState};
 use super::error::ModelError;
+#[cfg(feature = "pull")]
+use super::hub;
+use super::hub::{Hub, HubAddress};
+use super::id::{check_id, suggest_id};
 use super::load::ModelFiles;
-use super::model_dir::ModelDir;
+use super::model_dir::{ModelDir, ModelLock};
 use super::package_index::{PackageIndex, Progress};
 use super::pull;
+#[cfg(not(feature = "pull"))]
+use super::pull_error::PullError;
 use crate::Invalid;
 use crate::network::calibration::Calibration;
 use crate::network::{Model, Unavailable};
@@ -28,6 +34,8 @@ pub struct ModelsConfig {
     pub folders: Vec<PathBuf>,
     /// Package index that catalog models are pulled from.
     pub index: PackageIndex,
+    /// Where repositories of the Hugging Face Hub are.
+    pub hub: Hub,
     /// Models that can be pulled.
     pub catalog: Vec<CatalogEntry>,
 }
@@ -39,6 +47,7 @@ impl ModelsConfig {
             data_dir: data_dir.into(),
             folders: Vec::new(),
             index: PackageIndex::default(),
+            hub: Hub::default(),
             catalog: CatalogEntry::builtin(),
         }
     }
@@ -87,6 +96,7 @@ pub struct Models {
     dir: ModelDir,
     folders: Vec<PathBuf>,
     index: PackageIndex,
+    hub: Hub,
     catalog: Vec<CatalogEntry>,
     load_states: Mutex<HashMap<String, Arc<LoadState>>>,
 }
@@ -135,8 +145,9 @@ impl Models {
         for folder in &config.folders {
             std::fs::read_dir(folder).map_err(ModelError::folder(folder))?;
         }
-        let ModelsConfig { data_dir, folders, index, catalog } = config;
-        let models = Self { dir: ModelDir::new(&data_dir), folders, index, catalog, load_states: Mutex::default() };
+        let ModelsConfig { data_dir, folders, index, hub, catalog } = config;
+        let (dir, load_states) = (ModelDir::new(&data_dir), Mutex::default());
+        let models = Self { dir, folders, index, hub, catalog, load_states };
         let mut locations: BTreeMap<String, Location> = BTreeMap::new();
         for FoundModel { id, location, .. } in models.discover() {
             match (locations.get(&id), &location) {
@@ -262,16 +273,81 @@ impl Models {
     /// [`ModelError::Broken`] when the network cannot be imported, [`ModelError::Invalid`] when an option does not fit
     /// it or the id is taken.
     pub fn add(&self, path: &Path, options: AddOptions) -> Result<Added, ModelError> {
-        let (id, prepared) = add::prepare(path, options)?;
+        let (id, prepared) = add::prepare(path, options, Described::default())?;
         let lock = self.dir.lock(&id).map_err(ModelError::folder(self.dir.root()))?;
-        if self.find(&id).is_some() {
-            let expected = "an id that no model has; remove that model first, or choose another id";
-            return Err(Invalid::new("id", id, expected).into());
+        self.check_free(&id)?;
+        self.install(&id, &prepared, lock)
+    }
+
+    /// Downloads a network from a repository of the Hugging Face Hub: its ONNX file with external data, or weights of a
+    /// named architecture. Preprocessing, input size and class names are those of the repository's configuration, as
+    /// far as `options` do not say otherwise. An interrupted download is continued by the next call. `progress` is
+    /// called for each file with the bytes received and expected.
+    ///
+    /// # Errors
+    /// [`ModelError::Unavailable`] when the repository or its network cannot be downloaded, otherwise as
+    /// [`Models::add`].
+    pub fn add_from_hub(
+        &self,
+        address: &HubAddress,
+        options: AddOptions,
+        progress: &mut Progress<'_>,
+    ) -> Result<Added, ModelError> {
+        let id = options.id.clone().unwrap_or_else(|| suggest_id(address.name()));
+        check_id(&id)?;
+        let lock = self.dir.lock(&id).map_err(ModelError::folder(self.dir.root()))?;
+        self.check_free(&id)?;
+        let (prepared, lock) = self.prepare_from_hub(&id, address, options, lock, progress)?;
+        self.install(&id, &prepared, lock)
+    }
+
+    #[cfg(feature = "pull")]
+    fn prepare_from_hub<'l>(
+        &self,
+        id: &str,
+        address: &HubAddress,
+        options: AddOptions,
+        lock: ModelLock<'l>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(PreparedModel, ModelLock<'l>), ModelError> {
+        let unavailable = |why| ModelError::Unavailable { id: id.into(), why };
+        let folder = lock.downloads().map_err(ModelError::folder(self.dir.root()))?;
+        let fetched = hub::fetch(&self.hub, address, &folder, progress).map_err(unavailable)?;
+        let options = AddOptions { id: Some(id.into()), ..options };
+        let (_, prepared) = add::prepare(&fetched.file, options, fetched.facts)?;
+        lock.remove_downloads().map_err(ModelError::folder(folder))?;
+        Ok((prepared, lock))
+    }
+
+    #[cfg(not(feature = "pull"))]
+    fn prepare_from_hub<'l>(
+        &self,
+        id: &str,
+        address: &HubAddress,
+        _options: AddOptions,
+        _lock: ModelLock<'l>,
+        _progress: &mut Progress<'_>,
+    ) -> Result<(PreparedModel, ModelLock<'l>), ModelError> {
+        let (url, archive) = (format!("{:?}", self.hub), address.to_string());
+        Err(ModelError::Unavailable { id: id.into(), why: PullError::NotBuilt { url, archive } })
+    }
+
+    /// Checks that no model has this id.
+    fn check_free(&self, id: &str) -> Result<(), Invalid> {
+        match self.find(id) {
+            None => Ok(()),
+            Some(_) => {
+                let expected = "an id that no model has; remove that model first, or choose another id";
+                Err(Invalid::new("id", id, expected))
+            }
         }
+    }
+
+    fn install(&self, id: &str, prepared: &PreparedModel, lock: ModelLock<'_>) -> Result<Added, ModelError> {
         prepared.install(&lock)?;
         drop(lock);
-        let entry = self.entry(&id).ok_or_else(|| self.unknown(&id))?;
-        Ok(Added { entry, assumed: prepared.assumed, unavailable: prepared.unavailable })
+        let entry = self.entry(id).ok_or_else(|| self.unknown(id))?;
+        Ok(Added { entry, assumed: prepared.assumed.clone(), unavailable: prepared.unavailable.clone() })
     }
 
     /// Removes a model from the data directory. A catalog model can be pulled again.

@@ -77,6 +77,14 @@ pub enum PullError {
         /// What is wrong with it.
         why: String,
     },
+    /// A repository of the Hub cannot be used.
+    #[error("{address}: {why}")]
+    Repository {
+        /// The repository or file.
+        address: String,
+        /// A phrase about it.
+        why: String,
+    },
     /// This build of the library cannot download.
     #[error("{url}: {archive} cannot be downloaded: built without the feature `pull`")]
     NotBuilt {

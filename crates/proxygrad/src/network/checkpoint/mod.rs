@@ -3,7 +3,7 @@
 //! | format | contents |
 //! |---|---|
 //! | [`Format::Safetensors`] | JSON header and raw tensors |
-//! | [`Format::Torch`] | stream of `torch.save` before its zip format: five pickles, then raw storages |
+//! | [`Format::Torch`] | state dict of `torch.save`: a zip archive of a pickle and raw storages, or before torch 1.6 a stream of five pickles and raw storages |
 //! | [`Format::NumpyPickle`] | pickled dict of numpy arrays, or of `[weight, bias]` lists of arrays |
 //!
 //! Pickles are read by a [restricted reader](pickle) that returns plain values and the names of a few known
@@ -25,7 +25,7 @@ pub use state_dict::StateDict;
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The file name has no known extension.
-    #[error("unknown weight file format; expected a file name that ends in .safetensors, .pth, .pt or .pkl")]
+    #[error("unknown weight file format; expected a file name that ends in .safetensors, .pth, .pt, .bin or .pkl")]
     UnknownFormat {
         /// File name.
         file: String,
@@ -44,7 +44,7 @@ pub enum CheckpointError {
 pub enum Format {
     /// <https://github.com/huggingface/safetensors>
     Safetensors,
-    /// `torch.save(..., _use_new_zipfile_serialization=False)`, the only format before torch 1.6.
+    /// `torch.save` of a state dict.
     Torch,
     /// `pickle.dump` of a dict of numpy arrays.
     NumpyPickle,
@@ -58,16 +58,16 @@ impl Format {
     /// use proxygrad::network::checkpoint::Format;
     ///
     /// assert_eq!(Format::from_file_name("model.safetensors")?, Format::Safetensors);
-    /// assert!(Format::from_file_name("model.bin").is_err());
+    /// assert!(Format::from_file_name("model.h5").is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// When the extension is not `.safetensors`, `.pth`, `.pt` or `.pkl`.
+    /// When the extension is not `.safetensors`, `.pth`, `.pt`, `.bin` or `.pkl`.
     pub fn from_file_name(file: &str) -> Result<Self, CheckpointError> {
         match Path::new(file).extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => Ok(Self::Safetensors),
-            Some("pth" | "pt") => Ok(Self::Torch),
+            Some("pth" | "pt" | "bin") => Ok(Self::Torch),
             Some("pkl") => Ok(Self::NumpyPickle),
             _ => Err(CheckpointError::UnknownFormat { file: file.into() }),
         }

@@ -1,5 +1,6 @@
 //! State dicts: weights by name, and their construction from the tensors of a file.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::{CheckpointError, malformed};
@@ -25,6 +26,17 @@ impl StateDict {
     /// All arrays, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Array)> {
         self.tensors.iter().map(|(name, array)| (name.as_str(), array))
+    }
+
+    /// The shapes of all arrays.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        self.iter().map(|(name, array)| (name.to_owned(), array.shape().to_vec())).collect()
+    }
+
+    /// The same arrays under other names, without those for which `rename` returns none.
+    pub(crate) fn renamed<'s>(&'s self, rename: impl Fn(&'s str) -> Option<Cow<'s, str>>) -> Self {
+        let tensors = self.iter().filter_map(|(name, array)| Some((rename(name)?.into_owned(), array.clone())));
+        Self { tensors: tensors.collect() }
     }
 
     /// Number of arrays.

@@ -52,6 +52,7 @@ use prost::Message;
 pub use error::{ImportError, UnsupportedNode};
 pub use export::{ExportError, export};
 pub use external_data::{ExternalData, external_files};
+pub(super) use stored_tensor::half;
 
 use super::file_type;
 use super::graph::Network;

@@ -209,7 +209,7 @@ fn float8_e4m3(bits: u8) -> f32 {
 }
 
 /// IEEE 754 binary16, every value of which is exact in f32.
-fn half(bits: u16) -> f32 {
+pub(in crate::network) fn half(bits: u16) -> f32 {
     let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
     let (exponent, mantissa) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
     sign * match exponent {

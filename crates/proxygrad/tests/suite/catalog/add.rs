@@ -97,12 +97,23 @@ fn weights_of_a_named_architecture_can_be_added_without_a_manifest() {
     let file = folder.path().join("squeeze.safetensors");
     std::fs::write(&file, squeezenet(0.5)).unwrap();
     let models = registry(data.path());
-    let nameless = models.add(&file, AddOptions::default()).unwrap_err().to_string();
-    assert!(nameless.contains("architecture"), "{nameless}");
-    let options = AddOptions { architecture: Some("squeezenet1.1".into()), ..AddOptions::default() };
-    let added = models.add(&file, options).unwrap();
+    let added = models.add(&file, AddOptions::default()).unwrap();
     assert_eq!((added.entry.id.as_str(), added.entry.input), ("squeeze", Some([3, 227, 227])));
-    assert!(added.assumed.iter().any(|a| (a.field, a.value.as_str()) == ("channels", "rgb")));
+    let assumed = |field: &str| added.assumed.iter().find(|a| a.field == field).map(|a| a.value.as_str());
+    assert_eq!(assumed("architecture"), Some("squeezenet1.1"));
+    assert_eq!((assumed("channels"), assumed("range"), assumed("std")), (Some("bgr"), Some("255"), Some("1")));
+    assert_eq!(models.load("squeeze").unwrap().preprocessing.channels, ChannelOrder::Bgr);
+
+    let named = |architecture: &str| AddOptions {
+        id: Some("named".into()),
+        architecture: Some(architecture.into()),
+        ..AddOptions::default()
+    };
+    let wrong = models.add(&file, named("resnet18")).unwrap_err().to_string();
+    assert!(wrong.contains("resnet18: the weight file has no tensor bn1.weight, "), "{wrong}");
+    assert!(wrong.ends_with("these are the weights of squeezenet1.1"), "{wrong}");
+    let added = models.add(&file, named("squeezenet1.1")).unwrap();
+    assert!(added.assumed.iter().all(|a| a.field != "architecture"));
 }
 
 #[test]

@@ -4,6 +4,10 @@ mod add;
 mod external;
 mod folders;
 #[cfg(feature = "pull")]
+mod hub;
+#[cfg(feature = "pull")]
+mod hub_server;
+#[cfg(feature = "pull")]
 mod index;
 #[cfg(feature = "pull")]
 mod pull;

@@ -60,7 +60,7 @@ impl Published {
             member,
             weights_sha256: sha256(weights),
             weights_bytes: weights.len() as u64,
-            architecture: Architecture::SqueezeNet11,
+            architecture: Architecture::SQUEEZENET_1_1,
             preprocessing: Preprocessing {
                 channels: ChannelOrder::Bgr,
                 range: 255.0,

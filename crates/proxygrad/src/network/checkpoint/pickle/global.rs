@@ -9,6 +9,8 @@ pub enum Global {
     OrderedDict,
     /// `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`: a tensor.
     RebuildTensor,
+    /// `torch._utils._rebuild_parameter(tensor, requires_grad, hooks)`: a tensor that is trained.
+    RebuildParameter,
     /// `torch.FloatStorage` etc.: the type of a storage.
     Storage(Storage),
     /// `numpy.core.multiarray._reconstruct(ndarray, (0,), b"b")`: an array whose state follows.
@@ -28,17 +30,22 @@ pub enum Storage {
     Float,
     /// f64
     Double,
-    /// An integer or 16-bit floating-point type: its name and size in bytes.
+    /// f16
+    Half,
+    /// bfloat16: the upper half of an f32.
+    BFloat16,
+    /// An integer type: its name and size in bytes.
     Other(&'static str, usize),
 }
 
-const GLOBALS: [(&str, &str, Global); 17] = [
+const GLOBALS: [(&str, &str, Global); 18] = [
     ("collections", "OrderedDict", Global::OrderedDict),
     ("torch._utils", "_rebuild_tensor_v2", Global::RebuildTensor),
+    ("torch._utils", "_rebuild_parameter", Global::RebuildParameter),
     ("torch", "FloatStorage", Global::Storage(Storage::Float)),
     ("torch", "DoubleStorage", Global::Storage(Storage::Double)),
-    ("torch", "HalfStorage", Global::Storage(Storage::Other("HalfStorage", 2))),
-    ("torch", "BFloat16Storage", Global::Storage(Storage::Other("BFloat16Storage", 2))),
+    ("torch", "HalfStorage", Global::Storage(Storage::Half)),
+    ("torch", "BFloat16Storage", Global::Storage(Storage::BFloat16)),
     ("torch", "LongStorage", Global::Storage(Storage::Other("LongStorage", 8))),
     ("torch", "IntStorage", Global::Storage(Storage::Other("IntStorage", 4))),
     ("torch", "ShortStorage", Global::Storage(Storage::Other("ShortStorage", 2))),
@@ -71,6 +78,7 @@ impl Storage {
     /// Bytes per element.
     pub fn width(self) -> usize {
         match self {
+            Self::Half | Self::BFloat16 => 2,
             Self::Float => 4,
             Self::Double => 8,
             Self::Other(_, width) => width,
