@@ -57,8 +57,9 @@ use concurrency_limit::ConcurrencyLimit;
 use image_memory::ImageMemory;
 use model_cache::{LoadError, ModelCache};
 use problem::{Kind, Problem};
+use proxygrad::Invalid;
 use proxygrad::engine::MemoryModel;
-use proxygrad::maximize::{Limits, Request, Resolved};
+use proxygrad::maximize::{Limits, Request, Resolved, TooLarge, judges_too_large};
 use proxygrad::network::Model;
 use proxygrad::network::catalog::{ModelState, Models};
 use studies::SummaryCache;
@@ -109,14 +110,21 @@ impl RunMemoryLimit {
     }
 
     /// Rejects a request that would exceed the limit on any device.
-    fn check(&self, resolved: &Resolved, model: &Model) -> Result<(), Problem> {
+    fn check(&self, resolved: &Resolved, model: &Model, judges: &[Arc<Model>]) -> Result<(), Problem> {
         for memory in self.models.iter() {
-            match resolved.too_large(memory, model, self.allowed) {
-                Ok(None) => {}
-                Ok(Some(too_large)) => {
-                    return Err(Problem::too_large(Kind::TooMuchMemory, too_large.to_string(), too_large.fields));
-                }
-                Err(error) => return Err(Problem::internal(error)),
+            let run = resolved.too_large(memory, model, self.allowed).map_err(Problem::internal)?;
+            let judge = || {
+                let located = |error: Invalid| error.within("diagnostics");
+                let too_large = judges_too_large(memory, judges, self.allowed);
+                let too_large = too_large.map_err(|error| Problem::invalid(Kind::InvalidRequest, located(error)))?;
+                Ok::<_, Problem>(
+                    too_large
+                        .map(|found| TooLarge { fields: found.fields.into_iter().map(located).collect(), ..found }),
+                )
+            };
+            let too_large = if run.is_some() { run } else { judge()? };
+            if let Some(too_large) = too_large {
+                return Err(Problem::too_large(Kind::TooMuchMemory, too_large.to_string(), too_large.fields));
             }
         }
         Ok(())
@@ -213,7 +221,7 @@ impl Api {
     }
 
     /// Resolves a request against its model; rejects one that exceeds the memory limit.
-    async fn resolve(&self, request: Request, model: Arc<Model>) -> Result<Resolved, Problem> {
+    async fn resolve(&self, request: Request, model: Arc<Model>, judges: Vec<Arc<Model>>) -> Result<Resolved, Problem> {
         let invalid = |error| Problem::invalid(Kind::InvalidRequest, error);
         // Invalid images are reported by `resolve` below, after errors in fields before them.
         let bytes = request.image_memory(&model).unwrap_or_default();
@@ -226,7 +234,8 @@ impl Api {
             // The work continues after the client disconnects, so it holds the permit itself.
             let _permit = permit;
             let resolved = request.resolve(&model, &limits).map_err(invalid)?;
-            run_memory.check(&resolved, &model)?;
+            let resolved = resolved.judged_by(&model, &judges).map_err(invalid)?;
+            run_memory.check(&resolved, &model, &judges)?;
             Ok(resolved)
         });
         resolved.await.map_err(Problem::internal)?

@@ -21,6 +21,14 @@ pub(super) enum LoadError {
 }
 
 impl LoadError {
+    /// The error if this field of the request names the model.
+    pub fn at(self, field: &str) -> Self {
+        match self {
+            Self::Unknown(error) => Self::Unknown(Invalid { field: field.to_owned(), ..error }),
+            error @ Self::Problem(_) => error,
+        }
+    }
+
     /// The problem if the path of the request names the model.
     pub fn in_path(self) -> Problem {
         match self {

@@ -1,7 +1,7 @@
 //! `proxygrad study`: compares settings on the same units, starts and number of passes.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ use proxygrad::Invalid;
 use proxygrad::engine;
 use proxygrad::network::{Model, catalog};
 use proxygrad::study::{
-    ComparisonOptions, DEFAULTS, Design, Folder, Plan, Progress, RunOptions, StudyError, Summary, Toys, Variant,
-    Variants, render_exhibits, report, run, summary,
+    ComparisonOptions, DEFAULTS, Design, Folder, Plan, Progress, RunOptions, StudyError, StudyRequest, Summary, Toys,
+    Variant, Variants, render_exhibits, report, run, summary,
 };
 use proxygrad::text;
 use proxygrad_server::config::{CpuOptions, MemoryOptions, StorageOptions};
@@ -55,6 +55,10 @@ pub struct Study {
     #[arg(long)]
     report: bool,
 
+    /// TOML or JSON file with the whole study, as in POST /v1/studies, instead of flags for units and comparison.
+    #[arg(long, value_name = "FILE", conflicts_with_all = REQUESTED)]
+    request: Option<PathBuf>,
+
     #[command(flatten)]
     units: Units,
 
@@ -64,6 +68,23 @@ pub struct Study {
     #[command(flatten)]
     toys: ToyOptions,
 }
+
+/// Flags whose values a request sets.
+const REQUESTED: [&str; 13] = [
+    "models",
+    "layers",
+    "units_per_layer",
+    "logits",
+    "reduce",
+    "seed",
+    "seeds",
+    "arms",
+    "methods",
+    "steps",
+    "plan",
+    "judges",
+    "images",
+];
 
 /// The units to maximize.
 #[derive(Debug, Args)]
@@ -125,6 +146,11 @@ struct Compared {
     /// of a request), and `base` (fields of all requests).
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
+
+    /// Models that judge the readability of every stimulus: the rank and probability of its class, and its affinity to
+    /// natural images of its unit. Comma-separated ids.
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    judges: Vec<String>,
 
     /// Reference arm that all others are compared with. Default: plain, or else the first arm.
     #[arg(long, value_name = "ARM")]
@@ -203,15 +229,21 @@ impl Study {
 
     fn run_plan(&self, folder: &Folder) -> anyhow::Result<Summary> {
         let models = catalog::Models::new(self.storage.models())?;
-        let design = self.design(&models)?;
+        let request = self.request.as_deref().map(request).transpose()?;
+        let design = match &request {
+            Some(request) => requested(request, &self.device, &models)?,
+            None => self.design(&models)?,
+        };
         if design.models.is_empty() && design.toys.is_none() {
             return Err(Invalid::new("--models", "nothing", "model ids, or --toys with a number of starts").into());
         }
-        let plan = Plan::new(&design).map_err(|invalid| as_flag(&invalid))?;
+        let plan = Plan::new(&design).map_err(|invalid| if request.is_some() { invalid } else { as_flag(&invalid) })?;
         let engine = engine::open(&self.device, &self.cpu.settings(&self.storage.data_dir))?;
-        let (batch, images) = (self.batch as usize, (!self.keep_images).then_some(self.images));
+        let images = request.map_or(self.images, |request| request.images);
+        let (batch, images) = (self.batch as usize, (!self.keep_images).then_some(images));
         let options = RunOptions { batch, images, memory: self.memory.run_bytes() };
-        let loaded: Vec<Arc<Model>> = design.models.iter().map(|(model, _)| Arc::clone(model)).collect();
+        let compared = design.models.iter().map(|(model, _)| model);
+        let loaded: Vec<Arc<Model>> = compared.chain(&design.judges).cloned().collect();
         let mut display = ProgressDisplay::new(plan.runs());
         // Reports errors before the first run.
         self.options(&plan.arms).check(&plan.arms).map_err(|invalid| as_flag(&invalid))?;
@@ -251,8 +283,27 @@ impl Study {
             methods: methods.map_err(|invalid| as_flag(&invalid))?,
             device: self.device.clone(),
             toys: self.toys.toys(&variants).map_err(|invalid| as_flag(&invalid))?,
+            judges: self.compared.judges.iter().map(|id| super::models::load(models, id)).collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// The request in a file.
+fn request(file: &Path) -> anyhow::Result<StudyRequest> {
+    let text = text::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    StudyRequest::parse(&text).map_err(|why| anyhow::anyhow!("{}: {why}", file.display()))
+}
+
+/// The design of a request, with its models and judges.
+fn requested(request: &StudyRequest, device: &str, models: &catalog::Models) -> anyhow::Result<Design> {
+    let mut design = request.design(device)?;
+    for choice in &request.models {
+        design.models.push((super::models::load(models, choice.id())?, choice.layers().to_vec()));
+    }
+    for judge in &request.judges {
+        design.judges.push(super::models::load(models, judge)?);
+    }
+    Ok(design)
 }
 
 impl Units {

@@ -17,7 +17,8 @@ use super::sources::LoadModel;
 use super::stop_signal::{StopReason, StopSignal};
 use crate::jobs::{Claim, Failure, FailureCode, RunOutcome, Store};
 use proxygrad::engine::Engine;
-use proxygrad::maximize::{MaximizeError, Objective, Outcome, ReferenceImages, Task, maximize_within, outcome_bytes};
+use proxygrad::judge::JudgeError;
+use proxygrad::maximize::{MaximizeError, Objective, Outcome, ReferenceImages, Task, maximize_judged, outcome_bytes};
 use proxygrad::network::Model;
 use proxygrad::study::StudyError;
 
@@ -48,6 +49,8 @@ pub(super) struct RunContext {
 struct Run<'a> {
     context: &'a RunContext,
     jobs: Vec<PendingJob>,
+    /// The judges of their settings.
+    judges: Vec<Arc<Model>>,
 }
 
 struct PendingJob {
@@ -67,7 +70,7 @@ impl RunContext {
             reference_images: ReferenceImages::default(),
             finished: false,
         };
-        let mut run = Run { context: self, jobs: claims.into_iter().map(running).collect() };
+        let mut run = Run { context: self, jobs: claims.into_iter().map(running).collect(), judges: Vec::new() };
         let Some(model) = run.load().await else { return };
         run.load_images().await;
         let jobs = run.jobs.iter().map(|running| {
@@ -84,12 +87,21 @@ impl RunContext {
 }
 
 impl Run<'_> {
-    /// Loads the model of these jobs; `None` if no job is left to run.
+    /// Loads the model of these jobs, and their judges; `None` if no job is left to run.
     async fn load(&mut self) -> Option<Arc<Model>> {
-        let (id, digest) = match self.jobs.first() {
-            Some(first) => (first.job.claim.job.model.clone(), first.job.claim.job.model_digest.clone()),
-            None => return None,
-        };
+        let job = &self.jobs.first()?.job.claim.job;
+        let (id, digest) = (job.model.clone(), job.model_digest.clone());
+        let judges = job.settings.judges.clone();
+        let model = self.load_one(id, digest).await?;
+        for judge in judges {
+            let judge = self.load_one(judge.id, judge.digest).await?;
+            self.judges.push(judge);
+        }
+        Some(model)
+    }
+
+    /// Loads a model; `None` if no job is left to run.
+    async fn load_one(&mut self, id: String, digest: String) -> Option<Arc<Model>> {
         let loaded = load(&self.context.load, id, digest);
         match self.unless_all_end(loaded).await? {
             Ok(model) => return Some(model),
@@ -164,13 +176,15 @@ impl Run<'_> {
         let watched = batch.iter().map(|item| (Arc::clone(&self.jobs[item.job].job), item.stimulus));
         let (model, tasks) = (Arc::clone(model), batch.iter().map(task).collect::<Vec<Task>>());
         let settings = self.jobs[first.job].job.claim.job.settings.clone();
+        let judges = self.judges.clone();
         let mut progress = JobProgress::new(self.context.store.clone(), watched);
         // Outcomes of the other batches of these jobs stay in memory until the jobs end.
         let all: usize = self.jobs.iter().map(|running| running.outcomes.len()).sum();
         let others = outcome_bytes(&settings, model.network.input_shape()[0], all.saturating_sub(batch.len()));
         let allowed = self.context.run_memory.saturating_sub(others);
-        let run =
-            move |engine: &dyn Engine| Ok(maximize_within(engine, &model, &tasks, &settings, allowed, &mut progress)?);
+        let run = move |engine: &dyn Engine| {
+            Ok(maximize_judged(engine, &model, &judges, &tasks, &settings, allowed, &mut progress)?)
+        };
         let mut result = self.context.thread.run(run);
         let mut tick = tokio::time::interval(TICK);
         loop {
@@ -326,6 +340,11 @@ pub(super) fn failure(error: &BatchError) -> Failure {
             let text = error.to_string();
             Failure::new(FailureCode::Engine, text.lines().next().unwrap_or("the engine failed"))
         }
+        MaximizeError::Judge(error) => match **error {
+            JudgeError::Memory { .. } => Failure::new(FailureCode::Engine, error.to_string()),
+            JudgeError::Natural { .. } | JudgeError::Invalid(_) => Failure::new(FailureCode::Model, error.to_string()),
+            _ => internal(),
+        },
         MaximizeError::Png(_) | MaximizeError::Animation(_) | MaximizeError::ReferenceImage(_) => internal(),
     }
 }

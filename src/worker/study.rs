@@ -213,11 +213,13 @@ impl RunContext {
         opened.ok_or(StageEnd::unwritable(Stage::Claimed))
     }
 
-    /// Loads the models of a study, with the weights that it was planned with.
+    /// Loads the models and judges of a study, with the weights that it was planned with.
     async fn models(&self, claim: &StudyClaim, stop_signal: &StopSignal) -> Result<Vec<Arc<Model>>, RunOutcome> {
-        let mut models = Vec::with_capacity(claim.plan.models.len());
-        for model in &claim.plan.models {
-            let loaded = load(&self.load, model.id.clone(), model.digest.clone());
+        let compared = claim.plan.models.iter().map(|model| (&model.id, &model.digest));
+        let judges = claim.plan.judges.iter().map(|judge| (&judge.id, &judge.digest));
+        let mut models = Vec::new();
+        for (id, digest) in compared.chain(judges) {
+            let loaded = load(&self.load, id.clone(), digest.clone());
             models.push(tokio::select! {
                 loaded = loaded => loaded.map_err(RunOutcome::Failed)?,
                 () = stop_signal.triggered() => {

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Rooms, each with the crate whose paths name it.
-const ROOMS: [(&str, &str); 13] = [
+const ROOMS: [(&str, &str); 14] = [
     ("network", "proxygrad"),
     ("engine", "proxygrad"),
     ("calibrate", "proxygrad"),
     ("train", "proxygrad"),
+    ("judge", "proxygrad"),
     ("maximize", "proxygrad"),
     ("study", "proxygrad"),
     ("maximizer", "proxygrad"),

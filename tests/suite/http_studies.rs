@@ -108,6 +108,7 @@ async fn a_study_over_http_is_the_study_of_the_library() {
         methods: ["pixel", "transforms"].map(|method| variants.method(method).unwrap()).to_vec(),
         device: "cpu".into(),
         toys: None,
+        judges: Vec::new(),
     };
     let plan = server.get(&format!("{path}/plan.json")).await;
     assert_eq!(serde_json::from_slice::<Plan>(&plan.body).unwrap(), Plan::new(&design).unwrap());
@@ -464,6 +465,7 @@ fn the_report_over_http_is_the_report_of_the_library() {
         methods: vec![variants.method("pixel").unwrap()],
         device: "cpu".into(),
         toys: None,
+        judges: Vec::new(),
     };
     performed(&Plan::new(&design).unwrap(), folder.path());
     let folder = Folder::new(folder.path());

@@ -13,6 +13,7 @@ mod http_documents;
 mod http_events;
 mod http_images;
 mod http_jobs;
+mod http_judges;
 mod http_memory;
 mod http_program;
 mod http_proxies;

@@ -28,6 +28,7 @@ pub fn plan(device: &str) -> Plan {
         methods: vec![variants.method("pixel").unwrap()],
         device: device.into(),
         toys: None,
+        judges: Vec::new(),
     };
     Plan::new(&design).unwrap()
 }

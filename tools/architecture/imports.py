@@ -27,7 +27,7 @@ CRATES = {
 }
 
 # Rooms from the lowest to the highest. Modules of a crate's root that are no room (`text`, `invalid` ...) are the ground.
-ROOMS = ["network", "engine", "calibrate", "train", "maximize", "study", "maximizer", "config", "jobs", "worker", "api", "service", "cli"]
+ROOMS = ["network", "engine", "calibrate", "train", "judge", "maximize", "study", "maximizer", "config", "jobs", "worker", "api", "service", "cli"]
 
 # Most files of an import cycle, by folder.
 LARGEST_CYCLE = {"crates/proxygrad/src/maximize": 3, "crates/proxygrad/src/engine/cpu": 4}

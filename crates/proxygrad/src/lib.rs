@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`study`] | comparison of settings on the same units, starts and steps: plans, runs, statistics, reports |
 //! | [`maximize`] | activation maximization: objectives, parameterizations, transforms, optimizers, gates, the loop |
+//! | [`judge`] | other networks' view of a stimulus: rank and probability of its class, likeness to natural images |
 //! | [`train`] | training of classifiers with surrogate gradients: data, recipes, optimizers, checkpoints |
 //! | [`calibrate`] | statistics of a model's units on a folder of natural images |
 //! | [`engine`] | forward passes to the target layers, backward passes to the input with surrogate gradients |
@@ -22,6 +23,7 @@
 
 pub mod calibrate;
 pub mod engine;
+pub mod judge;
 pub mod maximize;
 pub mod network;
 pub mod statistics;

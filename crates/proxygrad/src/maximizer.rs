@@ -1,9 +1,12 @@
 //! The library in a few lines: a builder that leads from a model and an objective to a stimulus.
 
+use std::sync::Arc;
+
 use crate::Invalid;
 use crate::engine::{Cpu, CpuSettings, Engine};
 use crate::maximize::{
-    Callback, GateRequest, Limits, MaximizeError, NoCallback, Objective, Outcome, Preset, Request, maximize,
+    Callback, DiagnosticsRequest, GateRequest, JudgesRequest, Limits, MaximizeError, NoCallback, Objective, Outcome,
+    Preset, Request, maximize_judged,
 };
 use crate::network::Model;
 
@@ -28,6 +31,7 @@ pub struct Maximizer<'a> {
     callback: Option<&'a mut dyn Callback>,
     objectives: Vec<Objective>,
     request: Request,
+    judges: &'a [Arc<Model>],
     invalid: Option<Invalid>,
 }
 
@@ -50,7 +54,7 @@ impl<'a> Maximizer<'a> {
     /// A run on `model` that still needs an objective.
     pub fn new(model: &'a Model) -> Self {
         let request = Request { model: model.id.clone(), ..Request::default() };
-        Self { model, engine: None, callback: None, objectives: Vec::new(), request, invalid: None }
+        Self { model, engine: None, callback: None, objectives: Vec::new(), request, judges: &[], invalid: None }
     }
 
     /// Adds an objective: a unit as text, such as `logits:banana` or `layer3:17@center`, or an [`Objective`]. One stimulus
@@ -129,6 +133,14 @@ impl<'a> Maximizer<'a> {
         self
     }
 
+    /// Measures diagnostics of every stimulus, and shows it to these other models; see [`judge`](crate::judge).
+    pub fn judges(mut self, judges: &'a [Arc<Model>]) -> Self {
+        let ids = judges.iter().map(|judge| judge.id.clone()).collect();
+        self.request.diagnostics = Some(DiagnosticsRequest::Judged(JudgesRequest { judges: ids }));
+        self.judges = judges;
+        self
+    }
+
     /// Finds the stimulus of the only objective. Blocks until done.
     ///
     /// # Errors
@@ -154,7 +166,7 @@ impl<'a> Maximizer<'a> {
         }
         let objectives = Some(self.objectives).filter(|objectives| !objectives.is_empty());
         let request = Request { objective: None, objectives, ..self.request };
-        let resolved = request.resolve(self.model, &Limits::default())?;
+        let resolved = request.resolve(self.model, &Limits::default())?.judged_by(self.model, self.judges)?;
         let opened;
         let engine = match self.engine {
             Some(engine) => engine,
@@ -165,6 +177,7 @@ impl<'a> Maximizer<'a> {
         };
         let mut ignored = NoCallback;
         let callback = self.callback.unwrap_or(&mut ignored);
-        Ok(maximize(engine, self.model, &resolved.tasks(), &resolved.settings, callback)?)
+        let (tasks, settings) = (resolved.tasks(), &resolved.settings);
+        Ok(maximize_judged(engine, self.model, self.judges, &tasks, settings, u64::MAX, callback)?)
     }
 }

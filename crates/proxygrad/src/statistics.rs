@@ -1,4 +1,6 @@
-//! Statistics: quantiles, bootstrap intervals and the signed-rank test.
+//! Statistics: quantiles, intervals, the signed-rank test and the sign test.
+
+use std::f64::consts::LN_2;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -46,6 +48,25 @@ pub fn median_interval(values: &[f64], confidence: f64, resamples: usize, seed: 
     medians.sort_by(f64::total_cmp);
     let tail = (1.0 - confidence) / 2.0;
     Some([quantile_of_sorted(&medians, tail)?, quantile_of_sorted(&medians, 1.0 - tail)?])
+}
+
+/// 95 % confidence interval of a share of `count` cases (Wilson 1927); `None` without cases.
+pub fn wilson_interval(share: f64, count: usize) -> Option<[f64; 2]> {
+    const Z: f64 = 1.959_963_984_540_054;
+    let n = count as f64;
+    let middle = (share + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
+    let half = Z / (1.0 + Z * Z / n) * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    (count > 0).then(|| [(middle - half).max(0.0), (middle + half).min(1.0)])
+}
+
+/// Exact two-sided p-value of the sign test of pairs of which `better` and `worse` differ in this and in the other
+/// direction; for pairs of yes and no, McNemar's exact test. `None` without differences.
+pub fn sign_test(better: usize, worse: usize) -> Option<f64> {
+    let n = better + worse;
+    let factorial = |n: usize| libm::lgamma(n as f64 + 1.0);
+    let chance = |k: usize| (factorial(n) - factorial(k) - factorial(n - k) - n as f64 * LN_2).exp();
+    let tail: f64 = (0..=better.min(worse)).map(chance).sum();
+    (n > 0).then(|| (2.0 * tail).min(1.0))
 }
 
 /// Result of the signed-rank test of paired differences.
@@ -128,6 +149,23 @@ mod tests {
 
     fn close(found: f64, expected: f64) -> bool {
         (found - expected).abs() <= 1e-9 * expected.abs().max(1e-3)
+    }
+
+    /// Expected: Wilson's interval in Newcombe (1998), table I, method 3; `scipy.stats.binomtest(k, n).pvalue`.
+    #[test]
+    fn shares_have_intervals_and_signs_a_test() {
+        for (hits, count, low, high) in
+            [(81.0, 263, 0.2553, 0.3662), (15.0, 148, 0.0624, 0.1605), (0.0, 20, 0.0, 0.1611)]
+        {
+            let [l, h] = wilson_interval(hits / f64::from(count), count as usize).unwrap();
+            assert!((l - low).abs() < 6e-5 && (h - high).abs() < 6e-5, "{hits} of {count}: {l} to {h}");
+        }
+        assert_eq!(wilson_interval(0.5, 0), None);
+        for (better, worse, p) in [(8, 1, 0.0390625), (1, 8, 0.0390625), (5, 5, 1.0), (0, 1, 1.0), (0, 6, 0.03125)] {
+            assert!(close(sign_test(better, worse).unwrap(), p), "{better}, {worse}");
+        }
+        assert!((sign_test(60, 40).unwrap() - 0.056_887_933_640_98).abs() < 1e-9);
+        assert_eq!(sign_test(0, 0), None);
     }
 
     #[test]

@@ -95,7 +95,12 @@ pub(super) async fn create(
     let idempotency = idempotency::read(&headers, &request)?;
 
     let model = api.load(&request.model, client).await.map_err(LoadError::in_body)?;
-    let resolved = api.resolve(request, Arc::clone(&model)).await?;
+    let mut judges = Vec::with_capacity(request.judges().len());
+    for (i, id) in request.judges().iter().enumerate() {
+        let judge = api.load(id, client).await.map_err(|error| error.at(&format!("diagnostics.judges[{i}]")));
+        judges.push(judge.map_err(LoadError::in_body)?);
+    }
+    let resolved = api.resolve(request, Arc::clone(&model), judges).await?;
     let new = NewJob { model: model.id.clone(), model_digest: model.digest.clone(), resolved, idempotency };
     let (job, replayed) = submission_response::created_or_replayed(api.store().submit(new).await)?;
 

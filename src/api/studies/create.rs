@@ -14,7 +14,6 @@ use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use crate::api::submission_response::{SubmissionHeaders, Wait};
 use crate::api::{Api, idempotency, submission_response};
 use crate::jobs::NewStudy;
-use proxygrad::Invalid;
 use proxygrad::study::{ModelChoice, Plan, StudyRequest};
 
 declare_problems!(Problems: InvalidParameter, MalformedJson, RequestTimeout, BodyTooLarge, UnsupportedMediaType,
@@ -92,11 +91,12 @@ async fn plan(api: &Api, request: &StudyRequest, client: Client) -> ApiResult<Pl
     let design = request.design(&devices.join(", "));
     let mut design = design.map_err(|error| Problem::invalid(Kind::InvalidRequest, error))?;
     for (i, choice) in request.models.iter().enumerate() {
-        let model = api.load(choice.id(), client).await.map_err(|error| match error {
-            LoadError::Unknown(error) => LoadError::Unknown(Invalid { field: id_field(i, choice), ..error }),
-            error => error,
-        });
+        let model = api.load(choice.id(), client).await.map_err(|error| error.at(&id_field(i, choice)));
         design.models.push((model.map_err(LoadError::in_body)?, choice.layers().to_vec()));
+    }
+    for (i, id) in request.judges.iter().enumerate() {
+        let judge = api.load(id, client).await.map_err(|error| error.at(&format!("judges[{i}]")));
+        design.judges.push(judge.map_err(LoadError::in_body)?);
     }
     let bounds = api.config().bounds();
     let invalid = |error| Problem::invalid(Kind::InvalidRequest, error);

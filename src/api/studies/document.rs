@@ -10,7 +10,8 @@ use crate::api::Api;
 use crate::api::base_path::PublicBasePath;
 use crate::api::problem::{ApiResult, Problem};
 use crate::jobs::{Failure, RunState, Study, StudyProgress};
-use proxygrad::study::{ArmSummary, Comparison, Fields, Plan, PlannedModel, Summary, Variant};
+use proxygrad::judge::JudgeRef;
+use proxygrad::study::{ArmSummary, Comparison, Fields, JudgeSummary, Plan, PlannedModel, Summary, Variant};
 
 /// A study.
 #[derive(Debug, Serialize, ToSchema)]
@@ -70,6 +71,8 @@ struct StudyDesign {
     base: Fields,
     /// Number of units per layer whose images are kept.
     images: usize,
+    /// Models that judge the readability of every stimulus.
+    judges: Vec<JudgeRef>,
 }
 
 /// Short summary of the runs of a study; the full summary is linked.
@@ -127,6 +130,43 @@ struct ArmDocument {
     ties: usize,
     /// Number of units with a lower score.
     losses: usize,
+    /// What each judge says about its stimuli; empty without judges.
+    judges: Vec<JudgeDocument>,
+}
+
+/// Readability of the stimuli of an arm to a judge.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StudyJudge)]
+struct JudgeDocument {
+    /// Id of the judge.
+    judge: String,
+    /// Number of units whose class it knows.
+    classes: usize,
+    /// Share of the stimuli whose class it ranks first; null without classes.
+    #[schema(required)]
+    top_1: Option<f64>,
+    /// Share of the stimuli whose class is among its first five; null without classes.
+    #[schema(required)]
+    top_5: Option<f64>,
+    /// Median probability of the class over units; null without classes.
+    #[schema(required)]
+    median_probability: Option<f64>,
+    /// Median affinity to the natural images of the unit over units; null without calibrated units.
+    #[schema(required)]
+    median_affinity: Option<f64>,
+}
+
+impl JudgeDocument {
+    fn new(judge: &JudgeSummary) -> Self {
+        Self {
+            judge: judge.judge.clone(),
+            classes: judge.classes,
+            top_1: judge.top_1.share,
+            top_5: judge.top_5.share,
+            median_probability: judge.median_probability,
+            median_affinity: judge.median_affinity,
+        }
+    }
 }
 
 /// Links to related resources: paths on this server.
@@ -225,8 +265,8 @@ impl StudyDocument {
 
 impl StudyDesign {
     fn new(plan: Plan, images: usize) -> Self {
-        let Plan { program, device, seed, repeats, steps, base, models, methods, arms, .. } = plan;
-        Self { program, device, models, seed, seeds: repeats, steps, arms, methods, base, images }
+        let Plan { program, device, seed, repeats, steps, base, models, methods, arms, judges, .. } = plan;
+        Self { program, device, models, seed, seeds: repeats, steps, arms, methods, base, images, judges }
     }
 }
 
@@ -262,6 +302,7 @@ impl ArmDocument {
             wins: arm.versus_reference.wins,
             ties: arm.versus_reference.ties,
             losses: arm.versus_reference.losses,
+            judges: arm.readability.iter().flat_map(|found| &found.judges).map(JudgeDocument::new).collect(),
         }
     }
 }

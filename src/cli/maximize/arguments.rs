@@ -221,6 +221,11 @@ pub(super) struct Method {
     #[arg(long)]
     pub(super) diagnostics: bool,
 
+    /// Models that judge each stimulus, in addition to the diagnostics: the rank and probability of its class, and its
+    /// affinity to natural images of its unit. Comma-separated ids.
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub(super) judges: Vec<String>,
+
     #[arg(long = "certificates", hide = true, num_args = 0..=1, default_missing_value = "", value_parser = now_diagnostics)]
     _certificates: Option<Infallible>,
 

@@ -7,7 +7,7 @@ mod request;
 
 use proxygrad::Invalid;
 use proxygrad::engine;
-use proxygrad::maximize::{Limits, Resolved, maximize_within};
+use proxygrad::maximize::{Limits, Resolved, judges_too_large, maximize_judged};
 use proxygrad::network::catalog;
 
 pub use arguments::Maximize;
@@ -25,7 +25,9 @@ impl Maximize {
         self.method.refine(&mut request, &model, &limits);
         request.attach(&self.files()?).map_err(|e| as_flag(&e))?;
         // All parts are validated before the first one runs.
-        let parts = parts(request).map(|part| part.resolve(&model, &limits));
+        let judges = request.judges().iter().map(|id| super::models::load(&models, id));
+        let judges = judges.collect::<anyhow::Result<Vec<_>>>()?;
+        let parts = parts(request).map(|part| part.resolve(&model, &limits)?.judged_by(&model, &judges));
         let parts = parts.collect::<Result<Vec<Resolved>, Invalid>>().map_err(|e| as_flag(&e))?;
         let several = parts.iter().map(|part| part.objectives.len()).sum::<usize>() > 1;
         let (memory, allowed) = (engine.memory_model(), self.memory.run_bytes());
@@ -34,11 +36,15 @@ impl Maximize {
                 return Err(too_large_error(too_large));
             }
         }
+        if let Some(too_large) = judges_too_large(&memory, &judges, allowed)? {
+            return Err(too_large_error(too_large));
+        }
         let mut written = Vec::new();
         for part in &parts {
             let mut progress = Progress::new(several, part.settings.steps);
             let tasks = part.tasks_after(written.len() as u64);
-            let outcomes = maximize_within(engine.as_ref(), &model, &tasks, &part.settings, allowed, &mut progress)?;
+            let (engine, settings) = (engine.as_ref(), &part.settings);
+            let outcomes = maximize_judged(engine, &model, &judges, &tasks, settings, allowed, &mut progress)?;
             progress.bar.finish_and_clear();
             for (outcome, objective) in outcomes.into_iter().flatten().zip(&part.objectives) {
                 let file = self.write(&outcome, several.then_some(written.len()))?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use proxygrad::judge::Verdict;
 use proxygrad::maximize::{Callback, Diagnostics, Findings, Objective, Point, Settings};
 use proxygrad::network::Model;
 use serde::Serialize;
@@ -100,15 +101,22 @@ fn diagnostics_text(diagnostics: &Diagnostics) -> String {
         (
             "high frequencies",
             format!(
-                "{}, {} of the luminance",
+                "{}, {} of the luminance; {} above the natural spectrum",
                 percent(diagnostics.high_frequency_share),
-                percent(diagnostics.high_frequency_share_grey)
+                percent(diagnostics.high_frequency_share_grey),
+                percent(diagnostics.spectral_excess)
             ),
         ),
         ("natural maximum", natural),
         ("passes of diagnostics", diagnostics.passes.to_string()),
     ];
-    lines.into_iter().map(|(name, value)| format!("  {name}: {value}\n")).collect()
+    let judge = |verdict: &Verdict| {
+        let Verdict { judge, rank, probability, affinity, .. } = verdict;
+        let rank = rank.map_or("-".to_owned(), |rank| rank.to_string());
+        format!("  judge {judge}: rank {rank}, probability {}, affinity {}\n", percent(*probability), number(*affinity))
+    };
+    let lines = lines.into_iter().map(|(name, value)| format!("  {name}: {value}\n"));
+    lines.chain(diagnostics.judges.iter().map(judge)).collect()
 }
 
 /// ` (banana)` if the objective is the logit of a named class, otherwise empty.

@@ -2,8 +2,8 @@
 
 use proxygrad::Invalid;
 use proxygrad::maximize::{
-    Animation, CoarseRequest, Diversity, Filled, GateKind, Limits, OptimizerRequest, ParameterizationRequest, Request,
-    SearchRequest, SpectrumKind, Start, TooLarge,
+    Animation, CoarseRequest, DiagnosticsRequest, Diversity, Filled, GateKind, JudgesRequest, Limits, OptimizerRequest,
+    ParameterizationRequest, Request, SearchRequest, SpectrumKind, Start, TooLarge,
 };
 use proxygrad::network::{ImageSource, Model};
 
@@ -55,7 +55,10 @@ impl Maximize {
             size,
             start,
             score_every: method.score_every,
-            diagnostics: Some(method.diagnostics),
+            diagnostics: Some(match method.judges.as_slice() {
+                [] => DiagnosticsRequest::Measured(method.diagnostics),
+                judges => DiagnosticsRequest::Judged(JudgesRequest { judges: judges.to_vec() }),
+            }),
             alpha: Some(method.alpha),
             animation: self.animation.as_ref().map(|_| match method.frames {
                 Some(frames) => Animation { frames },
@@ -156,6 +159,7 @@ pub(super) fn as_flag(invalid: &Invalid) -> Invalid {
         "objectives" if invalid.field.ends_with(".image") => "--image".to_owned(),
         "coarse" if invalid.field.contains("transforms") => "--coarse-transform".to_owned(),
         "coarse" if invalid.field.contains("regularizers") => "--coarse-regularizer".to_owned(),
+        "diagnostics" if invalid.field.contains("judges") => "--judges".to_owned(),
         "coarse" | "diversity" => format!("--{}", invalid.field.replace('.', "-")),
         "objectives" => "--unit".to_owned(),
         "search" if invalid.field.contains("arms") => "--arm".to_owned(),

@@ -155,6 +155,7 @@ pub(super) fn finish(
         images: names.len(),
         kept: used.iter().map(|&image| names[image].clone()).collect(),
         layers: layers.into_iter().map(|(name, run)| (name, record(run))).collect(),
+        folder: None,
     }
 }
 

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 pub use folder::images_in;
 
 use self::accumulator::LayerAccumulator;
-use self::natural_image::NaturalImage;
+pub(crate) use self::natural_image::NaturalImage;
 use crate::Invalid;
 use crate::engine::{Engine, EngineError, Forward, Target};
 use crate::network::calibration::{Calibration, CalibrationError};

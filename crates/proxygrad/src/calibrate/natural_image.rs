@@ -11,7 +11,7 @@ use crate::image_file::{ImageHeader, Transparency};
 use crate::network::{ChannelOrder, Preprocessing, grey};
 
 /// An 8-bit image of the network's input size, grey or RGB.
-pub(super) struct NaturalImage(DynamicImage);
+pub(crate) struct NaturalImage(DynamicImage);
 
 impl NaturalImage {
     /// Reads a PNG or JPEG, applies its EXIF orientation, scales it (triangle filter) to cover height and width `size`,
@@ -26,15 +26,20 @@ impl NaturalImage {
             ImageHeader::read(&bytes).map_err(|invalid| format!("{}, not {}", invalid.value, invalid.expected))?;
         let _permit = memory_budget::DECODING.acquire(header.memory([height, width]));
         let image = header.decode(&bytes, Transparency::Ignored).map_err(|invalid| invalid.expected)?;
+        Ok(Self::fitted(image, [height, width], channels))
+    }
+
+    /// Scales an image to cover height and width `size` and center-crops it; transparency is ignored.
+    pub(crate) fn fitted(image: DynamicImage, [height, width]: [usize; 2], channels: ChannelOrder) -> Self {
         let image = match channels {
             ChannelOrder::Grey => DynamicImage::ImageLuma8(grey(image)),
             ChannelOrder::Rgb | ChannelOrder::Bgr => DynamicImage::ImageRgb8(image.into_rgb8()),
         };
-        Ok(Self(image.resize_to_fill(width as u32, height as u32, FilterType::Triangle)))
+        Self(image.resize_to_fill(width as u32, height as u32, FilterType::Triangle))
     }
 
     /// The network's input `[C,H,W]`.
-    pub(super) fn input(&self, preprocessing: &Preprocessing) -> Vec<f32> {
+    pub(crate) fn input(&self, preprocessing: &Preprocessing) -> Vec<f32> {
         let levels = self.0.as_bytes();
         let affine = preprocessing.affine();
         let channels = affine.len();

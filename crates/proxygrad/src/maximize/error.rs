@@ -1,6 +1,7 @@
 //! Why a run could not find a stimulus.
 
 use crate::engine::EngineError;
+use crate::judge::JudgeError;
 
 /// Why no stimulus could be found.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +31,21 @@ pub enum MaximizeError {
     /// The stimulus could not be written as a PNG.
     #[error("the stimulus could not be written as a PNG: {0}")]
     Png(#[from] image::ImageError),
+    /// A stimulus could not be judged.
+    #[error(transparent)]
+    Judge(Box<JudgeError>),
     /// The animation could not be written.
     #[error("the animation could not be written: {0}")]
     Animation(#[from] png::EncodingError),
+}
+
+impl From<JudgeError> for MaximizeError {
+    fn from(error: JudgeError) -> Self {
+        match error {
+            JudgeError::Engine(error) => Self::Engine(error),
+            error => Self::Judge(Box::new(error)),
+        }
+    }
 }
 
 impl From<candle_core::Error> for MaximizeError {

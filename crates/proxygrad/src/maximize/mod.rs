@@ -31,7 +31,9 @@ mod transform;
 pub use animation::Animation;
 pub use callback::{Callback, NoCallback};
 pub use coarse::{Coarse, CoarseRequest};
-pub use diagnostics::{Diagnostics, Gain, NaturalMissing, Robust, Stationarity};
+pub use diagnostics::{
+    Diagnostics, DiagnosticsRequest, Gain, JudgesRequest, NaturalMissing, Naturalness, Robust, Stationarity,
+};
 pub use diversity::Diversity;
 pub use error::MaximizeError;
 pub use gate_schedule::{GateKind, GateRequest, GateSchedule};
@@ -46,7 +48,7 @@ pub use parameterization::{
 pub use reference_image::{ReferenceImage, ReferenceImages};
 pub use regularization::Regularizer;
 pub use request::{Filled, Limits, Preset, Request, Resolved, Settings};
-pub use run::{maximize, maximize_within};
+pub use run::{judges_too_large, maximize, maximize_judged, maximize_within};
 pub use start::Start;
 pub(crate) use string_or_object::string_or_object;
 pub use task::Task;

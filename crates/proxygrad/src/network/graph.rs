@@ -166,6 +166,15 @@ impl Network {
         &self.outputs
     }
 
+    /// The layer of class logits: the first output, or the input of a softmax there; `None` if it is not a vector `[K]`.
+    pub fn logits(&self) -> Option<NodeId> {
+        let mut id = *self.outputs().first()?;
+        while self.node(id).op.is_softmax() {
+            id = *self.node(id).inputs.first()?;
+        }
+        (self.node(id).shape.len() == 1).then_some(id)
+    }
+
     /// All nodes in topological order.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes

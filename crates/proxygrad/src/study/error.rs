@@ -42,7 +42,7 @@ pub enum StudyError {
         /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Maximization failed.
+    /// Maximization failed, or a stimulus could not be judged.
     #[error("{what}: {source}")]
     Run {
         /// The run that failed.

@@ -52,6 +52,7 @@ pub(super) fn run_batch(
             let Some(outcome) = outcome else { return Ok(None) };
             outcomes.push((outcome, settings.steps));
         }
+        (progress.running, progress.share) = (0, 0.0);
     }
     Ok(Some(outcomes))
 }

@@ -9,9 +9,8 @@ use serde_json::Value;
 
 use super::error::StudyError;
 use super::plan::types::Plan;
-use super::row::{HEAD, Row, RunKey};
+use super::row::{self, Row, RunKey};
 use crate::file;
-use crate::report::csv;
 
 /// Folder of a study.
 #[derive(Debug, Clone)]
@@ -64,15 +63,15 @@ impl Folder {
         let Some(text) = self.table()? else { return Ok(Vec::new()) };
         let mut rows = Vec::new();
         let mut seen: HashSet<RunKey> = HashSet::new();
+        let mut judges = Vec::new();
         for (i, line) in text.lines().enumerate() {
             let broken = |why: String| StudyError::broken(&path, format!("line {}: {why}", i + 1));
             if i == 0 {
-                if line != csv::line(HEAD).trim_end() {
-                    return Err(broken("the header differs from that of a table of runs".into()));
-                }
+                let differs = || broken("the header differs from that of a table of runs".into());
+                judges = row::judges(line).ok_or_else(differs)?;
                 continue;
             }
-            let row = Row::from_line(line).map_err(broken)?;
+            let row = Row::from_line(line, &judges).map_err(broken)?;
             if !seen.insert(row.key.clone()) {
                 return Err(broken("this run appears twice".into()));
             }
@@ -121,7 +120,7 @@ impl Folder {
         runs.set_len(whole as u64).map_err(StudyError::file(&path))?;
         let mut length = whole as u64;
         if whole == 0 {
-            let head = csv::line(HEAD);
+            let head = row::head(plan.judges.iter().map(|judge| judge.id.as_str()));
             runs.write_all(head.as_bytes()).map_err(StudyError::file(&path))?;
             length = head.len() as u64;
         }

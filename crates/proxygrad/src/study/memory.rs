@@ -4,7 +4,7 @@ use super::plan::requests::{locate_error, request_for};
 use super::plan::types::{Design, Plan};
 use crate::Invalid;
 use crate::engine::MemoryModel;
-use crate::maximize::{Limits, Objective, Resolved, TooLarge};
+use crate::maximize::{Limits, Objective, Resolved, TooLarge, judges_too_large};
 use crate::network::Model;
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ impl Design {
 }
 
 impl Plan {
-    /// The first arm whose runs need more than `allowed` bytes of memory for a single stimulus; its fields are named
+    /// The first arm or judge whose runs need more than `allowed` bytes of memory for a single stimulus; its fields are named
     /// where the design sets them. Larger batches are cut to fit.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Plan {
                 }
             }
         }
-        Ok(None)
+        judges_too_large(memory, &design.judges, allowed)
     }
 }
 

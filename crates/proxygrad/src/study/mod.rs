@@ -7,8 +7,10 @@ mod error;
 mod execute;
 mod folder;
 mod json;
+mod judging;
 mod memory;
 mod plan;
+mod readability;
 mod report;
 mod request;
 mod row;
@@ -20,13 +22,15 @@ mod variant;
 pub use error::StudyError;
 pub use execute::{Progress, ProgressCallback};
 pub use folder::Folder;
-pub use plan::{Bounds, Design, Plan, PlannedLayer, PlannedModel, PlannedSettings, Toys};
+pub use plan::{Bounds, Design, Plan, PlannedLayer, PlannedModel, PlannedPart, PlannedSettings, Toys};
+pub use readability::Readability;
 pub use report::{page, report, summary};
 pub use request::{DEFAULTS, Defaults, ModelChoice, ModelLayers, StudyRequest, VariantChoice};
 pub use row::{COURSE, Row, RunKey};
 pub use runner::{RunOptions, StepResult, StudyRunner, render_exhibits, run};
 pub use summary::{
-    ArmOnUnit, ArmSummary, Comparison, ComparisonOptions, PairedComparison, Section, Summary, UnitScores,
+    ArmOnUnit, ArmSummary, Comparison, ComparisonOptions, JudgeSummary, PairedComparison, ReadabilitySummary,
+    Recognized, Section, SignTest, Summary, UnitScores,
 };
 pub use toy::{REACHED, ToyRow, ToySummary};
 pub use variant::{Fields, Variant, Variants, merged};

@@ -12,6 +12,7 @@ use super::plan::types::Design;
 use super::variant::{Fields, Variant, Variants};
 use crate::Invalid;
 use crate::maximize::string_or_object;
+use crate::text::without_bom;
 
 /// Defaults of a study, the same for HTTP and the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +107,11 @@ pub struct StudyRequest {
     #[serde(default = "images")]
     #[cfg_attr(feature = "openapi", schema(default = 3, minimum = 0))]
     pub images: usize,
+    /// Ids of models that judge the readability of every stimulus: at what rank and with what probability they
+    /// recognize its class, and whether they find it similar to natural images of its unit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 8, examples(json!(["efficientnet-lite2"]))))]
+    pub judges: Vec<String>,
 }
 
 fn units() -> usize {
@@ -229,7 +235,19 @@ impl ModelChoice {
 }
 
 impl StudyRequest {
-    /// The design of this request for a device, without its models.
+    /// Parses the text of a file: JSON if it begins with a brace, else TOML.
+    ///
+    /// # Errors
+    /// Describes where the text is invalid.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = without_bom(text);
+        match text.trim_start().starts_with('{') {
+            true => serde_json::from_str(text).map_err(|error| error.to_string()),
+            false => toml::from_str(text).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// The design of this request for a device, without its models and judges.
     ///
     /// # Errors
     /// Names the first field that is invalid regardless of the models.
@@ -261,6 +279,7 @@ impl StudyRequest {
             methods: chosen("methods", &self.methods, |name| built_in.method(name))?,
             device: device.to_owned(),
             toys: None,
+            judges: Vec::new(),
         })
     }
 }
@@ -305,6 +324,21 @@ mod tests {
         });
         assert_eq!(shortest, serde_json::from_value(full).unwrap());
         assert_eq!(shortest.design("cpu").unwrap().arms.len(), 7);
+    }
+
+    #[test]
+    fn a_file_holds_a_request_in_toml_or_json() {
+        let toml = "
+            models = ['m', { id = 'n', layers = ['a@center'] }]
+            judges = ['j']
+            arms = ['plain', { name = 'steep', request = { gate = { kind = 'decoupled', slope = 1.0 } } }]
+        ";
+        let json = r#"{"models": ["m", {"id": "n", "layers": ["a@center"]}], "judges": ["j"],
+                       "arms": ["plain", {"name": "steep", "request": {"gate": {"kind": "decoupled", "slope": 1.0}}}]}"#;
+        let request = StudyRequest::parse(toml).unwrap();
+        assert_eq!(request, StudyRequest::parse(json).unwrap());
+        assert_eq!((request.judges.as_slice(), request.arms.len()), (&["j".to_owned()][..], 2));
+        assert!(StudyRequest::parse("models = ['m']\nunit = 3").unwrap_err().contains("unit"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::readability::{self, Readability};
 use crate::maximize::{Findings, GateSchedule, Point, Warning};
 use crate::report::csv;
 
@@ -53,6 +54,8 @@ pub struct Row {
     pub warnings: String,
     /// Best score so far at [`COURSE`] evenly spaced points of the run, from its start to its end.
     pub course: Vec<f32>,
+    /// Readability of the stimulus, if the study has judges.
+    pub readability: Option<Readability>,
 }
 
 /// Points of [`Row::course`].
@@ -61,7 +64,7 @@ pub const COURSE: usize = 33;
 /// Smallest rise that counts, relative to the initial score: rounding to 8 bits alone changes scores.
 const RISE: f32 = 1e-3;
 
-/// Header of `runs.csv`.
+/// Header of `runs.csv`, without the columns of judges.
 pub(super) const HEAD: [&str; 19] = [
     "model",
     "method",
@@ -85,7 +88,7 @@ pub(super) const HEAD: [&str; 19] = [
 ];
 
 impl Row {
-    /// The row of a run of `steps` steps with these findings.
+    /// The row of a run of `steps` steps with these findings, not judged yet.
     pub(super) fn new(key: RunKey, seed: u64, steps: u32, seconds: f32, found: &Findings) -> Self {
         let best = found.trajectory.iter().map(|point| point.score).fold(found.initial_score, f32::max);
         let reached = |share: f32| {
@@ -109,6 +112,7 @@ impl Row {
             won_by: found.arms.iter().find(|arm| arm.won).map(|arm| short(&arm.gate)).unwrap_or_default(),
             warnings: found.warnings.iter().map(|&warning| name(warning)).collect::<Vec<_>>().join(" "),
             course: course(&found.trajectory, found.initial_score),
+            readability: None,
         }
     }
 
@@ -116,7 +120,8 @@ impl Row {
     pub(super) fn to_line(&self) -> String {
         let key = &self.key;
         let course: Vec<String> = self.course.iter().map(|score| format!("{score:.4e}")).collect();
-        csv::line([
+        let readability = self.readability.as_ref().map(Readability::cells).unwrap_or_default();
+        let cells = [
             &key.model,
             &key.method,
             &key.layer,
@@ -136,15 +141,21 @@ impl Row {
             &self.won_by,
             &self.warnings,
             &course.join(" "),
-        ])
+        ];
+        csv::line(cells.into_iter().map(String::as_str).chain(readability.iter().map(String::as_str)))
     }
 
-    /// Reads a line of `runs.csv`, without its line feed.
+    /// Reads a line of `runs.csv`, without its line feed, of a study with these judges.
     ///
     /// # Errors
     /// Names the invalid cell.
-    pub(super) fn from_line(line: &str) -> Result<Self, String> {
-        let cells = csv::cells(line)?;
+    pub(super) fn from_line(line: &str, judges: &[String]) -> Result<Self, String> {
+        let mut cells = csv::cells(line)?;
+        let judged = cells.split_off(HEAD.len().min(cells.len()));
+        let readability = match judges.is_empty() && judged.is_empty() {
+            true => None,
+            false => Some(Readability::read(judges, &judged)?),
+        };
         let cells: [String; HEAD.len()] =
             cells.try_into().map_err(|cells: Vec<String>| format!("{} cells, not {}", cells.len(), HEAD.len()))?;
         let [model, method, layer, unit, repeat, arm, rest @ ..] = cells;
@@ -179,8 +190,22 @@ impl Row {
             won_by,
             warnings,
             course,
+            readability,
         })
     }
+}
+
+/// The first line of `runs.csv` of a study with these judges, with a line feed.
+pub(super) fn head<'a>(judges: impl IntoIterator<Item = &'a str>) -> String {
+    let columns = readability::head(judges);
+    csv::line(HEAD.into_iter().chain(columns.iter().map(String::as_str)))
+}
+
+/// The judges of a study whose `runs.csv` has this first line, without its line feed; `None` if it is no such line.
+pub(super) fn judges(head: &str) -> Option<Vec<String>> {
+    let mut cells = csv::cells(head).ok()?;
+    let columns = cells.split_off(HEAD.len().min(cells.len()));
+    if cells == HEAD { readability::judges(&columns) } else { None }
 }
 
 fn read<T: FromStr>(column: &str, cell: &str) -> Result<T, String> {
@@ -254,13 +279,22 @@ mod tests {
         outcome.warnings = vec![Warning::SoftmaxTarget, Warning::SaturatedPixels];
         let row = Row::new(key(), 77, 3, 0.5, &outcome);
         let line = row.to_line();
-        let read = Row::from_line(line.strip_suffix('\n').unwrap()).unwrap();
+        let read = Row::from_line(line.strip_suffix('\n').unwrap(), &[]).unwrap();
         assert_eq!(Row { course: Vec::new(), ..read.clone() }, Row { course: Vec::new(), ..row.clone() });
         assert_eq!(read.warnings, "softmax-target saturated-pixels");
         let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * b.abs();
         assert!(read.course.len() == COURSE && read.course.iter().zip(&row.course).all(close));
-        assert!(Row::from_line("m,pixel").unwrap_err().contains("2 cells"));
-        assert!(Row::from_line(&line.trim().replace(",77,", ",x,")).unwrap_err().starts_with("seed: x"));
+        assert!(Row::from_line("m,pixel", &[]).unwrap_err().contains("2 cells"));
+        assert!(Row::from_line(&line.trim().replace(",77,", ",x,"), &[]).unwrap_err().starts_with("seed: x"));
+    }
+
+    #[test]
+    fn the_head_tells_the_judges() {
+        for names in [vec![], vec!["a".to_owned(), "b".to_owned()]] {
+            let head = head(names.iter().map(String::as_str));
+            assert_eq!(judges(head.trim_end()), Some(names));
+        }
+        assert_eq!((judges("model,method"), judges(&format!("{},x", HEAD.join(",")))), (None, None));
     }
 
     #[test]

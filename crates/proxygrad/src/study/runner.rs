@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::error::StudyError;
 use super::execute::{BatchProgress, ProgressCallback, run_batch};
 use super::folder::{Folder, OpenFolder, image_path};
+use super::judging;
 use super::plan::types::{Plan, PlannedLayer, PlannedModel, PlannedSettings};
 use super::row::{Row, RunKey};
 use super::summary::{Comparison, Summary};
@@ -14,6 +15,8 @@ use super::toy;
 use super::variant::Variant;
 use crate::Invalid;
 use crate::engine::Engine;
+use crate::judge::Panel;
+use crate::maximize::Outcome;
 use crate::network::Model;
 
 /// Options of running a study; none of them changes a score.
@@ -79,6 +82,8 @@ pub struct StudyRunner {
     irreproducible: HashSet<RunKey>,
     /// Results that are computed and not written yet.
     unsaved: Option<Unsaved>,
+    /// The judges, once they were needed.
+    panel: Option<Panel>,
 }
 
 /// Results that are not on the disk yet.
@@ -108,7 +113,7 @@ impl StudyRunner {
     pub fn open(folder: &Folder, plan: Plan, options: RunOptions) -> Result<Self, StudyError> {
         let open = folder.open(&plan)?;
         let done = open.rows.iter().map(|row| row.key.clone()).collect();
-        Ok(Self { open, plan, options, done, next: 0, irreproducible: HashSet::new(), unsaved: None })
+        Ok(Self { open, plan, options, done, next: 0, irreproducible: HashSet::new(), unsaved: None, panel: None })
     }
 
     /// The plan that is run.
@@ -121,7 +126,8 @@ impl StudyRunner {
         self.open.rows.len()
     }
 
-    /// Runs the next incomplete batch; toy functions come before all batches. Results that an earlier call computed and
+    /// Runs the next incomplete batch; toy functions come before all batches. `models` are those of the plan and its
+    /// judges. Results that an earlier call computed and
     /// could not write are written first.
     ///
     /// # Errors
@@ -157,21 +163,26 @@ impl StudyRunner {
             return Ok(StepResult::Complete);
         };
         self.next = index;
-        let Some(results) = self.run_units(batch, &missing, models, engine, callback)? else {
-            return Ok(StepResult::Stopped);
+        let mut panel = match self.panel.take() {
+            None if !self.plan.judges.is_empty() => Some(judging::panel(&self.plan, models)?),
+            panel => panel,
         };
+        let results = self.run_units(batch, &missing, models, engine, panel.as_mut(), callback);
+        self.panel = panel;
+        let Some(results) = results? else { return Ok(StepResult::Stopped) };
         self.unsaved = Some(results);
         self.save()?;
         Ok(StepResult::Ran)
     }
 
-    /// Runs these units of a batch; `None` if stopped.
+    /// Runs these units of a batch, and shows their stimuli to the judges; `None` if stopped.
     fn run_units(
         &self,
         batch: &Batch<'_>,
         units: &[usize],
         models: &[Arc<Model>],
         engine: &dyn Engine,
+        panel: Option<&mut Panel>,
         callback: &mut ProgressCallback<'_>,
     ) -> Result<Option<Unsaved>, StudyError> {
         let model = models.iter().find(|model| model.id == batch.model.id && model.digest == batch.model.digest);
@@ -187,13 +198,22 @@ impl StudyRunner {
         let outcomes = run_batch(model, settings, &wanted, engine, self.options.memory, &mut progress)?;
         let Some(outcomes) = outcomes else { return Ok(None) };
         let seconds = started.elapsed().as_secs_f32() / units.len() as f32;
+        let mut readability = vec![None; units.len()];
+        if let Some(panel) = panel {
+            let stimuli: Vec<(&str, &Outcome)> =
+                wanted.iter().zip(&outcomes).map(|((unit, _), (outcome, _))| (*unit, outcome)).collect();
+            let judged = judging::judge(panel, model, &stimuli, engine, self.options.memory, &what, &mut progress)?;
+            let Some(judged) = judged else { return Ok(None) };
+            readability = judged.into_iter().map(Some).collect();
+        }
         let mut unsaved = Unsaved::default();
-        for ((&unit, (_, seed)), (outcome, steps)) in units.iter().zip(wanted).zip(outcomes) {
+        let outcomes = outcomes.into_iter().zip(readability);
+        for ((&unit, (_, seed)), ((outcome, steps), readability)) in units.iter().zip(wanted).zip(outcomes) {
             let key = batch.key(unit);
             if self.options.images.is_none_or(|images| batch.repeat == 0 && unit < images) {
                 unsaved.files.push((image_path(&key), outcome.png));
             }
-            unsaved.rows.push(Row::new(key, seed, steps, seconds, &outcome.findings));
+            unsaved.rows.push(Row { readability, ..Row::new(key, seed, steps, seconds, &outcome.findings) });
         }
         Ok(Some(unsaved))
     }

@@ -7,6 +7,7 @@ use image::{GrayImage, Luma, Rgb, RgbImage};
 use proxygrad::calibrate::{CalibrateError, Options, calibrate, images_in, write};
 use proxygrad::engine::{Cpu, CpuSettings};
 use proxygrad::network::Model;
+use proxygrad::network::calibration::Calibration;
 use proxygrad::network::catalog::{Models, ModelsConfig};
 
 const MODEL: &str = "fashion-resnet8";
@@ -45,6 +46,7 @@ pub fn calibrated(data: &Path, layers: &[&str], top: usize) -> Arc<Model> {
         .install_calibration::<CalibrateError>(MODEL, |folder| write(&found.calibration, &model, &pictures_in, folder))
         .unwrap();
     let model = models.load(MODEL).unwrap();
-    assert_eq!(model.calibration.as_deref(), Some(&found.calibration));
+    let folder = Some(data.join("models").join(MODEL).join(Calibration::FOLDER));
+    assert_eq!(model.calibration.as_deref(), Some(&Calibration { folder, ..found.calibration }));
     model
 }

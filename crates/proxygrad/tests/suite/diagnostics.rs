@@ -201,7 +201,8 @@ fn scores_are_compared_with_what_natural_images_reach() {
     let unit = UnitRecord { mean: of(0.5), center: of(2.0), max: of(4.0), top: Vec::new() };
     let layer = |units: usize| LayerRecord { units: vec![unit.clone(); units], energy: of(3.0) };
     let layers = BTreeMap::from([("relu".to_owned(), layer(8)), ("logits".to_owned(), layer(5))]);
-    let calibration = Calibration { digest: String::new(), size: [14, 11], images: 9, kept: Vec::new(), layers };
+    let calibration =
+        Calibration { digest: String::new(), size: [14, 11], images: 9, kept: Vec::new(), layers, folder: None };
     let calibrated = Model { calibration: Some(Arc::new(calibration)), ..small() };
     let natural = |model: &Model, objective: &str, size: &str| {
         let request =

@@ -16,6 +16,7 @@ mod engine_gates;
 mod engine_gradients;
 mod engine_precision;
 mod evaluation;
+mod judge;
 mod layouts;
 mod maximize;
 mod memory;

@@ -12,6 +12,8 @@ use proxygrad::study::{
 };
 use serde_json::{Value, json};
 
+use crate::calibration_fixture::calibrated;
+
 fn model() -> Arc<Model> {
     let data = tempfile::tempdir().unwrap();
     Models::new(ModelsConfig::new(data.path())).unwrap().load("fashion-resnet8").unwrap()
@@ -36,6 +38,7 @@ fn design(model: &Arc<Model>, arms: &[&str]) -> Design {
         methods: ["pixel", "transforms"].iter().map(|method| variants.method(method).unwrap()).collect(),
         device: "cpu".into(),
         toys: None,
+        judges: Vec::new(),
     }
 }
 
@@ -272,8 +275,9 @@ fn the_report_is_one_page_with_all_arms_and_the_failures() {
     assert!(strips.len() >= 2 * 3 + failures, "{} rows of images", strips.len());
     for path in strips {
         let strip = image::open(folder.file(&path.replace("%3D", "="))).unwrap();
-        // Four images of 28 pixels, and a gap of 2 between them.
-        assert_eq!((strip.width(), strip.height()), (4 * 28 + 3 * 2, 28), "{path}");
+        // Four images of 28 pixels, or four enlarged parts that units at the centre see, and a gap of 2 between them.
+        let side = if path.contains("center") { 88 } else { 28 };
+        assert_eq!((strip.width(), strip.height()), (4 * side + 3 * 2, side), "{path}");
     }
 
     let csv = std::fs::read_to_string(folder.file("summary.csv")).unwrap();
@@ -303,4 +307,94 @@ fn well_formed(page: &str) {
         assert!(tag.starts_with('/') || name != "svg" || tag.contains("aria-label=\""), "{tag}");
     }
     assert!(open.is_empty(), "{open:?}");
+}
+
+/// The embedded model, calibrated, and a copy of it as somebody else's network, to judge it.
+fn with_judge(data: &std::path::Path) -> (Arc<Model>, Arc<Model>) {
+    let model = calibrated(data, &["layer2/Relu_1"], 2);
+    let judge = Model { id: "twin".into(), digest: "of the twin".into(), ..(*model).clone() };
+    (model, Arc::new(judge))
+}
+
+#[test]
+fn judges_say_of_every_stimulus_whether_it_can_be_read() {
+    let data = tempfile::tempdir().unwrap();
+    let (model, judge) = with_judge(data.path());
+    let judged = Design {
+        repeats: 1,
+        judges: vec![Arc::clone(&judge)],
+        methods: vec![Variants::default().method("pixel").unwrap()],
+        ..design(&model, &["plain", "soft"])
+    };
+    let plan = Plan::new(&judged).unwrap();
+    let folder = Folder::new(data.path().join("study"));
+    let models = [Arc::clone(&model), Arc::clone(&judge)];
+    let options = RunOptions { images: None, ..OPTIONS };
+    assert!(study::run(&folder, &plan, &models, &engine(), &options, &mut |_| true).unwrap());
+    let rows = folder.rows().unwrap();
+    assert_eq!(rows.len(), plan.runs());
+    for row in &rows {
+        let readability = row.readability.as_ref().unwrap();
+        let [verdict] = readability.verdicts.as_slice() else { panic!("{readability:?}") };
+        assert!(readability.spectral_excess.is_some() && verdict.judge == "twin");
+        let is_class = row.key.layer == "logits";
+        assert_eq!((verdict.rank.is_some(), verdict.probability.is_some()), (is_class, is_class), "{:?}", row.key);
+        let calibrated = row.key.layer == "layer2/Relu_1";
+        assert_eq!(verdict.affinity.is_some(), calibrated, "{:?}", row.key);
+        assert!(calibrated || readability.percent_of_natural.is_none());
+        assert_eq!(verdict.passes, u32::from(is_class) + u32::from(calibrated));
+    }
+    // The twin recognizes what its twin was made to recognize.
+    let classes = |arm: &str| {
+        let of = rows.iter().filter(|row| row.key.arm == arm && row.key.layer == "logits");
+        of.filter(|row| row.readability.as_ref().unwrap().verdicts[0].rank == Some(1)).count()
+    };
+    let summary = summary(&folder, None).unwrap();
+    let all = &summary.tables[0].sections[0];
+    for arm in &all.arms {
+        let judge = &arm.readability.as_ref().unwrap().judges[0];
+        assert_eq!((judge.classes, judge.rated), (2, 3));
+        assert_eq!(judge.top_1.share, Some(classes(&arm.arm) as f64 / 2.0));
+    }
+    report(&folder, &summary).unwrap();
+    for file in ["report.html", "report.md", "gallery.md"] {
+        let text = std::fs::read_to_string(folder.file(file)).unwrap();
+        assert!(text.contains("twin: rank "), "{file}");
+        assert!(text.contains("affinity"), "{file}");
+    }
+    let gallery = std::fs::read_to_string(folder.file("gallery.md")).unwrap();
+    assert!(gallery.contains("8 units, drawn with seed 4"), "{gallery}");
+    // Units at the centre of a layer are shown as what they see.
+    let part = plan.models[0].layers[0].part.as_ref().unwrap();
+    assert!(gallery.contains(&part.to_string()) && part.rows[1] - part.rows[0] < 28, "{part}");
+    assert_eq!(plan.models[0].layers[1].part, None, "the mean of a layer sees all of the image");
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(folder.file("summary.json")).unwrap()).unwrap();
+    let first = &json["tables"][0]["sections"][0]["arms"][0]["readability"]["judges"][0];
+    assert_eq!((&first["judge"], &first["classes"]), (&json!("twin"), &json!(2)));
+
+    // The twin is part of the plan.
+    let without = Plan::new(&Design { judges: Vec::new(), ..judged }).unwrap();
+    let error = study::run(&folder, &without, &models, &engine(), &options, &mut |_| true).unwrap_err();
+    assert!(error.to_string().contains("judges"), "{error}");
+}
+
+#[test]
+fn a_judge_without_anything_to_judge_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let (calibrated, judge) = with_judge(data.path());
+    let model = Arc::new(Model { calibration: None, ..(*calibrated).clone() });
+    let refused = |judges: Vec<Arc<Model>>, change: &dyn Fn(&mut Design)| {
+        let mut design = Design { judges, ..design(&model, &["plain"]) };
+        change(&mut design);
+        Plan::new(&design).unwrap_err()
+    };
+    let strange = Model { classes: (0..10).map(|i| format!("class {i}")).collect(), ..(*judge).clone() };
+    for (error, says) in [
+        (refused(vec![Arc::new(strange)], &|_| {}), "a class called"),
+        (refused(vec![Arc::clone(&model)], &|_| {}), "did not make"),
+        (refused(vec![Arc::clone(&judge)], &|design| design.logits = 0), "calibrated"),
+    ] {
+        assert!(error.field == "judges[0]" && error.expected.contains(says), "{error}");
+    }
+    assert_eq!(refused(vec![Arc::clone(&judge), judge], &|_| {}).field, "judges[1]");
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
+use crate::judge::Verdict;
 use crate::maximize::transform::Transform;
 
 /// Root mean square of one default step, per pixel value of range [0, 1]. Part of the definition of the diagnostics:
@@ -35,6 +36,13 @@ pub struct Diagnostics {
     /// The same share for the image's brightness, `0.2126 R + 0.7152 G + 0.0722 B` of the pixel values.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub high_frequency_share_grey: Option<f32>,
+    /// Share of the brightness' spectral energy that lies at higher frequencies than in natural images, whose power
+    /// falls with the square of the frequency: the largest difference, over all frequencies, between the shares of the
+    /// energy above it. 0 for an image as smooth as a photograph or smoother, nearly 1 for a checkerboard. Null for an
+    /// image of one colour.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub spectral_excess: Option<f32>,
     /// The objective's largest value on the natural images that the model was calibrated with.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub natural_maximum: Option<f32>,
@@ -44,7 +52,11 @@ pub struct Diagnostics {
     /// Why the natural maximum is unknown; null if it is known.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub natural_missing: Option<NaturalMissing>,
-    /// Forward and backward passes spent on the diagnostics; the stimulus' own `passes` do not count them.
+    /// What the judges see, in their order; absent without judges.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub judges: Vec<Verdict>,
+    /// Forward and backward passes spent on the diagnostics, without those of judges; the stimulus' own `passes` do not count them.
     pub passes: u32,
 }
 

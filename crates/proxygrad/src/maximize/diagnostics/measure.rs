@@ -51,9 +51,11 @@ pub(in crate::maximize) fn add_diagnostics(
             robust,
             high_frequency_share,
             high_frequency_share_grey,
+            spectral_excess: spectrum::spectral_excess(image, size, &ffts),
             natural_maximum: natural.ok(),
             percent_of_natural: natural.ok().and_then(|natural| natural::percent(outcome.findings.score, natural)),
             natural_missing: natural.err(),
+            judges: Vec::new(),
             passes,
         });
     }

@@ -1,5 +1,6 @@
-//! Share of an image's spectral energy at high frequencies.
+//! Shares of an image's spectral energy at high frequencies.
 
+use std::borrow::Cow;
 use std::f64::consts::PI;
 
 use super::document::finite;
@@ -34,21 +35,52 @@ pub(super) fn high_frequency_shares(
     size @ [height, width]: [usize; 2],
     ffts: &Ffts,
 ) -> [Option<f32>; 2] {
-    let planes: Vec<&[f64]> = pixels.chunks_exact((height * width).max(1)).collect();
     let mut colours = Energy::default();
-    for plane in &planes {
+    for plane in pixels.chunks_exact((height * width).max(1)) {
         let energy = energy(plane, size, ffts);
         colours = Energy { all: colours.all + energy.all, high: colours.high + energy.high };
     }
-    let grey = match planes.as_slice() {
+    let grey = if pixels.len() > height * width { energy(&brightness(pixels, size), size, ffts) } else { colours };
+    [colours.share(), grey.share()]
+}
+
+/// Share of the energy of the brightness at higher frequencies than in natural images, for an image `[C,H,W]` of 1 or 3
+/// channels in [0, 1]; `None` for a uniform image.
+///
+/// The power of natural images falls with the square of the frequency (Field, 1987). With `P(f)` the share of the image's
+/// energy above a frequency `f`, and `N(f)` that of a spectrum `1/f^2`, the excess is the largest `P(f) - N(f)`, 0 at
+/// least: the one-sided statistic of Kolmogorov and Smirnov. It does not depend on the contrast, and since energies are
+/// summed over many coefficients, hardly on their fluctuations.
+pub(super) fn spectral_excess(pixels: &[f64], size: [usize; 2], ffts: &Ffts) -> Option<f32> {
+    let mut powers = Vec::new();
+    for_each_power(&brightness(pixels, size), size, ffts, |frequency, power, count| {
+        powers.push((frequency, power, count / (frequency * frequency)));
+    });
+    powers.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
+    let sum = |of: fn(&(f64, f64, f64)) -> f64| powers.iter().map(of).sum::<f64>();
+    let (all, natural) = (sum(|power| power.1), sum(|power| power.2));
+    if all <= NOTHING {
+        return None;
+    }
+    let (mut above, mut excess) = ([0.0; 2], 0.0f64);
+    for same in powers.chunk_by(|(a, ..), (b, ..)| a == b) {
+        for (_, power, expected) in same {
+            above = [above[0] + power / all, above[1] + expected / natural];
+        }
+        excess = excess.max(above[0] - above[1]);
+    }
+    finite(excess)
+}
+
+/// The brightness `[H,W]` of an image `[C,H,W]`: of three channels their weighted sum, of one channel itself.
+fn brightness(pixels: &[f64], [height, width]: [usize; 2]) -> Cow<'_, [f64]> {
+    match pixels.chunks_exact((height * width).max(1)).collect::<Vec<_>>().as_slice() {
         [red, green, blue] => {
             let mix = |((r, g), b): ((&f64, &f64), &f64)| r * BRIGHTNESS[0] + g * BRIGHTNESS[1] + b * BRIGHTNESS[2];
-            let brightness: Vec<f64> = red.iter().zip(*green).zip(*blue).map(mix).collect();
-            energy(&brightness, size, ffts)
+            red.iter().zip(*green).zip(*blue).map(mix).collect()
         }
-        _ => colours,
-    };
-    [colours.share(), grey.share()]
+        _ => pixels.into(),
+    }
 }
 
 /// Hann window, sampled between its zeros, so that no pixel vanishes even in a small image.
@@ -56,9 +88,22 @@ fn hann(length: usize) -> Vec<f64> {
     (0..length).map(|i| (PI * (i as f64 + 0.5) / length as f64).sin().powi(2)).collect()
 }
 
-/// Energy of one plane under the window, with its weighted mean subtracted, so that the window does not leak the mean
-/// into other frequencies.
-fn energy(plane: &[f64], [height, width]: [usize; 2], ffts: &Ffts) -> Energy {
+/// Energy of one plane.
+fn energy(plane: &[f64], size: [usize; 2], ffts: &Ffts) -> Energy {
+    let mut energy = Energy::default();
+    for_each_power(plane, size, ffts, |frequency, power, _| {
+        energy.all += power;
+        if frequency > HIGH {
+            energy.high += power;
+        }
+    });
+    energy
+}
+
+/// Calls `visit` with every frequency other than 0, the power of one plane at it, and the number of coefficients that
+/// it stands for. The plane is seen under the window, with its weighted mean subtracted, so that the window does not
+/// leak the mean into other frequencies.
+fn for_each_power(plane: &[f64], [height, width]: [usize; 2], ffts: &Ffts, mut visit: impl FnMut(f64, f64, f64)) {
     let (rows, columns) = (hann(height), hann(width));
     let weights: Vec<f64> = rows.iter().flat_map(|row| columns.iter().map(move |column| row * column)).collect();
     let sum: f64 = plane.iter().zip(&weights).map(|(p, w)| p * w).sum();
@@ -66,7 +111,6 @@ fn energy(plane: &[f64], [height, width]: [usize; 2], ffts: &Ffts) -> Energy {
     let windowed: Vec<f64> = plane.iter().zip(&weights).map(|(p, w)| (p - mean) * w).collect();
     let spectrum = f64::fft(ffts).analyze(&windowed);
     let bins = width / 2 + 1;
-    let mut energy = Energy::default();
     for x in 0..bins {
         // The other half of the spectrum of a real image is its conjugate.
         let twice = if x == 0 || 2 * x == width { 1.0 } else { 2.0 };
@@ -74,19 +118,17 @@ fn energy(plane: &[f64], [height, width]: [usize; 2], ffts: &Ffts) -> Energy {
         for (y, value) in spectrum.iter().skip(x).step_by(bins).enumerate().skip(usize::from(x == 0)) {
             let down = y.min(height - y) as f64 / height as f64;
             let power = twice * value.norm_sqr() / weights.len() as f64;
-            energy.all += power;
-            if along.hypot(down) > HIGH {
-                energy.high += power;
-            }
+            visit(along.hypot(down), power, twice);
         }
     }
-    energy
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
 
     use super::*;
 
@@ -126,6 +168,33 @@ mod tests {
     fn two_waves_share_by_their_energy() {
         let share = image([60, 60], |_, x| 0.3 * (2.0 * PI * x / 10.0).sin() + 0.1 * (2.0 * PI * x / 2.5).sin())[0];
         assert!((share.unwrap() - 0.1).abs() < 1e-3, "{share:?}");
+    }
+
+    #[test]
+    fn noise_exceeds_the_natural_spectrum_and_smooth_images_do_not() {
+        let size = [64, 64];
+        let excess = |pixels: &[f64]| spectral_excess(pixels, size, &Ffts::new(size));
+        let of = |f: &dyn Fn(usize, usize) -> f64| excess(&(0..4096).map(|i| f(i / 64, i % 64)).collect::<Vec<_>>());
+        assert!(of(&|y, x| ((y + x) % 2) as f64).unwrap() > 0.99);
+        assert!(of(&|y, _| y as f64 / 63.0).unwrap() < 0.01);
+        assert_eq!(of(&|_, _| 0.5), None);
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let noise: Vec<f64> = (0..4096).map(|_| rng.random()).collect();
+        let white = excess(&noise).unwrap();
+        // The largest of 1 - f^2 pi - (1 - ln(64 f) / ln(32)), for frequencies below one half.
+        assert!((0.4..0.65).contains(&white), "{white}");
+        // The same noise with amplitudes that fall with the frequency, as those of photographs do.
+        let ffts = Ffts::new(size);
+        let mut spectrum = f64::fft(&ffts).analyze(&noise);
+        for (i, value) in spectrum.iter_mut().enumerate() {
+            let (y, x) = (i / 33, i % 33);
+            *value /= (y.min(64 - y) as f64).hypot(x as f64).max(1.0);
+        }
+        let mut natural = vec![0.0; 4096];
+        f64::fft(&ffts).synthesize(&mut spectrum, &mut natural);
+        let natural = excess(&natural).unwrap();
+        // The few coefficients of the lowest frequencies, with half of the energy, vary.
+        assert!(natural < 0.25, "{natural}");
     }
 
     #[test]

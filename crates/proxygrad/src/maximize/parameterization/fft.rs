@@ -89,7 +89,7 @@ impl<T: FftNum> Fft<T> {
     /// The plane with these coefficients `P`: `x(r, c) = sum of w Re(P(k, l) e^(2 pi i (k r / H + l c / W)))` over the
     /// half spectrum; `w` is 1 for a column that is its own conjugate (0, and `W / 2` of an even width), else 2.
     /// Overwrites the coefficients.
-    pub(super) fn synthesize(&self, coefficients: &mut [Complex<T>], plane: &mut [T]) {
+    pub(in crate::maximize) fn synthesize(&self, coefficients: &mut [Complex<T>], plane: &mut [T]) {
         let ([height, width], half) = (self.size, self.half());
         let mut turned = transposed(coefficients, [height, half]);
         self.columns_back.process(&mut turned);

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::preset::Preset;
 use crate::maximize::animation::Animation;
 use crate::maximize::coarse::CoarseRequest;
+use crate::maximize::diagnostics::request::DiagnosticsRequest;
 use crate::maximize::diversity::Diversity;
 use crate::maximize::gate_schedule::GateRequest;
 use crate::maximize::halving::SearchRequest;
@@ -78,10 +79,10 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub score_every: Option<u32>,
-    /// Whether to measure diagnostics of the maxima after the last step: 165 more passes, counted separately. Default:
-    /// false.
+    /// Whether to measure diagnostics of the maxima after the last step: 165 more passes, counted separately; with
+    /// `judges`, also what other networks see. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub diagnostics: Option<bool>,
+    pub diagnostics: Option<DiagnosticsRequest>,
     /// Whether pixels of low saliency are transparent in the PNG: the saliency is the absolute gradient, summed over
     /// the run. Colours are unchanged. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,6 +128,11 @@ impl Request {
     /// A request with one objective and default settings.
     pub fn new(model: impl Into<String>, objective: Objective) -> Self {
         Self { model: model.into(), objective: Some(objective), ..Self::default() }
+    }
+
+    /// Ids of the judges that it asks for.
+    pub fn judges(&self) -> &[String] {
+        self.diagnostics.as_ref().map_or(&[], DiagnosticsRequest::judges)
     }
 
     /// Path of an objective, or of one of its several terms.

@@ -7,6 +7,8 @@ use super::document::{Limits, Request};
 use super::images::Gallery;
 use super::settings::Settings;
 use crate::Invalid;
+use crate::judge::JudgeRef;
+use crate::maximize::diagnostics::request::DiagnosticsRequest;
 use crate::maximize::diversity::Diversity;
 use crate::maximize::gate_schedule::GateKind;
 use crate::maximize::halving::SearchRequest;
@@ -146,7 +148,7 @@ impl Request {
             return Err(Invalid::new("diversity", "diversity with a search", "either diversity or a search, not both"));
         }
         let size = [input[1], input[2]];
-        let diagnostics = self.diagnostics.unwrap_or(false);
+        let diagnostics = self.diagnostics.as_ref().is_some_and(DiagnosticsRequest::is_measured);
         let alpha = self.alpha.unwrap_or(false);
         let animation = self.animation.map(|animation| animation.resolve(steps, objectives.len(), size)).transpose();
         let animation = animation.map_err(|e| e.within("animation"))?;
@@ -164,6 +166,7 @@ impl Request {
             start,
             score_every,
             diagnostics,
+            judges: self.judges().iter().map(|id| JudgeRef::not_loaded(id)).collect(),
             alpha,
             animation,
             diversity,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::preset::Preset;
+use crate::judge::JudgeRef;
 use crate::maximize::animation::Animation;
 use crate::maximize::coarse::Coarse;
 use crate::maximize::diversity::Diversity;
@@ -59,6 +60,10 @@ pub struct Settings {
     /// Whether diagnostics of the stimuli are measured.
     #[serde(default, alias = "certificates")]
     pub diagnostics: bool,
+    /// Judges that are shown the stimuli.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub judges: Vec<JudgeRef>,
     /// Whether the PNG is transparent where its saliency is low.
     #[serde(default)]
     pub alpha: bool,

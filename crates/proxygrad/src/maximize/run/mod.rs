@@ -4,6 +4,7 @@ mod best;
 mod bounded;
 mod context;
 mod image_state;
+mod judged;
 mod optimization;
 mod stage;
 mod stimulus_state;
@@ -11,6 +12,7 @@ mod successive_halving;
 
 pub use self::bounded::maximize_within;
 use self::context::Run;
+pub use self::judged::{judges_too_large, maximize_judged};
 use self::optimization::{Optimization, Strategy};
 use self::successive_halving::successive_halving;
 use crate::engine::Engine;

@@ -139,7 +139,7 @@ pub(super) fn read(folder: &Path) -> Result<Calibration, CalibrationError> {
         let record = record_of(i, units, kept.len(), &mut tensors).map_err(|why| numbers(format!("{name}: {why}")))?;
         records.insert(name, record);
     }
-    Ok(Calibration { digest, size, images, kept, layers: records })
+    Ok(Calibration { digest, size, images, kept, layers: records, folder: Some(folder.to_owned()) })
 }
 
 fn record_of(
@@ -209,6 +209,7 @@ mod tests {
             images: 5,
             kept: vec!["a/b.png".into(), "c.jpeg".into()],
             layers: [("layer1/Relu_1", 1.5), ("logits", 2.5)].map(|(name, x)| (name.to_owned(), layer(x))).into(),
+            folder: None,
         }
     }
 
@@ -216,7 +217,8 @@ mod tests {
     fn a_calibration_survives_its_files() {
         let folder = tempfile::tempdir().unwrap();
         some().write(folder.path()).unwrap();
-        assert_eq!(Calibration::read(folder.path()).unwrap(), some());
+        let read = Calibration { folder: Some(folder.path().to_owned()), ..some() };
+        assert_eq!(Calibration::read(folder.path()).unwrap(), read);
     }
 
     #[test]

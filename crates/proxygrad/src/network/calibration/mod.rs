@@ -7,7 +7,8 @@ mod file;
 mod patch;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 pub use file::CalibrationError;
 pub use patch::{Patch, cut};
@@ -27,6 +28,8 @@ pub struct Calibration {
     pub kept: Vec<String>,
     /// Records by layer name.
     pub layers: BTreeMap<String, LayerRecord>,
+    /// The folder that it was read from, which holds the kept images; `None` if it was not read from one.
+    pub folder: Option<PathBuf>,
 }
 
 /// Statistics of one layer.
@@ -121,6 +124,15 @@ impl Calibration {
     /// size](Calibration::size).
     pub fn image_file(image: usize) -> String {
         format!("images/{image:06}.png")
+    }
+
+    /// The PNG of a [kept](Calibration::kept) image.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the calibration was not read from a folder.
+    pub fn image(&self, image: usize) -> io::Result<Vec<u8>> {
+        let folder = self.folder.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        std::fs::read(folder.join(Self::image_file(image)))
     }
 
     /// Reads a calibration from its folder.

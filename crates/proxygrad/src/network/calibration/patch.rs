@@ -28,11 +28,31 @@ impl Calibration {
     /// The patch of a top image: the receptive field of its position in `layer`, clipped to the image; the whole image
     /// if the layer is not a feature map.
     pub fn patch(&self, network: &Network, layer: &str, top: &TopImage) -> Patch {
-        let position = top.position(network, layer);
+        Patch::seen(network, layer, top.position(network, layer))
+    }
+}
+
+impl Patch {
+    /// The part of an image of the network's input size that a position (row and column) of `layer` sees: its receptive
+    /// field, clipped to the image; the whole image without a position, or if the layer is not a feature map.
+    pub fn seen(network: &Network, layer: &str, position: Option<[usize; 2]>) -> Self {
         let field = network.find(layer).and_then(|id| network.receptive_field(id, position));
-        let [height, width] = self.size;
+        let [height, width] = [1, 2].map(|axis| network.input_shape()[axis]);
         let [rows, columns] = field.unwrap_or([0..height, 0..width]);
-        Patch { rows, columns }
+        Self { rows, columns }
+    }
+
+    /// The part that the centre of `layer` sees: row `H/2`, column `W/2`.
+    pub fn centre(network: &Network, layer: &str) -> Self {
+        let map = network.find(layer).and_then(|id| network.node(id).shape.feature_map());
+        Self::seen(network, layer, map.map(|[_, height, width]| [height / 2, width / 2]))
+    }
+
+    /// The part of an image.
+    pub fn of(&self, image: &DynamicImage) -> DynamicImage {
+        let side = |range: &Range<usize>| (range.start as u32, range.len() as u32);
+        let ((top, height), (left, width)) = (side(&self.rows), side(&self.columns));
+        image.crop_imm(left, top, width, height)
     }
 }
 
@@ -42,10 +62,7 @@ impl Calibration {
 /// When `png` cannot be read or the patch cannot be written.
 pub fn cut(png: &[u8], patch: &Patch) -> ImageResult<Vec<u8>> {
     let image = image::load_from_memory_with_format(png, ImageFormat::Png)?;
-    let side = |range: &Range<usize>| (range.start as u32, range.len() as u32);
-    let ((top, height), (left, width)) = (side(&patch.rows), side(&patch.columns));
-    let cut: DynamicImage = image.crop_imm(left, top, width, height);
     let mut bytes = std::io::Cursor::new(Vec::new());
-    cut.write_to(&mut bytes, ImageFormat::Png)?;
+    patch.of(&image).write_to(&mut bytes, ImageFormat::Png)?;
     Ok(bytes.into_inner())
 }

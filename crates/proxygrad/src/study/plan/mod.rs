@@ -1,11 +1,13 @@
 //! Plan of a study: units and settings, fixed before anything runs.
 
+mod judges;
 pub(in crate::study) mod requests;
 pub(in crate::study) mod types;
 mod units;
 
 use std::path::Path;
 
+use judges::planned_judges;
 use requests::planned_settings;
 use types::{MAX_ARMS, MAX_METHODS};
 use units::{check_reduce, planned_layers};
@@ -16,7 +18,7 @@ use super::toy;
 use super::variant::Variant;
 use crate::Invalid;
 
-pub use types::{Bounds, Design, Plan, PlannedLayer, PlannedModel, PlannedSettings, Toys};
+pub use types::{Bounds, Design, Plan, PlannedLayer, PlannedModel, PlannedPart, PlannedSettings, Toys};
 
 /// Distance between the seeds of two starts of a unit; seeds of the other units of a model are in between.
 const SEEDS_PER_REPEAT: u64 = 1_000_000;
@@ -87,6 +89,7 @@ impl Plan {
         if let Some(toys) = &design.toys {
             toy::check(toys, &design.base)?;
         }
+        let judges = planned_judges(design, &models)?;
         Ok(Self {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             device: device.clone(),
@@ -99,6 +102,7 @@ impl Plan {
             arms: design.arms.clone(),
             settings,
             toys: design.toys.clone(),
+            judges,
         })
     }
 

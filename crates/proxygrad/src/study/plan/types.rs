@@ -1,14 +1,18 @@
 //! Documents of a study: the design that a user asks for, and the plan that follows from it.
 
+use std::fmt;
 use std::sync::Arc;
 
+use image::DynamicImage;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
+use crate::judge::JudgeRef;
 use crate::maximize::Limits;
-use crate::network::Model;
+use crate::network::calibration::Patch;
+use crate::network::{Model, Network};
 use crate::study::variant::{Fields, Variant};
 
 /// What a user asks for, with models loaded.
@@ -38,6 +42,8 @@ pub struct Design {
     pub device: String,
     /// The study of toy functions, if any.
     pub toys: Option<Toys>,
+    /// Models that judge the readability of every stimulus.
+    pub judges: Vec<Arc<Model>>,
 }
 
 /// Limit of arms: each is compared with every other.
@@ -88,6 +94,9 @@ pub struct Plan {
     /// The study of toy functions, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toys: Option<Toys>,
+    /// Models that judge the readability of every stimulus.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judges: Vec<JudgeRef>,
 }
 
 /// A model of a plan.
@@ -115,6 +124,48 @@ pub struct PlannedLayer {
     /// Class names of the units, if they are logits of known classes; else empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
+    /// The part of an image that its units see, if they look at the centre of the layer and see less than the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<PlannedPart>,
+}
+
+/// A part of the images of a layer's units: the receptive field of the layer's centre.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PlannedPart {
+    /// Height and width of the images.
+    #[cfg_attr(feature = "openapi", schema(min_items = 2, max_items = 2))]
+    pub size: [usize; 2],
+    /// Rows `[from, to)` that the units see.
+    #[cfg_attr(feature = "openapi", schema(min_items = 2, max_items = 2))]
+    pub rows: [usize; 2],
+    /// Columns `[from, to)` that they see.
+    #[cfg_attr(feature = "openapi", schema(min_items = 2, max_items = 2))]
+    pub columns: [usize; 2],
+}
+
+impl PlannedPart {
+    /// What the centre of a layer sees; `None` if that is the whole image.
+    pub(super) fn of_centre(network: &Network, layer: &str) -> Option<Self> {
+        let Patch { rows, columns } = Patch::centre(network, layer);
+        let size = [1, 2].map(|axis| network.input_shape()[axis]);
+        let part = Self { size, rows: [rows.start, rows.end], columns: [columns.start, columns.end] };
+        ([rows.len(), columns.len()] != size).then_some(part)
+    }
+
+    /// This part of an image; `None` if the image has another size.
+    pub(in crate::study) fn of(&self, image: &DynamicImage) -> Option<DynamicImage> {
+        let patch = Patch { rows: self.rows[0]..self.rows[1], columns: self.columns[0]..self.columns[1] };
+        ([image.height(), image.width()].map(|side| side as usize) == self.size).then(|| patch.of(image))
+    }
+}
+
+impl fmt::Display for PlannedPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [height, width] = [self.rows, self.columns].map(|[from, to]| to.saturating_sub(from));
+        write!(f, "{width} x {height} of {} x {} pixels", self.size[1], self.size[0])
+    }
 }
 
 /// Settings of an arm for a model under a method.

@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use super::types::{Design, PlannedLayer};
+use super::types::{Design, PlannedLayer, PlannedPart};
 use crate::Invalid;
 use crate::network::{Model, Network, NodeId, Op, Selection, Unit};
 
@@ -24,7 +24,7 @@ pub(super) fn check_reduce(reduce: &str) -> Result<(), Invalid> {
 /// The layers of a model with the units drawn from them.
 pub(super) fn planned_layers(design: &Design, model: &Model, layers: &[String]) -> Result<Vec<PlannedLayer>, Invalid> {
     let network = &model.network;
-    let logits = logits(network);
+    let logits = network.logits();
     let named: Vec<String> = match layers {
         [] => spread_activations(network, logits).into_iter().map(|id| network.node(id).name.clone()).collect(),
         layers => layers.to_vec(),
@@ -78,16 +78,8 @@ fn draw(seed: u64, model: &Model, layer: &str, reduce: &str, count: usize) -> Re
     let units = drawn.map(unit).collect::<Result<Vec<Unit>, Invalid>>()?;
     let classes: Option<Vec<String>> = units.iter().map(|unit| model.class_of(unit).map(str::to_owned)).collect();
     let units = units.iter().map(Unit::to_string).collect();
-    Ok(PlannedLayer { name: layer.to_owned(), units, classes: classes.unwrap_or_default() })
-}
-
-/// The layer of class logits: the first output, or the input of a softmax there.
-fn logits(network: &Network) -> Option<NodeId> {
-    let mut id = *network.outputs().first()?;
-    while network.node(id).op.is_softmax() {
-        id = *network.node(id).inputs.first()?;
-    }
-    (network.node(id).shape.len() == 1).then_some(id)
+    let part = if reduce == "center" { PlannedPart::of_centre(network, layer) } else { None };
+    Ok(PlannedLayer { name: layer.to_owned(), units, classes: classes.unwrap_or_default(), part })
 }
 
 /// Activations with feature maps, spread evenly over those below the logits.

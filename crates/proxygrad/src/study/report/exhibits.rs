@@ -19,11 +19,7 @@ pub(super) struct Exhibits<'a> {
 
 impl<'a> Exhibits<'a> {
     pub(super) fn select(plan: &Plan, summary: &Summary, comparison: &'a Comparison) -> Self {
-        let model = plan.models.iter().find(|model| model.id == comparison.model);
-        let layers = model.into_iter().flat_map(|model| &model.layers);
-        let classes: HashMap<&str, &str> =
-            layers.flat_map(|layer| layer.units.iter().zip(&layer.classes)).map(|(a, b)| (&**a, &**b)).collect();
-        let remark = |unit: &UnitScores| classes.get(&*unit.unit).map(|class| format!("({class})")).unwrap_or_default();
+        let remark = remarks(plan, comparison);
         let mut shown: HashMap<&str, usize> = HashMap::new();
         let first = comparison.units.iter().filter(|unit| {
             let shown = shown.entry(&unit.layer).or_default();
@@ -36,4 +32,13 @@ impl<'a> Exhibits<'a> {
         });
         Self { first: first.map(|unit| (unit, remark(unit))).collect(), losses: losses.collect() }
     }
+}
+
+/// Remark on a unit of a comparison: the name of its class in brackets, if it has one.
+pub(super) fn remarks<'a>(plan: &'a Plan, comparison: &Comparison) -> impl Fn(&UnitScores) -> String + 'a {
+    let model = plan.models.iter().find(|model| model.id == comparison.model);
+    let layers = model.into_iter().flat_map(|model| &model.layers);
+    let classes: HashMap<&str, &str> =
+        layers.flat_map(|layer| layer.units.iter().zip(&layer.classes)).map(|(a, b)| (&**a, &**b)).collect();
+    move |unit| classes.get(&*unit.unit).map(|class| format!("({class})")).unwrap_or_default()
 }

@@ -3,8 +3,10 @@
 use std::fmt::Write;
 
 use super::exhibits::Exhibits;
+use super::images::Images;
+use super::readability::captions;
 use super::sections::ratio;
-use super::{gallery, plots};
+use super::{plots, readability};
 use crate::report::html::{link, number, optional, percent, probability};
 use crate::report::markdown::{cell, code, table};
 use crate::study::error::StudyError;
@@ -68,6 +70,8 @@ fn comparison_section(
     );
     text += &arms(all, &options.against);
     text += &focus(comparison, summary);
+    text += &readability_tables(comparison, &options.against);
+    let images = Images::new(folder, plan);
     let figures = format!("figures/{}/{}", escape_name(&comparison.model), escape_name(&comparison.method));
     let against = plan.arms.iter().position(|arm| arm.name == options.against).unwrap_or(0);
     let plots = [
@@ -87,11 +91,11 @@ fn comparison_section(
     let Exhibits { first, losses } = Exhibits::select(plan, summary, comparison);
     let names: Vec<String> = plan.arms.iter().map(|arm| code(&arm.name)).collect();
     let _ = writeln!(text, "The units drawn first, with the arms {} from left to right:\n", names.join(", "));
-    text += &gallery_table(folder, &figures, &first)?;
+    text += &gallery_table(folder, &images, &figures, &first)?;
     let _ = writeln!(text, "Largest losses of {}:\n", code(&options.focus));
     match losses.as_slice() {
         [] => text += "On no unit does another arm score higher.\n\n",
-        losses => text += &gallery_table(folder, &figures, losses)?,
+        losses => text += &gallery_table(folder, &images, &figures, losses)?,
     }
     Ok(text)
 }
@@ -145,6 +149,21 @@ fn focus(comparison: &Comparison, summary: &Summary) -> String {
     table(&heads, comparison.sections.iter().map(row))
 }
 
+/// Tables of readability over all layers and by layer; empty without judges.
+fn readability_tables(comparison: &Comparison, against: &str) -> String {
+    let heads: Vec<String> = readability::heads(against).iter().map(|head| cell(head)).collect();
+    let of_section = |section: &Section| {
+        let rows = readability::rows(section, against);
+        if rows.is_empty() {
+            return String::new();
+        }
+        let layer = section.layer.as_ref().map_or_else(|| "all layers".to_owned(), |layer| code(layer));
+        let rows = rows.into_iter().map(|row| row.iter().map(|text| cell(text)).collect());
+        format!("Readability, {layer}:\n\n{}", table(&heads, rows))
+    };
+    comparison.sections.iter().map(of_section).collect()
+}
+
 fn starts(count: usize) -> String {
     format!("{count} start{}", if count == 1 { "" } else { "s" })
 }
@@ -154,7 +173,12 @@ fn outcomes(paired: &PairedComparison) -> String {
 }
 
 /// Table of units with the scores and images of their first start.
-fn gallery_table(folder: &Folder, figures: &str, units: &[(&UnitScores, String)]) -> Result<String, StudyError> {
+fn gallery_table(
+    folder: &Folder,
+    images: &Images<'_>,
+    figures: &str,
+    units: &[(&UnitScores, String)],
+) -> Result<String, StudyError> {
     let mut rows = Vec::with_capacity(units.len());
     for (unit, remark) in units {
         let runs: Vec<_> = unit.arms.iter().filter_map(|arm| arm.runs.first()).collect();
@@ -165,7 +189,7 @@ fn gallery_table(folder: &Folder, figures: &str, units: &[(&UnitScores, String)]
             score => score,
         });
         let scores: Vec<String> = scores.collect();
-        let image = match gallery::strip(folder, unit) {
+        let image = match images.strip(runs.iter().copied()) {
             Some(png) => {
                 let path = format!("{figures}/{}.png", escape_name(&unit.unit));
                 folder.write(&path, &png)?;
@@ -173,7 +197,10 @@ fn gallery_table(folder: &Folder, figures: &str, units: &[(&UnitScores, String)]
             }
             None => "no image kept".to_owned(),
         };
-        rows.push(vec![format!("{} {}", code(&unit.unit), cell(remark)), scores.join(" · "), image]);
+        let said: Vec<String> = runs.iter().map(|run| captions(run).join(", ")).collect();
+        let said =
+            if said.iter().all(String::is_empty) { String::new() } else { format!("<br>{}", cell(&said.join(" · "))) };
+        rows.push(vec![format!("{} {}", code(&unit.unit), cell(remark)), scores.join(" · ") + &said, image]);
     }
     Ok(table(&["unit", "scores", "images"], rows.into_iter()))
 }

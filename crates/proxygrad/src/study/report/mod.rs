@@ -1,11 +1,14 @@
-//! Report of a study: `summary.csv`, `summary.json`, the self-contained page `report.html`, and `report.md` with its
-//! `figures`.
+//! Report of a study: `summary.csv`, `summary.json`, the self-contained page `report.html`, `report.md` with its
+//! `figures`, and `gallery.md` with all units whose images are kept.
 
+mod contact_sheet;
 mod exhibits;
 mod gallery;
+mod images;
 mod markdown;
 mod page;
 mod plots;
+mod readability;
 mod sections;
 
 use super::error::StudyError;
@@ -25,7 +28,7 @@ pub fn summary(folder: &Folder, options: Option<&ComparisonOptions>) -> Result<S
     Ok(summarize(&plan, &folder.rows()?, &toys, options.unwrap_or(&defaults))?)
 }
 
-/// Writes the summary, the page and the Markdown report with its figures into the folder.
+/// Writes the summary, the page, the Markdown report with its figures and the gallery into the folder.
 ///
 /// # Errors
 /// If the folder holds no study or cannot be written.
@@ -34,6 +37,7 @@ pub fn report(folder: &Folder, summary: &Summary) -> Result<(), StudyError> {
     folder.write("summary.csv", summary.to_csv().as_bytes())?;
     folder.write("summary.json", summary.to_json()?.as_bytes())?;
     markdown::write(folder, &plan, summary)?;
+    contact_sheet::write(folder, &plan, summary)?;
     folder.write("report.html", page::page(folder, &plan, summary).as_bytes())
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::sections;
+use super::{readability, sections};
 use crate::report::html::{Cell, details, document, number, percent, table, text};
 use crate::study::folder::Folder;
 use crate::study::plan::types::Plan;
@@ -20,7 +20,7 @@ pub(super) fn page(folder: &Folder, plan: &Plan, summary: &Summary) -> String {
     let mut html = introduction(plan, summary);
     if !summary.tables.is_empty() {
         html += &overview(plan, summary);
-        html += GLOSSARY;
+        html += &glossary(plan);
     }
     for (i, table) in summary.tables.iter().enumerate() {
         html += &sections::comparison_section(folder, plan, summary, i, table);
@@ -119,7 +119,7 @@ fn overview(plan: &Plan, summary: &Summary) -> String {
     )
 }
 
-/// Glossary of the tables.
+/// Beginning of the glossary of the tables.
 const GLOSSARY: &str = "<details><summary>How to read the tables</summary>\n<dl>\n\
 <dt>dead</dt><dd>A run whose score does not rise above its start (by more than a thousandth of it).</dd>\n\
 <dt>live, mixed, dead units</dt><dd>Units that come to life under the reference arm from every start, from \
@@ -135,8 +135,14 @@ exact up to 50 differences. Not corrected for the number of comparisons.</dd>\n\
 <dt>to 90 %</dt><dd>Median share of the steps after which the score has risen 90 % of the way to \
 the best of the run.</dd>\n\
 <dt>passes the reference</dt><dd>Share of runs of live units that reach the final score of the reference, followed \
-by the median share of the run after which they do.</dd>\n\
-</dl></details>\n";
+by the median share of the run after which they do.</dd>\n";
+
+/// The glossary, with the words of readability if the study has judges.
+fn glossary(plan: &Plan) -> String {
+    let word = |(word, meaning): &(&str, &str)| format!("<dt>{}</dt><dd>{}</dd>\n", text(word), text(meaning));
+    let words: String = readability::GLOSSARY.iter().filter(|_| !plan.judges.is_empty()).map(word).collect();
+    format!("{GLOSSARY}{words}</dl></details>\n")
+}
 
 /// Tables of the toy functions.
 fn toys(plan: &Plan, summary: &Summary) -> String {

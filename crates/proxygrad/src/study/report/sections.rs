@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::exhibits::Exhibits;
-use super::{gallery, plots};
+use super::images::Images;
+use super::{gallery, plots, readability};
 use crate::report::html::{Cell, details, number, optional, percent, probability, table, text};
 use crate::study::folder::Folder;
 use crate::study::plan::types::Plan;
@@ -32,6 +33,7 @@ pub(super) fn comparison_section(
         all.dead
     );
     html += &arm_table("All layers", all, &options.against);
+    html += &readability_table("All layers", all, &options.against);
     html += &dead_table(comparison);
     html += "<h3>Ratios by layer</h3>\n<div class=\"panels\">\n";
     for section in &comparison.sections {
@@ -55,7 +57,10 @@ pub(super) fn comparison_section(
     let layers: String = comparison
         .sections
         .iter()
-        .filter_map(|section| Some(arm_table(section.layer.as_ref()?, section, &options.against)))
+        .filter_map(|section| {
+            let layer = section.layer.as_ref()?;
+            Some(arm_table(layer, section, &options.against) + &readability_table(layer, section, &options.against))
+        })
         .collect();
     html += &details("Tables layer by layer", &layers);
     html += &images(folder, plan, summary, comparison, &arms);
@@ -103,6 +108,20 @@ fn arm_table(name: &str, section: &Section, against: &str) -> String {
     };
     let caption = format!("{name}: {} units, {} of them live under {against}", section.units, section.live);
     table(&caption, &heads, section.arms.iter().map(row).collect())
+}
+
+/// Table of the readability of stimuli on some units; empty without judges.
+fn readability_table(name: &str, section: &Section, against: &str) -> String {
+    let rows = readability::rows(section, against);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let row = |texts: Vec<String>| {
+        let cell = |(i, text): (usize, &String)| if i == 0 { Cell::head(text) } else { Cell::text(text) };
+        texts.iter().enumerate().map(cell).collect()
+    };
+    let caption = format!("{name}: readability of the stimuli of {} units", section.units);
+    table(&caption, &readability::heads(against), rows.into_iter().map(row).collect())
 }
 
 /// Median ratio with its confidence interval.
@@ -164,15 +183,16 @@ fn winners(comparison: &Comparison, arm: &str) -> String {
 fn images(folder: &Folder, plan: &Plan, summary: &Summary, comparison: &Comparison, arms: &[&str]) -> String {
     let focus = &summary.options.focus;
     let Exhibits { first, losses } = Exhibits::select(plan, summary, comparison);
+    let kept = Images::new(folder, plan);
     let caption =
         "The units drawn first, at their first start, with the score below the image; the best of a row in bold";
-    let mut html = format!("<h3>Images</h3>\n{}", gallery::grid(folder, caption, &first, arms));
+    let mut html = format!("<h3>Images</h3>\n{}", gallery::grid(&kept, caption, &first, arms));
     let _ = writeln!(html, "<h3>Largest losses of {}</h3>", text(focus));
     if losses.is_empty() {
         let _ = writeln!(html, "<p>On no unit does another arm score higher.</p>");
     } else {
         let caption = format!("The units on which another arm is furthest ahead of {focus}, at their first start");
-        html += &gallery::grid(folder, &caption, &losses, arms);
+        html += &gallery::grid(&kept, &caption, &losses, arms);
     }
     html
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::options::ComparisonOptions;
+use super::readability::readability;
 use super::types::{ArmOnUnit, ArmSummary, Comparison, PairedComparison, Section, Summary, UnitScores, relative};
 use crate::Invalid;
 use crate::statistics::{mean, median, median_interval, quantile, signed_rank};
@@ -104,6 +105,7 @@ fn section(plan: &Plan, layer: Option<String>, units: &[&UnitScores], options: &
     let reference = scores(against);
     let arms = (0..plan.arms.len()).map(|arm| ArmSummary {
         versus_reference: compare(&scores(arm), &reference),
+        readability: readability(units, arm, against),
         ..arm_summary(&plan.arms[arm].name, arm, against, units, &live)
     });
     let arms: Vec<ArmSummary> = arms.collect();
@@ -170,6 +172,7 @@ fn arm_summary(name: &str, arm: usize, against: usize, units: &[&UnitScores], li
         seconds: mean(&over(|run| run.seconds.into())),
         won_by,
         course: (0..COURSE).map_while(at).collect(),
+        readability: None,
     }
 }
 

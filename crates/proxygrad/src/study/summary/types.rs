@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::options::ComparisonOptions;
+use super::readability::ReadabilitySummary;
 use crate::study::row::Row;
 use crate::study::toy::ToySummary;
 use crate::study::variant::Variant;
@@ -101,6 +102,9 @@ pub struct ArmSummary {
     /// Best score so far at evenly spaced points of the run, as a share of the best of any arm from the same start:
     /// median over runs of live units.
     pub course: Vec<f64>,
+    /// Readability of the stimuli, if the study has judges.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readability: Option<ReadabilitySummary>,
 }
 
 /// Paired comparison of two arms on the same units.
