@@ -36,10 +36,10 @@ LARGEST_CYCLE = {"crates/proxygrad/src/maximize": 3, "crates/proxygrad/src/engin
 MAXIMIZE = "crates/proxygrad/src/maximize"
 LAYERS = [
     ("ground", r"(error|task|ops|image8|string_or_object|preprocessor|reference_image|callback)(/.*)?\.rs"),
-    ("documents", r"(request(/.*)?|[a-z_]+/document|settings|start|halving|diversity|gate_schedule|animation)\.rs"),
+    ("documents", r"(request(/.*)?|[a-z_]+/document|settings|start|halving|diversity|gate_schedule|animation|coarse)\.rs"),
     (
         "parts",
-        r"(objective|transform|optimizer|regularization|parameterization|gate|diagnostics|projection|model_runner|outcome)"
+        r"(objective|transform|optimizer|regularization|parameterization|gate|diagnostics|projection|model_runner|outcome|enlarge)"
         r"(/.*)?\.rs",
     ),
     ("run", r"(run|memory)(/.*)?\.rs"),
