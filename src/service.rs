@@ -13,6 +13,7 @@ use crate::free_memory;
 use crate::jobs::{Store, StoreConfig};
 use crate::worker::{Pool, PoolConfig, Sources};
 use proxygrad::network::catalog::Models;
+use proxygrad::train::data::DatasetRoot;
 
 /// A running service.
 pub struct Service {
@@ -36,20 +37,25 @@ impl Service {
             StoreConfig { queue_limit: u64::from(config.queue_limit), ..StoreConfig::new(&config.storage.data_dir) };
         let store = Store::open(&store).await?;
         let models = Arc::new(Models::new(config.storage.models())?);
+        let datasets = config.datasets.as_deref().map(|path| {
+            DatasetRoot::new(path).with_context(|| format!("datasets = {}: expected a folder", path.display()))
+        });
+        let datasets = datasets.transpose()?;
         let pool = PoolConfig {
             devices: config.devices.clone(),
             max_batch: config.max_batch,
             job_time_limit: config.job_time_limit,
             run_memory: config.memory.run_bytes(),
+            max_training_steps: config.max_training_steps,
             ..PoolConfig::default()
         };
-        let load = Arc::clone(&models);
         let cpu = config.cpu.settings(&config.storage.data_dir);
-        let sources = Sources::new(cpu, move |id| load.load(id));
+        let load = Arc::clone(&models);
+        let sources = Sources::new(cpu, move |id| load.load(id)).with_trainings(datasets.clone(), &models);
         let pool = Arc::new(Pool::start(pool, store.clone(), sources, CancellationToken::new()).await?);
         let shutdown = CancellationToken::new();
         tokio::spawn(release_idle_models(Arc::clone(&models), config.model_idle_time, shutdown.clone()));
-        let api = Api::new(config.clone(), store.clone(), models, Arc::clone(&pool), shutdown.clone())?;
+        let api = Api::new(config.clone(), store.clone(), models, Arc::clone(&pool), datasets, shutdown.clone())?;
         let server = Server::start(listener, api::router(api)?, &config)?;
         Ok(Self { config, store, pool, server, shutdown })
     }

@@ -1,4 +1,4 @@
-//! Events of jobs and studies as server-sent events (WHATWG HTML, section 9.2).
+//! Events of jobs, studies and trainings as server-sent events (WHATWG HTML, section 9.2).
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -43,10 +43,14 @@ enum EventName {
     Job,
     /// Summary of the study, as in the study list.
     Study,
+    /// Summary of the training, as in the list of trainings.
+    Training,
     /// The state changed.
     State,
     /// Progress was made.
     Progress,
+    /// An epoch of a training has ended.
+    Epoch,
     /// Earlier events are no longer available.
     Skipped,
 }

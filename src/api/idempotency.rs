@@ -1,4 +1,4 @@
-//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a repeated submission creates no second job or study.
+//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a repeated submission creates nothing new.
 
 use axum::http::HeaderMap;
 use serde::Serialize;

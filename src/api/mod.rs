@@ -31,6 +31,7 @@ mod security_headers;
 mod server;
 mod studies;
 mod submission_response;
+mod trainings;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ use uuid::Uuid;
 pub use server::{Server, listen};
 
 use crate::config::Config;
-use crate::jobs::{Job, Store, Study};
+use crate::jobs::{Job, Store, Study, Training};
 use crate::worker::Pool;
 use client::{Client, RequestSite};
 use concurrency_limit::ConcurrencyLimit;
@@ -62,6 +63,7 @@ use proxygrad::engine::MemoryModel;
 use proxygrad::maximize::{Limits, Request, Resolved, TooLarge, judges_too_large};
 use proxygrad::network::Model;
 use proxygrad::network::catalog::{ModelState, Models};
+use proxygrad::train::data::DatasetRoot;
 use studies::SummaryCache;
 
 /// Shared state of the handlers. Clones share it.
@@ -76,7 +78,7 @@ struct ApiState {
     metrics: PrometheusHandle,
     shutdown: CancellationToken,
     summary_cache: SummaryCache,
-    /// Requests that wait for a job, a study or a model.
+    /// Requests that wait for a job, a study, a training or a model.
     waiting: ConcurrencyLimit,
     /// Event streams.
     streams: ConcurrencyLimit,
@@ -84,6 +86,8 @@ struct ApiState {
     planning: Arc<Semaphore>,
     image_memory: ImageMemory,
     run_memory: RunMemoryLimit,
+    /// The datasets of trainings; without them, trainings are refused.
+    datasets: Option<DatasetRoot>,
 }
 
 /// Time after which a pending request counts as waiting.
@@ -141,6 +145,7 @@ impl Api {
         store: Store,
         models: Arc<Models>,
         pool: Arc<Pool>,
+        datasets: Option<DatasetRoot>,
         shutdown: CancellationToken,
     ) -> Result<Self, BuildError> {
         let models = ModelCache::new(models, config.model_timeout);
@@ -163,6 +168,7 @@ impl Api {
             planning,
             image_memory,
             run_memory,
+            datasets,
         };
         Ok(Self(Arc::new(state)))
     }
@@ -181,6 +187,11 @@ impl Api {
 
     fn metrics(&self) -> &PrometheusHandle {
         &self.0.metrics
+    }
+
+    /// The datasets of trainings.
+    fn datasets(&self) -> Option<&DatasetRoot> {
+        self.0.datasets.as_ref()
     }
 
     fn pool(&self) -> &Pool {
@@ -270,6 +281,12 @@ impl Api {
         study.ok_or_else(|| studies::study_not_found(id))
     }
 
+    /// The training with this id.
+    async fn training(&self, id: Uuid) -> Result<Training, Problem> {
+        let training = self.store().training(id).await.map_err(Problem::internal)?;
+        training.ok_or_else(|| trainings::training_not_found(id))
+    }
+
     /// Waits until the job has ended, the time limit is reached or the server shuts down; returns the job.
     async fn wait(&self, job: Job, limit: Duration) -> Result<Job, Problem> {
         let ended = self.store().wait(job.id, limit);
@@ -287,6 +304,15 @@ impl Api {
             None => self.study(study.id).await,
         }
     }
+
+    /// Waits for a training, as [`Api::wait`] does for a job.
+    async fn wait_for_training(&self, training: Training, limit: Duration) -> Result<Training, Problem> {
+        let ended = self.store().wait_for_training(training.id, limit);
+        match self.shutdown().run_until_cancelled(ended).await {
+            Some(ended) => Ok(ended.map_err(Problem::internal)?.unwrap_or(training)),
+            None => self.training(training.id).await,
+        }
+    }
 }
 
 /// All documented routes.
@@ -294,6 +320,7 @@ fn documented_routes() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(openapi::skeleton())
         .merge(jobs::router())
         .merge(studies::router())
+        .merge(trainings::router())
         .merge(models::router())
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))

@@ -30,6 +30,7 @@ const PATH: &str = "/openapi.json";
     tags(
         (name = "jobs", description = "Requests for stimuli, from submission to result."),
         (name = "studies", description = "Comparisons of settings on the same units, starts and number of passes."),
+        (name = "trainings", description = "Training of classifiers with surrogate gradients, on datasets of the server."),
         (name = "models", description = "Models, their layers and units."),
         (name = "operation", description = "Health probes and metrics."),
         (name = "about", description = "Documentation of problem types."),

@@ -42,6 +42,11 @@ impl PathParams {
         self.id("a study")
     }
 
+    /// The parameter `id` as the id of a training.
+    pub fn training(&self) -> Result<Uuid, Problem> {
+        self.id("a training")
+    }
+
     fn id(&self, what: &str) -> Result<Uuid, Problem> {
         let text = self.text("id");
         // Hyphenated form only, so that a job has one URL.

@@ -67,6 +67,9 @@ problem_kinds! {
         "According to its Origin or Sec-Fetch-Site header, the request comes from a page of another origin, and it would \
          change something. Only pages of this server and of the origins configured with --cors-origin may do that."
 
+    FORBIDDEN TrainingsDisabled "trainings-disabled" "This server does not train"
+        "Trainings need a folder of datasets, and this server has none. Its operator can name one with --datasets."
+
     NOT_FOUND NotFound "not-found" "Not found"
         "This service has no resource at this path. /openapi.json lists all operations."
 
@@ -75,6 +78,9 @@ problem_kinds! {
 
     NOT_FOUND UnknownStudy "unknown-study" "Study not found"
         "No study has this id: it was never accepted, or it was deleted."
+
+    NOT_FOUND UnknownTraining "unknown-training" "Training not found"
+        "No training has this id: it was never accepted, or it was deleted."
 
     NOT_FOUND UnknownStimulus "unknown-stimulus" "Stimulus not found"
         "The job has no stimulus with this index. Stimuli are numbered from 0 in the order of the objectives, and exist \
@@ -110,11 +116,18 @@ problem_kinds! {
     CONFLICT StudyNotFinished "study-not-finished" "The study has not ended"
         "Only a study that has ended can be deleted. Cancel it first, or wait."
 
+    CONFLICT TrainingNotFinished "training-not-finished" "The training has not ended"
+        "Only a training that has ended can be deleted. Cancel it first, or wait."
+
+    CONFLICT NoResultYet "no-result-yet" "The training has no such result yet"
+        "The table of epochs exists once the first epoch has ended, the trained network once the training has \
+         succeeded. `detail` gives its state."
+
     CONFLICT NoRunsYet "no-runs-yet" "The study has no finished runs yet"
         "There are no results to show: none of the study's runs has finished. `detail` gives its state."
 
     GONE FileGone "file-gone" "The file is missing"
-        "The job or study exists, but one of its files is missing or damaged: it was removed, or the data directory was \
+        "The job, study or training exists, but one of its files is missing or damaged: it was removed, or the data directory was \
          only partly restored. The same request with the same seed produces the same image again."
 
     PAYLOAD_TOO_LARGE BodyTooLarge "body-too-large" "The request body is too large"
@@ -147,7 +160,7 @@ problem_kinds! {
          has to repair or remove them."
 
     SERVICE_UNAVAILABLE QueueFull "queue-full" "The queue is full"
-        "The server's queue of jobs, or of studies, is full. Send the request again after the time in Retry-After."
+        "The server's queue of jobs, of studies or of trainings is full. Send the request again after the time in Retry-After."
 
     SERVICE_UNAVAILABLE ModelUnavailable "model-unavailable" "The model is not available yet"
         "The model has to be downloaded first, and the download has failed or is still running. `detail` gives the \
@@ -165,7 +178,7 @@ problem_kinds! {
 
     INSUFFICIENT_STORAGE NoSpace "no-space" "The disk is full"
         "The disk with the server's data directory is full (RFC 4918, section 11.5). The request had no effect. Delete \
-         jobs or studies, or ask the operator of the server to free space, and send it again after the time in \
+         jobs, studies or trainings, or ask the operator of the server to free space, and send it again after the time in \
          Retry-After."
 }
 

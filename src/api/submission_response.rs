@@ -1,4 +1,4 @@
-//! Response to a submission of a job or a study: location, granted wait, idempotent replay.
+//! Response to a submission of a job, study or training: location, granted wait, idempotent replay.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use super::concurrency_limit::ConcurrencyPermit;
 use super::problem::{ApiResult, Kind, Problem};
 use super::{Api, prefer};
 use crate::jobs::{SubmitError, Submitted};
+use proxygrad::Invalid;
 
 /// Declares the request headers of a submission.
 #[derive(IntoParams)]
@@ -92,6 +93,10 @@ fn submit_problem(error: SubmitError) -> Problem {
     match error {
         SubmitError::QueueFull { .. } => {
             Problem::new(Kind::QueueFull, error.to_string()).retry_after(QUEUE_RETRY_AFTER)
+        }
+        SubmitError::ModelReserved { model } => {
+            let expected = "an id that no other training will use";
+            Problem::invalid(Kind::InvalidRequest, Invalid::new("add", model, expected))
         }
         SubmitError::KeyReused => Problem::new(Kind::IdempotencyKeyReused, error.to_string()),
         SubmitError::Store(error) => Problem::store(error),

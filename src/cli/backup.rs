@@ -28,10 +28,11 @@ impl Backup {
             eprintln!("warning: {} is missing in {}", png.display(), data_dir.display());
         }
         println!(
-            "{}: jobs: {}, studies: {}, other files: {} ({} bytes)",
+            "{}: jobs: {}, studies: {}, trainings: {}, other files: {} ({} bytes)",
             self.output.display(),
             backup.jobs,
             backup.studies,
+            backup.trainings,
             backup.files,
             backup.bytes
         );

@@ -2,19 +2,18 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::engine;
+use proxygrad::network::Model;
 use proxygrad::network::catalog::{AddOptions, Models};
-use proxygrad::network::onnx;
-use proxygrad::network::trainable::{Initialization, TrainableArchitecture};
-use proxygrad::train::data::{self, DataOptions};
+use proxygrad::network::trainable::Initialization;
+use proxygrad::train::data;
 use proxygrad::train::{
-    Augmentation, Epoch, LearningRate, OptimizerKind, OptimizerSettings, Recipe, Step, SurrogateSchedule, TrainError,
-    Training,
+    CLASSES_FILE, Epoch, MODEL_FILE, OptimizerKind, Step, TrainError, Training, TrainingLimits, TrainingRequest,
 };
 use proxygrad_server::config::{CpuOptions, StorageOptions};
 
@@ -59,7 +58,7 @@ pub struct Train {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Images")]
 struct Images {
-    /// Scale and crop the images of a folder to this size.
+    /// Scale and crop the images of a folder to this size. Default: that of --model, or that of the first image.
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
     size: Option<[usize; 2]>,
 
@@ -88,10 +87,19 @@ struct Images {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Network")]
 struct NetworkArgs {
+    /// Start from the weights of this model: an id, or an ONNX file. Its last layer is replaced by one for the classes of
+    /// the data, unless it has the same classes; images are normalized as for this model.
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["architecture", "width", "stem_stride", "leaky"])]
+    model: Option<String>,
+
+    /// Layers of --model that keep their weights: names, in which * stands for any text (layer1*). Comma-separated.
+    #[arg(long, value_name = "PATTERNS", value_delimiter = ',', requires = "model")]
+    freeze: Vec<String>,
+
     /// resnet8, resnet14, resnet20, resnet18 or resnet34 (with batch normalization unless followed by -nobn), vgg8,
     /// vgg13 or vgg16 (optionally followed by -bn), or plain2 to plain100.
     #[arg(long, value_name = "NAME", default_value = "resnet8")]
-    architecture: String,
+    architecture: Option<String>,
 
     /// Channels of the first layer; other layers have multiples of it.
     #[arg(long, value_name = "N")]
@@ -105,7 +113,7 @@ struct NetworkArgs {
     #[arg(long, value_name = "SLOPE", default_value_t = 0.0)]
     leaky: f32,
 
-    /// How weights are drawn.
+    /// How weights are drawn, or those of the new last layer of --model.
     #[arg(long, value_enum, default_value_t = Initialization::He)]
     initialization: Initialization,
 }
@@ -123,7 +131,7 @@ struct Optimization {
     #[arg(long, value_enum, default_value_t = OptimizerKind::Sgd)]
     optimizer: OptimizerKind,
 
-    /// Learning rate at its highest. Default: 0.1 for sgd, 0.001 for adamw.
+    /// Learning rate at its highest. Default: 0.1 for sgd, 0.001 for adamw; a tenth of that with --model.
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
 
@@ -183,20 +191,18 @@ fn parse_share(text: &str) -> Result<f64, String> {
 impl Train {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<()> {
-        let recipe = self.recipe()?;
-        let options = DataOptions {
-            size: self.images.size,
-            grey: self.images.grey,
-            test_share: self.images.test_share,
-            seed: self.optimization.seed,
-        };
+        let request = self.request();
+        let model = self.start()?;
+        let recipe = request.recipe(model.as_deref()).map_err(|invalid| as_flag(invalid.into()))?;
+        let options = request.data_options(model.as_deref()).map_err(|invalid| as_flag(invalid.into()))?;
         let splits = data::load(&self.data, &options)?;
         let engine = engine::open_training(&self.device, &self.cpu.settings(&self.storage.data_dir))?;
-        let mut training = Training::new(recipe, splits, &*engine).map_err(as_flag)?.in_folder(&self.out)?;
+        let training = Training::within(recipe, splits, model.as_deref(), &*engine, &TrainingLimits::NONE);
+        let mut training = training.map_err(as_flag)?.in_folder(&self.out)?;
         let done = training.epochs().len();
         eprintln!(
             "{} with {} parameters, {} classes, surrogate {}{}",
-            training.recipe().architecture,
+            training.recipe().network(),
             training.network().parameter_count(),
             training.classes().len(),
             training.recipe().surrogate,
@@ -219,62 +225,67 @@ impl Train {
         self.store(&training)
     }
 
-    fn recipe(&self) -> anyhow::Result<Recipe> {
-        let Optimization { optimizer, clip, .. } = &self.optimization;
-        let default_rate = if *optimizer == OptimizerKind::Sgd { 0.1 } else { 1e-3 };
-        let architecture = self.network.architecture.parse::<TrainableArchitecture>();
-        Ok(Recipe {
-            architecture: architecture.map_err(|invalid| as_flag(invalid.into()))?,
-            width: self.network.width,
-            stem_stride: self.network.stem_stride,
-            leaky: self.network.leaky,
-            initialization: self.network.initialization,
-            surrogate: self.optimization.surrogate.parse::<SurrogateSchedule>().map_err(|why| as_flag(why.into()))?,
-            optimizer: OptimizerSettings {
-                kind: *optimizer,
-                momentum: self.optimization.momentum,
-                weight_decay: self.optimization.weight_decay,
-                clip: Some(*clip).filter(|clip| *clip != 0.0),
-            },
-            learning_rate: self.optimization.learning_rate.unwrap_or(default_rate),
-            schedule: self.optimization.schedule.parse::<LearningRate>().map_err(|why| as_flag(why.into()))?,
-            warm_up: self.optimization.warm_up,
-            label_smoothing: self.optimization.label_smoothing,
-            epochs: self.optimization.epochs,
-            batch: self.optimization.batch,
-            augmentation: Augmentation { crop: self.images.crop, flip: self.images.flip },
-            limit: self.images.limit,
-            patience: self.optimization.patience,
-            seed: self.optimization.seed,
-        })
+    fn request(&self) -> TrainingRequest {
+        let (images, network, optimization) = (&self.images, &self.network, &self.optimization);
+        TrainingRequest {
+            size: images.size,
+            grey: images.grey.then_some(true),
+            test_share: images.test_share,
+            limit: images.limit,
+            crop: images.crop,
+            flip: images.flip,
+            model: network.model.clone(),
+            freeze: network.freeze.clone(),
+            // Its default is not a choice.
+            architecture: network.architecture.clone().filter(|_| network.model.is_none()),
+            width: network.width,
+            stem_stride: network.stem_stride,
+            leaky: network.leaky,
+            initialization: network.initialization,
+            surrogate: optimization.surrogate.clone(),
+            optimizer: optimization.optimizer,
+            learning_rate: optimization.learning_rate,
+            schedule: optimization.schedule.clone(),
+            warm_up: optimization.warm_up,
+            momentum: optimization.momentum,
+            weight_decay: optimization.weight_decay,
+            clip: optimization.clip,
+            label_smoothing: optimization.label_smoothing,
+            epochs: optimization.epochs,
+            batch: optimization.batch,
+            patience: optimization.patience,
+            seed: optimization.seed,
+            ..TrainingRequest::default()
+        }
+    }
+
+    /// The model to start from.
+    fn start(&self) -> anyhow::Result<Option<Arc<Model>>> {
+        let Some(model) = &self.network.model else { return Ok(None) };
+        let path = Path::new(model);
+        if !path.is_file() && !path.join("model.toml").is_file() {
+            return super::models::load(&Models::new(self.storage.models())?, model).map(Some);
+        }
+        let (model, assumed) = Models::load_file(path, AddOptions::default())?;
+        for assumption in assumed.iter().filter(|assumption| !matches!(assumption.field, "id" | "classes")) {
+            let (field, value, why) = (assumption.field, &assumption.value, assumption.why);
+            eprintln!("assumed: {field} = {value}, because {why}; a model.toml next to the file would say");
+        }
+        Ok(Some(Arc::new(model)))
     }
 
     /// Writes the network with its class names, and adds it to the data directory.
     fn store(&self, training: &Training) -> anyhow::Result<()> {
-        let write = |name: &str, bytes: &[u8]| {
-            let path = self.out.join(name);
-            std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display())).map(|()| path)
-        };
-        let file = write("model.onnx", &onnx::export(&training.freeze()?)?)?;
-        let classes = write("classes.txt", (training.classes().join("\n") + "\n").as_bytes())?;
+        let options = training.export(&self.out)?;
+        let file = self.out.join(MODEL_FILE);
         println!("{}", file.display());
-        let preprocessing = training.preprocessing();
-        let options = AddOptions {
-            id: self.add.clone(),
-            channels: Some(preprocessing.channels),
-            range: Some(preprocessing.range),
-            mean: Some(preprocessing.mean),
-            std: Some(preprocessing.std),
-            classes: Some(classes.clone()),
-            description: Some(format!("{} trained with ProxyGrad", training.recipe().architecture)),
-            ..AddOptions::default()
-        };
         match &self.add {
             Some(id) => {
-                Models::new(self.storage.models())?.add(&file, options)?;
-                println!("added as {id}; for example: proxygrad maximize --model {id} --unit logits:0");
+                let output = training.output().to_owned();
+                Models::new(self.storage.models())?.add(&file, AddOptions { id: Some(id.clone()), ..options })?;
+                println!("added as {id}; for example: proxygrad maximize --model {id} --unit {output}:0");
             }
-            None => println!("{}", add_command(&file, &classes, &options)),
+            None => println!("{}", add_command(&file, &self.out.join(CLASSES_FILE), &options)),
         }
         Ok(())
     }
@@ -286,8 +297,10 @@ fn add_command(file: &Path, classes: &Path, options: &AddOptions) -> String {
         let values = values.iter().flatten().map(f32::to_string);
         values.collect::<Vec<_>>().join(",")
     };
+    let range =
+        options.range.filter(|&range| range != 1.0).map_or_else(String::new, |range| format!(" --range {range}"));
     format!(
-        "proxygrad models add {} --id ID --mean {} --std {} --classes {}",
+        "proxygrad models add {} --id ID{range} --mean {} --std {} --classes {}",
         file.display(),
         numbers(&options.mean),
         numbers(&options.std),

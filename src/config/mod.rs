@@ -126,7 +126,8 @@ pub struct Config {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024), help_heading = "Jobs")]
     pub max_batch: usize,
 
-    /// Maximum number of queued jobs, and of queued studies: 1 to 1000000. Further submissions get 503.
+    /// Maximum number of queued jobs, of queued studies, and of queued trainings: 1 to 1000000. Further submissions get
+    /// 503.
     #[arg(long, env = "PROXYGRAD_QUEUE_LIMIT", value_name = "N", default_value = "1000")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Jobs")]
     pub queue_limit: u32,
@@ -155,6 +156,17 @@ pub struct Config {
     #[arg(long, env = "PROXYGRAD_MAX_STUDY_RUNS", value_name = "N", default_value = "10000")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000), help_heading = "Jobs")]
     pub max_study_runs: usize,
+
+    /// Folder of datasets for trainings, which name them relative to it: folders of images or of IDX or CIFAR files, and
+    /// numpy archives. The server only reads them. Without it, trainings are refused.
+    #[arg(long, env = "PROXYGRAD_DATASETS", value_name = "DIR")]
+    #[arg(help_heading = "Storage and models")]
+    pub datasets: Option<PathBuf>,
+
+    /// Maximum number of steps of a training, over all its epochs: 1 to 1000000000.
+    #[arg(long, env = "PROXYGRAD_MAX_TRAINING_STEPS", value_name = "N", default_value = "1000000")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000_000), help_heading = "Jobs")]
+    pub max_training_steps: u64,
 
     /// Options of the CPU engine.
     #[command(flatten)]
@@ -387,7 +399,7 @@ mod tests {
             assert_eq!(arg.get_long().unwrap(), key.replace('_', "-"), "{key}");
             assert_eq!(arg.get_env().unwrap().to_str().unwrap(), format!("PROXYGRAD_{}", key.to_uppercase()), "{key}");
             assert!(arg.get_help().is_some() && arg.get_help_heading().is_some(), "{key}");
-            let absent = ["models_dirs", "hub_token", "allowed_host", "cors_origin"];
+            let absent = ["models_dirs", "hub_token", "allowed_host", "cors_origin", "datasets"];
             assert!(arg.get_default_values().len() == 1 || absent.contains(&key), "{key}");
         }
     }

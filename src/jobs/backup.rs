@@ -12,12 +12,13 @@ use uuid::Uuid;
 use super::job::Stimulus;
 use super::row;
 use super::run_state::RunState;
+use super::table::{Table, query};
 
 /// File name of the database.
 const DATABASE: &str = "jobs.sqlite3";
 /// Files of the running process, and folders that are copied according to the database.
-const NOT_COPIED: [&str; 8] =
-    ["lock", "alive", "reserve", ".room", "stimuli", "studies", "jobs.sqlite3-wal", "jobs.sqlite3-shm"];
+const NOT_COPIED: [&str; 9] =
+    ["lock", "alive", "reserve", ".room", "stimuli", "studies", "trainings", "jobs.sqlite3-wal", "jobs.sqlite3-shm"];
 
 /// Failure of a backup.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,8 @@ pub struct Backup {
     pub jobs: usize,
     /// Number of studies.
     pub studies: usize,
+    /// Number of trainings.
+    pub trainings: usize,
     /// Number of files, not counting the database.
     pub files: u64,
     /// Their size in bytes.
@@ -61,8 +64,8 @@ pub struct Backup {
     pub missing: Vec<PathBuf>,
 }
 
-/// Copies a data directory to `output`, whether or not a server uses it: a snapshot of the database, the PNGs and
-/// studies of that snapshot, the models and all other files. Until it is complete, the copy is called `OUTPUT.part`.
+/// Copies a data directory to `output`, whether or not a server uses it: a snapshot of the database, the PNGs,
+/// studies and trainings of that snapshot, the models and all other files. Until it is complete, the copy is called `OUTPUT.part`.
 ///
 /// # Errors
 /// If the source is not a data directory, `output` is not empty, or a file cannot be read or written.
@@ -90,21 +93,23 @@ pub async fn back_up(data_dir: &Path, output: &Path) -> Result<Backup, BackupErr
         let missing: Vec<PathBuf> =
             pngs(&row).map(|png| folder.join(png)).filter(|png| !part.join(png).is_file()).collect();
         // Deleted since the snapshot: delete it in the copy, too.
-        if !missing.is_empty() && !backup.still_exists("jobs", id, &mut live, &mut copied).await? {
+        if !missing.is_empty() && !backup.still_exists(Table::Jobs, id, &mut live, &mut copied).await? {
             backup.jobs -= 1;
             backup.discard(&part.join(&folder))?;
         } else {
             backup.missing.extend(missing);
         }
     }
-    for row in sqlx::query("SELECT id FROM studies").fetch_all(&mut copied).await? {
-        let id = id(&row)?;
-        let folder = Path::new("studies").join(id.to_string());
-        backup.copy(&data_dir.join(&folder), &part.join(&folder))?;
-        if backup.still_exists("studies", id, &mut live, &mut copied).await? {
-            backup.studies += 1;
-        } else {
-            backup.discard(&part.join(&folder))?;
+    for table in Table::LONG {
+        for row in query!(table, "SELECT id FROM ", "").fetch_all(&mut copied).await? {
+            let id = id(&row)?;
+            let folder = Path::new(table.name()).join(id.to_string());
+            backup.copy(&data_dir.join(&folder), &part.join(&folder))?;
+            if backup.still_exists(table, id, &mut live, &mut copied).await? {
+                *backup.count(table) += 1;
+            } else {
+                backup.discard(&part.join(&folder))?;
+            }
         }
     }
     copied.close().await?;
@@ -150,6 +155,15 @@ fn create_partial(data_dir: &Path, output: &Path) -> Result<PathBuf, BackupError
 }
 
 impl Backup {
+    /// Number of copied rows of a table.
+    fn count(&mut self, table: Table) -> &mut usize {
+        match table {
+            Table::Jobs => &mut self.jobs,
+            Table::Studies => &mut self.studies,
+            Table::Trainings => &mut self.trainings,
+        }
+    }
+
     /// Copies a file, or a folder recursively. Files that disappear meanwhile were deleted or renamed, and are skipped.
     fn copy(&mut self, from: &Path, to: &Path) -> Result<(), BackupError> {
         match fs::metadata(from) {
@@ -178,6 +192,7 @@ impl Backup {
         let names: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.file_name())).collect();
         let mut names = names.map_err(file(from))?;
         // Images are written before the row of the table that refers to them, so every row copied here has its image.
+        // A training reads only its checkpoint, which is complete at any time.
         names.sort_by_key(|name| name != "runs.csv");
         for name in names {
             if !is_temporary(&name.to_string_lossy()) {
@@ -187,26 +202,23 @@ impl Backup {
         Ok(())
     }
 
-    /// Whether a job or study still exists; if it was deleted since, deletes it in the copy, too.
+    /// Whether a job, study or training still exists; if it was deleted since, deletes it in the copy, too.
     async fn still_exists(
         &self,
-        table: &'static str,
+        table: Table,
         id: Uuid,
         live: &mut SqliteConnection,
         copied: &mut SqliteConnection,
     ) -> Result<bool, BackupError> {
-        let (select, delete) = match table {
-            "jobs" => ("SELECT 1 FROM jobs WHERE id = ?", "DELETE FROM jobs WHERE id = ?"),
-            _ => ("SELECT 1 FROM studies WHERE id = ?", "DELETE FROM studies WHERE id = ?"),
-        };
-        if sqlx::query(select).bind(row::key(id)).fetch_optional(live).await?.is_some() {
+        let select = query!(table, "SELECT 1 FROM ", " WHERE id = ?");
+        if select.bind(row::key(id)).fetch_optional(live).await?.is_some() {
             return Ok(true);
         }
-        sqlx::query(delete).bind(row::key(id)).execute(copied).await?;
+        query!(table, "DELETE FROM ", " WHERE id = ?").bind(row::key(id)).execute(copied).await?;
         Ok(false)
     }
 
-    /// Removes the copied files of a deleted job or study.
+    /// Removes the copied files of what was deleted.
     fn discard(&self, folder: &Path) -> Result<(), BackupError> {
         match fs::remove_dir_all(folder) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(file(folder)(error)),

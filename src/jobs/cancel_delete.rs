@@ -1,4 +1,6 @@
-//! Cancellation and deletion of jobs and studies. Both also work on a full disk.
+//! Cancellation and deletion of jobs, studies and trainings. Both also work on a full disk.
+
+use std::path::PathBuf;
 
 use sqlx::Row;
 use uuid::Uuid;
@@ -23,7 +25,7 @@ impl Store {
         self.get(id).await
     }
 
-    /// Cancels a queued job or study, and asks a running one to stop.
+    /// Cancels a queued row, and asks a running one to stop.
     pub(super) async fn request_cancel(&self, table: Table, id: Uuid) -> Result<(), StoreError> {
         self.detached(move |store| async move {
             store.with_reserve(|store| async move { store.request_cancel_now(table, id).await }).await
@@ -85,7 +87,7 @@ impl Store {
         .await
     }
 
-    /// Deletes the row of a finished job or study, and keeps its files.
+    /// Deletes a finished row, and keeps its files.
     async fn delete_row(&self, table: Table, id: Uuid) -> Result<Deleted, StoreError> {
         let key = row::key(id);
         let mut write = self.write(Caller::Client).await?;
@@ -110,7 +112,7 @@ impl Store {
         Ok(Deleted::Gone)
     }
 
-    /// Removes the files of a deleted job or study, then its leftover entry.
+    /// Removes the files of a deleted row, then its leftover entry.
     async fn remove_leftover(&self, id: Uuid) {
         let removed = async {
             self.remove_files(id).await?;
@@ -120,22 +122,22 @@ impl Store {
             write.commit().await.map(drop)
         };
         if let Err(error) = removed.await {
-            tracing::warn!(%id, %error, "files of a deleted job or study remain until the next start");
+            tracing::warn!(%id, %error, "files that were deleted remain until the next start");
         }
     }
 
-    /// Removes the PNGs of a job and the folder of a study, if there are any.
+    /// Removes the PNGs of a job and the folder of a study or training, if there are any.
     async fn remove_files(&self, id: Uuid) -> Result<(), StoreError> {
         self.inner.stimuli.remove(id).await?;
-        let folder = self.inner.studies.join(id.to_string());
-        self.blocking(move |_| match std::fs::remove_dir_all(folder) {
+        let folders = Table::LONG.map(|table| self.folders(table).join(id.to_string()));
+        let remove = |folder: PathBuf| match std::fs::remove_dir_all(folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
-        })
-        .await
+        };
+        self.blocking(move |_| folders.into_iter().try_for_each(remove)).await
     }
 
-    /// Removes the files of deleted jobs and studies that an earlier process left behind.
+    /// Removes the files of deleted rows that an earlier process left behind.
     pub(super) async fn remove_leftovers(&self) -> Result<(), StoreError> {
         for row in sqlx::query("SELECT id FROM leftovers").fetch_all(self.readers()).await? {
             self.remove_leftover(row::id(&row)?).await;

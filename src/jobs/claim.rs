@@ -15,10 +15,10 @@ use super::metrics;
 use super::row::{self, columns};
 use super::run_state::{Failure, FailureCode, RunState};
 use super::store::Store;
-use super::table::Table;
+use super::table::{Table, query};
 use super::writer::{Caller, WriteTransaction};
 
-/// A job or study that was running at this many crashes, together with other work, next runs with nothing else: if the
+/// Work that was running at this many crashes, together with other work, next runs with nothing else: if the
 /// process crashes again, the cause is known.
 const SUSPECT_CRASHES: i64 = 2;
 
@@ -44,7 +44,7 @@ pub struct ClaimedJobs {
 }
 
 impl Store {
-    /// Changes when a job or study joins the queue. To miss none: mark it unchanged, look for work, then wait for a
+    /// Changes when a job, study or training joins the queue. To miss none: mark it unchanged, look for work, then wait for a
     /// change.
     pub fn arrivals(&self) -> watch::Receiver<()> {
         self.inner.arrivals.subscribe()
@@ -60,15 +60,15 @@ impl Store {
         Ok(self.claim_ahead_of(max_stimuli, None).await?.jobs)
     }
 
-    /// Like [`Store::claim`], for a device that holds a study: the study pauses while the jobs run. A study that has to
-    /// run with nothing else lets no job pass until its next batch is done.
+    /// Like [`Store::claim`], for a device that holds a study or training, which pauses while the jobs run. One that has
+    /// to run with nothing else lets no job pass until its next batch is done.
     ///
     /// # Errors
     /// If the database fails; nothing is claimed then.
-    pub async fn claim_ahead_of(&self, max_stimuli: usize, study: Option<Lease>) -> Result<ClaimedJobs, StoreError> {
+    pub async fn claim_ahead_of(&self, max_stimuli: usize, held: Option<Lease>) -> Result<ClaimedJobs, StoreError> {
         self.detached(move |store| async move {
             loop {
-                if let Some(claimed) = store.claim_batch(max_stimuli, study).await? {
+                if let Some(claimed) = store.claim_batch(max_stimuli, held).await? {
                     return Ok(claimed);
                 }
             }
@@ -77,16 +77,16 @@ impl Store {
     }
 
     /// Claims once; `None` if all rows found were damaged. Those are marked failed, so that the next try proceeds.
-    async fn claim_batch(&self, max_stimuli: usize, study: Option<Lease>) -> Result<Option<ClaimedJobs>, StoreError> {
+    async fn claim_batch(&self, max_stimuli: usize, held: Option<Lease>) -> Result<Option<ClaimedJobs>, StoreError> {
         let mut write = self.write(Caller::Worker).await?;
-        if let Some(study) = study
-            && write.is_suspect_study(study).await?
+        if let Some(held) = held
+            && write.is_suspect_held(held).await?
         {
             // If it paused, other devices would start work that then runs next to it.
             write.rollback().await?;
             return Ok(Some(ClaimedJobs::default()));
         }
-        let others = write.others(study).await?;
+        let others = write.others(held).await?;
         let mut rows = candidates(&mut write, max_stimuli).await?;
         let blocked = others.suspects || others.running && is_suspect(rows.first())?;
         if blocked {
@@ -121,9 +121,10 @@ impl Store {
                 }
             }
         }
-        if let Some(study) = study.filter(|_| !started.is_empty()) {
-            let waits = sqlx::query("UPDATE studies SET waits = 1 WHERE id = ? AND lease = ? AND state = 'running'");
-            waits.bind(row::key(study.id)).bind(study.number).execute(write.db()).await?;
+        if let Some(held) = held.filter(|held| !started.is_empty() && held.table != Table::Jobs) {
+            let waits =
+                query!(held.table, "UPDATE ", " SET waits = 1 WHERE id = ? AND lease = ? AND state = 'running'");
+            waits.bind(row::key(held.id)).bind(held.number).execute(write.db()).await?;
         }
         let _guard = write.commit().await?;
         for (id, error) in damaged {
@@ -164,27 +165,28 @@ pub(super) struct OtherWork {
 }
 
 impl WriteTransaction<'_> {
-    /// Whether this study has to run with nothing else.
-    async fn is_suspect_study(&mut self, study: Lease) -> Result<bool, StoreError> {
-        let select = sqlx::query("SELECT crashes FROM studies WHERE id = ?").bind(row::key(study.id));
+    /// Whether what a device holds has to run with nothing else.
+    async fn is_suspect_held(&mut self, held: Lease) -> Result<bool, StoreError> {
+        let select = query!(held.table, "SELECT crashes FROM ", " WHERE id = ?").bind(row::key(held.id));
         is_suspect(select.fetch_optional(self.db()).await?.as_ref())
     }
 
-    /// What is running, apart from this study.
-    pub(super) async fn others(&mut self, study: Option<Lease>) -> Result<OtherWork, StoreError> {
+    /// What is running, apart from what a device holds.
+    pub(super) async fn others(&mut self, held: Option<Lease>) -> Result<OtherWork, StoreError> {
         let select = sqlx::query(
             "SELECT COUNT(*) AS running, COALESCE(MAX(crashes), 0) AS crashes FROM (\
              SELECT crashes FROM jobs WHERE state = 'running' UNION ALL \
-             SELECT crashes FROM studies WHERE state = 'running' AND waits = 0 AND id != ?)",
+             SELECT crashes FROM studies WHERE state = 'running' AND waits = 0 AND id != ?1 UNION ALL \
+             SELECT crashes FROM trainings WHERE state = 'running' AND waits = 0 AND id != ?1)",
         );
-        let own = study.map_or_else(Vec::new, |study| row::key(study.id));
+        let own = held.map_or_else(Vec::new, |held| row::key(held.id));
         let found = select.bind(own).fetch_one(self.db()).await?;
         let (running, crashes) = (found.try_get::<i64, _>("running")?, found.try_get::<i64, _>("crashes")?);
         Ok(OtherWork { running: running > 0, suspects: crashes >= SUSPECT_CRASHES })
     }
 }
 
-/// Whether the job or study of this row has to run with nothing else.
+/// Whether the work of this row has to run with nothing else.
 pub(super) fn is_suspect(row: Option<&SqliteRow>) -> Result<bool, StoreError> {
     Ok(row.map(|row| row.try_get::<i64, _>("crashes")).transpose()?.is_some_and(|crashes| crashes >= SUSPECT_CRASHES))
 }

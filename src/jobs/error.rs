@@ -35,7 +35,7 @@ pub enum StoreError {
     /// Stored data differs from what was written.
     #[error("{id}: stored data is damaged: {why}")]
     Damaged {
-        /// The job or study.
+        /// The job, study or training.
         id: Uuid,
         /// What is wrong.
         why: String,
@@ -84,14 +84,20 @@ impl StoreError {
     }
 }
 
-/// Reason why a job or study was not accepted.
+/// Reason why a job, study or training was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// The queue of jobs or studies is full.
+    /// The queue of jobs, studies or trainings is full.
     #[error("the queue is full: {limit} are waiting")]
     QueueFull {
         /// Limit of the queue.
         limit: u64,
+    },
+    /// A training that has not ended will become a model of this id.
+    #[error("a training that has not ended becomes the model {model}")]
+    ModelReserved {
+        /// The id.
+        model: String,
     },
     /// The idempotency key was used for another request.
     #[error("this idempotency key was used for another request")]

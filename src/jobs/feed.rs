@@ -1,8 +1,8 @@
-//! Feed: events of jobs and studies while they run, in memory.
+//! Feed: events of jobs, studies and trainings while they run, in memory.
 //!
-//! Every job and study has a channel while it runs or is watched: a ring buffer of its latest events, with increasing
+//! Every one of them has a channel while it runs or is watched: a ring buffer of its latest events, with increasing
 //! ids. Subscribers read from it at their own pace; a slow or late one learns how many events it missed. A channel is
-//! dropped some time after its job or study has finished, which bounds memory. Below, "job" means either.
+//! dropped some time after its owner has finished, which bounds memory. Below, "job" means any of them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,13 +19,15 @@ use uuid::Uuid;
 use super::job::Progress;
 use super::run_state::RunState;
 use super::study::StudyProgress;
+use super::training::TrainingProgress;
+use proxygrad::train::Epoch;
 
 /// Events that a channel keeps.
 const RING: usize = 256;
 /// How long a channel is kept after the terminal state of its job.
 const RETENTION: Duration = Duration::from_secs(60);
 
-/// Event of a job or study.
+/// Event of a job, study or training.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Event {
@@ -47,14 +49,19 @@ pub enum Event {
     },
     /// Progress of a study.
     Study(StudyProgress),
+    /// Progress of a training.
+    Training(TrainingProgress),
+    /// An epoch of a training has ended, with these measurements.
+    Epoch(Epoch),
 }
 
 impl Event {
-    /// The kind of event: `state` or `progress`.
+    /// The kind of event: `state`, `progress` or `epoch`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::State { .. } => "state",
-            Self::Progress { .. } | Self::Study(_) => "progress",
+            Self::Progress { .. } | Self::Study(_) | Self::Training(_) => "progress",
+            Self::Epoch(_) => "epoch",
         }
     }
 }
@@ -136,7 +143,7 @@ impl Feed {
             let mut channels = self.channels();
             match (channels.by_job.get(&job), &event) {
                 (Some(channel), _) => Arc::clone(channel),
-                (None, Event::Progress { .. } | Event::Study(_)) => return,
+                (None, Event::Progress { .. } | Event::Study(_) | Event::Training(_) | Event::Epoch(_)) => return,
                 (None, Event::State { .. }) if channels.closed => return,
                 (None, Event::State { .. }) => {
                     let channel = Arc::new(Channel::new());
@@ -154,7 +161,7 @@ impl Feed {
     pub fn progress(&self, job: Uuid) -> Option<Progress> {
         match self.latest(job)? {
             Event::Progress { step, steps, .. } => Some(Progress { step, steps }),
-            Event::State { .. } | Event::Study(_) => None,
+            _ => None,
         }
     }
 
@@ -162,7 +169,15 @@ impl Feed {
     pub fn study_progress(&self, study: Uuid) -> Option<StudyProgress> {
         match self.latest(study)? {
             Event::Study(progress) => Some(progress),
-            Event::State { .. } | Event::Progress { .. } => None,
+            _ => None,
+        }
+    }
+
+    /// Latest published progress of a running training.
+    pub fn training_progress(&self, training: Uuid) -> Option<TrainingProgress> {
+        match self.latest(training)? {
+            Event::Training(progress) => Some(progress),
+            _ => None,
         }
     }
 
@@ -295,8 +310,9 @@ impl Ring {
                 self.progress = None;
                 self.closed = state.is_terminal();
             }
-            Event::Study(_) if self.progress.as_ref() == Some(&event) => return false,
-            Event::Progress { .. } | Event::Study(_) => self.progress = Some(event.clone()),
+            Event::Study(_) | Event::Training(_) if self.progress.as_ref() == Some(&event) => return false,
+            Event::Progress { .. } | Event::Study(_) | Event::Training(_) => self.progress = Some(event.clone()),
+            Event::Epoch(_) => {}
         }
         if self.events.len() == RING {
             self.events.pop_front();

@@ -26,16 +26,17 @@ use super::table::{Table, log_state, query};
 use super::writer::{Caller, WriteTransaction};
 use proxygrad::maximize::Outcome;
 
-/// Number of times that a job or study may bring down the process or its device while nothing else runs; the last of
+/// Number of times that a job, study or training may bring down the process or its device while nothing else runs; the last of
 /// them fails it.
 pub const MAX_INTERRUPTIONS: u32 = 3;
 /// PNGs written concurrently.
 const CONCURRENT_WRITES: usize = 8;
 
-/// Outcome of one run of a job or study.
+/// Outcome of one run of a job, study or training.
 #[derive(Debug, Clone)]
 pub enum RunOutcome {
-    /// Stimuli were found, and their PNGs are stored. A study has its runs in its folder instead.
+    /// Stimuli were found, and their PNGs are stored. Studies and trainings have their results in folders
+    /// instead.
     Succeeded {
         /// One stimulus per objective, in their order.
         stimuli: Vec<Stimulus>,
@@ -58,8 +59,8 @@ pub enum RunOutcome {
 }
 
 impl RunOutcome {
-    /// Outcome of a study whose runs are all done.
-    pub fn study_completed() -> Self {
+    /// Outcome of a study whose runs are all done, or of a training whose network is stored.
+    pub fn completed() -> Self {
         Self::Succeeded { stimuli: Vec::new(), steps: 0 }
     }
 }
@@ -80,8 +81,9 @@ enum Effect {
     Requeued,
 }
 
-/// What log and metrics show of a finished job or study.
+/// What log and metrics show of finished work.
 struct FinishedRow {
+    /// Its model or models; the dataset of a training.
     model: String,
     started_at: Option<OffsetDateTime>,
     finished_at: Option<OffsetDateTime>,
@@ -135,7 +137,7 @@ impl Store {
     /// Reports the outcome of one run. Returns `false` if the lease is stale.
     ///
     /// # Errors
-    /// If the database fails; the job or study is still running then.
+    /// If the database fails; it is still running then.
     pub async fn finish(&self, lease: Lease, outcome: RunOutcome) -> Result<bool, StoreError> {
         Ok(self.finish_all(vec![(lease, outcome)]).await? == [true])
     }
@@ -191,7 +193,7 @@ impl Store {
         Ok(counted)
     }
 
-    /// Asks the run of a job or study to stop, if this process has one.
+    /// Asks the run of a job, study or training to stop, if this process has one.
     pub(super) fn interrupt_run(&self, id: Uuid) {
         if let Some(cancel_requested) = self.running().get(&id) {
             cancel_requested.cancel();
@@ -229,7 +231,7 @@ impl Store {
         log_state!(info, table, id, RunState::Queued, "requeued");
     }
 
-    /// Publishes the state of a job or study that no longer runs.
+    /// Publishes the state of what no longer runs.
     pub(super) fn publish_state(&self, id: Uuid, state: RunState) {
         self.running().remove(&id);
         self.inner.feed.publish(id, Event::State { state });
@@ -240,7 +242,7 @@ impl Store {
 }
 
 impl WriteTransaction<'_> {
-    /// Moves the job or study of this lease into a terminal state.
+    /// Moves the work of this lease into a terminal state.
     async fn finish(&mut self, lease: Lease, state: RunState, columns: FinalColumns) -> Result<Effect, StoreError> {
         let now = row::now();
         let problem = columns.problem.as_ref().map(row::json).transpose()?;
@@ -253,11 +255,15 @@ impl WriteTransaction<'_> {
                 "UPDATE studies SET state = ?, finished_at = ?, problem = ? \
                  WHERE id = ? AND lease = ? AND state = 'running' RETURNING models AS model, started_at",
             ),
+            Table::Trainings => sqlx::query(
+                "UPDATE trainings SET state = ?, finished_at = ?, problem = ? \
+                 WHERE id = ? AND lease = ? AND state = 'running' RETURNING dataset AS model, started_at",
+            ),
         };
         let update = update.bind(state.as_str()).bind(now).bind(problem);
         let update = match lease.table {
             Table::Jobs => update.bind(columns.step).bind(columns.stimuli.clone()),
-            Table::Studies => update,
+            Table::Studies | Table::Trainings => update,
         };
         let update = update.bind(row::key(lease.id)).bind(lease.number);
         let Some(found) = update.fetch_optional(self.db()).await? else { return Ok(Effect::StaleLease) };
@@ -266,7 +272,7 @@ impl WriteTransaction<'_> {
         Ok(Effect::Finished(state, columns, row))
     }
 
-    /// Puts the job or study of this lease back into the queue, or finishes it if it was to be canceled or has been
+    /// Puts the work of this lease back into the queue, or finishes it if it was to be canceled or has been
     /// interrupted too often. `interrupted` is `Some(alone)` after a run that broke down.
     async fn requeue(&mut self, lease: Lease, interrupted: Option<bool>, step: u32) -> Result<Effect, StoreError> {
         let select = query!(
@@ -287,22 +293,24 @@ impl WriteTransaction<'_> {
             return self.finish(lease, RunState::Failed, FinalColumns { problem, stimuli: None, step }).await;
         }
         let update = match lease.table {
-            Table::Jobs => {
+            Table::Jobs => sqlx::query(
                 "UPDATE jobs SET state = 'queued', started_at = NULL, attempts = MAX(attempts - ?, 0), \
-                 crashes = crashes + ?, interruptions = ? WHERE id = ?"
-            }
-            Table::Studies => {
-                "UPDATE studies SET state = 'queued', started_at = NULL, attempts = MAX(attempts - ?, 0), \
-                 crashes = crashes + ?, interruptions = ?, waits = 0 WHERE id = ?"
-            }
+                 crashes = crashes + ?, interruptions = ? WHERE id = ?",
+            ),
+            table @ (Table::Studies | Table::Trainings) => query!(
+                table,
+                "UPDATE ",
+                " SET state = 'queued', started_at = NULL, attempts = MAX(attempts - ?, 0), crashes = crashes + ?, \
+                 interruptions = ?, waits = 0 WHERE id = ?"
+            ),
         };
-        let update = sqlx::query(update).bind(interrupted.is_none()).bind(interrupted.is_some()).bind(interruptions);
+        let update = update.bind(interrupted.is_none()).bind(interrupted.is_some()).bind(interruptions);
         update.bind(row::key(lease.id)).execute(self.db()).await?;
         Ok(Effect::Requeued)
     }
 }
 
-/// Failure of a job or study that was interrupted too often.
+/// Failure of work that was interrupted too often.
 pub(super) fn too_many_interruptions(table: Table) -> Failure {
     let detail =
         format!("the service or its device crashed {MAX_INTERRUPTIONS} times while only this {table} was running");

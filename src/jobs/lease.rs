@@ -4,10 +4,10 @@ use uuid::Uuid;
 
 use super::table::Table;
 
-/// The right to report the outcome of one run of a job or study. Stale once the job or study is requeued or finished.
+/// The right to report the outcome of one run of a job, study or training. Stale once that is requeued or finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// The job or study.
+    /// The job, study or training.
     pub id: Uuid,
     pub(super) table: Table,
     /// Grows with every run.

@@ -1,4 +1,4 @@
-//! Metrics of jobs and studies.
+//! Metrics of jobs, studies and trainings.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::run_state::RunState;
 use super::store::Store;
 use super::table::Table;
 
-/// Names of the metrics of jobs or studies.
+/// Names of the metrics of a table.
 struct Names {
     accepted: &'static str,
     ended: &'static str,
@@ -37,10 +37,18 @@ const fn names(table: Table) -> Names {
             run_seconds: "proxygrad_study_run_seconds",
             stored: "proxygrad_queue_studies",
         },
+        Table::Trainings => Names {
+            accepted: "proxygrad_trainings_accepted_total",
+            ended: "proxygrad_trainings_total",
+            requeued: "proxygrad_trainings_requeued_total",
+            queue_seconds: "proxygrad_training_queue_seconds",
+            run_seconds: "proxygrad_training_run_seconds",
+            stored: "proxygrad_queue_trainings",
+        },
     }
 }
 
-/// Describes the metrics of jobs and studies to the metrics recorder.
+/// Describes the metrics of jobs, studies and trainings to the metrics recorder.
 pub fn describe_metrics() {
     let jobs = names(Table::Jobs);
     describe_counter!(jobs.accepted, "Jobs accepted");
@@ -57,15 +65,22 @@ pub fn describe_metrics() {
     describe_histogram!(studies.queue_seconds, seconds, "Time from a study's submission to its start");
     describe_histogram!(studies.run_seconds, seconds, "Time from a study's last start to its end");
     describe_gauge!(studies.stored, "Studies stored, by state");
+    let trainings = names(Table::Trainings);
+    describe_counter!(trainings.accepted, "Trainings accepted");
+    describe_counter!(trainings.ended, "Trainings that reached a terminal state, by state");
+    describe_counter!(trainings.requeued, "Trainings that were interrupted and requeued");
+    describe_histogram!(trainings.queue_seconds, seconds, "Time from a training's submission to its start");
+    describe_histogram!(trainings.run_seconds, seconds, "Time from a training's last start to its end");
+    describe_gauge!(trainings.stored, "Trainings stored, by state");
 }
 
 impl Store {
-    /// Updates the gauges of jobs and studies by state; call before metrics are read.
+    /// Updates the gauges of jobs, studies and trainings by state; call before metrics are read.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn measure(&self) -> Result<(), StoreError> {
-        for table in [Table::Jobs, Table::Studies] {
+        for table in Table::ALL {
             for (state, stored) in self.count(table).await? {
                 gauge!(names(table).stored, "state" => state.as_str()).set(stored as f64);
             }

@@ -8,11 +8,12 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Version, name and statements of every migration. A migration that was released never changes: its checksum is in the
 /// databases that have it.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "jobs", include_str!("migrations/0001_jobs.sql")),
     (2, "images", include_str!("migrations/0002_images.sql")),
     (3, "studies", include_str!("migrations/0003_studies.sql")),
     (4, "interruptions", include_str!("migrations/0004_interruptions.sql")),
+    (5, "trainings", include_str!("migrations/0005_trainings.sql")),
 ];
 
 pub(super) fn migrator() -> Migrator {

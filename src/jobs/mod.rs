@@ -1,10 +1,11 @@
-//! Durable state: jobs, studies and their results.
+//! Durable state: jobs, studies, trainings and their results.
 //!
 //! A job is a row of a SQLite database from its submission to its deletion. Each state change is one commit; terminal
 //! states never change. A running job is held under a lease: a process that dies leaves its jobs `running`, and the
 //! next [`Store::open`] requeues them. PNGs are stored in an object store next to the database.
 //!
-//! A study is also a row with the same states. Its runs are stored in a folder, where an interrupted study resumes.
+//! Studies and trainings are also rows with the same states. Their results are stored in folders, where they resume after
+//! an interruption.
 
 mod backup;
 mod cancel_delete;
@@ -31,6 +32,8 @@ mod study;
 mod study_store;
 mod submit;
 mod table;
+mod training;
+mod training_store;
 mod writer;
 
 pub use backup::{Backup, BackupError, back_up};
@@ -48,3 +51,5 @@ pub use store::{Deleted, Store, StoreConfig};
 pub use study::{NewStudy, Study, StudyProgress};
 pub use study_store::StudyClaim;
 pub use submit::Submitted;
+pub use training::{EpochProgress, NewTraining, Training, TrainingOrder, TrainingProgress};
+pub use training_store::TrainingClaim;

@@ -1,8 +1,8 @@
-//! Quarantine for orphaned study folders, which have no row in the database.
+//! Quarantine for orphaned folders of studies and trainings, which have no row in the database.
 //!
-//! A folder is orphaned when an older database is restored or a new one is created: the study is intact, only its row
-//! is missing. Folders with results are moved to `set-aside/studies/`, never removed, and moved back once a database
-//! has the row again.
+//! A folder is orphaned when an older database is restored or a new one is created: its content is intact, only the row
+//! is missing. Folders with results are moved to `set-aside/studies/` or `set-aside/trainings/`, never removed, and moved
+//! back once a database has the row again.
 
 use std::fs;
 use std::io;
@@ -15,27 +15,35 @@ use super::store::Store;
 use super::table::Table;
 
 impl Store {
-    /// Moves orphaned folders into quarantine, and those back whose study is known again.
+    /// Moves orphaned folders into quarantine, and those back whose study or training is known again.
     pub(super) async fn quarantine_orphans(&self) -> Result<(), StoreError> {
-        let (studies, quarantine) = (&self.inner.studies, self.inner.config.data_dir.join("set-aside").join("studies"));
+        for table in Table::LONG {
+            self.quarantine_orphans_of(table).await?;
+        }
+        Ok(())
+    }
+
+    async fn quarantine_orphans_of(&self, table: Table) -> Result<(), StoreError> {
+        let (folders, quarantine) =
+            (self.folders(table), self.inner.config.data_dir.join("set-aside").join(table.name()));
         for id in ids(&quarantine)? {
-            let (from, to) = (quarantine.join(id.to_string()), studies.join(id.to_string()));
-            if self.state(Table::Studies, id).await?.is_some() && !to.exists() {
+            let (from, to) = (quarantine.join(id.to_string()), folders.join(id.to_string()));
+            if self.state(table, id).await?.is_some() && !to.exists() {
                 match fs::rename(&from, &to) {
                     Ok(()) => {
-                        tracing::info!(study.id = %id, "study folder restored from set-aside")
+                        tracing::info!(kind = %table, %id, "folder restored from set-aside")
                     }
                     Err(error) => {
-                        tracing::warn!(study.id = %id, %error, "study folder could not be restored from set-aside")
+                        tracing::warn!(kind = %table, %id, %error, "folder could not be restored from set-aside")
                     }
                 }
             }
         }
-        for id in ids(studies)? {
-            if self.state(Table::Studies, id).await?.is_some() {
+        for id in ids(&folders)? {
+            if self.state(table, id).await?.is_some() {
                 continue;
             }
-            let folder = studies.join(id.to_string());
+            let folder = folders.join(id.to_string());
             let done = match holds_results(&folder) {
                 Ok(false) => fs::remove_dir_all(&folder).map(|()| None),
                 // An unreadable folder may hold results.
@@ -43,14 +51,14 @@ impl Store {
             };
             match done {
                 Ok(None) => {
-                    tracing::warn!(study.id = %id, "removed an orphaned study folder without results")
+                    tracing::warn!(kind = %table, %id, "removed an orphaned folder without results")
                 }
                 Ok(Some(place)) => {
                     let place = place.display();
-                    tracing::warn!(study.id = %id, %place, "moved an orphaned study folder to set-aside");
+                    tracing::warn!(kind = %table, %id, %place, "moved an orphaned folder to set-aside");
                 }
                 Err(error) => {
-                    tracing::warn!(study.id = %id, %error, "orphaned study folder could not be moved to set-aside")
+                    tracing::warn!(kind = %table, %id, %error, "orphaned folder could not be moved to set-aside")
                 }
             }
         }
@@ -58,7 +66,7 @@ impl Store {
     }
 }
 
-/// Ids of the studies with a folder in `folder`; other names are ignored.
+/// Ids with a folder in `folder`; other names are ignored.
 fn ids(folder: &Path) -> Result<Vec<Uuid>, StoreError> {
     let unreadable = |source| StoreError::Directory { path: folder.to_owned(), source };
     let entries = match fs::read_dir(folder) {
@@ -73,8 +81,7 @@ fn ids(folder: &Path) -> Result<Vec<Uuid>, StoreError> {
     Ok(found)
 }
 
-/// Whether a study's folder holds results: anything but the plan, the lock, unfinished files, and a table of runs
-/// without rows.
+/// Whether a folder holds results: anything but the plan, the lock, unfinished files, and a table of runs without rows.
 fn holds_results(folder: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

@@ -43,23 +43,26 @@ impl Store {
     pub(super) async fn recover(&self, crashed: bool) -> Result<(), StoreError> {
         let mut write = self.write(Caller::Worker).await?;
         let on_device = "SELECT (SELECT COUNT(*) FROM jobs WHERE state = 'running') \
-                         + (SELECT COUNT(*) FROM studies WHERE state = 'running' AND waits = 0)";
+                         + (SELECT COUNT(*) FROM studies WHERE state = 'running' AND waits = 0) \
+                         + (SELECT COUNT(*) FROM trainings WHERE state = 'running' AND waits = 0)";
         let alone = sqlx::query_scalar::<_, i64>(on_device).fetch_one(write.db()).await? == 1;
         let now = row::now();
         let mut found = Vec::new();
-        for table in [Table::Jobs, Table::Studies] {
+        for table in Table::ALL {
             if crashed {
                 let count = match table {
-                    Table::Jobs => {
+                    Table::Jobs => sqlx::query(
                         "UPDATE jobs SET crashes = crashes + 1, interruptions = interruptions + ? \
-                         WHERE state = 'running'"
-                    }
-                    Table::Studies => {
-                        "UPDATE studies SET crashes = crashes + 1, interruptions = interruptions + ? \
+                         WHERE state = 'running'",
+                    ),
+                    Table::Studies | Table::Trainings => query!(
+                        table,
+                        "UPDATE ",
+                        " SET crashes = crashes + 1, interruptions = interruptions + ? \
                          WHERE state = 'running' AND waits = 0"
-                    }
+                    ),
                 };
-                sqlx::query(count).bind(alone).execute(write.db()).await?;
+                count.bind(alone).execute(write.db()).await?;
             }
             let cancel = query!(
                 table,
@@ -82,7 +85,9 @@ impl Store {
             let requeued = requeue.bind(!crashed).execute(write.db()).await?.rows_affected();
             found.push((table, requeued, failed, canceled));
         }
-        sqlx::query("UPDATE studies SET waits = 0 WHERE waits = 1").execute(write.db()).await?;
+        for table in Table::LONG {
+            query!(table, "UPDATE ", " SET waits = 0 WHERE waits = 1").execute(write.db()).await?;
+        }
         drop(write.commit().await?);
         for (table, requeued, failed, canceled) in found {
             metrics::recovered(table, canceled, failed, requeued);

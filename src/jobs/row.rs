@@ -1,4 +1,4 @@
-//! Conversion between database rows and jobs or studies.
+//! Conversion between database rows and jobs, studies or trainings.
 
 use serde::de::DeserializeOwned;
 use sqlx::Row;
@@ -10,6 +10,7 @@ use super::error::StoreError;
 use super::job::{Job, Progress};
 use super::run_state::RunState;
 use super::study::{Study, StudyProgress};
+use super::training::{Training, TrainingOrder, TrainingProgress};
 use proxygrad::maximize::Resolved;
 
 /// Columns of a [`Job`], for `SELECT`.
@@ -28,6 +29,15 @@ macro_rules! study_columns {
     };
 }
 pub(super) use study_columns;
+
+/// Columns of a [`Training`], for `SELECT`.
+macro_rules! training_columns {
+    () => {
+        "id, state, dataset, model, recipe, data, total, done, last, best, created_at, started_at, finished_at, \
+         cancel_requested, problem"
+    };
+}
+pub(super) use training_columns;
 
 /// The current time as stored: milliseconds since 1970.
 pub(super) fn now() -> i64 {
@@ -93,6 +103,30 @@ pub(super) fn study(row: &SqliteRow) -> Result<Study, StoreError> {
         cancel_requested: row.try_get("cancel_requested")?,
         images: count("images")?,
         progress: StudyProgress { done: count("done")? as f64, total: count("total")?, now: None },
+        problem: document(row, "problem")?,
+    })
+}
+
+/// Reads a training from its row.
+pub(super) fn training(row: &SqliteRow) -> Result<Training, StoreError> {
+    let count = |column: &str| row.try_get::<i64, _>(column).map(|count| usize::try_from(count).unwrap_or(0));
+    let order = TrainingOrder {
+        dataset: row.try_get("dataset")?,
+        data: document(row, "data")?,
+        recipe: document(row, "recipe")?,
+        add: row.try_get("model")?,
+    };
+    Ok(Training {
+        id: id(row)?,
+        state: state(row)?,
+        order,
+        created_at: created_at(row)?,
+        started_at: moment(row, "started_at")?,
+        finished_at: moment(row, "finished_at")?,
+        cancel_requested: row.try_get("cancel_requested")?,
+        progress: TrainingProgress { epochs_done: count("done")?, epochs: count("total")?, now: None },
+        last: document(row, "last")?,
+        best: document(row, "best")?,
         problem: document(row, "problem")?,
     })
 }

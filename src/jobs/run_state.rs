@@ -1,4 +1,4 @@
-//! Lifecycle shared by jobs and studies: states, and why a run failed.
+//! Lifecycle shared by jobs, studies and trainings: states, and why a run failed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -63,7 +63,7 @@ impl FromStr for RunState {
     }
 }
 
-/// Why a job or study failed.
+/// Why a job, study or training failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = JobProblem)]
 pub struct Failure {
@@ -73,7 +73,7 @@ pub struct Failure {
     pub detail: String,
 }
 
-/// Kind of failure of a job or study.
+/// Kind of failure of a job, study or training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schema(as = ProblemCode)]
@@ -86,12 +86,17 @@ pub enum FailureCode {
     Interrupted,
     /// A bug of the service; see its log.
     Internal,
-    /// The model could not be loaded, or its weights have changed since the submission.
+    /// The model could not be loaded or added, or its weights have changed since the submission.
     Model,
+    /// The dataset could not be read, or the settings do not fit it.
+    Dataset,
+    /// The loss of a training is no longer a number.
+    Diverged,
 }
 
 impl FailureCode {
-    /// The code as shown: `time-limit`, `engine`, `interrupted`, `internal`, `model`.
+    /// The code as shown: `time-limit`, `engine`, `interrupted`, `internal`, `model`, `dataset`,
+    /// `diverged`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TimeLimit => "time-limit",
@@ -99,6 +104,8 @@ impl FailureCode {
             Self::Interrupted => "interrupted",
             Self::Internal => "internal",
             Self::Model => "model",
+            Self::Dataset => "dataset",
+            Self::Diverged => "diverged",
         }
     }
 }

@@ -10,6 +10,7 @@ use super::error::{StoreError, SubmitError};
 use super::row;
 use super::storage_fault::StorageFault;
 use super::store::{Inner, Store};
+use super::table::Table;
 use super::writer::Caller;
 
 /// How long an answer is cached; more frequent requests cause no more writes.
@@ -64,7 +65,7 @@ impl AsStorageFault for SubmitError {
     fn as_storage_fault(&self) -> Option<StorageFault> {
         match self {
             Self::Store(error) => error.fault(),
-            Self::QueueFull { .. } | Self::KeyReused => None,
+            Self::QueueFull { .. } | Self::ModelReserved { .. } | Self::KeyReused => None,
         }
     }
 }
@@ -218,8 +219,10 @@ impl Store {
         self.blocking(|inner| {
             inner.health.reserve.hold()?;
             let data_dir = &inner.config.data_dir;
-            [data_dir, &data_dir.join("stimuli"), &inner.studies]
-                .into_iter()
+            let folders = Table::LONG.map(|table| data_dir.join(table.name()));
+            folders
+                .iter()
+                .chain([data_dir, &data_dir.join("stimuli")])
                 .try_for_each(|dir| disk_reserve::probe_space(dir, true))
         })
         .await

@@ -29,13 +29,13 @@ use super::submit::Submissions;
 use super::table::{Table, query};
 use super::writer::{Caller, WriteTransaction, Writer};
 
-/// Where jobs and studies are stored, and limits.
+/// Where jobs, studies and trainings are stored, and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Folder of the database (`jobs.sqlite3`), the PNGs (`stimuli/`) and the studies (`studies/`); created if missing.
-    /// Used by one process at a time.
+    /// Folder of the database (`jobs.sqlite3`), the PNGs (`stimuli/`), the studies (`studies/`) and the trainings
+    /// (`trainings/`); created if missing. Used by one process at a time.
     pub data_dir: PathBuf,
-    /// Limit of queued jobs, and of queued studies; more are refused.
+    /// Limit of queued jobs, of queued studies, and of queued trainings; more are refused.
     pub queue_limit: u64,
     /// How long a call waits for other writers of the database before it fails.
     pub busy_timeout: Duration,
@@ -53,7 +53,7 @@ impl StoreConfig {
     }
 }
 
-/// All jobs and studies: a SQLite database, a folder of PNGs, and events in memory. Clones share one store.
+/// All jobs, studies and trainings: a SQLite database, a folder of PNGs, and events in memory. Clones share one store.
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(super) inner: Arc<Inner>,
@@ -67,14 +67,12 @@ pub(super) struct Inner {
     pub(super) health: Health,
     pub(super) submissions: Submissions,
     pub(super) stimuli: Stimuli,
-    /// Folder that contains a folder per study.
-    pub(super) studies: PathBuf,
     pub(super) feed: Feed,
-    /// Changes when a job or study joins the queue.
+    /// Changes when a job, study or training joins the queue.
     pub(super) arrivals: watch::Sender<()>,
-    /// Cancellation tokens of running jobs and studies.
+    /// Cancellation tokens of running jobs, studies and trainings.
     pub(super) running: Mutex<HashMap<Uuid, CancellationToken>>,
-    /// Whether a device claimed nothing because one job or study has to run with nothing else.
+    /// Whether a device claimed nothing because something has to run with nothing else.
     pub(super) blocked: AtomicBool,
     /// Last known number of jobs by state.
     counts: Mutex<Option<HashMap<RunState, u64>>>,
@@ -97,14 +95,15 @@ impl Store {
     /// process ended. Those that a client had canceled are canceled; those that crashed the process
     /// [`MAX_INTERRUPTIONS`](super::MAX_INTERRUPTIONS) times while nothing else ran fail.
     ///
-    /// Nothing that holds results is removed: folders of studies without a row, as after restoring an older database,
-    /// are moved to `set-aside/studies/`, and back once the database has the row again.
+    /// Nothing that holds results is removed: folders of studies and trainings without a row, as after restoring an older
+    /// database, are moved to `set-aside/`, and back once the database has the row again.
     ///
     /// # Errors
     /// If the directory cannot be used, another process has it, or the database is damaged or of a later version.
     pub async fn open(config: &StoreConfig) -> Result<Self, StoreError> {
-        let [folder, studies] = ["stimuli", "studies"].map(|name| config.data_dir.join(name));
-        for folder in [&folder, &studies] {
+        let stimuli = config.data_dir.join("stimuli");
+        let folders = Table::LONG.map(|table| config.data_dir.join(table.name()));
+        for folder in folders.iter().chain([&stimuli]) {
             std::fs::create_dir_all(folder).map_err(|source| StoreError::Directory { path: folder.clone(), source })?;
         }
         let lock = lock(&config.data_dir)?;
@@ -128,7 +127,7 @@ impl Store {
         let patience = config.busy_timeout.saturating_mul(2).max(Duration::from_secs(1));
         let writer = Writer::new(options.clone(), connection, patience);
         let readers = readers.connect_lazy_with(options);
-        let stimuli = Stimuli::in_folder(&folder)?;
+        let stimuli = Stimuli::in_folder(&stimuli)?;
         let inner = Inner {
             config: config.clone(),
             readers,
@@ -136,7 +135,6 @@ impl Store {
             health: Health::new(Reserve::new(&config.data_dir)),
             submissions: Submissions::default(),
             stimuli,
-            studies,
             feed: Feed::default(),
             arrivals: watch::Sender::new(()),
             running: Mutex::default(),
@@ -164,7 +162,7 @@ impl Store {
         self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Events of jobs and studies.
+    /// Events of jobs, studies and trainings.
     pub fn feed(&self) -> &Feed {
         &self.inner.feed
     }
@@ -305,7 +303,12 @@ impl Store {
         Ok(self.state(table, id).await?.map(|state| attached.subscribe(state, after)))
     }
 
-    /// State of a job or study; `None` if it does not exist.
+    /// Folder that contains a folder per study or training.
+    pub(super) fn folders(&self, table: Table) -> PathBuf {
+        self.inner.config.data_dir.join(table.name())
+    }
+
+    /// State of a row; `None` if it does not exist.
     pub(super) async fn state(&self, table: Table, id: Uuid) -> Result<Option<RunState>, StoreError> {
         let select = query!(table, "SELECT id, state FROM ", " WHERE id = ?");
         let row = select.bind(row::key(id)).fetch_optional(&self.inner.readers).await?;
@@ -321,7 +324,7 @@ impl Store {
         self.get(id).await
     }
 
-    /// Returns once a job or study is finished, or after `limit`.
+    /// Returns once a job, study or training is finished, or after `limit`.
     pub(super) async fn wait_until_finished(&self, table: Table, id: Uuid, limit: Duration) -> Result<(), StoreError> {
         if let Some(mut events) = self.subscribe_to(table, id, None).await? {
             let ended = async { while events.next().await.is_some() {} };

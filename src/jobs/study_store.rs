@@ -153,20 +153,6 @@ impl Store {
         StudyClaim { study, plan, lease, cancel_requested }
     }
 
-    /// Records that a study resumes after the jobs that its device ran first. Ignored if the lease is stale.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn study_resumed(&self, lease: Lease) -> Result<(), StoreError> {
-        self.detached(move |store| async move {
-            let mut write = store.write(Caller::Worker).await?;
-            let update = sqlx::query("UPDATE studies SET waits = 0 WHERE id = ? AND lease = ?");
-            update.bind(row::key(lease.id)).bind(lease.number).execute(write.db()).await?;
-            write.commit().await.map(drop)
-        })
-        .await
-    }
-
     /// Records the number of runs done, and resets the count of interruptions, since the study makes progress. Ignored
     /// if the lease is stale.
     ///
@@ -212,7 +198,7 @@ impl Store {
 
     /// The folder with the runs of a study; created with the first run.
     pub fn study_folder(&self, id: Uuid) -> Folder {
-        Folder::new(self.inner.studies.join(id.to_string()))
+        Folder::new(self.folders(Table::Studies).join(id.to_string()))
     }
 
     /// A page of studies, newest first; see [`Store::list`].

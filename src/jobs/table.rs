@@ -1,4 +1,4 @@
-//! Tables of the database: one for jobs, one for studies, with the same states.
+//! Tables of the database: one each for jobs, studies and trainings, with the same states.
 
 use std::fmt;
 
@@ -7,6 +7,23 @@ use std::fmt;
 pub(super) enum Table {
     Jobs,
     Studies,
+    Trainings,
+}
+
+impl Table {
+    /// All tables.
+    pub(super) const ALL: [Self; 3] = [Self::Jobs, Self::Studies, Self::Trainings];
+    /// Those whose rows have a folder, and give way to jobs between two batches.
+    pub(super) const LONG: [Self; 2] = [Self::Studies, Self::Trainings];
+
+    /// Name of the table, and of the folder of its files.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Jobs => "jobs",
+            Self::Studies => "studies",
+            Self::Trainings => "trainings",
+        }
+    }
 }
 
 impl fmt::Display for Table {
@@ -14,6 +31,7 @@ impl fmt::Display for Table {
         f.write_str(match self {
             Self::Jobs => "job",
             Self::Studies => "study",
+            Self::Trainings => "training",
         })
     }
 }
@@ -24,12 +42,13 @@ macro_rules! query {
         sqlx::query(match $table {
             $crate::jobs::table::Table::Jobs => concat!($front, "jobs", $back),
             $crate::jobs::table::Table::Studies => concat!($front, "studies", $back),
+            $crate::jobs::table::Table::Trainings => concat!($front, "trainings", $back),
         })
     };
 }
 pub(super) use query;
 
-/// Logs a state change of a job or study.
+/// Logs a state change of a job, study or training.
 macro_rules! log_state {
     ($level:ident, $table:expr, $id:expr, $state:expr, $what:literal $(, $($fields:tt)*)?) => {
         match $table {
@@ -38,6 +57,11 @@ macro_rules! log_state {
             }
             $crate::jobs::table::Table::Studies => {
                 tracing::$level!(study.id = %$id, study.state = %$state, $($($fields)*,)? concat!("study ", $what))
+            }
+            $crate::jobs::table::Table::Trainings => {
+                tracing::$level!(
+                    training.id = %$id, training.state = %$state, $($($fields)*,)? concat!("training ", $what)
+                )
             }
         }
     };

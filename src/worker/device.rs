@@ -1,4 +1,4 @@
-//! Device worker: claims jobs and studies for one device and runs them, one claim after another.
+//! Device worker: claims jobs, studies and trainings for one device and runs them, one claim after another.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::device_thread::DeviceThread;
+use super::long_run::LongRun;
 use super::metrics;
 use super::report::{PendingReport, report_with_retry};
 use super::run::RunContext;
 use super::sources::OpenEngine;
 use super::status::{DeviceState, SharedStatus};
-use super::study::RunningStudy;
-use crate::jobs::{Claim, ClaimedJobs, RunOutcome};
+use crate::jobs::{Claim, ClaimedJobs, Lease, RunOutcome};
 
 /// How often the queue is polled without a notification.
 const POLL: Duration = Duration::from_secs(5);
@@ -35,38 +35,36 @@ pub(super) struct Device {
 
 /// What a device does next.
 enum Next {
-    /// Run these jobs; the study, if any, is paused meanwhile.
-    Jobs(Vec<Claim>, Option<Box<RunningStudy>>),
-    /// Run the next batch of this study.
-    Study(Box<RunningStudy>),
-    /// Wait; the study, if any, has to be requeued.
-    Idle(Option<Box<RunningStudy>>),
+    /// Run these jobs; the study or training, if any, is paused meanwhile.
+    Jobs(Vec<Claim>, Option<LongRun>),
+    /// Run the next batch of this study, or some steps of this training.
+    Long(LongRun),
+    /// Wait; the study or training, if any, has to be requeued.
+    Idle(Option<LongRun>),
 }
 
-/// Neither jobs nor a study could be claimed.
+/// Nothing could be claimed.
 struct ClaimFailed {
     max_wait: Duration,
-    /// The study that the device holds.
-    study: Option<Box<RunningStudy>>,
+    /// The study or training that the device holds.
+    held: Option<LongRun>,
 }
 
 impl Device {
-    /// Runs jobs and studies until the pool drains.
+    /// Runs jobs, studies and trainings until the pool drains.
     pub(super) async fn work(mut self) {
         let mut arrivals = self.context.store.arrivals();
         let mut wait = FIRST_WAIT;
-        let mut study: Option<Box<RunningStudy>> = None;
+        let mut held: Option<LongRun> = None;
         let mut worked = false;
         while !self.drain.is_cancelled() {
             // Marked before looking at the queue, so that anything that arrives after the look is a change.
             arrivals.mark_unchanged();
-            let next = match self.next(study.take()).await {
+            let next = match self.next(held.take()).await {
                 Ok(next) => next,
-                Err(ClaimFailed { max_wait, study: held }) => {
+                Err(ClaimFailed { max_wait, held }) => {
                     // Requeued, so that another device may resume it and a cancellation need not wait for this one.
-                    if let Some(study) = held {
-                        self.context.requeue_study(*study).await;
-                    }
+                    self.requeue(held).await;
                     wait = wait.min(max_wait);
                     self.sleep(wait).await;
                     wait *= 2;
@@ -77,13 +75,11 @@ impl Device {
             worked |= !matches!(next, Next::Idle(_));
             match next {
                 Next::Jobs(claims, None) => self.run_jobs(claims).await,
-                Next::Jobs(claims, Some(held)) => study = self.run_jobs_before(claims, held).await,
-                Next::Study(held) => study = self.advance_study(held).await,
+                Next::Jobs(claims, Some(paused)) => held = self.run_jobs_before(claims, paused).await,
+                Next::Long(run) => held = self.advance(run).await,
                 Next::Idle(held) => {
                     // Something has to run with nothing else, not even with a study between two batches.
-                    if let Some(study) = held {
-                        self.context.requeue_study(*study).await;
-                    }
+                    self.requeue(held).await;
                     self.status.set(DeviceState::Idle, 0);
                     tokio::select! {
                         () = self.drain.cancelled() => {}
@@ -95,33 +91,38 @@ impl Device {
                 }
             }
         }
-        if let Some(study) = study {
-            self.context.requeue_study(*study).await;
-        }
+        self.requeue(held).await;
         self.status.set(DeviceState::Stopped, 0);
     }
 
-    /// Chooses what to run next: queued jobs, else the study that the device holds, else a queued study.
-    async fn next(&mut self, study: Option<Box<RunningStudy>>) -> Result<Next, ClaimFailed> {
+    async fn requeue(&self, held: Option<LongRun>) {
+        if let Some(held) = held {
+            held.requeue(&self.context).await;
+        }
+    }
+
+    /// Chooses what to run next: queued jobs, else the study or training that the device holds, else the oldest queued
+    /// one.
+    async fn next(&mut self, held: Option<LongRun>) -> Result<Next, ClaimFailed> {
         // Results that wait to be written take precedence: results of jobs could not be stored either.
-        let study = match study {
-            Some(study) if study.has_unwritten_results() => return Ok(Next::Study(study)),
-            study => study,
+        let held = match held {
+            Some(held) if held.has_unwritten_results() => return Ok(Next::Long(held)),
+            held => held,
         };
-        let claimed = match self.claim_jobs(study.as_deref()).await {
+        let ahead_of = held.as_ref().map(|held| (held.lease(), held.cancel_requested()));
+        let claimed = match self.claim_jobs(ahead_of).await {
             Ok(claimed) => claimed,
-            Err(max_wait) => return Err(ClaimFailed { max_wait, study }),
+            Err(max_wait) => return Err(ClaimFailed { max_wait, held }),
         };
-        match study {
-            study if claimed.blocked => Ok(Next::Idle(study)),
-            study if !claimed.jobs.is_empty() => Ok(Next::Jobs(claimed.jobs, study)),
-            Some(study) => Ok(Next::Study(study)),
-            None => match self.context.store.claim_study().await {
-                Ok(Some(claim)) => Ok(Next::Study(Box::new(RunningStudy::new(claim)))),
-                Ok(None) => Ok(Next::Idle(None)),
+        match held {
+            held if claimed.blocked => Ok(Next::Idle(held)),
+            held if !claimed.jobs.is_empty() => Ok(Next::Jobs(claimed.jobs, held)),
+            Some(held) => Ok(Next::Long(held)),
+            None => match LongRun::claim(&self.context.store).await {
+                Ok(claimed) => Ok(claimed.map_or(Next::Idle(None), Next::Long)),
                 Err(error) => {
-                    tracing::error!(device = self.context.device, %error, "study could not be claimed; retrying");
-                    Err(ClaimFailed { max_wait: MAX_STORE_WAIT, study: None })
+                    tracing::error!(device = self.context.device, %error, "no work could be claimed; retrying");
+                    Err(ClaimFailed { max_wait: MAX_STORE_WAIT, held: None })
                 }
             },
         }
@@ -129,7 +130,7 @@ impl Device {
 
     /// Claims jobs once the engine is open and the store is writable, since results have to be stored. After a failure,
     /// returns the longest wait before the next try.
-    async fn claim_jobs(&mut self, study: Option<&RunningStudy>) -> Result<ClaimedJobs, Duration> {
+    async fn claim_jobs(&mut self, ahead_of: Option<(Lease, CancellationToken)>) -> Result<ClaimedJobs, Duration> {
         match self.context.thread.open().await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -149,33 +150,34 @@ impl Device {
                 return Err(MAX_DEVICE_WAIT);
             }
         }
-        let study_canceled = async {
-            match study {
-                Some(study) => study.canceled().await,
+        let (lease, held_canceled) = ahead_of.unzip();
+        let held_canceled = async {
+            match held_canceled {
+                Some(canceled) => canceled.cancelled().await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             () = self.drain.cancelled() => return Ok(ClaimedJobs { blocked: true, ..ClaimedJobs::default() }),
             // The cancellation can be stored on a full disk, thanks to the disk reserve.
-            () = study_canceled => return Ok(ClaimedJobs::default()),
+            () = held_canceled => return Ok(ClaimedJobs::default()),
             () = self.context.store.wait_until_writable() => {}
         }
-        let lease = study.map(RunningStudy::lease);
         self.context.store.claim_ahead_of(self.context.max_batch, lease).await.map_err(|error| {
             tracing::error!(device = self.context.device, %error, "jobs could not be claimed; retrying");
             MAX_STORE_WAIT
         })
     }
 
-    /// Runs jobs while a study is paused. Returns `None` if the study was canceled meanwhile.
-    async fn run_jobs_before(&self, claims: Vec<Claim>, mut study: Box<RunningStudy>) -> Option<Box<RunningStudy>> {
-        study.pause();
+    /// Runs jobs while a study or training is paused. Returns `None` if that was canceled meanwhile.
+    async fn run_jobs_before(&self, claims: Vec<Claim>, mut held: LongRun) -> Option<LongRun> {
+        held.pause();
+        let canceled = held.cancel_requested();
         let mut run = pin!(self.run_jobs(claims));
         tokio::select! {
-            () = &mut run => Some(study),
-            () = study.canceled() => {
-                self.context.requeue_study(*study).await;
+            () = &mut run => Some(held),
+            () = canceled.cancelled() => {
+                held.requeue(&self.context).await;
                 run.await;
                 None
             }
@@ -201,20 +203,20 @@ impl Device {
         self.status.set(DeviceState::Idle, 0);
     }
 
-    /// Runs the next stage of a study. Returns `None` if the study has ended.
-    async fn advance_study(&self, study: Box<RunningStudy>) -> Option<Box<RunningStudy>> {
-        let (lease, interrupted) = (study.lease(), study.interrupted());
+    /// Runs the next stage of a study or training. Returns `None` if it has ended.
+    async fn advance(&self, run: LongRun) -> Option<LongRun> {
+        let (lease, interrupted) = (run.lease(), run.interrupted());
         self.status.set(DeviceState::Busy, 0);
         metrics::busy(&self.context.device, true);
         let context = self.context.clone();
         // A separate task, for the same reason.
-        let advanced = tokio::spawn(async move { context.advance(*study).await.map(Box::new) }).await;
+        let advanced = tokio::spawn(async move { run.advance(&context).await }).await;
         metrics::busy(&self.context.device, false);
         match advanced {
-            Ok(study) => study,
+            Ok(run) => run,
             Err(error) => {
                 let device = &self.context.device;
-                tracing::error!(device, study.id = %lease.id, %error, "a batch of a study panicked");
+                tracing::error!(device, id = %lease.id, %error, "a batch of a study or training panicked");
                 self.report(vec![interrupted]).await;
                 None
             }

@@ -12,6 +12,7 @@ use crate::free_memory;
 use proxygrad::engine::{Engine, EngineError};
 use proxygrad::maximize::{MaximizeError, Outcome};
 use proxygrad::study::StudyError;
+use proxygrad::train::TrainError;
 
 /// Failure of a batch.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,8 @@ pub(super) enum BatchError {
     Maximize(#[from] MaximizeError),
     #[error(transparent)]
     Study(#[from] StudyError),
+    #[error(transparent)]
+    Train(#[from] TrainError),
     #[error("panicked: {0}")]
     Panic(String),
     #[error("the device thread ended")]
@@ -149,6 +152,7 @@ fn may_break_engine(error: &BatchError) -> bool {
         BatchError::Maximize(error) | BatchError::Study(StudyError::Run { source: error, .. }) => {
             matches!(error, MaximizeError::Engine(error) if !matches!(error, EngineError::Size { .. }))
         }
+        BatchError::Train(error) => matches!(error, TrainError::Engine(_)),
         BatchError::Study(_) => false,
         BatchError::Panic(_) | BatchError::ThreadGone => true,
     }

@@ -24,22 +24,25 @@ pub struct PoolConfig {
     pub devices: Vec<String>,
     /// Largest number of stimuli in a batch.
     pub max_batch: usize,
-    /// Time limit of a job, from its claim, and of a batch of a study.
+    /// Time limit of a job, from its claim, and of a batch of a study. Trainings have none.
     pub job_time_limit: Duration,
     /// Memory limit of a run in bytes; batches are cut to fit.
     pub run_memory: u64,
+    /// Limit of the steps of a training.
+    pub max_training_steps: u64,
     /// How long a result is kept that cannot be stored, before its job is requeued.
     pub result_patience: Duration,
 }
 
 impl Default for PoolConfig {
-    /// The CPU, batches of 16 stimuli, one hour, unlimited memory, two minutes.
+    /// The CPU, batches of 16 stimuli, one hour, unlimited memory and steps, two minutes.
     fn default() -> Self {
         Self {
             devices: vec!["cpu".into()],
             max_batch: 16,
             job_time_limit: Duration::from_secs(3600),
             run_memory: u64::MAX,
+            max_training_steps: u64::MAX,
             result_patience: Duration::from_secs(120),
         }
     }
@@ -85,6 +88,8 @@ impl Pool {
                 thread,
                 store: store.clone(),
                 load: Arc::clone(&sources.model),
+                trainings: sources.trainings.clone(),
+                max_training_steps: config.max_training_steps,
                 max_batch: config.max_batch,
                 time_limit: config.job_time_limit,
                 run_memory: config.run_memory,
@@ -103,7 +108,7 @@ impl Pool {
 
     /// Graceful shutdown: stops claiming and lets running batches finish within `grace`. After that, batches are
     /// interrupted within one step and their jobs requeued as if they had never started. Studies are requeued between
-    /// two batches.
+    /// two batches, trainings between two steps.
     pub async fn shutdown(&self, grace: Duration) {
         self.drain.cancel();
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {

@@ -13,14 +13,15 @@ use super::job_progress::JobProgress;
 use super::metrics;
 use super::report::{PendingReport, report_with_retry};
 use super::running_job::RunningJob;
-use super::sources::LoadModel;
+use super::sources::{LoadModel, TrainingSources};
 use super::stop_signal::{StopReason, StopSignal};
 use crate::jobs::{Claim, Failure, FailureCode, RunOutcome, Store};
-use proxygrad::engine::Engine;
+use proxygrad::engine::{Engine, EngineError};
 use proxygrad::judge::JudgeError;
 use proxygrad::maximize::{MaximizeError, Objective, Outcome, ReferenceImages, Task, maximize_judged, outcome_bytes};
 use proxygrad::network::Model;
 use proxygrad::study::StudyError;
+use proxygrad::train::TrainError;
 
 /// How often to check whether a run that was asked to stop is overdue.
 pub(super) const TICK: Duration = Duration::from_millis(200);
@@ -35,6 +36,10 @@ pub(super) struct RunContext {
     pub(super) thread: Arc<DeviceThread>,
     pub(super) store: Store,
     pub(super) load: LoadModel,
+    /// What trainings need.
+    pub(super) trainings: Option<TrainingSources>,
+    /// Limit of the steps of a training.
+    pub(super) max_training_steps: u64,
     pub(super) max_batch: usize,
     pub(super) time_limit: Duration,
     /// Memory limit of a run in bytes.
@@ -330,22 +335,40 @@ pub(super) fn failure(error: &BatchError) -> Failure {
         || Failure::new(FailureCode::Internal, "an internal error of the service ended the run; see its log");
     let error = match error {
         BatchError::Maximize(error) | BatchError::Study(StudyError::Run { source: error, .. }) => error,
+        BatchError::Train(error) => return training_failure(error),
         BatchError::Study(_) | BatchError::Panic(_) | BatchError::ThreadGone => return internal(),
     };
     match error {
         MaximizeError::Layer(_) | MaximizeError::Channels(_) => Failure::new(FailureCode::Model, error.to_string()),
         MaximizeError::Memory { .. } => Failure::new(FailureCode::Engine, error.to_string()),
-        // The tensor library may append a backtrace after the first line.
-        MaximizeError::Engine(error) => {
-            let text = error.to_string();
-            Failure::new(FailureCode::Engine, text.lines().next().unwrap_or("the engine failed"))
-        }
+        MaximizeError::Engine(error) => engine_failure(error),
         MaximizeError::Judge(error) => match **error {
             JudgeError::Memory { .. } => Failure::new(FailureCode::Engine, error.to_string()),
             JudgeError::Natural { .. } | JudgeError::Invalid(_) => Failure::new(FailureCode::Model, error.to_string()),
             _ => internal(),
         },
         MaximizeError::Png(_) | MaximizeError::Animation(_) | MaximizeError::ReferenceImage(_) => internal(),
+    }
+}
+
+fn engine_failure(error: &EngineError) -> Failure {
+    // The tensor library may append a backtrace after the first line.
+    let text = error.to_string();
+    Failure::new(FailureCode::Engine, text.lines().next().unwrap_or("the engine failed"))
+}
+
+fn training_failure(error: &TrainError) -> Failure {
+    match error {
+        TrainError::Engine(error) => engine_failure(error),
+        TrainError::Diverged { .. } => Failure::new(FailureCode::Diverged, error.to_string()),
+        TrainError::Invalid(_) | TrainError::Data(_) | TrainError::Graph(_) | TrainError::TooLarge { .. } => {
+            Failure::new(FailureCode::Dataset, error.to_string())
+        }
+        TrainError::OtherRun { what, .. } => {
+            let why = format!("its checkpoint belongs to a training {what}: the dataset has changed since it began");
+            Failure::new(FailureCode::Dataset, why)
+        }
+        _ => Failure::new(FailureCode::Internal, "a file of the training cannot be used; see the log of the service"),
     }
 }
 

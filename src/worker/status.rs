@@ -12,7 +12,7 @@ pub struct DeviceStatus {
     pub device: String,
     /// Its state.
     pub state: DeviceState,
-    /// Number of jobs running on it; 0 while it runs a study.
+    /// Number of jobs running on it; 0 while it runs a study or training.
     pub jobs: usize,
 }
 
@@ -20,9 +20,9 @@ pub struct DeviceStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceState {
-    /// Waiting for jobs and studies.
+    /// Waiting for work.
     Idle,
-    /// Running jobs or a study.
+    /// Running jobs, a study or a training.
     Busy,
     /// Its engine could not be reopened after a failure; retried from time to time.
     Unavailable,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::device_thread::BatchError;
@@ -85,18 +86,18 @@ impl RunningStudy {
         self.unwritable_since.is_some() && !matches!(self.stage, Stage::Claimed)
     }
 
-    /// Waits until a client cancels it.
-    pub(super) async fn canceled(&self) {
-        self.claim.cancel_requested.cancelled().await;
+    /// Canceled when a client cancels it.
+    pub(super) fn cancel_requested(&self) -> CancellationToken {
+        self.claim.cancel_requested.clone()
     }
 }
 
 impl RunContext {
     /// Runs the next stage of a study. Returns `None` if the study has ended. A stage whose files cannot be written is
     /// retried with its results; after some time the study is requeued.
-    pub(super) async fn advance(&self, mut study: RunningStudy) -> Option<RunningStudy> {
+    pub(super) async fn advance_study(&self, mut study: RunningStudy) -> Option<RunningStudy> {
         if study.paused {
-            if let Err(error) = self.store.study_resumed(study.claim.lease).await {
+            if let Err(error) = self.store.resumed(study.claim.lease).await {
                 tracing::warn!(study.id = %study.claim.study.id, %error, "study could not resume; retrying");
                 self.wait_before_retry(&study.claim).await;
                 return Some(study);
@@ -194,7 +195,7 @@ impl RunContext {
                 let folder = self.store.study_folder(claim.study.id);
                 let shown = Arc::clone(&summary);
                 Err(match self.blocking(claim, move || report(&folder, &shown)).await? {
-                    Some(()) => RunOutcome::study_completed().into(),
+                    Some(()) => RunOutcome::completed().into(),
                     None => StageEnd::unwritable(Stage::Exhibits(runner, summary)),
                 })
             }

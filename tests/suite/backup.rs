@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::http_service::{Server, endless, patient, quick};
 use crate::http_studies::{self, small};
+use crate::http_trainings;
 
 /// `proxygrad backup`: whether it succeeded, and what it said.
 fn back_up(data_dir: &Path, output: &Path) -> (bool, String) {
@@ -24,7 +25,15 @@ fn id(job: &Value) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_goes_on_from_a_backup_that_was_made_while_it_ran() {
-    let server = Server::with(patient).await;
+    let datasets = http_trainings::datasets();
+    let server = Server::with(|config| {
+        patient(config);
+        config.datasets = Some(http_trainings::sets(&datasets));
+    })
+    .await;
+    let training = http_trainings::submit(&server, &http_trainings::small()).await;
+    server.state_at(&training, "succeeded").await;
+    let network_before = server.get(&format!("{training}/model.onnx")).await.body;
     let done = server.submit(quick()).await;
     let png = server.state(id(&done), "succeeded").await["stimuli"][0]["png"].as_str().unwrap().to_owned();
     let png_before = server.get(&png).await.body;
@@ -47,7 +56,7 @@ async fn a_server_goes_on_from_a_backup_that_was_made_while_it_ran() {
     let place = tempfile::tempdir().unwrap();
     let copy = place.path().join("backups").join("monday");
     let (fine, said) = back_up(&data_dir, &copy);
-    assert!(fine && said.contains("jobs: 3, studies: 1"), "{said}");
+    assert!(fine && said.contains("jobs: 3, studies: 1, trainings: 1"), "{said}");
     let after = server.submit(quick()).await;
     drop(server);
 
@@ -66,6 +75,7 @@ async fn a_server_goes_on_from_a_backup_that_was_made_while_it_ran() {
     assert_eq!(server.get(&png).await.body, png_before);
     assert_eq!(server.get(&format!("{study}/runs.csv")).await.body, runs_before);
     assert_eq!(server.get(&format!("{study}/report")).await.status, 200);
+    assert_eq!(server.get(&format!("{training}/model.onnx")).await.body, network_before);
     let running = server.state(id(&running), "running").await;
     assert_eq!(running["attempts"], 1, "being backed up is no interruption");
     for gone in [&deleted, &after] {

@@ -1,4 +1,4 @@
-//! Snapshots of what clients read: a job, a study, their lists, and problem documents.
+//! Snapshots of what clients read: a job, a study, a training, their lists, and problem documents.
 //!
 //! A change of one is a change of the API. `INSTA_UPDATE=always cargo test --test suite snapshots` writes them anew.
 
@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::http_service::{Answer, Server};
 use crate::http_studies::submit;
+use crate::http_trainings;
 
 /// Asserts that a document is the snapshot of this name, without what differs between runs and between machines.
 fn assert_snapshot(name: &str, document: Value) {
@@ -34,7 +35,7 @@ fn redacted(key: &str, value: Value, measured: bool) -> Value {
         Value::Array(items) => items.into_iter().map(|item| redacted(key, item, measured)).collect(),
         Value::Object(fields) => {
             let measured = |field: &str| match field {
-                "stimuli" | "summary" => true,
+                "stimuli" | "summary" | "last" | "best" | "test_accuracy" => true,
                 "objective" | "gate" => false,
                 _ => measured,
             };
@@ -78,6 +79,15 @@ async fn snapshots_of_a_study() {
     .await;
     assert_snapshot("study", server.state_at(&path, "succeeded").await);
     assert_snapshot("studies", server.get("/v1/studies").await.json());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_of_a_training() {
+    let datasets = http_trainings::datasets();
+    let server = http_trainings::server(&datasets).await;
+    let path = http_trainings::submit(&server, &http_trainings::small()).await;
+    assert_snapshot("training", server.state_at(&path, "succeeded").await);
+    assert_snapshot("trainings", server.get("/v1/trainings").await.json());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::http_program::Process;
 use crate::http_service::{Answer, DEADLINE, Server, quick};
 use crate::http_studies::small;
+use crate::http_trainings;
 
 /// Time limit for the recovery after a fault.
 const RECOVERY: Duration = Duration::from_secs(5);
@@ -249,4 +250,26 @@ async fn results_wait_for_space() {
         assert_eq!(server.get(ended["stimuli"][0]["png"].as_str().unwrap()).await.status, 200);
     }
     assert!(begin.elapsed() < DEADLINE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_training_with_failed_writes_has_the_numbers_of_an_undisturbed_one() {
+    let (folder, datasets) = (tempfile::tempdir().unwrap(), http_trainings::datasets());
+    let sets = http_trainings::sets(&datasets);
+    let arguments = ["--threads", "1", "--datasets", sets.to_str().unwrap()];
+    let process = Process::start_with_log_file(folder.path(), &arguments);
+    let server = Server::at(process.base.clone());
+    let mut body = http_trainings::small();
+    body["epochs"] = 100.into();
+    let training = http_trainings::submit(&server, &body).await;
+    let done = |training: &Value| training["progress"]["epochs_done"].as_u64().unwrap();
+    server.until_at(&training, |training| done(training) >= 2).await;
+    writes(&process, false);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(server.get(&training).await.json()["state"], "running", "a full disk ends no training");
+    writes(&process, true);
+    server.state_at(&training, "succeeded").await;
+    let library = tokio::task::spawn_blocking(move || http_trainings::trained(&body, &sets)).await.unwrap();
+    let metrics = server.get(&format!("{training}/metrics.csv")).await;
+    assert_eq!(metrics.text(), proxygrad::train::csv(library.epochs()));
 }

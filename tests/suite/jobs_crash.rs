@@ -157,7 +157,7 @@ async fn a_study_that_waits_for_jobs_has_no_part_in_a_crash() {
     let done = submit(&store, small(1)).await.id;
     let claimed = store.claim_ahead_of(8, Some(goes_on.lease)).await.unwrap();
     assert!(store.succeed(&claimed.jobs[0], &[outcome(b"png")]).await.unwrap());
-    store.study_resumed(goes_on.lease).await.unwrap();
+    store.resumed(goes_on.lease).await.unwrap();
     drop(store);
     for _ in 1..MAX_INTERRUPTIONS {
         open(folder.path()).await.claim_study().await.unwrap().unwrap();
@@ -216,7 +216,7 @@ async fn studies_that_an_older_database_does_not_know_are_set_aside_and_come_bac
         for (name, contents) in files {
             fs::write(place.join(name), contents).unwrap();
         }
-        assert!(store.finish(lease, RunOutcome::study_completed()).await.unwrap());
+        assert!(store.finish(lease, RunOutcome::completed()).await.unwrap());
         // What a process left that died before a first run: nothing is lost with it.
         let empty = studies.join(Uuid::now_v7().to_string());
         fs::create_dir_all(empty.join("images")).unwrap();

@@ -23,6 +23,8 @@ async fn rest(mut events: Subscription) -> Vec<String> {
             Update::Event { event: Event::State { state }, .. } => state.to_string(),
             Update::Event { event: Event::Progress { step, .. }, .. } => step.to_string(),
             Update::Event { event: Event::Study(progress), .. } => progress.done.to_string(),
+            Update::Event { event: Event::Training(progress), .. } => progress.epochs_done.to_string(),
+            Update::Event { event: Event::Epoch(epoch), .. } => epoch.epoch.to_string(),
             Update::Skipped { events } => format!("skipped {events}"),
         });
     }

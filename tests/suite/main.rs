@@ -22,6 +22,7 @@ mod http_service;
 mod http_snapshots;
 mod http_storage;
 mod http_studies;
+mod http_trainings;
 mod http_units;
 mod job_fixture;
 mod jobs;

@@ -117,7 +117,7 @@ impl Work {
             "claim" => store.claim(1).await.map(|claims| assert_eq!(claims.len(), 1)),
             "advance a study" => store.record_study_progress(self.study_runs.lease, 3).await,
             "end a study" => {
-                store.finish(self.study_runs.lease, RunOutcome::study_completed()).await.map(|counted| assert!(counted))
+                store.finish(self.study_runs.lease, RunOutcome::completed()).await.map(|counted| assert!(counted))
             }
             "cancel a study" => store.cancel_study(self.study_queued).await.map(drop),
             "delete a study" => store.delete_study(self.study_over).await.map(drop),
@@ -198,8 +198,11 @@ async fn an_answer_about_writing_comes_at_once_also_while_a_write_hangs() {
 
 async fn start(store: &Store, script: &Arc<Script>, config: PoolConfig) -> Pool {
     let (script, model) = (Arc::clone(script), model());
-    let sources =
-        Sources { engine: Arc::new(move |_| script.open()), model: Arc::new(move |_| Ok(Arc::clone(&model))) };
+    let sources = Sources {
+        engine: Arc::new(move |_| script.open()),
+        model: Arc::new(move |_| Ok(Arc::clone(&model))),
+        trainings: None,
+    };
     let config = PoolConfig { devices: vec!["test".into()], max_batch: 4, ..config };
     Pool::start(config, store.clone(), sources, CancellationToken::new()).await.unwrap()
 }

@@ -28,7 +28,11 @@ fn pool_config() -> PoolConfig {
 fn sources(script: &Arc<Script>) -> Sources {
     let script = Arc::clone(script);
     let model = model();
-    Sources { engine: Arc::new(move |_| script.open()), model: Arc::new(move |_| Ok(Arc::clone(&model))) }
+    Sources {
+        engine: Arc::new(move |_| script.open()),
+        model: Arc::new(move |_| Ok(Arc::clone(&model))),
+        trainings: None,
+    }
 }
 
 async fn start(store: &Store, script: &Arc<Script>) -> Pool {

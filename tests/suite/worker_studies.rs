@@ -43,8 +43,11 @@ pub async fn submit_study(store: &Store, device: &str) -> Uuid {
 
 async fn start(store: &Store, script: &Arc<Script>, model: Arc<Model>) -> Pool {
     let script = Arc::clone(script);
-    let sources =
-        Sources { engine: Arc::new(move |_| script.open()), model: Arc::new(move |_| Ok(Arc::clone(&model))) };
+    let sources = Sources {
+        engine: Arc::new(move |_| script.open()),
+        model: Arc::new(move |_| Ok(Arc::clone(&model))),
+        trainings: None,
+    };
     let config = PoolConfig { devices: vec!["test".into()], max_batch: 4, ..PoolConfig::default() };
     Pool::start(config, store.clone(), sources, CancellationToken::new()).await.unwrap()
 }
@@ -195,9 +198,9 @@ async fn an_end_counts_once_and_only_under_its_lease() {
     store.finish(old, RunOutcome::Requeued).await.unwrap();
     let lease = store.claim_study().await.unwrap().unwrap().lease;
     store.record_study_progress(old, 7).await.unwrap();
-    assert!(!store.finish(old, RunOutcome::study_completed()).await.unwrap());
+    assert!(!store.finish(old, RunOutcome::completed()).await.unwrap());
     assert_eq!((study(&store, id).await.state, study(&store, id).await.progress.done), (RunState::Running, 0.0));
-    assert!(store.finish(lease, RunOutcome::study_completed()).await.unwrap());
+    assert!(store.finish(lease, RunOutcome::completed()).await.unwrap());
     assert!(!store.finish(lease, RunOutcome::Canceled).await.unwrap());
     assert_eq!(study(&store, id).await.state, RunState::Succeeded);
 }

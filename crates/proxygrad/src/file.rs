@@ -16,11 +16,15 @@ pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     }
     let mut unfinished = OsString::from(path);
     unfinished.push(".part");
-    let mut file = File::create(&unfinished)?;
-    file.write_all(contents)?;
-    // Flushed before the rename, so that the file is complete even after a power loss.
-    file.sync_all()?;
-    fs::rename(&unfinished, path)
+    let written = File::create(&unfinished).and_then(|mut file| {
+        file.write_all(contents)?;
+        // Flushed before the rename, so that the file is complete even after a power loss.
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(&unfinished, path)).inspect_err(|_| {
+        // The disk may be full.
+        let _ = fs::remove_file(&unfinished);
+    })
 }
 
 #[cfg(test)]

@@ -67,6 +67,11 @@ pub trait Engine: Send + Sync {
     /// Predicts the memory of its plans.
     fn memory_model(&self) -> MemoryModel;
 
+    /// The same device as an engine that trains; `None` if it cannot.
+    fn training(&self) -> Option<&dyn TrainingEngine> {
+        None
+    }
+
     /// Drops cached data of networks that are no longer in use. Returns whether there was any.
     fn release_unused(&self) -> bool {
         false

@@ -278,7 +278,7 @@ impl Op {
             Self::Input => Err(ShapeError::Parameter("is only allowed as the first node of a network".into())),
             Self::Constant(array) => Ok(array.shape().to_vec().into()),
             Self::Conv(conv) => conv.infer(inputs[0]),
-            Self::Dense { weight, bias } => infer_dense(weight, bias.as_ref(), inputs[0]),
+            Self::Dense { weight, bias } => infer_dense(weight.shape(), bias.as_ref().map(Array::len), inputs[0]),
             Self::MatMul => infer_mat_mul(inputs[0], inputs[1]),
             Self::Affine { scale, shift } => {
                 let channels = inputs[0].channels();
@@ -340,27 +340,36 @@ impl Conv {
     }
 
     fn infer(&self, input: &Shape) -> Result<Shape, ShapeError> {
-        let map @ [channels, ..] = feature_map(input)?;
-        let &[out, per_group, kh, kw] = self.weight.shape() else {
-            return Err(ShapeError::Weights(format!("needs weights [O,C,kh,kw], not {:?}", self.weight.shape())));
-        };
-        if [kh, kw] != self.window.kernel {
-            let why = format!("has weights of {kh}x{kw} for a window of {:?}", self.window.kernel);
-            return Err(ShapeError::Weights(why));
-        }
-        if self.groups == 0 || per_group.saturating_mul(self.groups) != channels || out % self.groups != 0 {
-            return Err(ShapeError::Weights(format!(
-                "has weights {:?} in {} groups, which do not fit {channels} input channels",
-                self.weight.shape(),
-                self.groups
-            )));
-        }
-        if self.bias.as_ref().is_some_and(|bias| bias.len() != out) {
-            return Err(ShapeError::Weights(format!("needs {out} biases")));
-        }
-        let [height, width] = infer_window(&self.window, map)?;
-        Ok([out, height, width].into())
+        infer_conv(self.weight.shape(), self.bias.as_ref().map(Array::len), &self.window, self.groups, input)
     }
+}
+
+/// Shape of the output of a convolution with weights of this shape and this number of biases.
+pub(super) fn infer_conv(
+    weight: &[usize],
+    biases: Option<usize>,
+    window: &Window,
+    groups: usize,
+    input: &Shape,
+) -> Result<Shape, ShapeError> {
+    let map @ [channels, ..] = feature_map(input)?;
+    let &[out, per_group, kh, kw] = weight else {
+        return Err(ShapeError::Weights(format!("needs weights [O,C,kh,kw], not {weight:?}")));
+    };
+    if [kh, kw] != window.kernel {
+        let why = format!("has weights of {kh}x{kw} for a window of {:?}", window.kernel);
+        return Err(ShapeError::Weights(why));
+    }
+    if groups == 0 || per_group.saturating_mul(groups) != channels || out % groups != 0 {
+        return Err(ShapeError::Weights(format!(
+            "has weights {weight:?} in {groups} groups, which do not fit {channels} input channels"
+        )));
+    }
+    if biases.is_some_and(|biases| biases != out) {
+        return Err(ShapeError::Weights(format!("needs {out} biases")));
+    }
+    let [height, width] = infer_window(window, map)?;
+    Ok([out, height, width].into())
 }
 
 fn feature_map(shape: &Shape) -> Result<[usize; 3], ShapeError> {
@@ -382,9 +391,10 @@ fn check_axis(axis: usize, shape: &Shape) -> Result<(), ShapeError> {
     if axis < shape.len() { Ok(()) } else { Err(ShapeError::Axis { axis, shape: shape.clone() }) }
 }
 
-fn infer_dense(weight: &Array, bias: Option<&Array>, input: &Shape) -> Result<Shape, ShapeError> {
-    let &[out, features] = weight.shape() else {
-        return Err(ShapeError::Weights(format!("needs weights [O,I], not {:?}", weight.shape())));
+/// Shape of the output of a dense layer with weights of this shape and this number of biases.
+pub(super) fn infer_dense(weight: &[usize], biases: Option<usize>, input: &Shape) -> Result<Shape, ShapeError> {
+    let &[out, features] = weight else {
+        return Err(ShapeError::Weights(format!("needs weights [O,I], not {weight:?}")));
     };
     let Some((&found, positions)) = input.split_last() else {
         let expected = format!("vectors of {features} values");
@@ -394,7 +404,7 @@ fn infer_dense(weight: &Array, bias: Option<&Array>, input: &Shape) -> Result<Sh
         let expected = format!("{features} values along the last axis");
         return Err(ShapeError::Input { expected, found: input.to_string() });
     }
-    if bias.is_some_and(|bias| bias.len() != out) {
+    if biases.is_some_and(|biases| biases != out) {
         return Err(ShapeError::Weights(format!("needs {out} biases")));
     }
     Ok([positions, &[out]].concat().into())

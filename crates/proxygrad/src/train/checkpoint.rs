@@ -25,6 +25,21 @@ pub(super) struct Progress {
     /// Updates of the optimizer.
     pub(super) steps: u64,
     pub(super) epochs: Vec<Epoch>,
+    /// The epoch that was begun.
+    #[serde(default)]
+    pub(super) begun: Begun,
+}
+
+/// The part of an epoch that is done.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct Begun {
+    pub(super) steps: usize,
+    /// Sum of the losses of its batches.
+    pub(super) loss_sum: f64,
+    /// Correctly classified images.
+    pub(super) correct: usize,
+    /// Learning rate of the last step.
+    pub(super) learning_rate: f64,
 }
 
 /// Weights with the optimizer's moments.
@@ -54,7 +69,7 @@ pub(super) fn serialize(
     };
     for (id, spec) in network.tensors().iter().enumerate() {
         insert(spec.name.clone(), parameters.get(id), &spec.shape)?;
-        for (moment, name) in optimizer.moments.iter().zip(names).filter(|_| spec.role.is_trained()) {
+        for (moment, name) in optimizer.moments.iter().zip(names).filter(|_| spec.is_trained()) {
             insert(moment_name(&spec.name, name), &moment[id], &spec.shape)?;
         }
     }
@@ -88,7 +103,7 @@ pub(super) fn load(path: &Path, network: &TrainableNetwork, kind: OptimizerKind)
 /// One moment of all tensors.
 fn moments(network: &TrainableNetwork, state: &StateDict, moment: &str) -> Result<Vec<Vec<f32>>, String> {
     let of = |spec: &crate::network::trainable::TensorSpec| {
-        if !spec.role.is_trained() {
+        if !spec.is_trained() {
             return Ok(Vec::new());
         }
         let name = moment_name(&spec.name, moment);

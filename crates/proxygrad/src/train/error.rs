@@ -35,12 +35,40 @@ pub enum TrainError {
         /// Counted from 1 in the epoch.
         step: usize,
     },
-    /// A checkpoint cannot be read or written.
+    /// The run exceeds a limit of its caller.
+    #[error("the run needs {needed} {unit}, more than the limit of {limit}; {remedy}")]
+    TooLarge {
+        /// What it needs.
+        needed: u64,
+        /// Of what.
+        unit: &'static str,
+        /// What it may need.
+        limit: u64,
+        /// The settings that decide it.
+        remedy: &'static str,
+    },
+    /// The folder holds the checkpoint of another run.
+    #[error("{} belongs to a run {what}; choose another folder", path.display())]
+    OtherRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is other about it.
+        what: &'static str,
+    },
+    /// A checkpoint cannot be used.
     #[error("{}: {why}", path.display())]
     Checkpoint {
         /// The file.
         path: PathBuf,
         /// The reason.
         why: String,
+    },
+    /// A file of the run cannot be written now. The run itself is intact: its next call tries again.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
     },
 }

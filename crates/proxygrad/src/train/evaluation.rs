@@ -6,32 +6,30 @@ use super::loss::cross_entropy;
 use super::metrics::Layer;
 use crate::engine::{Forward, Mode, TrainingPlan};
 use crate::network::trainable::{Parameters, TrainableNetwork, TrainableOp};
-use crate::network::{Activation, Op};
+use crate::network::{Activation, Op, Preprocessing};
 
-/// Images of a forward pass.
+/// Most images of a forward pass, and most pixels of one.
 const BATCH: usize = 250;
+const BATCH_PIXELS: usize = 1 << 18;
 
-/// Mean and standard deviation of each channel, with white as 1.
-#[derive(Debug, Clone)]
-pub(super) struct Normalization {
-    pub(super) mean: Vec<f32>,
-    pub(super) std: Vec<f32>,
+/// Appends the values of an image `[C,H,W]` as the network reads them.
+pub(super) fn append(preprocessing: &Preprocessing, image: &[u8], to: &mut Vec<f32>) {
+    let Preprocessing { channels, range, mean, std } = preprocessing;
+    let plane = image.len() / mean.len().max(1);
+    for (c, (mean, std)) in mean.iter().zip(std).enumerate() {
+        let plane = &image[channels.source(c) * plane..][..plane];
+        to.extend(plane.iter().map(|&value| (f32::from(value) / 255.0 * range - mean) / std));
+    }
 }
 
-impl Normalization {
-    /// That of a dataset.
-    pub(super) fn of(data: &Dataset) -> Self {
-        let (mean, std) = data.statistics();
-        Self { mean, std }
-    }
-
-    /// Appends the normalized values of an image `[C,H,W]`.
-    pub(super) fn append(&self, image: &[u8], to: &mut Vec<f32>) {
-        let plane = image.len() / self.mean.len().max(1);
-        for ((plane, mean), std) in image.chunks_exact(plane.max(1)).zip(&self.mean).zip(&self.std) {
-            to.extend(plane.iter().map(|&value| (f32::from(value) / 255.0 - mean) / std));
-        }
-    }
+/// Measurements on the first images of a dataset.
+#[derive(Default)]
+pub(super) struct Measuring {
+    pub(super) images: usize,
+    loss_sum: f64,
+    correct: usize,
+    /// For every rectifier, which channels were positive.
+    alive: Vec<Vec<bool>>,
 }
 
 /// What a network does on a dataset.
@@ -44,7 +42,8 @@ pub(super) struct Evaluation {
     pub(super) layers: Vec<Layer>,
 }
 
-/// Runs the network at inference over all images.
+/// Runs the network at inference over the images that were not measured yet. After every batch, `on_batch` is called with
+/// the number of images measured, and pauses by returning true; then there is no result yet.
 ///
 /// # Errors
 /// When the engine fails.
@@ -52,28 +51,37 @@ pub(super) fn evaluate(
     network: &TrainableNetwork,
     plan: &mut dyn TrainingPlan,
     parameters: &mut Parameters,
-    normalization: &Normalization,
+    preprocessing: &Preprocessing,
     data: &Dataset,
-) -> Result<Evaluation, TrainError> {
+    so_far: &mut Measuring,
+    on_batch: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<Evaluation>, TrainError> {
     let is_rectifier = |op: &TrainableOp| {
         matches!(op, TrainableOp::Fixed(Op::Activation(Activation::Relu | Activation::LeakyRelu { .. })))
     };
     let nodes = network.nodes();
     let rectifiers: Vec<usize> = (0..nodes.len()).filter(|&node| is_rectifier(&nodes[node].op)).collect();
-    let mut alive: Vec<Vec<bool>> = rectifiers.iter().map(|&node| vec![false; nodes[node].shape.channels()]).collect();
-    let (mut loss_sum, mut correct) = (0.0, 0);
-    let all: Vec<usize> = (0..data.len()).collect();
-    for indices in all.chunks(BATCH) {
+    if so_far.images == 0 {
+        so_far.alive = rectifiers.iter().map(|&node| vec![false; nodes[node].shape.channels()]).collect();
+    }
+    let [_, height, width] = data.size();
+    let batch = (BATCH_PIXELS / (height * width)).clamp(1, BATCH);
+    while so_far.images < data.len() {
+        let indices = so_far.images..data.len().min(so_far.images + batch);
         let mut images = Vec::new();
-        indices.iter().for_each(|&index| normalization.append(data.image(index), &mut images));
-        let labels: Vec<u32> = indices.iter().map(|&index| data.label(index)).collect();
+        indices.clone().for_each(|index| append(preprocessing, data.image(index), &mut images));
+        let labels: Vec<u32> = indices.clone().map(|index| data.label(index)).collect();
         let logits = plan.forward(&images, parameters, Mode::Inference, Forward::Original)?;
         let loss = cross_entropy(&logits, &labels, 0.0);
-        loss_sum += loss.mean * indices.len() as f64;
-        correct += loss.correct;
-        for (&node, alive) in rectifiers.iter().zip(&mut alive) {
+        so_far.loss_sum += loss.mean * indices.len() as f64;
+        so_far.correct += loss.correct;
+        for (&node, alive) in rectifiers.iter().zip(&mut so_far.alive) {
             let positive = positive_channels(&plan.value(node)?, alive.len(), indices.len());
             alive.iter_mut().zip(positive).for_each(|(alive, positive)| *alive |= positive);
+        }
+        so_far.images = indices.end;
+        if on_batch(so_far.images) {
+            return Ok(None);
         }
     }
     let layer = |(&node, alive): (&usize, &Vec<bool>)| Layer {
@@ -81,11 +89,11 @@ pub(super) fn evaluate(
         channels: alive.len(),
         dead: alive.iter().filter(|alive| !**alive).count(),
     };
-    Ok(Evaluation {
-        loss: loss_sum / data.len() as f64,
-        accuracy: correct as f64 / data.len() as f64,
-        layers: rectifiers.iter().zip(&alive).map(layer).collect(),
-    })
+    Ok(Some(Evaluation {
+        loss: so_far.loss_sum / data.len() as f64,
+        accuracy: so_far.correct as f64 / data.len() as f64,
+        layers: rectifiers.iter().zip(&so_far.alive).map(layer).collect(),
+    }))
 }
 
 /// For every channel of row-major values `[N,C,...]` of `images` images, whether it is positive anywhere.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Measurements of one epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Epoch {
     /// Counted from 1.
     pub epoch: usize,
@@ -25,6 +26,8 @@ pub struct Epoch {
 
 /// Dead units of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = TrainedLayer))]
 pub struct Layer {
     /// Its name.
     pub name: String,

@@ -8,6 +8,7 @@ use crate::network::trainable::{Parameters, TensorRole, TensorSpec};
 /// An optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OptimizerKind {
     /// Stochastic gradient descent with momentum, as `torch.optim.SGD`.
@@ -47,7 +48,7 @@ pub(super) struct Optimizer {
 
 impl Optimizer {
     pub(super) fn new(settings: OptimizerSettings, tensors: &[TensorSpec]) -> Self {
-        let zeros = || tensors.iter().map(|spec| vec![0.0; if spec.role.is_trained() { spec.len() } else { 0 }]);
+        let zeros = || tensors.iter().map(|spec| vec![0.0; if spec.is_trained() { spec.len() } else { 0 }]);
         let moments = Self::moment_names(settings.kind).iter().map(|_| zeros().collect()).collect();
         Self { settings, steps: 0, moments }
     }
@@ -69,10 +70,10 @@ impl Optimizer {
         rate: f32,
     ) {
         self.steps += 1;
-        let scale = self.settings.clip.map_or(1.0, |most| clip_factor(gradients, most));
+        let scale = self.settings.clip.map_or(1.0, |most| clip_factor(gradients, tensors, most));
         let momentum = self.settings.momentum;
         let corrections = [momentum, SECOND_DECAY].map(|decay| 1.0 - f64::from(decay).powf(self.steps as f64));
-        for (id, spec) in tensors.iter().enumerate().filter(|(_, spec)| spec.role.is_trained()) {
+        for (id, spec) in tensors.iter().enumerate().filter(|(_, spec)| spec.is_trained()) {
             let decay = if spec.role == TensorRole::Weight { self.settings.weight_decay } else { 0.0 };
             let values = parameters.get_mut(id).iter_mut().zip(&gradients[id]);
             match (self.settings.kind, self.moments.as_mut_slice()) {
@@ -99,9 +100,10 @@ impl Optimizer {
     }
 }
 
-/// The factor that reduces the norm of all gradients to at most `most`.
-fn clip_factor(gradients: &Gradients, most: f32) -> f32 {
-    let squares: f64 = gradients.iter().flatten().map(|&value| f64::from(value).powi(2)).sum();
+/// The factor that reduces the norm of the gradients of all trained tensors to at most `most`.
+fn clip_factor(gradients: &Gradients, tensors: &[TensorSpec], most: f32) -> f32 {
+    let trained = gradients.iter().zip(tensors).filter(|(_, spec)| spec.is_trained());
+    let squares: f64 = trained.flat_map(|(gradient, _)| gradient).map(|&value| f64::from(value).powi(2)).sum();
     (f64::from(most) / (squares.sqrt() + 1e-6)).min(1.0) as f32
 }
 

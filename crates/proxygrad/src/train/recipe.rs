@@ -52,6 +52,22 @@ pub struct Recipe {
     pub patience: Option<usize>,
     /// Seed of the subset, the weights, the order of the images and their augmentation.
     pub seed: u64,
+    /// The model whose weights the run starts from, instead of weights that are drawn for `architecture`.
+    #[serde(default)]
+    pub start: Option<Start>,
+    /// Patterns for the layers of that model that keep their weights; `*` stands for any text.
+    #[serde(default)]
+    pub freeze: Vec<String>,
+}
+
+/// The model that a run fine-tunes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// Its id, or the name of its file.
+    pub model: String,
+    /// SHA-256 of its weights: another digest is another run.
+    pub digest: String,
 }
 
 impl Default for Recipe {
@@ -80,11 +96,25 @@ impl Default for Recipe {
             limit: None,
             patience: None,
             seed: 0,
+            start: None,
+            freeze: Vec::new(),
         }
     }
 }
 
+/// Largest values of some settings, far above sensible ones: products of them do not overflow.
+const MOST_EPOCHS: usize = 1_000_000;
+const MOST_IMAGES: usize = 65_536;
+const MOST_CHANNELS: usize = 4096;
+const MOST_PIXELS: usize = 1024;
+const MOST_PATTERNS: usize = 1000;
+
 impl Recipe {
+    /// What is trained, in words: the architecture, or the model that is fine-tuned.
+    pub fn network(&self) -> String {
+        self.start.as_ref().map_or_else(|| self.architecture.to_string(), |start| start.model.clone())
+    }
+
     /// Checks the ranges of all settings.
     ///
     /// # Errors
@@ -94,9 +124,9 @@ impl Recipe {
             true => Ok(()),
             false => Err(Invalid::new(field, value, "a number from 0 to 1")),
         };
-        let positive = |field: &str, value: usize| match value {
-            0 => Err(Invalid::new(field, value, "a number of at least 1")),
-            _ => Ok(()),
+        let between = |field: &str, value: usize, least: usize, most: usize| match (least..=most).contains(&value) {
+            true => Ok(()),
+            false => Err(Invalid::new(field, value, format!("a number from {least} to {most}"))),
         };
         unit("leaky", f64::from(self.leaky))?;
         unit("surrogate.slope", f64::from(self.surrogate.slope().unwrap_or(0.0)))?;
@@ -121,12 +151,20 @@ impl Recipe {
         {
             return Err(Invalid::new("schedule", format!("{at:?} {factor}"), "shares and a factor from 0 to 1"));
         }
-        positive("epochs", self.epochs)?;
-        positive("batch", self.batch)?;
-        positive("limit", self.limit.unwrap_or(1))?;
-        positive("width", self.width.unwrap_or(1))?;
-        positive("stem_stride", self.stem_stride.unwrap_or(1))?;
-        positive("patience", self.patience.unwrap_or(1))
+        between("epochs", self.epochs, 1, MOST_EPOCHS)?;
+        between("batch", self.batch, 1, MOST_IMAGES)?;
+        between("limit", self.limit.unwrap_or(1), 1, usize::MAX)?;
+        between("width", self.width.unwrap_or(1), 1, MOST_CHANNELS)?;
+        between("stem_stride", self.stem_stride.unwrap_or(1), 1, MOST_PIXELS)?;
+        between("patience", self.patience.unwrap_or(1), 1, usize::MAX)?;
+        between("crop", self.augmentation.crop, 0, MOST_PIXELS)?;
+        match self.freeze.len() {
+            0 => Ok(()),
+            _ if self.start.is_none() => {
+                Err(Invalid::unsupported("freeze", self.freeze.join(", "), "model: weights that are drawn are trained"))
+            }
+            patterns => between("freeze", patterns, 0, MOST_PATTERNS),
+        }
     }
 }
 
@@ -282,6 +320,10 @@ mod tests {
             (Recipe { label_smoothing: 1.0, ..default() }, "label_smoothing"),
             (Recipe { leaky: -0.1, ..default() }, "leaky"),
             (Recipe { schedule: LearningRate::Steps { at: vec![2.0], factor: 0.1 }, ..default() }, "schedule"),
+            (Recipe { epochs: usize::MAX, ..default() }, "epochs"),
+            (Recipe { width: Some(1 << 40), ..default() }, "width"),
+            (Recipe { augmentation: Augmentation { crop: usize::MAX, flip: false }, ..default() }, "crop"),
+            (Recipe { freeze: vec!["conv1".into()], ..default() }, "freeze"),
         ];
         for (recipe, field) in broken {
             assert_eq!(recipe.check().unwrap_err().field, field);

@@ -4,19 +4,20 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::checkpoint::{self, Progress};
-use super::data::{Dataset, Splits, shuffled};
+use super::checkpoint::{self, Begun, Progress};
+use super::data::{Splits, shuffled};
 use super::error::TrainError;
-use super::evaluation::{Evaluation, Normalization, evaluate};
+use super::evaluation::{Evaluation, Measuring, append, evaluate};
 use super::loss::{Loss, cross_entropy};
 use super::metrics::Epoch;
 use super::optimizer::Optimizer;
 use super::recipe::Recipe;
+use super::starting::Starting;
 use crate::Invalid;
 use crate::engine::{Forward, Gradients, Mode, Surrogate, TrainingEngine, TrainingPlan};
 use crate::file;
-use crate::network::trainable::{Parameters, TrainableArchitecture, TrainableNetwork};
-use crate::network::{Activation, ChannelOrder, Network, Preprocessing};
+use crate::network::trainable::{Parameters, TrainableNetwork};
+use crate::network::{Model, Network, Preprocessing};
 
 /// Random streams: of the subset, and, from here on, of the order of the images of each epoch.
 const SUBSET_STREAM: u64 = 1 << 40;
@@ -25,8 +26,10 @@ const ORDER_STREAM: u64 = 1 << 41;
 /// File names in the folder of a run.
 const LAST: &str = "last.safetensors";
 const BEST: &str = "best.safetensors";
+/// Name of the file with the measurements of all epochs, in the folder of a run.
+pub const METRICS_FILE: &str = "epochs.csv";
 
-/// A run between two epochs.
+/// A run between two steps.
 pub struct Training {
     recipe: Recipe,
     splits: Splits,
@@ -35,9 +38,28 @@ pub struct Training {
     parameters: Parameters,
     optimizer: Optimizer,
     epochs: Vec<Epoch>,
-    normalization: Normalization,
+    begun: Begun,
+    /// Measurements of the epoch that was begun, once all its steps are done.
+    measuring: Measuring,
+    /// Whether the last epoch has yet to be written to the folder.
+    unsaved: bool,
+    preprocessing: Preprocessing,
     data_digest: String,
     folder: Option<PathBuf>,
+}
+
+/// Limits of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrainingLimits {
+    /// Of its estimated memory, in bytes.
+    pub memory: u64,
+    /// Of the steps of all epochs.
+    pub steps: u64,
+}
+
+impl TrainingLimits {
+    /// No limits.
+    pub const NONE: Self = Self { memory: u64::MAX, steps: u64::MAX };
 }
 
 /// A step of an epoch, for a progress bar.
@@ -53,48 +75,67 @@ pub struct Step {
     pub loss: f64,
     /// Share of correctly classified images of the epoch so far.
     pub accuracy: f64,
+    /// Test images that the epoch was measured on so far; 0 before its last step.
+    pub tested: usize,
 }
 
 impl Training {
-    /// Prepares a run with weights drawn by the recipe.
+    /// Prepares a run with weights drawn by the recipe, without limits.
     ///
     /// # Errors
-    /// When a setting is out of range, the images are too small or too few, or the engine fails.
+    /// As [`Training::within`].
     pub fn new(recipe: Recipe, splits: Splits, engine: &dyn TrainingEngine) -> Result<Self, TrainError> {
+        Self::within(recipe, splits, None, engine, &TrainingLimits::NONE)
+    }
+
+    /// Prepares a run that starts from the weights of a model, which the recipe names, if there is one, and otherwise
+    /// from weights drawn by the recipe. The model's last layer is replaced unless its classes are those of the data.
+    ///
+    /// # Errors
+    /// When a setting is out of range, the images do not fit the network or are too few, the run exceeds a limit, or the
+    /// engine fails.
+    pub fn within(
+        recipe: Recipe,
+        splits: Splits,
+        model: Option<&Model>,
+        engine: &dyn TrainingEngine,
+        limits: &TrainingLimits,
+    ) -> Result<Self, TrainError> {
         recipe.check()?;
-        let splits = match recipe.limit {
-            Some(limit) if limit > splits.train.len() => {
-                let expected = format!("at most the number of training images, {}", splits.train.len());
-                return Err(Invalid::new("limit", limit, expected).into());
-            }
-            Some(limit) => {
-                let order = shuffled(splits.train.len(), recipe.seed, SUBSET_STREAM);
-                Splits { train: splits.train.select(&order[..limit]), ..splits }
-            }
-            None => splits,
-        };
-        if recipe.batch > splits.train.len() {
-            let expected = format!("at most the number of training images, {}", splits.train.len());
-            return Err(Invalid::new("batch", recipe.batch, expected).into());
+        let splits = subset(&recipe, splits)?;
+        let steps = (splits.train.len() / recipe.batch) as u64 * recipe.epochs as u64;
+        too_large(steps, "steps", limits.steps, "reduce epochs or limit, or raise batch")?;
+        let named = recipe.start.as_ref().map(|start| start.digest.as_str());
+        if named != model.map(|model| model.digest.as_str()) {
+            let (found, expected) = (named.unwrap_or("none"), model.map_or("none", |model| &model.digest));
+            return Err(Invalid::new("model", found, format!("the digest of the model, {expected}")).into());
         }
-        let activation = match recipe.leaky {
-            0.0 => Activation::Relu,
-            slope => Activation::LeakyRelu { slope },
+        let starting = match model {
+            Some(model) => Starting::from_model(&recipe, &splits.train, model)?,
+            None => Starting::random(&recipe, &splits.train)?,
         };
-        let architecture = TrainableArchitecture {
-            width: recipe.width.or(recipe.architecture.width),
-            stem_stride: recipe.stem_stride.or(recipe.architecture.stem_stride),
-            activation,
-            ..recipe.architecture.clone()
-        };
-        let network = architecture.build(splits.train.size(), splits.train.classes().len())?;
-        let parameters = network.initialize(recipe.initialization, recipe.seed);
+        let memory = memory_bytes(&recipe, &splits, &starting.network);
+        too_large(memory, "bytes of memory", limits.memory, "reduce batch, width or the size of the images")?;
+        let parameters = starting.parameters(&recipe);
+        let Starting { network, preprocessing, .. } = starting;
         let optimizer = Optimizer::new(recipe.optimizer.clone(), network.tensors());
         let plan = engine.training_plan(&network)?;
-        let normalization = Normalization::of(&splits.train);
         let data_digest = digest(&splits);
-        let (epochs, folder) = (Vec::new(), None);
-        Ok(Self { recipe, splits, network, plan, parameters, optimizer, epochs, normalization, data_digest, folder })
+        Ok(Self {
+            recipe,
+            splits,
+            network,
+            plan,
+            parameters,
+            optimizer,
+            epochs: Vec::new(),
+            begun: Begun::default(),
+            measuring: Measuring::default(),
+            unsaved: false,
+            preprocessing,
+            data_digest,
+            folder: None,
+        })
     }
 
     /// Keeps checkpoints in a folder, and resumes from the last one there.
@@ -102,20 +143,20 @@ impl Training {
     /// # Errors
     /// When the folder cannot be used, or its checkpoint belongs to another recipe or other data.
     pub fn in_folder(mut self, folder: &Path) -> Result<Self, TrainError> {
-        let failed = |path: &Path, why: String| TrainError::Checkpoint { path: path.into(), why };
-        std::fs::create_dir_all(folder).map_err(|why| failed(folder, why.to_string()))?;
+        std::fs::create_dir_all(folder).map_err(|source| TrainError::Write { path: folder.into(), source })?;
         let path = folder.join(LAST);
         if let Some(state) = checkpoint::load(&path, &self.network, self.recipe.optimizer.kind)? {
             if state.progress.recipe != self.recipe {
-                return Err(failed(&path, "belongs to a run with other settings; choose another folder".into()));
+                return Err(TrainError::OtherRun { path, what: "with other settings" });
             }
             if state.progress.data != self.data_digest {
-                return Err(failed(&path, "belongs to a run on other data; choose another folder".into()));
+                return Err(TrainError::OtherRun { path, what: "on other data" });
             }
             self.parameters = state.parameters;
             self.optimizer.moments = state.moments;
             self.optimizer.steps = state.progress.steps;
             self.epochs = state.progress.epochs;
+            self.begun = state.progress.begun;
         }
         self.folder = Some(folder.into());
         Ok(self)
@@ -129,6 +170,11 @@ impl Training {
     /// The network that is trained.
     pub fn network(&self) -> &TrainableNetwork {
         &self.network
+    }
+
+    /// Name of the layer of logits.
+    pub fn output(&self) -> &str {
+        self.network.nodes().last().map_or("", |node| node.name.as_str())
     }
 
     /// The weights after the last epoch.
@@ -159,15 +205,15 @@ impl Training {
         self.epochs.len() >= self.recipe.epochs || self.recipe.patience.is_some_and(|patience| since_best >= patience)
     }
 
-    fn steps_per_epoch(&self) -> usize {
+    /// Steps of an epoch.
+    pub fn steps_per_epoch(&self) -> usize {
         self.splits.train.len() / self.recipe.batch
     }
 
-    /// Normalization of the network's input.
-    pub fn preprocessing(&self) -> Preprocessing {
-        let Normalization { mean, std } = self.normalization.clone();
-        let channels = if self.splits.train.size()[0] == 1 { ChannelOrder::Grey } else { ChannelOrder::Rgb };
-        Preprocessing { channels, range: 1.0, mean, std }
+    /// Normalization of the network's input: that of the model that the run started from, or measured on the training
+    /// images.
+    pub fn preprocessing(&self) -> &Preprocessing {
+        &self.preprocessing
     }
 
     /// The trained network with frozen weights.
@@ -179,46 +225,59 @@ impl Training {
     }
 
     /// Trains one epoch, measures it and, in a folder, writes a checkpoint. `on_step` is called after every step and
-    /// cancels the run by returning true. Returns `None` if the run is finished or canceled.
+    /// every batch of test images, and pauses the run by returning true: the next call goes on there. Returns `None` if
+    /// the run is finished or paused.
     ///
     /// # Errors
-    /// When the loss is not finite, or the engine or a checkpoint fails.
+    /// When the loss is not finite, or the engine or a checkpoint fails. After [`TrainError::Write`] the next call
+    /// writes the same epoch again.
     pub fn epoch(&mut self, on_step: &mut dyn FnMut(Step) -> bool) -> Result<Option<&Epoch>, TrainError> {
-        if self.is_finished() {
-            return Ok(None);
+        if !self.unsaved {
+            if self.is_finished() || self.train(on_step)? || self.evaluate(on_step)? {
+                return Ok(None);
+            }
+            self.unsaved = true;
         }
+        self.save_epoch()?;
+        self.unsaved = false;
+        Ok(self.epochs.last())
+    }
+
+    /// The steps of an epoch. Returns whether the run was paused.
+    fn train(&mut self, on_step: &mut dyn FnMut(Step) -> bool) -> Result<bool, TrainError> {
         let epoch = self.epochs.len() + 1;
         let order = shuffled(self.splits.train.len(), self.recipe.seed, ORDER_STREAM + epoch as u64);
-        let steps = self.steps_per_epoch();
-        let total = (steps * self.recipe.epochs) as u64;
-        let (mut loss_sum, mut correct, mut rate) = (0.0, 0, 0.0);
-        for (step, indices) in order.chunks_exact(self.recipe.batch).enumerate() {
-            let (loss, step_rate) = self.scheduled_step(epoch, indices, total)?;
-            rate = step_rate;
+        let total = (self.steps_per_epoch() * self.recipe.epochs) as u64;
+        for (step, indices) in order.chunks_exact(self.recipe.batch).enumerate().skip(self.begun.steps) {
+            let (loss, rate) = self.scheduled_step(epoch, indices, total)?;
             if !(loss.mean.is_finite() && self.parameters.are_finite()) {
                 return Err(TrainError::Diverged { epoch, step: step + 1 });
             }
-            loss_sum += loss.mean;
-            correct += loss.correct;
-            let seen = (step + 1) as f64;
-            let accuracy = correct as f64 / (seen * self.recipe.batch as f64);
-            if on_step(Step { epoch, step: step + 1, steps, loss: loss_sum / seen, accuracy }) {
-                return Ok(None);
+            self.begun = Begun {
+                steps: step + 1,
+                loss_sum: self.begun.loss_sum + loss.mean,
+                correct: self.begun.correct + loss.correct,
+                learning_rate: rate,
+            };
+            if on_step(self.position()) {
+                return Ok(true);
             }
         }
-        let Evaluation { loss, accuracy, layers } = self.evaluate(|splits| &splits.test)?;
-        self.epochs.push(Epoch {
-            epoch,
-            train_loss: loss_sum / steps as f64,
-            train_accuracy: correct as f64 / (steps * self.recipe.batch) as f64,
-            test_loss: loss,
-            test_accuracy: accuracy,
-            learning_rate: rate,
-            dead: Epoch::dead_share(&layers),
-            layers,
-        });
-        self.save()?;
-        Ok(self.epochs.last())
+        Ok(false)
+    }
+
+    /// Where the epoch that was begun is.
+    fn position(&self) -> Step {
+        let Begun { steps: step, loss_sum, correct, .. } = self.begun;
+        let seen = step.max(1) as f64;
+        Step {
+            epoch: self.epochs.len() + 1,
+            step,
+            steps: self.steps_per_epoch(),
+            loss: loss_sum / seen,
+            accuracy: correct as f64 / (seen * self.recipe.batch as f64),
+            tested: self.measuring.images,
+        }
     }
 
     /// One update of the weights at the next step, of `total` in all; returns the loss before it and the learning rate.
@@ -257,7 +316,7 @@ impl Training {
         for &index in indices {
             let stream = (epoch as u64) << 32 | index as u64;
             let image = self.recipe.augmentation.apply(data.image(index), data.size(), self.recipe.seed, stream);
-            self.normalization.append(&image, &mut images);
+            append(&self.preprocessing, &image, &mut images);
         }
         images
     }
@@ -268,39 +327,115 @@ impl Training {
     /// # Errors
     /// When the engine fails.
     pub fn train_accuracy(&mut self) -> Result<f64, TrainError> {
-        Ok(self.evaluate(|splits| &splits.train)?.accuracy)
+        let Self { network, plan, parameters, preprocessing, splits, .. } = self;
+        let (mut measuring, never) = (Measuring::default(), &mut |_| false);
+        let measured = evaluate(network, &mut **plan, parameters, preprocessing, &splits.train, &mut measuring, never)?;
+        Ok(measured.map_or(0.0, |measured| measured.accuracy))
     }
 
-    fn evaluate(&mut self, part: impl Fn(&Splits) -> &Dataset) -> Result<Evaluation, TrainError> {
-        let data = part(&self.splits);
-        evaluate(&self.network, &mut *self.plan, &mut self.parameters, &self.normalization, data)
+    /// Measures the network on the test images, and ends the epoch. Returns whether the run was paused.
+    fn evaluate(&mut self, on_step: &mut dyn FnMut(Step) -> bool) -> Result<bool, TrainError> {
+        let position = self.position();
+        let mut on_batch = |tested| on_step(Step { tested, ..position });
+        let Self { network, plan, parameters, preprocessing, splits, measuring, .. } = self;
+        let measured =
+            evaluate(network, &mut **plan, parameters, preprocessing, &splits.test, measuring, &mut on_batch)?;
+        let Some(Evaluation { loss, accuracy, layers }) = measured else { return Ok(true) };
+        self.measuring = Measuring::default();
+        let begun = std::mem::take(&mut self.begun);
+        self.epochs.push(Epoch {
+            epoch: position.epoch,
+            train_loss: begun.loss_sum / begun.steps as f64,
+            train_accuracy: begun.correct as f64 / (begun.steps * self.recipe.batch) as f64,
+            test_loss: loss,
+            test_accuracy: accuracy,
+            learning_rate: begun.learning_rate,
+            dead: Epoch::dead_share(&layers),
+            layers,
+        });
+        Ok(false)
     }
 
-    /// Writes the checkpoint of the last epoch, and that of the best one if it is the same.
-    fn save(&self) -> Result<(), TrainError> {
-        let Some(folder) = &self.folder else { return Ok(()) };
+    /// Writes a checkpoint of the steps so far, so that a resumed run does not repeat them. Does nothing without a
+    /// folder, or between two epochs, whose checkpoints are written with them.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn checkpoint(&self) -> Result<(), TrainError> {
+        match &self.folder {
+            Some(folder) if self.begun.steps > 0 => write(folder, LAST, &self.state()?),
+            _ => Ok(()),
+        }
+    }
+
+    /// The content of a checkpoint.
+    fn state(&self) -> Result<Vec<u8>, TrainError> {
         let progress = Progress {
             recipe: self.recipe.clone(),
             data: self.data_digest.clone(),
             steps: self.optimizer.steps,
             epochs: self.epochs.clone(),
+            begun: self.begun,
         };
+        checkpoint::serialize(&self.network, &self.parameters, &self.optimizer, &progress)
+            .map_err(|why| TrainError::Checkpoint { path: LAST.into(), why })
+    }
+
+    /// Writes the checkpoint of the last epoch, and that of the best one if it is the same.
+    fn save_epoch(&self) -> Result<(), TrainError> {
+        let Some(folder) = &self.folder else { return Ok(()) };
         let is_best = self.best().map(|best| best.epoch) == Some(self.epochs.len());
-        let write = |name: &str, contents: &[u8]| {
-            let path = folder.join(name);
-            let failed = |why: String| TrainError::Checkpoint { path: path.clone(), why };
-            file::replace(&path, contents).map_err(|why| failed(why.to_string()))
-        };
-        let state = checkpoint::serialize(&self.network, &self.parameters, &self.optimizer, &progress)
-            .map_err(|why| TrainError::Checkpoint { path: folder.join(LAST), why })?;
+        let state = self.state()?;
         // The best first: a crash between the two repeats the epoch and writes it again.
         for name in [BEST, LAST].into_iter().skip(usize::from(!is_best)) {
-            write(name, &state)?;
+            write(folder, name, &state)?;
         }
-        write("epochs.csv", super::csv(&self.epochs).as_bytes())?;
+        write(folder, METRICS_FILE, super::csv(&self.epochs).as_bytes())?;
         let lines = self.epochs.iter().filter_map(|epoch| serde_json::to_string(epoch).ok());
-        write("epochs.jsonl", lines.map(|line| line + "\n").collect::<String>().as_bytes())
+        write(folder, "epochs.jsonl", lines.map(|line| line + "\n").collect::<String>().as_bytes())
     }
+}
+
+/// Writes a file of a run as a whole.
+pub(super) fn write(folder: &Path, name: &str, contents: &[u8]) -> Result<(), TrainError> {
+    let path = folder.join(name);
+    file::replace(&path, contents).map_err(|source| TrainError::Write { path, source })
+}
+
+/// The training images that the seed draws, if the recipe limits their number.
+fn subset(recipe: &Recipe, splits: Splits) -> Result<Splits, Invalid> {
+    let available = splits.train.len();
+    let expected = format!("at most the number of training images, {available}");
+    let splits = match recipe.limit {
+        Some(limit) if limit > available => return Err(Invalid::new("limit", limit, expected)),
+        Some(limit) => {
+            let order = shuffled(available, recipe.seed, SUBSET_STREAM);
+            Splits { train: splits.train.select(&order[..limit]), ..splits }
+        }
+        None => splits,
+    };
+    match recipe.batch > splits.train.len() {
+        true => Err(Invalid::new("batch", recipe.batch, expected)),
+        false => Ok(splits),
+    }
+}
+
+fn too_large(needed: u64, unit: &'static str, limit: u64, remedy: &'static str) -> Result<(), TrainError> {
+    if needed > limit { Err(TrainError::TooLarge { needed, unit, limit, remedy }) } else { Ok(()) }
+}
+
+/// Estimated memory of a run in bytes: the images, the weights with their gradients and moments, and the maps of a batch
+/// with theirs.
+fn memory_bytes(recipe: &Recipe, splits: &Splits, network: &TrainableNetwork) -> u64 {
+    let images =
+        [&splits.train, &splits.test].map(|part| part.len() as u64 * part.size().iter().product::<usize>() as u64);
+    let weights: u64 = network.tensors().iter().map(|spec| spec.len() as u64).sum();
+    let maps: u64 = network.nodes().iter().map(|node| node.shape.elements() as u64).sum();
+    // Checkpoints copy weights and moments.
+    let copies = 4 + 2 * Optimizer::moment_names(recipe.optimizer.kind).len() as u64;
+    images.iter().sum::<u64>()
+        + weights.saturating_mul(4 * copies)
+        + maps.saturating_mul(recipe.batch as u64).saturating_mul(3 * 4)
 }
 
 /// SHA-256 of the images and labels.

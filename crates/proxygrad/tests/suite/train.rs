@@ -6,7 +6,7 @@ use std::path::Path;
 use proxygrad::engine::{Cpu, CpuSettings};
 use proxygrad::network::onnx;
 use proxygrad::train::data::{self, DataOptions};
-use proxygrad::train::{Dataset, Recipe, Splits, TrainError, Training};
+use proxygrad::train::{Dataset, Recipe, Splits, Start, Step, TrainError, Training, TrainingLimits};
 
 fn cpu(threads: usize) -> Cpu {
     Cpu::new(&CpuSettings { threads: NonZeroUsize::new(threads), ..CpuSettings::default() }).unwrap()
@@ -92,6 +92,133 @@ fn a_resumed_run_has_the_weights_of_an_uninterrupted_one_for_any_number_of_threa
         assert_eq!(table, proxygrad::train::csv(resumed.epochs()));
         assert!(folder.path().join("best.safetensors").is_file());
     }
+}
+
+#[test]
+fn a_paused_run_goes_on_where_it_was_also_from_a_checkpoint_within_an_epoch() {
+    let recipe = recipe("resnet8", "decoupled:0.5@0.5");
+    let whole = finish(Training::new(recipe.clone(), splits(), &cpu(1)).unwrap());
+    // Paused after every step and every batch of test images.
+    let mut paused = Training::new(recipe.clone(), splits(), &cpu(2)).unwrap();
+    let mut pauses = 0;
+    while !paused.is_finished() {
+        pauses += usize::from(paused.epoch(&mut |_| true).unwrap().is_none());
+    }
+    assert_eq!((paused.parameters(), paused.epochs()), (whole.parameters(), whole.epochs()));
+    assert_eq!(pauses, 4 * (4 + 1), "four steps and one batch of test images in each of four epochs");
+
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Training::new(recipe.clone(), splits(), &cpu(1)).unwrap().in_folder(folder.path()).unwrap();
+    for (epochs, stop) in [(0, 3), (1, 4), (1, 4), (2, 1)] {
+        let mut run = open();
+        while run.epochs().len() < epochs {
+            run.epoch(&mut |_| false).unwrap();
+        }
+        let from = std::cell::Cell::new(None);
+        assert!(
+            run.epoch(&mut |step| {
+                from.set(from.get().or(Some(step.step)));
+                step.step == stop
+            })
+            .unwrap()
+            .is_none()
+        );
+        run.checkpoint().unwrap();
+        // The third time, the fourth step was done before.
+        assert!(from.get() <= Some(stop));
+    }
+    let resumed = finish(open());
+    assert_eq!((resumed.parameters(), resumed.epochs()), (whole.parameters(), whole.epochs()));
+}
+
+#[test]
+fn an_epoch_that_could_not_be_written_is_written_by_the_next_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = Training::new(recipe("plain2", "plain"), splits(), &cpu(1)).unwrap();
+    let mut run = run.in_folder(folder.path()).unwrap();
+    let blocked = folder.path().join("last.safetensors.part");
+    std::fs::create_dir(&blocked).unwrap();
+    assert!(matches!(run.epoch(&mut |_| false), Err(TrainError::Write { .. })));
+    let mut no_step = |_: Step| -> bool { panic!("no step is repeated") };
+    assert!(matches!(run.epoch(&mut no_step), Err(TrainError::Write { .. })));
+    std::fs::remove_dir(&blocked).unwrap();
+    assert_eq!(run.epoch(&mut no_step).unwrap().unwrap().epoch, 1);
+    assert!(folder.path().join("last.safetensors").is_file());
+}
+
+#[test]
+fn a_run_beyond_a_limit_is_refused_before_it_needs_anything() {
+    let engine = cpu(1);
+    let open = |recipe: Recipe, limits| Training::within(recipe, splits(), None, &engine, &limits).err().unwrap();
+    let steps = open(recipe("plain2", "plain"), TrainingLimits { steps: 15, ..TrainingLimits::NONE });
+    assert!(matches!(steps, TrainError::TooLarge { needed: 16, limit: 15, .. }), "{steps}");
+    // 64 GB of weights.
+    let wide = Recipe { width: Some(4096), ..recipe("resnet34", "plain") };
+    let memory = open(wide, TrainingLimits { memory: 1 << 30, ..TrainingLimits::NONE });
+    assert!(memory.to_string().contains("bytes of memory") && memory.to_string().contains("width"), "{memory}");
+}
+
+fn model_of(training: &Training) -> proxygrad::Model {
+    proxygrad::Model {
+        id: "start".into(),
+        digest: "d1".into(),
+        network: std::sync::Arc::new(training.freeze().unwrap()),
+        preprocessing: training.preprocessing().clone(),
+        classes: training.classes().to_vec(),
+        calibration: None,
+        statistics: Default::default(),
+    }
+}
+
+fn tuning(freeze: &[&str]) -> Recipe {
+    let start = Some(Start { model: "start".into(), digest: "d1".into() });
+    Recipe { start, freeze: freeze.iter().map(|&name| name.into()).collect(), epochs: 1, ..recipe("plain2", "plain") }
+}
+
+#[test]
+fn fine_tuning_starts_from_the_weights_of_a_model_and_keeps_frozen_layers() {
+    let engine = cpu(1);
+    let first = finish(Training::new(recipe("resnet8", "plain"), splits(), &engine).unwrap());
+    let model = model_of(&first);
+    let none = TrainingLimits::NONE;
+    // The same classes: it goes on with the accuracy that it has.
+    let recipe = Recipe { learning_rate: 1e-12, ..tuning(&[]) };
+    let same = finish(Training::within(recipe, splits(), Some(&model), &engine, &none).unwrap());
+    let accuracy = |training: &Training| training.epochs().last().unwrap().test_accuracy;
+    assert_eq!(accuracy(&same), accuracy(&first));
+
+    // Other classes: a new last layer; and only what is not frozen changes.
+    let renamed = |data: Dataset| {
+        let images = (0..data.len()).flat_map(|i| data.image(i).to_vec()).collect();
+        let labels = (0..data.len()).map(|i| (i % 3) as u32).collect();
+        Dataset::new(data.size(), images, labels, vec!["a".into(), "b".into(), "c".into()]).unwrap()
+    };
+    let three = || Splits { train: renamed(bars(48)), test: renamed(bars(16)) };
+    let open = |freeze: &[&str]| Training::within(tuning(freeze), three(), Some(&model), &engine, &none);
+    let before = open(&["layer*", "conv1"]).unwrap();
+    let (weights, names) = (before.parameters().clone(), before.network().tensors().to_vec());
+    let after = finish(open(&["layer*", "conv1"]).unwrap());
+    assert_eq!(after.network().classes(), 3);
+    for (id, spec) in names.iter().enumerate() {
+        let same = after.parameters().get(id) == weights.get(id);
+        assert_eq!(same, !spec.name.starts_with("logits"), "{}", spec.name);
+    }
+    assert_eq!(after.preprocessing(), &model.preprocessing);
+
+    for (recipe, data, says) in [
+        (tuning(&["none*"]), three(), "a pattern for layers with weights: conv1"),
+        (tuning(&["*"]), three(), "leave a layer"),
+        (Recipe { start: None, ..tuning(&[]) }, three(), "model"),
+        (tuning(&[]), Splits { train: colour(), test: colour() }, "[1, 8, 8]"),
+    ] {
+        let refused = Training::within(recipe, data, Some(&model), &engine, &none).err().unwrap();
+        assert!(refused.to_string().contains(says), "{refused}");
+    }
+}
+
+/// Two images of three channels.
+fn colour() -> Dataset {
+    Dataset::new([3, 8, 8], vec![7; 24 * 192], (0..24).map(|i| i % 2).collect(), vec!["a".into(), "b".into()]).unwrap()
 }
 
 #[test]

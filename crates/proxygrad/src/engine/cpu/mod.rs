@@ -50,7 +50,7 @@ pub use self::settings::CpuSettings;
 pub use self::simd::Instructions;
 use self::tune::{ConvAlgorithms, Tuner};
 use super::subgraph::Subgraph;
-use super::{Engine, EngineError, MemoryModel, Plan, Target};
+use super::{Engine, EngineError, MemoryModel, Plan, Target, TrainingEngine};
 use crate::network::{Network, Shape};
 
 /// The CPU engine, in f32.
@@ -93,6 +93,10 @@ impl Cpu {
 }
 
 impl Engine for Cpu {
+    fn training(&self) -> Option<&dyn TrainingEngine> {
+        Some(self)
+    }
+
     fn device(&self) -> &Device {
         &Device::Cpu
     }

@@ -28,7 +28,7 @@ use candle_core::{DType, Device, Result, Tensor};
 pub use precision::Precision;
 
 use super::subgraph::{Subgraph, SubgraphTarget};
-use super::{Engine, EngineError, Forward, Gate, MemoryModel, Plan, Target, scale_of};
+use super::{Engine, EngineError, Forward, Gate, MemoryModel, Plan, Target, TrainingEngine, scale_of};
 use crate::network::{Network, NodeId, Op, Shape};
 
 /// The reference engine on one device.
@@ -70,6 +70,10 @@ struct Backward<'a> {
 }
 
 impl Engine for Reference {
+    fn training(&self) -> Option<&dyn TrainingEngine> {
+        Some(self)
+    }
+
     fn device(&self) -> &Device {
         &self.device
     }

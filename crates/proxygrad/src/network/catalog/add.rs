@@ -17,7 +17,7 @@ use crate::Invalid;
 use crate::network::architecture::{Architecture, Family};
 use crate::network::calibration::Calibration;
 use crate::network::checkpoint::Format;
-use crate::network::{ChannelOrder, Preprocessing, Spectrum, Unavailable, onnx};
+use crate::network::{ChannelOrder, Model, Preprocessing, Spectrum, onnx};
 
 /// Known facts about a network; omitted ones are taken from a manifest next to the file, or derived.
 #[derive(Debug, Clone, Default)]
@@ -78,8 +78,8 @@ pub(super) struct PreparedModel {
     pub(super) manifest: Manifest,
     /// Assumed values.
     pub(super) assumed: Vec<Assumption>,
-    /// The nodes of the file that have no layer.
-    pub(super) unavailable: Vec<Unavailable>,
+    /// The network itself; the nodes of its file that have no layer are listed in it.
+    pub(super) model: Model,
     weights: Weights,
     classes: Vec<String>,
     spectrum: Option<Arc<Spectrum>>,
@@ -152,8 +152,7 @@ pub(super) fn prepare(
     manifest.file = format!("weights.{}", part(file.extension()).to_lowercase());
     manifest.spectrum = spectrum.is_some().then(|| SPECTRUM_FILE.into());
     manifest.check()?;
-    let unavailable = model.network.unavailable().to_vec();
-    Ok((id, PreparedModel { manifest, assumed, unavailable, weights, classes, spectrum }))
+    Ok((id, PreparedModel { manifest, assumed, model, weights, classes, spectrum }))
 }
 
 /// Whether a file or folder next to the copied weights has this name.

@@ -347,7 +347,17 @@ impl Models {
         prepared.install(&lock)?;
         drop(lock);
         let entry = self.entry(id).ok_or_else(|| self.unknown(id))?;
-        Ok(Added { entry, assumed: prepared.assumed.clone(), unavailable: prepared.unavailable.clone() })
+        let unavailable = prepared.model.network.unavailable().to_vec();
+        Ok(Added { entry, assumed: prepared.assumed.clone(), unavailable })
+    }
+
+    /// Loads the network in the file `path` as [`Models::add`] does, without adding it. Also returns the assumptions.
+    ///
+    /// # Errors
+    /// As [`Models::add`], except that the id may be taken.
+    pub fn load_file(path: &Path, options: AddOptions) -> Result<(Model, Vec<Assumption>), ModelError> {
+        let (_, prepared) = add::prepare(path, options, Described::default())?;
+        Ok((prepared.model, prepared.assumed))
     }
 
     /// Removes a model from the data directory. A catalog model can be pulled again.

@@ -9,6 +9,7 @@ use crate::random::normal;
 /// How weights are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Initialization {
     /// Normal with variance `2 / fan-in` for layers before a ReLU and `1 / fan-in` for the last layer; biases 0 (He et
@@ -24,7 +25,7 @@ impl TrainableNetwork {
     pub fn initialize(&self, how: Initialization, seed: u64) -> Parameters {
         let mut values: Vec<Vec<f32>> =
             self.tensors().iter().map(|spec| vec![default_value(spec); spec.len()]).collect();
-        let last = self.nodes().len() - 1;
+        let last = self.head();
         for (index, node) in self.nodes().iter().enumerate() {
             let (TrainableOp::Conv { weight, bias, .. } | TrainableOp::Dense { weight, bias }) = &node.op else {
                 continue;
@@ -37,7 +38,7 @@ impl TrainableNetwork {
                 for value in &mut values[*id] {
                     *value = match how {
                         Initialization::He if is_weight => {
-                            let gain: f64 = if index == last { 1.0 } else { 2.0 };
+                            let gain: f64 = if Some(index) == last { 1.0 } else { 2.0 };
                             (normal(&mut rng) * (gain / fan_in).sqrt()) as f32
                         }
                         Initialization::He => 0.0,

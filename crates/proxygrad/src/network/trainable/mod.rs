@@ -4,6 +4,7 @@
 //! with frozen weights, in which batch normalizations are folded into the convolutions before them.
 
 mod architecture;
+mod fine_tuning;
 mod freeze;
 mod initialization;
 mod parameters;
@@ -14,7 +15,7 @@ pub use parameters::{ParameterError, Parameters};
 
 use super::error::{GraphError, ShapeError};
 use super::graph::{Network, NodeId};
-use super::op::{Conv, Op};
+use super::op::{Conv, Op, infer_conv, infer_dense};
 use super::{Activation, Array, Axis, Binary, Reduce, Shape, Window};
 
 /// Index of a tensor in [`TrainableNetwork::tensors`] and [`Parameters`].
@@ -114,6 +115,8 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
     /// What it is.
     pub role: TensorRole,
+    /// Whether it keeps its values: see [`TrainableNetwork::freeze_layers`].
+    pub frozen: bool,
 }
 
 /// What a tensor of a trainable network is.
@@ -134,13 +137,18 @@ pub enum TensorRole {
 }
 
 impl TensorRole {
-    /// Whether an optimizer changes it.
-    pub fn is_trained(self) -> bool {
+    /// Whether it has a gradient; the others are statistics.
+    pub fn has_gradient(self) -> bool {
         !matches!(self, Self::RunningMean | Self::RunningVariance)
     }
 }
 
 impl TensorSpec {
+    /// Whether an optimizer changes it.
+    pub fn is_trained(&self) -> bool {
+        self.role.has_gradient() && !self.frozen
+    }
+
     /// Number of values.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
@@ -189,11 +197,11 @@ impl TrainableNetwork {
 
     /// Number of trained values.
     pub fn parameter_count(&self) -> usize {
-        self.tensors.iter().filter(|tensor| tensor.role.is_trained()).map(TensorSpec::len).sum()
+        self.tensors.iter().filter(|tensor| tensor.is_trained()).map(TensorSpec::len).sum()
     }
 
     fn tensor(&mut self, name: String, shape: &[usize], role: TensorRole) -> TensorId {
-        self.tensors.push(TensorSpec { name, shape: shape.to_vec(), role });
+        self.tensors.push(TensorSpec { name, shape: shape.to_vec(), role, frozen: false });
         self.tensors.len() - 1
     }
 
@@ -208,17 +216,16 @@ impl TrainableNetwork {
         let shapes: Vec<&Shape> = inputs.iter().map(|&input| &self.nodes[input].shape).collect();
         let fail = |op: &'static str, source: ShapeError| GraphError::Shape { name: name.into(), op, source };
         let shape = match &op {
-            // Values do not influence shapes.
             TrainableOp::Fixed(fixed) => fixed.infer(&shapes).map_err(|source| fail(fixed.name(), source))?,
-            TrainableOp::BatchNorm(_) => shapes[0].clone(),
-            op => {
-                let zeros = |id: TensorId| {
-                    let spec = &self.tensors[id];
-                    Array::new(spec.shape.clone(), vec![0.0; spec.len()])
-                        .map_err(|why| fail("weights", ShapeError::Weights(why.to_string())))
-                };
-                let op = op.with_values(zeros)?;
-                op.infer(&shapes).map_err(|source| fail(op.name(), source))?
+            TrainableOp::BatchNorm(_) | TrainableOp::Affine { .. } => shapes[0].clone(),
+            TrainableOp::Conv { weight, bias, window, groups } => {
+                let biases = bias.map(|id| self.tensors[id].len());
+                infer_conv(&self.tensors[*weight].shape, biases, window, *groups, shapes[0])
+                    .map_err(|source| fail("Conv", source))?
+            }
+            TrainableOp::Dense { weight, bias } => {
+                let biases = bias.map(|id| self.tensors[id].len());
+                infer_dense(&self.tensors[*weight].shape, biases, shapes[0]).map_err(|source| fail("Dense", source))?
             }
         };
         self.nodes.push(TrainableNode { name: name.into(), op, inputs: inputs.to_vec(), shape });

@@ -44,6 +44,11 @@ impl Parameters {
         &mut self.values[id]
     }
 
+    /// Replaces one tensor, by one of another size if its layer was replaced.
+    pub(super) fn set(&mut self, id: TensorId, values: Vec<f32>) {
+        self.values[id] = values;
+    }
+
     /// All tensors.
     pub fn iter(&self) -> impl Iterator<Item = &[f32]> {
         self.values.iter().map(Vec::as_slice)

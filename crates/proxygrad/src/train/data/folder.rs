@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use image::DynamicImage;
 use image::imageops::FilterType;
 
-use super::{DataError, DataOptions, Dataset, MOST_BYTES};
+use super::{DataError, DataOptions, Dataset};
 use crate::image_file::{ImageHeader, Transparency};
 
 /// Names of folders with test images.
@@ -88,8 +88,9 @@ fn part(
             let pixels = if options.grey { image.to_luma8().into_raw() } else { image.to_rgb8().into_raw() };
             (0..channels).for_each(|c| images.extend(pixels.iter().skip(c).step_by(channels)));
             labels.push(label as u32);
-            if images.len() > MOST_BYTES {
-                return Err(DataError::new(folder, format!("the images need more than {MOST_BYTES} bytes")));
+            if images.len() > options.most_bytes {
+                let why = format!("the images need more than {} bytes", options.most_bytes);
+                return Err(DataError::new(folder, why));
             }
         }
     }

@@ -11,11 +11,15 @@ mod cifar;
 mod folder;
 mod idx;
 mod npz;
+mod root;
 
 use std::path::{Path, PathBuf};
 
+pub use root::DatasetRoot;
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 /// Largest number of values of a dataset: 8 GB.
 const MOST_BYTES: usize = 8 << 30;
@@ -170,7 +174,7 @@ pub(super) fn shuffled(count: usize, seed: u64, stream: u64) -> Vec<usize> {
 }
 
 /// How data is read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DataOptions {
     /// Height and width of the images of a folder; others are scaled and cropped to it. Default: all images must have
     /// the size of the first.
@@ -181,11 +185,18 @@ pub struct DataOptions {
     pub test_share: f64,
     /// Seed of that split.
     pub seed: u64,
+    /// Limit of the values of all images together, in bytes.
+    #[serde(skip, default = "most_bytes")]
+    pub most_bytes: usize,
+}
+
+fn most_bytes() -> usize {
+    MOST_BYTES
 }
 
 impl Default for DataOptions {
     fn default() -> Self {
-        Self { size: None, grey: false, test_share: 0.1, seed: 0 }
+        Self { size: None, grey: false, test_share: 0.1, seed: 0, most_bytes: MOST_BYTES }
     }
 }
 
@@ -208,6 +219,11 @@ pub fn load(path: &Path, options: &DataOptions) -> Result<Splits, DataError> {
     } else {
         folder::read(path, options)?
     };
+    let bytes = train.images.len() + test.as_ref().map_or(0, |test| test.images.len());
+    if bytes > options.most_bytes {
+        let most = options.most_bytes;
+        return Err(DataError::new(path, format!("the images need {bytes} bytes; at most {most} are allowed")));
+    }
     train.check_classes(path)?;
     let test = match test {
         Some(test) => test,

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use super::*;
 use crate::engine::{Cpu, CpuSettings, Reference};
 use crate::network::checkpoint::Format;
+use crate::train::Dataset;
 use crate::train::optimizer::OptimizerKind;
 
 const FIXTURE: &[u8] =
@@ -104,7 +105,7 @@ fn the_gradients_of_a_step_are_those_of_pytorch() {
                 let mut training = fixture.training(network, surrogate, &*engine);
                 let batch = &fixture.batches()[0];
                 let (_, gradients) = training.gradients(1, batch, training.recipe.surrogate.at(0, 20)).unwrap();
-                for (id, spec) in training.network.tensors().iter().enumerate().filter(|(_, s)| s.role.is_trained()) {
+                for (id, spec) in training.network.tensors().iter().enumerate().filter(|(_, s)| s.is_trained()) {
                     let expected = fixture.floats(&format!("{network}/{surrogate}/gradient/{}", spec.name));
                     let largest = expected.iter().fold(0f32, |most, value| most.max(value.abs()));
                     assert_eq!(expected.len(), gradients[id].len());

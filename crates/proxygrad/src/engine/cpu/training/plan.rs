@@ -155,11 +155,12 @@ impl CpuTraining {
                 TrainableOp::BatchNorm(norm) => Step::Norm(*norm),
             });
         }
-        // The gradient of the images themselves is not needed.
+        // Neither the gradient of the images nor that of maps below which everything is frozen is needed.
         let mut needs_gradient = vec![false; nodes.len()];
         for (index, node) in nodes.iter().enumerate() {
             let reads = node.inputs.iter().any(|&input| needs_gradient[input]);
-            needs_gradient[index] = reads || !node.op.tensors().is_empty();
+            let trains = node.op.tensors().iter().any(|&id| network.tensors()[id].is_trained());
+            needs_gradient[index] = reads || trains;
         }
         Ok(Self {
             engine,
