@@ -2,6 +2,7 @@
 
 mod backup;
 mod healthcheck;
+mod image_reading;
 mod log;
 mod maximize;
 mod models;
@@ -9,6 +10,7 @@ mod openapi;
 mod serve;
 mod study;
 mod train;
+mod train_study;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -40,6 +42,8 @@ enum Command {
     Study(Box<WithConfigFile<study::Study>>),
     /// Train a classifier with surrogate gradients, and export it to ONNX.
     Train(Box<WithConfigFile<train::Train>>),
+    /// Compare surrogates on the same networks, data and seeds, with tables, statistics and a report.
+    TrainStudy(Box<WithConfigFile<train_study::TrainStudy>>),
     /// Back up a data directory, even while a server uses it.
     Backup(WithConfigFile<backup::Backup>),
     /// Print the OpenAPI document.
@@ -91,6 +95,7 @@ pub fn run() -> ExitCode {
         Command::Maximize(maximize) => maximize.settings.run(),
         Command::Study(study) => study.settings.run(),
         Command::Train(train) => train.settings.run(),
+        Command::TrainStudy(study) => study.settings.run(),
         Command::Backup(backup) => backup.settings.run(),
         Command::Openapi => openapi::print(),
         Command::Healthcheck(healthcheck) => healthcheck.settings.run(),

@@ -17,6 +17,8 @@ use proxygrad::train::{
 };
 use proxygrad_server::config::{CpuOptions, StorageOptions};
 
+use super::image_reading::ImageReading;
+
 /// Arguments of `proxygrad train`.
 #[derive(Debug, Args)]
 pub struct Train {
@@ -58,17 +60,8 @@ pub struct Train {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Images")]
 struct Images {
-    /// Scale and crop the images of a folder to this size. Default: that of --model, or that of the first image.
-    #[arg(long, value_name = "HxW", value_parser = parse_size)]
-    size: Option<[usize; 2]>,
-
-    /// Read the images of a folder as grey.
-    #[arg(long)]
-    grey: bool,
-
-    /// Share of the images that becomes the test part, if the data has none.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = parse_share)]
-    test_share: f64,
+    #[command(flatten)]
+    reading: ImageReading,
 
     /// Train on this number of images, drawn by the seed.
     #[arg(long, value_name = "N")]
@@ -176,18 +169,6 @@ struct Optimization {
     seed: u64,
 }
 
-fn parse_size(text: &str) -> Result<[usize; 2], String> {
-    let parts = text.split_once('x').and_then(|(height, width)| Some([height.parse().ok()?, width.parse().ok()?]));
-    parts
-        .filter(|size| size.iter().all(|side| (1..=1024).contains(side)))
-        .ok_or_else(|| "expected HEIGHTxWIDTH with sides from 1 to 1024, for example 32x32".into())
-}
-
-fn parse_share(text: &str) -> Result<f64, String> {
-    let share = text.parse::<f64>().ok().filter(|share| *share > 0.0 && *share < 1.0);
-    share.ok_or_else(|| "expected a number between 0 and 1".into())
-}
-
 impl Train {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<()> {
@@ -228,9 +209,9 @@ impl Train {
     fn request(&self) -> TrainingRequest {
         let (images, network, optimization) = (&self.images, &self.network, &self.optimization);
         TrainingRequest {
-            size: images.size,
-            grey: images.grey.then_some(true),
-            test_share: images.test_share,
+            size: images.reading.size,
+            grey: images.reading.grey.then_some(true),
+            test_share: images.reading.test_share,
             limit: images.limit,
             crop: images.crop,
             flip: images.flip,

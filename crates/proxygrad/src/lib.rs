@@ -7,7 +7,7 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | [`study`] | comparison of settings on the same units, starts and steps: plans, runs, statistics, reports |
+//! | [`study`] | comparison of settings on the same units, starts and steps, and of trained networks: plans, runs, reports |
 //! | [`maximize`] | activation maximization: objectives, parameterizations, transforms, optimizers, gates, the loop |
 //! | [`judge`] | other networks' view of a stimulus: rank and probability of its class, likeness to natural images |
 //! | [`train`] | training of classifiers with surrogate gradients: data, recipes, optimizers, checkpoints |

@@ -1,4 +1,4 @@
-//! Statistics: quantiles, intervals, the signed-rank test and the sign test.
+//! Statistics: quantiles, intervals, tests of paired differences, and the correction for several tests.
 
 use std::f64::consts::LN_2;
 
@@ -133,6 +133,19 @@ fn exact_p(doubled: &[usize], sum: usize) -> f64 {
     (2.0 * low.min(high)).min(1.0)
 }
 
+/// p-values corrected for their number by Holm's step-down method (1979), in the same order.
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
+    let mut corrected = vec![0.0; p.len()];
+    let mut most: f64 = 0.0;
+    for (rank, &index) in order.iter().enumerate() {
+        most = most.max((p[index] * (p.len() - rank) as f64).min(1.0));
+        corrected[index] = most;
+    }
+    corrected
+}
+
 fn normal_p(n: f64, w_plus: f64, ties: f64) -> f64 {
     let mean = n * (n + 1.0) / 4.0;
     let variance = n * (n + 1.0) * (2.0 * n + 1.0) / 24.0 - ties / 48.0;
@@ -205,6 +218,15 @@ mod tests {
     }
 
     const NORMAL_CASE: ((usize, f64, bool), f64) = ((57, 1116.0, false), 0.021_539_205_800_415_337);
+
+    #[test]
+    fn holm_multiplies_by_the_number_of_tests_that_are_left() {
+        let corrected = holm(&[0.01, 0.04, 0.03, 0.005]);
+        for (found, expected) in corrected.iter().zip([0.03, 0.06, 0.06, 0.02]) {
+            assert!(close(*found, expected), "{corrected:?}");
+        }
+        assert_eq!((holm(&[]), holm(&[0.7, 0.8])), (vec![], vec![1.0, 1.0]));
+    }
 
     #[test]
     fn the_interval_is_repeatable_and_holds_the_median() {

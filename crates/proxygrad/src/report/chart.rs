@@ -15,11 +15,33 @@ pub(crate) struct Axis {
 }
 
 impl Axis {
+    /// From `low` to `high`, both rounded outward to whole steps of 1, 2 or 5 times a power of ten, with two to seven
+    /// ticks. `label` writes a tick.
+    pub(crate) fn round([low, high]: [f64; 2], label: impl Fn(f64) -> String) -> Self {
+        let width = (high - low).max(1e-9 * low.abs().max(high.abs())).max(1e-9);
+        let power = 10f64.powf((width / 5.0).log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power).into_iter().find(|step| width / step <= 5.0);
+        let step = step.unwrap_or(10.0 * power);
+        let first = (low / step).floor();
+        let last = (high / step).ceil().max(first + 1.0);
+        let ticks = (0..=(last - first) as usize).map(|i| step * (first + i as f64));
+        Self { range: [step * first, step * last], ticks: ticks.map(|tick| (tick, label(tick))).collect() }
+    }
+
     /// The shares from 0 to 1 in quarters.
     pub(crate) fn quarters(label: impl Fn(f64) -> String) -> Self {
         let ticks = [0.0, 0.25, 0.5, 0.75, 1.0].map(|share| (share, label(share)));
         Self { range: [0.0, 1.0], ticks: ticks.to_vec() }
     }
+}
+
+/// Smallest and largest of values; `None` if none is finite.
+pub(crate) fn extent(values: impl Iterator<Item = f64>) -> Option<[f64; 2]> {
+    let finite = values.filter(|value| value.is_finite());
+    finite.fold(None, |extent, value| {
+        let [low, high] = extent.unwrap_or([value; 2]);
+        Some([low.min(value), high.max(value)])
+    })
 }
 
 /// A named line; entries of several charts with the same place in their list have the same colour.
@@ -103,6 +125,20 @@ pub(crate) fn dots(axis: &Axis, even: f64, rows: &[Dots<'_>]) -> Drawing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn axes_have_round_ticks_around_their_values() {
+        let ticks = |low, high| -> Vec<String> {
+            Axis::round([low, high], |tick| format!("{tick:.2}")).ticks.into_iter().map(|(_, label)| label).collect()
+        };
+        assert_eq!(ticks(0.0, 1.0), ["0.00", "0.20", "0.40", "0.60", "0.80", "1.00"]);
+        assert_eq!(ticks(-3.2, 11.0), ["-5.00", "0.00", "5.00", "10.00", "15.00"]);
+        for [low, high] in [[0.0, 0.0], [5.0, 5.0], [0.13, 0.131], [-1e6, 2e6], [0.0, 1e-12]] {
+            let Axis { range, ticks } = Axis::round([low, high], |_| String::new());
+            assert!(range[0] <= low && high <= range[1] && range[0] < range[1], "{low} {high}: {range:?}");
+            assert!((2..=7).contains(&ticks.len()), "{low} {high}: {}", ticks.len());
+        }
+    }
 
     #[test]
     fn every_line_and_dot_is_drawn() {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Invalid;
 use crate::maximize::MaximizeError;
+use crate::train::TrainError;
 
 /// Failure of a study.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,14 @@ pub enum StudyError {
         /// Its error.
         source: MaximizeError,
     },
+    /// Training failed.
+    #[error("{what}: {source}")]
+    Train {
+        /// The run that failed.
+        what: String,
+        /// Its error.
+        source: Box<TrainError>,
+    },
 }
 
 impl StudyError {
@@ -58,7 +67,12 @@ impl StudyError {
         use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, Unsupported};
         match self {
             Self::File { source, .. } => !matches!(source.kind(), NotFound | InvalidData | InvalidInput | Unsupported),
-            Self::Invalid(_) | Self::Differs { .. } | Self::Busy(_) | Self::Broken { .. } | Self::Run { .. } => false,
+            Self::Invalid(_)
+            | Self::Differs { .. }
+            | Self::Busy(_)
+            | Self::Broken { .. }
+            | Self::Run { .. }
+            | Self::Train { .. } => false,
         }
     }
 

@@ -2,14 +2,18 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
+use std::hash::Hash;
 use std::io::Write;
 use std::path::PathBuf;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::StudyError;
+use super::json::pretty;
 use super::plan::types::Plan;
-use super::row::{self, Row, RunKey};
+use super::row::{Row, RunKey};
 use crate::file;
 
 /// Folder of a study.
@@ -18,11 +22,35 @@ pub struct Folder {
     path: PathBuf,
 }
 
+/// A run as a line of `runs.csv`.
+pub(super) trait Record: Clone {
+    /// Plan of a study of such runs.
+    type Plan: Serialize + DeserializeOwned + PartialEq;
+    /// What is unique in a study.
+    type Key: Clone + Eq + Hash;
+    /// What the header says about the other lines.
+    type Columns;
+
+    /// The header in the study of a plan, with a line feed.
+    fn head(plan: &Self::Plan) -> String;
+
+    /// Reads a header without its line feed; `None` if it is none.
+    fn columns(head: &str) -> Option<Self::Columns>;
+
+    fn key(&self) -> Self::Key;
+
+    /// The line, with a line feed.
+    fn to_line(&self) -> String;
+
+    /// Reads a line without its line feed, or says what is wrong with it.
+    fn from_line(line: &str, columns: &Self::Columns) -> Result<Self, String>;
+}
+
 /// A study folder locked for writing.
 #[derive(Debug)]
-pub(super) struct OpenFolder {
+pub(super) struct OpenFolder<R> {
     pub(super) folder: Folder,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<R>,
     runs: File,
     /// Length of `runs.csv` in bytes.
     length: u64,
@@ -46,6 +74,18 @@ impl Folder {
     /// # Errors
     /// If the plan cannot be read.
     pub fn plan(&self) -> Result<Option<Plan>, StudyError> {
+        self.read_plan()
+    }
+
+    /// The runs so far, in the order in which they finished. An incomplete last line is ignored.
+    ///
+    /// # Errors
+    /// If a line is not a run, or a run appears twice.
+    pub fn rows(&self) -> Result<Vec<Row>, StudyError> {
+        self.read_rows()
+    }
+
+    pub(super) fn read_plan<P: DeserializeOwned>(&self) -> Result<Option<P>, StudyError> {
         let path = self.file("plan.json");
         match fs::read_to_string(&path) {
             Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| StudyError::broken(&path, error)),
@@ -54,26 +94,20 @@ impl Folder {
         }
     }
 
-    /// The runs so far, in the order in which they finished. An incomplete last line is ignored.
-    ///
-    /// # Errors
-    /// If a line is not a run, or a run appears twice.
-    pub fn rows(&self) -> Result<Vec<Row>, StudyError> {
+    pub(super) fn read_rows<R: Record>(&self) -> Result<Vec<R>, StudyError> {
         let path = self.file("runs.csv");
         let Some(text) = self.table()? else { return Ok(Vec::new()) };
         let mut rows = Vec::new();
-        let mut seen: HashSet<RunKey> = HashSet::new();
-        let mut judges = Vec::new();
-        for (i, line) in text.lines().enumerate() {
-            let broken = |why: String| StudyError::broken(&path, format!("line {}: {why}", i + 1));
-            if i == 0 {
-                let differs = || broken("the header differs from that of a table of runs".into());
-                judges = row::judges(line).ok_or_else(differs)?;
-                continue;
-            }
-            let row = Row::from_line(line, &judges).map_err(broken)?;
-            if !seen.insert(row.key.clone()) {
-                return Err(broken("this run appears twice".into()));
+        let mut seen: HashSet<R::Key> = HashSet::new();
+        let broken = |line: usize, why: String| StudyError::broken(&path, format!("line {line}: {why}"));
+        let mut lines = (1..).zip(text.lines());
+        let Some((_, head)) = lines.next() else { return Ok(rows) };
+        let differs = || broken(1, "the header differs from that of a table of runs".into());
+        let columns = R::columns(head).ok_or_else(differs)?;
+        for (number, line) in lines {
+            let row = R::from_line(line, &columns).map_err(|why| broken(number, why))?;
+            if !seen.insert(row.key()) {
+                return Err(broken(number, "this run appears twice".into()));
             }
             rows.push(row);
         }
@@ -100,7 +134,7 @@ impl Folder {
     ///
     /// # Errors
     /// If the folder holds another plan, another process has locked it, or it cannot be written.
-    pub(super) fn open(&self, plan: &Plan) -> Result<OpenFolder, StudyError> {
+    pub(super) fn open<R: Record>(&self, plan: &R::Plan) -> Result<OpenFolder<R>, StudyError> {
         fs::create_dir_all(&self.path).map_err(StudyError::file(&self.path))?;
         let lock_path = self.file("lock");
         let lock = File::create(&lock_path).map_err(StudyError::file(&lock_path))?;
@@ -108,19 +142,19 @@ impl Folder {
             fs::TryLockError::WouldBlock => StudyError::Busy(self.path.clone()),
             fs::TryLockError::Error(error) => StudyError::file(&lock_path)(error),
         })?;
-        match self.plan()? {
+        match self.read_plan::<R::Plan>()? {
             Some(here) if here == *plan => {}
             Some(here) => return Err(self.differs(&here, plan)),
-            None => self.write("plan.json", plan.to_json()?.as_bytes())?,
+            None => self.write("plan.json", pretty(plan, &self.file("plan.json"))?.as_bytes())?,
         }
-        let rows = self.rows()?;
+        let rows = self.read_rows()?;
         let path = self.file("runs.csv");
         let mut runs = OpenOptions::new().create(true).append(true).open(&path).map_err(StudyError::file(&path))?;
         let whole = fs::read(&path).map(|text| whole_lines(&text)).map_err(StudyError::file(&path))?;
         runs.set_len(whole as u64).map_err(StudyError::file(&path))?;
         let mut length = whole as u64;
         if whole == 0 {
-            let head = row::head(plan.judges.iter().map(|judge| judge.id.as_str()));
+            let head = R::head(plan);
             runs.write_all(head.as_bytes()).map_err(StudyError::file(&path))?;
             length = head.len() as u64;
         }
@@ -134,19 +168,21 @@ impl Folder {
     }
 
     /// The error that names the first field in which two plans differ.
-    fn differs(&self, here: &Plan, asked: &Plan) -> StudyError {
-        let document = |plan: &Plan| serde_json::to_value(plan).unwrap_or_default();
+    fn differs<P: Serialize>(&self, here: &P, asked: &P) -> StudyError {
+        // By way of the text, in which numbers of single precision are short.
+        let text = |plan: &P| serde_json::to_string(plan).unwrap_or_default();
+        let document = |plan: &P| serde_json::from_str(&text(plan)).unwrap_or_default();
         let (field, here, asked) = difference("", &document(here), &document(asked))
             .unwrap_or_else(|| ("plan".into(), "one thing".into(), "another".into()));
         StudyError::Differs { folder: self.path.clone(), field, here, asked }
     }
 }
 
-impl OpenFolder {
+impl<R: Record> OpenFolder<R> {
     /// Appends runs to the table. After an error none of them is added, and the call may be repeated.
-    pub(super) fn add(&mut self, rows: &[Row]) -> Result<(), StudyError> {
+    pub(super) fn add(&mut self, rows: &[R]) -> Result<(), StudyError> {
         let path = self.folder.file("runs.csv");
-        let lines: String = rows.iter().map(Row::to_line).collect();
+        let lines: String = rows.iter().map(R::to_line).collect();
         // Removes what a failed call left, perhaps half a line.
         let written = self.runs.set_len(self.length).and_then(|()| self.runs.write_all(lines.as_bytes()));
         written.and_then(|()| self.runs.sync_data()).map_err(StudyError::file(&path))?;

@@ -1,7 +1,8 @@
 //! Studies: compare settings on the same units, from the same starts, with the same number of passes.
 //!
 //! A [`Plan`] lists all runs and is complete before the first one. [`run()`] runs it in a [`Folder`], where an
-//! interrupted study resumes; [`report()`] writes tables and a report of the runs done.
+//! interrupted study resumes; [`report()`] writes tables and a report of the runs done. [`training`] does the same for
+//! networks that are trained.
 
 mod error;
 mod execute;
@@ -17,6 +18,7 @@ mod row;
 mod runner;
 mod summary;
 mod toy;
+pub mod training;
 mod variant;
 
 pub use error::StudyError;

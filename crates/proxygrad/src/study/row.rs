@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use super::folder::Record;
+use super::plan::types::Plan;
 use super::readability::{self, Readability};
 use crate::maximize::{Findings, GateSchedule, Point, Warning};
 use crate::report::csv;
@@ -65,7 +67,7 @@ pub const COURSE: usize = 33;
 const RISE: f32 = 1e-3;
 
 /// Header of `runs.csv`, without the columns of judges.
-pub(super) const HEAD: [&str; 19] = [
+const HEAD: [&str; 19] = [
     "model",
     "method",
     "layer",
@@ -115,9 +117,27 @@ impl Row {
             readability: None,
         }
     }
+}
 
-    /// The line of `runs.csv`, with a line feed.
-    pub(super) fn to_line(&self) -> String {
+impl Record for Row {
+    type Plan = Plan;
+    type Key = RunKey;
+    /// Ids of the judges.
+    type Columns = Vec<String>;
+
+    fn head(plan: &Plan) -> String {
+        head(plan.judges.iter().map(|judge| judge.id.as_str()))
+    }
+
+    fn columns(head: &str) -> Option<Vec<String>> {
+        judges(head)
+    }
+
+    fn key(&self) -> RunKey {
+        self.key.clone()
+    }
+
+    fn to_line(&self) -> String {
         let key = &self.key;
         let course: Vec<String> = self.course.iter().map(|score| format!("{score:.4e}")).collect();
         let readability = self.readability.as_ref().map(Readability::cells).unwrap_or_default();
@@ -145,11 +165,7 @@ impl Row {
         csv::line(cells.into_iter().map(String::as_str).chain(readability.iter().map(String::as_str)))
     }
 
-    /// Reads a line of `runs.csv`, without its line feed, of a study with these judges.
-    ///
-    /// # Errors
-    /// Names the invalid cell.
-    pub(super) fn from_line(line: &str, judges: &[String]) -> Result<Self, String> {
+    fn from_line(line: &str, judges: &Vec<String>) -> Result<Self, String> {
         let mut cells = csv::cells(line)?;
         let judged = cells.split_off(HEAD.len().min(cells.len()));
         let readability = match judges.is_empty() && judged.is_empty() {
@@ -196,19 +212,20 @@ impl Row {
 }
 
 /// The first line of `runs.csv` of a study with these judges, with a line feed.
-pub(super) fn head<'a>(judges: impl IntoIterator<Item = &'a str>) -> String {
+fn head<'a>(judges: impl IntoIterator<Item = &'a str>) -> String {
     let columns = readability::head(judges);
     csv::line(HEAD.into_iter().chain(columns.iter().map(String::as_str)))
 }
 
 /// The judges of a study whose `runs.csv` has this first line, without its line feed; `None` if it is no such line.
-pub(super) fn judges(head: &str) -> Option<Vec<String>> {
+fn judges(head: &str) -> Option<Vec<String>> {
     let mut cells = csv::cells(head).ok()?;
     let columns = cells.split_off(HEAD.len().min(cells.len()));
     if cells == HEAD { readability::judges(&columns) } else { None }
 }
 
-fn read<T: FromStr>(column: &str, cell: &str) -> Result<T, String> {
+/// Parses a cell.
+pub(super) fn read<T: FromStr>(column: &str, cell: &str) -> Result<T, String> {
     cell.parse().map_err(|_| format!("{column}: {cell} is not valid"))
 }
 
@@ -279,13 +296,13 @@ mod tests {
         outcome.warnings = vec![Warning::SoftmaxTarget, Warning::SaturatedPixels];
         let row = Row::new(key(), 77, 3, 0.5, &outcome);
         let line = row.to_line();
-        let read = Row::from_line(line.strip_suffix('\n').unwrap(), &[]).unwrap();
+        let read = Row::from_line(line.strip_suffix('\n').unwrap(), &Vec::new()).unwrap();
         assert_eq!(Row { course: Vec::new(), ..read.clone() }, Row { course: Vec::new(), ..row.clone() });
         assert_eq!(read.warnings, "softmax-target saturated-pixels");
         let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * b.abs();
         assert!(read.course.len() == COURSE && read.course.iter().zip(&row.course).all(close));
-        assert!(Row::from_line("m,pixel", &[]).unwrap_err().contains("2 cells"));
-        assert!(Row::from_line(&line.trim().replace(",77,", ",x,"), &[]).unwrap_err().starts_with("seed: x"));
+        assert!(Row::from_line("m,pixel", &Vec::new()).unwrap_err().contains("2 cells"));
+        assert!(Row::from_line(&line.trim().replace(",77,", ",x,"), &Vec::new()).unwrap_err().starts_with("seed: x"));
     }
 
     #[test]

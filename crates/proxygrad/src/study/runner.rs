@@ -72,7 +72,7 @@ pub fn run(
 /// same units. A stopped study resumes where it stopped.
 #[derive(Debug)]
 pub struct StudyRunner {
-    open: OpenFolder,
+    open: OpenFolder<Row>,
     plan: Plan,
     options: RunOptions,
     done: HashSet<RunKey>,
@@ -111,7 +111,7 @@ impl StudyRunner {
     /// # Errors
     /// If the folder holds another study, is locked by another process, or cannot be written.
     pub fn open(folder: &Folder, plan: Plan, options: RunOptions) -> Result<Self, StudyError> {
-        let open = folder.open(&plan)?;
+        let open = folder.open::<Row>(&plan)?;
         let done = open.rows.iter().map(|row| row.key.clone()).collect();
         Ok(Self { open, plan, options, done, next: 0, irreproducible: HashSet::new(), unsaved: None, panel: None })
     }

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::checkpoint::{self, Begun, Progress};
 use super::data::{Splits, shuffled};
 use super::error::TrainError;
@@ -19,8 +17,7 @@ use crate::file;
 use crate::network::trainable::{Parameters, TrainableNetwork};
 use crate::network::{Model, Network, Preprocessing};
 
-/// Random streams: of the subset, and, from here on, of the order of the images of each epoch.
-const SUBSET_STREAM: u64 = 1 << 40;
+/// First random stream of the order of the images, one for each epoch.
 const ORDER_STREAM: u64 = 1 << 41;
 
 /// File names in the folder of a run.
@@ -120,7 +117,7 @@ impl Training {
         let Starting { network, preprocessing, .. } = starting;
         let optimizer = Optimizer::new(recipe.optimizer.clone(), network.tensors());
         let plan = engine.training_plan(&network)?;
-        let data_digest = digest(&splits);
+        let data_digest = splits.digest();
         Ok(Self {
             recipe,
             splits,
@@ -390,6 +387,7 @@ impl Training {
         for name in [BEST, LAST].into_iter().skip(usize::from(!is_best)) {
             write(folder, name, &state)?;
         }
+        write(folder, "report.html", super::report(&self.recipe, &self.epochs).as_bytes())?;
         write(folder, METRICS_FILE, super::csv(&self.epochs).as_bytes())?;
         let lines = self.epochs.iter().filter_map(|epoch| serde_json::to_string(epoch).ok());
         write(folder, "epochs.jsonl", lines.map(|line| line + "\n").collect::<String>().as_bytes())
@@ -408,10 +406,7 @@ fn subset(recipe: &Recipe, splits: Splits) -> Result<Splits, Invalid> {
     let expected = format!("at most the number of training images, {available}");
     let splits = match recipe.limit {
         Some(limit) if limit > available => return Err(Invalid::new("limit", limit, expected)),
-        Some(limit) => {
-            let order = shuffled(available, recipe.seed, SUBSET_STREAM);
-            Splits { train: splits.train.select(&order[..limit]), ..splits }
-        }
+        Some(limit) => Splits { train: splits.train.sample(limit, recipe.seed), ..splits },
         None => splits,
     };
     match recipe.batch > splits.train.len() {
@@ -436,19 +431,6 @@ fn memory_bytes(recipe: &Recipe, splits: &Splits, network: &TrainableNetwork) ->
     images.iter().sum::<u64>()
         + weights.saturating_mul(4 * copies)
         + maps.saturating_mul(recipe.batch as u64).saturating_mul(3 * 4)
-}
-
-/// SHA-256 of the images and labels.
-fn digest(splits: &Splits) -> String {
-    let mut hash = Sha256::new();
-    for part in [&splits.train, &splits.test] {
-        hash.update(format!("{:?} {} {:?}", part.size(), part.len(), part.classes()));
-        (0..part.len()).for_each(|index| {
-            hash.update(part.label(index).to_le_bytes());
-            hash.update(part.image(index));
-        });
-    }
-    hex::encode(hash.finalize())
 }
 
 #[cfg(test)]

@@ -33,4 +33,5 @@ mod study;
 mod tensors;
 mod torch_architectures;
 mod train;
+mod train_study;
 mod training;

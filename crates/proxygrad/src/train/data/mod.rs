@@ -20,9 +20,13 @@ pub use root::DatasetRoot;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Largest number of values of a dataset: 8 GB.
 const MOST_BYTES: usize = 8 << 30;
+
+/// Random stream of [`Dataset::sample`].
+const SAMPLE_STREAM: u64 = 1 << 40;
 
 /// Labelled images of one size.
 #[derive(Clone, PartialEq, Eq)]
@@ -40,6 +44,21 @@ pub struct Splits {
     pub train: Dataset,
     /// What accuracies are measured on.
     pub test: Dataset,
+}
+
+impl Splits {
+    /// SHA-256 of the images, labels and names of classes, in hexadecimal digits.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for part in [&self.train, &self.test] {
+            hash.update(format!("{:?} {} {:?}", part.size(), part.len(), part.classes()));
+            (0..part.len()).for_each(|index| {
+                hash.update(part.label(index).to_le_bytes());
+                hash.update(part.image(index));
+            });
+        }
+        hex::encode(hash.finalize())
+    }
 }
 
 /// Data that cannot be used. Names the file.
@@ -140,6 +159,12 @@ impl Dataset {
             (mean as f32, if deviation > 0.0 { deviation as f32 } else { 1.0 })
         };
         sums.into_iter().map(of).unzip()
+    }
+
+    /// This number of images, at most all, drawn with a seed.
+    pub fn sample(&self, count: usize, seed: u64) -> Self {
+        let order = shuffled(self.len(), seed, SAMPLE_STREAM);
+        self.select(&order[..count.min(order.len())])
     }
 
     /// The images with these indices.

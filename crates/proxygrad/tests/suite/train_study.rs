@@ -1,0 +1,154 @@
+//! Studies of training: pairing, resuming, divergence, statistics and reports.
+
+use std::num::NonZeroUsize;
+
+use proxygrad::engine::{Cpu, CpuSettings};
+use proxygrad::study::Folder;
+use proxygrad::study::training::{
+    StudyData, TrainingDesign, TrainingOptions, TrainingPlan, TrainingSummary, train_study, training_report,
+    training_summary,
+};
+use proxygrad::train::{Dataset, Splits};
+
+const FILE: &str = "
+    seeds = 3
+    first_seed = 5
+    test_limit = 12
+    base = { epochs = 2, batch = 8, width = 3 }
+    [[networks]]
+    name = 'small'
+    recipe = { architecture = 'plain2' }
+    arms = ['plain', 'decoupled:0.3', 'leaky', 'diverging']
+    [[arms]]
+    name = 'leaky'
+    recipe = { surrogate = 'plain', leaky = 0.2 }
+    [[arms]]
+    name = 'diverging'
+    recipe = { surrogate = 'plain', learning_rate = 1e30, optimizer = { clip = 'none' } }
+";
+
+fn design(file: &str) -> TrainingDesign {
+    TrainingDesign::parse(file).unwrap()
+}
+
+/// Dark images with noise, and light ones.
+fn data() -> StudyData {
+    let part = |count: usize| {
+        let pixel = |i: usize, at: usize| ((i * 31 + at * 17) % 60 + 120 * (i % 2)) as u8;
+        let images = (0..count).flat_map(|i| (0..64).map(move |at| pixel(i, at))).collect();
+        let labels = (0..count).map(|i| (i % 2) as u32).collect();
+        Dataset::new([1, 8, 8], images, labels, vec!["dark".into(), "light".into()]).unwrap()
+    };
+    StudyData { name: "shades".into(), splits: Splits { train: part(24), test: part(16) } }
+}
+
+fn cpu(threads: usize) -> Cpu {
+    Cpu::new(&CpuSettings { threads: NonZeroUsize::new(threads), ..CpuSettings::default() }).unwrap()
+}
+
+fn timeless(folder: &Folder) -> TrainingSummary {
+    let mut summary = training_summary(folder).unwrap();
+    summary.tables.iter_mut().flat_map(|table| &mut table.arms).for_each(|arm| arm.seconds = None);
+    summary
+}
+
+#[test]
+fn an_interrupted_study_of_training_has_the_results_of_an_uninterrupted_one() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), data());
+    let plan = TrainingPlan::new(&design(FILE), std::slice::from_ref(&data), "cpu").unwrap();
+    assert_eq!(plan.run_count(), 12);
+    let run = |folder: &Folder, threads, most: usize, keep_networks| {
+        let mut calls = 0;
+        let mut progress = |_: proxygrad::study::Progress<'_>| {
+            calls += 1;
+            calls < most
+        };
+        let options = TrainingOptions { keep_networks };
+        train_study(folder, &plan, std::slice::from_ref(&data), &cpu(threads), options, &mut progress).unwrap()
+    };
+    let whole = Folder::new(folder.path().join("whole"));
+    assert!(run(&whole, 1, usize::MAX, true));
+    let stopped = Folder::new(folder.path().join("stopped"));
+    // In the second epoch of the third run, and later in another.
+    assert!(!run(&stopped, 2, 18, false));
+    assert!(!run(&stopped, 1, 25, false));
+    let halfway = training_summary(&stopped).unwrap();
+    assert!(halfway.made < 12 && halfway.planned == 12);
+    assert!(run(&stopped, 2, usize::MAX, false));
+    assert_eq!(timeless(&whole), timeless(&stopped));
+    assert!(!stopped.file("running").exists());
+    assert!(whole.file("networks/shades/small/decoupled=3a0.3-5.onnx").is_file());
+
+    let summary = training_summary(&whole).unwrap();
+    let table = &summary.tables[0];
+    assert_eq!((table.seeds.as_slice(), summary.comparisons, summary.left_out), (&[5, 6, 7][..], 3, 0));
+    // Of the twelve test images drawn, seven are of one class.
+    assert_eq!(table.chance, 7.0 / 12.0);
+    let diverging = table.arms.iter().find(|arm| arm.arm == "diverging").unwrap();
+    assert_eq!((diverging.diverged, diverging.learned, &*diverging.accuracies), (3, 0, &[table.chance; 3][..]));
+    let plain = &table.arms[0];
+    assert!(plain.versus.is_none() && plain.learned == 3, "{plain:?}");
+    // Three of three seeds: the smallest exact p-value is 2 / 8, and Holm's correction multiplies by three.
+    let versus = diverging.versus.as_ref().unwrap();
+    assert_eq!((versus.outcomes, versus.learned_only), ([0, 0, 3], [0, 3]));
+    let [single, corrected] = [versus.p_sign.single, versus.p_sign.corrected].map(Option::unwrap);
+    assert!((single - 0.25).abs() < 1e-12 && (corrected - 0.75).abs() < 1e-12, "{versus:?}");
+
+    training_report(&whole, &summary).unwrap();
+    let text = |name: &str| std::fs::read_to_string(whole.file(name)).unwrap();
+    assert_eq!(text("runs.csv").lines().count(), 13);
+    assert_eq!(text("summary.csv").lines().count(), 5);
+    let (page, markdown) = (text("report.html"), text("report.md"));
+    for expected in ["small on shades", "diverging", "3 of 3", "0 / 0 / 3", "0.2500 / 0.7500"] {
+        assert!(page.contains(expected) && markdown.contains(expected), "{expected}: {markdown}");
+    }
+    for figure in ["loss", "accuracy", "dead", "differences"] {
+        assert!(markdown.contains(&format!("figures/shades/small/{figure}.svg")), "{markdown}");
+        assert!(whole.file(&format!("figures/shades/small/{figure}.svg")).is_file());
+    }
+}
+
+#[test]
+fn arms_with_the_same_seed_start_from_the_same_weights_and_images() {
+    // At a learning rate of almost 0, arms that differ in the surrogate alone have the same losses.
+    let file = FILE.replace("epochs = 2", "epochs = 1, learning_rate = 1e-12");
+    let (folder, data) = (tempfile::tempdir().unwrap(), data());
+    let plan = TrainingPlan::new(&design(&file), std::slice::from_ref(&data), "cpu").unwrap();
+    let folder = Folder::new(folder.path());
+    train_study(&folder, &plan, &[data], &cpu(1), TrainingOptions::default(), &mut |_| true).unwrap();
+    let losses = |arm: &str| {
+        let table = std::fs::read_to_string(folder.file("runs.csv")).unwrap();
+        let of_arm = table.lines().filter(|line| line.split(',').nth(2) == Some(arm));
+        of_arm.map(|line| line.split(',').nth(9).unwrap().parse::<f64>().unwrap()).collect::<Vec<f64>>()
+    };
+    let (plain, decoupled) = (losses("plain"), losses("decoupled:0.3"));
+    assert_eq!(plain.len(), 3);
+    assert!(plain.iter().zip(&decoupled).all(|(a, b)| (a - b).abs() < 1e-6), "{plain:?} {decoupled:?}");
+    assert!((plain[0] - plain[1]).abs() > 1e-6, "another seed, other weights");
+}
+
+#[test]
+fn wrong_plans_and_folders_are_refused_by_name() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), data());
+    let refused = |from: &str, to: &str| {
+        TrainingPlan::new(&design(&FILE.replace(from, to)), std::slice::from_ref(&data), "cpu").unwrap_err().to_string()
+    };
+    assert!(refused("test_limit = 12", "test_limit = 17").contains("test_limit: 17"));
+    assert!(refused("seeds = 3", "seeds = 0").contains("seeds: 0"));
+    assert!(refused("seeds = 3", "seeds = 3\n against = 'he'").contains("against: he"));
+    assert!(refused("'plain', 'decoupled", "'plain', 'plain', 'decoupled").contains("each name once"));
+    let twice = [data.clone(), data.clone()];
+    assert!(TrainingPlan::new(&design(FILE), &twice, "cpu").unwrap_err().to_string().contains("data: shades"));
+
+    let folder = Folder::new(folder.path());
+    assert!(training_summary(&folder).unwrap_err().to_string().contains("plan.json"));
+    let stop = &mut |_: proxygrad::study::Progress<'_>| false;
+    let mut start = |file: &str| {
+        let plan = TrainingPlan::new(&design(file), std::slice::from_ref(&data), "cpu").unwrap();
+        train_study(&folder, &plan, std::slice::from_ref(&data), &cpu(1), TrainingOptions::default(), stop)
+            .map_err(|error| error.to_string())
+    };
+    assert!(!start(FILE).unwrap());
+    let error = start(&FILE.replace("leaky = 0.2", "leaky = 0.3")).unwrap_err();
+    assert!(error.contains("recipe.leaky is 0.2 there and 0.3 here"), "{error}");
+}
