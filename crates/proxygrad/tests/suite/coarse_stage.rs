@@ -92,6 +92,7 @@ fn what_depends_on_the_size_has_a_coarse_stage_of_full_size() {
     assert_eq!(size(json!({"objective": "relu:1@center"})), Some([160, 229]));
     assert_eq!(size(json!({"objective": "relu:1@3,4"})), Some([224, 320]), "a position of the map");
     assert_eq!(size(json!({"size": [100, 100]})), Some([100, 100]), "too small already");
+    assert_eq!(size(json!({"size": [224, 90]})), None, "too small for any");
     assert_eq!(size(json!({"coarse": {"share": 0}})), None);
     for own in [json!({"transforms": []}), json!({"regularizers": ["tv:1"]}), json!({"parameterization": "pixel"})] {
         assert_eq!(size(own.clone()), None, "{own}");

@@ -2,16 +2,13 @@
 
 use super::defaults::Filled;
 use super::document::Request;
+use super::preset::SMALLEST_SIDE;
 use super::resolve::{LayerAt, check_regularizers, check_transforms};
 use crate::Invalid;
 use crate::maximize::coarse::Coarse;
 use crate::maximize::objective::Objective;
 use crate::maximize::start::Start;
 use crate::network::{Model, Selection, Shape};
-
-/// Smallest side in pixels of the image of a coarse stage whose scale comes from a preset: networks for smaller images
-/// lose what they look at.
-const SMALLEST_SIDE: usize = 96;
 
 impl Request {
     /// The coarse stage of a run whose stimuli are `input` `[C,H,W]`, for objectives whose units exist there.

@@ -51,7 +51,9 @@ impl Preset {
         let transforms = request.transforms.clone().unwrap_or(choice.transforms);
         let usual = || OptimizerKind::of(kind, !transforms.is_empty()).into();
         let own = request.transforms.is_none() && request.regularizers.is_none() && kind == choice.parameterization;
-        let coarse = match (request.coarse.clone(), choice.coarse.filter(|_| own)) {
+        let usual_coarse = choice.coarse.filter(|_| own);
+        let has_stages = usual_coarse.is_some();
+        let coarse = match (request.coarse.clone(), usual_coarse) {
             (Some(request), Some(preset)) => Some(request.or(preset)),
             (request, preset) => request.or(preset),
         };
@@ -62,7 +64,7 @@ impl Preset {
             (None, _) => coarse,
         });
         let optimizer = choice.optimizer.filter(|_| kind == choice.parameterization).map(|optimizer| {
-            let refines = own && coarse.as_ref().is_some_and(|coarse| coarse.share != Some(0.0));
+            let refines = has_stages && coarse.as_ref().is_some_and(|coarse| coarse.share != Some(0.0));
             OptimizerRequest { lr: choice.refining_lr.filter(|_| refines).or(optimizer.lr), ..optimizer }
         });
         let optimizer = request.optimizer.clone().or(optimizer).unwrap_or_else(usual);

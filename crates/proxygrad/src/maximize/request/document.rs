@@ -57,7 +57,7 @@ pub struct Request {
     pub parameterization: Option<ParameterizationRequest>,
     /// Coarse stage: the first part of the steps, with views and regularizers of its own and usually on a smaller image.
     /// Default: the preset's, unless the request has transforms, regularizers, a start from an image or another
-    /// parameterization; `{"share": 0}` for none.
+    /// parameterization, or a side is below 96 pixels; `{"share": 0}` for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coarse: Option<CoarseRequest>,
     /// Random transforms, applied in this order; strings such as `["jitter:8"]`. Default: the preset's; `[]` for none.

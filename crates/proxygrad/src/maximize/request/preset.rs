@@ -67,6 +67,10 @@ pub(super) struct Choice {
 /// Side in pixels of the images that Lucid's transforms were chosen for.
 const LUCID_SIDE: f64 = 224.0;
 
+/// Smallest side in pixels of an image that a coarse stage helps, and that its own image may have: smaller ones have no
+/// room for crops at several scales.
+pub(super) const SMALLEST_SIDE: usize = 96;
+
 /// Lucid's random views of images of this side. Lucid pads by 12 and crops 8, then 4 pixels at random, so that the
 /// image shifts by up to 4 and 2 pixels either way; six of its 26 angles are 0.
 fn lucid_views(side: f64) -> Vec<Transform> {
@@ -111,7 +115,7 @@ impl Preset {
             parameterization: ParameterizationKind::Fourier,
             optimizer: optimizer(OptimizerKind::Adam, 0.05),
             refining_lr: Some(0.02),
-            coarse: Some(composition()),
+            coarse: (size[0].min(size[1]) >= SMALLEST_SIDE).then(composition),
             transforms: lucid_views(size[0].min(size[1]) as f64),
             start: None,
         };
