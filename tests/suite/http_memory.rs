@@ -158,7 +158,7 @@ async fn small_images_do_not_wait_for_large_ones() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_accepted_request_takes_more_than_is_allowed() {
     let folder = tempfile::tempdir().unwrap();
-    let bound = 640 << 20;
+    let bound = 520 << 20;
     let process = Process::start(folder.path(), &["--max-run-memory", &bound.to_string()]);
     let server = Server::at(process.base.clone());
     let before = process.peak_memory();
