@@ -67,7 +67,7 @@ pub enum ModelsCommand {
 #[derive(Debug, Args)]
 pub struct AddArgs {
     /// ONNX file; weights of a named architecture (.safetensors, .pth); a folder with a model.toml and its weight file;
-    /// or a repository of the Hugging Face Hub: hf://OWNER/NAME[@REVISION][/FILE]
+    /// or a repository of the Hugging Face Hub: `hf://OWNER/NAME[@REVISION][/FILE]`
     file: PathBuf,
     /// Id of the model [default: the file name]
     #[arg(long)]

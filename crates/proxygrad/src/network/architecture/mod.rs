@@ -1,6 +1,6 @@
 //! Architectures known by name: the graph is built here, the weights come from a checkpoint.
 //!
-//! A family builds a [blueprint](blueprint::Blueprint) from its settings: nodes, and the names and shapes of their
+//! A family builds a `Blueprint` from its settings: nodes, and the names and shapes of their
 //! weights. Weights are compared with blueprints before any of them is used, which also tells which architecture they
 //! belong to.
 
