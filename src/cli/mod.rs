@@ -7,6 +7,7 @@ mod log;
 mod maximize;
 mod models;
 mod openapi;
+mod progress_display;
 mod serve;
 mod study;
 mod train;

@@ -1,13 +1,10 @@
 //! `proxygrad study`: compares settings on the same units, starts and number of passes.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::Invalid;
 use proxygrad::engine;
 use proxygrad::network::{Model, catalog};
@@ -17,6 +14,8 @@ use proxygrad::study::{
 };
 use proxygrad::text;
 use proxygrad_server::config::{CpuOptions, MemoryOptions, StorageOptions};
+
+use super::progress_display::ProgressDisplay;
 
 /// Arguments of `proxygrad study`.
 #[derive(Debug, Args)]
@@ -337,36 +336,6 @@ fn as_flag(invalid: &Invalid) -> Invalid {
     match !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
         true => Invalid { field: format!("--{}{rest}", name.replace('_', "-")), ..invalid.clone() },
         false => invalid.clone(),
-    }
-}
-
-/// Progress display: a bar on a terminal, otherwise a line per minute.
-struct ProgressDisplay {
-    bar: ProgressBar,
-    terminal: bool,
-    last_line: Instant,
-}
-
-impl ProgressDisplay {
-    fn new(runs: usize) -> Self {
-        let bar = ProgressBar::new(runs as u64);
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({elapsed} so far, {eta} left)") {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(Duration::from_secs(1));
-        Self { bar, terminal: std::io::stderr().is_terminal(), last_line: Instant::now() }
-    }
-
-    fn show(&mut self, progress: &Progress<'_>) -> bool {
-        self.bar.set_position(progress.done as u64);
-        if self.bar.message() != progress.now {
-            self.bar.set_message(progress.now.to_owned());
-        }
-        if !self.terminal && self.last_line.elapsed() > Duration::from_secs(60) {
-            self.last_line = Instant::now();
-            eprintln!("{:.0} of {} runs: {}", progress.done, progress.total, progress.now);
-        }
-        true
     }
 }
 

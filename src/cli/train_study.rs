@@ -1,22 +1,20 @@
 //! `proxygrad train-study`: compares surrogates on the same networks, data and seeds.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use proxygrad::study::Folder;
 use proxygrad::study::training::{
     StudyData, TrainingDesign, TrainingOptions, TrainingPlan, TrainingSummary, train_study, training_report,
     training_summary,
 };
-use proxygrad::study::{Folder, Progress};
 use proxygrad::train::data;
 use proxygrad::{Invalid, engine, text};
 use proxygrad_server::config::{CpuOptions, StorageOptions};
 
 use super::image_reading::ImageReading;
+use super::progress_display::ProgressDisplay;
 
 /// Arguments of `proxygrad train-study`.
 #[derive(Debug, Args)]
@@ -87,7 +85,7 @@ impl TrainStudy {
         let data = self.data.iter().map(|text| self.load(text)).collect::<anyhow::Result<Vec<StudyData>>>()?;
         let plan = TrainingPlan::new(&design, &data, &self.device)?;
         let engine = engine::open_training(&self.device, &self.cpu.settings(&self.storage.data_dir))?;
-        let mut display = Display::new(plan.run_count());
+        let mut display = ProgressDisplay::new(plan.run_count());
         let options = TrainingOptions { keep_networks: self.keep_networks };
         let result = train_study(folder, &plan, &data, &*engine, options, &mut |progress| display.show(&progress));
         display.bar.finish_and_clear();
@@ -125,36 +123,6 @@ impl TrainStudy {
             }
         };
         Ok(StudyData { name, splits: data::load(&path, &self.reading.options(0))? })
-    }
-}
-
-/// Progress: a bar on a terminal, otherwise a line per minute.
-struct Display {
-    bar: ProgressBar,
-    terminal: bool,
-    last_line: Instant,
-}
-
-impl Display {
-    fn new(runs: usize) -> Self {
-        let bar = ProgressBar::new(runs as u64);
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({elapsed} so far, {eta} left)") {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(Duration::from_secs(1));
-        Self { bar, terminal: std::io::stderr().is_terminal(), last_line: Instant::now() }
-    }
-
-    fn show(&mut self, progress: &Progress<'_>) -> bool {
-        self.bar.set_position(progress.done as u64);
-        if self.bar.message() != progress.now {
-            self.bar.set_message(progress.now.to_owned());
-        }
-        if !self.terminal && self.last_line.elapsed() > Duration::from_secs(60) {
-            self.last_line = Instant::now();
-            eprintln!("{:.0} of {} runs: {}", progress.done, progress.total, progress.now);
-        }
-        true
     }
 }
 

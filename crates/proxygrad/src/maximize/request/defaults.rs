@@ -51,18 +51,16 @@ impl Preset {
         let transforms = request.transforms.clone().unwrap_or(choice.transforms);
         let usual = || OptimizerKind::of(kind, !transforms.is_empty()).into();
         let own = request.transforms.is_none() && request.regularizers.is_none() && kind == choice.parameterization;
-        let usual_coarse = choice.coarse.filter(|_| own);
+        // A preset's step sizes are those of its own optimizer.
+        let usual_coarse = choice
+            .coarse
+            .filter(|_| own)
+            .map(|coarse| CoarseRequest { lr: coarse.lr.filter(|_| request.optimizer.is_none()), ..coarse });
         let has_stages = usual_coarse.is_some();
         let coarse = match (request.coarse.clone(), usual_coarse) {
             (Some(request), Some(preset)) => Some(request.or(preset)),
             (request, preset) => request.or(preset),
         };
-        // A preset's step sizes are those of its own optimizer.
-        let coarse = coarse.map(|coarse| match (&request.optimizer, &request.coarse) {
-            (Some(_), None) => CoarseRequest { lr: None, ..coarse },
-            (Some(_), Some(request)) => CoarseRequest { lr: request.lr, ..coarse },
-            (None, _) => coarse,
-        });
         let optimizer = choice.optimizer.filter(|_| kind == choice.parameterization).map(|optimizer| {
             let refines = has_stages && coarse.as_ref().is_some_and(|coarse| coarse.share != Some(0.0));
             OptimizerRequest { lr: choice.refining_lr.filter(|_| refines).or(optimizer.lr), ..optimizer }
