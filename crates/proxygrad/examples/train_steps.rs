@@ -61,7 +61,7 @@ fn main() -> anyhow::Result<()> {
         stem_stride: Some(arguments.stem_stride),
         surrogate: arguments.surrogate.parse()?,
         learning_rate: 0.01,
-        epochs: usize::MAX >> 32,
+        epochs: 1_000_000,
         batch: arguments.batch,
         ..Recipe::default()
     };
