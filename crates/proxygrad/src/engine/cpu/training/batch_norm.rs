@@ -1,11 +1,16 @@
-//! Batch normalization of a batch (Ioffe & Szegedy, arXiv:1502.03167), forward and backward.
+//! Batch normalization of a batch (Ioffe & Szegedy, arXiv:1502.03167), forward and backward, together with a residual
+//! and a rectifier after it.
 #![expect(unsafe_code, reason = "images of maps, each written by one thread, and vector code")]
 
 use crate::engine::cpu::buffer::SharedPtr;
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::ThreadCtx;
-use crate::engine::cpu::simd::vector::{Simd, SimdOp};
-use crate::engine::cpu::training::channel_sums::{Summand, channel_sums};
+use crate::engine::cpu::simd::vector::{Simd, SimdOp, load_vector};
+use crate::engine::cpu::training::channel_sums::{Gated, Summand, channel_sums};
+use crate::engine::cpu::training::normalized::{Normalized, for_each_vector};
+use crate::engine::cpu::training::surrogate::Slope;
+use crate::engine::training::Mode;
+use crate::network::trainable::{BatchNorm, Parameters};
 
 /// Mean and variance of a batch, per channel.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -15,11 +20,100 @@ pub(crate) struct Statistics {
     pub(crate) variance: Vec<f32>,
 }
 
+/// What a batch normalization computes in one pass, per channel.
+pub(crate) struct NormPass {
+    pub(crate) statistics: Statistics,
+    /// `1 / sqrt(variance + epsilon)`.
+    inverse: Vec<f64>,
+    scale: Vec<f32>,
+    factor: Vec<f32>,
+    offset: Vec<f32>,
+}
+
+impl NormPass {
+    /// The pass over `x`: with its own statistics in training, with the running ones at inference.
+    ///
+    /// # Safety
+    /// As [`channel_sums`].
+    pub(crate) unsafe fn new(
+        ctx: &ThreadCtx<'_>,
+        norm: &BatchNorm,
+        x: FeatureMap,
+        parameters: &Parameters,
+        mode: Mode,
+        partial: SharedPtr,
+    ) -> Self {
+        let [scale, shift, mean, variance] =
+            [norm.scale, norm.shift, norm.mean, norm.variance].map(|id| parameters.get(id));
+        // SAFETY: the caller's.
+        let statistics = match mode {
+            Mode::Training { .. } => unsafe { statistics(ctx, x, mean, partial) },
+            Mode::Inference => Statistics { mean: mean.to_vec(), variance: variance.to_vec() },
+        };
+        let epsilon = f64::from(norm.epsilon);
+        let inverse = |&variance: &f32| 1.0 / (f64::from(variance) + epsilon).sqrt();
+        let inverse: Vec<f64> = statistics.variance.iter().map(inverse).collect();
+        let factor: Vec<f32> = scale.iter().zip(&inverse).map(|(scale, &inverse)| scale * inverse as f32).collect();
+        let offset: Vec<f32> = (0..shift.len()).map(|c| shift[c] - statistics.mean[c] * factor[c]).collect();
+        Self { statistics, inverse, scale: scale.to_vec(), factor, offset }
+    }
+
+    /// The normalized `x`, with a residual added.
+    pub(crate) fn apply(&self, x: FeatureMap, residual: Option<FeatureMap>) -> Normalized<'_> {
+        Normalized { x, factor: &self.factor, offset: &self.offset, residual }
+    }
+
+    /// The backward pass: writes the gradient of `x` to `to.0`, or adds it if `to.1`, and returns those of scale and
+    /// shift. With a rectifier's slope, `g` is the gradient of the output of the rectifier, and is overwritten. The
+    /// gradient of the residual goes to `residual`, a map and whether it is added there.
+    ///
+    /// # Safety
+    /// As [`channel_sums`]; the targets are dense maps of the same shape that are not used by others.
+    pub(crate) unsafe fn backward(
+        &self,
+        ctx: &ThreadCtx<'_>,
+        normalized: Normalized<'_>,
+        g: FeatureMap,
+        slope: Option<Slope>,
+        [to, residual]: [Option<(FeatureMap, bool)>; 2],
+        partial: SharedPtr,
+    ) -> NormGradients {
+        let (x, mean) = (normalized.x, &self.statistics.mean);
+        let summand = match slope {
+            Some(slope) => Summand::Gated(Gated { g, pre_activations: normalized, slope, shift: mean, residual }),
+            None => Summand::Products { g, x, shift: mean },
+        };
+        // SAFETY: the caller's.
+        let [sums, products] = unsafe { channel_sums(ctx, summand, partial) };
+        if let Some((to, add)) = to {
+            let terms = self.input_terms(&sums, &products, x.pixels() as f64);
+            ctx.worker.for_each_piece(x.images, |image| {
+                let gradient = InputGradient { x, g, to, add, image, terms: &terms, mean };
+                // SAFETY: the caller's; every image is written by one thread; the instruction set is supported.
+                unsafe { ctx.instructions.run(gradient) };
+            });
+        }
+        let scale = products.iter().zip(&self.inverse).map(|(product, inverse)| (product * inverse) as f32).collect();
+        NormGradients { scale, shift: sums.iter().map(|&sum| sum as f32).collect() }
+    }
+
+    /// `dx = scale * inverse * (g - sum(g) / M - normal * sum(g * normal) / M)` as factors of g, of `x - mean` and 1.
+    fn input_terms(&self, sums: &[f64], products: &[f64], count: f64) -> [Vec<f32>; 3] {
+        let channels = || (0..sums.len()).map(|c| (f64::from(self.scale[c]) * self.inverse[c], c));
+        let of_deviation = |(factor, c): (f64, usize)| -factor * self.inverse[c].powi(2) * products[c] / count;
+        [
+            channels().map(|(factor, _)| factor as f32).collect(),
+            channels().map(|term| of_deviation(term) as f32).collect(),
+            channels().map(|(factor, c)| (-factor * sums[c] / count) as f32).collect(),
+        ]
+    }
+}
+
 /// Computes the statistics of `x`. `shift` is near the mean, which keeps the difference of squares accurate.
 ///
 /// # Safety
 /// As [`channel_sums`].
-pub(crate) unsafe fn statistics(ctx: &ThreadCtx<'_>, x: FeatureMap, shift: &[f32], partial: SharedPtr) -> Statistics {
+unsafe fn statistics(ctx: &ThreadCtx<'_>, x: FeatureMap, shift: &[f32], partial: SharedPtr) -> Statistics {
     // SAFETY: the caller's.
     let [sums, squares] = unsafe { channel_sums(ctx, Summand::Moments { x, shift }, partial) };
     let count = x.pixels() as f64;
@@ -31,99 +125,43 @@ pub(crate) unsafe fn statistics(ctx: &ThreadCtx<'_>, x: FeatureMap, shift: &[f32
     Statistics { mean, variance }
 }
 
-/// `1 / sqrt(variance + epsilon)` of a channel.
-pub(crate) fn inverse_deviation(variance: f32, epsilon: f32) -> f64 {
-    1.0 / (f64::from(variance) + f64::from(epsilon)).sqrt()
-}
-
-/// Writes `factor * x + offset` per channel to `to`.
-///
-/// # Safety
-/// Both maps are dense and have the same shape; `to` is not used by others.
-pub(crate) unsafe fn scale_shift(ctx: &ThreadCtx<'_>, x: FeatureMap, to: FeatureMap, factor: &[f32], offset: &[f32]) {
-    ctx.worker.for_each_piece(x.images, |image| {
-        // SAFETY: the caller's; every image is written by one thread.
-        unsafe {
-            let (x, to) = (x.image(image), to.image_mut(image));
-            ctx.instructions.run(ScaleShift { x, to, factor, offset });
-        }
-    });
-}
-
-struct ScaleShift<'a> {
-    x: &'a [f32],
-    to: &'a mut [f32],
-    factor: &'a [f32],
-    offset: &'a [f32],
-}
-
-impl SimdOp for ScaleShift<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let channels = self.factor.len();
-        for (to, x) in self.to.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels)) {
-            for (((to, &x), &factor), &offset) in to.iter_mut().zip(x).zip(self.factor).zip(self.offset) {
-                *to = x * factor + offset;
-            }
-        }
-    }
-}
-
 /// Gradients of a batch normalization.
 pub(crate) struct NormGradients {
     pub(crate) scale: Vec<f32>,
     pub(crate) shift: Vec<f32>,
 }
 
-/// The backward pass: writes the gradient of `x` to `to`, or adds it with `add`, and returns those of scale and shift.
-///
-/// # Safety
-/// As [`channel_sums`]; `to` is a dense map of the same shape that is not used by others.
-pub(crate) unsafe fn backward(
-    ctx: &ThreadCtx<'_>,
-    [x, g, to]: [FeatureMap; 3],
-    statistics: &Statistics,
-    [scale, inverse]: [&[f32]; 2],
-    add: bool,
-    partial: SharedPtr,
-) -> NormGradients {
-    let mean = &statistics.mean;
-    // SAFETY: the caller's.
-    let [sums, products] = unsafe { channel_sums(ctx, Summand::Products { g, x, shift: mean }, partial) };
-    let count = x.pixels() as f64;
-    let channels = mean.len();
-    // dx = scale * inverse * (g - sum(g) / M - normal * sum(g * normal) / M), as a sum of g, x and a constant.
-    let mut terms = [vec![0.0; channels], vec![0.0; channels], vec![0.0; channels]];
-    let mut along = vec![0.0; channels];
-    for c in 0..channels {
-        let inverse = f64::from(inverse[c]);
-        let factor = f64::from(scale[c]) * inverse;
-        along[c] = (products[c] * inverse) as f32;
-        let slope = -factor * inverse * inverse * products[c] / count;
-        terms[0][c] = factor as f32;
-        terms[1][c] = slope as f32;
-        terms[2][c] = (-factor * sums[c] / count) as f32;
-    }
-    ctx.worker.for_each_piece(x.images, |image| {
-        // SAFETY: the caller's; every image is written by one thread.
-        unsafe {
-            let (x, g, to) = (x.image(image), g.image(image), to.image_mut(image));
-            ctx.instructions.run(InputGradient { x, g, to, terms: &terms, mean, add });
-        }
-    });
-    NormGradients { scale: along, shift: sums.iter().map(|&sum| sum as f32).collect() }
-}
-
 /// `terms[0] * g + terms[1] * (x - mean) + terms[2]` per channel.
 struct InputGradient<'a> {
-    x: &'a [f32],
-    g: &'a [f32],
-    to: &'a mut [f32],
+    x: FeatureMap,
+    g: FeatureMap,
+    to: FeatureMap,
+    add: bool,
+    image: usize,
     terms: &'a [Vec<f32>; 3],
     mean: &'a [f32],
-    add: bool,
+}
+
+impl InputGradient<'_> {
+    #[inline(always)]
+    unsafe fn channels<S: Simd, const WHOLE: bool>(&self, [first, count]: [usize; 2]) {
+        let start = |map: FeatureMap| map.at(self.image * map.size()).wrapping_add(first);
+        let [x, g, to] = [self.x, self.g, self.to].map(start);
+        // SAFETY: the caller of `NormPass::backward` guarantees maps of the same shape.
+        unsafe {
+            let load = |from: *const f32| load_vector::<S, WHOLE>(from, count);
+            let [factor, slope, constant] =
+                [&self.terms[0], &self.terms[1], &self.terms[2]].map(|term| load(term.as_ptr().add(first)));
+            let mean = load(self.mean.as_ptr().add(first));
+            for at in (0..self.to.size()).map(|pixel| pixel * self.to.channels) {
+                let deviation = S::mul_add(slope, S::sub(load(x.add(at)), mean), constant);
+                let value = S::mul_add(factor, load(g.add(at)), deviation);
+                let to = to.add(at);
+                let value = if self.add { S::add(load(to), value) } else { value };
+                if WHOLE { S::store(to, value) } else { S::store_some(to, value, count) }
+            }
+        }
+    }
 }
 
 impl SimdOp for InputGradient<'_> {
@@ -131,15 +169,7 @@ impl SimdOp for InputGradient<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let channels = self.mean.len();
-        let [factor, slope, constant] =
-            [&self.terms[0][..channels], &self.terms[1][..channels], &self.terms[2][..channels]];
-        let pixels = self.x.chunks_exact(channels).zip(self.g.chunks_exact(channels));
-        for (to, (x, g)) in self.to.chunks_exact_mut(channels).zip(pixels) {
-            for c in 0..channels {
-                let value = factor[c] * g[c] + slope[c] * (x[c] - self.mean[c]) + constant[c];
-                to[c] = if self.add { to[c] + value } else { value };
-            }
-        }
+        // SAFETY: the caller's.
+        unsafe { for_each_vector!(S, self.to.channels, self.channels) }
     }
 }

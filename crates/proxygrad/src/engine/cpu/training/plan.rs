@@ -2,36 +2,29 @@
 #![expect(unsafe_code, reason = "maps of the plan's own memory")]
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::engine::cpu::Cpu;
 use crate::engine::cpu::buffer::{Buffer, SharedPtr};
 use crate::engine::cpu::epilogue::Epilogue;
 use crate::engine::cpu::exec::tensor_io::{Selected, load, store};
 use crate::engine::cpu::feature_map::FeatureMap;
-use crate::engine::cpu::kernel::{BackwardArgs, ForwardArgs, Kernel, MICRO_BATCH, ThreadCtx};
-use crate::engine::cpu::kernels::conv::ConvAlgorithm;
+use crate::engine::cpu::kernel::{BackwardArgs, ForwardArgs, Kernel, ThreadCtx};
 use crate::engine::cpu::layout::Layout;
-use crate::engine::cpu::lower::lower;
-use crate::engine::cpu::training::batch_norm::{
-    NormGradients, Statistics, backward as norm_backward, inverse_deviation, scale_shift, statistics,
-};
+use crate::engine::cpu::training::batch_norm::NormPass;
 use crate::engine::cpu::training::channel_sums::{Summand, channel_sums, partial_len};
+use crate::engine::cpu::training::steps::{NormStep, Step, lower_with, steps};
 use crate::engine::cpu::training::surrogate::{Slope, backward as gate_backward, gate, rectify};
-use crate::engine::cpu::training::weight_gradient::WeightGradient;
-use crate::engine::training::{Gradients, Mode, Surrogate, TrainingEngine, TrainingPlan, batch_size, rectifier_leak};
+use crate::engine::training::{Gradients, Mode, Surrogate, TrainingEngine, TrainingPlan, batch_size};
 use crate::engine::{EngineError, Forward};
-use crate::network::trainable::{BatchNorm, Parameters, TensorId, TrainableNetwork, TrainableNode, TrainableOp};
-use crate::network::{Array, Op, Window};
+use crate::network::Array;
+use crate::network::trainable::{Parameters, TensorId, TrainableNetwork, TrainableNode, TrainableOp};
 
 impl TrainingEngine for Cpu {
     fn training_plan(&self, network: &TrainableNetwork) -> Result<Box<dyn TrainingPlan>, EngineError> {
         Ok(Box::new(CpuTraining::new(self.clone(), network)?))
     }
 }
-
-/// Direct ones: Winograd's would transform the weights anew in every pass.
-const ALGORITHMS: [ConvAlgorithm; 2] = [ConvAlgorithm::Direct; 2];
 
 /// A trainable network with the memory of its passes.
 struct CpuTraining {
@@ -60,30 +53,6 @@ struct Memory {
     scratch: Vec<Buffer>,
     shared: Option<Buffer>,
     partial: Option<Buffer>,
-}
-
-/// How a node is computed.
-enum Step {
-    Input,
-    /// A kernel without trained weights.
-    Fixed(Arc<dyn Kernel>),
-    /// A kernel that is built anew with the weights of each pass.
-    Weighted {
-        kernel: Option<Arc<dyn Kernel>>,
-        gradient: Option<WeightGradient>,
-        /// Whether the kernel takes the whole batch, which convolutions do, and not just a micro-batch.
-        whole_batch: bool,
-    },
-    /// A rectifier, with its slope below 0.
-    Rectifier(f32),
-    Norm(BatchNorm),
-}
-
-/// What a batch normalization of the last forward pass used.
-struct NormPass {
-    statistics: Statistics,
-    scale: Vec<f32>,
-    inverse: Vec<f32>,
 }
 
 /// A result of one worker for the caller.
@@ -121,40 +90,8 @@ fn saved_of(saved: Option<SharedPtr>, kernel: &dyn Kernel, first: usize) -> Opti
 impl CpuTraining {
     fn new(engine: Cpu, network: &TrainableNetwork) -> Result<Self, EngineError> {
         let nodes = network.nodes();
-        let lanes = engine.config.lanes;
         let layouts: Vec<Layout> = nodes.iter().map(|node| Layout::channels_last(node.shape.clone())).collect();
-        let mut steps = Vec::with_capacity(nodes.len());
-        for (node, layout) in nodes.iter().zip(&layouts) {
-            let inputs: Vec<&Layout> = node.inputs.iter().map(|&input| &layouts[input]).collect();
-            let weighted =
-                |gradient, whole_batch| Step::Weighted { kernel: None, gradient: Some(gradient), whole_batch };
-            let rectifier = match &node.op {
-                TrainableOp::Fixed(Op::Activation(activation)) => rectifier_leak(activation),
-                _ => None,
-            };
-            if let Some(leak) = rectifier {
-                steps.push(Step::Rectifier(leak));
-                continue;
-            }
-            steps.push(match &node.op {
-                TrainableOp::Fixed(Op::Input) => Step::Input,
-                TrainableOp::Fixed(op) => {
-                    match lower(op, &inputs, layout, engine.config, ALGORITHMS).map_err(EngineError::Mismatch)? {
-                        Some(kernel) => Step::Fixed(kernel),
-                        None => Step::Input,
-                    }
-                }
-                TrainableOp::Conv { window, groups, .. } => {
-                    weighted(WeightGradient::new(window, [inputs[0][0], node.shape[0]], *groups, lanes), true)
-                }
-                TrainableOp::Dense { .. } => {
-                    let channels = [inputs[0].elements(), node.shape.elements()];
-                    weighted(WeightGradient::new(&Window::new([1, 1]), channels, 1, lanes), false)
-                }
-                TrainableOp::Affine { .. } => Step::Weighted { kernel: None, gradient: None, whole_batch: false },
-                TrainableOp::BatchNorm(norm) => Step::Norm(*norm),
-            });
-        }
+        let steps = steps(network, &layouts, engine.config)?;
         // Neither the gradient of the images nor that of maps below which everything is frozen is needed.
         let mut needs_gradient = vec![false; nodes.len()];
         for (index, node) in nodes.iter().enumerate() {
@@ -178,14 +115,23 @@ impl CpuTraining {
     /// Builds the kernels that depend on weights.
     fn build_kernels(&mut self, parameters: &Parameters) -> Result<(), EngineError> {
         let Self { engine, network, layouts, steps, .. } = self;
-        for ((step, node), layout) in steps.iter_mut().zip(network.nodes()).zip(&*layouts) {
-            let Step::Weighted { kernel, .. } = step else { continue };
+        let nodes = network.nodes();
+        let weighted = steps.iter().enumerate().filter(|(_, step)| matches!(step, Step::Weighted { .. }));
+        let weighted: Vec<usize> = weighted.map(|(index, _)| index).collect();
+        let build = |index: usize| -> Result<_, EngineError> {
+            let node = &nodes[index];
             let array = |id: TensorId| -> Result<Array, EngineError> {
                 parameters.array(network, id).map_err(|why| EngineError::Mismatch(why.to_string()))
             };
-            let op = node.op.with_values(array)?;
             let inputs: Vec<&Layout> = node.inputs.iter().map(|&input| &layouts[input]).collect();
-            *kernel = lower(&op, &inputs, layout, engine.config, ALGORITHMS).map_err(EngineError::Mismatch)?;
+            lower_with(&node.op.with_values(array)?, &inputs, &layouts[index], engine.config)
+        };
+        let built: Vec<Slot<Result<_, EngineError>>> = weighted.iter().map(|_| Mutex::new(None)).collect();
+        engine.threads.run(|worker| worker.for_each_piece(weighted.len(), |i| put(&built[i], build(weighted[i]))));
+        for (&index, slot) in weighted.iter().zip(built) {
+            if let (Step::Weighted { kernel, .. }, Some(built)) = (&mut steps[index], take(slot)) {
+                *kernel = built?;
+            }
         }
         Ok(())
     }
@@ -196,23 +142,29 @@ impl CpuTraining {
         let threads = self.engine.threads.count();
         let kernels = || self.steps.iter().zip(nodes).filter_map(|(step, node)| Some((step.kernel()?, node)));
         let scratch = kernels().map(|(kernel, _)| kernel.scratch_len()).max().unwrap_or(0);
+        let shared = self.steps.iter().zip(nodes).zip(&self.layouts).filter_map(|((step, node), layout)| {
+            let input = node.inputs.first().map_or([1, 1], |&input| self.layouts[input].size());
+            Some(step.kernel()?.shared_len(images, [input, layout.size()], threads))
+        });
+        // Fewer images may need more, where the threads then divide the work in another way.
+        let shared = shared.max().unwrap_or(0);
         if images > self.capacity {
-            let buffer = |node: &TrainableNode| Buffer::new(images * node.shape.elements());
-            self.memory.values = nodes.iter().map(buffer).collect();
+            let value = |(step, node): (&Step, &TrainableNode)| {
+                Buffer::new(if matches!(step, Step::Fused) { 0 } else { images * node.shape.elements() })
+            };
+            self.memory.values = self.steps.iter().zip(nodes).map(value).collect();
             self.memory.gradients = nodes.iter().map(|_| None).collect();
             let saved = |step: &Step| {
                 let len = step.kernel().map_or(0, Kernel::saved_len);
                 (len > 0).then(|| Buffer::new(images * len))
             };
             self.memory.saved = self.steps.iter().map(saved).collect();
-            let shared = self.steps.iter().zip(nodes).zip(&self.layouts).filter_map(|((step, node), layout)| {
-                let input = node.inputs.first().map_or([1, 1], |&input| self.layouts[input].size());
-                Some(step.kernel()?.shared_len(images, [input, layout.size()], threads))
-            });
-            self.memory.shared = Some(Buffer::new(shared.max().unwrap_or(0)));
             let widest = self.layouts.iter().map(Layout::pixel_len).max().unwrap_or(0);
             self.memory.partial = Some(Buffer::new(partial_len(images, widest)));
             self.capacity = images;
+        }
+        if self.memory.shared.as_ref().is_none_or(|buffer| buffer.values().len() < shared) {
+            self.memory.shared = Some(Buffer::new(shared));
         }
         if self.memory.scratch.len() != threads || self.memory.scratch.iter().any(|b| b.values().len() < scratch) {
             self.memory.scratch = (0..threads).map(|_| Buffer::new(scratch)).collect();
@@ -222,22 +174,6 @@ impl CpuTraining {
     /// Output of a node, in channels-last order.
     fn map(&mut self, node: usize, images: usize) -> FeatureMap {
         map_of(self.memory.values[node].values_mut().as_mut_ptr(), &self.layouts[node], images)
-    }
-}
-
-impl Step {
-    /// The images that the node's kernel takes at a time: most kernels are made for micro-batches.
-    fn parts(&self, batch: usize) -> impl Iterator<Item = Range<usize>> {
-        let most = if matches!(self, Self::Weighted { whole_batch: true, .. }) { batch } else { MICRO_BATCH };
-        (0..batch).step_by(most).map(move |first| first..batch.min(first + most))
-    }
-
-    fn kernel(&self) -> Option<&dyn Kernel> {
-        match self {
-            Self::Fixed(kernel) => Some(&**kernel),
-            Self::Weighted { kernel, .. } => kernel.as_deref(),
-            Self::Input | Self::Rectifier(_) | Self::Norm(_) => None,
-        }
     }
 }
 
@@ -268,8 +204,9 @@ impl TrainingPlan for CpuTraining {
             let ctx = ThreadCtx { worker, instructions: engine.instructions, scratch, shared };
             for (index, (step, node)) in steps.iter().zip(network.nodes()).enumerate() {
                 let to = maps[index];
-                let inputs: Vec<FeatureMap> = node.inputs.iter().map(|&input| maps[input]).collect();
+                let inputs: Vec<FeatureMap> = step.reads(node).into_iter().map(|input| maps[input]).collect();
                 match step {
+                    Step::Fused => {}
                     Step::Input => load(worker, images.as_ptr(), &Selected::all(to, &layouts[index])),
                     Step::Fixed(_) | Step::Weighted { .. } => {
                         let Some(kernel) = step.kernel() else { continue };
@@ -282,10 +219,13 @@ impl TrainingPlan for CpuTraining {
                         }
                     }
                     // SAFETY: maps of this plan have the shapes of their nodes; this step is their only user.
-                    Step::Rectifier(leak) => unsafe { rectify(&ctx, inputs[0], to, *leak, forward) },
-                    Step::Norm(norm) => {
+                    Step::Rectifier(leak) => unsafe { rectify(&ctx, inputs[0], to, rectified_leak(*leak, forward)) },
+                    Step::Norm(step) => {
                         // SAFETY: as above.
-                        let pass = unsafe { norm_forward(&ctx, norm, [inputs[0], to], read, mode, partial) };
+                        let pass = unsafe { NormPass::new(&ctx, &step.norm, inputs[0], read, mode, partial) };
+                        let leak = step.leak.map(|leak| rectified_leak(leak, forward));
+                        // SAFETY: as above.
+                        unsafe { pass.apply(inputs[0], inputs.get(1).copied()).write(&ctx, to, leak) };
                         if worker.index() == 0 {
                             put(&norms[index], pass);
                         }
@@ -311,7 +251,8 @@ impl TrainingPlan for CpuTraining {
         let count = self.network.nodes().len();
         let maps: Vec<FeatureMap> = (0..count).map(|node| self.map(node, batch)).collect();
         for node in 0..count {
-            if self.needs_gradient[node] && self.memory.gradients[node].is_none() {
+            let kept = self.needs_gradient[node] && !matches!(self.steps[node], Step::Fused);
+            if kept && self.memory.gradients[node].is_none() {
                 let len = self.capacity * self.network.nodes()[node].shape.elements();
                 self.memory.gradients[node] = Some(Buffer::new(len));
             }
@@ -350,17 +291,29 @@ impl TrainingPlan for CpuTraining {
             filled[count - 1] = true;
             for (index, (step, node)) in steps.iter().zip(nodes).enumerate().rev() {
                 let (Some(g), true) = (gradient_maps[index], filled[index]) else { continue };
+                // The gradient of an input, and whether there is one already, to which this one is added.
+                let mut target =
+                    |input: usize| gradient_maps[input].map(|to| (to, std::mem::replace(&mut filled[input], true)));
+                if let Step::Norm(step) = step {
+                    let Some(pass) = &norms[index] else { continue };
+                    let normalized = pass.apply(maps[step.input], step.residual.map(|residual| maps[residual]));
+                    let slope = step.leak.map(|leak| Slope::of(surrogate, leak));
+                    let targets = [target(step.input), step.residual.and_then(&mut target)];
+                    // SAFETY: maps of this plan have the shapes of their nodes; this step is the only user of its own.
+                    let gradients = unsafe { pass.backward(&ctx, normalized, g, slope, targets, partial) };
+                    result(step.norm.scale, gradients.scale);
+                    result(step.norm.shift, gradients.shift);
+                    continue;
+                }
                 let Some(&first) = node.inputs.first() else { continue };
                 let pair = [maps[first], g];
-                // SAFETY: maps of this plan have the shapes of their nodes; this step is the only user of its own.
+                // SAFETY: as above.
                 unsafe { weight_gradients(&ctx, step, node, pair, weight_ptrs[index], partial, &result) };
                 for (position, &input) in node.inputs.iter().enumerate() {
-                    let Some(to) = gradient_maps[input] else { continue };
-                    let add = std::mem::replace(&mut filled[input], true);
+                    let Some((to, add)) = target(input) else { continue };
                     // SAFETY: as above.
                     unsafe {
                         match step {
-                            Step::Input => {}
                             Step::Fixed(_) | Step::Weighted { .. } => {
                                 let Some(kernel) = step.kernel() else { continue };
                                 for part in step.parts(batch) {
@@ -381,34 +334,30 @@ impl TrainingPlan for CpuTraining {
                             Step::Rectifier(leak) => {
                                 gate_backward(&ctx, [maps[input], g, to], Slope::of(surrogate, *leak), add);
                             }
-                            Step::Norm(norm) => {
-                                let Some(pass) = &norms[index] else { continue };
-                                let NormPass { statistics, scale, inverse } = pass;
-                                let maps = [maps[input], g, to];
-                                let gradients = norm_backward(&ctx, maps, statistics, [scale, inverse], add, partial);
-                                let NormGradients { scale, shift } = gradients;
-                                result(norm.scale, scale);
-                                result(norm.shift, shift);
-                            }
+                            Step::Input | Step::Norm(_) | Step::Fused => {}
                         }
                     }
                 }
             }
+            worker.for_each_piece(count, |index| {
+                let Step::Weighted { gradient: Some(gradient), .. } = &steps[index] else { return };
+                let Some(&weight) = nodes[index].op.tensors().first() else { return };
+                // SAFETY: the gradient was computed before the last barrier, and nothing writes it any more.
+                let values = unsafe { std::slice::from_raw_parts(weight_ptrs[index].pointer(), gradient.len()) };
+                put(&results[weight], gradient.in_weight_order(values));
+            });
         });
-        let mut gradients: Gradients = results.into_iter().map(|slot| take(slot).unwrap_or_default()).collect();
-        for ((step, node), buffer) in steps.iter().zip(nodes).zip(&weight_buffers) {
-            if let (Step::Weighted { gradient: Some(gradient), .. }, Some(&weight)) = (step, node.op.tensors().first())
-            {
-                gradients[weight] = gradient.in_weight_order(&buffer.values()[..gradient.len()]);
-            }
-        }
-        Ok(gradients)
+        Ok(results.into_iter().map(|slot| take(slot).unwrap_or_default()).collect())
     }
 
     fn value(&self, node: usize) -> Result<Vec<f32>, EngineError> {
         let (Some((batch, _)), Some(buffer)) = (self.last, self.memory.values.get(node)) else {
             return Err(EngineError::Mismatch("there was no forward pass".into()));
         };
+        if matches!(self.steps[node], Step::Fused) {
+            let name = &self.network.nodes()[node].name;
+            return Err(EngineError::Mismatch(format!("{name} is computed together with the rectifier after it")));
+        }
         let layout = &self.layouts[node];
         let map = map_of(buffer.values().as_ptr().cast_mut(), layout, batch);
         let mut values = vec![0.0; batch * layout.elements()];
@@ -421,8 +370,8 @@ impl TrainingPlan for CpuTraining {
 impl CpuTraining {
     /// Moves the running statistics towards those of the batch.
     fn update_running(&self, parameters: &mut Parameters, batch: usize) {
-        for (node, pass) in self.network.nodes().iter().zip(&self.norms) {
-            let (TrainableOp::BatchNorm(norm), Some(pass)) = (&node.op, pass) else { continue };
+        for ((node, step), pass) in self.network.nodes().iter().zip(&self.steps).zip(&self.norms) {
+            let (Step::Norm(NormStep { norm, .. }), Some(pass)) = (step, pass) else { continue };
             let pixels = node.shape.elements() / node.shape.channels().max(1);
             let count = (batch * pixels) as f64;
             let unbiased = (count / (count - 1.0).max(1.0)) as f32;
@@ -437,32 +386,12 @@ impl CpuTraining {
     }
 }
 
-/// The forward pass of a batch normalization.
-///
-/// # Safety
-/// The maps are dense and have the same shape; the second is not used by others.
-unsafe fn norm_forward(
-    ctx: &ThreadCtx<'_>,
-    norm: &BatchNorm,
-    [x, to]: [FeatureMap; 2],
-    parameters: &Parameters,
-    mode: Mode,
-    partial: SharedPtr,
-) -> NormPass {
-    let [scale, shift, mean, variance] =
-        [norm.scale, norm.shift, norm.mean, norm.variance].map(|id| parameters.get(id));
-    // SAFETY: the caller's.
-    let statistics = match mode {
-        Mode::Training { .. } => unsafe { statistics(ctx, x, mean, partial) },
-        Mode::Inference => Statistics { mean: mean.to_vec(), variance: variance.to_vec() },
-    };
-    let inverse: Vec<f32> =
-        statistics.variance.iter().map(|&variance| inverse_deviation(variance, norm.epsilon) as f32).collect();
-    let factor: Vec<f32> = scale.iter().zip(&inverse).map(|(scale, inverse)| scale * inverse).collect();
-    let offset: Vec<f32> = (0..shift.len()).map(|c| shift[c] - statistics.mean[c] * factor[c]).collect();
-    // SAFETY: the caller's.
-    unsafe { scale_shift(ctx, x, to, &factor, &offset) };
-    NormPass { statistics, scale: scale.to_vec(), inverse }
+/// The slope below 0 of a rectifier in a forward pass.
+fn rectified_leak(leak: f32, forward: Forward) -> f32 {
+    match forward {
+        Forward::Original => leak,
+        Forward::Proxy { slope } => slope.max(leak),
+    }
 }
 
 /// Gradients of the tensors of a node, except those of a batch normalization. `maps` are the node's input and the

@@ -1,12 +1,11 @@
 //! Rectifiers of training: `max(z, 0)` with the derivative of a surrogate.
 #![expect(unsafe_code, reason = "images of maps, each written by one thread, and vector code")]
 
+use crate::engine::Gate;
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::ThreadCtx;
-use crate::engine::cpu::simd::math::{exp, logistic};
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 use crate::engine::training::{BSILU_OFFSET, Surrogate};
-use crate::engine::{Forward, Gate};
 use crate::network::{SELU_ALPHA, SELU_LAMBDA};
 
 /// The factor on a gradient, by the pre-activation.
@@ -39,15 +38,11 @@ pub(crate) fn gate(surrogate: Surrogate) -> Gate {
     surrogate.gate().unwrap_or(Gate::Plain)
 }
 
-/// Writes the rectified `z` to `to`.
+/// Writes `z` to `to`, rectified with slope `leak` below 0.
 ///
 /// # Safety
 /// Both maps are dense and have the same shape; `to` is not used by others.
-pub(crate) unsafe fn rectify(ctx: &ThreadCtx<'_>, z: FeatureMap, to: FeatureMap, leak: f32, forward: Forward) {
-    let leak = match forward {
-        Forward::Original => leak,
-        Forward::Proxy { slope } => slope.max(leak),
-    };
+pub(crate) unsafe fn rectify(ctx: &ThreadCtx<'_>, z: FeatureMap, to: FeatureMap, leak: f32) {
     ctx.worker.for_each_piece(z.images, |image| {
         // SAFETY: the caller's; every image is written by one thread.
         unsafe {
@@ -73,6 +68,37 @@ impl SimdOp for Rectify<'_> {
         }
     }
 }
+
+/// Evaluates an expression with `$factor`, a function of a vector of pre-activations: the factors on their gradient.
+/// Needs an instruction set that is supported.
+macro_rules! with_factor {
+    ($S:ident, $slope:expr, |$factor:ident| $body:expr) => {{
+        let (zero, one) = ($S::splat(0.0), $S::splat(1.0));
+        match $slope {
+            Slope::Step(leak) => {
+                let leak = $S::splat(leak);
+                let $factor = |z| $S::where_greater(z, zero, one, leak);
+                $body
+            }
+            Slope::Swish { offset } => {
+                let $factor = |z| {
+                    let s = $crate::engine::cpu::simd::math::logistic::<$S>(z);
+                    let slope = $S::mul(s, $S::sub(one, s));
+                    $S::mul_add($S::add(z, $S::splat(offset)), slope, s)
+                };
+                $body
+            }
+            Slope::Elu { alpha, factor } => {
+                let $factor = |z| {
+                    let below = $S::mul($S::splat(alpha * factor), $crate::engine::cpu::simd::math::exp::<$S>(z));
+                    $S::where_greater(z, zero, $S::splat(factor), below)
+                };
+                $body
+            }
+        }
+    }};
+}
+pub(crate) use with_factor;
 
 /// Writes the gradient of `z` to `to`, or adds it with `add`.
 ///
@@ -121,25 +147,6 @@ impl SimdOp for Gated<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: the instruction set is supported.
-        unsafe {
-            let (zero, one) = (S::splat(0.0), S::splat(1.0));
-            match self.slope {
-                Slope::Step(leak) => {
-                    for ((to, &z), &g) in self.to.iter_mut().zip(self.z).zip(self.g) {
-                        let value = if z > 0.0 { g } else { g * leak };
-                        *to = if self.add { *to + value } else { value };
-                    }
-                }
-                Slope::Swish { offset } => self.each::<S>(|z| {
-                    let s = logistic::<S>(z);
-                    let slope = S::mul(s, S::sub(one, s));
-                    S::mul_add(S::add(z, S::splat(offset)), slope, s)
-                }),
-                Slope::Elu { alpha, factor } => self.each::<S>(|z| {
-                    let below = S::mul(S::splat(alpha * factor), exp::<S>(z));
-                    S::where_greater(z, zero, S::splat(factor), below)
-                }),
-            }
-        }
+        unsafe { with_factor!(S, self.slope, |factor| self.each::<S>(factor)) }
     }
 }

@@ -273,20 +273,36 @@ pub(crate) fn transformed(
     let (side, taps, transform) = (size.input(), size.taps(), size.kernel_transform());
     // `[phases, elements, inputs, outputs]`
     let mut transformed = vec![0f32; rows * outputs];
-    let mut half = vec![0f64; taps];
-    for (k, o) in (0..phases * inputs).flat_map(|k| (0..outputs).map(move |o| (k, o))) {
-        for (i, row) in transform.iter().enumerate() {
-            for (x, half) in half.iter_mut().enumerate() {
-                *half = row.iter().enumerate().map(|(y, factor)| factor * f64::from(weight(k, o, y * taps + x))).sum();
-            }
-            for (j, column) in transform.iter().enumerate() {
-                let value: f64 = half.iter().zip(*column).map(|(half, factor)| half * factor).sum();
-                let element = k / inputs * size.elements() + i * side + j;
-                transformed[(element * inputs + k % inputs) * outputs + o] = value as f32;
-            }
+    // Of one input: the kernels `[taps, taps, outputs]`, and those transformed along one axis, `[side, taps, outputs]`.
+    let mut kernels = vec![0f64; taps * taps * outputs];
+    let mut half = vec![0f64; side * taps * outputs];
+    let mut sums = vec![0f64; outputs];
+    for k in 0..phases * inputs {
+        for (tap, kernels) in kernels.chunks_exact_mut(outputs.max(1)).enumerate() {
+            kernels.iter_mut().enumerate().for_each(|(o, value)| *value = weight(k, o, tap).into());
+        }
+        for (at, half) in half.chunks_exact_mut(outputs.max(1)).enumerate() {
+            let (i, x) = (at / taps, at % taps);
+            half.fill(0.0);
+            add_lines(half, transform[i], |y| &kernels[(y * taps + x) * outputs..]);
+        }
+        for at in 0..side * side {
+            let (i, j) = (at / side, at % side);
+            sums.fill(0.0);
+            add_lines(&mut sums, transform[j], |x| &half[(i * taps + x) * outputs..]);
+            let to = ((k / inputs * size.elements() + at) * inputs + k % inputs) * outputs;
+            let line = transformed[to..].iter_mut().zip(&sums);
+            line.for_each(|(to, &sum)| *to = sum as f32);
         }
     }
     PackedMatrix::new(rows, outputs, config, |k, line| {
         line.copy_from_slice(&transformed[k * outputs..(k + 1) * outputs]);
     })
+}
+
+/// Adds lines of values, each with its factor.
+fn add_lines<'a>(sums: &mut [f64], factors: &[f64], line: impl Fn(usize) -> &'a [f64]) {
+    for (i, &factor) in factors.iter().enumerate().filter(|(_, factor)| **factor != 0.0) {
+        sums.iter_mut().zip(line(i)).for_each(|(sum, value)| *sum += factor * value);
+    }
 }
