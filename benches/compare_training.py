@@ -1,6 +1,6 @@
 """Compares training steps with PyTorch: the same networks, batches and optimizer, alternating.
 
-    cargo build --release --example train_steps
+    cargo build --release --example train_steps --example candle_steps
     python benches/compare_training.py
 
 Needs Linux, and Python with PyTorch. Every contender is a separate process; rounds alternate their order, and the medians are
@@ -19,6 +19,7 @@ from pathlib import Path
 from compare import KEEP_MEMORY, OURS, ROOT, SECONDS, Contender, names, processor, rounds, torch_alone
 
 LAYOUTS = ["channels-last", "contiguous"]
+CANDLE = "candle"
 # Name, architecture and stride of the first convolution.
 NETWORKS = {"resnet8": ("resnet8", 1), "resnet8/2": ("resnet8", 2), "vgg8": ("vgg8", 1)}
 
@@ -26,9 +27,9 @@ NETWORKS = {"resnet8": ("resnet8", 1), "resnet8/2": ("resnet8", 2), "vgg8": ("vg
 def start(name: str, network: str, threads: int, options: argparse.Namespace) -> Contender:
     """Starts a contender and waits until it is ready."""
     architecture, stride = NETWORKS[network]
-    own = name == OURS
+    own = name in (OURS, CANDLE)
     rival = [sys.executable, str(ROOT / "benches/rival_training.py"), "--layout", name]
-    command = [str(options.binary)] if own else rival
+    command = [str(options.binary if name == OURS else options.binary.with_name("candle_steps"))] if own else rival
     command += ["--network", architecture, "--stem-stride", str(stride), "--batch", str(options.batch)]
     command += ["--surrogate", options.surrogate, "--threads", str(threads)]
     stderr = tempfile.TemporaryFile("w+")
@@ -43,7 +44,7 @@ def start(name: str, network: str, threads: int, options: argparse.Namespace) ->
 
 
 def compare(network: str, threads: int, options: argparse.Namespace) -> list[dict]:
-    contenders = [start(name, network, threads, options) for name in [OURS, *LAYOUTS]]
+    contenders = [start(name, network, threads, options) for name in options.contenders]
     for contender in contenders:
         contender.iterations = max(1, round(SECONDS / contender.ask(1)))
     rounds(contenders, options, company=[])
@@ -64,7 +65,7 @@ def compare(network: str, threads: int, options: argparse.Namespace) -> list[dic
 
 
 def table(results: list[dict], options: argparse.Namespace) -> str:
-    columns = ["network", "threads", *(f"{name}, ms" for name in [OURS, *LAYOUTS]), "ours / best PyTorch"]
+    columns = ["network", "threads", *(f"{name}, ms" for name in options.contenders), "ours / best PyTorch"]
     columns += [f"peak {OURS}, MiB", "peak of that PyTorch, MiB"]
     lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
     for network in options.networks:
@@ -72,7 +73,7 @@ def table(results: list[dict], options: argparse.Namespace) -> str:
             found = {r["contender"]: r for r in results if (r["network"], r["threads"]) == (network, threads)}
             ours, best = found[OURS], min((found[name] for name in LAYOUTS), key=lambda r: r["ms"])
             marks = {name: "\\*" if 2 * r["disturbed"] > len(r["ms_all"]) else "" for name, r in found.items()}
-            cells = [network, str(threads), *(f"{found[name]['ms']:.1f}{marks[name]}" for name in [OURS, *LAYOUTS])]
+            cells = [network, str(threads), *(f"{found[name]['ms']:.1f}{marks[name]}" for name in options.contenders)]
             cells += [f"{ours['ms'] / best['ms']:.2f}", *(f"{r['peak_mib'] or 0:.0f}" for r in (ours, best))]
             lines.append("| " + " | ".join(cells) + " |")
     if any(2 * r["disturbed"] > len(r["ms_all"]) for r in results):
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--networks", type=names, default=list(NETWORKS), help="of " + ", ".join(NETWORKS))
     parser.add_argument("--threads", type=lambda text: [int(n) for n in names(text)], default=[1, 2])
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--candle", action="store_true", help="also candle's automatic differentiation")
     parser.add_argument("--surrogate", default="plain", help="plain, decoupled:SLOPE or bsilu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tolerance", type=float, default=0.15, help="CPUs that other processes may use")
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("--binary", type=Path, default=target / "release/examples/train_steps")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there as well")
     options = parser.parse_args()
+    options.contenders = [OURS, *LAYOUTS, *([CANDLE] if options.candle else [])]
     if not options.binary.exists():
         raise SystemExit(f"there is no {options.binary}: cargo build --release --example train_steps")
     results = []
