@@ -1,9 +1,10 @@
-"""Compares the layers of an exported network, as the program computes them, with ONNX Runtime.
-"""
+"""Compares the layers of an exported network, as the program computes them, with ONNX Runtime."""
 
 import json
 import subprocess
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import onnx
 import onnxruntime
 from safetensors.numpy import load_file
 
+ENGINES = ("reference", "cpu")
 # Layers that ONNX Runtime computes in one run: all values of a large network at once need much memory.
 AT_ONCE = 64
+# Largest errors of an output and of an inner layer, relative to the root mean square of the tensor.
+OUTPUT, INNER = 1e-4, 1e-3
 
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:
@@ -51,49 +55,69 @@ def tensors_of(path: Path, image: np.ndarray, names: list[str]) -> Any:
             yield from zip(part, session.run(part, feed))
 
 
-def check(folder: Path, program: Path, engine: str) -> dict[str, Any]:
-    """Runs `program`, the example `onnx_values`, on the exported file in `folder`. Returns the unsupported nodes and the
-    largest errors."""
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        path = Path(temporary) / "values.safetensors"
-        command = [program, folder / "net.onnx", folder / "image.safetensors", path, engine]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
-            return {"error": " ".join(lines)[:600]}
-        report = json.loads(done.stdout)
-        values = load_file(path) if path.exists() else {}
-    layers, outputs = report.pop("layers"), report["outputs"]
-    gradient = values.pop("gradient", None)
-    declared = [each.name for each in onnx.load(folder / "net.onnx", load_external_data=False).graph.output]
-    report["missing_outputs"] = [name for name in declared if name not in outputs]
-    report["layers"] = len(layers)
-    errors, compared = {}, 0
+@dataclass(frozen=True)
+class Programs:
+    """The command line, and the example `onnx_values` that writes the values of layers."""
+
+    command_line: Path
+    values: Path
+
+
+def check(folder: Path, programs: Programs, engines: Sequence[str]) -> dict[str, Any]:
+    """Imports the exported file in `folder` by the command line, and computes its layers by every engine. Returns what the
+    command line says, the unsupported nodes, and the largest errors of each engine."""
+    file = folder / "net.onnx"
+    graph = onnx.load(file, load_external_data=False).graph
+    declared = [each.name for each in graph.output]
+    report: dict[str, Any] = {"layers": layers(programs.command_line, file), "engines": {}}
+    values: dict[str, dict[str, np.ndarray]] = {}
+    for engine in engines:
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            path = Path(temporary) / "values.safetensors"
+            done = subprocess.run([programs.values, file, folder / "image.safetensors", path, engine], capture_output=True, text=True)
+            if done.returncode != 0:
+                return report | {"error": f"{engine}: {said(done)}"}
+            described = json.loads(done.stdout)
+            values[engine] = load_file(path) if path.exists() else {}
+    tensors = described.pop("layers")
+    report |= described
+    report["missing_outputs"] = [name for name in declared if name not in described["outputs"]]
+    gradients = {engine: found.pop("gradient", None) for engine, found in values.items()}
+    errors: dict[str, dict[str, float]] = {engine: {} for engine in engines}
     image = load_file(folder / "image.safetensors")["image"]
-    for name, expected in tensors_of(folder / "net.onnx", image, sorted(layers.keys() | set(declared))):
-        if name not in values:
-            continue
-        compared += 1
-        found = values[name]
-        if found.size != expected.size:
-            errors[name] = float("inf")
-            layers[name]["instead_of"] = list(expected.shape)
-        else:
-            errors[name] = error(found, expected)
-    report["compared"] = compared
-    inner = {name: each for name, each in errors.items() if name not in declared}
-    report["output_error"] = max((errors[name] for name in declared if name in errors), default=None)
-    report["inner_error"] = max(inner.values(), default=None)
-    worst = sorted(errors, key=lambda name: -errors[name])[:5]
-    report["worst"] = [{"tensor": name, "error": errors[name], **layers.get(name, {})} for name in worst]
-    # The first layer in the file's order that is wrong: where an error comes from.
-    order = [output for node in onnx.load(folder / "net.onnx", load_external_data=False).graph.node for output in node.output]
-    first = next((name for name in order if errors.get(name, 0) > 1e-3), None)
-    report["first_wrong"] = first and {"tensor": first, "error": errors[first], **layers.get(first, {})}
-    reference = load_file(folder / "torch.safetensors")
-    if gradient is not None and not report["missing_outputs"]:
-        report["gradient_error"] = error(gradient, reference["gradient"])
-        difference = np.linalg.norm(gradient.astype(np.float64) - reference["gradient"])
-        report["gradient_distance"] = float(difference / max(np.linalg.norm(reference["gradient"]), 1e-30))
+    for name, expected in tensors_of(file, image, sorted(tensors.keys() | set(declared))):
+        for engine, found in values.items():
+            if name in found:
+                same_size = found[name].size == expected.size
+                errors[engine][name] = error(found[name], expected) if same_size else float("inf")
+    order = [output for node in graph.node for output in node.output]
+    reference = load_file(folder / "torch.safetensors")["gradient"].astype(np.float64)
+    for engine, each in errors.items():
+        # The first layer in the file's order that is wrong: where an error comes from.
+        first = next((name for name in order if each.get(name, 0) > INNER), None)
+        report["engines"][engine] = {
+            "compared": len(each),
+            "output_error": max((each[name] for name in declared if name in each), default=None),
+            "inner_error": max((value for name, value in each.items() if name not in declared), default=None),
+            "first_wrong": first and {"tensor": first, "error": each[first], **tensors.get(first, {})},
+        }
+        if gradients[engine] is not None and not report["missing_outputs"]:
+            distance = np.linalg.norm(gradients[engine] - reference) / max(np.linalg.norm(reference), 1e-30)
+            report["engines"][engine]["gradient_distance"] = float(distance)
     return report
 
+
+def layers(program: Path, file: Path) -> int | str:
+    """The number of layers that the command line lists after adding a file without any options, or what it says."""
+    with tempfile.TemporaryDirectory(dir=file.parent) as data:
+        models = [program, "models", "--data-dir", data]
+        for command in ([*models, "add", file, "--id", "net"], [*models, "layers", "net", "--json"]):
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0:
+                return said(done)
+    return len(json.loads(done.stdout))
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line for line in done.stderr.split("Stack backtrace:")[0].splitlines() if line.strip()]
+    return " ".join(lines or [f"exit {done.returncode}"])[:600]

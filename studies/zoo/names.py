@@ -1,11 +1,12 @@
 """Checks that the layers of exported networks are found by the names of PyTorch's modules.
 
     cargo build --release && cargo build --release --example onnx_values
-    python studies/zoo/names.py --folder target/zoo
+    python studies/zoo/names.py
 
 For every module of `named_modules()` whose output depends on the image and is not just its input, `models layers` must
 list a layer with the module's path as its name or among its modules. With `--values`, that layer must also have the
-values of the module. Exports what is not yet in the folder. Exits with status 1 if a module is missing.
+values of the module. Writes `FOLDER/names.json` for the page of [`zoo.py`](zoo.py); what is in it is not repeated. Exits with
+status 1 if a module is missing.
 """
 
 import argparse
@@ -50,29 +51,35 @@ def main() -> None:
     parser.add_argument("--networks", default="*", help="names with wildcards, separated by commas")
     options = parser.parse_args()
     patterns = options.networks.split(",")
-    failures = 0
+    options.folder.mkdir(parents=True, exist_ok=True)
+    report = options.folder / "names.json"
+    found: dict[str, Any] = json.loads(report.read_text()) if report.exists() else {}
     for entry in NETWORKS:
-        if not any(fnmatch.fnmatch(entry.name, pattern) for pattern in patterns):
+        if entry.name in found or not any(fnmatch.fnmatch(entry.name, pattern) for pattern in patterns):
             continue
-        model, image = export.prepared(entry)
-        outputs = module_outputs(model, image)
-        for exporter in export.EXPORTERS:
-            folder = options.folder / f"{entry.folder}-{exporter}"
-            if not (folder / "net.onnx").exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                export.export(entry, {exporter: folder})
-            layers = listed(options.program, folder / "net.onnx")
-            names = {name: layer["name"] for layer in layers for name in [layer["name"], *layer.get("modules", [])]}
+        found[entry.name] = names_of(entry, options)
+        report.write_text(json.dumps(found, indent=1) + "\n")
+    sys.exit(1 if any(each["problems"] for exporters in found.values() for each in exporters.values()) else 0)
+
+
+def names_of(entry: Entry, options: argparse.Namespace) -> dict[str, Any]:
+    """By exporter: the number of modules, those whose names are not in the file, and those that are not found."""
+    model, image = export.prepared(entry)
+    outputs = module_outputs(model, image)
+    report = {}
+    for exporter in export.EXPORTERS:
+        with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+            folder = Path(temporary)
+            export.export(entry, {exporter: folder})
+            listed_layers = listed(options.program, folder / "net.onnx")
+            names = {name: layer["name"] for layer in listed_layers for name in [layer["name"], *layer.get("modules", [])]}
             folded = folded_by_exporter(model, folder / "net.onnx", names)
             problems = {path: "not found" for path in outputs if path not in names and path not in folded}
             if options.values:
-                problems |= different(options.values, folder, names, model, outputs)
-            note = f", {len(folded)} folded by the exporter" if folded else ""
-            print(f"{folder.name}: {len(outputs) - len(folded) - len(problems)} of {len(outputs)} modules{note}", flush=True)
-            for path, problem in problems.items():
-                print(f"    {path}: {problem}")
-            failures += len(problems)
-    sys.exit(1 if failures else 0)
+                problems |= different(options.values.resolve(), folder, names, model, outputs)
+        report[exporter] = {"modules": len(outputs), "folded": len(folded), "problems": problems}
+        print(f"{entry.name} {exporter}: {report[exporter]}", flush=True)
+    return report
 
 
 def folded_by_exporter(model: nn.Module, file: Path, names: dict[str, str]) -> set[str]:

@@ -1,11 +1,11 @@
 """Imports the networks of torchvision and timm as PyTorch exports them, and compares all layers with ONNX Runtime.
 
-    cargo build --release --example onnx_values
-    python studies/zoo/zoo.py --folder target/zoo
+    cargo build --release && cargo build --release --example onnx_values
+    python studies/zoo/zoo.py --folder target/zoo --keep none
 
 Exports every network by both exporters of PyTorch with their default settings, runs the files in this program and in ONNX
-Runtime, and writes the table. What is already in the folder is not repeated; `--again` checks exported files again. With
-`--keep failed` the files of networks that pass are deleted.
+Runtime, and writes the page. What is already in the folder is not repeated; `--again` repeats the check, and the export if its
+file was deleted, as `--keep` asks.
 """
 
 import argparse
@@ -27,12 +27,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=ROOT / "target/zoo")
-    parser.add_argument("--program", type=Path, default=ROOT / "target/release/examples/onnx_values")
+    parser.add_argument("--program", type=Path, default=ROOT / "target/release/proxygrad")
+    parser.add_argument("--values", type=Path, default=ROOT / "target/release/examples/onnx_values")
     parser.add_argument("--networks", default="*", help="names with wildcards, separated by commas")
-    parser.add_argument("--engine", choices=("reference", "cpu"), default="reference")
+    parser.add_argument("--exporters", default=",".join(export.EXPORTERS), help="separated by commas")
+    parser.add_argument("--engines", default=",".join(check.ENGINES), help="separated by commas")
     parser.add_argument("--only", choices=("export", "check", "table"), help="one step instead of all")
-    parser.add_argument("--keep", choices=("all", "failed"), default="all", help="networks whose files stay")
-    parser.add_argument("--again", choices=("failed", "all"), help="check these files again")
+    parser.add_argument("--keep", choices=("all", "failed", "none"), default="all", help="networks whose files stay")
+    parser.add_argument("--again", choices=("failed", "all"), help="check these networks again")
     parser.add_argument("--limit", type=int, default=180, metavar="SECONDS", help="of processor time for each network")
     parser.add_argument("--mib", type=int, default=260, help="larger files are not kept")
     parser.add_argument("--total-gib", type=float, default=20, help="no exports beyond this size of the folder")
@@ -49,10 +51,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             export.warm_up(Path(folder))
     for entry in chosen:
+        if options.again:
+            forget(entry, options)
         if options.only in (None, "export"):
-            export_both(entry, options)
+            export_missing(entry, options)
         if options.only in (None, "check"):
-            for exporter in export.EXPORTERS:
+            for exporter in options.exporters.split(","):
                 compare(options.folder / f"{entry.folder}-{exporter}", options)
     if options.only in (None, "table"):
         text = table.markdown(options.folder, entries(), export.EXPORTERS)
@@ -69,8 +73,20 @@ def interleaved() -> list[Entry]:
     return [entry for _, entry in sorted(places, key=lambda place: (not place[1].name.startswith(quick), place[0]))]
 
 
-def export_both(entry: Entry, options: argparse.Namespace) -> None:
-    folders = {exporter: options.folder / f"{entry.folder}-{exporter}" for exporter in export.EXPORTERS}
+def forget(entry: Entry, options: argparse.Namespace) -> None:
+    """Deletes what is known about the files of a network that `--again` asks for."""
+    for exporter in options.exporters.split(","):
+        folder = options.folder / f"{entry.folder}-{exporter}"
+        file = table.File.read(folder)
+        if file is None or (options.again == "failed" and file.passed()):
+            continue
+        (folder / "check.json").unlink(missing_ok=True)
+        if not (folder / "net.onnx").exists():
+            (folder / "export.json").unlink()
+
+
+def export_missing(entry: Entry, options: argparse.Namespace) -> None:
+    folders = {exporter: options.folder / f"{entry.folder}-{exporter}" for exporter in options.exporters.split(",")}
     folders = {exporter: folder for exporter, folder in folders.items() if not (folder / "export.json").exists()}
     total = sum(file.stat().st_size for file in options.folder.rglob("net.onnx*"))
     if not folders or total > options.total_gib * 2**30:
@@ -95,27 +111,24 @@ def export_both(entry: Entry, options: argparse.Namespace) -> None:
 
 
 def compare(folder: Path, options: argparse.Namespace) -> None:
-    if not (folder / "export.json").exists() or not (folder / "net.onnx").exists():
+    report = folder / "check.json"
+    if report.exists() or not (folder / "export.json").exists() or not (folder / "net.onnx").exists():
         return
-    report = folder / ("check.json" if options.engine == "reference" else f"check-{options.engine}.json")
-    if report.exists():
-        found = json.loads(report.read_text())
-        if options.again is None or (options.again == "failed" and table.passed(found)):
-            return
     started = time.monotonic()
+    programs = check.Programs(options.program.resolve(), options.values.resolve())
 
     def write() -> None:
-        found = check.check(folder, options.program.resolve(), options.engine)
+        found = check.check(folder, programs, options.engines.split(","))
         report.write_text(json.dumps(found, indent=1) + "\n")
 
     why = isolated.run(write, options.limit, options.folder / "check.log")
     if why is not None:
         report.write_text(json.dumps({"error": why}) + "\n")
-    found = json.loads(report.read_text())
-    if options.keep == "failed" and table.passed(found):
-        for file in folder.glob("net.onnx*"):
-            file.unlink()
-    verdict = "ok" if table.passed(found) else table.reason(found)
+    file = table.File.read(folder)
+    if options.keep == "none" or (options.keep == "failed" and file.passed()):
+        for each in [*folder.glob("net.onnx*"), *folder.glob("*.safetensors")]:
+            each.unlink()
+    verdict = "ok" if file.passed() else file.remark()
     print(f"check {folder.name} {time.monotonic() - started:.0f} s: {verdict[:700]}", flush=True)
 
 
