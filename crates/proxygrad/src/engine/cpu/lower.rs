@@ -7,15 +7,16 @@ use crate::engine::cpu::kernel::{BackwardArgs, BackwardNeeds, ForwardArgs, Kerne
 use crate::engine::cpu::kernels::activation::ActivationKernel;
 use crate::engine::cpu::kernels::average_pool::{AveragePool, GlobalPool};
 use crate::engine::cpu::kernels::binary::BinaryKernel;
-use crate::engine::cpu::kernels::broadcast::{ScalarAffine, ScalarBroadcast, ScalarSelect};
+use crate::engine::cpu::kernels::broadcast::{ScalarBroadcast, ScalarSelect};
 use crate::engine::cpu::kernels::concat::{ChannelConcat, ScalarConcat};
 use crate::engine::cpu::kernels::conv::{ConvAlgorithm, ConvKernel};
 use crate::engine::cpu::kernels::dense::DenseKernel;
-use crate::engine::cpu::kernels::elementwise::AffineKernel;
-use crate::engine::cpu::kernels::gather::{AxisGather, ScalarConstant, ScalarGather};
+use crate::engine::cpu::kernels::elementwise::{AffineKernel, RowAffineKernel};
+use crate::engine::cpu::kernels::gather::{AxisGather, ScalarConstant};
 use crate::engine::cpu::kernels::local_response::ScalarLocalResponse;
 use crate::engine::cpu::kernels::matmul::{ScalarDense, ScalarMatMul};
 use crate::engine::cpu::kernels::max_pool::MaxPool;
+use crate::engine::cpu::kernels::moves::MoveKernel;
 use crate::engine::cpu::kernels::normalize::NormalizeKernel;
 use crate::engine::cpu::kernels::product::MatMulKernel;
 use crate::engine::cpu::kernels::reduce::{ScalarReduce, reduction_needs};
@@ -54,8 +55,11 @@ pub(crate) fn lower(
             Arc::new(MatMulKernel::new(inputs[0], inputs[1], output, config))
         }
         Op::MatMul => Arc::new(ScalarKernel(ScalarMatMul::new(inputs[0], inputs[1], output))),
-        Op::Affine { scale, shift } if is_per_channel(inputs[0]) => Arc::new(AffineKernel::new(scale, shift)),
-        Op::Affine { scale, shift } => Arc::new(ScalarKernel(ScalarAffine::new(scale, shift, inputs[0]))),
+        Op::Affine { scale, shift } if is_per_channel(inputs[0]) => Arc::new(AffineKernel::new(scale, shift, 1)),
+        Op::Affine { scale, shift } if inputs[0].is_row_major() => {
+            Arc::new(RowAffineKernel::new(scale, shift, inputs[0]))
+        }
+        Op::Affine { scale, shift } => Arc::new(AffineKernel::new(scale, shift, inputs[0].strides()[0])),
         Op::Activation(activation) => Arc::new(ActivationKernel::new(activation, inputs[0])),
         Op::Unary(function) => Arc::new(ScalarKernel(ScalarUnary(*function))),
         Op::Binary(kind) if BinaryKernel::accepts(*kind, inputs, output) => {
@@ -77,12 +81,10 @@ pub(crate) fn lower(
             Arc::new(GlobalPool { factor })
         }
         Op::Reduce { kind, axes, .. } => Arc::new(ScalarKernel(ScalarReduce::new(*kind, axes, inputs[0], output))),
-        Op::Pad { before, mode, .. } => Arc::new(ScalarKernel(ScalarGather::pad(before, *mode, inputs[0], output))),
-        Op::Reshape(_) => Arc::new(ScalarKernel(ScalarGather::reshape(inputs[0], output))),
-        Op::Transpose(order) => Arc::new(ScalarKernel(ScalarGather::transpose(order, inputs[0], output))),
-        Op::Slice { axis, start, step, .. } => {
-            Arc::new(ScalarKernel(ScalarGather::slice(*axis, *start, *step, inputs[0], output)))
-        }
+        Op::Pad { before, mode, .. } => Arc::new(MoveKernel::pad(before, *mode, inputs[0], output)),
+        Op::Reshape(_) => Arc::new(MoveKernel::reshape(inputs[0], output)),
+        Op::Transpose(order) => Arc::new(MoveKernel::transpose(order, inputs[0], output)),
+        Op::Slice { axis, start, step, .. } => Arc::new(MoveKernel::slice(*axis, *start, *step, inputs[0], output)),
         Op::Gather { axis, indices } => Arc::new(ScalarKernel(AxisGather::new(*axis, indices, inputs[0]))),
         Op::Resize(resize) => Arc::new(ScalarKernel(ScalarResize::new(resize, inputs[0], output))),
         Op::Normalize(normalize) => match GroupLayout::of(&normalize.axes, normalize.groups, inputs[0]) {
@@ -127,7 +129,7 @@ impl Kernel for WeightlessKernel {
 pub(crate) fn scalar_needs(op: &Op, inputs: &[&Layout], output: &Layout) -> Option<BackwardNeeds> {
     let none = BackwardNeeds::default();
     match op {
-        Op::Affine { .. } if is_per_channel(inputs[0]) => None,
+        Op::Affine { .. } => None,
         Op::Concat { axis: 0 } if output.is_channels_last() => None,
         Op::Reduce { kind: Reduce::Mean | Reduce::Sum, axes, .. }
             if axes[..] == [1, 2] && inputs[0].is_channels_last() && is_per_channel(output) =>
@@ -148,12 +150,7 @@ pub(crate) fn scalar_needs(op: &Op, inputs: &[&Layout], output: &Layout) -> Opti
         Op::MatMul if are_rows(inputs[0], inputs[1]) && output.is_row_major() => None,
         Op::MatMul => Some(BackwardNeeds { inputs: true, output: false }),
         Op::Dense { .. } if are_rows(inputs[0], output) => None,
-        Op::Dense { .. }
-        | Op::Affine { .. }
-        | Op::Constant(_)
-        | Op::Concat { .. }
-        | Op::Pad { .. }
-        | Op::Reshape(_) => Some(none),
+        Op::Dense { .. } | Op::Constant(_) | Op::Concat { .. } | Op::Pad { .. } | Op::Reshape(_) => Some(none),
         Op::Transpose(_) | Op::Slice { .. } | Op::Gather { .. } | Op::Resize(_) => Some(none),
         Op::Input | Op::Conv(_) | Op::Activation(_) => None,
         Op::MaxPool(_) | Op::AveragePool { .. } => None,

@@ -4,7 +4,7 @@ use crate::engine::cpu::kernel::BackwardNeeds;
 use crate::engine::cpu::kernels::memory_order::{for_each_index, offset};
 use crate::engine::cpu::kernels::scalar::ScalarOp;
 use crate::engine::cpu::layout::Layout;
-use crate::network::{Array, Binary};
+use crate::network::Binary;
 
 /// An elementwise operation with broadcasting.
 pub(crate) struct ScalarBroadcast {
@@ -123,37 +123,6 @@ impl ScalarOp for ScalarSelect {
             if i == self.chosen(inputs[0], at) {
                 sink[self.source(i, at)] += gradient;
             }
-        }
-    }
-}
-
-/// Scale and shift per channel of tensors that are not feature maps.
-pub(crate) struct ScalarAffine {
-    scale: Array,
-    shift: Array,
-    /// Values from one channel to the next.
-    stride: usize,
-}
-
-impl ScalarAffine {
-    pub(crate) fn new(scale: &Array, shift: &Array, input: &Layout) -> Self {
-        Self { scale: scale.clone(), shift: shift.clone(), stride: input.strides()[0] }
-    }
-}
-
-impl ScalarOp for ScalarAffine {
-    fn forward(&self, inputs: &[&[f32]], output: &mut [f32]) {
-        let (scale, shift) = (self.scale.data(), self.shift.data());
-        for (at, (out, value)) in output.iter_mut().zip(inputs[0]).enumerate() {
-            let channel = at / self.stride % scale.len();
-            *out = value * scale[channel] + shift[channel];
-        }
-    }
-
-    fn backward(&self, _: usize, _: &[&[f32]], _: &[f32], gradient: &[f32], sink: &mut [f32]) {
-        let scale = self.scale.data();
-        for (at, (sum, gradient)) in sink.iter_mut().zip(gradient).enumerate() {
-            *sum += gradient * scale[at / self.stride % scale.len()];
         }
     }
 }

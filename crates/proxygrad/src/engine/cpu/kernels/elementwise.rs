@@ -5,6 +5,7 @@ use crate::engine::cpu::buffer::Buffer;
 use crate::engine::cpu::epilogue::{Epilogue, OutputRegion};
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::{BackwardArgs, ForwardArgs, Kernel, ThreadCtx};
+use crate::engine::cpu::layout::Layout;
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 use crate::network::Array;
 
@@ -138,10 +139,15 @@ impl VectorSource for Scaled<'_> {
 }
 
 impl AffineKernel {
-    pub(crate) fn new(scale: &Array, shift: &Array) -> Self {
+    /// For a tensor whose pixels have one index of the first axis after another, `run` values of each.
+    pub(crate) fn new(scale: &Array, shift: &Array, run: usize) -> Self {
+        let repeated = |array: &Array| -> Vec<f32> {
+            array.data().iter().flat_map(|&value| std::iter::repeat_n(value, run)).collect()
+        };
+        let scale = repeated(scale);
         let mut padded = Buffer::new(scale.len());
-        padded.values_mut()[..scale.len()].copy_from_slice(scale.data());
-        Self { scale: padded, shift: shift.data().to_vec() }
+        padded.values_mut()[..scale.len()].copy_from_slice(&scale);
+        Self { scale: padded, shift: repeated(shift) }
     }
 }
 
@@ -155,6 +161,58 @@ impl Kernel for AffineKernel {
     fn backward(&self, ctx: &ThreadCtx<'_>, _: usize, args: &BackwardArgs<'_>, epilogue: &Epilogue<'_>) {
         let scaled = Scaled { map: args.gradient, scale: self.scale.values() };
         // SAFETY: one scale per channel.
+        unsafe { for_each_vector(ctx, epilogue, scaled) };
+    }
+}
+
+/// Scale and shift per index of the first axis of a tensor that is not a feature map, one of each for a row of values.
+pub(crate) struct RowAffineKernel {
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    /// Pixels of an index, and of a whole image.
+    pixels: [usize; 2],
+}
+
+#[derive(Clone, Copy)]
+struct RowScaled<'a> {
+    map: FeatureMap,
+    affine: &'a RowAffineKernel,
+    shifted: bool,
+}
+
+impl VectorSource for RowScaled<'_> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(&self, pixel: usize, channel: usize, count: usize) -> S::V {
+        let RowAffineKernel { scale, shift, pixels: [of_index, of_image] } = self.affine;
+        let index = pixel % of_image / of_index;
+        let shift = if self.shifted { shift[index] } else { 0.0 };
+        // SAFETY: the caller's.
+        unsafe {
+            let value = S::mul(load_channels::<S>(&self.map, pixel, channel, count), S::splat(scale[index]));
+            S::add(value, S::splat(shift))
+        }
+    }
+}
+
+impl RowAffineKernel {
+    /// For a tensor whose last axis is the channels of its pixels, of two axes or more.
+    pub(crate) fn new(scale: &Array, shift: &Array, input: &Layout) -> Self {
+        let of_image = input.size().iter().product::<usize>().max(1);
+        let pixels = [(of_image / scale.len().max(1)).max(1), of_image];
+        Self { scale: scale.data().to_vec(), shift: shift.data().to_vec(), pixels }
+    }
+}
+
+impl Kernel for RowAffineKernel {
+    fn forward(&self, ctx: &ThreadCtx<'_>, args: &ForwardArgs<'_>, epilogue: &Epilogue<'_>) {
+        let scaled = RowScaled { map: args.inputs[0], affine: self, shifted: true };
+        // SAFETY: one scale for each index of the first axis.
+        unsafe { for_each_vector(ctx, epilogue, scaled) };
+    }
+
+    fn backward(&self, ctx: &ThreadCtx<'_>, _: usize, args: &BackwardArgs<'_>, epilogue: &Epilogue<'_>) {
+        let scaled = RowScaled { map: args.gradient, affine: self, shifted: false };
+        // SAFETY: as above.
         unsafe { for_each_vector(ctx, epilogue, scaled) };
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod local_response;
 pub(crate) mod matmul;
 pub(crate) mod max_pool;
 pub(crate) mod memory_order;
+pub(crate) mod moves;
 pub(crate) mod normalize;
 pub(crate) mod product;
 pub(crate) mod reduce;
