@@ -6,12 +6,12 @@ use anyhow::{Context, bail};
 use clap::Args;
 use proxygrad::study::Folder;
 use proxygrad::study::training::{
-    StudyData, TrainingDesign, TrainingOptions, TrainingPlan, TrainingSummary, train_study, training_report,
-    training_summary,
+    MaximaPlan, StudyData, TrainingDesign, TrainingOptions, TrainingPlan, TrainingSummary, train_study,
+    training_report, training_summary,
 };
 use proxygrad::train::data;
 use proxygrad::{Invalid, engine, text};
-use proxygrad_server::config::{CpuOptions, StorageOptions};
+use proxygrad_server::config::{CpuOptions, MemoryOptions, StorageOptions};
 
 use super::image_reading::ImageReading;
 use super::progress_display::ProgressDisplay;
@@ -47,7 +47,7 @@ pub struct TrainStudy {
     #[arg(long, value_name = "SEED", value_parser = clap::value_parser!(u64).range(..1 << 52))]
     first_seed: Option<u64>,
 
-    /// Keep the trained networks as ONNX files in the folder `networks`.
+    /// Keep the trained networks as ONNX files in the folder `networks`, as a plan with the table maxima does anyway.
     #[arg(long)]
     keep_networks: bool,
 
@@ -61,6 +61,9 @@ pub struct TrainStudy {
 
     #[command(flatten)]
     cpu: CpuOptions,
+
+    #[command(flatten)]
+    memory: MemoryOptions,
 
     #[command(flatten)]
     reading: ImageReading,
@@ -84,10 +87,12 @@ impl TrainStudy {
         let design = self.design()?;
         let data = self.data.iter().map(|text| self.load(text)).collect::<anyhow::Result<Vec<StudyData>>>()?;
         let plan = TrainingPlan::new(&design, &data, &self.device)?;
-        let engine = engine::open_training(&self.device, &self.cpu.settings(&self.storage.data_dir))?;
+        let maxima = design.maxima.as_ref().map(|maxima| MaximaPlan::new(maxima, &plan, &data)).transpose()?;
+        let engine = engine::open(&self.device, &self.cpu.settings(&self.storage.data_dir))?;
         let mut display = ProgressDisplay::new(plan.run_count());
-        let options = TrainingOptions { keep_networks: self.keep_networks };
-        let result = train_study(folder, &plan, &data, &*engine, options, &mut |progress| display.show(&progress));
+        let (keep_networks, memory) = (self.keep_networks, self.memory.run_bytes());
+        let options = TrainingOptions { keep_networks, maxima, memory };
+        let result = train_study(folder, &plan, &data, &*engine, &options, &mut |progress| display.show(&progress));
         display.bar.finish_and_clear();
         result?;
         Ok(())

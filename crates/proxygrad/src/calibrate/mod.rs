@@ -6,20 +6,20 @@
 
 mod accumulator;
 mod folder;
+mod measurement;
 mod memory_budget;
 mod natural_image;
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 pub use folder::images_in;
 
-use self::accumulator::LayerAccumulator;
+pub(crate) use self::measurement::Measurement;
 pub(crate) use self::natural_image::NaturalImage;
 use crate::Invalid;
-use crate::engine::{Engine, EngineError, Forward, Target};
+use crate::engine::{Engine, EngineError};
 use crate::network::calibration::{Calibration, CalibrationError};
 use crate::network::catalog::ModelError;
 use crate::network::{Model, Network, NodeId};
@@ -35,14 +35,6 @@ pub struct Options {
 
 /// Largest [`Options::top`].
 pub const MAX_TOP: usize = 100;
-/// Largest batch.
-const MAX_BATCH: usize = 16;
-/// Maximum number of values of all measured layers in a batch of more than one image: 256 MiB in f32.
-const MAX_VALUES: usize = 64 << 20;
-
-/// Maximum memory in bytes for running a batch of more than one image.
-const MAX_MEMORY: u64 = 1 << 30;
-
 impl Default for Options {
     fn default() -> Self {
         Self { layers: Vec::new(), top: 9 }
@@ -73,12 +65,6 @@ pub enum CalibrateError {
         /// The reason.
         why: String,
     },
-}
-
-impl From<candle_core::Error> for CalibrateError {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Engine(error.into())
-    }
 }
 
 /// A file that could not be read as an image.
@@ -119,21 +105,12 @@ pub fn calibrate(
         return Err(Invalid::new("top", options.top, expected).into());
     }
     let ids = layers(network, &options.layers)?;
-    let mut runs: Vec<LayerAccumulator> =
-        ids.iter().map(|&id| LayerAccumulator::new(&network.node(id).shape, options.top)).collect();
-    let mut plan = engine.plan(network, &Target::whole(&ids), network.input_shape())?;
-    let values: usize = ids.iter().map(|&id| network.node(id).shape.elements()).sum();
-    let footprint = engine.memory_model().footprint(network, &Target::whole(&ids), network.input_shape())?;
-    let fits = |batch: usize| batch == 1 || footprint.bytes(batch, false) <= MAX_MEMORY;
-    let mut batch = (MAX_VALUES / values.max(1)).clamp(1, MAX_BATCH);
-    while !fits(batch) {
-        batch -= 1;
-    }
+    let mut measurement = Measurement::new(engine, model, &ids, options.top)?;
     let size = [network.input_shape()[1], network.input_shape()[2]];
     let mut measured: Vec<&PathBuf> = Vec::new();
     let mut skipped = Vec::new();
     let mut done = 0;
-    for files in files.chunks(batch) {
+    for files in files.chunks(measurement.batch()) {
         let read = |file: &PathBuf| NaturalImage::read(&root.join(file), size, model.preprocessing.channels);
         let images: Vec<Result<NaturalImage, String>> = files.par_iter().map(read).collect();
         let mut inputs = Vec::with_capacity(images.len());
@@ -146,17 +123,7 @@ pub fn calibrate(
                 Err(why) => skipped.push(Skipped { file: file.clone(), why }),
             }
         }
-        if !inputs.is_empty() {
-            let shape = [&[inputs.len()], &network.input_shape()[..]].concat();
-            let images = Tensor::from_vec(inputs.concat(), shape, &Device::Cpu)?;
-            let images = images.to_dtype(engine.dtype())?.to_device(engine.device())?;
-            let outputs = plan.forward(&images, Forward::Original)?;
-            let first = measured.len() - inputs.len();
-            for (run, output) in runs.iter_mut().zip(outputs) {
-                let output = output.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?;
-                run.add(first, &output.to_vec1()?);
-            }
-        }
+        measurement.add(&inputs)?;
         done += files.len();
         progress(done);
     }
@@ -165,9 +132,7 @@ pub fn calibrate(
         return Err(Invalid::new("images", found, "a folder with at least one readable PNG or JPEG").into());
     }
     let names = measured.iter().map(|file| file.to_string_lossy().into_owned()).collect();
-    let layers = ids.iter().map(|&id| network.node(id).name.clone()).zip(runs).collect();
-    let calibration = accumulator::finish(model.digest.clone(), size, names, layers);
-    Ok(Calibrated { calibration, skipped })
+    Ok(Calibrated { calibration: measurement.finish(names), skipped })
 }
 
 /// Writes a calibration with its kept images into an empty folder; the images are read from `root` again.

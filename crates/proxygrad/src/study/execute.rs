@@ -2,7 +2,8 @@
 
 use super::error::StudyError;
 use super::plan::requests::request_for;
-use super::plan::types::{Bounds, PlannedSettings};
+use super::plan::types::Bounds;
+use super::variant::Fields;
 use crate::Invalid;
 use crate::engine::Engine;
 use crate::maximize::{Callback, Objective, Outcome, Point, Task, maximize, plan_batches};
@@ -22,21 +23,20 @@ pub struct Progress<'a> {
 /// Receives the progress of a study; returning `false` stops it, and the batch in progress is lost.
 pub type ProgressCallback<'a> = dyn FnMut(Progress<'_>) -> bool + 'a;
 
-/// Maximizes these units with these seeds, and returns each outcome with the number of its steps; `None` if stopped.
+/// Maximizes these units with these seeds as the request says, and returns each outcome with the number of its steps; `None` if stopped.
 ///
 /// Each outcome equals that of the same request for that unit alone. They run in as few batches as fit into `memory`
 /// bytes.
 pub(super) fn run_batch(
     model: &Model,
-    settings: &PlannedSettings,
+    request: &Fields,
     units: &[(&str, u64)],
     engine: &dyn Engine,
     memory: u64,
     progress: &mut BatchProgress<'_, '_>,
 ) -> Result<Option<Vec<(Outcome, u32)>>, StudyError> {
     let objectives = units.iter().map(|(unit, _)| unit.parse()).collect::<Result<Vec<Objective>, Invalid>>()?;
-    let resolved =
-        request_for(&model.id, &settings.request, objectives, 0)?.resolve(model, &Bounds::default().request)?;
+    let resolved = request_for(&model.id, request, objectives, 0)?.resolve(model, &Bounds::default().request)?;
     // Each as if it were the only one of its request.
     let alone = |(request, (task, &(_, seed))): (usize, (Task, &(&str, u64)))| task.alone(seed, request);
     let tasks: Vec<Task> = resolved.tasks().into_iter().zip(units).enumerate().map(alone).collect();

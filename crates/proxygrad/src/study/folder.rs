@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::hash::Hash;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,9 +23,14 @@ pub struct Folder {
     path: PathBuf,
 }
 
-/// A run as a line of `runs.csv`.
+/// A run as a line of a table.
 pub(super) trait Record: Clone {
-    /// Plan of a study of such runs.
+    /// Name of the file of the plan.
+    const PLAN: &str = "plan.json";
+    /// Name of the file of the table.
+    const TABLE: &str = "runs.csv";
+
+    /// Plan of such runs.
     type Plan: Serialize + DeserializeOwned + PartialEq;
     /// What is unique in a study.
     type Key: Clone + Eq + Hash;
@@ -46,16 +52,16 @@ pub(super) trait Record: Clone {
     fn from_line(line: &str, columns: &Self::Columns) -> Result<Self, String>;
 }
 
-/// A study folder locked for writing.
+/// A table of a study folder that is locked for writing.
 #[derive(Debug)]
 pub(super) struct OpenFolder<R> {
     pub(super) folder: Folder,
     pub(super) rows: Vec<R>,
-    runs: File,
-    /// Length of `runs.csv` in bytes.
+    table: File,
+    /// Length of the table in bytes.
     length: u64,
     /// The lock is held while this file is open.
-    _lock: File,
+    lock: Arc<File>,
 }
 
 impl Folder {
@@ -74,7 +80,7 @@ impl Folder {
     /// # Errors
     /// If the plan cannot be read.
     pub fn plan(&self) -> Result<Option<Plan>, StudyError> {
-        self.read_plan()
+        self.read_plan::<Row>()
     }
 
     /// The runs so far, in the order in which they finished. An incomplete last line is ignored.
@@ -85,8 +91,8 @@ impl Folder {
         self.read_rows()
     }
 
-    pub(super) fn read_plan<P: DeserializeOwned>(&self) -> Result<Option<P>, StudyError> {
-        let path = self.file("plan.json");
+    pub(super) fn read_plan<R: Record>(&self) -> Result<Option<R::Plan>, StudyError> {
+        let path = self.file(R::PLAN);
         match fs::read_to_string(&path) {
             Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| StudyError::broken(&path, error)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -95,8 +101,8 @@ impl Folder {
     }
 
     pub(super) fn read_rows<R: Record>(&self) -> Result<Vec<R>, StudyError> {
-        let path = self.file("runs.csv");
-        let Some(text) = self.table()? else { return Ok(Vec::new()) };
+        let path = self.file(R::TABLE);
+        let Some(text) = self.whole_lines(R::TABLE)? else { return Ok(Vec::new()) };
         let mut rows = Vec::new();
         let mut seen: HashSet<R::Key> = HashSet::new();
         let broken = |line: usize, why: String| StudyError::broken(&path, format!("line {line}: {why}"));
@@ -119,7 +125,11 @@ impl Folder {
     /// # Errors
     /// If the file cannot be read.
     pub fn table(&self) -> Result<Option<String>, StudyError> {
-        let path = self.file("runs.csv");
+        self.whole_lines(Row::TABLE)
+    }
+
+    fn whole_lines(&self, name: &str) -> Result<Option<String>, StudyError> {
+        let path = self.file(name);
         match fs::read(&path) {
             Ok(mut bytes) => {
                 bytes.truncate(whole_lines(&bytes));
@@ -142,23 +152,28 @@ impl Folder {
             fs::TryLockError::WouldBlock => StudyError::Busy(self.path.clone()),
             fs::TryLockError::Error(error) => StudyError::file(&lock_path)(error),
         })?;
-        match self.read_plan::<R::Plan>()? {
+        self.open_table(plan, Arc::new(lock))
+    }
+
+    /// Opens a table of the folder to start or continue what `plan` asks for.
+    fn open_table<R: Record>(&self, plan: &R::Plan, lock: Arc<File>) -> Result<OpenFolder<R>, StudyError> {
+        match self.read_plan::<R>()? {
             Some(here) if here == *plan => {}
             Some(here) => return Err(self.differs(&here, plan)),
-            None => self.write("plan.json", pretty(plan, &self.file("plan.json"))?.as_bytes())?,
+            None => self.write(R::PLAN, pretty(plan, &self.file(R::PLAN))?.as_bytes())?,
         }
         let rows = self.read_rows()?;
-        let path = self.file("runs.csv");
-        let mut runs = OpenOptions::new().create(true).append(true).open(&path).map_err(StudyError::file(&path))?;
+        let path = self.file(R::TABLE);
+        let mut table = OpenOptions::new().create(true).append(true).open(&path).map_err(StudyError::file(&path))?;
         let whole = fs::read(&path).map(|text| whole_lines(&text)).map_err(StudyError::file(&path))?;
-        runs.set_len(whole as u64).map_err(StudyError::file(&path))?;
+        table.set_len(whole as u64).map_err(StudyError::file(&path))?;
         let mut length = whole as u64;
         if whole == 0 {
             let head = R::head(plan);
-            runs.write_all(head.as_bytes()).map_err(StudyError::file(&path))?;
+            table.write_all(head.as_bytes()).map_err(StudyError::file(&path))?;
             length = head.len() as u64;
         }
-        Ok(OpenFolder { folder: self.clone(), rows, runs, length, _lock: lock })
+        Ok(OpenFolder { folder: self.clone(), rows, table, length, lock })
     }
 
     /// Writes a file atomically.
@@ -179,13 +194,21 @@ impl Folder {
 }
 
 impl<R: Record> OpenFolder<R> {
+    /// Another table of the same folder, under the same lock.
+    ///
+    /// # Errors
+    /// If the folder holds another plan of such runs, or cannot be written.
+    pub(super) fn open<S: Record>(&self, plan: &S::Plan) -> Result<OpenFolder<S>, StudyError> {
+        self.folder.open_table(plan, Arc::clone(&self.lock))
+    }
+
     /// Appends runs to the table. After an error none of them is added, and the call may be repeated.
     pub(super) fn add(&mut self, rows: &[R]) -> Result<(), StudyError> {
-        let path = self.folder.file("runs.csv");
+        let path = self.folder.file(R::TABLE);
         let lines: String = rows.iter().map(R::to_line).collect();
         // Removes what a failed call left, perhaps half a line.
-        let written = self.runs.set_len(self.length).and_then(|()| self.runs.write_all(lines.as_bytes()));
-        written.and_then(|()| self.runs.sync_data()).map_err(StudyError::file(&path))?;
+        let written = self.table.set_len(self.length).and_then(|()| self.table.write_all(lines.as_bytes()));
+        written.and_then(|()| self.table.sync_data()).map_err(StudyError::file(&path))?;
         self.length += lines.len() as u64;
         self.rows.extend_from_slice(rows);
         Ok(())

@@ -97,7 +97,6 @@ impl Row {
             let goal = found.initial_score + share * (best - found.initial_score);
             found.trajectory.iter().find(|point| point.score >= goal).map_or(0, |point| point.step)
         };
-        let rise = found.score - found.initial_score;
         let dead = found.warnings.iter().any(|warning| matches!(warning, Warning::DeadUnit | Warning::NoImprovement));
         Self {
             key,
@@ -108,7 +107,7 @@ impl Row {
             steps,
             passes: found.passes,
             seconds,
-            alive: !dead && rise > RISE * found.initial_score.abs(),
+            alive: !dead && rises(found.initial_score, found.score),
             step_90: reached(0.9),
             step_99: reached(0.99),
             won_by: found.arms.iter().find(|arm| arm.won).map(|arm| short(&arm.gate)).unwrap_or_default(),
@@ -222,6 +221,11 @@ fn judges(head: &str) -> Option<Vec<String>> {
     let mut cells = csv::cells(head).ok()?;
     let columns = cells.split_off(HEAD.len().min(cells.len()));
     if cells == HEAD { readability::judges(&columns) } else { None }
+}
+
+/// Whether a score is above that of the start.
+pub(super) fn rises(initial: f32, score: f32) -> bool {
+    score - initial > RISE * initial.abs()
 }
 
 /// Parses a cell.

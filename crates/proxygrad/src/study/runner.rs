@@ -195,7 +195,7 @@ impl StudyRunner {
         let (done, total) = (self.runs(), self.plan.runs());
         let mut progress = BatchProgress::new(callback, &what, done, total);
         let started = Instant::now();
-        let outcomes = run_batch(model, settings, &wanted, engine, self.options.memory, &mut progress)?;
+        let outcomes = run_batch(model, &settings.request, &wanted, engine, self.options.memory, &mut progress)?;
         let Some(outcomes) = outcomes else { return Ok(None) };
         let seconds = started.elapsed().as_secs_f32() / units.len() as f32;
         let mut readability = vec![None; units.len()];
@@ -260,7 +260,7 @@ impl StudyRunner {
         let (done, total) = (self.runs(), self.plan.runs());
         let mut progress = BatchProgress::new(callback, &what, done, total);
         let units = [(&*run.key.unit, run.seed)];
-        let outcomes = run_batch(model, settings, &units, engine, self.options.memory, &mut progress)?;
+        let outcomes = run_batch(model, &settings.request, &units, engine, self.options.memory, &mut progress)?;
         let Some((outcome, _)) = outcomes.as_ref().and_then(|outcomes| outcomes.first()) else {
             return Ok(StepResult::Stopped);
         };

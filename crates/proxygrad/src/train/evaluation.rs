@@ -22,6 +22,15 @@ pub(super) fn append(preprocessing: &Preprocessing, image: &[u8], to: &mut Vec<f
     }
 }
 
+impl Dataset {
+    /// An image `[C,H,W]` as a network with this preprocessing reads it.
+    pub(crate) fn input(&self, index: usize, preprocessing: &Preprocessing) -> Vec<f32> {
+        let mut input = Vec::with_capacity(self.size().iter().product());
+        append(preprocessing, self.image(index), &mut input);
+        input
+    }
+}
+
 /// Measurements on the first images of a dataset.
 #[derive(Default)]
 pub(super) struct Measuring {

@@ -58,3 +58,4 @@ pub use report::report;
 pub use request::TrainingRequest;
 pub use run::{METRICS_FILE, Step, Training, TrainingLimits};
 pub use schedule::LearningRate;
+pub(crate) use starting::starting_network;

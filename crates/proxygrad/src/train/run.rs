@@ -102,15 +102,7 @@ impl Training {
         let splits = subset(&recipe, splits)?;
         let steps = (splits.train.len() / recipe.batch) as u64 * recipe.epochs as u64;
         too_large(steps, "steps", limits.steps, "reduce epochs or limit, or raise batch")?;
-        let named = recipe.start.as_ref().map(|start| start.digest.as_str());
-        if named != model.map(|model| model.digest.as_str()) {
-            let (found, expected) = (named.unwrap_or("none"), model.map_or("none", |model| &model.digest));
-            return Err(Invalid::new("model", found, format!("the digest of the model, {expected}")).into());
-        }
-        let starting = match model {
-            Some(model) => Starting::from_model(&recipe, &splits.train, model)?,
-            None => Starting::random(&recipe, &splits.train)?,
-        };
+        let starting = Starting::new(&recipe, &splits.train, model)?;
         let memory = memory_bytes(&recipe, &splits, &starting.network);
         too_large(memory, "bytes of memory", limits.memory, "reduce batch, width or the size of the images")?;
         let parameters = starting.parameters(&recipe);
@@ -401,7 +393,7 @@ pub(super) fn write(folder: &Path, name: &str, contents: &[u8]) -> Result<(), Tr
 }
 
 /// The training images that the seed draws, if the recipe limits their number.
-fn subset(recipe: &Recipe, splits: Splits) -> Result<Splits, Invalid> {
+pub(super) fn subset(recipe: &Recipe, splits: Splits) -> Result<Splits, Invalid> {
     let available = splits.train.len();
     let expected = format!("at most the number of training images, {available}");
     let splits = match recipe.limit {

@@ -1,12 +1,13 @@
 //! What a run starts from: weights that are drawn for an architecture, or those of a model.
 
-use super::data::Dataset;
+use super::data::{Dataset, Splits};
 use super::error::TrainError;
 use super::export::exported;
 use super::recipe::Recipe;
+use super::run::subset;
 use crate::Invalid;
 use crate::network::trainable::{Parameters, TrainableArchitecture, TrainableNetwork};
-use crate::network::{Activation, ChannelOrder, Model, Preprocessing};
+use crate::network::{Activation, ChannelOrder, Model, Network, Preprocessing};
 
 /// The network of a run before its first step.
 pub(super) struct Starting {
@@ -16,9 +17,37 @@ pub(super) struct Starting {
     weights: Option<Parameters>,
 }
 
+/// The network of a run before its first step, with frozen weights, and the normalization of its input. `model` is the one
+/// that the recipe starts from, if there is one.
+///
+/// # Errors
+/// As [`Training::within`](super::Training::within).
+pub(crate) fn starting_network(
+    recipe: &Recipe,
+    splits: Splits,
+    model: Option<&Model>,
+) -> Result<(Network, Preprocessing), TrainError> {
+    recipe.check()?;
+    let starting = Starting::new(recipe, &subset(recipe, splits)?.train, model)?;
+    Ok((starting.network.freeze(&starting.parameters(recipe))?, starting.preprocessing))
+}
+
 impl Starting {
+    /// The model that the recipe names, or else its architecture.
+    pub(super) fn new(recipe: &Recipe, train: &Dataset, model: Option<&Model>) -> Result<Self, TrainError> {
+        let named = recipe.start.as_ref().map(|start| start.digest.as_str());
+        if named != model.map(|model| model.digest.as_str()) {
+            let (found, expected) = (named.unwrap_or("none"), model.map_or("none", |model| &model.digest));
+            return Err(Invalid::new("model", found, format!("the digest of the model, {expected}")).into());
+        }
+        match model {
+            Some(model) => Self::from_model(recipe, train, model),
+            None => Self::random(recipe, train),
+        }
+    }
+
     /// The architecture of the recipe for these images.
-    pub(super) fn random(recipe: &Recipe, train: &Dataset) -> Result<Self, TrainError> {
+    fn random(recipe: &Recipe, train: &Dataset) -> Result<Self, TrainError> {
         let activation = match recipe.leaky {
             0.0 => Activation::Relu,
             slope => Activation::LeakyRelu { slope },
@@ -36,7 +65,7 @@ impl Starting {
     }
 
     /// A model, with a new last layer unless its classes are those of the images.
-    pub(super) fn from_model(recipe: &Recipe, train: &Dataset, model: &Model) -> Result<Self, TrainError> {
+    fn from_model(recipe: &Recipe, train: &Dataset, model: &Model) -> Result<Self, TrainError> {
         let (network, weights) = TrainableNetwork::from_network(&model.network)?;
         let network = network.without_softmax();
         let (found, expected) = (train.size(), &network.input_shape()[..]);

@@ -2,11 +2,14 @@
 
 use std::num::NonZeroUsize;
 
+use proxygrad::Maximizer;
 use proxygrad::engine::{Cpu, CpuSettings};
+use proxygrad::maximize::{GateRequest, Preset};
+use proxygrad::network::{ChannelOrder, ImageStatistics, Model, Preprocessing, onnx};
 use proxygrad::study::Folder;
 use proxygrad::study::training::{
-    StudyData, TrainingDesign, TrainingOptions, TrainingPlan, TrainingSummary, train_study, training_report,
-    training_summary,
+    MaximaPlan, StudyData, TrainingDesign, TrainingOptions, TrainingPlan, TrainingSummary, train_study,
+    training_report, training_summary,
 };
 use proxygrad::train::{Dataset, Splits};
 
@@ -63,8 +66,8 @@ fn an_interrupted_study_of_training_has_the_results_of_an_uninterrupted_one() {
             calls += 1;
             calls < most
         };
-        let options = TrainingOptions { keep_networks };
-        train_study(folder, &plan, std::slice::from_ref(&data), &cpu(threads), options, &mut progress).unwrap()
+        let options = TrainingOptions { keep_networks, ..TrainingOptions::default() };
+        train_study(folder, &plan, std::slice::from_ref(&data), &cpu(threads), &options, &mut progress).unwrap()
     };
     let whole = Folder::new(folder.path().join("whole"));
     assert!(run(&whole, 1, usize::MAX, true));
@@ -115,7 +118,7 @@ fn arms_with_the_same_seed_start_from_the_same_weights_and_images() {
     let (folder, data) = (tempfile::tempdir().unwrap(), data());
     let plan = TrainingPlan::new(&design(&file), std::slice::from_ref(&data), "cpu").unwrap();
     let folder = Folder::new(folder.path());
-    train_study(&folder, &plan, &[data], &cpu(1), TrainingOptions::default(), &mut |_| true).unwrap();
+    train_study(&folder, &plan, &[data], &cpu(1), &TrainingOptions::default(), &mut |_| true).unwrap();
     let losses = |arm: &str| {
         let table = std::fs::read_to_string(folder.file("runs.csv")).unwrap();
         let of_arm = table.lines().filter(|line| line.split(',').nth(2) == Some(arm));
@@ -145,10 +148,143 @@ fn wrong_plans_and_folders_are_refused_by_name() {
     let stop = &mut |_: proxygrad::study::Progress<'_>| false;
     let mut start = |file: &str| {
         let plan = TrainingPlan::new(&design(file), std::slice::from_ref(&data), "cpu").unwrap();
-        train_study(&folder, &plan, std::slice::from_ref(&data), &cpu(1), TrainingOptions::default(), stop)
+        train_study(&folder, &plan, std::slice::from_ref(&data), &cpu(1), &TrainingOptions::default(), stop)
             .map_err(|error| error.to_string())
     };
     assert!(!start(FILE).unwrap());
     let error = start(&FILE.replace("leaky = 0.2", "leaky = 0.3")).unwrap_err();
     assert!(error.contains("recipe.leaky is 0.2 there and 0.3 here"), "{error}");
+}
+
+const MAXIMA: &str = "
+    [maxima]
+    units = 2
+    steps = 9
+    gates = ['plain', 'auto']
+    reduce = 'max'
+";
+
+/// The study with its maxima; `most` is the number of calls of the callback after which it stops.
+fn run_with_maxima(folder: &Folder, file: &str, threads: usize, most: usize) -> Result<bool, String> {
+    let (design, data) = (design(file), data());
+    let plan = TrainingPlan::new(&design, std::slice::from_ref(&data), "cpu").unwrap();
+    let maxima = design.maxima.as_ref().map(|maxima| MaximaPlan::new(maxima, &plan, std::slice::from_ref(&data)));
+    let maxima = maxima.transpose().map_err(|error| error.to_string())?;
+    let options = TrainingOptions { keep_networks: file.contains("# keep"), maxima, ..TrainingOptions::default() };
+    let mut calls = 0;
+    let mut progress = |at: proxygrad::study::Progress<'_>| {
+        assert!((0.0..=at.total as f64).contains(&at.done));
+        calls += 1;
+        calls < most
+    };
+    train_study(folder, &plan, &[data], &cpu(threads), &options, &mut progress).map_err(|error| error.to_string())
+}
+
+#[test]
+fn maxima_can_be_added_to_a_finished_study_and_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let [at_once, later] = ["at-once", "later"].map(|name| Folder::new(folder.path().join(name)));
+    let both = format!("{FILE}{MAXIMA}");
+    assert!(run_with_maxima(&at_once, &both, 1, usize::MAX).unwrap());
+    assert!(run_with_maxima(&later, &format!("# keep\n{FILE}"), 1, usize::MAX).unwrap());
+    assert!(!later.file("maxima.csv").exists());
+    // Stopped in the maxima of a run, and killed in the middle of writing those of another.
+    assert!(!run_with_maxima(&later, &both, 2, 40).unwrap());
+    let table = std::fs::read_to_string(later.file("maxima.csv")).unwrap();
+    assert!(table.lines().count() > 2, "{table}");
+    std::fs::write(later.file("maxima.csv"), &table[..table.len() - 30]).unwrap();
+    assert!(run_with_maxima(&later, &both, 2, usize::MAX).unwrap());
+    let rows = |folder: &Folder| {
+        let table = std::fs::read_to_string(folder.file("maxima.csv")).unwrap();
+        let mut lines: Vec<String> = table.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    // Nine networks that did not diverge, with two activations each, two units and two gates.
+    assert_eq!(rows(&at_once).len(), 1 + 9 * 2 * 2 * 2);
+    assert_eq!(rows(&at_once), rows(&later));
+
+    let summary = training_summary(&later).unwrap();
+    let gates = &summary.tables[0].maxima;
+    assert_eq!((gates.len(), summary.maxima_comparisons), (2, 6));
+    let (plain, auto) = (&gates[0], &gates[1]);
+    assert_eq!((&*plain.gate, plain.arms.len(), &*auto.gate), ("plain", 4, "auto"));
+    let diverging = &auto.arms[3];
+    assert_eq!((diverging.networks, diverging.ratio.median), (0, None));
+    let decoupled = &auto.arms[1];
+    assert_eq!((decoupled.networks, decoupled.ratios.len()), (3, 3));
+    let versus = decoupled.versus.as_ref().unwrap();
+    assert_eq!(versus.outcomes.iter().sum::<usize>(), 3);
+    assert!(auto.arms[0].versus.is_none());
+
+    training_report(&later, &summary).unwrap();
+    let text = |name: &str| std::fs::read_to_string(later.file(name)).unwrap();
+    assert_eq!(text("maxima-summary.csv").lines().count(), 1 + 2 * 4);
+    let (page, markdown) = (text("report.html"), text("report.md"));
+    for expected in ["Maxima under auto in % of the natural maximum", "natural maximum, its largest value"] {
+        assert!(page.contains(expected) && markdown.contains(expected), "{expected}: {markdown}");
+    }
+}
+
+#[test]
+fn a_maximum_is_that_of_the_same_request_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new(folder.path());
+    let file = format!("{}{MAXIMA}", FILE.replace("seeds = 3", "seeds = 1"));
+    assert!(run_with_maxima(&folder, &file, 1, usize::MAX).unwrap());
+    let network = std::fs::read(folder.file("networks/shades/small/decoupled=3a0.3-5.onnx")).unwrap();
+    let data = data();
+    let (mean, std) = data.splits.train.statistics();
+    let model = Model {
+        id: "small".into(),
+        digest: String::new(),
+        network: onnx::import(&network).unwrap().network.into(),
+        preprocessing: Preprocessing { channels: ChannelOrder::Grey, range: 1.0, mean, std },
+        classes: Vec::new(),
+        calibration: None,
+        statistics: ImageStatistics::default(),
+    };
+    let table = std::fs::read_to_string(folder.file("maxima.csv")).unwrap();
+    let of_arm = table.lines().filter(|line| line.contains(",decoupled:0.3,5,"));
+    let lines: Vec<Vec<&str>> = of_arm.map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines.len(), 8);
+    let mut alive = 0;
+    for (index, cells) in lines.iter().enumerate() {
+        let [gate, unit] = [cells[4], cells[5]];
+        let maximizer = Maximizer::new(&model).preset(Preset::Maximum).objective(unit).steps(9);
+        let gated = maximizer.gate(gate.parse::<GateRequest>().unwrap());
+        let outcome = gated.seed(5_000_000 + index as u64 % 4).run().unwrap();
+        let [initial, maximum] = [cells[7], cells[8]].map(|cell| cell.parse::<f32>().unwrap());
+        assert_eq!((outcome.findings.initial_score, outcome.findings.score), (initial, maximum), "{cells:?}");
+        alive += usize::from(maximum > 0.0 && cells[6].parse::<f32>().unwrap() > 0.0);
+    }
+    assert!(alive > 0);
+}
+
+#[test]
+fn maxima_that_cannot_be_found_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new(folder.path());
+    let refused = |from: &str, to: &str| {
+        let file = format!("{FILE}{}", MAXIMA.replace(from, to));
+        run_with_maxima(&folder, &file, 1, 1).unwrap_err()
+    };
+    for (from, to, parts) in [
+        ("units = 2", "units = 0", &["maxima.units: 0", "1 to 1000"][..]),
+        ("'max'", "'top0.5'", &["maxima.reduce: top0.5"]),
+        ("steps = 9", "steps = 0", &["maxima.steps: 0"]),
+        ("'auto']", "'automatic']", &["maxima.gates: automatic", "soft"]),
+        ("'auto']", "'plain']", &["maxima.gates: plain", "once"]),
+        ("units = 2", "layers = ['nowhere']", &["maxima.layers[0]: nowhere"]),
+        ("units = 2", "request = { optimizer = 'sgdd' }", &["maxima.request.optimizer", "sgdd"]),
+    ] {
+        let error = refused(from, to);
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+    assert!(TrainingDesign::parse(&format!("{FILE}[maxima]\nunit = 3")).unwrap_err().contains("unit"));
+
+    assert!(run_with_maxima(&folder, FILE, 1, usize::MAX).unwrap());
+    let error = run_with_maxima(&folder, &format!("{FILE}{MAXIMA}"), 1, usize::MAX).unwrap_err();
+    assert!(error.contains("plain-5.onnx is missing") && error.contains("--keep-networks"), "{error}");
+    assert!(!folder.file("maxima.csv").exists());
 }

@@ -3,7 +3,7 @@
 mod judges;
 pub(in crate::study) mod requests;
 pub(in crate::study) mod types;
-mod units;
+pub(in crate::study) mod units;
 
 use std::path::Path;
 

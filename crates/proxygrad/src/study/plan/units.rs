@@ -26,7 +26,7 @@ pub(super) fn planned_layers(design: &Design, model: &Model, layers: &[String]) 
     let network = &model.network;
     let logits = network.logits();
     let named: Vec<String> = match layers {
-        [] => spread_activations(network, logits).into_iter().map(|id| network.node(id).name.clone()).collect(),
+        [] => spread(&activations(network)).into_iter().map(|id| network.node(id).name.clone()).collect(),
         layers => layers.to_vec(),
     };
     let mut planned: Vec<PlannedLayer> = Vec::new();
@@ -49,7 +49,13 @@ pub(super) fn planned_layers(design: &Design, model: &Model, layers: &[String]) 
 }
 
 /// Draws units of a layer. The choice depends only on the seed, the model and the layer.
-fn draw(seed: u64, model: &Model, layer: &str, reduce: &str, count: usize) -> Result<PlannedLayer, Invalid> {
+pub(in crate::study) fn draw(
+    seed: u64,
+    model: &Model,
+    layer: &str,
+    reduce: &str,
+    count: usize,
+) -> Result<PlannedLayer, Invalid> {
     let network = &model.network;
     let unit = |channel: usize| -> Result<Unit, Invalid> {
         let id = network.find(layer);
@@ -82,9 +88,9 @@ fn draw(seed: u64, model: &Model, layer: &str, reduce: &str, count: usize) -> Re
     Ok(PlannedLayer { name: layer.to_owned(), units, classes: classes.unwrap_or_default(), part })
 }
 
-/// Activations with feature maps, spread evenly over those below the logits.
-fn spread_activations(network: &Network, logits: Option<NodeId>) -> Vec<NodeId> {
-    let below = match logits {
+/// Activations with feature maps below the logits.
+pub(in crate::study) fn activations(network: &Network) -> Vec<NodeId> {
+    let below = match network.logits() {
         Some(logits) => network.below(&[logits]),
         None => (0..network.nodes().len()).map(NodeId).collect(),
     };
@@ -92,7 +98,11 @@ fn spread_activations(network: &Network, logits: Option<NodeId>) -> Vec<NodeId> 
         let shape = &network.node(network.shown(*id)).shape;
         matches!(network.node(*id).op, Op::Activation(_)) && shape.feature_map().is_some()
     };
-    let activations: Vec<NodeId> = below.into_iter().filter(is_activation).collect();
-    let chosen = DEFAULT_LAYERS.min(activations.len());
-    (0..chosen).map(|i| activations[(2 * i + 1) * activations.len() / (2 * chosen)]).collect()
+    below.into_iter().filter(is_activation).collect()
+}
+
+/// Some of these layers, spread evenly.
+fn spread(layers: &[NodeId]) -> Vec<NodeId> {
+    let chosen = DEFAULT_LAYERS.min(layers.len());
+    (0..chosen).map(|i| layers[(2 * i + 1) * layers.len() / (2 * chosen)]).collect()
 }

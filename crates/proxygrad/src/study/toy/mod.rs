@@ -124,7 +124,7 @@ pub(super) fn run(
                 for (batch, starts) in starts.chunks(64).enumerate() {
                     let mut progress = BatchProgress::new(callback, &what, 0, 0);
                     let Some(outcomes) =
-                        run_batch(&toy.model, &settings, starts, engine, options.memory, &mut progress)?
+                        run_batch(&toy.model, &settings.request, starts, engine, options.memory, &mut progress)?
                     else {
                         return Ok(None);
                     };

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Invalid;
+use crate::study::training::maxima::MaximaDesign;
 use crate::study::variant::Fields;
 use crate::text::without_bom;
 use crate::train::{Recipe, SurrogateSchedule};
@@ -33,6 +34,9 @@ pub struct TrainingDesign {
     /// Arms that are more than a surrogate.
     #[serde(default)]
     pub arms: Vec<RecipePart>,
+    /// What is maximized in the trained networks, if anything.
+    #[serde(default)]
+    pub maxima: Option<MaximaDesign>,
 }
 
 /// A network of a study of training.

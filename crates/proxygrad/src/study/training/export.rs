@@ -1,5 +1,6 @@
 //! Summary of a study of training as CSV.
 
+use super::maxima::MaximaComparison;
 use super::summary::{Spread, TrainingComparison, TrainingSummary};
 use crate::report::csv;
 
@@ -82,6 +83,78 @@ impl TrainingSummary {
                     number(other.dead_difference.median),
                     p(other.p_dead.single),
                     p(other.p_dead.corrected),
+                ]);
+            }
+        }
+        text
+    }
+
+    /// The maxima of every arm under each gate as CSV, the content of `maxima-summary.csv`.
+    pub fn maxima_to_csv(&self) -> String {
+        let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.6}"));
+        let p = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.3e}"));
+        let ends = |spread: Spread| [0, 1].map(|end| number(spread.interval.map(|interval| interval[end])));
+        let mut text = csv::line([
+            "data",
+            "network",
+            "gate",
+            "arm",
+            "networks",
+            "ratio",
+            "ratio_low_95",
+            "ratio_high_95",
+            "of_best",
+            "still",
+            "still_low_95",
+            "still_high_95",
+            "dead",
+            "woken",
+            "difference",
+            "difference_low_95",
+            "difference_high_95",
+            "wins",
+            "ties",
+            "losses",
+            "p_ratio",
+            "p_ratio_holm",
+            "still_difference",
+            "p_still",
+            "p_still_holm",
+        ]);
+        for table in &self.tables {
+            for (gate, arm) in table.maxima.iter().flat_map(|gate| gate.arms.iter().map(|arm| (&gate.gate, arm))) {
+                let count = |entry: usize| {
+                    arm.versus.as_ref().map_or_else(String::new, |versus| versus.outcomes[entry].to_string())
+                };
+                let other: MaximaComparison = arm.versus.clone().unwrap_or_default();
+                let ([low, high], [still_low, still_high]) = (ends(arm.ratio), ends(arm.still));
+                let [difference_low, difference_high] = ends(other.difference);
+                text += &csv::line([
+                    table.data.clone(),
+                    table.network.clone(),
+                    gate.clone(),
+                    arm.arm.clone(),
+                    arm.networks.to_string(),
+                    number(arm.ratio.median),
+                    low,
+                    high,
+                    number(arm.of_best),
+                    number(arm.still.median),
+                    still_low,
+                    still_high,
+                    arm.dead.to_string(),
+                    arm.woken.to_string(),
+                    number(other.difference.median),
+                    difference_low,
+                    difference_high,
+                    count(0),
+                    count(1),
+                    count(2),
+                    p(other.p_ratio.single),
+                    p(other.p_ratio.corrected),
+                    number(other.still_difference.median),
+                    p(other.p_still.single),
+                    p(other.p_still.corrected),
                 ]);
             }
         }

@@ -2,10 +2,12 @@
 //!
 //! A [`TrainingDesign`] is read from a plan file; a [`TrainingPlan`] lists all runs. Runs with the same seed are paired:
 //! they have the same training images, initial weights and order of batches. [`train_study`] runs a plan in a
-//! [`Folder`](super::Folder), where an interrupted study resumes; [`training_report`] writes tables and a report.
+//! [`Folder`](super::Folder), where an interrupted study resumes, and maximizes units of the trained networks as a
+//! [`MaximaPlan`] says; [`training_report`] writes tables and a report.
 
 mod design;
 mod export;
+mod maxima;
 mod plan;
 mod plots;
 mod report;
@@ -15,6 +17,7 @@ mod summary;
 mod tables;
 
 pub use design::{NetworkDesign, RecipePart, TrainingDesign};
+pub use maxima::{ArmMaxima, GateMaxima, MaximaComparison, MaximaDesign, MaximaPlan, MaximumKey, MaximumRow};
 pub use plan::{PlannedData, PlannedNetwork, PlannedRecipe, TrainingPlan};
 pub use report::{training_report, training_summary};
 pub use row::{TrainingKey, TrainingRow};

@@ -187,7 +187,7 @@ fn planned(data: &StudyData, test_limit: Option<usize>) -> Result<PlannedData, I
     })
 }
 
-fn each_once<'a>(field: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Invalid> {
+pub(super) fn each_once<'a>(field: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Invalid> {
     let names: Vec<&str> = names.collect();
     if names.is_empty() && field != "arms" {
         return Err(Invalid::new(field, "nothing", "at least one name"));

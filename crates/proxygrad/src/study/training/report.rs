@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::maxima::{MaximaPlan, MaximumRow};
 use super::plan::TrainingPlan;
 use super::row::TrainingRow;
 use super::summary::{LEARNED, TrainingSummary, TrainingTable, summarize};
@@ -19,7 +20,12 @@ use crate::study::json::pretty;
 /// # Errors
 /// If the folder holds no study of training.
 pub fn training_summary(folder: &Folder) -> Result<TrainingSummary, StudyError> {
-    Ok(summarize(&planned(folder)?, &folder.read_rows::<TrainingRow>()?))
+    let maxima = match folder.read_plan::<MaximumRow>()? {
+        Some(plan) => Some((plan, folder.read_rows::<MaximumRow>()?)),
+        None => None,
+    };
+    let maxima = maxima.as_ref().map(|(plan, rows)| (plan, &rows[..]));
+    Ok(summarize(&planned(folder)?, &folder.read_rows::<TrainingRow>()?, maxima))
 }
 
 /// Writes the summary, the page and the Markdown report with its figures into the folder.
@@ -28,16 +34,20 @@ pub fn training_summary(folder: &Folder) -> Result<TrainingSummary, StudyError> 
 /// If the folder holds no study of training or cannot be written.
 pub fn training_report(folder: &Folder, summary: &TrainingSummary) -> Result<(), StudyError> {
     let plan = planned(folder)?;
+    let maxima = folder.read_plan::<MaximumRow>()?;
     folder.write("summary.csv", summary.to_csv().as_bytes())?;
+    if maxima.is_some() {
+        folder.write("maxima-summary.csv", summary.maxima_to_csv().as_bytes())?;
+    }
     folder.write("summary.json", pretty(summary, &folder.file("summary.json"))?.as_bytes())?;
-    folder.write("report.md", markdown(folder, &plan, summary)?.as_bytes())?;
-    folder.write("report.html", page(&plan, summary).as_bytes())
+    folder.write("report.md", markdown(folder, &plan, maxima.as_ref(), summary)?.as_bytes())?;
+    folder.write("report.html", page(&plan, maxima.as_ref(), summary).as_bytes())
 }
 
 fn planned(folder: &Folder) -> Result<TrainingPlan, StudyError> {
     let none =
         || Invalid::new("out", folder.file("").display(), "the folder of a study of training, with its plan.json");
-    Ok(folder.read_plan()?.ok_or_else(none)?)
+    Ok(folder.read_plan::<TrainingRow>()?.ok_or_else(none)?)
 }
 
 /// What the plan asks for, and how much of it is done.
@@ -75,13 +85,39 @@ fn introduction(plan: &TrainingPlan, summary: &TrainingSummary) -> String {
     words
 }
 
+/// How units were maximized.
+fn introduction_of_maxima(plan: &MaximaPlan, summary: &TrainingSummary) -> String {
+    let layers = match &plan.layers[..] {
+        [] => "every activation with feature maps".to_owned(),
+        layers => layers.join(", "),
+    };
+    let reduced = match &*plan.reduce {
+        "mean" => "mean over positions",
+        "center" => "value at the centre",
+        _ => "largest value",
+    };
+    format!(
+        "Maxima: up to {} units of {layers}, drawn by the seed of the run and the same for all arms of a seed, were \
+         maximized in {} steps from one start; the value of a unit is its channel's {reduced}. Maxima of two networks \
+         have different scales, so each is divided by the unit's natural maximum, its largest value on the test images. A \
+         network counts with the median over its units. A unit stays at its start if no stimulus scores higher than that by \
+         more than 0.1 %; it is woken if no test image activates it and the stimulus does. Maxima are compared in all \
+         networks that did not diverge, also in those that have not learned; p-values are those of the signed-rank test, after \
+         the slash corrected for the {} comparisons of maxima.",
+        plan.units, plan.steps, summary.maxima_comparisons
+    )
+}
+
 fn heading(table: &TrainingTable) -> String {
     format!("{} on {}", table.network, table.data)
 }
 
 /// The page as one HTML document.
-fn page(plan: &TrainingPlan, summary: &TrainingSummary) -> String {
+fn page(plan: &TrainingPlan, maxima: Option<&MaximaPlan>, summary: &TrainingSummary) -> String {
     let mut html = format!("<p>{}</p>\n", text(&introduction(plan, summary)));
+    if let Some(maxima) = maxima {
+        let _ = writeln!(html, "<p>{}</p>", text(&introduction_of_maxima(maxima, summary)));
+    }
     for own in &summary.tables {
         let _ = writeln!(html, "<h2>{}</h2>", text(&heading(own)));
         for shown in tables::all(own, &summary.against) {
@@ -107,8 +143,16 @@ fn page(plan: &TrainingPlan, summary: &TrainingSummary) -> String {
 }
 
 /// The report as Markdown; writes its figures.
-fn markdown(folder: &Folder, plan: &TrainingPlan, summary: &TrainingSummary) -> Result<String, StudyError> {
+fn markdown(
+    folder: &Folder,
+    plan: &TrainingPlan,
+    maxima: Option<&MaximaPlan>,
+    summary: &TrainingSummary,
+) -> Result<String, StudyError> {
     let mut words = format!("# A study of training\n\n{}\n\n", markdown::cell(&introduction(plan, summary)));
+    if let Some(maxima) = maxima {
+        let _ = writeln!(words, "{}\n", markdown::cell(&introduction_of_maxima(maxima, summary)));
+    }
     for own in &summary.tables {
         let _ = writeln!(words, "## {}\n", markdown::cell(&heading(own)));
         for shown in tables::all(own, &summary.against) {

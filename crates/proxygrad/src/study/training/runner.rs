@@ -1,16 +1,18 @@
 //! Runs a study of training.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Instant;
 
+use super::maxima::{MaximaPlan, MaximaRunner};
 use super::plan::TrainingPlan;
 use super::row::{TrainingKey, TrainingRow};
-use crate::engine::TrainingEngine;
+use crate::Invalid;
+use crate::engine::{Engine, TrainingEngine};
 use crate::network::onnx;
 use crate::study::error::StudyError;
 use crate::study::execute::{Progress, ProgressCallback};
 use crate::study::folder::{Folder, escape_name};
-use crate::train::{Splits, TrainError, Training};
+use crate::train::{Recipe, Splits, TrainError, Training, starting_network};
 
 /// Folder of the checkpoint of the run that is under way.
 const RUNNING: &str = "running";
@@ -35,63 +37,100 @@ impl StudyData {
     }
 }
 
-/// What is kept of a run besides its row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What a study does besides training.
+#[derive(Debug, Clone, PartialEq)]
 pub struct TrainingOptions {
-    /// Whether the trained networks are kept as `networks/DATA/NETWORK/ARM-SEED.onnx`.
+    /// Whether the trained networks are kept as `networks/DATA/NETWORK/ARM-SEED.onnx`. They are if there are `maxima`.
     pub keep_networks: bool,
+    /// What is maximized in the trained networks; also in those of runs that are done, if they were kept.
+    pub maxima: Option<MaximaPlan>,
+    /// Memory limit of maximization in bytes; batches are cut to fit.
+    pub memory: u64,
+}
+
+impl Default for TrainingOptions {
+    /// Only rows are kept.
+    fn default() -> Self {
+        Self { keep_networks: false, maxima: None, memory: u64::MAX }
+    }
 }
 
 /// Runs what a folder lacks of a plan. An interrupted run goes on from its last epoch. Returns whether all is done:
 /// `progress` stops the study by returning `false`.
 ///
 /// # Errors
-/// When the folder holds another plan or cannot be written, or a run fails.
+/// When the folder holds another plan, lacks a network that is to be maximized or cannot be written, or a run fails.
 pub fn train_study(
     folder: &Folder,
     plan: &TrainingPlan,
     data: &[StudyData],
-    engine: &dyn TrainingEngine,
-    options: TrainingOptions,
+    engine: &dyn Engine,
+    options: &TrainingOptions,
     progress: &mut ProgressCallback<'_>,
 ) -> Result<bool, StudyError> {
     let mut open = folder.open::<TrainingRow>(plan)?;
-    let done: HashSet<TrainingKey> = open.rows.iter().map(|row| row.key.clone()).collect();
+    let mut maxima = options.maxima.as_ref().map(|plan| MaximaRunner::open(&open, plan)).transpose()?;
+    let trainer = engine.training().ok_or_else(|| Invalid::new("device", &plan.device, "a device that trains"))?;
+    let keep_networks = options.keep_networks || maxima.is_some();
+    let mut diverged: HashMap<TrainingKey, bool> =
+        open.rows.iter().map(|row| (row.key.clone(), row.diverged)).collect();
     let used: Vec<(&str, Splits)> = data.iter().map(|data| (&*data.name, data.used(plan.test_limit))).collect();
     let total = plan.run_count();
-    for key in plan.runs().filter(|key| !done.contains(key)) {
+    // Of a run: its training, then its maxima.
+    let training_share = if maxima.is_some() { 0.5 } else { 1.0 };
+    for (before, key) in plan.runs().enumerate() {
         let Some((_, splits)) = used.iter().find(|(name, _)| *name == key.data) else { continue };
+        let Some(recipe) = plan.recipe(&key) else { continue };
         let now = format!("{}, {}, {}, seed {}", key.data, key.network, key.arm, key.seed);
-        let before = open.rows.len();
-        let mut report = |share: f64| progress(Progress { done: before as f64 + share, total, now: &now });
         let failed = |error| StudyError::Train { what: now.clone(), source: Box::new(error) };
-        match train(folder, plan, &key, splits, engine, options, &mut report) {
-            Ok(Some(row)) => open.add(&[row])?,
-            Ok(None) => return Ok(false),
-            Err(error) => return Err(failed(error)),
+        if !diverged.contains_key(&key) {
+            let mut report = |share: f64| {
+                let done = before as f64 + training_share * share;
+                progress(Progress { done, total, now: &now })
+            };
+            let trained = train(folder, &recipe, &key, splits, trainer, keep_networks, &mut report);
+            let Some(row) = trained.map_err(failed)? else { return Ok(false) };
+            diverged.insert(key.clone(), row.diverged);
+            open.add(&[row])?;
+            let running = folder.file(RUNNING);
+            std::fs::remove_dir_all(&running).map_err(StudyError::file(&running))?;
         }
-        let running = folder.file(RUNNING);
-        std::fs::remove_dir_all(&running).map_err(StudyError::file(&running))?;
+        let Some(maxima) = maxima.as_mut().filter(|maxima| maxima.lacks(&key) && !diverged[&key]) else { continue };
+        let (_, preprocessing) = starting_network(&recipe, splits.clone(), None).map_err(failed)?;
+        let mut report = |share: f64, what: &str| {
+            let done = before as f64 + training_share + (1.0 - training_share) * share;
+            progress(Progress { done, total, now: &format!("{now}, maxima: {what}") })
+        };
+        if !maxima.run(&key, preprocessing, &splits.test, engine, options.memory, &mut report)? {
+            return Ok(false);
+        }
     }
     Ok(true)
+}
+
+/// Path of a run's network, relative to the folder of the study.
+pub(super) fn network_file(key: &TrainingKey) -> String {
+    format!("networks/{}.onnx", file_name(key))
+}
+
+fn file_name(key: &TrainingKey) -> String {
+    let [data, network, arm] = [&key.data, &key.network, &key.arm].map(|name| escape_name(name));
+    format!("{data}/{network}/{arm}-{}", key.seed)
 }
 
 /// Trains one network; `None` if stopped.
 fn train(
     folder: &Folder,
-    plan: &TrainingPlan,
+    recipe: &Recipe,
     key: &TrainingKey,
     splits: &Splits,
     engine: &dyn TrainingEngine,
-    options: TrainingOptions,
+    keep_network: bool,
     progress: &mut dyn FnMut(f64) -> bool,
 ) -> Result<Option<TrainingRow>, TrainError> {
-    let Some(recipe) = plan.recipe(key) else { return Ok(None) };
     let (started, epochs) = (Instant::now(), recipe.epochs as f64);
-    let [data, network, arm] = [&key.data, &key.network, &key.arm].map(|name| escape_name(name));
-    let name = format!("{data}/{network}/{arm}-{}", key.seed);
-    let checkpoint = folder.file(&format!("{RUNNING}/{name}"));
-    let mut training = Training::new(recipe, splits.clone(), engine)?.in_folder(&checkpoint)?;
+    let checkpoint = folder.file(&format!("{RUNNING}/{}", file_name(key)));
+    let mut training = Training::new(recipe.clone(), splits.clone(), engine)?.in_folder(&checkpoint)?;
     let mut stopped = false;
     let finished = loop {
         let step = training.epoch(&mut |step| {
@@ -108,8 +147,8 @@ fn train(
         }
     };
     let train_accuracy = if finished { Some(training.train_accuracy()?) } else { None };
-    if options.keep_networks && finished {
-        let path = folder.file(&format!("networks/{name}.onnx"));
+    if keep_network && finished {
+        let path = folder.file(&network_file(key));
         let failed = |why: String| TrainError::Checkpoint { path: path.clone(), why };
         let file = onnx::export(&training.freeze()?).map_err(|why| failed(why.to_string()))?;
         crate::file::replace(&path, &file).map_err(|why| failed(why.to_string()))?;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
+use super::maxima::{self, GateMaxima, MaximaComparison, MaximaPlan, MaximumRow};
 use super::plan::{PlannedData, PlannedNetwork, TrainingPlan};
 use super::row::TrainingRow;
 use crate::statistics::{holm, median, median_interval, sign_test, signed_rank};
@@ -30,6 +31,9 @@ pub struct TrainingSummary {
     pub left_out: usize,
     /// Number of comparisons for which each kind of p-value is corrected.
     pub comparisons: usize,
+    /// The same for comparisons of maxima, one for each gate.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub maxima_comparisons: usize,
     /// One table per dataset and network with runs.
     pub tables: Vec<TrainingTable>,
 }
@@ -49,6 +53,13 @@ pub struct TrainingTable {
     pub seeds: Vec<u64>,
     /// The arms, in the plan's order.
     pub arms: Vec<TrainingArm>,
+    /// Maxima of units of the trained networks, gate by gate.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub maxima: Vec<GateMaxima>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Results of an arm.
@@ -136,22 +147,42 @@ pub struct Corrected {
 }
 
 /// A kind of p-value of a comparison.
-type Kind = fn(&mut TrainingComparison) -> &mut Corrected;
+type Kind<C> = fn(&mut C) -> &mut Corrected;
 
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind<TrainingComparison>; 4] = [
     |versus| &mut versus.p_accuracy,
     |versus| &mut versus.p_sign,
     |versus| &mut versus.p_learned,
     |versus| &mut versus.p_dead,
 ];
 
-/// Computes the summary of a study.
-pub(super) fn summarize(plan: &TrainingPlan, rows: &[TrainingRow]) -> TrainingSummary {
+const MAXIMA_KINDS: [Kind<MaximaComparison>; 2] = [|versus| &mut versus.p_ratio, |versus| &mut versus.p_still];
+
+/// Computes the summary of a study, with its maxima if there are any.
+pub(super) fn summarize(
+    plan: &TrainingPlan,
+    rows: &[TrainingRow],
+    maxima: Option<(&MaximaPlan, &[MaximumRow])>,
+) -> TrainingSummary {
     let mut tables = Vec::new();
     for data in &plan.data {
         tables.extend(plan.networks.iter().filter_map(|network| table(plan, data, network, rows)));
     }
-    KINDS.into_iter().for_each(|kind| correct(&mut tables, kind));
+    if let Some((plan_of_maxima, maxima)) = maxima {
+        for table in &mut tables {
+            table.maxima = maxima::of_table(plan_of_maxima, table, &plan.against, maxima);
+        }
+    }
+    for kind in KINDS {
+        let arms = tables.iter_mut().flat_map(|table| &mut table.arms);
+        correct(arms.filter_map(|arm| arm.versus.as_mut()).map(kind));
+    }
+    for kind in MAXIMA_KINDS {
+        let arms = tables.iter_mut().flat_map(|table| &mut table.maxima).flat_map(|maxima| &mut maxima.arms);
+        correct(arms.filter_map(|arm| arm.versus.as_mut()).map(kind));
+    }
+    let of_maxima = tables.iter().flat_map(|table| &table.maxima).flat_map(|maxima| &maxima.arms);
+    let maxima_comparisons = of_maxima.filter(|arm| arm.versus.is_some()).count();
     let comparisons = tables.iter().flat_map(|table| &table.arms).filter(|arm| arm.versus.is_some()).count();
     let counted: usize = tables.iter().map(|table| table.arms.len() * table.seeds.len()).sum();
     TrainingSummary {
@@ -160,14 +191,14 @@ pub(super) fn summarize(plan: &TrainingPlan, rows: &[TrainingRow]) -> TrainingSu
         made: rows.len(),
         left_out: rows.len().saturating_sub(counted),
         comparisons,
+        maxima_comparisons,
         tables,
     }
 }
 
 /// Corrects one kind of p-value over all comparisons; where no pair differs, it is 1.
-fn correct(tables: &mut [TrainingTable], kind: Kind) {
-    let arms = tables.iter_mut().flat_map(|table| &mut table.arms);
-    let mut values: Vec<&mut Corrected> = arms.filter_map(|arm| arm.versus.as_mut()).map(kind).collect();
+fn correct<'a>(values: impl Iterator<Item = &'a mut Corrected>) {
+    let mut values: Vec<&mut Corrected> = values.collect();
     let corrected = holm(&values.iter().map(|value| value.single.unwrap_or(1.0)).collect::<Vec<_>>());
     for (value, corrected) in values.iter_mut().zip(corrected) {
         value.corrected = value.single.map(|_| corrected);
@@ -196,7 +227,8 @@ fn table(
         arm.versus = Some(compare(arm, &reference, data.chance));
     }
     let (data, chance) = (data.name.clone(), data.chance);
-    Some(TrainingTable { data, network: network.name.clone(), chance, reach: network.reach, seeds, arms })
+    let maxima = Vec::new();
+    Some(TrainingTable { data, network: network.name.clone(), chance, reach: network.reach, seeds, arms, maxima })
 }
 
 fn summarize_arm(arm: &str, rows: &[&TrainingRow], chance: f64, reach: f64) -> TrainingArm {
@@ -239,7 +271,7 @@ fn learned(accuracy: f64, chance: f64) -> bool {
     accuracy > chance + LEARNED
 }
 
-fn spread(values: &[f64]) -> Spread {
+pub(super) fn spread(values: &[f64]) -> Spread {
     Spread { median: median(values), interval: median_interval(values, 0.95, RESAMPLES, 1) }
 }
 

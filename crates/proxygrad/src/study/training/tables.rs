@@ -1,5 +1,6 @@
 //! Tables of a report of training, as text.
 
+use super::maxima::{ArmMaxima, GateMaxima};
 use super::summary::{Corrected, Spread, TrainingArm, TrainingComparison, TrainingTable};
 use crate::report::html::{number, optional, percent, probability};
 
@@ -11,8 +12,9 @@ pub(super) struct Table {
 }
 
 /// The tables of one network.
-pub(super) fn all(table: &TrainingTable, against: &str) -> [Table; 3] {
-    [accuracy(table, against), units(table, against), seeds(table)]
+pub(super) fn all(table: &TrainingTable, against: &str) -> Vec<Table> {
+    let maxima = table.maxima.iter().map(|gate| maxima(gate, against));
+    [accuracy(table, against), units(table, against), seeds(table)].into_iter().chain(maxima).collect()
 }
 
 fn heads<const N: usize>(heads: [&str; N]) -> Vec<String> {
@@ -95,6 +97,55 @@ fn units(table: &TrainingTable, against: &str) -> Table {
             "p, dead units",
         ]),
         rows: table.arms.iter().map(row).collect(),
+    }
+}
+
+/// Maxima under one gate.
+fn maxima(gate: &GateMaxima, against: &str) -> Table {
+    let points = |share: f64| format!("{:+.1}", 100.0 * share);
+    let row = |arm: &ArmMaxima| {
+        let own = [
+            arm.arm.clone(),
+            arm.networks.to_string(),
+            spread(arm.ratio, |ratio| format!("{:.0}", 100.0 * ratio)),
+            optional(arm.of_best, |share| format!("{:.0}", 100.0 * share)),
+            spread(arm.still, |share| format!("{:.1}", 100.0 * share)),
+            format!("{} of {}", arm.woken, arm.dead),
+        ];
+        let versus = arm.versus.as_ref().map_or_else(
+            || ["–"; 5].map(str::to_owned),
+            |versus| {
+                let [wins, ties, losses] = versus.outcomes;
+                [
+                    spread(versus.difference, |ratio| format!("{:+.0}", 100.0 * ratio)),
+                    format!("{wins} / {ties} / {losses}"),
+                    corrected(versus.p_ratio),
+                    spread(versus.still_difference, points),
+                    corrected(versus.p_still),
+                ]
+            },
+        );
+        own.into_iter().chain(versus).collect()
+    };
+    Table {
+        caption: format!(
+            "Maxima under {} in % of the natural maximum, median over units; differences to {against}",
+            gate.gate
+        ),
+        heads: heads([
+            "arm",
+            "networks",
+            "maximum, median (95 %)",
+            "% of the best gate's",
+            "units that stay at their start, % (95 %)",
+            "woken, of units that no test image activates",
+            "difference, median (95 %)",
+            "higher / same / lower",
+            "p, maximum",
+            "stay at their start, difference (95 %)",
+            "p, stay",
+        ]),
+        rows: gate.arms.iter().map(row).collect(),
     }
 }
 
