@@ -31,11 +31,12 @@ pub struct Train {
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
 
-    /// Output folder: checkpoints, a table of epochs, the network as ONNX. An unfinished run in this folder is resumed.
+    /// Output folder: checkpoints, a table of epochs, and the network as ONNX: that of the epoch with the best test accuracy
+    /// (model.onnx) and the last one (last.onnx). An unfinished run in this folder is resumed.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Add the trained network to the data directory under this id.
+    /// Add the network of the best epoch to the data directory under this id.
     #[arg(long, value_name = "ID")]
     add: Option<String>,
 
@@ -259,7 +260,8 @@ impl Train {
     fn store(&self, training: &Training) -> anyhow::Result<()> {
         let options = training.export(&self.out)?;
         let file = self.out.join(MODEL_FILE);
-        println!("{}", file.display());
+        let best = training.best().map_or(0, |best| best.epoch);
+        println!("{}, the network after epoch {best} of {}", file.display(), training.epochs().len());
         match &self.add {
             Some(id) => {
                 let output = training.output().to_owned();

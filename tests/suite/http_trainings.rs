@@ -98,7 +98,7 @@ async fn a_training_over_http_is_the_training_of_the_library_and_becomes_a_model
     assert_eq!(training["last"], serde_json::to_value(library.epochs().last()).unwrap());
     assert_eq!(training["best"], serde_json::to_value(library.best()).unwrap());
     let model = server.get(&format!("{path}/model.onnx")).await;
-    assert_eq!(model.body, onnx::export(&library.freeze().unwrap()).unwrap(), "the same weights, bit for bit");
+    assert_eq!(model.body, onnx::export(&library.freeze_best().unwrap()).unwrap(), "the same weights, bit for bit");
     for name in ["metrics.csv", "model.onnx"] {
         let file = server.get(&format!("{path}/{name}")).await;
         assert!(file.headers["cache-control"].contains("immutable"));
@@ -125,6 +125,44 @@ async fn a_training_over_http_is_the_training_of_the_library_and_becomes_a_model
         assert_eq!(problem(&server.get(&format!("{path}{below}")).await).1, "/problems/unknown-training");
     }
     assert_eq!(server.get("/v1/models/my-bars").await.status, 200, "the model stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_is_that_of_the_best_epoch_or_on_request_the_last() {
+    let datasets = datasets();
+    let server = server(&datasets).await;
+    let request = |seed: u64| {
+        let mut body = small();
+        // The accuracy goes up and down.
+        (body["learning_rate"], body["epochs"], body["seed"]) = (json!(1), json!(5), json!(seed));
+        body
+    };
+    let root = sets(&datasets);
+    let search = move || {
+        let candidates = (0..40).map(|seed| (request(seed), trained(&request(seed), &root)));
+        let is_earlier = |training: &Training| training.best().unwrap().epoch < training.epochs().len();
+        candidates
+            .into_iter()
+            .find(|(_, training)| is_earlier(training))
+            .expect("a run whose last epoch is not its best")
+    };
+    let (mut body, library) = tokio::task::spawn_blocking(search).await.unwrap();
+    body["add"] = json!("best-bars");
+    let path = submit(&server, &body).await;
+    let training = server.state_at(&path, "succeeded").await;
+    assert_eq!(training["best"]["epoch"], library.best().unwrap().epoch);
+    let [best, last] =
+        [library.freeze_best(), library.freeze()].map(|network| onnx::export(&network.unwrap()).unwrap());
+    assert_ne!(best, last);
+    for (query, expected) in [("", &best), ("?epoch=best", &best), ("?epoch=last", &last)] {
+        assert_eq!(&server.get(&format!("{path}/model.onnx{query}")).await.body, expected, "{query}");
+    }
+    let refused = server.get(&format!("{path}/model.onnx?epoch=3")).await;
+    assert!(refused.status == 400 && refused.text().contains("best, last"), "{refused:?}");
+    let models = server.folder.as_ref().unwrap().path().join("models/best-bars");
+    let files =
+        std::fs::read_dir(models).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap_or_default());
+    assert!(files.into_iter().any(|file| file == best), "the model is that of the best epoch");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -318,8 +356,10 @@ async fn a_killed_server_goes_on_with_the_same_numbers() {
     server.state_at(&path, "succeeded").await;
     let library = tokio::task::spawn_blocking(move || trained(&body, &sets_path)).await.unwrap();
     assert_eq!(server.get(&format!("{path}/metrics.csv")).await.text(), csv(library.epochs()));
-    let model = server.get(&format!("{path}/model.onnx")).await.body;
-    assert_eq!(model, onnx::export(&library.freeze().unwrap()).unwrap());
+    for (query, network) in [("", library.freeze_best()), ("?epoch=last", library.freeze())] {
+        let model = server.get(&format!("{path}/model.onnx{query}")).await.body;
+        assert_eq!(model, onnx::export(&network.unwrap()).unwrap(), "{query}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,7 +51,7 @@ pub(super) struct TrainingDocument {
     /// The settings, with all defaults filled in.
     #[schema(value_type = Object)]
     recipe: Recipe,
-    /// Id under which the trained network becomes a model; null if it does not.
+    /// Id under which the network of the best epoch becomes a model; null if it does not.
     #[schema(required)]
     add: Option<String>,
     /// Why the training failed; otherwise null.
@@ -72,7 +72,7 @@ struct TrainingLinks {
     cancel: String,
     /// Measurements of all epochs as CSV, once one has ended.
     metrics: String,
-    /// The trained network as an ONNX file, once the training has succeeded.
+    /// The network of the best epoch as an ONNX file, once the training has succeeded.
     model: String,
 }
 

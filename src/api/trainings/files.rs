@@ -11,7 +11,7 @@ use crate::api::etag::{Conditional, IMMUTABLE, IfNoneMatch, NotModified};
 use crate::api::parameters::{PathParams, QueryParams};
 use crate::api::problem::{ApiResult, Kind, Problem, declare_problems};
 use crate::jobs::{RunState, Training};
-use proxygrad::train::{METRICS_FILE, MODEL_FILE};
+use proxygrad::train::{LAST_MODEL_FILE, METRICS_FILE, MODEL_FILE};
 
 /// `Cache-Control` of files that may still change.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
@@ -66,12 +66,15 @@ pub(super) async fn metrics(
 
 /// Get the trained network
 ///
-/// An ONNX file with the weights after the last epoch and an open batch size. Its input is an image normalized as the
+/// An ONNX file with the weights after the epoch with the best test accuracy (the first of several), or with the last ones, and
+/// an open batch size. Its input is an image normalized as the
 /// model's `preprocessing` says, if it was added as a model.
 #[utoipa::path(
     get, path = "/v1/trainings/{id}/model.onnx", operation_id = "getTrainingModel", tag = "trainings",
     params(
         ("id" = uuid::Uuid, Path, description = "The training."),
+        ("epoch" = Option<String>, Query, pattern = "^(best|last)$",
+            description = "`best` (the default, also what `add` makes a model) or `last`."),
         IfNoneMatch,
     ),
     responses(
@@ -85,17 +88,18 @@ pub(super) async fn metrics(
 pub(super) async fn model(
     State(api): State<Api>,
     path: PathParams,
-    query: QueryParams,
+    mut query: QueryParams,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    query.end(&[])?;
+    let name = query.take_choice("epoch", &[("best", MODEL_FILE), ("last", LAST_MODEL_FILE)])?.unwrap_or(MODEL_FILE);
+    query.end(&["epoch"])?;
     let training = api.training(path.training()?).await?;
     if training.state != RunState::Succeeded {
         let detail =
             format!("training {} is {}; its network exists once it has succeeded", training.id, training.state);
         return Err(Problem::new(Kind::NoResultYet, detail));
     }
-    file(&api, &training, MODEL_FILE, &headers, IMMUTABLE, "application/octet-stream").await
+    file(&api, &training, name, &headers, IMMUTABLE, "application/octet-stream").await
 }
 
 /// A file in the folder of a training.

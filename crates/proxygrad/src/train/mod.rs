@@ -50,7 +50,7 @@ mod starting;
 pub use augmentation::Augmentation;
 pub use data::{Dataset, Splits};
 pub use error::TrainError;
-pub use export::{CLASSES_FILE, MODEL_FILE};
+pub use export::{CLASSES_FILE, LAST_MODEL_FILE, MODEL_FILE};
 pub use metrics::{Epoch, Layer, csv};
 pub use optimizer::{OptimizerKind, OptimizerSettings};
 pub use recipe::{Recipe, Start, SurrogateSchedule};

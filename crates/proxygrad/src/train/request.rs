@@ -22,7 +22,7 @@ pub struct TrainingRequest {
     /// `test`), or a numpy archive `.npz` with `x_train`, `y_train`, `x_test` and `y_test`.
     #[cfg_attr(feature = "openapi", schema(required = true, examples("fashion-mnist")))]
     pub dataset: String,
-    /// Id under which the trained network becomes a model. Default: it does not.
+    /// Id under which the network of the epoch with the best test accuracy becomes a model. Default: it does not.
     #[cfg_attr(feature = "openapi", schema(examples("my-resnet")))]
     pub add: Option<String>,
 

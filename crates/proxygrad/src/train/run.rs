@@ -33,6 +33,8 @@ pub struct Training {
     network: TrainableNetwork,
     plan: Box<dyn TrainingPlan>,
     parameters: Parameters,
+    /// Those after the best epoch; before the first epoch has ended, the ones that the run starts from.
+    best_parameters: Parameters,
     optimizer: Optimizer,
     epochs: Vec<Epoch>,
     begun: Begun,
@@ -115,6 +117,7 @@ impl Training {
             splits,
             network,
             plan,
+            best_parameters: parameters.clone(),
             parameters,
             optimizer,
             epochs: Vec::new(),
@@ -146,6 +149,13 @@ impl Training {
             self.optimizer.steps = state.progress.steps;
             self.epochs = state.progress.epochs;
             self.begun = state.progress.begun;
+            if !self.epochs.is_empty() {
+                self.best_parameters = match self.is_at_best() && self.begun.steps == 0 {
+                    true => self.parameters.clone(),
+                    // After a crash between the two checkpoints of an epoch it is ahead; that epoch is repeated.
+                    false => self.saved_best(&folder.join(BEST))?,
+                };
+            }
         }
         self.folder = Some(folder.into());
         Ok(self)
@@ -188,6 +198,11 @@ impl Training {
         self.epochs.iter().fold(None, |best, epoch| if better(best, epoch) { Some(epoch) } else { best })
     }
 
+    /// Whether the last epoch is the best.
+    fn is_at_best(&self) -> bool {
+        self.best().is_some_and(|best| best.epoch == self.epochs.len())
+    }
+
     /// Whether all epochs are done, or early stopping ended the run.
     pub fn is_finished(&self) -> bool {
         let since_best = self.best().map_or(0, |best| self.epochs.len() - best.epoch);
@@ -205,12 +220,20 @@ impl Training {
         &self.preprocessing
     }
 
-    /// The trained network with frozen weights.
+    /// The network with the weights after the last epoch, frozen.
     ///
     /// # Errors
     /// When it is not a valid network.
     pub fn freeze(&self) -> Result<Network, TrainError> {
         Ok(self.network.freeze(&self.parameters)?)
+    }
+
+    /// The network with the weights after the [best](Self::best) epoch, frozen.
+    ///
+    /// # Errors
+    /// When it is not a valid network.
+    pub fn freeze_best(&self) -> Result<Network, TrainError> {
+        Ok(self.network.freeze(&self.best_parameters)?)
     }
 
     /// Trains one epoch, measures it and, in a folder, writes a checkpoint. `on_step` is called after every step and
@@ -342,6 +365,9 @@ impl Training {
             dead: Epoch::dead_share(&layers),
             layers,
         });
+        if self.is_at_best() {
+            self.best_parameters = self.parameters.clone();
+        }
         Ok(false)
     }
 
@@ -355,6 +381,13 @@ impl Training {
             Some(folder) if self.begun.steps > 0 => write(folder, LAST, &self.state()?),
             _ => Ok(()),
         }
+    }
+
+    /// The weights in the checkpoint of the best epoch.
+    fn saved_best(&self, path: &Path) -> Result<Parameters, TrainError> {
+        let state = checkpoint::load(path, &self.network, self.recipe.optimizer.kind)?;
+        let missing = || "is missing; it holds the weights of the best epoch".to_owned();
+        Ok(state.ok_or_else(|| TrainError::Checkpoint { path: path.into(), why: missing() })?.parameters)
     }
 
     /// The content of a checkpoint.
@@ -373,10 +406,9 @@ impl Training {
     /// Writes the checkpoint of the last epoch, and that of the best one if it is the same.
     fn save_epoch(&self) -> Result<(), TrainError> {
         let Some(folder) = &self.folder else { return Ok(()) };
-        let is_best = self.best().map(|best| best.epoch) == Some(self.epochs.len());
         let state = self.state()?;
         // The best first: a crash between the two repeats the epoch and writes it again.
-        for name in [BEST, LAST].into_iter().skip(usize::from(!is_best)) {
+        for name in [BEST, LAST].into_iter().skip(usize::from(!self.is_at_best())) {
             write(folder, name, &state)?;
         }
         write(folder, "report.html", super::report(&self.recipe, &self.epochs).as_bytes())?;
@@ -418,8 +450,8 @@ fn memory_bytes(recipe: &Recipe, splits: &Splits, network: &TrainableNetwork) ->
         [&splits.train, &splits.test].map(|part| part.len() as u64 * part.size().iter().product::<usize>() as u64);
     let weights: u64 = network.tensors().iter().map(|spec| spec.len() as u64).sum();
     let maps: u64 = network.nodes().iter().map(|node| node.shape.elements() as u64).sum();
-    // Checkpoints copy weights and moments.
-    let copies = 4 + 2 * Optimizer::moment_names(recipe.optimizer.kind).len() as u64;
+    // Weights, gradients and the best weights; checkpoints copy weights and moments.
+    let copies = 5 + 2 * Optimizer::moment_names(recipe.optimizer.kind).len() as u64;
     images.iter().sum::<u64>()
         + weights.saturating_mul(4 * copies)
         + maps.saturating_mul(recipe.batch as u64).saturating_mul(3 * 4)

@@ -132,6 +132,47 @@ fn a_paused_run_goes_on_where_it_was_also_from_a_checkpoint_within_an_epoch() {
 }
 
 #[test]
+fn the_best_network_is_that_of_the_best_epoch_also_of_a_resumed_run() {
+    // At this rate the accuracy goes up and down.
+    let recipe = |seed| Recipe { seed, learning_rate: 1.0, epochs: 6, ..recipe("plain2", "plain") };
+    let file = |network: Result<proxygrad::Network, TrainError>| onnx::export(&network.unwrap()).unwrap();
+    let (seed, best, expected) = (0..100)
+        .find_map(|seed| {
+            let mut run = Training::new(recipe(seed), splits(), &cpu(1)).unwrap();
+            let mut networks = Vec::new();
+            while run.epoch(&mut |_| false).ok()?.is_some() {
+                networks.push(file(run.freeze()));
+            }
+            let best = run.best()?.epoch;
+            (1..networks.len()).contains(&best).then(|| {
+                assert_eq!(file(run.freeze_best()), networks[best - 1]);
+                assert_ne!(file(run.freeze_best()), file(run.freeze()));
+                (seed, best, networks.swap_remove(best - 1))
+            })
+        })
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Training::new(recipe(seed), splits(), &cpu(1)).unwrap().in_folder(folder.path());
+    let mut run = open().unwrap();
+    while run.epochs().len() < best {
+        run.epoch(&mut |_| false).unwrap();
+    }
+    // In the middle of the epoch after the best.
+    assert!(run.epoch(&mut |step| step.step == 2).unwrap().is_none());
+    run.checkpoint().unwrap();
+    drop(run);
+    let run = finish(open().unwrap());
+    assert_eq!(file(run.freeze_best()), expected);
+    run.export(folder.path()).unwrap();
+    let written = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert_eq!((written("model.onnx"), written("last.onnx")), (expected, file(run.freeze())));
+    drop(run);
+    std::fs::remove_file(folder.path().join("best.safetensors")).unwrap();
+    let error = open().err().unwrap().to_string();
+    assert!(error.contains("best.safetensors") && error.contains("missing"), "{error}");
+}
+
+#[test]
 fn an_epoch_that_could_not_be_written_is_written_by_the_next_call() {
     let folder = tempfile::tempdir().unwrap();
     let run = Training::new(recipe("plain2", "plain"), splits(), &cpu(1)).unwrap();
