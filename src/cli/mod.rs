@@ -9,6 +9,7 @@ mod models;
 mod openapi;
 mod progress_display;
 mod serve;
+mod start_model;
 mod study;
 mod train;
 mod train_study;

@@ -2,13 +2,11 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::engine;
-use proxygrad::network::Model;
 use proxygrad::network::catalog::{AddOptions, Models};
 use proxygrad::network::trainable::Initialization;
 use proxygrad::train::data;
@@ -18,6 +16,7 @@ use proxygrad::train::{
 use proxygrad_server::config::{CpuOptions, StorageOptions};
 
 use super::image_reading::ImageReading;
+use super::start_model;
 
 /// Arguments of `proxygrad train`.
 #[derive(Debug, Args)]
@@ -174,7 +173,7 @@ impl Train {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<()> {
         let request = self.request();
-        let model = self.start()?;
+        let model = self.network.model.as_deref().map(|model| start_model::load(&self.storage, model)).transpose()?;
         let recipe = request.recipe(model.as_deref()).map_err(|invalid| as_flag(invalid.into()))?;
         let options = request.data_options(model.as_deref()).map_err(|invalid| as_flag(invalid.into()))?;
         let splits = data::load(&self.data, &options)?;
@@ -239,21 +238,6 @@ impl Train {
             seed: optimization.seed,
             ..TrainingRequest::default()
         }
-    }
-
-    /// The model to start from.
-    fn start(&self) -> anyhow::Result<Option<Arc<Model>>> {
-        let Some(model) = &self.network.model else { return Ok(None) };
-        let path = Path::new(model);
-        if !path.is_file() && !path.join("model.toml").is_file() {
-            return super::models::load(&Models::new(self.storage.models())?, model).map(Some);
-        }
-        let (model, assumed) = Models::load_file(path, AddOptions::default())?;
-        for assumption in assumed.iter().filter(|assumption| !matches!(assumption.field, "id" | "classes")) {
-            let (field, value, why) = (assumption.field, &assumption.value, assumption.why);
-            eprintln!("assumed: {field} = {value}, because {why}; a model.toml next to the file would say");
-        }
-        Ok(Some(Arc::new(model)))
     }
 
     /// Writes the network with its class names, and adds it to the data directory.

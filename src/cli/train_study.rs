@@ -4,17 +4,18 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use proxygrad::study::Folder;
 use proxygrad::study::training::{
-    MaximaPlan, StudyData, TrainingDesign, TrainingOptions, TrainingPlan, TrainingSummary, train_study,
+    MaximaPlan, StartModels, StudyData, TrainingDesign, TrainingOptions, TrainingPlan, TrainingSummary, train_study,
     training_report, training_summary,
 };
-use proxygrad::train::data;
+use proxygrad::study::{Folder, Progress};
+use proxygrad::train::data::{self, DataOptions};
 use proxygrad::{Invalid, engine, text};
 use proxygrad_server::config::{CpuOptions, MemoryOptions, StorageOptions};
 
 use super::image_reading::ImageReading;
 use super::progress_display::ProgressDisplay;
+use super::start_model;
 
 /// Arguments of `proxygrad train-study`.
 #[derive(Debug, Args)]
@@ -85,14 +86,19 @@ impl TrainStudy {
 
     fn train(&self, folder: &Folder) -> anyhow::Result<()> {
         let design = self.design()?;
-        let data = self.data.iter().map(|text| self.load(text)).collect::<anyhow::Result<Vec<StudyData>>>()?;
-        let plan = TrainingPlan::new(&design, &data, &self.device)?;
-        let maxima = design.maxima.as_ref().map(|maxima| MaximaPlan::new(maxima, &plan, &data)).transpose()?;
+        let load = |name: String| Ok((name.clone(), start_model::load(&self.storage, &name)?));
+        let models = design.starts().into_iter().map(load).collect::<anyhow::Result<StartModels>>()?;
+        let options = self.data_options(&models);
+        let data =
+            self.data.iter().map(|text| load_data(text, &options)).collect::<anyhow::Result<Vec<StudyData>>>()?;
+        let plan = TrainingPlan::new(&design, &data, &models, &self.device)?;
+        let maxima = design.maxima.as_ref().map(|maxima| MaximaPlan::new(maxima, &plan, &data, &models)).transpose()?;
         let engine = engine::open(&self.device, &self.cpu.settings(&self.storage.data_dir))?;
         let mut display = ProgressDisplay::new(plan.run_count());
         let (keep_networks, memory) = (self.keep_networks, self.memory.run_bytes());
         let options = TrainingOptions { keep_networks, maxima, memory };
-        let result = train_study(folder, &plan, &data, &*engine, &options, &mut |progress| display.show(&progress));
+        let show = &mut |progress: Progress<'_>| display.show(&progress);
+        let result = train_study(folder, &plan, &data, &models, &*engine, &options, show);
         display.bar.finish_and_clear();
         result?;
         Ok(())
@@ -118,17 +124,30 @@ impl TrainStudy {
         Ok(design)
     }
 
-    fn load(&self, text: &str) -> anyhow::Result<StudyData> {
-        let (name, path) = match text.split_once('=') {
-            Some((name, path)) if !name.is_empty() => (name.to_owned(), PathBuf::from(path)),
-            _ => {
-                let path = PathBuf::from(text);
-                let name = path.file_stem().map_or_else(|| text.into(), |name| name.to_string_lossy().into_owned());
-                (name, path)
-            }
-        };
-        Ok(StudyData { name, splits: data::load(&path, &self.reading.options(0))? })
+    /// How images are read: those of a folder, by default, as the models need them that networks start from.
+    fn data_options(&self, models: &StartModels) -> DataOptions {
+        let mut shapes = models.values().filter_map(|model| model.network.input_shape().feature_map());
+        let first = shapes.next().filter(|first| shapes.all(|shape| shape == *first));
+        let options = self.reading.options(0);
+        DataOptions {
+            size: options.size.or(first.map(|[_, height, width]| [height, width])),
+            grey: options.grey || first.is_some_and(|[channels, ..]| channels == 1),
+            ..options
+        }
     }
+}
+
+/// Reads a dataset given as `[NAME=]PATH`.
+fn load_data(text: &str, options: &DataOptions) -> anyhow::Result<StudyData> {
+    let (name, path) = match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() => (name.to_owned(), PathBuf::from(path)),
+        _ => {
+            let path = PathBuf::from(text);
+            let name = path.file_stem().map_or_else(|| text.into(), |name| name.to_string_lossy().into_owned());
+            (name, path)
+        }
+    };
+    Ok(StudyData { name, splits: data::load(&path, options)? })
 }
 
 /// Prints a line per arm.
@@ -149,6 +168,20 @@ fn print(summary: &TrainingSummary) {
             let (accuracy, dead) = (percent(arm.accuracy.median), percent(arm.dead.median));
             let learn = format!("{} of {}", arm.learned, table.seeds.len());
             println!("  {:<20} {accuracy:>9} {learn:>10} {dead:>10} {difference:>14} {p:>10}", arm.arm);
+        }
+        for gate in &table.maxima {
+            let head = format!("maxima, {}", gate.gate);
+            println!("  {head:<20} {:>12} {:>12} {:>14} {:>10}", "% of natural", "at start", "difference", "p (Holm)");
+            for arm in &gate.arms {
+                let versus = arm.versus.as_ref();
+                let ratio = arm.ratio.median.map_or_else(|| "-".into(), |ratio| format!("{:.0}", 100.0 * ratio));
+                let difference = versus.and_then(|versus| versus.difference.median);
+                let difference = difference.map_or_else(|| "-".into(), |ratio| format!("{:+.0}", 100.0 * ratio));
+                let p = versus.and_then(|versus| versus.p_ratio.corrected);
+                let p = p.map_or_else(|| "-".into(), |p| format!("{p:.4}"));
+                let still = percent(arm.still.median);
+                println!("  {:<20} {ratio:>12} {still:>12} {difference:>14} {p:>10}", arm.arm);
+            }
         }
     }
 }

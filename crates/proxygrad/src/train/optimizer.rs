@@ -18,6 +18,17 @@ pub enum OptimizerKind {
     Adamw,
 }
 
+impl OptimizerKind {
+    /// The default learning rate, which is a tenth if a run starts from the weights of a model.
+    pub(crate) fn default_rate(self, from_model: bool) -> f64 {
+        let rate = match self {
+            Self::Sgd => 0.1,
+            Self::Adamw => 1e-3,
+        };
+        if from_model { rate / 10.0 } else { rate }
+    }
+}
+
 /// An optimizer and its settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerSettings {

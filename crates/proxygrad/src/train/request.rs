@@ -174,11 +174,7 @@ impl TrainingRequest {
                 }
             }
         }
-        let rate = match self.optimizer {
-            OptimizerKind::Sgd => 0.1,
-            OptimizerKind::Adamw => 1e-3,
-        };
-        let default_rate = if model.is_some() { rate / 10.0 } else { rate };
+        let default_rate = self.optimizer.default_rate(model.is_some());
         let architecture = self.architecture.as_deref().map(str::parse::<TrainableArchitecture>).transpose()?;
         let recipe = Recipe {
             architecture: architecture.unwrap_or_default(),

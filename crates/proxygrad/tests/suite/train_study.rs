@@ -5,13 +5,13 @@ use std::num::NonZeroUsize;
 use proxygrad::Maximizer;
 use proxygrad::engine::{Cpu, CpuSettings};
 use proxygrad::maximize::{GateRequest, Preset};
-use proxygrad::network::{ChannelOrder, ImageStatistics, Model, Preprocessing, onnx};
+use proxygrad::network::{ChannelOrder, ImageStatistics, Model, Network, Op, Preprocessing, onnx};
 use proxygrad::study::Folder;
 use proxygrad::study::training::{
-    MaximaPlan, StudyData, TrainingDesign, TrainingOptions, TrainingPlan, TrainingSummary, train_study,
+    MaximaPlan, StartModels, StudyData, TrainingDesign, TrainingOptions, TrainingPlan, TrainingSummary, train_study,
     training_report, training_summary,
 };
-use proxygrad::train::{Dataset, Splits};
+use proxygrad::train::{Dataset, Recipe, Splits, Training};
 
 const FILE: &str = "
     seeds = 3
@@ -58,7 +58,7 @@ fn timeless(folder: &Folder) -> TrainingSummary {
 #[test]
 fn an_interrupted_study_of_training_has_the_results_of_an_uninterrupted_one() {
     let (folder, data) = (tempfile::tempdir().unwrap(), data());
-    let plan = TrainingPlan::new(&design(FILE), std::slice::from_ref(&data), "cpu").unwrap();
+    let plan = TrainingPlan::new(&design(FILE), std::slice::from_ref(&data), &StartModels::new(), "cpu").unwrap();
     assert_eq!(plan.run_count(), 12);
     let run = |folder: &Folder, threads, most: usize, keep_networks| {
         let mut calls = 0;
@@ -67,7 +67,16 @@ fn an_interrupted_study_of_training_has_the_results_of_an_uninterrupted_one() {
             calls < most
         };
         let options = TrainingOptions { keep_networks, ..TrainingOptions::default() };
-        train_study(folder, &plan, std::slice::from_ref(&data), &cpu(threads), &options, &mut progress).unwrap()
+        train_study(
+            folder,
+            &plan,
+            std::slice::from_ref(&data),
+            &StartModels::new(),
+            &cpu(threads),
+            &options,
+            &mut progress,
+        )
+        .unwrap()
     };
     let whole = Folder::new(folder.path().join("whole"));
     assert!(run(&whole, 1, usize::MAX, true));
@@ -116,9 +125,10 @@ fn arms_with_the_same_seed_start_from_the_same_weights_and_images() {
     // At a learning rate of almost 0, arms that differ in the surrogate alone have the same losses.
     let file = FILE.replace("epochs = 2", "epochs = 1, learning_rate = 1e-12");
     let (folder, data) = (tempfile::tempdir().unwrap(), data());
-    let plan = TrainingPlan::new(&design(&file), std::slice::from_ref(&data), "cpu").unwrap();
+    let plan = TrainingPlan::new(&design(&file), std::slice::from_ref(&data), &StartModels::new(), "cpu").unwrap();
     let folder = Folder::new(folder.path());
-    train_study(&folder, &plan, &[data], &cpu(1), &TrainingOptions::default(), &mut |_| true).unwrap();
+    train_study(&folder, &plan, &[data], &StartModels::new(), &cpu(1), &TrainingOptions::default(), &mut |_| true)
+        .unwrap();
     let losses = |arm: &str| {
         let table = std::fs::read_to_string(folder.file("runs.csv")).unwrap();
         let of_arm = table.lines().filter(|line| line.split(',').nth(2) == Some(arm));
@@ -134,22 +144,37 @@ fn arms_with_the_same_seed_start_from_the_same_weights_and_images() {
 fn wrong_plans_and_folders_are_refused_by_name() {
     let (folder, data) = (tempfile::tempdir().unwrap(), data());
     let refused = |from: &str, to: &str| {
-        TrainingPlan::new(&design(&FILE.replace(from, to)), std::slice::from_ref(&data), "cpu").unwrap_err().to_string()
+        TrainingPlan::new(&design(&FILE.replace(from, to)), std::slice::from_ref(&data), &StartModels::new(), "cpu")
+            .unwrap_err()
+            .to_string()
     };
     assert!(refused("test_limit = 12", "test_limit = 17").contains("test_limit: 17"));
     assert!(refused("seeds = 3", "seeds = 0").contains("seeds: 0"));
     assert!(refused("seeds = 3", "seeds = 3\n against = 'he'").contains("against: he"));
     assert!(refused("'plain', 'decoupled", "'plain', 'plain', 'decoupled").contains("each name once"));
     let twice = [data.clone(), data.clone()];
-    assert!(TrainingPlan::new(&design(FILE), &twice, "cpu").unwrap_err().to_string().contains("data: shades"));
+    assert!(
+        TrainingPlan::new(&design(FILE), &twice, &StartModels::new(), "cpu")
+            .unwrap_err()
+            .to_string()
+            .contains("data: shades")
+    );
 
     let folder = Folder::new(folder.path());
     assert!(training_summary(&folder).unwrap_err().to_string().contains("plan.json"));
     let stop = &mut |_: proxygrad::study::Progress<'_>| false;
     let mut start = |file: &str| {
-        let plan = TrainingPlan::new(&design(file), std::slice::from_ref(&data), "cpu").unwrap();
-        train_study(&folder, &plan, std::slice::from_ref(&data), &cpu(1), &TrainingOptions::default(), stop)
-            .map_err(|error| error.to_string())
+        let plan = TrainingPlan::new(&design(file), std::slice::from_ref(&data), &StartModels::new(), "cpu").unwrap();
+        train_study(
+            &folder,
+            &plan,
+            std::slice::from_ref(&data),
+            &StartModels::new(),
+            &cpu(1),
+            &TrainingOptions::default(),
+            stop,
+        )
+        .map_err(|error| error.to_string())
     };
     assert!(!start(FILE).unwrap());
     let error = start(&FILE.replace("leaky = 0.2", "leaky = 0.3")).unwrap_err();
@@ -167,8 +192,11 @@ const MAXIMA: &str = "
 /// The study with its maxima; `most` is the number of calls of the callback after which it stops.
 fn run_with_maxima(folder: &Folder, file: &str, threads: usize, most: usize) -> Result<bool, String> {
     let (design, data) = (design(file), data());
-    let plan = TrainingPlan::new(&design, std::slice::from_ref(&data), "cpu").unwrap();
-    let maxima = design.maxima.as_ref().map(|maxima| MaximaPlan::new(maxima, &plan, std::slice::from_ref(&data)));
+    let plan = TrainingPlan::new(&design, std::slice::from_ref(&data), &StartModels::new(), "cpu").unwrap();
+    let maxima = design
+        .maxima
+        .as_ref()
+        .map(|maxima| MaximaPlan::new(maxima, &plan, std::slice::from_ref(&data), &StartModels::new()));
     let maxima = maxima.transpose().map_err(|error| error.to_string())?;
     let options = TrainingOptions { keep_networks: file.contains("# keep"), maxima, ..TrainingOptions::default() };
     let mut calls = 0;
@@ -177,7 +205,8 @@ fn run_with_maxima(folder: &Folder, file: &str, threads: usize, most: usize) -> 
         calls += 1;
         calls < most
     };
-    train_study(folder, &plan, &[data], &cpu(threads), &options, &mut progress).map_err(|error| error.to_string())
+    train_study(folder, &plan, &[data], &StartModels::new(), &cpu(threads), &options, &mut progress)
+        .map_err(|error| error.to_string())
 }
 
 #[test]
@@ -287,4 +316,87 @@ fn maxima_that_cannot_be_found_are_refused_by_name() {
     let error = run_with_maxima(&folder, &format!("{FILE}{MAXIMA}"), 1, usize::MAX).unwrap_err();
     assert!(error.contains("plain-5.onnx is missing") && error.contains("--keep-networks"), "{error}");
     assert!(!folder.file("maxima.csv").exists());
+}
+
+#[test]
+fn networks_of_a_study_can_start_from_a_model_with_frozen_layers() {
+    let data = data();
+    let engine = cpu(1);
+    let recipe =
+        Recipe { architecture: "plain3".parse().unwrap(), width: Some(3), epochs: 2, batch: 8, ..Recipe::default() };
+    let mut before = Training::new(recipe, data.splits.clone(), &engine).unwrap();
+    while before.epoch(&mut |_| false).unwrap().is_some() {}
+    let network = onnx::import(&onnx::export(&before.freeze().unwrap()).unwrap()).unwrap().network;
+    let weights = |network: &Network| {
+        let layers = network.nodes().iter().filter_map(|node| match &node.op {
+            Op::Conv(conv) => Some((node.name.clone(), conv.weight.data().to_vec())),
+            _ => None,
+        });
+        layers.collect::<Vec<_>>()
+    };
+    let before_weights = weights(&network);
+    let (mean, std) = data.splits.train.statistics();
+    let model = Model {
+        id: "pretrained".into(),
+        digest: "0123".into(),
+        network: network.into(),
+        preprocessing: Preprocessing { channels: ChannelOrder::Grey, range: 1.0, mean, std },
+        classes: data.splits.train.classes().to_vec(),
+        calibration: None,
+        statistics: ImageStatistics::default(),
+    };
+    let models = StartModels::from([("mine.onnx".to_owned(), model.into())]);
+    let first = &before_weights[0].0;
+    let file = format!(
+        "seeds = 1
+        base = {{ epochs = 1, batch = 8 }}
+        [[networks]]
+        name = 'tuned'
+        recipe = {{ architecture = 'plain3', width = 3 }}
+        arms = ['plain', 'from-model', 'frozen']
+        [[arms]]
+        name = 'from-model'
+        recipe = {{ surrogate = 'plain', start = 'mine.onnx' }}
+        [[arms]]
+        name = 'frozen'
+        recipe = {{ surrogate = 'plain', start = 'mine.onnx', freeze = ['{first}'] }}
+        {MAXIMA}"
+    );
+    let design = design(&file);
+    assert_eq!(design.starts().into_iter().collect::<Vec<_>>(), ["mine.onnx"]);
+    let plan = TrainingPlan::new(&design, std::slice::from_ref(&data), &models, "cpu").unwrap();
+    let planned = |arm: &str| {
+        let planned = plan.recipes.iter().find(|planned| planned.arm == arm).unwrap();
+        (planned.recipe.learning_rate, planned.recipe.start.as_ref().map(|start| start.digest.clone()))
+    };
+    assert_eq!(planned("plain"), (0.1, None));
+    assert_eq!(planned("frozen"), (0.01, Some("0123".into())), "a tenth of the rate");
+    let data = std::slice::from_ref(&data);
+    let maxima = MaximaPlan::new(design.maxima.as_ref().unwrap(), &plan, data, &models).unwrap();
+    let options = TrainingOptions { maxima: Some(maxima), ..TrainingOptions::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new(folder.path());
+    assert!(train_study(&folder, &plan, data, &models, &engine, &options, &mut |_| true).unwrap());
+    let after = |arm: &str| {
+        let file = std::fs::read(folder.file(&format!("networks/shades/tuned/{arm}-0.onnx"))).unwrap();
+        weights(&onnx::import(&file).unwrap().network)
+    };
+    assert_eq!(after("frozen")[0], before_weights[0]);
+    assert_ne!(after("frozen")[1], before_weights[1]);
+    assert_ne!(after("from-model")[0], before_weights[0]);
+    assert!(std::fs::read_to_string(folder.file("maxima.csv")).unwrap().contains("tuned,frozen,0,auto"));
+
+    let tuned = "start = 'mine.onnx', freeze";
+    for (from, to, parts) in [
+        (&*format!("freeze = ['{first}']"), "freeze = ['nowhere*']", &["tuned, frozen", "freeze: nowhere*"][..]),
+        (tuned, "start = 'yours.onnx', freeze", &["tuned, frozen: start: yours.onnx", "mine.onnx"]),
+        (tuned, "start = 'mine.onnx', leaky = 0.1, freeze", &["tuned, frozen: leaky", "not with start"]),
+        ("architecture = 'plain3', width", "start = 'mine.onnx', width", &["tuned, plain: width", "not with start"]),
+        ("architecture = 'plain3'", "architecture = 'resnet8', freeze = ['x']", &["tuned, plain: freeze", "model"]),
+    ] {
+        assert!(file.contains(from), "{from}");
+        let design = TrainingDesign::parse(&file.replace(from, to)).unwrap();
+        let error = TrainingPlan::new(&design, data, &models, "cpu").unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
 }

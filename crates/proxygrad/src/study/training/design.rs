@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::starts::{self, StartModels};
 use crate::Invalid;
 use crate::study::training::maxima::MaximaDesign;
 use crate::study::variant::Fields;
 use crate::text::without_bom;
-use crate::train::{Recipe, SurrogateSchedule};
+use crate::train::{OptimizerKind, Recipe, SurrogateSchedule};
 
 /// What a plan file (TOML or JSON) says. The recipe of a run is the default one, with the fields of the base, the network
 /// and the arm, in this order; later fields replace earlier ones.
@@ -88,11 +89,11 @@ impl TrainingDesign {
         }
     }
 
-    /// The recipe of an arm on a network, with the first seed.
+    /// The recipe of an arm on a network, with the first seed. `models` are those that recipes [start](Self::starts) from.
     ///
     /// # Errors
     /// Names the network, the arm and the field that is invalid.
-    pub fn recipe(&self, network: &NetworkDesign, arm: &str) -> Result<Recipe, Invalid> {
+    pub fn recipe(&self, network: &NetworkDesign, arm: &str, models: &StartModels) -> Result<Recipe, Invalid> {
         let surrogate = || {
             let known: Vec<&str> = self.arms.iter().map(|arm| &*arm.name).collect();
             let expected = format!("an arm of the file ({}) or a surrogate such as decoupled:0.1", known.join(", "));
@@ -107,13 +108,20 @@ impl TrainingDesign {
             |invalid: Invalid| Invalid { field: format!("{}, {arm}: {}", network.name, invalid.field), ..invalid };
         let mut document = serde_json::to_value(Recipe::default())
             .map_err(|error| Invalid::new("recipe", "the default", error.to_string()))?;
+        // The default depends on the other fields.
+        document["learning_rate"] = Value::Null;
         for part in [&self.base, &network.recipe, &own] {
-            overlay(&mut document, &Value::Object(part.clone()));
+            let part = starts::with_model(part, models).map_err(within)?;
+            overlay(&mut document, &Value::Object(part));
         }
         document["seed"] = self.first_seed.into();
+        if document["learning_rate"].is_null() {
+            let kind = OptimizerKind::deserialize(&document["optimizer"]["kind"]).unwrap_or_default();
+            document["learning_rate"] = kind.default_rate(!document["start"].is_null()).into();
+        }
         let recipe: Recipe =
             serde_path_to_error::deserialize(&document).map_err(|error| within(named(&error, &document)))?;
-        recipe.check().map_err(within)?;
+        starts::check(&recipe).and_then(|()| recipe.check()).map_err(within)?;
         Ok(recipe)
     }
 }
@@ -148,7 +156,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::train::OptimizerKind;
 
     const FILE: &str = "
         seeds = 3
@@ -165,7 +172,7 @@ mod tests {
     #[test]
     fn recipes_are_laid_over_each_other() {
         let design = TrainingDesign::parse(FILE).unwrap();
-        let recipe = |arm| design.recipe(&design.networks[0], arm).unwrap();
+        let recipe = |arm| design.recipe(&design.networks[0], arm, &StartModels::new()).unwrap();
         let faded = recipe("decoupled:1@0.4");
         assert_eq!(
             (faded.surrogate.to_string(), faded.architecture.to_string()),
@@ -182,7 +189,12 @@ mod tests {
         let error = |from: &str, to: &str| {
             let design = TrainingDesign::parse(&FILE.replace(from, to)).unwrap();
             let network = &design.networks[0];
-            network.arms.iter().find_map(|arm| design.recipe(network, arm).err()).unwrap().to_string()
+            network
+                .arms
+                .iter()
+                .find_map(|arm| design.recipe(network, arm, &StartModels::new()).err())
+                .unwrap()
+                .to_string()
         };
         for (from, to, parts) in [
             ("'decoupled:1@0.4'", "'decoupld'", &["arms", "decoupld", "he"][..]),
@@ -190,6 +202,9 @@ mod tests {
             ("epochs = 2", "epoch = 2", &["deep, plain: epoch", "unknown field"]),
             ("epochs = 2", "epochs = 'two'", &["deep, plain: epochs", "two"]),
             ("'plain20'", "'plain'", &["deep, plain: architecture", "plain2 to plain100"]),
+            ("architecture = 'plain20'", "start = 'mynet'", &["deep, plain: start", "mynet", "ONNX file"]),
+            ("initialization = 'he'", "start = 'mynet', width = 3", &["deep, he: width", "not with start"]),
+            ("initialization = 'he'", "freeze = ['conv*']", &["deep, he: freeze", "model"]),
         ] {
             let error = error(from, to);
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");

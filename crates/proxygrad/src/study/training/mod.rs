@@ -13,6 +13,7 @@ mod plots;
 mod report;
 mod row;
 mod runner;
+mod starts;
 mod summary;
 mod tables;
 
@@ -22,4 +23,5 @@ pub use plan::{PlannedData, PlannedNetwork, PlannedRecipe, TrainingPlan};
 pub use report::{training_report, training_summary};
 pub use row::{TrainingKey, TrainingRow};
 pub use runner::{StudyData, TrainingOptions, train_study};
+pub use starts::StartModels;
 pub use summary::{Course, Spread, TrainingArm, TrainingComparison, TrainingSummary, TrainingTable};

@@ -5,8 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::design::{NetworkDesign, TrainingDesign};
 use super::row::TrainingKey;
 use super::runner::StudyData;
+use super::starts::{StartModels, model_of};
 use crate::Invalid;
-use crate::train::Recipe;
+use crate::network::{Network, Preprocessing};
+use crate::study::error::StudyError;
+use crate::train::{Recipe, starting_network};
 
 /// Largest number of runs.
 const MOST_RUNS: usize = 100_000;
@@ -72,11 +75,17 @@ pub struct PlannedRecipe {
 }
 
 impl TrainingPlan {
-    /// Fills in the recipes, so that errors are found before anything runs.
+    /// Fills in the recipes and builds every network, so that errors are found before anything runs. `models` are those
+    /// that recipes start from.
     ///
     /// # Errors
-    /// Names the field that is invalid.
-    pub fn new(design: &TrainingDesign, data: &[StudyData], device: &str) -> Result<Self, Invalid> {
+    /// Names the field that is invalid, or the network that cannot be built.
+    pub fn new(
+        design: &TrainingDesign,
+        data: &[StudyData],
+        models: &StartModels,
+        device: &str,
+    ) -> Result<Self, StudyError> {
         each_once("data", data.iter().map(|data| &*data.name))?;
         each_once("networks", design.networks.iter().map(|network| &*network.name))?;
         each_once("arms", design.arms.iter().map(|arm| &*arm.name))?;
@@ -87,44 +96,66 @@ impl TrainingPlan {
             each_once(&format!("networks.{}.arms", network.name), network.arms.iter().map(String::as_str))?;
             let seeds = network.seeds.unwrap_or(design.seeds);
             if seeds == 0 {
-                return Err(Invalid::new("seeds", seeds, "a number of at least 1"));
+                return Err(Invalid::new("seeds", seeds, "a number of at least 1").into());
             }
             if !network.arms.contains(&against) {
-                return Err(Invalid::new(
-                    "against",
-                    &against,
-                    format!("an arm of every network, also of {}", network.name),
-                ));
+                let expected = format!("an arm of every network, also of {}", network.name);
+                return Err(Invalid::new("against", &against, expected).into());
             }
             if !(0.0..=1.0).contains(&network.reach) {
-                return Err(Invalid::new("reach", network.reach, "an accuracy from 0 to 1"));
+                return Err(Invalid::new("reach", network.reach, "an accuracy from 0 to 1").into());
             }
             for arm in &network.arms {
-                let recipe = design.recipe(network, arm)?;
+                let recipe = design.recipe(network, arm, models)?;
                 recipes.push(PlannedRecipe { network: network.name.clone(), arm: arm.clone(), recipe });
             }
             let NetworkDesign { name, arms, reach, .. } = network.clone();
             networks.push(PlannedNetwork { name, arms, seeds, reach });
         }
-        let data = data.iter().map(|data| planned(data, design.test_limit)).collect::<Result<_, _>>()?;
+        let planned_data = data.iter().map(|data| planned(data, design.test_limit)).collect::<Result<_, _>>()?;
         let plan = Self {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             device: device.to_owned(),
             against,
             first_seed: design.first_seed,
             test_limit: design.test_limit,
-            data,
+            data: planned_data,
             networks,
             recipes,
         };
-        match plan.run_count() {
-            0..=MOST_RUNS => Ok(plan),
-            runs => Err(Invalid::new(
-                "seeds",
-                runs,
-                format!("at most {MOST_RUNS} runs: data times networks, arms and seeds"),
-            )),
+        let runs = plan.run_count();
+        if runs > MOST_RUNS {
+            let expected = format!("at most {MOST_RUNS} runs: data times networks, arms and seeds");
+            return Err(Invalid::new("seeds", runs, expected).into());
         }
+        plan.each_network(data, models, &mut |_, _, _| Ok(()))?;
+        Ok(plan)
+    }
+
+    /// Calls `check` with every network before its first step, and the normalization of its input.
+    ///
+    /// # Errors
+    /// That of `check`, or names the network that cannot be built.
+    pub(super) fn each_network(
+        &self,
+        data: &[StudyData],
+        models: &StartModels,
+        check: &mut dyn FnMut(&PlannedRecipe, Network, Preprocessing) -> Result<(), StudyError>,
+    ) -> Result<(), StudyError> {
+        for data in data {
+            for planned in &self.recipes {
+                let model = model_of(&planned.recipe, models);
+                let (network, preprocessing) =
+                    starting_network(&planned.recipe, data.splits.clone(), model).map_err(|source| {
+                        StudyError::Train {
+                            what: format!("{}, {}, {}", data.name, planned.network, planned.arm),
+                            source: Box::new(source),
+                        }
+                    })?;
+                check(planned, network, preprocessing)?;
+            }
+        }
+        Ok(())
     }
 
     /// Number of runs.

@@ -6,13 +6,14 @@ use std::time::Instant;
 use super::maxima::{MaximaPlan, MaximaRunner};
 use super::plan::TrainingPlan;
 use super::row::{TrainingKey, TrainingRow};
+use super::starts::{StartModels, model_of};
 use crate::Invalid;
-use crate::engine::{Engine, TrainingEngine};
+use crate::engine::Engine;
 use crate::network::onnx;
 use crate::study::error::StudyError;
 use crate::study::execute::{Progress, ProgressCallback};
 use crate::study::folder::{Folder, escape_name};
-use crate::train::{Recipe, Splits, TrainError, Training, starting_network};
+use crate::train::{Splits, TrainError, Training, TrainingLimits, starting_network};
 
 /// Folder of the checkpoint of the run that is under way.
 const RUNNING: &str = "running";
@@ -56,7 +57,7 @@ impl Default for TrainingOptions {
 }
 
 /// Runs what a folder lacks of a plan. An interrupted run goes on from its last epoch. Returns whether all is done:
-/// `progress` stops the study by returning `false`.
+/// `progress` stops the study by returning `false`. `models` are those that recipes start from.
 ///
 /// # Errors
 /// When the folder holds another plan, lacks a network that is to be maximized or cannot be written, or a run fails.
@@ -64,6 +65,7 @@ pub fn train_study(
     folder: &Folder,
     plan: &TrainingPlan,
     data: &[StudyData],
+    models: &StartModels,
     engine: &dyn Engine,
     options: &TrainingOptions,
     progress: &mut ProgressCallback<'_>,
@@ -81,6 +83,7 @@ pub fn train_study(
     for (before, key) in plan.runs().enumerate() {
         let Some((_, splits)) = used.iter().find(|(name, _)| *name == key.data) else { continue };
         let Some(recipe) = plan.recipe(&key) else { continue };
+        let start = model_of(&recipe, models);
         let now = format!("{}, {}, {}, seed {}", key.data, key.network, key.arm, key.seed);
         let failed = |error| StudyError::Train { what: now.clone(), source: Box::new(error) };
         if !diverged.contains_key(&key) {
@@ -88,7 +91,10 @@ pub fn train_study(
                 let done = before as f64 + training_share * share;
                 progress(Progress { done, total, now: &now })
             };
-            let trained = train(folder, &recipe, &key, splits, trainer, keep_networks, &mut report);
+            let training = Training::within(recipe.clone(), splits.clone(), start, trainer, &TrainingLimits::NONE);
+            let checkpoint = folder.file(&format!("{RUNNING}/{}", file_name(&key)));
+            let training = training.and_then(|training| training.in_folder(&checkpoint)).map_err(failed)?;
+            let trained = train(folder, training, &key, keep_networks, &mut report);
             let Some(row) = trained.map_err(failed)? else { return Ok(false) };
             diverged.insert(key.clone(), row.diverged);
             open.add(&[row])?;
@@ -96,7 +102,7 @@ pub fn train_study(
             std::fs::remove_dir_all(&running).map_err(StudyError::file(&running))?;
         }
         let Some(maxima) = maxima.as_mut().filter(|maxima| maxima.lacks(&key) && !diverged[&key]) else { continue };
-        let (_, preprocessing) = starting_network(&recipe, splits.clone(), None).map_err(failed)?;
+        let (_, preprocessing) = starting_network(&recipe, splits.clone(), start).map_err(failed)?;
         let mut report = |share: f64, what: &str| {
             let done = before as f64 + training_share + (1.0 - training_share) * share;
             progress(Progress { done, total, now: &format!("{now}, maxima: {what}") })
@@ -121,16 +127,12 @@ fn file_name(key: &TrainingKey) -> String {
 /// Trains one network; `None` if stopped.
 fn train(
     folder: &Folder,
-    recipe: &Recipe,
+    mut training: Training,
     key: &TrainingKey,
-    splits: &Splits,
-    engine: &dyn TrainingEngine,
     keep_network: bool,
     progress: &mut dyn FnMut(f64) -> bool,
 ) -> Result<Option<TrainingRow>, TrainError> {
-    let (started, epochs) = (Instant::now(), recipe.epochs as f64);
-    let checkpoint = folder.file(&format!("{RUNNING}/{}", file_name(key)));
-    let mut training = Training::new(recipe.clone(), splits.clone(), engine)?.in_folder(&checkpoint)?;
+    let (started, epochs) = (Instant::now(), training.recipe().epochs as f64);
     let mut stopped = false;
     let finished = loop {
         let step = training.epoch(&mut |step| {

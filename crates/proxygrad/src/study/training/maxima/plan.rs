@@ -3,15 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Invalid;
-use crate::network::{Model, Unit};
+use crate::network::{ImageStatistics, Model, Unit};
 use crate::study::StudyError;
 use crate::study::plan::requests::planned_request;
 use crate::study::plan::types::Bounds;
 use crate::study::plan::units::{activations, draw};
 use crate::study::training::plan::{TrainingPlan, each_once};
 use crate::study::training::runner::StudyData;
+use crate::study::training::starts::StartModels;
 use crate::study::variant::{Fields, Variant, Variants, merged};
-use crate::train::starting_network;
 
 /// Largest number of units of a layer.
 const MOST_UNITS: usize = 1000;
@@ -74,7 +74,12 @@ impl MaximaPlan {
     ///
     /// # Errors
     /// Names the field that is invalid, or the network that cannot be built.
-    pub fn new(design: &MaximaDesign, study: &TrainingPlan, data: &[StudyData]) -> Result<Self, StudyError> {
+    pub fn new(
+        design: &MaximaDesign,
+        study: &TrainingPlan,
+        data: &[StudyData],
+        models: &StartModels,
+    ) -> Result<Self, StudyError> {
         if !(1..=MOST_UNITS).contains(&design.units) {
             let expected = format!("a number from 1 to {MOST_UNITS}");
             return Err(Invalid::new("maxima.units", design.units, expected).into());
@@ -100,27 +105,22 @@ impl MaximaPlan {
             steps: design.steps,
             gates: design.gates.iter().map(gate).collect::<Result<_, _>>()?,
         };
-        for data in data {
-            for planned in &study.recipes {
-                let what = || format!("{}, {}, {}", data.name, planned.network, planned.arm);
-                let failed = |error| StudyError::Train { what: what(), source: Box::new(error) };
-                let (network, preprocessing) =
-                    starting_network(&planned.recipe, data.splits.clone(), None).map_err(failed)?;
-                let model = Model {
-                    id: planned.network.clone(),
-                    digest: String::new(),
-                    network: network.into(),
-                    preprocessing,
-                    classes: Vec::new(),
-                    calibration: None,
-                    statistics: Default::default(),
-                };
-                let units = plan.units_of(&model, planned.recipe.seed).map_err(|error| error.within("maxima"))?;
-                for gate in &plan.gates {
-                    plan.request(gate, &model, &units).map_err(|error| error.within("maxima.request"))?;
-                }
+        study.each_network(data, models, &mut |planned, network, preprocessing| {
+            let model = Model {
+                id: planned.network.clone(),
+                digest: String::new(),
+                network: network.into(),
+                preprocessing,
+                classes: Vec::new(),
+                calibration: None,
+                statistics: ImageStatistics::default(),
+            };
+            let units = plan.units_of(&model, planned.recipe.seed).map_err(|error| error.within("maxima"))?;
+            for gate in &plan.gates {
+                plan.request(gate, &model, &units).map_err(|error| error.within("maxima.request"))?;
             }
-        }
+            Ok(())
+        })?;
         Ok(plan)
     }
 
