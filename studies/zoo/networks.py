@@ -214,7 +214,6 @@ LISTED = {
         timm/pvt_v2_b2_li
         timm/hiera_tiny_224
         timm/mvitv2_tiny
-        timm/mvitv2_small_cls {"depths": [1, 2, 2, 1]}
         timm/fastvit_t8
         timm/fastvit_sa12
         timm/coat_lite_tiny
