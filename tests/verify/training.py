@@ -69,8 +69,8 @@ def train(command: list[str], kills: int, seconds: float) -> int:
     killed = 0
     while killed < kills:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        # The parts between two kills together are about as long as one whole run.
-        time.sleep(random.uniform(0.2, 2 * seconds / kills))
+        # All parts that end with a kill together are shorter than one whole run.
+        time.sleep(random.uniform(0.1, 1.4 * seconds / kills))
         if process.poll() is not None:
             break
         process.kill()
