@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proxygrad::network::catalog::PackageIndex;
 
-use super::weights::Published;
+use super::published::Published;
 
 /// How the server answers a request for an archive.
 #[derive(Debug, Clone)]

@@ -10,5 +10,7 @@ mod hub_server;
 #[cfg(feature = "pull")]
 mod index;
 #[cfg(feature = "pull")]
+mod published;
+#[cfg(feature = "pull")]
 mod pull;
 mod weights;

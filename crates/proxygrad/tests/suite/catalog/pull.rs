@@ -9,7 +9,8 @@ use proxygrad::network::catalog::{
 };
 
 use super::index::{Answer, Index, Listing};
-use super::weights::{Published, sha256, squeezenet};
+use super::published::Published;
+use super::weights::{sha256, squeezenet};
 
 fn registry(data: &Path, index: PackageIndex, published: &Published) -> Models {
     Models::new(ModelsConfig { index, catalog: vec![published.entry.clone()], ..ModelsConfig::new(data) }).unwrap()
