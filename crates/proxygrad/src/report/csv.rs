@@ -50,6 +50,11 @@ pub(crate) fn cells(line: &str) -> Result<Vec<String>, &'static str> {
     if quoted { Err("unclosed quote") } else { Ok(cells) }
 }
 
+/// The cells of a line that has exactly `N`.
+pub(crate) fn exact_cells<const N: usize>(line: &str) -> Result<[String; N], String> {
+    cells(line)?.try_into().map_err(|cells: Vec<String>| format!("{} cells, not {N}", cells.len()))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

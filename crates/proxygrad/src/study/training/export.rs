@@ -7,8 +7,6 @@ use crate::report::csv;
 impl TrainingSummary {
     /// The arms of every table as CSV, the content of `summary.csv`.
     pub fn to_csv(&self) -> String {
-        let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.6}"));
-        let p = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.3e}"));
         let mut text = csv::line([
             "data",
             "network",
@@ -91,8 +89,6 @@ impl TrainingSummary {
 
     /// The maxima of every arm under each gate as CSV, the content of `maxima-summary.csv`.
     pub fn maxima_to_csv(&self) -> String {
-        let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.6}"));
-        let p = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.3e}"));
         let ends = |spread: Spread| [0, 1].map(|end| number(spread.interval.map(|interval| interval[end])));
         let mut text = csv::line([
             "data",
@@ -160,4 +156,14 @@ impl TrainingSummary {
         }
         text
     }
+}
+
+/// A cell with a number; empty if there is none.
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |value| format!("{value:.6}"))
+}
+
+/// A cell with a p-value; empty if there is none.
+fn p(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |value| format!("{value:.3e}"))
 }

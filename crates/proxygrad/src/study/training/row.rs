@@ -115,10 +115,8 @@ impl Record for TrainingRow {
     }
 
     fn from_line(line: &str, (): &()) -> Result<Self, String> {
-        let cells: [String; HEAD.len()] = csv::cells(line)?
-            .try_into()
-            .map_err(|cells: Vec<String>| format!("{} cells, not {}", cells.len(), HEAD.len()))?;
-        let [data, network, arm, seed, diverged, test, train, dead, seconds, losses, accuracies, dead_shares] = cells;
+        let [data, network, arm, seed, diverged, test, train, dead, seconds, losses, accuracies, dead_shares] =
+            csv::exact_cells(line)?;
         Ok(Self {
             key: TrainingKey { data, network, arm, seed: read("seed", &seed)? },
             diverged: read("diverged", &diverged)?,

@@ -78,10 +78,7 @@ impl Record for MaximumRow {
     }
 
     fn from_line(line: &str, (): &()) -> Result<Self, String> {
-        let cells: [String; HEAD.len()] = csv::cells(line)?
-            .try_into()
-            .map_err(|cells: Vec<String>| format!("{} cells, not {}", cells.len(), HEAD.len()))?;
-        let [data, network, arm, seed, gate, unit, natural, initial, maximum] = cells;
+        let [data, network, arm, seed, gate, unit, natural, initial, maximum] = csv::exact_cells(line)?;
         let run = TrainingKey { data, network, arm, seed: read("seed", &seed)? };
         Ok(Self {
             key: MaximumKey { run, gate, unit },
