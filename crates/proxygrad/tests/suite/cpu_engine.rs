@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use proxygrad::engine::{Cpu, CpuSettings, Engine, Forward, Gate, Instructions, Plan, Reference, Target};
 use proxygrad::network::{Activation, Array, Binary, Conv, Network, Op, Padding, Window};
 
-use crate::networks::{classifier, rng, uniform};
+use crate::networks::{classifier, conv, rng, same, uniform};
 use crate::operations;
 use crate::tensors::values;
 
@@ -201,6 +201,31 @@ fn fused_networks_agree_on_every_instruction_set() {
     for cpu in engines() {
         for (targets, batch) in [(&["logits"][..], 1), (&["logits"], 5), (&["a1-relu", "both", "b-add"], 2)] {
             compare(&cpu, "residual", residual(), targets, batch);
+        }
+    }
+}
+
+/// Pixels that are a multiple of 1024 values apart are copied before they are multiplied; many channels are divided into
+/// groups of columns.
+#[test]
+fn wide_maps_agree_on_every_instruction_set() {
+    let strided = |kernel: usize| Window { stride: [2, 2], ..same(kernel) };
+    let forms = [
+        ("pointwise", 1024, 40, 1, same(1)),
+        ("pointwise, its gradient", 24, 1024, 1, same(1)),
+        ("pointwise, groups of columns", 1024, 530, 1, same(1)),
+        ("strided pointwise", 512, 40, 1, strided(1)),
+        ("strided 3x3", 512, 24, 3, strided(3)),
+        ("3x3 of two pixels", 1024, 24, 3, same(3)),
+        ("3x3, its gradient", 24, 1024, 3, same(3)),
+    ];
+    for cpu in engines() {
+        for (name, from, to, kernel, window) in forms {
+            let mut rng = rng(23);
+            let mut network = Network::new(from, if kernel == 3 { 2 } else { 5 }, 3);
+            let wide = conv(&mut rng, from, to, [kernel; 2], 1, window);
+            network.push("target", wide, &[Network::INPUT]).unwrap();
+            compare(&cpu, name, network, &["target"], 2);
         }
     }
 }

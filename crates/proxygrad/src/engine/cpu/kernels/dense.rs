@@ -117,7 +117,11 @@ impl Kernel for DenseKernel {
     }
 
     fn scratch_len(&self) -> usize {
-        Pointwise::scratch_len()
+        let backward = match &self.backward {
+            DenseBackward::Vector(_) => 0,
+            DenseBackward::Vectors(backward) => backward.scratch_len(),
+        };
+        self.forward.scratch_len().max(backward)
     }
 
     fn bias(&self) -> Option<&[f32]> {

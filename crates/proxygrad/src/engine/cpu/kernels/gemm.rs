@@ -32,8 +32,18 @@ impl Prefetch {
     }
 }
 
-/// Maximum number of sums of a tile: 14 rows of two vectors of 16.
-pub(crate) const TILE_SUMS: usize = 14 * 32;
+/// Maximum number of rows of a tile on any instruction set.
+pub(crate) const MOST_ROWS: usize = 14;
+
+/// Maximum number of sums of a tile: its rows, of two vectors of 16.
+pub(crate) const TILE_SUMS: usize = MOST_ROWS * 32;
+
+/// Rows of a tile this many values apart, or a multiple, begin in the same set of a first-level cache: the lines that
+/// a tile reads at once would displace each other. Such rows are copied first.
+pub(crate) const CACHE_PERIOD: usize = 1024;
+
+/// Values after every copied row, so that rows begin in different sets.
+pub(crate) const CACHE_PADDING: usize = 16;
 
 /// A run of consecutive values in every row of pixels.
 #[derive(Clone, Copy)]

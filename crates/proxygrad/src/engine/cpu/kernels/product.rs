@@ -4,14 +4,11 @@
 use crate::engine::cpu::epilogue::{Epilogue, OutputRegion};
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::{BackwardArgs, BackwardNeeds, ForwardArgs, Kernel, KernelConfig, ThreadCtx};
-use crate::engine::cpu::kernels::gemm::{Accumulator, Prefetch, Run, TILE_SUMS, microkernel, split_evenly};
+use crate::engine::cpu::kernels::gemm::{Accumulator, MOST_ROWS, Prefetch, Run, TILE_SUMS, microkernel, split_evenly};
 use crate::engine::cpu::kernels::matmul::ScalarMatMul;
 use crate::engine::cpu::kernels::scalar::ScalarKernel;
 use crate::engine::cpu::layout::Layout;
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
-
-/// Rows of the largest tile of any instruction set.
-const MAX_TILE_ROWS: usize = 14;
 
 /// Matrix products of two row-major maps, whose rows are pixels.
 pub(crate) struct MatMulKernel {
@@ -82,7 +79,7 @@ impl MatMulKernel {
         let all = to.images * self.products.len();
         // A few large matrices are divided by rows; every piece packs the second factor.
         let wanted = if ctx.worker.count() == 1 { 1 } else { 3 * ctx.worker.count() };
-        let parts = wanted.div_ceil(all.max(1)).clamp(1, rows.div_ceil(2 * MAX_TILE_ROWS));
+        let parts = wanted.div_ceil(all.max(1)).clamp(1, rows.div_ceil(2 * MOST_ROWS));
         ctx.worker.for_each_piece(all * parts, |piece| {
             let (product, part) = (piece / parts, piece % parts);
             let (image, product) = (product / self.products.len(), product % self.products.len());
@@ -151,7 +148,7 @@ impl Piece<'_> {
     /// Values of private memory: the second factor in panels, some rows of the first one, and a tile of sums.
     fn scratch_len(inner: usize, columns: usize, lanes: usize) -> usize {
         let packed = inner.saturating_mul(columns.next_multiple_of(lanes));
-        packed.saturating_add(MAX_TILE_ROWS.saturating_mul(inner).next_multiple_of(16)).saturating_add(TILE_SUMS)
+        packed.saturating_add(MOST_ROWS.saturating_mul(inner).next_multiple_of(16)).saturating_add(TILE_SUMS)
     }
 
     /// Packs columns of the second factor into a panel `[inner, width]`, padded with zeros.
@@ -193,7 +190,7 @@ impl SimdOp for Piece<'_> {
         unsafe {
             let packed = self.scratch;
             let tile = packed.add(inner * columns.next_multiple_of(S::LANES));
-            let sums = tile.add((MAX_TILE_ROWS * inner).next_multiple_of(16));
+            let sums = tile.add((MOST_ROWS * inner).next_multiple_of(16));
             for first in (0..columns).step_by(panel_width) {
                 let count = (columns - first).min(panel_width);
                 let width = count.next_multiple_of(S::LANES);

@@ -12,7 +12,7 @@ use crate::engine::cpu::kernel::{KernelConfig, L2_BYTES, RowKernel, RowRange, Th
 use crate::engine::cpu::kernels::conv::pixel_block::PixelBlock;
 use crate::engine::cpu::kernels::conv::weights::{ConvWeights, SCATTER_CHANNELS};
 use crate::engine::cpu::kernels::gemm::{
-    Accumulator, PackedMatrix, Prefetch, Run, TILE_SUMS, microkernel, split_evenly,
+    Accumulator, CACHE_PADDING, CACHE_PERIOD, PackedMatrix, Prefetch, Run, TILE_SUMS, microkernel, split_evenly,
 };
 use crate::engine::cpu::kernels::taps::{Phase, Tap};
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
@@ -39,6 +39,8 @@ struct GemmPart {
     runs: Vec<Run>,
     /// Whether source rows are copied. Otherwise there is one tap, always inside the map.
     copied: bool,
+    /// Values from a pixel of a copy to the next.
+    copied_pixel: usize,
     /// First and last tap offset along each axis.
     span: [[isize; 2]; 2],
     /// Whether the columns of a sum are the channels of a pixel block of `spacing[0] x spacing[1]` pixels.
@@ -218,15 +220,19 @@ impl GemmPart {
             let last = (phase.grid[i].max(1) - 1) * phase.stride[i];
             span[i][0] >= 0 && last as isize + span[i][1] < source[i] as isize
         });
-        let copied = phase.taps.len() > 1 || (phase.taps.len() == 1 && !inside);
-        let mut part = Self { phase, weights, from, to, runs: Vec::new(), copied, span, scattered, most_rows: 1 };
-        let (channels, row) = (from[1], part.copied_row());
+        let channels = from[1];
+        let crowded = (phase.stride[1] * channels).is_multiple_of(CACHE_PERIOD);
+        let copied = phase.taps.len() > 1 || (phase.taps.len() == 1 && (!inside || crowded));
+        let copied_pixel = if crowded { channels + CACHE_PADDING } else { channels };
+        let runs = Vec::new();
+        let mut part = Self { phase, weights, from, to, runs, copied, copied_pixel, span, scattered, most_rows: 1 };
+        let row = part.copied_row();
         let offset = |tap: &Tap| {
             if !copied {
                 return 0;
             }
             let [y, x] = [0, 1].map(|i| (tap.offset[i] - span[i][0]).unsigned_abs());
-            (y * row + x * channels) as isize
+            (y * row + x * copied_pixel) as isize
         };
         let mut runs: Vec<Run> = Vec::new();
         for tap in &part.phase.taps {
@@ -249,7 +255,7 @@ impl GemmPart {
     /// Values of a copied source row.
     #[inline(always)]
     fn copied_row(&self) -> usize {
-        self.copied_width() * self.from[1]
+        self.copied_width() * self.copied_pixel
     }
 
     /// Source rows that `rows` rows of the grid read.
@@ -267,7 +273,7 @@ impl GemmPart {
     fn blocks(&self, part: usize, threads: usize, parts: usize, tile: usize) -> Vec<CacheBlock> {
         let [height, width] = self.phase.grid;
         let panels = self.weights.panels().len();
-        let row_bytes = 4 * self.from[1] * self.copied_width();
+        let row_bytes = 4 * self.copied_row();
         let most = (1..=height).rev().find(|&rows| self.copied_height(rows) * row_bytes <= L2_BYTES / 3).unwrap_or(1);
         let row_blocks = height.div_ceil(most);
         let wanted = if threads == 1 { 1 } else { (4 * threads).div_ceil(parts) };
@@ -319,7 +325,7 @@ impl SimdOp for Piece<'_> {
                     for (left, right) in split_evenly(phase.grid[1], S::TILE_ROWS) {
                         let (row, step) = if part.copied {
                             let row = (y - block.rows[0]) * phase.stride[0] * part.copied_row();
-                            let step = phase.stride[1] * part.from[1];
+                            let step = phase.stride[1] * part.copied_pixel;
                             (self.scratch.add(TILE_SUMS + row + left * step).cast_const(), step)
                         } else {
                             let [dy, dx] = [0, 1].map(|i| part.span[i][0].unsigned_abs());
@@ -389,7 +395,7 @@ impl Piece<'_> {
     #[inline(always)]
     unsafe fn copy(&self) {
         let Self { part, block, source, .. } = *self;
-        let (channels, width) = (part.from[1], part.copied_width());
+        let (channels, pixel_step, width) = (part.from[1], part.copied_pixel, part.copied_width());
         let top = (block.rows[0] * part.phase.stride[0]) as isize + part.span[0][0];
         let left = part.span[1][0];
         // Columns of the copy that lie on the map.
@@ -398,26 +404,26 @@ impl Piece<'_> {
         // SAFETY: rows and columns are checked against the map's size.
         unsafe {
             for row in 0..part.copied_height(block.rows[1] - block.rows[0]) {
-                let to = self.scratch.add(TILE_SUMS + row * width * channels);
+                let to = self.scratch.add(TILE_SUMS + row * width * pixel_step);
                 let y = top + row as isize;
                 if y < 0 || y >= source.height as isize {
-                    std::ptr::write_bytes(to, 0, width * channels);
+                    std::ptr::write_bytes(to, 0, width * pixel_step);
                     continue;
                 }
-                std::ptr::write_bytes(to, 0, first * channels);
-                std::ptr::write_bytes(to.add(last * channels), 0, (width - last) * channels);
+                std::ptr::write_bytes(to, 0, first * pixel_step);
+                std::ptr::write_bytes(to.add(last * pixel_step), 0, (width - last) * pixel_step);
                 let column = (first as isize + left).unsigned_abs();
                 let pixel = (self.image * source.height + y.unsigned_abs()) * source.width + column;
                 if last == first {
                     continue;
                 }
                 let from = source.at(pixel).add(part.from[0]);
-                if source.pixel_stride == channels {
+                if source.pixel_stride == channels && pixel_step == channels {
                     std::ptr::copy_nonoverlapping(from, to.add(first * channels), (last - first) * channels);
                     continue;
                 }
                 for x in 0..last - first {
-                    let to = to.add((first + x) * channels);
+                    let to = to.add((first + x) * pixel_step);
                     std::ptr::copy_nonoverlapping(from.add(x * source.pixel_stride), to, channels);
                 }
             }

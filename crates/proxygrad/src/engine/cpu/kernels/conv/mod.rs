@@ -142,7 +142,7 @@ impl Implementation {
 
     fn scratch_len(&self) -> usize {
         match self {
-            Self::Pointwise(_) => Pointwise::scratch_len(),
+            Self::Pointwise(pointwise) => pointwise.scratch_len(),
             Self::Winograd(winograd) => winograd.scratch_len(),
             Self::Depthwise(_) => 0,
             Self::ImplicitGemm(gemm) => gemm.scratch_len(),

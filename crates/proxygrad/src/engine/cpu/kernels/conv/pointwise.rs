@@ -7,12 +7,20 @@ use crate::engine::cpu::epilogue::{Epilogue, OutputRegion};
 use crate::engine::cpu::feature_map::FeatureMap;
 use crate::engine::cpu::kernel::{KernelConfig, L2_BYTES, RowKernel, RowRange, ThreadCtx};
 use crate::engine::cpu::kernels::gemm::{
-    Accumulator, PackedMatrix, Prefetch, Run, TILE_SUMS, microkernel, split_evenly,
+    Accumulator, CACHE_PADDING, CACHE_PERIOD, MOST_ROWS, PackedMatrix, Prefetch, Run, TILE_SUMS, microkernel,
+    split_evenly,
 };
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 
 /// A gradient is sparse if at most one in this many channels is not zero.
 const FEW: usize = 8;
+
+/// Largest number of channels of a copied tile.
+const MOST_COPIED: usize = 4096;
+
+/// Bytes of the panels that a tile of pixels meets before the next tile does. They stay in the second-level cache, and
+/// a tile writes consecutive channels.
+const GROUP_BYTES: usize = L2_BYTES / 2;
 
 /// A matrix `[C, O]` that maps every pixel of a source to the same pixel of a destination.
 pub(crate) struct Pointwise {
@@ -70,8 +78,10 @@ impl Pointwise {
     }
 
     /// Values of private memory per thread.
-    pub(crate) fn scratch_len() -> usize {
-        TILE_SUMS
+    pub(crate) fn scratch_len(&self) -> usize {
+        let channels = self.weights.rows();
+        let copied = if channels <= MOST_COPIED { MOST_ROWS * (channels + CACHE_PADDING) } else { 0 };
+        TILE_SUMS + copied
     }
 }
 
@@ -142,29 +152,49 @@ impl SimdOp for Piece<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self { weights, runs, .. } = self;
-        for panel in &weights.panels()[self.panels[0]..self.panels[1]] {
+        let Self { weights, runs, source, .. } = self;
+        let channels = source.channels;
+        let whole = matches!(runs, [run] if run.count == channels);
+        let copied = whole && channels <= MOST_COPIED && source.pixel_stride.is_multiple_of(CACHE_PERIOD);
+        let step = if copied { channels + CACHE_PADDING } else { source.pixel_stride };
+        let panels = &weights.panels()[self.panels[0]..self.panels[1]];
+        let panel_bytes = 4 * channels.max(1) * 2 * S::LANES;
+        for group in panels.chunks((GROUP_BYTES / panel_bytes).max(1)) {
             for (first, last) in split_evenly(self.rows[1] - self.rows[0], S::TILE_ROWS) {
-                let first = self.rows[0] + first;
-                let count = self.rows[0] + last - first;
-                // SAFETY: the rows lie in the source, the panel in the destination's channels.
+                let (first, count) = (self.rows[0] + first, last - first);
+                // SAFETY: the rows lie in the source, the panels in the destination's channels; there is room for the
+                // copy after the sums.
                 unsafe {
-                    let (from, to) = (self.source.at(first), weights.panel_data(panel));
-                    for r in 0..count {
-                        self.epilogue.prefetch::<S>(first + r, panel.first, panel.columns);
+                    let mut from = source.at(first).cast_const();
+                    if copied {
+                        let copy = self.sums.add(TILE_SUMS);
+                        for r in 0..count {
+                            std::ptr::copy_nonoverlapping(
+                                source.at(first + r).cast_const(),
+                                copy.add(r * step),
+                                channels,
+                            );
+                        }
+                        from = copy.cast_const();
                     }
-                    let next = Prefetch::of::<S>(to, panel.vectors);
-                    microkernel::<S>(
-                        [count, panel.vectors],
-                        runs,
-                        from,
-                        self.source.pixel_stride,
-                        to,
-                        next,
-                        Accumulator { sums: self.sums, accumulate: false },
-                    );
-                    let block = OutputRegion::row(first, count, panel.first, panel.columns);
-                    self.epilogue.store_region::<S>(block, self.sums, [0, panel.vectors * S::LANES]);
+                    for panel in group {
+                        let to = weights.panel_data(panel);
+                        for r in 0..count {
+                            self.epilogue.prefetch::<S>(first + r, panel.first, panel.columns);
+                        }
+                        let next = Prefetch::of::<S>(to, panel.vectors);
+                        microkernel::<S>(
+                            [count, panel.vectors],
+                            runs,
+                            from,
+                            step,
+                            to,
+                            next,
+                            Accumulator { sums: self.sums, accumulate: false },
+                        );
+                        let block = OutputRegion::row(first, count, panel.first, panel.columns);
+                        self.epilogue.store_region::<S>(block, self.sums, [0, panel.vectors * S::LANES]);
+                    }
                 }
             }
         }
