@@ -87,7 +87,7 @@ pub struct AddArgs {
     /// Input size, if the file does not specify it
     #[arg(long, value_name = "HEIGHT,WIDTH", value_parser = size)]
     size: Option<[usize; 2]>,
-    /// File with class names, one per line
+    /// File with class names: one per line, or JSON (a list or an index)
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
     /// One-sentence description of the model
@@ -321,6 +321,9 @@ fn add(out: &mut impl Write, models: &Models, args: AddArgs) -> anyhow::Result<(
     }
     for line in Unavailable::summary(&added.unavailable) {
         writeln!(out, "unavailable: {line}")?;
+    }
+    for input in &added.ignored_inputs {
+        writeln!(out, "ignored: input {input}, which no node reads")?;
     }
     for assumed in &added.assumed {
         writeln!(

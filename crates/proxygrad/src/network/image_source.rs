@@ -48,8 +48,8 @@ pub struct KnownImage {
 
 /// Prefix of the name of a form part.
 const PART: &str = "part:";
-/// Prefix of a data URL (RFC 2397).
-const DATA: &str = "data:";
+/// Scheme of a data URL (RFC 2397).
+const DATA: &str = "data";
 const EXPECTED: &str = "a PNG or JPEG in base64, plain or as a data: URL, or part:NAME";
 /// Accepts missing padding and nonzero trailing bits.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -71,12 +71,12 @@ impl FromStr for ImageSource {
                 true => Err(Invalid::new("", text, EXPECTED)),
             };
         }
-        let encoded = match text.strip_prefix(DATA) {
-            Some(url) => match url.split_once(',') {
-                Some((head, encoded)) if head.to_ascii_lowercase().ends_with(";base64") => encoded,
+        let encoded = match text.split_once(':') {
+            Some((scheme, url)) if scheme.eq_ignore_ascii_case(DATA) => match url.split_once(',') {
+                Some((head, encoded)) if head.trim_end().to_ascii_lowercase().ends_with(";base64") => encoded,
                 _ => return Err(Invalid::new("", text, "a data: URL in base64: data:image/png;base64,…")),
             },
-            None => text,
+            _ => text,
         };
         match decode(encoded, text.len() - encoded.len()) {
             Ok(bytes) if !bytes.is_empty() => Ok(Self::File(bytes.into())),
@@ -106,6 +106,7 @@ fn decode(encoded: &str, start: usize) -> Result<Vec<u8>, String> {
             let character = encoded.get(at..).and_then(|rest| rest.chars().next()).unwrap_or_default();
             let why = match character {
                 '=' => "is padding in the wrong place or one too many",
+                '%' => "is percent-encoding, which base64 in JSON does not need; write the character itself",
                 '-' | '_' => "belongs to the URL-safe alphabet; use + for - and / for _",
                 _ => "is not a base64 character",
             };
@@ -219,6 +220,7 @@ mod tests {
             "aW1hZ2U",
             "data:image/png;base64,aW1hZ2U=",
             "data:;BASE64,aW1hZ2U=",
+            "DATA:image/png;name=a.png;base64 ,aW1hZ2U=",
             "aW1h\nZ2U=\n",
             "aW1h\r\nZ2U\r\n",
             "\taW 1h\r\nZ2U\n=",
@@ -246,7 +248,7 @@ mod tests {
             ("aW1h*2U=", ["'*'", "offset 4"]),
             ("aW1h\nZ2?U=", ["'?'", "offset 7"]),
             ("\r\n aW1hZ2\u{e9}=", ["'\u{e9}'", "offset 9"]),
-            ("data:image/png;base64,aW1hZ2%3D", ["'%'", "offset 28"]),
+            ("data:image/png;base64,aW1hZ2%3D", ["'%'", "offset 28 is percent-encoding"]),
             ("aW1h-2U=", ["'-'", "URL-safe"]),
             ("aW1hZ2U_", ["'_'", "offset 7"]),
             ("\u{feff}aW1hZ2U=", ["'\\u{feff}'", "offset 0"]),

@@ -64,6 +64,8 @@ pub enum Coordinates {
     HalfPixelSymmetric,
     /// Pixel centres at half-integers; an output of length 1 reads position 0.
     PytorchHalfPixel,
+    /// Pixel centres of the output at half-integers, those of the input at integers (opsets 11 and 12, from TensorFlow).
+    HalfPixelToInteger,
     /// Pixels at integers, scaled from the first.
     Asymmetric,
     /// The first and last pixels of both maps coincide.
@@ -157,6 +159,7 @@ impl Resize {
                 let rounded = output as f32 / (scale * length);
                 length / 2.0 * (1.0 - rounded) + (i + 0.5) / scale - 0.5
             }
+            Coordinates::HalfPixelToInteger => (i + 0.5) / scale,
             Coordinates::Asymmetric => i / scale,
             Coordinates::AlignCorners if output == 1 => 0.0,
             Coordinates::AlignCorners => i * last / (output as f32 - 1.0),

@@ -213,6 +213,7 @@ pub fn rearrangements() -> Vec<Case> {
     let coordinates = [
         Coordinates::HalfPixel,
         Coordinates::HalfPixelSymmetric,
+        Coordinates::HalfPixelToInteger,
         Coordinates::PytorchHalfPixel,
         Coordinates::Asymmetric,
         Coordinates::AlignCorners,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::error::ModelError;
 use super::id::{check_id, suggest_id};
 use super::load::{self, Weights};
-use super::manifest::{Classes, Manifest, is_onnx, names_in, read_text};
+use super::manifest::{Classes, Manifest, is_onnx, read_names};
 use super::model_dir::ModelLock;
 use super::pull::write;
 use crate::Invalid;
@@ -34,7 +34,7 @@ pub struct AddOptions {
     pub mean: Option<Vec<f32>>,
     /// Standard deviation to divide by, one for all channels or one per channel; by default 1.
     pub std: Option<Vec<f32>>,
-    /// A file with one class name per line.
+    /// A file with one class name per line, or a JSON list or index of the names.
     pub classes: Option<PathBuf>,
     /// One sentence.
     pub description: Option<String>,
@@ -78,6 +78,8 @@ pub(super) struct PreparedModel {
     pub(super) manifest: Manifest,
     /// Assumed values.
     pub(super) assumed: Vec<Assumption>,
+    /// Inputs of the file that no node reads.
+    pub(super) ignored_inputs: Vec<String>,
     /// The network itself; the nodes of its file that have no layer are listed in it.
     pub(super) model: Model,
     weights: Weights,
@@ -103,7 +105,7 @@ pub(super) fn prepare(
 ) -> Result<(String, PreparedModel), ModelError> {
     let (file, given) = locate(path)?;
     let bytes = load::read(&file).map_err(ModelError::folder(&file))?;
-    let mut assumed = Vec::new();
+    let (mut assumed, mut ignored_inputs) = (Vec::new(), Vec::new());
     let id = match options.id.clone().or_else(|| given.as_ref().and_then(|given| given.id.clone())) {
         Some(id) => id,
         None => {
@@ -126,7 +128,7 @@ pub(super) fn prepare(
     let position = assumed.len();
     let manifest = match given {
         Some(given) => given,
-        None => derive(&id, &file, &weights, &options, &described, &mut assumed)?,
+        None => derive(&id, &file, &weights, &options, &described, &mut assumed, &mut ignored_inputs)?,
     };
     let mut manifest = apply_options(manifest, options)?;
     manifest.id = Some(id.clone());
@@ -152,7 +154,7 @@ pub(super) fn prepare(
     manifest.file = format!("weights.{}", part(file.extension()).to_lowercase());
     manifest.spectrum = spectrum.is_some().then(|| SPECTRUM_FILE.into());
     manifest.check()?;
-    Ok((id, PreparedModel { manifest, assumed, model, weights, classes, spectrum }))
+    Ok((id, PreparedModel { manifest, assumed, ignored_inputs, model, weights, classes, spectrum }))
 }
 
 /// Whether a file or folder next to the copied weights has this name.
@@ -205,7 +207,7 @@ fn locate(path: &Path) -> Result<(PathBuf, Option<Manifest>), ModelError> {
 fn classes(file: &Path, given: Option<&Manifest>, options: &AddOptions) -> Result<Option<Vec<String>>, ModelError> {
     let folder = |file: &Path| file.parent().unwrap_or(Path::new("")).to_owned();
     if let Some(list) = &options.classes {
-        return Ok(Some(names_in(&read_text(&folder(list), &part(list.file_name()))?)));
+        return Ok(Some(read_names(&folder(list), &part(list.file_name()))?));
     }
     if let Some(given) = given {
         return Ok(Some(given.class_names(&folder(file))?));
@@ -213,7 +215,8 @@ fn classes(file: &Path, given: Option<&Manifest>, options: &AddOptions) -> Resul
     Ok(None)
 }
 
-/// Derives a manifest for a file without one: the file's input size, pixels in [0, 1].
+/// Derives a manifest for a file without one: the file's input size, pixels in [0, 1]. Also finds the inputs that are
+/// ignored.
 fn derive(
     id: &str,
     file: &Path,
@@ -221,6 +224,7 @@ fn derive(
     options: &AddOptions,
     described: &Described,
     assumed: &mut Vec<Assumption>,
+    ignored: &mut Vec<String>,
 ) -> Result<Manifest, ModelError> {
     let name = part(file.file_name());
     let architecture = match &options.architecture {
@@ -235,7 +239,11 @@ fn derive(
     };
     let (input, bytes) = match architecture {
         Some(architecture) => (architecture.input, false),
-        None => onnx_input(id, weights, options, described.size)?,
+        None => {
+            let inputs = onnx_inputs(id, weights, options, described.size)?;
+            *ignored = inputs.unread;
+            (inputs.image, inputs.bytes)
+        }
     };
     // Neither says anything about a network that reads bytes.
     let stated = described.preprocessing.clone().filter(|stated| !bytes && stated.channels.count() == input[0]);
@@ -309,23 +317,20 @@ fn list(values: &[f32]) -> String {
     shown.iter().map(f32::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// The input size of an ONNX file (if dynamic, the requested or else the usual one), and whether it reads bytes.
-fn onnx_input(
+/// The inputs of an ONNX file; if the image's size is dynamic, it is the requested or else the usual one.
+fn onnx_inputs(
     id: &str,
     weights: &Weights,
     options: &AddOptions,
     usual: Option<[usize; 2]>,
-) -> Result<([usize; 3], bool), ModelError> {
+) -> Result<onnx::Inputs, ModelError> {
     let broken = |why: onnx::ImportError| ModelError::Broken { id: id.into(), why: why.to_string() };
     let constants = &options.constants;
-    let import = |input| {
-        let options = onnx::ImportOptions { input, constants: constants.clone() };
-        onnx::import_with(&weights.bytes, &weights.external, &options)
-    };
+    let read = |input| onnx::read_inputs(&weights.bytes, &onnx::ImportOptions { input, constants: constants.clone() });
     let [height, width] = match (options.size, usual) {
         (Some(size), _) => size,
-        (None, usual) => match (import(None), usual) {
-            (Ok(imported), _) => return Ok((imported.input, imported.bytes)),
+        (None, usual) => match (read(None), usual) {
+            (Ok(inputs), _) => return Ok(inputs),
             (Err(onnx::ImportError::DynamicInput { .. }), Some(size)) => size,
             (Err(why @ onnx::ImportError::DynamicInput { .. }), None) => {
                 return Err(Invalid::missing("size", &format!("224,224, because {why}")).into());
@@ -333,13 +338,13 @@ fn onnx_input(
             (Err(why), _) => return Err(broken(why)),
         },
     };
-    let import = |channels| import(Some([channels, height, width]));
+    let read = |channels| read(Some([channels, height, width]));
     // Without a requested number of channels, the file decides between colour and grey.
-    let imported = match (options.channels, import(options.channels.map_or(3, ChannelOrder::count))) {
-        (None, Err(onnx::ImportError::Input(_))) => import(1),
-        (_, imported) => imported,
+    let inputs = match (options.channels, read(options.channels.map_or(3, ChannelOrder::count))) {
+        (None, Err(onnx::ImportError::Input(_))) => read(1),
+        (_, inputs) => inputs,
     };
-    imported.map(|imported| (imported.input, imported.bytes)).map_err(broken)
+    inputs.map_err(broken)
 }
 
 /// Applies the options to a manifest.

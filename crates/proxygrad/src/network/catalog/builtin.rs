@@ -12,7 +12,7 @@ pub(super) const IMAGENET_CLASSES: &str = include_str!("../../../assets/imagenet
 /// Names of the 1000 ImageNet classes in the order of the logits.
 #[cfg(feature = "pull")]
 pub(super) fn imagenet_classes() -> Vec<String> {
-    super::manifest::names_in(IMAGENET_CLASSES)
+    super::class_list::names_in(IMAGENET_CLASSES)
 }
 
 /// Id of the embedded model.
@@ -188,8 +188,8 @@ fn squeezenet() -> CatalogEntry {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::class_list::names_in;
     use super::super::load::{Weights, assemble};
-    use super::super::manifest::names_in;
     use super::*;
     use crate::network::onnx::ExternalData;
 

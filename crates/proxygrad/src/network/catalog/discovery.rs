@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::builtin::{CatalogEntry, EMBEDDED_ID, embedded_manifest};
+use super::class_list::names_in;
 use super::entry::{ModelEntry, ModelState};
 use super::id::check_id;
-use super::manifest::{Classes, Manifest, names_in};
+use super::manifest::{Classes, Manifest};
 
 /// A model that was found, not loaded yet.
 #[derive(Debug, Clone)]

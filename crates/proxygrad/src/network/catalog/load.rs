@@ -165,7 +165,7 @@ pub(super) fn assemble(
         }
         None => {
             let options = onnx::ImportOptions { input: Some(manifest.input), constants: manifest.constants.clone() };
-            onnx::import_with(bytes, &weights.external, &options).map_err(|e| format!("{file}: {e}"))?.network
+            onnx::import_with(bytes, &weights.external, &options).map_err(|e| e.to_string())?.network
         }
     };
     if network.input_shape()[..] != manifest.input {
@@ -191,5 +191,9 @@ pub(super) fn check_classes(network: &Network, classes: &[String]) -> Result<(),
         return Ok(());
     }
     let outputs: Vec<String> = outputs.iter().map(usize::to_string).collect();
-    Err(format!("classes: {} names for an output of {} values", classes.len(), outputs.join(" or ")))
+    let remark = match classes.iter().position(String::is_empty) {
+        Some(empty) => format!("name {empty} is empty"),
+        None => format!("name 0 is {:?}", classes[0].chars().take(40).collect::<String>()),
+    };
+    Err(format!("classes: {} names for an output of {} values; {remark}", classes.len(), outputs.join(" or ")))
 }

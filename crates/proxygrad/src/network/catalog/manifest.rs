@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::class_list;
 use super::id::check_id;
 use crate::Invalid;
 use crate::network::architecture::Architecture;
@@ -115,7 +116,7 @@ impl ColourStatistic {
 pub enum Classes {
     /// The names themselves.
     Names(Vec<String>),
-    /// Name of a file in the manifest's folder, with one name per line.
+    /// Name of a file in the manifest's folder, with one name per line or in JSON.
     File(String),
 }
 
@@ -242,7 +243,7 @@ impl Manifest {
     pub fn class_names(&self, folder: &Path) -> Result<Vec<String>, ManifestError> {
         match &self.classes {
             Classes::Names(names) => Ok(names.clone()),
-            Classes::File(file) => Ok(names_in(&read_text(folder, file)?)),
+            Classes::File(file) => read_names(folder, file),
         }
     }
 }
@@ -264,13 +265,16 @@ pub(super) fn is_onnx(file: &str) -> bool {
     Path::new(file).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"))
 }
 
-/// Parses one name per line; ignores trailing empty lines and a byte order mark.
-pub(super) fn names_in(text: &str) -> Vec<String> {
-    text::without_bom(text).trim_end().lines().map(|line| line.trim().to_owned()).collect()
+/// Reads the class names in a file; `file` must be a checked file name in `folder`.
+pub(super) fn read_names(folder: &Path, file: &str) -> Result<Vec<String>, ManifestError> {
+    class_list::parse(&read_text(folder, file)?).map_err(|why| {
+        let why = std::io::Error::new(std::io::ErrorKind::InvalidData, why);
+        ManifestError::Read { file: file.into(), why }
+    })
 }
 
 /// Reads a small text file; `file` must be a checked file name in `folder`.
-pub(super) fn read_text(folder: &Path, file: &str) -> Result<String, ManifestError> {
+fn read_text(folder: &Path, file: &str) -> Result<String, ManifestError> {
     let read = || {
         let mut bytes = Vec::new();
         std::fs::File::open(folder.join(file))?.take(Manifest::MAX_BYTES + 1).read_to_end(&mut bytes)?;
@@ -392,9 +396,7 @@ std = [0.229, 0.224, 0.225]
     }
 
     #[test]
-    fn class_names_are_one_per_line() {
-        assert_eq!(names_in("cat\n dog \r\n\nbird\n\n"), ["cat", "dog", "", "bird"]);
-        assert_eq!(names_in("\u{feff}T-shirt\r\nCoat\r\n"), ["T-shirt", "Coat"]);
+    fn class_names_are_read_from_the_file_that_a_manifest_names() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("names.txt"), "cat\ndog\n").unwrap();
         let text = format!("\u{feff}{}", GOOD.replace("input", "classes = \"names.txt\"\ninput").replace('\n', "\r\n"));

@@ -8,6 +8,7 @@ mod add;
 mod archive;
 mod builtin;
 mod calibrations;
+mod class_list;
 mod discovery;
 #[cfg(feature = "pull")]
 mod download;

@@ -71,6 +71,8 @@ pub struct Added {
     pub assumed: Vec<Assumption>,
     /// The nodes of the file that have no layer.
     pub unavailable: Vec<Unavailable>,
+    /// Inputs of a file without a manifest that no node reads.
+    pub ignored_inputs: Vec<String>,
 }
 
 /// The registry of models: the embedded one, those in folders, and those of the catalog.
@@ -348,7 +350,8 @@ impl Models {
         drop(lock);
         let entry = self.entry(id).ok_or_else(|| self.unknown(id))?;
         let unavailable = prepared.model.network.unavailable().to_vec();
-        Ok(Added { entry, assumed: prepared.assumed.clone(), unavailable })
+        let (assumed, ignored_inputs) = (prepared.assumed.clone(), prepared.ignored_inputs.clone());
+        Ok(Added { entry, assumed, unavailable, ignored_inputs })
     }
 
     /// Loads the network in the file `path` as [`Models::add`] does, without adding it. Also returns the assumptions.

@@ -27,6 +27,28 @@ pub(super) struct ImageInput {
     pub channels_last: bool,
 }
 
+/// Names of the inputs that [`find_image_input`] ignores because no node reads them.
+pub(super) fn unread_inputs(graph: &GraphProto, image: &str, options: &ImportOptions) -> Vec<String> {
+    let read = read_tensors(graph);
+    let stored = stored_tensors(graph);
+    let unread = graph.input.iter().map(|input| input.name.as_str()).filter(|name| {
+        *name != image && !read.contains(name) && !stored.contains(name) && !options.constants.contains_key(*name)
+    });
+    unread.map(str::to_owned).collect()
+}
+
+/// Names of the tensors that the file stores.
+fn stored_tensors(graph: &GraphProto) -> HashSet<&str> {
+    let stored = graph.initializer.iter().map(|tensor| tensor.name.as_str());
+    let sparse = graph.sparse_initializer.iter().filter_map(|sparse| Some(sparse.values.as_ref()?.name.as_str()));
+    stored.chain(sparse).collect()
+}
+
+/// Names of the tensors that nodes read.
+fn read_tensors(graph: &GraphProto) -> HashSet<&str> {
+    graph.node.iter().flat_map(|node| &node.input).map(String::as_str).collect()
+}
+
 /// Finds the only input `[N,C,H,W]` or `[N,H,W,C]`; the options' size `[C,H,W]` sets its dynamic axes. Inputs with a
 /// constant value are ignored, and so are inputs that no node reads, such as a training switch, if another is read.
 ///
@@ -34,13 +56,11 @@ pub(super) struct ImageInput {
 /// [`ImportError::Input`] without exactly one such input, [`ImportError::DynamicInput`] when a dynamic axis is not
 /// given.
 pub(super) fn find_image_input(graph: &GraphProto, options: &ImportOptions) -> Result<ImageInput, ImportError> {
-    let stored = graph.initializer.iter().map(|tensor| tensor.name.as_str());
-    let sparse = graph.sparse_initializer.iter().filter_map(|sparse| Some(sparse.values.as_ref()?.name.as_str()));
-    let given = options.constants.keys().map(String::as_str);
-    let constants: HashSet<&str> = stored.chain(sparse).chain(given).collect();
+    let mut constants = stored_tensors(graph);
+    constants.extend(options.constants.keys().map(String::as_str));
     let mut inputs: Vec<&ValueInfoProto> =
         graph.input.iter().filter(|input| !constants.contains(input.name.as_str())).collect();
-    let read: HashSet<&str> = graph.node.iter().flat_map(|node| &node.input).map(String::as_str).collect();
+    let read = read_tensors(graph);
     if inputs.iter().any(|input| read.contains(input.name.as_str())) {
         inputs.retain(|input| read.contains(input.name.as_str()));
     }

@@ -57,6 +57,7 @@ pub(super) use stored_tensor::half;
 use super::file_type;
 use super::graph::Network;
 use build::BuiltNetwork;
+use flatten::FlatGraph;
 use node_context::Operand;
 use proto::{GraphProto, ModelProto};
 
@@ -141,13 +142,7 @@ pub fn import(bytes: &[u8]) -> Result<Imported, ImportError> {
 /// # Errors
 /// See [`ImportError`]; if no layer is left, the error lists all unsupported nodes.
 pub fn import_with(bytes: &[u8], files: &ExternalData, options: &ImportOptions) -> Result<Imported, ImportError> {
-    limits::check(bytes).map_err(|why| not_onnx(bytes, why))?;
-    let mut model = ModelProto::decode(bytes).map_err(|why| not_onnx(bytes, format!("is damaged: {why}")))?;
-    if model.graph.is_none() {
-        return Err(not_onnx(bytes, "contains no graph".into()));
-    }
-    let opset = opset(&model)?;
-    let flat = flatten::flatten(&mut model, opset, bytes.len());
+    let (model, flat, opset) = decode(bytes)?;
     let graph = &flat.graph;
     let input = image_input::find_image_input(graph, options)?;
     let constants = constant_inputs::constant_inputs(graph, &input.name, &options.constants)?;
@@ -191,6 +186,40 @@ pub fn import_with(bytes: &[u8], files: &ExternalData, options: &ImportOptions) 
         opset,
         producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
     })
+}
+
+/// The inputs of an ONNX file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inputs {
+    /// Size `[C,H,W]` of the image.
+    pub image: [usize; 3],
+    /// Whether the file reads pixels as bytes, 0 to 255.
+    pub bytes: bool,
+    /// Names of the inputs that no node reads, and that are therefore ignored.
+    pub unread: Vec<String>,
+}
+
+/// Finds the image input of an ONNX file, without importing the network.
+///
+/// # Errors
+/// See [`ImportError`].
+pub fn read_inputs(bytes: &[u8], options: &ImportOptions) -> Result<Inputs, ImportError> {
+    let (_, flat, _) = decode(bytes)?;
+    let input = image_input::find_image_input(&flat.graph, options)?;
+    let unread = image_input::unread_inputs(&flat.graph, &input.name, options);
+    Ok(Inputs { image: input.size, bytes: input.bytes, unread })
+}
+
+/// The model without its graph, its nodes as one list, and the opset.
+fn decode(bytes: &[u8]) -> Result<(ModelProto, FlatGraph, i64), ImportError> {
+    limits::check(bytes).map_err(|why| not_onnx(bytes, why))?;
+    let mut model = ModelProto::decode(bytes).map_err(|why| not_onnx(bytes, format!("is damaged: {why}")))?;
+    if model.graph.is_none() {
+        return Err(not_onnx(bytes, "contains no graph".into()));
+    }
+    let opset = opset(&model)?;
+    let flat = flatten::flatten(&mut model, opset, bytes.len());
+    Ok((model, flat, opset))
 }
 
 /// The error for bytes that are not an ONNX file: it names the format they have, or else says `why`.

@@ -71,6 +71,46 @@ fn what_the_caller_knows_is_not_assumed() {
 }
 
 #[test]
+fn an_input_that_no_node_reads_is_reported() {
+    let data = tempfile::tempdir().unwrap();
+    let fixture = |name: &str| {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/networks/{name}/model.onnx"))
+    };
+    let models = registry(data.path());
+    let options = |id: &str| AddOptions { id: Some(id.into()), ..AddOptions::default() };
+    let added = models.add(&fixture("unused-second-input"), options("two")).unwrap();
+    assert_eq!(added.ignored_inputs, ["is_training"]);
+    assert_eq!(models.add(&fixture("opset-22"), options("one")).unwrap().ignored_inputs, [""; 0]);
+    let constants = [("keep_prob".to_owned(), 1.0)].into();
+    let given = AddOptions { constants, ..options("given") };
+    assert_eq!(models.add(&fixture("scalar-second-input"), given).unwrap().ignored_inputs, [""; 0]);
+}
+
+#[test]
+fn class_names_may_be_json_and_a_wrong_file_is_described() {
+    let (data, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (models, file) = (registry(data.path()), lonely(folder.path()));
+    let names = folder.path().join("names.json");
+    let add = |id: &str, text: &str| {
+        std::fs::write(&names, text).unwrap();
+        let (id, classes) = (Some(id.to_owned()), Some(names.clone()));
+        models.add(&file, AddOptions { id, classes, ..AddOptions::default() })
+    };
+    let index: Vec<String> = (0..10).rev().map(|i| format!("\"{i}\": [\"n{i}\", \"class {i}\"]")).collect();
+    add("index", &format!("{{{}}}", index.join(", "))).unwrap();
+    assert_eq!(models.load("index").unwrap().classes[3], "class 3");
+    for (text, part) in [
+        ("", "names.json: has no names"),
+        ("a\0b\0", "names.json: name 0 contains the character"),
+        ("index,name\n0,a\n", "2 names for an output of 10 values; name 0 is \"index,name\""),
+        ("a\n\nb", "3 names for an output of 10 values; name 1 is empty"),
+    ] {
+        let error = add("wrong", text).unwrap_err().to_string();
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
 fn a_manifest_next_to_the_file_is_used_and_options_override_it() {
     let (data, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_model(&folder.path().join("mine"), MANIFEST, &squeezenet(0.5));

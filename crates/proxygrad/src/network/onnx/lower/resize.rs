@@ -54,6 +54,7 @@ pub(super) fn resize(builder: &mut GraphBuilder, ctx: &NodeContext) -> Result<Bu
         "half_pixel" => Coordinates::HalfPixel,
         "half_pixel_symmetric" => Coordinates::HalfPixelSymmetric,
         "pytorch_half_pixel" => Coordinates::PytorchHalfPixel,
+        "tf_half_pixel_for_nn" => Coordinates::HalfPixelToInteger,
         "asymmetric" => Coordinates::Asymmetric,
         "align_corners" => Coordinates::AlignCorners,
         "tf_crop_and_resize" => crop(ctx, axes, rank)?,
