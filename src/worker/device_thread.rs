@@ -29,6 +29,13 @@ pub(super) enum BatchError {
     ThreadGone,
 }
 
+impl BatchError {
+    /// Whether it counts as a failure of the engine: all but what is wrong with a training.
+    pub(super) fn is_of_the_engine(&self) -> bool {
+        !matches!(self, Self::Train(error) if !matches!(error, TrainError::Engine(_)))
+    }
+}
+
 /// One outcome per task; `None` for canceled ones.
 pub(super) type BatchResult = Result<Vec<Option<Outcome>>, BatchError>;
 

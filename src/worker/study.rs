@@ -1,33 +1,24 @@
 //! Runs a study on a device batch by batch; between two batches the device is free for jobs.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::device_thread::BatchError;
+use super::long_run::StageEnd;
 use super::metrics;
-use super::report::{PendingReport, report_with_retry};
-use super::run::{RunContext, TICK, failure, load, time_limit_exceeded};
+use super::run::{RunContext, failure, load, time_limit_exceeded};
 use super::running_job::BETWEEN_EVENTS;
 use super::stop_signal::{StopReason, StopSignal};
-use crate::jobs::{Failure, FailureCode, Lease, RunOutcome, Store, StudyClaim, StudyProgress};
-use proxygrad::engine::Engine;
+use crate::jobs::{Failure, FailureCode, RunOutcome, Store, StudyClaim, StudyProgress};
 use proxygrad::network::Model;
 use proxygrad::study::{Progress, RunOptions, StepResult, StudyError, StudyRunner, Summary, report, summary};
 
-/// Wait before retrying to write files.
-const WRITE_RETRY_WAIT: Duration = Duration::from_secs(1);
-
 /// A claimed study between two of its batches.
-pub(super) struct RunningStudy {
+pub(super) struct StudyRun {
     claim: StudyClaim,
     stage: Stage,
-    /// Since when its files cannot be written.
-    unwritable_since: Option<Instant>,
-    /// Whether the store has recorded it as paused for jobs.
-    paused: bool,
 }
 
 /// What is to be done next.
@@ -40,113 +31,29 @@ enum Stage {
     Exhibits(StudyRunner, Arc<Summary>),
 }
 
-/// Why a stage has no next one.
-enum StageEnd {
-    /// The run of the study is over.
-    Outcome(RunOutcome),
-    /// Files cannot be written now; this stage is to be retried.
-    Unwritable(Box<Stage>),
-}
-
-impl StageEnd {
-    fn unwritable(stage: Stage) -> Self {
-        Self::Unwritable(Box::new(stage))
-    }
-}
-
-impl From<RunOutcome> for StageEnd {
-    fn from(outcome: RunOutcome) -> Self {
-        Self::Outcome(outcome)
-    }
-}
-
-impl RunningStudy {
+impl StudyRun {
     pub(super) fn new(claim: StudyClaim) -> Self {
-        Self { claim, stage: Stage::Claimed, unwritable_since: None, paused: false }
+        Self { claim, stage: Stage::Claimed }
     }
 
-    /// The report in case that one of its stages panics.
-    pub(super) fn interrupted(&self) -> PendingReport {
-        let outcome = RunOutcome::Interrupted { alone: true };
-        PendingReport::with_outcome(self.claim.lease, &self.claim.cancel_requested, outcome)
+    /// Whether its folder has been opened.
+    pub(super) fn has_begun(&self) -> bool {
+        !matches!(self.stage, Stage::Claimed)
     }
 
-    /// Pauses it for jobs that run first.
-    pub(super) fn pause(&mut self) {
-        self.paused = true;
-    }
-
-    /// Required to report its outcome.
-    pub(super) fn lease(&self) -> Lease {
-        self.claim.lease
-    }
-
-    /// Whether it has results that could not be written yet.
-    pub(super) fn has_unwritten_results(&self) -> bool {
-        self.unwritable_since.is_some() && !matches!(self.stage, Stage::Claimed)
-    }
-
-    /// Canceled when a client cancels it.
-    pub(super) fn cancel_requested(&self) -> CancellationToken {
-        self.claim.cancel_requested.clone()
+    /// Runs the next stage.
+    pub(super) async fn advance(self, context: &RunContext) -> Result<Self, StageEnd<Self>> {
+        let Self { claim, stage } = self;
+        match context.next_stage(&claim, stage).await {
+            Ok(stage) => Ok(Self { claim, stage }),
+            Err(end) => Err(end.map(|stage| Self { claim, stage })),
+        }
     }
 }
 
 impl RunContext {
-    /// Runs the next stage of a study. Returns `None` if the study has ended. A stage whose files cannot be written is
-    /// retried with its results; after some time the study is requeued.
-    pub(super) async fn advance_study(&self, mut study: RunningStudy) -> Option<RunningStudy> {
-        if study.paused {
-            if let Err(error) = self.store.resumed(study.claim.lease).await {
-                tracing::warn!(study.id = %study.claim.study.id, %error, "study could not resume; retrying");
-                self.wait_before_retry(&study.claim).await;
-                return Some(study);
-            }
-            study.paused = false;
-        }
-        let RunningStudy { claim, stage, unwritable_since, .. } = study;
-        let outcome = match self.next_stage(&claim, stage).await {
-            Ok(stage) => return Some(RunningStudy { claim, stage, unwritable_since: None, paused: false }),
-            Err(StageEnd::Outcome(outcome)) => outcome,
-            Err(StageEnd::Unwritable(stage)) => {
-                let since = unwritable_since.unwrap_or_else(Instant::now);
-                if since.elapsed() < self.patience {
-                    self.wait_before_retry(&claim).await;
-                    let unwritable_since = Some(since);
-                    return Some(RunningStudy { claim, stage: *stage, unwritable_since, paused: false });
-                }
-                let (id, waited_s) = (claim.study.id, since.elapsed().as_secs());
-                tracing::error!(study.id = %id, waited_s, "files of a study could not be written; study requeued");
-                RunOutcome::Requeued
-            }
-        };
-        self.report_study(&claim, outcome).await;
-        None
-    }
-
-    async fn wait_before_retry(&self, claim: &StudyClaim) {
-        tokio::select! {
-            () = tokio::time::sleep(WRITE_RETRY_WAIT) => {}
-            () = claim.cancel_requested.cancelled() => {}
-            () = self.interrupt.cancelled() => {}
-        }
-    }
-
-    /// Requeues a study that this device does not continue.
-    pub(super) async fn requeue_study(&self, study: RunningStudy) {
-        let RunningStudy { claim, stage, .. } = study;
-        // Releases its folder before another device can claim it.
-        drop(stage);
-        self.report_study(&claim, RunOutcome::Requeued).await;
-    }
-
-    async fn report_study(&self, claim: &StudyClaim, outcome: RunOutcome) {
-        let report = PendingReport::with_outcome(claim.lease, &claim.cancel_requested, outcome);
-        report_with_retry(&self.store, vec![report], &self.interrupt, self.patience).await;
-    }
-
     /// Runs a stage, and returns the next one or the reason why there is no next one.
-    async fn next_stage(&self, claim: &StudyClaim, stage: Stage) -> Result<Stage, StageEnd> {
+    async fn next_stage(&self, claim: &StudyClaim, stage: Stage) -> Result<Stage, StageEnd<Stage>> {
         let (cancel_requested, shutdown) = (claim.cancel_requested.clone(), self.interrupt.clone());
         let stop_signal = Arc::new(StopSignal::new(cancel_requested, shutdown, self.time_limit));
         if let Some(reason) = stop_signal.reason() {
@@ -161,7 +68,7 @@ impl RunContext {
         let models = self.models(claim, &stop_signal).await?;
         let (runner, result) = self.run_stage(claim, runner, models, exhibits.clone(), &stop_signal).await?;
         let Some(result) = result else {
-            return Err(StageEnd::unwritable(match exhibits {
+            return Err(StageEnd::Unwritable(match exhibits {
                 None => Stage::Runs(runner),
                 Some(summary) => Stage::Exhibits(runner, summary),
             }));
@@ -188,7 +95,7 @@ impl RunContext {
                 let folder = self.store.study_folder(claim.study.id);
                 match self.blocking(claim, move || summary(&folder, None)).await? {
                     Some(summary) => Ok(Stage::Exhibits(runner, Arc::new(summary))),
-                    None => Err(StageEnd::unwritable(Stage::Runs(runner))),
+                    None => Err(StageEnd::Unwritable(Stage::Runs(runner))),
                 }
             }
             (StepResult::Complete, Some(summary)) => {
@@ -196,14 +103,14 @@ impl RunContext {
                 let shown = Arc::clone(&summary);
                 Err(match self.blocking(claim, move || report(&folder, &shown)).await? {
                     Some(()) => RunOutcome::completed().into(),
-                    None => StageEnd::unwritable(Stage::Exhibits(runner, summary)),
+                    None => StageEnd::Unwritable(Stage::Exhibits(runner, summary)),
                 })
             }
         }
     }
 
     /// Opens the folder of a study.
-    async fn open(&self, claim: &StudyClaim) -> Result<StudyRunner, StageEnd> {
+    async fn open(&self, claim: &StudyClaim) -> Result<StudyRunner, StageEnd<Stage>> {
         if let Err(why) = claim.plan.fits(&self.device) {
             return Err(RunOutcome::Failed(Failure::new(FailureCode::Engine, why)).into());
         }
@@ -211,7 +118,7 @@ impl RunContext {
         let (batch, images) = (self.max_batch, Some(claim.study.images));
         let options = RunOptions { batch, images, memory: self.run_memory };
         let opened = self.blocking(claim, move || StudyRunner::open(&folder, plan, options)).await?;
-        opened.ok_or(StageEnd::unwritable(Stage::Claimed))
+        opened.ok_or(StageEnd::Unwritable(Stage::Claimed))
     }
 
     /// Loads the models and judges of a study, with the weights that it was planned with.
@@ -244,7 +151,8 @@ impl RunContext {
     ) -> Result<(StudyRunner, Option<StepResult>), RunOutcome> {
         let id = claim.study.id;
         let mut publisher = ProgressPublisher::new(self.store.clone(), id, Arc::clone(stop_signal));
-        let mut result = self.thread.run(move |engine: &dyn Engine| {
+        let stopped = |reason| self.study_outcome_of(reason);
+        let ran = self.on_device(claim.lease, stop_signal, stopped, move |engine| {
             let mut callback = |progress: Progress<'_>| publisher.on_progress(&progress);
             let result = match summary {
                 None => runner.advance(&models, engine, &mut callback),
@@ -259,29 +167,7 @@ impl RunContext {
                 Err(error) => Err(error.into()),
             }
         });
-        let mut tick = tokio::time::interval(TICK);
-        let result = loop {
-            tokio::select! {
-                result = &mut result => break result.unwrap_or(Err(BatchError::ThreadGone)),
-                _ = tick.tick() => {}
-            }
-            if let (true, Some(reason)) = (stop_signal.is_overdue(), stop_signal.reason()) {
-                return Err(self.study_outcome_of(reason));
-            }
-        };
-        match result {
-            Ok(done) => Ok(done),
-            Err(error) => {
-                metrics::engine_failed(&self.device);
-                tracing::error!(device = self.device, study.id = %id, %error, "batch of a study failed");
-                // A failed device is not the fault of the study: another one, or this one later, may run it.
-                Err(if self.thread.is_usable().await {
-                    RunOutcome::Failed(failure(&error))
-                } else {
-                    RunOutcome::Interrupted { alone: true }
-                })
-            }
-        }
+        ran.await
     }
 
     /// Works on the files of a study on a blocking thread. Returns `None` if they cannot be written now.

@@ -3,38 +3,31 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proxygrad::engine::{Engine, EngineError};
+use proxygrad::engine::EngineError;
 use proxygrad::network::Model;
 use proxygrad::network::catalog::ModelError;
 use proxygrad::train::data::{self, DataOptions};
 use proxygrad::train::{MODEL_FILE, Splits, Step, TrainError, Training, TrainingLimits};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::device_thread::BatchError;
+use super::long_run::StageEnd;
 use super::metrics;
-use super::report::{PendingReport, report_with_retry};
-use super::run::{RunContext, TICK, failure, load};
+use super::run::{RunContext, failure, load};
 use super::running_job::BETWEEN_EVENTS;
 use super::stop_signal::{StopReason, StopSignal};
-use crate::jobs::{EpochProgress, Failure, FailureCode, Lease, RunOutcome, Store, TrainingClaim, TrainingProgress};
+use crate::jobs::{EpochProgress, Failure, FailureCode, RunOutcome, Store, TrainingClaim, TrainingProgress};
 
 /// Longest time on the device before it looks for jobs again. A job that arrives earlier ends the steps at once.
 const SLICE: Duration = Duration::from_secs(1);
 /// Time between two checkpoints within an epoch, which bounds what a crash costs.
 const BETWEEN_CHECKPOINTS: Duration = Duration::from_secs(60);
-/// Wait before retrying to write files.
-const WRITE_RETRY_WAIT: Duration = Duration::from_secs(1);
 
 /// A claimed training between two of its stages.
-pub(super) struct RunningTraining {
+pub(super) struct TrainingRun {
     claim: TrainingClaim,
     stage: Stage,
-    /// Since when its files cannot be written.
-    unwritable_since: Option<Instant>,
-    /// Whether the store has recorded it as paused for jobs.
-    paused: bool,
     /// When its last checkpoint was written.
     checkpoint_at: Instant,
 }
@@ -49,96 +42,34 @@ enum Stage {
     Trained(Box<Training>),
 }
 
-/// Why a stage has no next one.
-enum StageEnd {
-    /// The run of the training is over.
-    Outcome(RunOutcome),
-    /// Files cannot be written now; this stage is to be retried.
-    Unwritable(Stage),
-}
-
-impl From<RunOutcome> for StageEnd {
-    fn from(outcome: RunOutcome) -> Self {
-        Self::Outcome(outcome)
-    }
-}
-
-impl RunningTraining {
+impl TrainingRun {
     pub(super) fn new(claim: TrainingClaim) -> Self {
-        let (stage, checkpoint_at) = (Stage::Claimed, Instant::now());
-        Self { claim, stage, unwritable_since: None, paused: false, checkpoint_at }
+        Self { claim, stage: Stage::Claimed, checkpoint_at: Instant::now() }
     }
 
-    /// The report in case that one of its stages panics.
-    pub(super) fn interrupted(&self) -> PendingReport {
-        let outcome = RunOutcome::Interrupted { alone: true };
-        PendingReport::with_outcome(self.claim.lease, &self.claim.cancel_requested, outcome)
+    /// Whether its dataset and checkpoint have been read.
+    pub(super) fn has_begun(&self) -> bool {
+        !matches!(self.stage, Stage::Claimed)
     }
 
-    /// Pauses it for jobs that run first.
-    pub(super) fn pause(&mut self) {
-        self.paused = true;
+    /// Runs the next stage.
+    pub(super) async fn advance(self, context: &RunContext) -> Result<Self, StageEnd<Self>> {
+        let Self { claim, stage, mut checkpoint_at } = self;
+        match context.next_training_stage(&claim, stage, &mut checkpoint_at).await {
+            Ok(stage) => Ok(Self { claim, stage, checkpoint_at }),
+            Err(end) => Err(end.map(|stage| Self { claim, stage, checkpoint_at })),
+        }
     }
 
-    /// Required to report its outcome.
-    pub(super) fn lease(&self) -> Lease {
-        self.claim.lease
-    }
-
-    /// Whether it has results that could not be written yet.
-    pub(super) fn has_unwritten_results(&self) -> bool {
-        self.unwritable_since.is_some() && !matches!(self.stage, Stage::Claimed)
-    }
-
-    /// Canceled when a client cancels it.
-    pub(super) fn cancel_requested(&self) -> CancellationToken {
-        self.claim.cancel_requested.clone()
+    /// Writes a checkpoint of its last step, unless it was canceled.
+    pub(super) async fn put_aside(self, context: &RunContext) {
+        if let (Stage::Steps(training), false) = (self.stage, self.claim.cancel_requested.is_cancelled()) {
+            context.checkpoint(&self.claim, training).await;
+        }
     }
 }
 
 impl RunContext {
-    /// Runs the next stage of a training. Returns `None` if it has ended. A stage whose files cannot be written is
-    /// retried with its results; after some time the training is requeued.
-    pub(super) async fn advance_training(&self, mut training: RunningTraining) -> Option<RunningTraining> {
-        if training.paused {
-            if let Err(error) = self.store.resumed(training.claim.lease).await {
-                tracing::warn!(id = %training.claim.training.id, %error, "training could not resume; retrying");
-                self.wait_before_training(&training.claim).await;
-                return Some(training);
-            }
-            training.paused = false;
-        }
-        let RunningTraining { claim, stage, unwritable_since, mut checkpoint_at, .. } = training;
-        let outcome = match self.next_training_stage(&claim, stage, &mut checkpoint_at).await {
-            Ok(stage) => {
-                return Some(RunningTraining { claim, stage, unwritable_since: None, paused: false, checkpoint_at });
-            }
-            Err(StageEnd::Outcome(outcome)) => outcome,
-            Err(StageEnd::Unwritable(stage)) => {
-                let since = unwritable_since.unwrap_or_else(Instant::now);
-                if since.elapsed() < self.patience {
-                    self.wait_before_training(&claim).await;
-                    let unwritable_since = Some(since);
-                    return Some(RunningTraining { claim, stage, unwritable_since, paused: false, checkpoint_at });
-                }
-                let (id, waited_s) = (claim.training.id, since.elapsed().as_secs());
-                tracing::error!(training.id = %id, waited_s, "files of a training could not be written; requeued");
-                RunOutcome::Requeued
-            }
-        };
-        self.report_training(&claim, outcome).await;
-        None
-    }
-
-    /// Requeues a training that this device does not continue, with a checkpoint of its last step.
-    pub(super) async fn requeue_training(&self, training: RunningTraining) {
-        let RunningTraining { claim, stage, .. } = training;
-        if let (Stage::Steps(training), false) = (stage, claim.cancel_requested.is_cancelled()) {
-            self.checkpoint(&claim, training).await;
-        }
-        self.report_training(&claim, RunOutcome::Requeued).await;
-    }
-
     /// Writes a checkpoint. A failure costs the steps since the one before, and nothing else.
     async fn checkpoint(&self, claim: &TrainingClaim, training: Box<Training>) {
         let id = claim.training.id;
@@ -148,26 +79,13 @@ impl RunContext {
         }
     }
 
-    async fn wait_before_training(&self, claim: &TrainingClaim) {
-        tokio::select! {
-            () = tokio::time::sleep(WRITE_RETRY_WAIT) => {}
-            () = claim.cancel_requested.cancelled() => {}
-            () = self.interrupt.cancelled() => {}
-        }
-    }
-
-    async fn report_training(&self, claim: &TrainingClaim, outcome: RunOutcome) {
-        let report = PendingReport::with_outcome(claim.lease, &claim.cancel_requested, outcome);
-        report_with_retry(&self.store, vec![report], &self.interrupt, self.patience).await;
-    }
-
     /// Runs a stage, and returns the next one or the reason why there is no next one.
     async fn next_training_stage(
         &self,
         claim: &TrainingClaim,
         stage: Stage,
         checkpoint_at: &mut Instant,
-    ) -> Result<Stage, StageEnd> {
+    ) -> Result<Stage, StageEnd<Stage>> {
         let (cancel_requested, shutdown) = (claim.cancel_requested.clone(), self.interrupt.clone());
         let stop_signal = Arc::new(StopSignal::new(cancel_requested, shutdown, Duration::MAX));
         if let Some(reason) = stop_signal.reason() {
@@ -184,7 +102,7 @@ impl RunContext {
     }
 
     /// Reads the dataset, loads the model that the training starts from, and resumes from the last checkpoint.
-    async fn begin(&self, claim: &TrainingClaim, stop_signal: &Arc<StopSignal>) -> Result<Stage, StageEnd> {
+    async fn begin(&self, claim: &TrainingClaim, stop_signal: &Arc<StopSignal>) -> Result<Stage, StageEnd<Stage>> {
         let order = &claim.training.order;
         let stopped = || stop_signal.reason().map_or(RunOutcome::Requeued, training_outcome_of);
         let model = match &order.recipe.start {
@@ -202,7 +120,7 @@ impl RunContext {
         };
         let limits = TrainingLimits { memory: self.run_memory, steps: self.max_training_steps };
         let (recipe, folder) = (order.recipe.clone(), self.store.training_folder(claim.training.id));
-        let opened = self.on_device(claim, stop_signal, move |engine| {
+        let opened = self.on_device(claim.lease, stop_signal, training_outcome_of, move |engine| {
             let no_training = || EngineError::Mismatch("this device cannot train".into());
             let trains = engine.training().ok_or_else(no_training).map_err(TrainError::from)?;
             let model: Option<&Model> = model.as_deref();
@@ -246,10 +164,10 @@ impl RunContext {
         mut training: Box<Training>,
         stop_signal: &Arc<StopSignal>,
         checkpoint_at: &mut Instant,
-    ) -> Result<Stage, StageEnd> {
+    ) -> Result<Stage, StageEnd<Stage>> {
         let mut slice = Slice::new(self.store.clone(), claim, Arc::clone(stop_signal));
         let due = checkpoint_at.elapsed() >= BETWEEN_CHECKPOINTS;
-        let ran = self.on_device(claim, stop_signal, move |_| {
+        let ran = self.on_device(claim.lease, stop_signal, training_outcome_of, move |_| {
             let epoch = match training.epoch(&mut |step| slice.on_step(step)) {
                 Ok(epoch) => Ok(epoch.cloned()),
                 Err(error @ TrainError::Write { .. }) => Err(error),
@@ -291,7 +209,7 @@ impl RunContext {
     }
 
     /// Writes the trained network, and adds it to the models.
-    async fn store_network(&self, claim: &TrainingClaim, training: Box<Training>) -> Result<Stage, StageEnd> {
+    async fn store_network(&self, claim: &TrainingClaim, training: Box<Training>) -> Result<Stage, StageEnd<Stage>> {
         let add =
             claim.training.order.add.clone().zip(self.trainings.as_ref().map(|trainings| Arc::clone(&trainings.add)));
         let (folder, known) = (self.store.training_folder(claim.training.id), Arc::clone(&self.load));
@@ -334,50 +252,10 @@ impl RunContext {
             Err(error) => Err(RunOutcome::Failed(failure(&BatchError::Panic(error.to_string()))).into()),
         }
     }
-
-    /// Runs work on the device thread. When it is asked to stop, it may take some time; then its outcome is reported
-    /// without it.
-    async fn on_device<T: Send + 'static>(
-        &self,
-        claim: &TrainingClaim,
-        stop_signal: &Arc<StopSignal>,
-        work: impl FnOnce(&dyn Engine) -> Result<T, BatchError> + Send + 'static,
-    ) -> Result<T, StageEnd> {
-        let mut result = self.thread.run(work);
-        let mut tick = tokio::time::interval(TICK);
-        let result = loop {
-            tokio::select! {
-                result = &mut result => break result.unwrap_or(Err(BatchError::ThreadGone)),
-                _ = tick.tick() => {}
-            }
-            if let (true, Some(reason)) = (stop_signal.is_overdue(), stop_signal.reason()) {
-                return Err(training_outcome_of(reason).into());
-            }
-        };
-        match result {
-            Ok(done) => Ok(done),
-            Err(error) => {
-                let id = claim.training.id;
-                tracing::error!(device = self.device, training.id = %id, %error, "training failed");
-                if matches!(
-                    error,
-                    BatchError::Train(TrainError::Engine(_)) | BatchError::Panic(_) | BatchError::ThreadGone
-                ) {
-                    metrics::engine_failed(&self.device);
-                }
-                // A failed device is not the fault of the training: another one, or this one later, may run it.
-                Err(StageEnd::from(if self.thread.is_usable().await {
-                    RunOutcome::Failed(failure(&error))
-                } else {
-                    RunOutcome::Interrupted { alone: true }
-                }))
-            }
-        }
-    }
 }
 
 /// The end of a stage whose files cannot be written now.
-fn unwritable(claim: &TrainingClaim, error: &dyn std::fmt::Display, stage: Stage) -> StageEnd {
+fn unwritable(claim: &TrainingClaim, error: &dyn std::fmt::Display, stage: Stage) -> StageEnd<Stage> {
     tracing::error!(training.id = %claim.training.id, %error, "files of a training cannot be written now; retrying");
     StageEnd::Unwritable(stage)
 }
