@@ -197,7 +197,8 @@ fn of_tensors(network: &Network, targets: &[Target], input: &Shape, value: u64) 
             | Op::Gather { .. }
             | Op::Resize(_)
             | Op::Softmax { .. }
-            | Op::LogSoftmax { .. } => 1,
+            | Op::LogSoftmax { .. }
+            | Op::DynamicQuantize => 1,
         };
         // Columns, their product, and indices of at most eight bytes.
         matrix = matrix.max(3 * window.saturating_mul(read.max(to)) + 2 * (read + to));

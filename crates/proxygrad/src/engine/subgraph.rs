@@ -230,7 +230,8 @@ impl ChannelFlow {
             | Op::Resize(_)
             | Op::Softmax { .. }
             | Op::LogSoftmax { .. }
-            | Op::LocalResponse(_) => Self::Other,
+            | Op::LocalResponse(_)
+            | Op::DynamicQuantize => Self::Other,
         }
     }
 }
@@ -276,7 +277,8 @@ fn pruned(op: &Op, kept: &[usize], output: &Shape) -> Op {
         | Op::Resize(_)
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }
-        | Op::LocalResponse(_) => op.clone(),
+        | Op::LocalResponse(_)
+        | Op::DynamicQuantize => op.clone(),
     }
 }
 

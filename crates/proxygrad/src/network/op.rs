@@ -126,6 +126,9 @@ pub enum Op {
         /// Normalized axis.
         axis: usize,
     },
+    /// The nearest of 256 levels between the smallest and the largest value of an image, see
+    /// [`DynamicLevels`](super::DynamicLevels). The derivative is passed straight through as 1.
+    DynamicQuantize,
 }
 
 /// Parameters of a convolution.
@@ -222,6 +225,7 @@ impl Op {
             Self::LocalResponse(_) => "local-response-norm",
             Self::Softmax { .. } => "softmax",
             Self::LogSoftmax { .. } => "log-softmax",
+            Self::DynamicQuantize => "dynamic-quantize",
         }
     }
 
@@ -269,7 +273,8 @@ impl Op {
             | Self::Normalize(_)
             | Self::LocalResponse(_)
             | Self::Softmax { .. }
-            | Self::LogSoftmax { .. } => 1,
+            | Self::LogSoftmax { .. }
+            | Self::DynamicQuantize => 1,
         };
         if inputs.len() != arity {
             return Err(ShapeError::Arity { expected: arity, found: inputs.len() });
@@ -290,7 +295,7 @@ impl Op {
                 Ok(inputs[0].clone())
             }
             Self::Activation(activation) => activation.check(inputs[0]).map(|()| inputs[0].clone()),
-            Self::Unary(_) => Ok(inputs[0].clone()),
+            Self::Unary(_) | Self::DynamicQuantize => Ok(inputs[0].clone()),
             Self::Binary(_) => broadcast(inputs[0], inputs[1]),
             Self::Select => broadcast(inputs[0], &broadcast(inputs[1], inputs[2])?),
             Self::Concat { axis } => infer_concat(*axis, inputs),

@@ -157,6 +157,7 @@ fn read_region(op: &Op, region: &[Range<usize>], own: &Shape, inputs: &[&Shape],
             read[0] = window(region[0].start).start..window(region[0].end - 1).end;
             Some(read)
         }
+        Op::DynamicQuantize => Some(input.iter().map(|&length| 0..length).collect()),
         Op::Softmax { axis } | Op::LogSoftmax { axis } => {
             let mut read = region.to_vec();
             read[*axis] = 0..input[*axis];

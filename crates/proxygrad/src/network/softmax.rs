@@ -48,7 +48,8 @@ impl Network {
                 | Op::Reduce { .. }
                 | Op::Pad { .. }
                 | Op::Normalize(_)
-                | Op::LocalResponse(_) => return false,
+                | Op::LocalResponse(_)
+                | Op::DynamicQuantize => return false,
             }
         }
         true

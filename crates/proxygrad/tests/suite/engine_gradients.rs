@@ -83,6 +83,21 @@ groups!(
 );
 
 #[test]
+fn quantization_passes_the_gradient_straight_through() {
+    for operations::Case { name, network } in operations::quantizations() {
+        let (shape, target) = (network.input_shape().clone(), network.find("target").unwrap());
+        let mut plan = reference().plan(&Arc::new(network), &[target.into()], &shape).unwrap();
+        let x: Vec<f64> = uniform(&mut rng(7), 2 * shape.elements()).into_iter().map(f64::from).collect();
+        let output = plan.forward(&tensor(&x, 2, &shape), Forward::Original).unwrap().remove(0);
+        let levels = values(&output);
+        assert!(levels.iter().zip(&x).any(|(level, x)| level != x), "{name}: nothing is rounded");
+        let seed = uniform(&mut rng(8), x.len()).into_iter().map(f64::from).collect::<Vec<_>>();
+        let given = Tensor::from_slice(&seed, output.dims(), &CPU).unwrap();
+        assert_eq!(values(&plan.backward(&[given], Gate::Plain).unwrap()), seed, "{name}");
+    }
+}
+
+#[test]
 fn a_whole_classifier() {
     check("classifier", classifier(11, &Activation::Silu), "logits");
 }

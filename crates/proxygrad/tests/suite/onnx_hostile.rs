@@ -9,7 +9,8 @@ use proxygrad::network::onnx::{ExternalData, ImportOptions, external_files, impo
 type Given = (Vec<u8>, ExternalData, ImportOptions);
 
 /// Small files that together use most of the importer: shape arithmetic, constant folding, fusion, windows, resizes,
-/// external data, modules, functions, branches, attention, constants that operations compute, unsupported nodes.
+/// external data, modules, functions, branches, attention, quantization, constants that operations compute, unsupported
+/// nodes.
 fn files() -> Vec<Given> {
     let read = |family: &str, cases: &[&str]| {
         let path = format!("{}/tests/fixtures/onnx/{family}.safetensors", env!("CARGO_MANIFEST_DIR"));
@@ -35,6 +36,9 @@ fn files() -> Vec<Given> {
     ));
     files.extend(read("attention", &["attention_shared_keys", "rotary_tokens_interleaved"]));
     files.extend(read("products", &["einsum_three"]));
+    files.extend(read("quantized", &["integer_operators", "integers_with_the_range_of_the_image"]));
+    files.extend(read("quantized", &["integers_of_onnx_runtime", "products_of_onnx_runtime", "weights_in_blocks"]));
+    files.extend(read("contributed", &["fused_attention", "fused_convolutions", "fused_normalizations"]));
     files.extend(read("nested", &["function_called_twice", "if_inside_if", "if_inside_function"]));
     let plain = ["external-data", "tail-argmax", "sparse-initializer", "uint8-nhwc", "bgr-gather", "if-shape"];
     for (folder, model) in plain.map(|folder| (folder, "model.onnx")).into_iter().chain([("modules", "net.onnx")]) {

@@ -137,7 +137,12 @@ fn functions_and_branches() {
 
 #[test]
 fn quantized_weights_and_activations() {
-    check_family("quantized", 7);
+    check_family("quantized", 12);
+}
+
+#[test]
+fn operators_of_onnx_runtime() {
+    check_family("contributed", 5);
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub fn all() -> Vec<Case> {
         pools(),
         reductions(),
         normalizations(),
+        quantizations(),
         rearrangements(),
         binaries(),
         products(),
@@ -35,6 +36,15 @@ pub fn all() -> Vec<Case> {
     ];
     let wanted = std::env::var("CASE").unwrap_or_default();
     groups.into_iter().flatten().filter(|case| case.name.contains(&wanted)).collect()
+}
+
+/// Their derivatives are passed straight through, so that numeric ones differ.
+pub fn quantizations() -> Vec<Case> {
+    let quantized = |shape| case(format!("dynamic quantization of {shape:?}"), shape, Op::DynamicQuantize);
+    let mut network = Network::new(5, 3, 4);
+    let tokens = network.push("tokens", Op::Reshape(vec![Axis::Exact(6), Axis::Infer]), &[Network::INPUT]).unwrap();
+    network.push("target", Op::DynamicQuantize, &[tokens]).unwrap();
+    vec![quantized([3, 5, 7]), quantized([17, 1, 1]), Case { name: "dynamic quantization of tokens".into(), network }]
 }
 
 pub fn convolutions() -> Vec<Case> {

@@ -19,6 +19,7 @@ use crate::engine::cpu::kernels::max_pool::MaxPool;
 use crate::engine::cpu::kernels::moves::MoveKernel;
 use crate::engine::cpu::kernels::normalize::NormalizeKernel;
 use crate::engine::cpu::kernels::product::MatMulKernel;
+use crate::engine::cpu::kernels::quantize::ScalarDynamicQuantize;
 use crate::engine::cpu::kernels::reduce::{ScalarReduce, reduction_needs};
 use crate::engine::cpu::kernels::resize::ScalarResize;
 use crate::engine::cpu::kernels::scalar::ScalarKernel;
@@ -94,6 +95,7 @@ pub(crate) fn lower(
         Op::LocalResponse(norm) => Arc::new(ScalarKernel(ScalarLocalResponse::new(*norm, inputs[0]))),
         Op::Softmax { axis } => Arc::new(SoftmaxKernel::new(*axis, inputs[0], false)?),
         Op::LogSoftmax { axis } => Arc::new(SoftmaxKernel::new(*axis, inputs[0], true)?),
+        Op::DynamicQuantize => Arc::new(ScalarKernel(ScalarDynamicQuantize)),
     }))
 }
 
@@ -152,6 +154,7 @@ pub(crate) fn scalar_needs(op: &Op, inputs: &[&Layout], output: &Layout) -> Opti
         Op::Dense { .. } if are_rows(inputs[0], output) => None,
         Op::Dense { .. } | Op::Constant(_) | Op::Concat { .. } | Op::Pad { .. } | Op::Reshape(_) => Some(none),
         Op::Transpose(_) | Op::Slice { .. } | Op::Gather { .. } | Op::Resize(_) => Some(none),
+        Op::DynamicQuantize => Some(none),
         Op::Input | Op::Conv(_) | Op::Activation(_) => None,
         Op::MaxPool(_) | Op::AveragePool { .. } => None,
     }
@@ -172,7 +175,7 @@ pub(crate) fn table_bytes(op: &Op, inputs: &[&Layout], output: &Layout) -> usize
         // For each value its group, a factor and a summand.
         return output.elements() * (size_of::<u32>() + 2 * size_of::<f32>());
     }
-    if matches!(op, Op::Unary(_) | Op::Gather { .. }) {
+    if matches!(op, Op::Unary(_) | Op::Gather { .. } | Op::DynamicQuantize) {
         return 0;
     }
     if let Op::Select = op {

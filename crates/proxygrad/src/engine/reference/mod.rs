@@ -14,6 +14,7 @@ mod matmul;
 mod normalize;
 mod pool;
 mod precision;
+mod quantize;
 mod rearrange;
 mod reduce;
 mod taps;
@@ -154,6 +155,7 @@ impl Reference {
             Op::LocalResponse(norm) => Box::new(local_response::LocalResponseNorm(*norm)),
             Op::Softmax { axis } => Box::new(reduce::Softmax { dim: axis + 1 }),
             Op::LogSoftmax { axis } => Box::new(reduce::LogSoftmax { dim: axis + 1 }),
+            Op::DynamicQuantize => Box::new(quantize::DynamicQuantize),
         }))
     }
 }

@@ -90,7 +90,7 @@ pub(super) fn finite(x: &Tensor) -> Result<Tensor> {
 }
 
 /// The nearest integers, halves to the even ones.
-fn round_ties_even(x: &Tensor) -> Result<Tensor> {
+pub(super) fn round_ties_even(x: &Tensor) -> Result<Tensor> {
     let shifted = x.affine(1.0, 0.5)?;
     let rounded = shifted.floor()?;
     let is_odd = (&rounded - (rounded.affine(0.5, 0.0)?.floor()? * 2.0)?)?;

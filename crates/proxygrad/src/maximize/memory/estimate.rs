@@ -345,7 +345,7 @@ fn weights(model: &Model) -> u64 {
         Op::Constant(array) => array.len(),
         Op::Gather { indices, .. } => indices.len(),
         Op::Input | Op::MatMul | Op::Activation(_) | Op::Unary(_) | Op::Binary(_) | Op::Select => 0,
-        Op::Concat { .. } | Op::MaxPool(_) => 0,
+        Op::Concat { .. } | Op::MaxPool(_) | Op::DynamicQuantize => 0,
         Op::AveragePool { .. } | Op::Reduce { .. } | Op::Pad { .. } | Op::Reshape(_) | Op::Transpose(_) => 0,
         Op::Slice { .. } | Op::Resize(_) | Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LocalResponse(_) => 0,
     };

@@ -11,6 +11,7 @@ mod windows;
 use super::array::Array;
 use super::error::ShapeError;
 use super::op::Op;
+use super::quantize::DynamicLevels;
 use super::shape::Shape;
 
 /// A known tensor of one image.
@@ -99,6 +100,9 @@ impl Op {
             Self::LocalResponse(norm) => statistics::local_response(norm, inputs[0]),
             Self::Softmax { axis } => statistics::softmax(*axis, false, inputs[0]),
             Self::LogSoftmax { axis } => statistics::softmax(*axis, true, inputs[0]),
+            Self::DynamicQuantize => {
+                DynamicLevels::<f64>::of(inputs[0].data.iter().copied()).quantized(&inputs[0].data)
+            }
         };
         Values::new(shape, data)
     }

@@ -31,7 +31,7 @@ fn layout(op: &Op, inputs: &[(&Layout, &Shape)], shape: &Shape) -> Layout {
     };
     match op {
         Op::Input | Op::Constant(_) => unknown(),
-        Op::Affine { .. } | Op::Activation(_) | Op::Unary(_) => first.clone(),
+        Op::Affine { .. } | Op::Activation(_) | Op::Unary(_) | Op::DynamicQuantize => first.clone(),
         Op::Normalize(_) | Op::LocalResponse(_) => first.clone(),
         Op::Softmax { .. } | Op::LogSoftmax { .. } => first.clone(),
         Op::Conv(_) => {

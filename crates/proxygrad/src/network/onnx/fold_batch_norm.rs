@@ -111,7 +111,8 @@ fn fold_into(node: &BuilderNode, scale: &Array, shift: &Array) -> Option<Op> {
         | Op::Resize(_)
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }
-        | Op::LocalResponse(_) => None,
+        | Op::LocalResponse(_)
+        | Op::DynamicQuantize => None,
     }
 }
 

@@ -103,7 +103,8 @@ fn is_unary(op: &Op) -> bool {
         | Op::Normalize(_)
         | Op::LocalResponse(_)
         | Op::Softmax { .. }
-        | Op::LogSoftmax { .. } => false,
+        | Op::LogSoftmax { .. }
+        | Op::DynamicQuantize => false,
     }
 }
 

@@ -57,7 +57,8 @@ impl BuilderNode {
             | Op::Resize(_)
             | Op::Softmax { .. }
             | Op::LogSoftmax { .. }
-            | Op::LocalResponse(_) => [None, None],
+            | Op::LocalResponse(_)
+            | Op::DynamicQuantize => [None, None],
         };
         parameters.into_iter().flatten()
     }

@@ -212,11 +212,10 @@ impl<'g> Lowering<'g> {
         if node.is_standard() && node.op_type == "If" {
             return self.choose_branch(node);
         }
-        let fold = constant_folding::lookup(&node.op_type).filter(|_| node.is_standard());
-        let lower = lower::lookup(&node.op_type).filter(|_| node.is_standard());
+        let (fold, lower) = (constant_folding::of_node(node), lower::of_node(node));
         if fold.is_none() && lower.is_none() {
-            let is_standard = node.is_standard();
-            return Err(lower::unsupported(if is_standard { &node.op_type } else { "" }).into());
+            let domain = if node.is_standard() { "" } else { &node.domain };
+            return Err(lower::unsupported(domain, &node.op_type).into());
         }
 
         let inputs = node.input.iter().map(|name| self.input(name)).collect::<Result<Vec<_>, _>>()?;

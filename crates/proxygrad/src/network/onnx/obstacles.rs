@@ -15,7 +15,7 @@ impl<'g> Lowering<'g> {
     /// The reason why not.
     pub(super) fn check_behind_failure(&mut self, index: usize, node: &'g NodeProto) -> Result<(), String> {
         let info = &self.flat.nodes[index];
-        let lower = lower::lookup(&node.op_type).filter(|_| node.is_standard() && info.guard.is_none());
+        let lower = lower::of_node(node).filter(|_| info.guard.is_none());
         let Some(lower) = lower else {
             self.assume_outputs(node);
             return Ok(());

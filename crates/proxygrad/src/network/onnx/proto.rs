@@ -80,6 +80,9 @@ pub(super) struct SparseTensorProto {
     pub dims: Vec<i64>,
 }
 
+/// Domain of the operators of ONNX Runtime.
+pub(super) const CONTRIBUTED: &str = "com.microsoft";
+
 /// `NodeProto`: one operation; tensors are referred to by name, an empty name is an omitted optional tensor.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct NodeProto {

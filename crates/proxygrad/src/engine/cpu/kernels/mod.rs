@@ -19,6 +19,7 @@ pub(crate) mod memory_order;
 pub(crate) mod moves;
 pub(crate) mod normalize;
 pub(crate) mod product;
+pub(crate) mod quantize;
 pub(crate) mod reduce;
 pub(crate) mod resize;
 pub(crate) mod scalar;

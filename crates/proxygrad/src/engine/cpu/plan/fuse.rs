@@ -48,6 +48,7 @@ impl<'a> Fusion<'a> {
             Op::MaxPool(_) | Op::AveragePool { .. } | Op::Reduce { .. } | Op::Pad { .. } => Self::Separate,
             Op::Reshape(_) | Op::Transpose(_) | Op::Slice { .. } | Op::Gather { .. } | Op::Resize(_) => Self::Separate,
             Op::LocalResponse(_) | Op::Normalize(_) | Op::Softmax { .. } | Op::LogSoftmax { .. } => Self::Separate,
+            Op::DynamicQuantize => Self::Separate,
         }
     }
 }

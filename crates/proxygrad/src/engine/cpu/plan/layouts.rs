@@ -33,7 +33,8 @@ pub(crate) fn layouts(network: &Network, subgraph: &Subgraph) -> Vec<Layout> {
             | Op::Normalize(_)
             | Op::LocalResponse(_)
             | Op::Softmax { .. }
-            | Op::LogSoftmax { .. } => {
+            | Op::LogSoftmax { .. }
+            | Op::DynamicQuantize => {
                 for &input in node.inputs.iter().filter(|&&input| nodes[input].shape == node.shape) {
                     groups.join(n, input);
                 }

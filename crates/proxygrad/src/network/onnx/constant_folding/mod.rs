@@ -16,6 +16,7 @@ mod reduce;
 
 use super::const_tensor::ConstTensor;
 use super::node_context::NodeContext;
+use super::proto::{CONTRIBUTED, NodeProto};
 
 pub(super) use operation::evaluate;
 pub(super) use patterns::eye;
@@ -23,6 +24,14 @@ pub(super) use quantization::quantized_range;
 
 /// Computes the outputs of one node, or returns why that is impossible.
 pub(super) type FoldFn = fn(&NodeContext) -> Result<Vec<ConstTensor>, String>;
+
+/// The function that computes a node on constants; `None` if that is not supported.
+pub(super) fn of_node(node: &NodeProto) -> Option<FoldFn> {
+    // ONNX Runtime has its own versions of these two, for more types of integers.
+    let is_quantization = matches!(node.op_type.as_str(), "QuantizeLinear" | "DequantizeLinear");
+    let is_known = node.is_standard() || (node.domain == CONTRIBUTED && is_quantization);
+    lookup(&node.op_type).filter(|_| is_known)
+}
 
 /// The function that computes an operator on constants; `None` if that is not supported.
 pub(super) fn lookup(op_type: &str) -> Option<FoldFn> {

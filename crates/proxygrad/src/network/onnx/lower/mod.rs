@@ -6,6 +6,8 @@ mod batch_norm;
 mod broadcast;
 mod cast;
 mod col2im;
+mod composed;
+mod contributed;
 mod conv;
 mod conv_transpose;
 pub(super) mod cumulative;
@@ -14,6 +16,7 @@ mod depth_space;
 mod einsum;
 mod elementwise;
 mod expand;
+mod integers;
 pub(super) mod normalize;
 mod pad;
 mod pool;
@@ -33,6 +36,7 @@ mod window;
 use super::graph_builder::{BuilderId, GraphBuilder};
 use super::image_tensor::ImageTensor;
 use super::node_context::{NodeContext, Operand};
+use super::proto::{CONTRIBUTED, NodeProto};
 use super::unary_functions::unary_function;
 use crate::network::Op;
 
@@ -120,7 +124,15 @@ fn with_inputs<'a>(
     Ok(changed)
 }
 
-/// The lowering of an operator with an input that depends on the image; `None` if it is not supported.
+/// The lowering of a node with an input that depends on the image; `None` if it is not supported.
+pub(super) fn of_node(node: &NodeProto) -> Option<LowerFn> {
+    match node.domain.as_str() {
+        CONTRIBUTED => contributed::contributed(&node.op_type),
+        _ => lookup(&node.op_type).filter(|_| node.is_standard()),
+    }
+}
+
+/// The lowering of an operator of ONNX itself.
 pub(super) fn lookup(op_type: &str) -> Option<LowerFn> {
     batch_first(op_type)
         .map(LowerFn::BatchFirst)
@@ -132,6 +144,8 @@ pub(super) fn lookup(op_type: &str) -> Option<LowerFn> {
 fn batch_first(op_type: &str) -> Option<Lower<BuilderId>> {
     Some(match op_type {
         "Conv" => conv::conv,
+        "QLinearConv" => integers::q_linear_conv,
+        "ConvInteger" => integers::conv_integer,
         "ConvTranspose" => conv_transpose::conv_transpose,
         "Col2Im" => col2im::col2im,
         "DepthToSpace" => depth_space::depth_to_space,
@@ -194,6 +208,8 @@ fn one(op_type: &str) -> Option<Lower<ImageTensor>> {
     Some(match op_type {
         "Gemm" => dense::gemm,
         "MatMul" => dense::mat_mul,
+        "QLinearMatMul" => integers::q_linear_mat_mul,
+        "MatMulInteger" => integers::mat_mul_integer,
         "Attention" => attention::attention,
         "RotaryEmbedding" => rotary::rotary_embedding,
         "Einsum" => einsum::einsum,
@@ -262,6 +278,7 @@ fn many(op_type: &str) -> Option<Lower<Vec<Operand>>> {
         "Shape" => shape::shape,
         "Size" => shape::size,
         "EyeLike" => shape::eye_like,
+        "DynamicQuantizeLinear" => integers::dynamic_quantize_linear,
         _ => return None,
     })
 }
@@ -291,13 +308,14 @@ pub(super) fn keeps_shape(op_type: &str) -> bool {
     elementwise(op_type).is_some() || others.contains(&op_type)
 }
 
-/// Why an operator has no lowering.
-pub(super) fn unsupported(op_type: &str) -> &'static str {
+/// Why an operator of this domain has no lowering.
+pub(super) fn unsupported(domain: &str, op_type: &str) -> &'static str {
     match op_type {
-        "QLinearConv" | "QLinearMatMul" | "ConvInteger" | "MatMulInteger" | "DynamicQuantizeLinear" => {
-            "arithmetic with integers is not supported; export the quantized network in QDQ format \
-             (QuantizeLinear and DequantizeLinear)"
+        _ if domain == "com.microsoft.nchwc" => {
+            "ONNX Runtime writes this operation for one kind of processor; save the network with its extended \
+             optimizations at most, or without"
         }
+        _ if !domain.is_empty() => "the operation is not supported",
         "Loop" | "Scan" => "loops are not supported; export the network by tracing, which unrolls them",
         name if name.starts_with("Sequence") || matches!(name, "SplitToSequence" | "ConcatFromSequence") => {
             "sequences of tensors are not supported"

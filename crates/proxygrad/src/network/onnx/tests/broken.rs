@@ -170,7 +170,7 @@ fn every_node_that_cannot_be_lowered_is_named() {
         .node("Relu", "after", "b -> c", &[])
         .node("Conv", "/flat/Conv", "image, w -> d", &[])
         .node("Transpose", "", "image -> turned", &[ints("perm", &[1, 0])])
-        .node("FusedConv", "fused", "c -> f", &[])
+        .node("BiasSplitGelu", "fused", "c -> f", &[])
         .node("Concat", "all", "d, turned, f -> y", &[int("axis", 1)])
         .output("y");
     let mut file = file;
@@ -181,7 +181,7 @@ fn every_node_that_cannot_be_lowered_is_named() {
          \n  Conv (/flat/Conv): a 1-dimensional kernel does not fit an input of shape [1,8,8]\
          \n  LSTM (/rnn/LSTM): the operation is not supported\
          \n  Transpose (turned): perm is [1, 0] for a tensor of 4 axes\
-         \n  com.microsoft.FusedConv (fused): the operation is not supported"
+         \n  com.microsoft.BiasSplitGelu (fused): the operation is not supported"
     );
 }
 
