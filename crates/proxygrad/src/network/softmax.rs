@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::elementwise::Binary;
+use super::activation::Activation;
+use super::elementwise::{Binary, Unary};
 use super::graph::{Network, NodeId};
 use super::op::Op;
 
 impl Network {
     /// Whether every value of a layer comes from a softmax: the layer is a softmax, or reads one that has since only
-    /// been scaled or shifted by constants, interpolated, reordered, sliced or concatenated. A softmax that weights
-    /// other values, as attention does, does not count.
+    /// been scaled or shifted by constants, clipped, rounded, interpolated, reordered, sliced or concatenated, or the
+    /// logarithm of one. A softmax that weights other values, as attention does, does not count.
     pub fn is_softmax(&self, layer: NodeId) -> bool {
         let mut waiting = vec![layer];
         let mut seen = BTreeSet::new();
@@ -27,7 +28,10 @@ impl Network {
                 | Op::Gather { .. }
                 | Op::Concat { .. }
                 | Op::Affine { .. }
-                | Op::Resize(_) => waiting.extend(&node.inputs),
+                | Op::Resize(_)
+                | Op::Activation(Activation::Clip { .. })
+                | Op::Unary(Unary::Log | Unary::RoundTo(_))
+                | Op::DynamicQuantize => waiting.extend(&node.inputs),
                 Op::Binary(op) => match node.inputs.as_slice() {
                     [values, constant] if is_constant(constant) && is_scaling(*op) => waiting.push(*values),
                     [constant, values] if is_constant(constant) && is_scaling(*op) && *op != Binary::Div => {
@@ -48,8 +52,7 @@ impl Network {
                 | Op::Reduce { .. }
                 | Op::Pad { .. }
                 | Op::Normalize(_)
-                | Op::LocalResponse(_)
-                | Op::DynamicQuantize => return false,
+                | Op::LocalResponse(_) => return false,
             }
         }
         true
@@ -66,7 +69,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::network::{Activation, Array, Axis, Reduce};
+    use crate::network::{Array, Axis, Reduce};
 
     #[test]
     fn a_softmax_is_one_until_it_weights_something() {
@@ -88,10 +91,16 @@ mod tests {
         let odds = push("odds", Op::Binary(Binary::Div), &[constant, probability]);
         let flat = push("flat", Op::Reshape(vec![Axis::Exact(2), Axis::Infer]), &[shifted]);
         let turned = push("turned", Op::Transpose(vec![1, 0]), &[flat]);
-        for id in [attention, first, joined, probability, percent, shifted, flat, turned] {
+        let clip = Op::Activation(Activation::Clip { min: 1e-7, max: 1.0 });
+        let clipped = push("clipped", clip, &[first]);
+        let logarithm = push("logarithm", Op::Unary(Unary::Log), &[clipped]);
+        let rounded = push("rounded", Op::Unary(Unary::RoundTo(0.1)), &[probability]);
+        let quantized = push("quantized", Op::DynamicQuantize, &[rounded]);
+        let exponential = push("exponential", Op::Unary(Unary::Exp), &[probability]);
+        for id in [attention, first, joined, probability, percent, shifted, flat, turned, logarithm, quantized] {
             assert!(network.is_softmax(id), "{}", network.node(id).name);
         }
-        for id in [Network::INPUT, mean, mixed, weighed, pooled, gate, constant, odds] {
+        for id in [Network::INPUT, mean, mixed, weighed, pooled, gate, constant, odds, exponential] {
             assert!(!network.is_softmax(id), "{}", network.node(id).name);
         }
     }
