@@ -38,7 +38,7 @@ pub enum RunOutcome {
     /// Stimuli were found, and their PNGs are stored. Studies and trainings have their results in folders
     /// instead.
     Succeeded {
-        /// One stimulus per objective, in their order.
+        /// One stimulus per objective and preset, in the order of [`Job::planned`](super::job::Job::planned).
         stimuli: Vec<Stimulus>,
         /// Steps done, over all stimuli.
         steps: u32,
@@ -90,13 +90,13 @@ struct FinishedRow {
 }
 
 impl Store {
-    /// Finishes a job with one maximization outcome per objective: the PNGs are written first, then the commit. Returns
+    /// Finishes a job with one maximization outcome per objective and preset: the PNGs are written first, then the commit. Returns
     /// `false` if the lease is stale.
     ///
     /// After an error the job is still running: try again, or report another outcome.
     ///
     /// # Errors
-    /// If the number of outcomes differs from that of objectives, a PNG cannot be written, or the database fails.
+    /// If the number of outcomes differs from that of stimuli, a PNG cannot be written, or the database fails.
     pub async fn succeed(&self, claim: &Claim, outcomes: &[Outcome]) -> Result<bool, StoreError> {
         let outcome = self.store_pngs(claim, outcomes).await?;
         self.finish(claim.lease, outcome).await
@@ -105,19 +105,20 @@ impl Store {
     /// Writes the PNGs of a run and returns the outcome to report. May be repeated.
     ///
     /// # Errors
-    /// If the number of outcomes differs from that of objectives, or a PNG cannot be written.
+    /// If the number of outcomes differs from that of stimuli, or a PNG cannot be written.
     pub async fn store_pngs(&self, claim: &Claim, outcomes: &[Outcome]) -> Result<RunOutcome, StoreError> {
         let job = &claim.job;
-        if outcomes.len() != job.objectives.len() {
-            let why = format!("{} outcomes for {} objectives", outcomes.len(), job.objectives.len());
+        let planned: Vec<_> = job.planned().collect();
+        if outcomes.len() != planned.len() {
+            let why = format!("{} outcomes for {} stimuli", outcomes.len(), planned.len());
             return Err(StoreError::Damaged { id: job.id, why });
         }
-        let (images, id, size) = (&self.inner.stimuli, job.id, job.settings.size);
+        let (images, id) = (&self.inner.stimuli, job.id);
         let mut writes = Vec::with_capacity(outcomes.len());
-        for (objective, outcome) in job.objectives.iter().zip(outcomes) {
+        for ((objective, settings), outcome) in planned.into_iter().zip(outcomes) {
             let write = async move {
                 let sha256 = images.put(id, &outcome.png).await?;
-                let mut stimulus = Stimulus::new(objective.clone(), outcome, sha256, size);
+                let mut stimulus = Stimulus::new(objective.clone(), outcome, sha256, settings.size);
                 if let Some(animation) = &outcome.animation {
                     let sha256 = images.put(id, animation).await?;
                     stimulus.animation = Some(StoredAnimation { sha256, bytes: animation.len() as u64 });

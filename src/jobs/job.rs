@@ -32,20 +32,35 @@ pub struct Job {
     pub attempts: u32,
     /// Whether a client canceled the job; a running one stops within one step.
     pub cancel_requested: bool,
-    /// One stimulus each.
+    /// One stimulus each under every preset.
     #[schema(value_type = Vec<ObjectiveDocument>)]
     pub objectives: Vec<Objective>,
-    /// All settings of the optimization, with defaults filled in.
+    /// All settings of the optimization, with defaults filled in; with several presets, those of the first.
     pub settings: Settings,
+    /// Settings of the other presets, if there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_settings: Vec<Settings>,
     /// Seed of the random numbers.
     pub seed: u64,
     /// Progress of the job.
     pub progress: Progress,
-    /// Results in the order of the objectives; empty unless the job succeeded.
+    /// Results in the order of the objectives, first all of the first preset; empty unless the job succeeded.
     pub stimuli: Vec<Stimulus>,
     /// Why the job failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Failure>,
+}
+
+impl Job {
+    /// Settings of every preset, in their order.
+    pub fn all_settings(&self) -> impl Iterator<Item = &Settings> {
+        std::iter::once(&self.settings).chain(&self.other_settings)
+    }
+
+    /// The objective and settings of every stimulus, in their order.
+    pub fn planned(&self) -> impl Iterator<Item = (&Objective, &Settings)> {
+        self.all_settings().flat_map(|settings| self.objectives.iter().map(move |objective| (objective, settings)))
+    }
 }
 
 /// Progress of a job in steps.
@@ -58,10 +73,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Progress before the first step of this many objectives.
-    pub(super) fn none(objectives: usize, settings: &Settings) -> Self {
-        let stimuli = u32::try_from(objectives).unwrap_or(u32::MAX);
-        Self { step: 0, steps: settings.steps.saturating_mul(stimuli) }
+    /// Progress of a job before its first step.
+    pub(super) fn none(resolved: &Resolved) -> Self {
+        let objectives = u32::try_from(resolved.objectives.len()).unwrap_or(u32::MAX);
+        let steps = resolved.all_settings().map(|settings| settings.steps).fold(0, u32::saturating_add);
+        Self { step: 0, steps: steps.saturating_mul(objectives) }
     }
 }
 

@@ -69,8 +69,9 @@ pub(super) fn id(row: &SqliteRow) -> Result<Uuid, StoreError> {
 /// Reads a job from its row.
 pub(super) fn job(row: &SqliteRow) -> Result<Job, StoreError> {
     let id = id(row)?;
-    let Resolved { objectives, settings, seed, .. } = document(row, "request")?;
-    let progress = Progress { step: row.try_get("step")?, ..Progress::none(objectives.len(), &settings) };
+    let resolved: Resolved = document(row, "request")?;
+    let progress = Progress { step: row.try_get("step")?, ..Progress::none(&resolved) };
+    let Resolved { objectives, settings, other_settings, seed, .. } = resolved;
     Ok(Job {
         id,
         state: state(row)?,
@@ -83,6 +84,7 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, StoreError> {
         cancel_requested: row.try_get("cancel_requested")?,
         objectives,
         settings,
+        other_settings,
         seed,
         progress,
         stimuli: document::<Option<_>>(row, "stimuli")?.unwrap_or_default(),

@@ -22,6 +22,7 @@ use super::row::{self, columns};
 use super::store::Store;
 use super::table::{Table, query};
 use super::writer::{Caller, WriteTransaction};
+use proxygrad::maximize::Settings;
 
 /// Largest number of jobs in one commit.
 const MAX_GROUP: usize = 1024;
@@ -133,7 +134,7 @@ impl WriteTransaction<'_> {
             .bind(model)
             .bind(model_digest)
             .bind(batch_key(new)?)
-            .bind(i64::try_from(resolved.objectives.len()).unwrap_or(i64::MAX))
+            .bind(i64::try_from(resolved.stimuli()).unwrap_or(i64::MAX))
             .bind(row::json(resolved)?)
             .bind(row::now())
             .bind(idempotency.as_ref().map(|known| &known.key))
@@ -269,7 +270,7 @@ async fn write_submissions(mut store: Store) {
 /// Logs and counts an accepted job.
 fn log_accepted(job: &Job, new: &NewJob) {
     metrics::accepted(Table::Jobs);
-    let stimuli = new.resolved.objectives.len();
+    let stimuli = new.resolved.stimuli();
     tracing::info!(job.id = %job.id, job.state = "queued", job.stimuli = stimuli, model = new.model, "job accepted");
 }
 
@@ -278,6 +279,7 @@ fn batch_key(new: &NewJob) -> Result<Vec<u8>, StoreError> {
     let terms = new.resolved.objectives.iter().flat_map(|objective| &objective.terms);
     let layers: BTreeSet<&str> = terms.map(|term| term.unit.layer.as_str()).collect();
     // Two models may share weights and differ in preprocessing.
-    let text = row::json(&(&new.model, &new.model_digest, layers, &new.resolved.settings))?;
+    let settings: Vec<&Settings> = new.resolved.all_settings().collect();
+    let text = row::json(&(&new.model, &new.model_digest, layers, settings))?;
     Ok(Sha256::digest(text).to_vec())
 }

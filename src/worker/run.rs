@@ -18,7 +18,9 @@ use super::stop_signal::{StopReason, StopSignal};
 use crate::jobs::{Claim, Failure, FailureCode, RunOutcome, Store};
 use proxygrad::engine::{Engine, EngineError};
 use proxygrad::judge::JudgeError;
-use proxygrad::maximize::{MaximizeError, Objective, Outcome, ReferenceImages, Task, maximize_judged, outcome_bytes};
+use proxygrad::maximize::{
+    MaximizeError, Objective, Outcome, ReferenceImages, Settings, Task, maximize_judged, outcome_bytes,
+};
 use proxygrad::network::Model;
 use proxygrad::study::StudyError;
 use proxygrad::train::TrainError;
@@ -70,7 +72,7 @@ impl RunContext {
     /// Runs jobs that were claimed together, with the same model and settings.
     pub(super) async fn run(&self, claims: Vec<Claim>) {
         let running = |claim: Claim| PendingJob {
-            outcomes: vec![None; claim.job.objectives.len()],
+            outcomes: vec![None; claim.job.planned().count()],
             job: Arc::new(RunningJob::new(claim, self.time_limit, self.interrupt.clone())),
             reference_images: ReferenceImages::default(),
             finished: false,
@@ -83,8 +85,11 @@ impl RunContext {
             (job.objectives.clone(), job.settings.copies())
         });
         let jobs: Vec<(Vec<Objective>, usize)> = jobs.collect();
-        for batch in batches(&jobs, self.max_batch) {
-            run.batch(&model, batch).await;
+        let presets = 0..run.jobs.first().map_or(0, |running| running.job.claim.job.all_settings().count());
+        for (preset, batch) in
+            presets.flat_map(|preset| batches(&jobs, self.max_batch).into_iter().map(move |batch| (preset, batch)))
+        {
+            run.batch(&model, preset, batch).await;
         }
         let problem = Failure::new(FailureCode::Internal, "the run ended without all stimuli");
         run.finish_all(0..run.jobs.len(), &RunOutcome::Failed(problem)).await;
@@ -136,18 +141,18 @@ impl Run<'_> {
         }
     }
 
-    /// Runs a batch. If it fails and has several jobs, repeats each of them alone.
-    async fn batch(&mut self, model: &Arc<Model>, mut batch: Vec<BatchItem>) {
+    /// Runs a batch under the preset with this index. If it fails and has several jobs, repeats each of them alone.
+    async fn batch(&mut self, model: &Arc<Model>, preset: usize, mut batch: Vec<BatchItem>) {
         self.finish_stopped().await;
         batch.retain(|item| !self.jobs[item.job].finished);
         if batch.is_empty() {
             return;
         }
-        let Some(result) = self.attempt(model, &batch).await else { return };
+        let Some(result) = self.attempt(model, preset, &batch).await else { return };
         let several = batch.iter().any(|item| item.job != batch[0].job);
-        let Err(error) = result else { return self.collect(&batch, result).await };
+        let Err(error) = result else { return self.collect(preset, &batch, result).await };
         if !several || !self.device_is_usable().await {
-            return self.collect(&batch, Err(error)).await;
+            return self.collect(preset, &batch, Err(error)).await;
         }
         let (device, stimuli) = (&self.context.device, batch.len());
         tracing::warn!(device, %error, stimuli, "batch failed; repeating each of its jobs alone");
@@ -156,8 +161,8 @@ impl Run<'_> {
             if self.jobs[alone[0].job].finished {
                 continue;
             }
-            match self.attempt(model, alone).await {
-                Some(result) => self.collect(alone, result).await,
+            match self.attempt(model, preset, alone).await {
+                Some(result) => self.collect(preset, alone, result).await,
                 None => return,
             }
         }
@@ -169,23 +174,29 @@ impl Run<'_> {
     }
 
     /// Runs a batch on the device; `None` if the pool shuts down while the device does not respond.
-    async fn attempt(&mut self, model: &Arc<Model>, batch: &[BatchItem]) -> Option<BatchResult> {
+    async fn attempt(&mut self, model: &Arc<Model>, preset: usize, batch: &[BatchItem]) -> Option<BatchResult> {
         let Some(first) = batch.first() else { return Some(Ok(Vec::new())) };
+        let all_settings: Vec<Settings> = self.jobs[first.job].job.claim.job.all_settings().cloned().collect();
+        let Some(settings) = all_settings.get(preset).cloned() else { return Some(Ok(Vec::new())) };
         metrics::batch(batch.len());
         let task = |item: &BatchItem| {
             let running = &self.jobs[item.job];
             let job = &running.job.claim.job;
             let (objective, images) = (job.objectives[item.stimulus].clone(), running.reference_images.clone());
+            // The same for every preset, so that each stimulus is that of a job with its preset alone.
             Task::new(objective, job.seed, item.stimulus as u64, job.settings.copies(), images).of_request(item.job)
         };
-        let watched = batch.iter().map(|item| (Arc::clone(&self.jobs[item.job].job), item.stimulus));
+        let watched = batch.iter().map(|item| (Arc::clone(&self.jobs[item.job].job), self.place(preset, item)));
         let (model, tasks) = (Arc::clone(model), batch.iter().map(task).collect::<Vec<Task>>());
-        let settings = self.jobs[first.job].job.claim.job.settings.clone();
         let judges = self.judges.clone();
         let mut progress = JobProgress::new(self.context.store.clone(), watched);
         // Outcomes of the other batches of these jobs stay in memory until the jobs end.
-        let all: usize = self.jobs.iter().map(|running| running.outcomes.len()).sum();
-        let others = outcome_bytes(&settings, model.network.input_shape()[0], all.saturating_sub(batch.len()));
+        let objectives: usize = self.jobs.iter().map(|running| running.job.claim.job.objectives.len()).sum();
+        let others = all_settings.iter().enumerate().map(|(i, settings)| {
+            let stimuli = if i == preset { objectives.saturating_sub(batch.len()) } else { objectives };
+            outcome_bytes(settings, model.network.input_shape()[0], stimuli)
+        });
+        let others = others.fold(0, u64::saturating_add);
         let allowed = self.context.run_memory.saturating_sub(others);
         let run = move |engine: &dyn Engine| {
             Ok(maximize_judged(engine, &model, &judges, &tasks, &settings, allowed, &mut progress)?)
@@ -204,12 +215,18 @@ impl Run<'_> {
         }
     }
 
+    /// Index of a stimulus under the preset with this index in its job.
+    fn place(&self, preset: usize, item: &BatchItem) -> usize {
+        preset * self.jobs[item.job].job.claim.job.objectives.len() + item.stimulus
+    }
+
     /// Assigns the outcomes of a batch to their jobs, and finishes complete jobs.
-    async fn collect(&mut self, batch: &[BatchItem], result: BatchResult) {
+    async fn collect(&mut self, preset: usize, batch: &[BatchItem], result: BatchResult) {
         match result {
             Ok(outcomes) => {
                 for (item, outcome) in batch.iter().zip(outcomes) {
-                    if let Some(place) = self.jobs[item.job].outcomes.get_mut(item.stimulus) {
+                    let place = self.place(preset, item);
+                    if let Some(place) = self.jobs[item.job].outcomes.get_mut(place) {
                         *place = outcome;
                     }
                 }

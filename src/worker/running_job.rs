@@ -31,7 +31,7 @@ struct StimulusProgress {
 
 impl RunningJob {
     pub(super) fn new(claim: Claim, time_limit: Duration, stop: CancellationToken) -> Self {
-        let stimuli = claim.job.objectives.len();
+        let stimuli = claim.job.planned().count();
         let stop_signal = StopSignal::new(claim.cancel_requested.clone(), stop, time_limit);
         Self { claim, stop_signal, progress: Mutex::new(vec![StimulusProgress::default(); stimuli]) }
     }
@@ -53,7 +53,8 @@ impl RunningJob {
         let mut progress = self.progress();
         progress[stimulus].step = point.step;
         progress[stimulus].score = Some(point.score);
-        self.publish(store, &mut progress, stimulus, point.step == self.claim.job.settings.steps);
+        let last = self.claim.job.planned().nth(stimulus).is_some_and(|(_, settings)| point.step == settings.steps);
+        self.publish(store, &mut progress, stimulus, last);
     }
 
     /// Publishes the progress of a stimulus that has a score, at a limited rate that the stimuli of a job share.

@@ -383,3 +383,71 @@ async fn a_shutdown_answers_waiting_requests_and_jobs_resume_later() {
     let job = server.state(id(&job), "running").await;
     assert_eq!(job["attempts"], 1, "a graceful shutdown does not count as an attempt");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_presets_give_what_each_gives_alone() {
+    let server = Server::start().await;
+    let body = json!({"model": "fashion-resnet8", "objectives": ["logits:8", "layer1/Relu_1:3"], "seed": 5, "alpha": true,
+        "score_every": 2});
+    let with = |fields: Value| {
+        let mut body = body.clone();
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        body
+    };
+    let presets = ["maximum", "fast"];
+    let steps = [256, 64];
+    let both = prefer_wait(&server, &with(json!({"presets": presets})), "60").await.json();
+    assert_eq!(both["state"], "succeeded", "{both}");
+    let all = 2 * (256 + 64);
+    assert_eq!(both["progress"], json!({"step": all, "steps": all}));
+    assert_eq!(both["other_settings"].as_array().unwrap().len(), 1);
+    assert_eq!(both["stimuli"].as_array().unwrap().len(), 4);
+    for (p, preset) in presets.into_iter().enumerate() {
+        let alone = prefer_wait(&server, &with(json!({"preset": preset})), "60").await.json();
+        assert_eq!(alone["settings"]["steps"], steps[p]);
+        let settings = if p == 0 { &both["settings"] } else { &both["other_settings"][0] };
+        assert_eq!(settings, &alone["settings"], "{preset}");
+        for n in 0..2 {
+            let (mut found, expected) = (both["stimuli"][2 * p + n].clone(), &alone["stimuli"][n]);
+            assert_eq!((&found["preset"], &found["objective"]), (&json!(preset), &both["objectives"][n]));
+            let png = server.get(found["png"].as_str().unwrap()).await;
+            assert_eq!(hex::encode(Sha256::digest(&png.body)), expected["sha256"].as_str().unwrap());
+            found["png"] = expected["png"].clone();
+            assert_eq!(&found, expected, "{preset} {n}");
+        }
+    }
+    let list = server.get("/v1/jobs").await.json();
+    let listed = list["jobs"].as_array().unwrap().iter().find(|job| job["id"] == both["id"]).unwrap();
+    let names: Vec<&Value> = listed["stimuli"].as_array().unwrap().iter().map(|one| &one["preset"]).collect();
+    assert_eq!(names, ["maximum", "maximum", "fast", "fast"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn presets_are_two_to_four_different_ones() {
+    let server = Server::with(|config| config.max_objectives = 4).await;
+    let body = |fields: Value| {
+        let mut body = json!({"model": "fashion-resnet8", "objective": "logits:8", "steps": 2});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        body
+    };
+    for (fields, field, says) in [
+        (json!({"presets": []}), "presets", "2 to 4 different presets"),
+        (json!({"presets": ["best"]}), "presets", "2 to 4 different presets"),
+        (json!({"presets": ["best", "fast", "lucid", "maco", "maximum"]}), "presets", "5 presets"),
+        (json!({"presets": ["best", "lucid", "best"]}), "presets[2]", "each preset once"),
+        (json!({"presets": ["best", "prettiest"]}), "presets[1]", "prettiest"),
+        (json!({"presets": ["best", "lucid"], "preset": "maco"}), "preset", "not both"),
+        (json!({"presets": ["lucid", "maco"], "start": {"kind": "grey"}}), "start", "with preset maco"),
+        (
+            json!({"presets": ["lucid", "best"], "diversity": {"layer": "layer1/Relu_1", "copies": 3}}),
+            "presets",
+            "at most 4 stimuli in total",
+        ),
+    ] {
+        let answer = server.post("/v1/jobs", &body(fields)).await;
+        let problem = answer.json();
+        let error = &problem["errors"][0];
+        assert_eq!((answer.status, error["field"].as_str().unwrap_or_default()), (422, field), "{problem}");
+        assert!(problem.to_string().contains(says), "{problem}");
+    }
+}

@@ -173,3 +173,36 @@ fn a_number_alone_changes_what_the_preset_says_of_it() {
     assert_eq!(power["optimizer"], default["optimizer"]);
     assert_eq!(settings(&["--no-transforms"])["transforms"], json!([]));
 }
+
+#[test]
+fn each_of_several_presets_has_its_own_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |output: &str, arguments: &[&str]| {
+        let output = path(folder.path(), output);
+        let done =
+            run(folder.path(), &[&["--unit", "logits:Bag", "--seed", "3", "--output", &output], arguments].concat());
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        serde_json::from_slice::<Value>(&done.stdout).unwrap()
+    };
+    let png = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    let both = make("x.png", &["--preset", "readable,maximum", "--alpha"]);
+    assert_eq!(
+        (&both["settings"]["preset"], &both["other_settings"][0]["preset"]),
+        (&json!("readable"), &json!("maximum"))
+    );
+    for (n, preset) in ["readable", "maximum"].into_iter().enumerate() {
+        let alone = make("alone.png", &["--preset", preset, "--alpha"]);
+        assert_eq!(alone.get("other_settings"), None);
+        assert_eq!((&both["stimuli"][n]["preset"], &alone["stimuli"][0]["preset"]), (&json!(preset), &json!(preset)));
+        assert_eq!(both["stimuli"][n]["trajectory"], alone["stimuli"][0]["trajectory"]);
+        assert_eq!(png(&format!("x-{preset}.png")), png("alone.png"));
+    }
+    make("y.png", &["--unit", "logits:Coat", "--preset", "fast", "--preset", "maximum"]);
+    for name in ["y-fast-0.png", "y-fast-1.png", "y-maximum-0.png", "y-maximum-1.png"] {
+        assert!(folder.path().join(name).exists(), "{name}");
+    }
+    let output = path(folder.path(), "z.png");
+    let refused = run(folder.path(), &["--unit", "logits:1", "--output", &output, "--preset", "fast,fast"]);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && error.contains("--preset") && error.contains("each preset once"), "{error}");
+}

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::Invalid;
 use crate::engine::{Cpu, CpuSettings, Engine};
 use crate::maximize::{
-    Callback, DiagnosticsRequest, GateRequest, JudgesRequest, Limits, MaximizeError, NoCallback, Objective, Outcome,
-    Preset, Request, maximize_judged,
+    Callback, DiagnosticsRequest, GateRequest, JudgesRequest, Limits, MaximizeError, NoCallback, Objective,
+    OffsetCallback, Outcome, Preset, Request, maximize_judged,
 };
 use crate::network::Model;
 
@@ -92,6 +92,13 @@ impl<'a> Maximizer<'a> {
         self
     }
 
+    /// Two to four different presets: every objective gets a stimulus under each, for example [`Preset::Readable`] and
+    /// [`Preset::Maximum`]. Excludes [`Maximizer::preset`].
+    pub fn presets(mut self, presets: impl IntoIterator<Item = Preset>) -> Self {
+        self.request.presets = Some(presets.into_iter().collect());
+        self
+    }
+
     /// Backward rule of activations. Default: the preset's.
     pub fn gate(mut self, gate: impl Into<GateRequest>) -> Self {
         self.request.gate = Some(gate.into());
@@ -156,7 +163,8 @@ impl<'a> Maximizer<'a> {
     }
 
     /// Finds a stimulus for every objective, in their order, all in one batch; `None` for those that the callback stopped.
-    /// With diversity, every objective has as many stimuli in a row as there are copies. Blocks until done.
+    /// With diversity, every objective has as many stimuli in a row as there are copies. With several presets, the
+    /// stimuli of each follow those of the one before, and the callback counts on. Blocks until done.
     ///
     /// # Errors
     /// [`Error::Invalid`] when a setting is wrong or there is no objective; [`Error::Maximize`] when the network cannot run.
@@ -177,7 +185,12 @@ impl<'a> Maximizer<'a> {
         };
         let mut ignored = NoCallback;
         let callback = self.callback.unwrap_or(&mut ignored);
-        let (tasks, settings) = (resolved.tasks(), &resolved.settings);
-        Ok(maximize_judged(engine, self.model, self.judges, &tasks, settings, u64::MAX, callback)?)
+        let (tasks, mut outcomes) = (resolved.tasks(), Vec::with_capacity(resolved.stimuli()));
+        for settings in resolved.all_settings() {
+            let mut callback = OffsetCallback { first: outcomes.len(), callback: &mut *callback };
+            let found = maximize_judged(engine, self.model, self.judges, &tasks, settings, u64::MAX, &mut callback)?;
+            outcomes.extend(found);
+        }
+        Ok(outcomes)
     }
 }

@@ -10,7 +10,7 @@ use crate::api::Api;
 use crate::api::base_path::PublicBasePath;
 use crate::api::problem::{Kind, Problem};
 use crate::jobs::{Failure, Job, Progress, RunState, Stimulus};
-use proxygrad::maximize::{Findings, Objective, ObjectiveDocument, Settings};
+use proxygrad::maximize::{Findings, Objective, ObjectiveDocument, Preset, Settings};
 
 /// A job.
 #[derive(Debug, Serialize, ToSchema)]
@@ -42,12 +42,17 @@ pub(super) struct JobDocument {
     cancel_requested: bool,
     /// Progress of the current run.
     progress: Progress,
-    /// All settings of the optimization, including defaults.
+    /// All settings of the optimization, including defaults; with several presets, those of the first.
     settings: SettingsDocument,
-    /// What is maximized, one stimulus per objective.
+    /// With several presets: the settings of the others, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    other_settings: Vec<SettingsDocument>,
+    /// What is maximized, one stimulus per objective and preset.
     #[schema(value_type = Vec<ObjectiveDocument>)]
     objectives: Vec<Objective>,
-    /// The stimuli in the order of the objectives; empty unless the job succeeded.
+    /// The stimuli in the order of the objectives, with several presets first all of the first preset; empty unless the
+    /// job succeeded.
     stimuli: Vec<StimulusDocument>,
     /// Why the job failed; otherwise null.
     #[schema(required)]
@@ -70,6 +75,10 @@ struct SettingsDocument {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Stimulus)]
 struct StimulusDocument {
+    /// The preset of the settings that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    preset: Option<Preset>,
     /// The objective that it maximizes.
     #[schema(value_type = ObjectiveDocument)]
     objective: Objective,
@@ -128,7 +137,8 @@ pub(super) struct JobSummary {
     progress: Progress,
     /// The objectives as text: `logits:281 - logits:285`.
     objectives: Vec<String>,
-    /// The stimuli in the order of the objectives; empty unless the job succeeded.
+    /// The stimuli in the order of the objectives, with several presets first all of the first preset; empty unless the
+    /// job succeeded.
     stimuli: Vec<StimulusSummary>,
     /// Why the job failed; otherwise null.
     #[schema(required)]
@@ -139,6 +149,10 @@ pub(super) struct JobSummary {
 /// A stimulus in a list.
 #[derive(Debug, Serialize, ToSchema)]
 struct StimulusSummary {
+    /// The preset of the settings that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    preset: Option<Preset>,
     /// The objective's value on this PNG; null if it is not finite.
     #[schema(required, value_type = Option<f32>)]
     score: f32,
@@ -162,9 +176,13 @@ impl JobDocument {
     /// The document with paths to the images.
     pub fn new(job: Job, base: &PublicBasePath) -> Self {
         let links = Links::new(job.id, base);
-        let stimuli = job.stimuli.into_iter().enumerate();
+        let presets = presets(&job);
+        let stimuli = job.stimuli.into_iter().zip(presets).enumerate();
+        let stimulus = |(n, (stimulus, preset))| StimulusDocument::new(png_path(&links.job, n), preset, stimulus);
+        let other = |settings| SettingsDocument { settings, seed: job.seed };
         Self {
-            stimuli: stimuli.map(|(n, stimulus)| StimulusDocument::new(png_path(&links.job, n), stimulus)).collect(),
+            stimuli: stimuli.map(stimulus).collect(),
+            other_settings: job.other_settings.into_iter().map(other).collect(),
             id: job.id,
             state: job.state,
             model: job.model,
@@ -200,8 +218,9 @@ impl JobDocument {
 }
 
 impl StimulusDocument {
-    fn new(png: String, stimulus: Stimulus) -> Self {
+    fn new(png: String, preset: Option<Preset>, stimulus: Stimulus) -> Self {
         Self {
+            preset,
             objective: stimulus.objective,
             findings: stimulus.findings,
             animation: stimulus.animation.map(|_| format!("{png}/animation")),
@@ -219,11 +238,14 @@ impl JobSummary {
     /// The summary with paths to the images.
     pub fn new(job: Job, base: &PublicBasePath) -> Self {
         let links = Links::new(job.id, base);
-        let stimuli = job.stimuli.iter().enumerate();
+        let stimuli = job.stimuli.iter().zip(presets(&job)).enumerate();
+        let stimulus = |(n, (stimulus, preset)): (usize, (&Stimulus, _))| StimulusSummary {
+            preset,
+            score: stimulus.findings.score,
+            png: png_path(&links.job, n),
+        };
         Self {
-            stimuli: stimuli
-                .map(|(n, s)| StimulusSummary { score: s.findings.score, png: png_path(&links.job, n) })
-                .collect(),
+            stimuli: stimuli.map(stimulus).collect(),
             id: job.id,
             state: job.state,
             model: job.model,
@@ -235,6 +257,11 @@ impl JobSummary {
             links,
         }
     }
+}
+
+/// The preset of every stimulus of a job.
+fn presets(job: &Job) -> Vec<Option<Preset>> {
+    job.planned().map(|(_, settings)| settings.preset).collect()
 }
 
 fn png_path(job: &str, n: usize) -> String {

@@ -36,6 +36,7 @@ pub struct Maximize {
     pub(super) images: Vec<(String, PathBuf)>,
 
     /// PNG file to write. With several stimuli, numbered files are written: `x-0.png`, `x-1.png`, … for `x.png`.
+    /// With several presets, each file has its preset before that: `x-readable.png` or `x-readable-0.png`.
     #[arg(long, short, value_name = "FILE")]
     pub(super) output: PathBuf,
 
@@ -66,9 +67,10 @@ pub struct Maximize {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Method")]
 pub(super) struct Method {
-    /// Defaults for all settings that are not given. Default: readable.
-    #[arg(long, value_name = "PRESET")]
-    pub(super) preset: Option<Preset>,
+    /// Defaults for all settings that are not given. Two to four presets, repeated or comma-separated, make a stimulus
+    /// of each unit under each, such as readable,maximum. Default: readable.
+    #[arg(long = "preset", value_name = "PRESET", value_delimiter = ',')]
+    pub(super) presets: Vec<Preset>,
 
     /// Backward rule (surrogate gradient) of activations. Default: from the preset.
     #[arg(long, value_name = "KIND")]

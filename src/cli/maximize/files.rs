@@ -15,9 +15,18 @@ use super::arguments::Maximize;
 pub(super) const START: &str = "start-image";
 
 impl Maximize {
-    /// Writes the PNG and the animation of a stimulus, with a number if there are several. Returns the path of the PNG.
-    pub(super) fn write(&self, outcome: &Outcome, number: Option<usize>) -> anyhow::Result<PathBuf> {
-        let numbered = |path: &Path| number.map_or_else(|| path.to_owned(), |number| numbered(path, number));
+    /// Writes the PNG and the animation of a stimulus, with its preset and a number in their names if there are several.
+    /// Returns the path of the PNG.
+    pub(super) fn write(
+        &self,
+        outcome: &Outcome,
+        preset: Option<&str>,
+        number: Option<usize>,
+    ) -> anyhow::Result<PathBuf> {
+        let numbered = |path: &Path| {
+            let path = preset.map_or_else(|| path.to_owned(), |preset| with_suffix(path, preset));
+            number.map_or_else(|| path.clone(), |number| with_suffix(&path, number))
+        };
         let write = |path: PathBuf, bytes: &[u8]| {
             std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
             anyhow::Ok(path)
@@ -56,8 +65,8 @@ impl Maximize {
 }
 
 /// `x.png` and 2 make `x-2.png`.
-fn numbered(path: &Path, i: usize) -> PathBuf {
+fn with_suffix(path: &Path, suffix: impl std::fmt::Display) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let ending = path.extension().map(|ending| format!(".{}", ending.to_string_lossy())).unwrap_or_default();
-    path.with_file_name(format!("{stem}-{i}{ending}"))
+    path.with_file_name(format!("{stem}-{suffix}{ending}"))
 }

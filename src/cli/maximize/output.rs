@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use proxygrad::judge::Verdict;
-use proxygrad::maximize::{Callback, Diagnostics, Findings, Objective, Point, Settings};
+use proxygrad::maximize::{Callback, Diagnostics, Findings, Objective, Point, Preset, Settings};
 use proxygrad::network::Model;
 use serde::Serialize;
 
@@ -38,12 +38,14 @@ impl Callback for Progress {
     }
 }
 
-/// Prints the results as text.
-pub(super) fn print_text(model: &Model, settings: &Settings, written: &[Stimulus<'_>]) -> anyhow::Result<()> {
-    for Stimulus { objective, findings: found, file } in written {
-        println!("{objective} of {}{}", model.id, class_name(model, objective));
+/// Prints the results as text, with their presets if there are several.
+pub(super) fn print_text(model: &Model, written: &[Stimulus<'_>], several_presets: bool) -> anyhow::Result<()> {
+    for Stimulus { preset, steps, objective, findings: found, file } in written {
+        let preset =
+            preset.filter(|_| several_presets).map_or_else(String::new, |preset| format!(", {}", preset.name()));
+        println!("{objective} of {}{}{preset}", model.id, class_name(model, objective));
         println!("  start  {:>12.5}", found.initial_score);
-        println!("  best   {:>12.5}  at step {} of {}", found.score, found.best_step, settings.steps);
+        println!("  best   {:>12.5}  at step {} of {steps}", found.score, found.best_step);
         println!("  end    {:>12.5}", found.final_score);
         println!("  passes {:>6}", found.passes);
         for arm in &found.arms {
@@ -134,6 +136,9 @@ struct Document<'a> {
     model: &'a str,
     model_digest: &'a str,
     settings: &'a Settings,
+    /// With several presets: the settings of the others.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    other_settings: &'a [&'a Settings],
     seed: u64,
     stimuli: &'a [Stimulus<'a>],
 }
@@ -141,20 +146,26 @@ struct Document<'a> {
 /// A stimulus and the path of its PNG.
 #[derive(Serialize)]
 pub(super) struct Stimulus<'a> {
+    pub(super) preset: Option<Preset>,
+    /// Steps of its settings.
+    #[serde(skip)]
+    pub(super) steps: u32,
     pub(super) objective: &'a Objective,
     #[serde(flatten)]
     pub(super) findings: Findings,
     pub(super) file: PathBuf,
 }
 
-/// Prints the results as JSON.
+/// Prints the results as JSON; `settings` of every preset.
 pub(super) fn print_json(
     model: &Model,
-    settings: &Settings,
+    settings: &[&Settings],
     seed: u64,
     stimuli: &[Stimulus<'_>],
 ) -> anyhow::Result<()> {
-    let document = Document { model: &model.id, model_digest: &model.digest, settings, seed, stimuli };
+    let Some((settings, other_settings)) = settings.split_first() else { return Ok(()) };
+    let (id, digest) = (&model.id, &model.digest);
+    let document = Document { model: id, model_digest: digest, settings, other_settings, seed, stimuli };
     println!("{}", serde_json::to_string_pretty(&document)?);
     Ok(())
 }

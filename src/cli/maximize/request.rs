@@ -41,7 +41,8 @@ impl Maximize {
             model: self.model.clone(),
             objective: None,
             objectives: Some(self.units.clone()),
-            preset: method.preset,
+            preset: if let [preset] = *method.presets { Some(preset) } else { None },
+            presets: given(&method.presets).filter(|presets| presets.len() > 1),
             gate: method.gate.map(Into::into),
             search: method.search(),
             steps: method.steps,
@@ -166,6 +167,7 @@ pub(super) fn as_flag(invalid: &Invalid) -> Invalid {
         "gate" | "optimizer" | "parameterization" | "search" | "start" | "animation" => {
             format!("--{}", invalid.field.rsplit('.').next().unwrap_or(field).replace('_', "-"))
         }
+        "presets" => "--preset".to_owned(),
         "transforms" => "--transform".to_owned(),
         "regularizers" => "--regularizer".to_owned(),
         field => format!("--{}", field.replace('_', "-")),

@@ -24,3 +24,24 @@ pub trait Callback {
 pub struct NoCallback;
 
 impl Callback for NoCallback {}
+
+/// Translates the task numbers of a part of a run into those of the whole run.
+pub(crate) struct OffsetCallback<'a> {
+    pub(crate) callback: &'a mut dyn Callback,
+    /// Number of the part's first task in the whole run.
+    pub(crate) first: usize,
+}
+
+impl Callback for OffsetCallback<'_> {
+    fn should_stop(&mut self, stimulus: usize) -> bool {
+        self.callback.should_stop(self.first + stimulus)
+    }
+
+    fn on_step(&mut self, stimulus: usize, steps: u32) {
+        self.callback.on_step(self.first + stimulus, steps);
+    }
+
+    fn on_score(&mut self, stimulus: usize, point: Point) {
+        self.callback.on_score(self.first + stimulus, point);
+    }
+}

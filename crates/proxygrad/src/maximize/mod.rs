@@ -29,6 +29,7 @@ mod task;
 mod transform;
 
 pub use animation::Animation;
+pub(crate) use callback::OffsetCallback;
 pub use callback::{Callback, NoCallback};
 pub use coarse::{Coarse, CoarseRequest};
 pub use diagnostics::{

@@ -6,8 +6,7 @@ use super::estimate::{MemoryEstimate, outcome_bytes};
 use crate::Invalid;
 use crate::engine::MemoryModel;
 use crate::maximize::error::MaximizeError;
-use crate::maximize::request::Resolved;
-use crate::maximize::request::Settings;
+use crate::maximize::request::{Resolved, Settings};
 use crate::maximize::task::Task;
 use crate::network::Model;
 
@@ -96,21 +95,32 @@ impl Resolved {
         allowed: u64,
     ) -> Result<Option<TooLarge>, MaximizeError> {
         let tasks = self.tasks();
-        match plan_batches(memory, model, &tasks, &self.settings, allowed) {
-            Ok(_) => Ok(None),
-            Err(MaximizeError::Memory { .. }) => self.describe(memory, model, &tasks, allowed).map(Some),
-            Err(error) => Err(error),
+        let channels = model.network.input_shape()[0];
+        // The stimuli of all presets are held until the last one is done.
+        let bytes = |settings| outcome_bytes(settings, channels, tasks.len());
+        let all = self.all_settings().map(bytes).fold(0, u64::saturating_add);
+        for settings in self.all_settings() {
+            let held = all - bytes(settings);
+            match plan_batches(memory, model, &tasks, settings, allowed.saturating_sub(held)) {
+                Ok(_) => {}
+                Err(MaximizeError::Memory { .. }) => {
+                    let found = Self::describe(memory, model, settings, &tasks, allowed.saturating_sub(held))?;
+                    return Ok(Some(TooLarge { needed: found.needed.saturating_add(held), allowed, ..found }));
+                }
+                Err(error) => return Err(error),
+            }
         }
+        Ok(None)
     }
 
     fn describe(
-        &self,
         memory: &MemoryModel,
         model: &Model,
+        settings: &Settings,
         tasks: &[Task],
         allowed: u64,
     ) -> Result<TooLarge, MaximizeError> {
-        let (settings, copies) = (&self.settings, self.settings.copies());
+        let copies = settings.copies();
         let channels = model.network.input_shape()[0];
         let others = outcome_bytes(settings, channels, tasks.len() - copies.min(tasks.len()));
         let mut largest = (0, MemoryEstimate::default(), &tasks[..0]);

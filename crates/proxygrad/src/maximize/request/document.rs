@@ -37,6 +37,11 @@ pub struct Request {
     /// Preset of the settings that are omitted. Default: `readable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
+    /// Two to four different presets instead of one: every objective gets one stimulus under each, first all under the
+    /// first preset. Each stimulus is the same as in a request with its preset alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 2, max_items = 4))]
+    pub presets: Option<Vec<Preset>>,
     /// Backward rule of activations. Default: the preset's; `soft` instead of `auto` with `diversity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<GateRequest>,

@@ -7,6 +7,7 @@ mod images;
 mod preset;
 mod resolve;
 mod settings;
+mod several_presets;
 
 pub use self::defaults::Filled;
 pub use self::document::{Limits, Request};

@@ -106,6 +106,19 @@ fn composition() -> CoarseRequest {
 }
 
 impl Preset {
+    /// Its name in requests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Readable => "readable",
+            Self::Maximum => "maximum",
+            Self::Best => "best",
+            Self::Fast => "fast",
+            Self::Lucid => "lucid",
+            Self::Maco => "maco",
+            Self::ProxygradPaper => "proxygrad-paper",
+        }
+    }
+
     /// Settings for images of height and width `size`.
     pub(super) fn choice(self, size: [usize; 2]) -> Choice {
         let optimizer = |kind, lr| Some(OptimizerRequest { kind, lr: Some(lr), decay: Some(Decay::None) });

@@ -24,10 +24,13 @@ use crate::network::{Model, NodeId, Shape};
 /// A request resolved for a model: objectives that exist there, and settings with defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Resolved {
-    /// One per stimulus; at least one. With diversity an objective is repeated for each of its stimuli.
+    /// One per stimulus of a preset; at least one. With diversity an objective is repeated for each of its stimuli.
     pub objectives: Vec<Objective>,
-    /// Settings of all stimuli.
+    /// Settings of all stimuli; with several presets, those of the first.
     pub settings: Settings,
+    /// Settings of the other presets of a request with several: every objective has a stimulus under each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_settings: Vec<Settings>,
     /// Random seed.
     pub seed: u64,
     /// The images that objectives and settings name by their digests.
@@ -36,7 +39,7 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// One task per objective, in their order.
+    /// One task per objective, in their order; the same for every preset.
     pub fn tasks(&self) -> Vec<Task> {
         self.tasks_after(0)
     }
@@ -94,11 +97,8 @@ impl Request {
         self.preset.unwrap_or_default().fill(self, self.size.unwrap_or([own[1], own[2]]), limits.steps)
     }
 
-    /// Checks the request against the model and the limits, and fills in every default.
-    ///
-    /// # Errors
-    /// Names the first wrong field, its value and what was expected.
-    pub fn resolve(&self, model: &Model, limits: &Limits) -> Result<Resolved, Invalid> {
+    /// Resolves the request for its only preset.
+    pub(super) fn resolve_one(&self, model: &Model, limits: &Limits) -> Result<Resolved, Invalid> {
         let filled = self.filled(model, limits);
         let mut objectives = self.objectives(limits)?;
         let count = |field: &str, value: u32, most: u32| match (1..=most).contains(&value) {
@@ -173,7 +173,13 @@ impl Request {
         };
         let copies = settings.copies();
         let objectives = objectives.into_iter().flat_map(|objective| std::iter::repeat_n(objective, copies)).collect();
-        Ok(Resolved { objectives, settings, seed, reference_images: gallery.reference_images })
+        Ok(Resolved {
+            objectives,
+            settings,
+            other_settings: Vec::new(),
+            seed,
+            reference_images: gallery.reference_images,
+        })
     }
 
     fn objectives(&self, limits: &Limits) -> Result<Vec<Objective>, Invalid> {

@@ -2,10 +2,10 @@
 
 use super::maximize;
 use crate::engine::Engine;
-use crate::maximize::callback::Callback;
+use crate::maximize::callback::{Callback, OffsetCallback};
 use crate::maximize::error::MaximizeError;
 use crate::maximize::memory::plan_batches;
-use crate::maximize::outcome::{Outcome, Point};
+use crate::maximize::outcome::Outcome;
 use crate::maximize::request::Settings;
 use crate::maximize::task::Task;
 use crate::network::Model;
@@ -31,29 +31,8 @@ pub fn maximize_within(
             outcomes.extend(batch.map(|_| None));
             continue;
         }
-        let mut callback = BatchCallback { callback, first: batch.start };
+        let mut callback = OffsetCallback { callback: &mut *callback, first: batch.start };
         outcomes.extend(maximize(engine, model, &tasks[batch], settings, &mut callback)?);
     }
     Ok(outcomes)
-}
-
-/// Translates the task numbers of a batch into those of the whole run.
-struct BatchCallback<'a> {
-    callback: &'a mut dyn Callback,
-    /// Number of the batch's first task in the whole run.
-    first: usize,
-}
-
-impl Callback for BatchCallback<'_> {
-    fn should_stop(&mut self, stimulus: usize) -> bool {
-        self.callback.should_stop(self.first + stimulus)
-    }
-
-    fn on_step(&mut self, stimulus: usize, steps: u32) {
-        self.callback.on_step(self.first + stimulus, steps);
-    }
-
-    fn on_score(&mut self, stimulus: usize, point: Point) {
-        self.callback.on_score(self.first + stimulus, point);
-    }
 }

@@ -83,7 +83,9 @@ impl Resolved {
                     .map_err(|error| Invalid { field: format!("{FIELD}.judges[{i}]"), ..error })?;
             }
         }
-        self.settings.judges = judges.iter().map(|judge| JudgeRef::of(judge)).collect();
+        for settings in std::iter::once(&mut self.settings).chain(&mut self.other_settings) {
+            settings.judges = judges.iter().map(|judge| JudgeRef::of(judge)).collect();
+        }
         Ok(self)
     }
 }
