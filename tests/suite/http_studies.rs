@@ -196,6 +196,7 @@ async fn every_bad_study_is_told_what_is_wrong() {
         ),
         ("a part too long", with("base", json!({"transforms": [format!("jitter:{:020000}", 1)]})), 422, "base"),
         ("diagnostics", with("base", json!({"diagnostics": true})), 422, "base.diagnostics"),
+        ("several presets", with("base", json!({"presets": ["best", "maximum"]})), 422, "base.presets"),
         ("the old name of diagnostics", with("base", json!({"certificates": true})), 422, "base.certificates"),
         ("no steps", with("steps", json!(0)), 422, "steps"),
         ("too many steps", with("steps", json!(101)), 422, "steps"),

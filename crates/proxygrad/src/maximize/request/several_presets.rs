@@ -41,7 +41,7 @@ impl Request {
             return Err(Invalid::new("preset", preset.name(), "either preset or presets, not both"));
         }
         if !(2..=MOST_PRESETS).contains(&presets.len()) {
-            let found = format!("{} presets", presets.len());
+            let found = if presets.len() == 1 { "1 preset".into() } else { format!("{} presets", presets.len()) };
             return Err(Invalid::new("presets", found, format!("2 to {MOST_PRESETS} different presets")));
         }
         if let Some(i) = (1..presets.len()).find(|&i| presets[..i].contains(&presets[i])) {

@@ -115,6 +115,11 @@ pub(in crate::study) fn request_for(
         let field = if path == "." { "request" } else { &path };
         Invalid::new(field, value.unwrap_or_default(), format!("a valid request: {}", error.inner()))
     })?;
+    if let Some(presets) = &request.presets {
+        let names: Vec<&str> = presets.iter().map(|preset| preset.name()).collect();
+        let expected = "a single preset: a study compares presets as methods or arms";
+        return Err(Invalid::new("presets", format!("[{}]", names.join(", ")), expected));
+    }
     request.objectives = Some(objectives);
     request.seed = Some(seed);
     Ok(request)
