@@ -131,8 +131,7 @@ impl LongRun {
                 RunOutcome::Requeued
             }
         };
-        let report = PendingReport::with_outcome(self.lease, &self.cancel_requested, outcome);
-        report_with_retry(&context.store, vec![report], &context.interrupt, context.patience).await;
+        report(context, self.lease, &self.cancel_requested, outcome).await;
         None
     }
 
@@ -141,9 +140,13 @@ impl LongRun {
         let Self { lease, cancel_requested, work, .. } = self;
         // Releases its folder before another device can claim it.
         work.put_aside(context).await;
-        let report = PendingReport::with_outcome(lease, &cancel_requested, RunOutcome::Requeued);
-        report_with_retry(&context.store, vec![report], &context.interrupt, context.patience).await;
+        report(context, lease, &cancel_requested, RunOutcome::Requeued).await;
     }
+}
+
+async fn report(context: &RunContext, lease: Lease, cancel_requested: &CancellationToken, outcome: RunOutcome) {
+    let report = PendingReport::with_outcome(lease, cancel_requested, outcome);
+    report_with_retry(&context.store, vec![report], &context.interrupt, context.patience).await;
 }
 
 async fn wait_before_retry(context: &RunContext, cancel_requested: &CancellationToken) {

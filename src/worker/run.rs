@@ -18,9 +18,7 @@ use super::stop_signal::{StopReason, StopSignal};
 use crate::jobs::{Claim, Failure, FailureCode, RunOutcome, Store};
 use proxygrad::engine::{Engine, EngineError};
 use proxygrad::judge::JudgeError;
-use proxygrad::maximize::{
-    MaximizeError, Objective, Outcome, ReferenceImages, Settings, Task, maximize_judged, outcome_bytes,
-};
+use proxygrad::maximize::{MaximizeError, Objective, Outcome, ReferenceImages, Task, maximize_judged, outcome_bytes};
 use proxygrad::network::Model;
 use proxygrad::study::StudyError;
 use proxygrad::train::TrainError;
@@ -176,8 +174,8 @@ impl Run<'_> {
     /// Runs a batch on the device; `None` if the pool shuts down while the device does not respond.
     async fn attempt(&mut self, model: &Arc<Model>, preset: usize, batch: &[BatchItem]) -> Option<BatchResult> {
         let Some(first) = batch.first() else { return Some(Ok(Vec::new())) };
-        let all_settings: Vec<Settings> = self.jobs[first.job].job.claim.job.all_settings().cloned().collect();
-        let Some(settings) = all_settings.get(preset).cloned() else { return Some(Ok(Vec::new())) };
+        let all_settings = || self.jobs[first.job].job.claim.job.all_settings();
+        let Some(settings) = all_settings().nth(preset).cloned() else { return Some(Ok(Vec::new())) };
         metrics::batch(batch.len());
         let task = |item: &BatchItem| {
             let running = &self.jobs[item.job];
@@ -192,7 +190,7 @@ impl Run<'_> {
         let mut progress = JobProgress::new(self.context.store.clone(), watched);
         // Outcomes of the other batches of these jobs stay in memory until the jobs end.
         let objectives: usize = self.jobs.iter().map(|running| running.job.claim.job.objectives.len()).sum();
-        let others = all_settings.iter().enumerate().map(|(i, settings)| {
+        let others = all_settings().enumerate().map(|(i, settings)| {
             let stimuli = if i == preset { objectives.saturating_sub(batch.len()) } else { objectives };
             outcome_bytes(settings, model.network.input_shape()[0], stimuli)
         });
