@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
 OURS = "proxygrad"
 RIVALS = ["eager", "folded", "compiled"]
-TUNED = ["folded", "compiled"]
+TUNED = ["folded", "compiled", "bf16"]
 NETWORKS = ["resnet18", "efficientnet-lite0", "squeezenet1.1"]
 # Networks of torchvision and timm that are exported to ONNX files and imported from them.
 EXPORTED = ["resnet50", "mobilenet_v3_large", "efficientnet_b0", "densenet121", "alexnet", "convnext_tiny"]
@@ -100,6 +100,7 @@ def start(name: str, network: str, batch: int, options: argparse.Namespace) -> C
     source = str(options.exports[network]) if own and network in EXPORTED else network
     command += ["--network", source, "--batch", str(batch), "--layer", options.layer, "--gate", options.gate]
     command += ["--threads", str(options.threads)]
+    command += ["--device", options.device] if own else []
     environment = os.environ | (KEEP_MEMORY if name in TUNED else {})
     stderr = tempfile.TemporaryFile("w+")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": stderr}
@@ -260,7 +261,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=names, default=NETWORKS, help="separated by commas; also " + ", ".join(EXPORTED))
     parser.add_argument("--batches", type=lambda text: [int(n) for n in names(text)], default=[1, 4, 16])
-    parser.add_argument("--rivals", type=names, default=RIVALS, help="of " + ", ".join(RIVALS) + "; may be empty")
+    parser.add_argument("--rivals", type=names, default=RIVALS, help="of " + ", ".join([*RIVALS, "bf16"]) + "; may be empty")
+    parser.add_argument("--device", default="cpu", help=f"of {OURS}: cpu or cpu+bf16")
     parser.add_argument("--layer", default="logits", help="the layer whose channel 42 is maximized")
     parser.add_argument("--gate", choices=["plain", "proxy"], default="plain")
     parser.add_argument("--threads", type=int, default=threads)
@@ -295,7 +297,7 @@ def main() -> None:
         kept = {key: value for key, value in vars(options).items() if key != "exports"}
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in kept.items()}
         options.json.write_text(json.dumps({"machine": machine, "settings": settings, "results": results}, indent=1))
-    about = f"{machine['processor']}, {machine['threads']} threads, PyTorch {machine['torch']}"
+    about = f"{OURS} on {options.device}; {machine['processor']}, {machine['threads']} threads, PyTorch {machine['torch']}"
     print(f"One iteration up to {options.layer}, gate {options.gate}; {about} ({mib:.0f} MiB with nothing loaded).\n")
     print(table(results, options))
 

@@ -20,6 +20,7 @@ CONTENDERS = {
     "eager": "as it comes: NCHW, batch normalizations",
     "folded": "batch normalizations folded, channels last",
     "compiled": "torch.compile of the folded one",
+    "bf16": "the folded one in bf16: weights, images and all layers",
 }
 CHANNEL = 42
 STEP = 0.5
@@ -35,6 +36,8 @@ def contender(name: str, network: str, layer: str, gate: str) -> nn.Module:
     model = rival_networks.build(network, layer, **options)
     if not eager:
         model = model.to(memory_format=torch.channels_last)
+    if name == "bf16":
+        model = model.to(torch.bfloat16)
     return torch.compile(model) if name == "compiled" else model
 
 
@@ -42,6 +45,8 @@ def start(name: str, batch: int) -> Tensor:
     images = rival_networks.Noise()(batch, 3, rival_networks.SIDE, rival_networks.SIDE)
     if name != "eager":
         images = images.contiguous(memory_format=torch.channels_last)
+    if name == "bf16":
+        images = images.to(torch.bfloat16)
     return images.requires_grad_(True)
 
 

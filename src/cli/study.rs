@@ -27,8 +27,8 @@ pub struct Study {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Device that runs the networks: cpu, cuda:0, metal. A GPU with the suffix +tf32 or +bf16 trades accuracy for
-    /// speed.
+    /// Device that runs the networks: cpu, cuda:0, metal. The suffix +bf16 trades accuracy for speed, +tf32 on
+    /// CUDA too.
     #[arg(long, env = "PROXYGRAD_DEVICE", value_name = "DEVICE", default_value = "cpu")]
     device: String,
 

@@ -115,8 +115,8 @@ pub struct Config {
     #[arg(value_parser = quantity::duration(0, 3600), help_heading = "HTTP")]
     pub shutdown_grace: Duration,
 
-    /// Devices that run jobs, one worker each: cpu, cuda:0, metal. A GPU with the suffix +tf32 or +bf16 trades accuracy
-    /// for speed. Comma-separated.
+    /// Devices that run jobs, one worker each: cpu, cuda:0, metal. The suffix +bf16 trades accuracy for speed, +tf32 on
+    /// CUDA too. Comma-separated.
     #[arg(long, env = "PROXYGRAD_DEVICES", value_name = "DEVICES", default_value = "cpu")]
     #[arg(value_delimiter = ',', value_parser = device, help_heading = "Jobs")]
     pub devices: Vec<String>,
@@ -257,6 +257,7 @@ impl CpuOptions {
             },
             tuning: self.autotune.then(|| data_dir.join("tuning.json")),
             timed: false,
+            ..CpuSettings::default()
         }
     }
 }
@@ -363,13 +364,13 @@ impl Config {
 fn device(text: &str) -> Result<String, String> {
     let name = text.trim();
     let index = |digits: &str| !digits.is_empty() && digits.len() <= 3 && digits.bytes().all(|b| b.is_ascii_digit());
-    let base = ["+tf32", "+bf16"].iter().find_map(|ending| name.strip_suffix(ending));
-    let base = base.filter(|&base| base != "cpu").unwrap_or(name);
-    match base == "cpu" || base == "metal" || base.strip_prefix("cuda:").is_some_and(index) {
+    let (place, rounds) = name.strip_suffix("+bf16").map_or((name, false), |place| (place, true));
+    let place = place.strip_suffix("+tf32").filter(|&place| !rounds && place != "cpu").unwrap_or(place);
+    match place == "cpu" || place == "metal" || place.strip_prefix("cuda:").is_some_and(index) {
         true => Ok(name.to_owned()),
         false => {
-            Err("expected cpu, metal, or cuda: with the index of a GPU, such as cuda:0; a GPU may have the suffix +tf32 or \
-                 +bf16"
+            Err("expected cpu, metal, or cuda: with the index of a GPU, such as cuda:0; with the suffix +bf16, or \
+                      +tf32 for a GPU, to trade accuracy for speed"
                 .into())
         }
     }
@@ -419,11 +420,11 @@ mod tests {
 
     #[test]
     fn device_names_are_those_of_the_engines() {
-        for good in ["cpu", "metal", "cuda:0", " cuda:12 ", "cuda:0+tf32", "metal+bf16"] {
+        for good in ["cpu", "metal", "cuda:0", " cuda:12 ", "cuda:0+tf32", "metal+bf16", "cpu+bf16"] {
             assert_eq!(device(good).unwrap(), good.trim());
         }
         for bad in
-            ["", "gpu", "cuda", "cuda:", "cuda:x", "cuda:99999", "CPU", "cpu+bf16", "cuda:0+", "cuda:0+tf32+bf16"]
+            ["", "gpu", "cuda", "cuda:", "cuda:x", "cuda:99999", "CPU", "cpu+tf32", "cuda:0+", "cuda:0+tf32+bf16"]
         {
             assert!(device(bad).is_err(), "{bad:?}");
         }

@@ -37,6 +37,9 @@ struct Arguments {
     /// Backward rule of activations.
     #[arg(long, value_enum, default_value_t = GateName::Plain)]
     gate: GateName,
+    /// Device: cpu, or cpu+bf16 where the processor multiplies bf16.
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Threads; all cores if 0.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -85,8 +88,9 @@ fn main() -> anyhow::Result<()> {
         instructions: arguments.instructions,
         tuning: arguments.tuning.clone(),
         timed: arguments.steps,
+        ..CpuSettings::default()
     };
-    let engine = proxygrad::engine::open("cpu", &settings)?;
+    let engine = proxygrad::engine::open(&arguments.device, &settings)?;
     let (network, batch) = (networks::build(&arguments.network)?, arguments.batch as usize);
     let mut ascent = Ascent::new(&*engine, &network, &arguments.layer, batch, gate)?;
     let mut images = images(batch)?;

@@ -44,8 +44,8 @@ pub struct Maximize {
     #[arg(long, value_name = "FILE")]
     pub(super) animation: Option<PathBuf>,
 
-    /// Device that runs the network: cpu, cuda:0, metal. A GPU with the suffix +tf32 or +bf16 trades accuracy for
-    /// speed.
+    /// Device that runs the network: cpu, cuda:0, metal. The suffix +bf16 trades accuracy for speed, +tf32 on
+    /// CUDA too.
     #[arg(long, env = "PROXYGRAD_DEVICE", value_name = "DEVICE", default_value = "cpu")]
     pub(super) device: String,
 

@@ -45,7 +45,8 @@ impl Ascent {
         seed[first..][..positions].fill(1.0 / positions as f32);
         let dims = [&[batch], &shape[..]].concat();
         let seed = Tensor::from_vec(seed.repeat(batch), dims, &Device::Cpu)?;
-        let plan = engine.plan(network, &[Target::channels(target, [channel])], &input)?;
+        let mut plan = engine.plan(network, &[Target::channels(target, [channel])], &input)?;
+        plan.allow_reduced_precision(true);
         Ok(Self { plan, seed, gate })
     }
 

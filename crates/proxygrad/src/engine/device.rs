@@ -6,7 +6,7 @@ use super::{Cpu, CpuSettings, Engine, EngineError, Precision, Reference, Trainin
 
 /// Opens the engine for a device: [`Cpu`] with the settings `cpu` for the name `cpu`, otherwise [`Reference`] in f32 on
 /// the [`device`] with this name. A suffix `+tf32` (CUDA) or `+bf16` (CUDA, Metal) selects the [`Precision`] of matrix
-/// products.
+/// products; `cpu+bf16` is [`CpuSettings::bf16`].
 ///
 /// # Errors
 /// As [`device`], and when the device does not support the precision. TF32 on CUDA is a process-wide setting: all GPUs
@@ -22,7 +22,8 @@ pub fn open(name: &str, cpu: &CpuSettings) -> Result<Box<dyn Engine>, EngineErro
     };
     let device = match (device(place)?, precision) {
         (Device::Cpu, Precision::Full) => return Ok(Box::new(Cpu::new(cpu)?)),
-        (Device::Cpu, _) => return Err(refused("the CPU computes in f32 only")),
+        (Device::Cpu, Precision::Bf16) => return Ok(Box::new(Cpu::new(&CpuSettings { bf16: true, ..cpu.clone() })?)),
+        (Device::Cpu, Precision::Tf32) => return Err(refused("only CUDA supports tf32")),
         (Device::Metal(_), Precision::Tf32) => return Err(refused("only CUDA supports tf32")),
         (device, _) => device,
     };
@@ -117,8 +118,7 @@ mod tests {
             ("gpu", "expected cpu"),
             ("cuda", "expected cpu"),
             ("cuda:x", "whole number"),
-            ("cpu+bf16", "the CPU computes in f32 only"),
-            ("cpu+tf32", "the CPU computes in f32 only"),
+            ("cpu+tf32", "only CUDA supports tf32"),
             ("cpu+int8", "tf32 or bf16"),
             ("cpu+", "tf32 or bf16"),
         ] {

@@ -75,6 +75,7 @@ impl MemoryModel {
     pub fn of_device(name: &str, cpu: &CpuSettings) -> Self {
         match name {
             "cpu" => Self::cpu(CpuMemory::of(cpu)),
+            "cpu+bf16" => Self::cpu(CpuMemory::of(&CpuSettings { bf16: true, ..cpu.clone() })),
             _ => Self::tensors(size_of::<f32>()),
         }
     }

@@ -103,6 +103,12 @@ pub trait Plan: Send {
     /// When there was no forward pass, a seed has the wrong shape, or the device fails.
     fn backward(&mut self, seeds: &[Tensor], gate: Gate) -> Result<Tensor, EngineError>;
 
+    /// Whether passes may be in the engine's reduced precision from now on, if it was opened with one ([`open`]).
+    /// Initially they may not. Engines that always have the same precision ignore it.
+    fn allow_reduced_precision(&mut self, allow: bool) {
+        let _ = allow;
+    }
+
     /// Sets the factor of the temperature of [`Gate::Soft`] at each activation, until it is set again. Missing factors,
     /// and those that are not finite and positive, are 1.
     fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>);

@@ -129,6 +129,37 @@ fn the_score_is_that_of_the_delivered_png() {
 }
 
 #[test]
+fn reduced_precision_leaves_scores_exact() {
+    let Ok(reduced) = proxygrad::engine::open("cpu+bf16", &CpuSettings::default()) else {
+        return assert!(!bf16_products(), "this processor multiplies bf16");
+    };
+    let model = colour_classifier();
+    // The first score of a run is that of its start, with views by a pass of its own, without them by the first step's.
+    for transforms in [r#"["jitter:2"]"#, "[]"] {
+        let request = format!(
+            r#"{{"model": "test", "objectives": ["logits:2", "logits:5"], "steps": 9, "transforms": {transforms}}}"#
+        );
+        let resolved = resolve(&model, &request);
+        let on = |engine: &dyn Engine| {
+            let outcomes = maximize(engine, &model, &resolved.tasks(), &resolved.settings, &mut NoCallback).unwrap();
+            outcomes.into_iter().map(|outcome| outcome.unwrap().findings).collect::<Vec<_>>()
+        };
+        for (found, exact) in on(&*reduced).iter().zip(on(&engine())) {
+            assert_eq!(found.initial_score, exact.initial_score, "{transforms}");
+            assert!(found.score > found.initial_score, "{transforms}");
+        }
+    }
+}
+
+/// Whether the processor has AVX512-BF16.
+fn bf16_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+#[test]
 fn a_stimulus_does_not_depend_on_its_batch() {
     let model = colour_classifier();
     let request = |objectives: &str, seed: u64| {

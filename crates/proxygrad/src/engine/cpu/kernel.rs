@@ -31,12 +31,16 @@ pub(crate) struct KernelConfig {
     pub(crate) on_the_fly_bytes: usize,
     /// Whether kernels are built without weights and tables, for planning only.
     pub(crate) weightless: bool,
+    /// Whether passes may round the operands of matrix products to bf16, see [`ThreadCtx::bf16`].
+    pub(crate) bf16: bool,
 }
 
 /// Context of the thread that runs a kernel.
 pub(crate) struct ThreadCtx<'a> {
     pub(crate) worker: &'a Worker<'a>,
     pub(crate) instructions: Instructions,
+    /// Whether this pass rounds the operands of matrix products to bf16, where a kernel can.
+    pub(crate) bf16: bool,
     /// Private memory of this thread, [`Kernel::scratch_len`] values.
     pub(crate) scratch: *mut f32,
     /// Memory shared by all threads, [`Kernel::shared_len`] values.

@@ -43,6 +43,7 @@ use self::exec::executor::Executor;
 use self::exec::threads::ThreadPool;
 use self::kernel::KernelConfig;
 use self::kernel_cache::KernelCache;
+use self::kernels::gemm_bf16;
 use self::plan::ExecutionPlan;
 pub(super) use self::plan::footprint::CpuMemory;
 use self::plan::row_tiling::TilingLimits;
@@ -53,7 +54,7 @@ use super::subgraph::Subgraph;
 use super::{Engine, EngineError, MemoryModel, Plan, Target, TrainingEngine};
 use crate::network::{Network, Shape};
 
-/// The CPU engine, in f32.
+/// The CPU engine, in f32, and in bf16 where [`CpuSettings::bf16`] says so.
 #[derive(Debug, Clone)]
 pub struct Cpu {
     threads: Arc<ThreadPool>,
@@ -70,12 +71,16 @@ impl Cpu {
     /// Starts the engine's threads.
     ///
     /// # Errors
-    /// If the processor does not support the instruction set, or threads cannot be started.
+    /// If the processor does not support the instruction set or bf16, or threads cannot be started.
     pub fn new(settings: &CpuSettings) -> Result<Self, EngineError> {
         let instructions = settings.instruction_set();
         if !instructions.available() {
             let why = format!("this processor does not support the instruction set {instructions:?}");
             return Err(EngineError::Device { device: "cpu".into(), why });
+        }
+        if settings.bf16 && (instructions != Instructions::Avx512 || !gemm_bf16::available()) {
+            let why = "only processors with AVX512-BF16 multiply bf16, with the instruction set avx512";
+            return Err(EngineError::Device { device: "cpu+bf16".into(), why: why.into() });
         }
         let threads = ThreadPool::new(settings.thread_count())?;
         let tuner = settings.tuning.as_ref().map(|path| Arc::new(Tuner::new(path.clone())));

@@ -13,6 +13,10 @@ pub struct CpuSettings {
     pub threads: Option<NonZeroUsize>,
     /// SIMD instruction set. Default: the fastest that the processor supports.
     pub instructions: Option<Instructions>,
+    /// Whether passes round the operands of 1x1 convolutions and dense layers to bf16 where they may, see
+    /// [`Plan::allow_reduced_precision`](crate::engine::Plan::allow_reduced_precision). Needs a processor with
+    /// AVX512-BF16.
+    pub bf16: bool,
     /// File that keeps the measurements of convolution algorithms. Default: nothing is measured, and the algorithms
     /// follow from the layers' shapes alone.
     pub tuning: Option<PathBuf>,
@@ -35,6 +39,6 @@ impl CpuSettings {
     /// Configuration of kernels, with or without weights.
     pub(crate) fn kernel_config(&self, weightless: bool) -> KernelConfig {
         let (lanes, threads) = (self.instruction_set().lanes(), self.thread_count());
-        KernelConfig { lanes, threads, on_the_fly_bytes: ON_THE_FLY_BYTES, weightless }
+        KernelConfig { lanes, threads, on_the_fly_bytes: ON_THE_FLY_BYTES, weightless, bf16: self.bf16 }
     }
 }

@@ -140,6 +140,7 @@ fn measure(
         threads: threads.count(),
         on_the_fly_bytes: ON_THE_FLY_BYTES,
         weightless: false,
+        bf16: false,
     };
     let (mut from, mut to) = (Buffer::new(input.elements()), Buffer::new(output.elements()));
     let map = |buffer: &mut Buffer, shape: &Shape| {
@@ -160,7 +161,7 @@ fn measure(
                 let started = Instant::now();
                 threads.run(|worker| {
                     let (scratch, shared) = (scratch[worker.index()].pointer(), shared.pointer());
-                    let ctx = ThreadCtx { worker, instructions, scratch, shared };
+                    let ctx = ThreadCtx { worker, instructions, bf16: false, scratch, shared };
                     if direction == 0 {
                         let args = ForwardArgs { inputs: &[from], saved: None, forward: Forward::Original };
                         kernel.forward(&ctx, &args, &Epilogue::store_only(to));

@@ -132,6 +132,11 @@ impl<'a> ModelRunner<'a> {
         Ok(self.plan.forward(&self.preprocessor.to_input(pixels)?, forward)?)
     }
 
+    /// See [`Plan::allow_reduced_precision`].
+    pub(in crate::maximize) fn allow_reduced_precision(&mut self, allow: bool) {
+        self.plan.allow_reduced_precision(allow);
+    }
+
     /// Number of passes made before the first step.
     pub(in crate::maximize) fn preparation_passes(&self) -> u32 {
         if self.activation_scales.is_some() { IMAGES } else { 0 }

@@ -193,6 +193,8 @@ impl<'a> Optimization<'a> {
         let streams = self.stimuli.iter_mut().map(|stimulus| &mut stimulus.rng);
         let Stage { transforms, size, steps: [first, _], .. } = self.stage;
         let views = Views::draw(transforms, streams, size, runner.placement.arithmetic);
+        // Scores are exact, steps need not be.
+        runner.allow_reduced_precision(!scores_itself);
         let outputs = runner.forward(&views.apply(self.images.pixels())?, forward)?;
         let scoring = self.smaller.as_ref().map_or(&self.scoring, |smaller| &smaller.scoring);
         let mut scored = scoring.scores_and_seeds(&outputs)?;
@@ -200,7 +202,9 @@ impl<'a> Optimization<'a> {
             let seed = &mut scored.seeds[diversity.target];
             *seed = diversity.subtract_gradient(seed, &outputs[diversity.target], &groups(&self.stimuli))?;
         }
+        runner.allow_reduced_precision(true);
         let gradients = runner.backward(&scored.seeds, gate, strategy.gate.relative == Some(true))?;
+        runner.allow_reduced_precision(false);
         if scores_itself {
             let pixels = self.images.pixels().clone();
             self.record_scores(run, scored.scores, &pixels)?;

@@ -23,6 +23,8 @@ use crate::network::{Network, NodeId};
 pub(crate) struct Executor {
     threads: Arc<ThreadPool>,
     instructions: Instructions,
+    /// See [`ThreadCtx::bf16`].
+    bf16: bool,
     subgraph: Subgraph,
     plan: ExecutionPlan,
     micro_batches: Vec<MicroBatch>,
@@ -58,6 +60,7 @@ impl Executor {
         Self {
             threads,
             instructions,
+            bf16: false,
             subgraph,
             plan,
             micro_batches: Vec::new(),
@@ -108,21 +111,15 @@ impl Executor {
 
     /// Runs all forward steps, on `images` or, if None, on the images that are in memory, and writes the values of the
     /// targets to `outputs`.
-    fn run_forward(
-        &mut self,
-        batch: usize,
-        forward: Forward,
-        record: bool,
-        images: Option<&[f32]>,
-        outputs: &mut [Vec<f32>],
-    ) {
-        let (micro_batches, scratch) = (self.arena_ptrs(batch, record), self.scratch_ptrs());
+    fn run_forward(&mut self, pass: LastForward, images: Option<&[f32]>, outputs: &mut [Vec<f32>]) {
+        let LastForward { forward, batch, recorded } = pass;
+        let (micro_batches, scratch) = (self.arena_ptrs(batch, recorded), self.scratch_ptrs());
         let shared = SharedPtr::of(&mut self.shared);
         let outputs: Vec<SharedPtr> = outputs.iter_mut().map(|output| SharedPtr(output.as_mut_ptr())).collect();
-        let Self { threads, plan, instructions, subgraph, profiler, .. } = self;
+        let Self { threads, plan, instructions, subgraph, profiler, bf16, .. } = self;
         threads.run(|worker| {
             let (scratch, shared) = (scratch[worker.index()].pointer(), shared.pointer());
-            let ctx = ThreadCtx { worker, instructions: *instructions, scratch, shared };
+            let ctx = ThreadCtx { worker, instructions: *instructions, bf16: *bf16, scratch, shared };
             let mut stopwatch = Profiler::start(profiler.as_ref(), worker, false);
             for arenas in &micro_batches {
                 if let Some(images) = images {
@@ -148,7 +145,7 @@ impl Executor {
                 }
             }
         });
-        self.last = Some(LastForward { forward, batch, recorded: record });
+        self.last = Some(pass);
     }
 }
 
@@ -157,10 +154,11 @@ impl Plan for Executor {
         self.subgraph.check_images(images)?;
         let batch = images.dims()[0];
         self.reserve(batch);
-        let record = self.last.is_some_and(|last| last.recorded);
+        let recorded = self.last.is_some_and(|last| last.recorded);
+        let pass = LastForward { forward, batch, recorded };
         let zeros = |target: &SubgraphTarget| vec![0.0; batch * target.shape.elements()];
         let mut outputs: Vec<Vec<f32>> = self.subgraph.targets.iter().map(zeros).collect();
-        with_values(images, |images| self.run_forward(batch, forward, record, Some(images), &mut outputs))?;
+        with_values(images, |images| self.run_forward(pass, Some(images), &mut outputs))?;
         let tensor = |(data, target): (Vec<f32>, &SubgraphTarget)| {
             let mut dims = vec![batch];
             dims.extend_from_slice(&target.shape);
@@ -177,19 +175,19 @@ impl Plan for Executor {
         let soft = matches!(gate, Gate::Soft { temperature } if temperature > 0.0);
         if soft && !last.recorded {
             // From now on forward passes record; this one is repeated from the images in memory.
-            self.run_forward(last.batch, last.forward, true, None, &mut []);
+            self.run_forward(LastForward { recorded: true, ..last }, None, &mut []);
         }
         let seeds = seeds.iter().map(|seed| with_values(seed, <[f32]>::to_vec)).collect::<Result<Vec<_>, _>>()?;
         let size = self.subgraph.input.elements();
         let mut data = vec![0.0; last.batch * size];
         let (micro_batches, scratch) = (self.arena_ptrs(last.batch, soft), self.scratch_ptrs());
         let (to, shared) = (SharedPtr(data.as_mut_ptr()), SharedPtr::of(&mut self.shared));
-        let Self { threads, plan, instructions, subgraph, profiler, .. } = self;
+        let Self { threads, plan, instructions, subgraph, profiler, bf16, .. } = self;
         let seeds: Vec<Seed<'_>> =
             seeds.iter().zip(&subgraph.targets).map(|(values, target)| Seed::new(values, target)).collect();
         threads.run(|worker| {
             let (scratch, shared) = (scratch[worker.index()].pointer(), shared.pointer());
-            let ctx = ThreadCtx { worker, instructions: *instructions, scratch, shared };
+            let ctx = ThreadCtx { worker, instructions: *instructions, bf16: *bf16, scratch, shared };
             let mut stopwatch = Profiler::start(profiler.as_ref(), worker, true);
             // The micro-batch that ran last in the forward pass has left the most in the cache.
             for arenas in micro_batches.iter().rev() {
@@ -211,6 +209,10 @@ impl Plan for Executor {
         let mut dims = vec![last.batch];
         dims.extend_from_slice(&self.subgraph.input);
         Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
+    }
+
+    fn allow_reduced_precision(&mut self, allow: bool) {
+        self.bf16 = allow;
     }
 
     fn set_scales(&mut self, scales: &BTreeMap<NodeId, f32>) {

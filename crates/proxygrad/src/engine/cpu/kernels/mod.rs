@@ -12,6 +12,7 @@ pub(crate) mod dense;
 pub(crate) mod elementwise;
 pub(crate) mod gather;
 pub(crate) mod gemm;
+pub(crate) mod gemm_bf16;
 pub(crate) mod local_response;
 pub(crate) mod matmul;
 pub(crate) mod max_pool;

@@ -77,7 +77,7 @@ fn run(
     let shared = SharedPtr::of(&mut shared);
     threads.run(|worker| {
         let scratch = scratch[worker.index()].pointer();
-        f(&ThreadCtx { worker, instructions: set, scratch, shared: shared.pointer() });
+        f(&ThreadCtx { worker, instructions: set, bf16: false, scratch, shared: shared.pointer() });
     });
 }
 
@@ -162,7 +162,7 @@ fn check(seed: u64, winograd: bool, set: Instructions) {
     let given = ActivationMask::new(given.as_mut_ptr(), skipped + input[0], &breakpoints).slice(skipped);
     // Winograd weights that are transformed on every use, or once.
     let on_the_fly_bytes = if rng.random() { 0 } else { usize::MAX };
-    let config = KernelConfig { lanes: set.lanes(), threads: 2, on_the_fly_bytes, weightless: false };
+    let config = KernelConfig { lanes: set.lanes(), threads: 2, on_the_fly_bytes, weightless: false, bf16: false };
     let places = |shape: [usize; 3]| (shape[0], shape[1], shape[2]);
     for algorithm in ConvAlgorithm::all(&conv) {
         let kernel = ConvKernel::new(&conv, &input, &output, config, [algorithm, algorithm]);

@@ -3,6 +3,7 @@
 //! Under Miri only the portable kernels run, on small layers (`tools/sanitizers/run.sh`).
 
 mod activation_mask;
+mod bf16;
 mod conv;
 mod row_tiling;
 mod soft_gate;

@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::engine::cpu::Cpu;
 use crate::engine::cpu::kernel::KernelConfig;
 use crate::engine::cpu::kernel_cache::NetworkKernels;
+use crate::engine::cpu::kernels::gemm_bf16;
 use crate::engine::cpu::plan::ExecutionPlan;
 use crate::engine::cpu::plan::row_tiling::TilingLimits;
 use crate::engine::cpu::settings::CpuSettings;
@@ -96,20 +97,23 @@ fn planned(
     target: NodeId,
     set: Instructions,
     threads: usize,
+    bf16: bool,
     limits: TilingLimits,
 ) -> Box<dyn Plan> {
     let settings =
-        CpuSettings { instructions: Some(set), threads: NonZeroUsize::new(threads), ..CpuSettings::default() };
+        CpuSettings { instructions: Some(set), threads: NonZeroUsize::new(threads), bf16, ..CpuSettings::default() };
     let mut cpu = Cpu::new(&settings).unwrap();
     cpu.limits = limits;
-    cpu.plan(network, &[target.into()], network.input_shape()).unwrap()
+    let mut plan = cpu.plan(network, &[target.into()], network.input_shape()).unwrap();
+    plan.allow_reduced_precision(true);
+    plan
 }
 
 /// Number of steps of each row-tiled group.
 fn group_lengths(network: &Network, target: NodeId, limits: TilingLimits) -> Vec<usize> {
     let subgraph = Subgraph::new(network, &[target.into()], network.input_shape()).unwrap();
     let algorithms = ConvAlgorithms::estimate(network, &subgraph);
-    let config = KernelConfig { lanes: 8, threads: 2, on_the_fly_bytes: usize::MAX, weightless: false };
+    let config = KernelConfig { lanes: 8, threads: 2, on_the_fly_bytes: usize::MAX, weightless: false, bf16: false };
     let plan = ExecutionPlan::new(network, &subgraph, config, &algorithms, &NetworkKernels::default(), limits).unwrap();
     let all = plan.forward_groups.iter().chain(&plan.backward_groups);
     all.filter(|group| group.tiling.is_some()).map(|group| group.range.len()).collect()
@@ -126,11 +130,12 @@ fn row_tiling_changes_no_bit() {
         let sets: Vec<Instructions> = instruction_sets().collect();
         let set = sets[seed as usize % sets.len()];
         let (threads, batch) = (rng.random_range(1..=3), rng.random_range(1..=5));
+        let bf16 = set == Instructions::Avx512 && gemm_bf16::available() && seed % 2 == 0;
         let mut steps =
-            planned(&network, target, set, threads, TilingLimits { min_map_bytes: usize::MAX, cache_bytes: 0 });
+            planned(&network, target, set, threads, bf16, TilingLimits { min_map_bytes: usize::MAX, cache_bytes: 0 });
         let cache = 1 << rng.random_range(6..=17);
         let limits = TilingLimits { min_map_bytes: 1, cache_bytes: cache };
-        let mut tiled = planned(&network, target, set, threads, limits);
+        let mut tiled = planned(&network, target, set, threads, bf16, limits);
         lengths.extend(group_lengths(&network, target, limits));
         let dims = |shape: &[usize]| [&[batch], shape].concat();
         let images = tensor(rng, &dims(network.input_shape()));

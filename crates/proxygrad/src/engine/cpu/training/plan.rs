@@ -9,7 +9,7 @@ use crate::engine::cpu::buffer::{Buffer, SharedPtr};
 use crate::engine::cpu::epilogue::Epilogue;
 use crate::engine::cpu::exec::tensor_io::{Selected, load, store};
 use crate::engine::cpu::feature_map::FeatureMap;
-use crate::engine::cpu::kernel::{BackwardArgs, ForwardArgs, Kernel, ThreadCtx};
+use crate::engine::cpu::kernel::{BackwardArgs, ForwardArgs, Kernel, KernelConfig, ThreadCtx};
 use crate::engine::cpu::layout::Layout;
 use crate::engine::cpu::training::batch_norm::NormPass;
 use crate::engine::cpu::training::channel_sums::{Summand, channel_sums, partial_len};
@@ -89,6 +89,8 @@ fn saved_of(saved: Option<SharedPtr>, kernel: &dyn Kernel, first: usize) -> Opti
 
 impl CpuTraining {
     fn new(engine: Cpu, network: &TrainableNetwork) -> Result<Self, EngineError> {
+        // Weights change in every step: they are not packed a second time.
+        let engine = Cpu { config: KernelConfig { bf16: false, ..engine.config }, ..engine };
         let nodes = network.nodes();
         let layouts: Vec<Layout> = nodes.iter().map(|node| Layout::channels_last(node.shape.clone())).collect();
         let steps = steps(network, &layouts, engine.config)?;
@@ -201,7 +203,7 @@ impl TrainingPlan for CpuTraining {
         let (Some(shared), Some(partial)) = (shared, partial) else { return Ok(Vec::new()) };
         engine.threads.run(|worker| {
             let (scratch, shared) = (scratch[worker.index()].pointer(), shared.pointer());
-            let ctx = ThreadCtx { worker, instructions: engine.instructions, scratch, shared };
+            let ctx = ThreadCtx { worker, instructions: engine.instructions, bf16: false, scratch, shared };
             for (index, (step, node)) in steps.iter().zip(network.nodes()).enumerate() {
                 let to = maps[index];
                 let inputs: Vec<FeatureMap> = step.reads(node).into_iter().map(|input| maps[input]).collect();
@@ -281,7 +283,7 @@ impl TrainingPlan for CpuTraining {
         let Self { engine, steps, norms, .. } = &*self;
         engine.threads.run(|worker| {
             let (scratch, shared) = (scratch[worker.index()].pointer(), shared.pointer());
-            let ctx = ThreadCtx { worker, instructions: engine.instructions, scratch, shared };
+            let ctx = ThreadCtx { worker, instructions: engine.instructions, bf16: false, scratch, shared };
             let result = |id: TensorId, values: Vec<f32>| {
                 if worker.index() == 0 {
                     put(&results[id], values);

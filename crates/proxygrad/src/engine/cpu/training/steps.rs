@@ -171,7 +171,8 @@ mod tests {
         let network = network.build([1, 12, 12], 10).unwrap();
         let layouts: Vec<Layout> =
             network.nodes().iter().map(|node| Layout::channels_last(node.shape.clone())).collect();
-        let config = KernelConfig { lanes: 8, threads: 1, on_the_fly_bytes: usize::MAX, weightless: false };
+        let config =
+            KernelConfig { lanes: 8, threads: 1, on_the_fly_bytes: usize::MAX, weightless: false, bf16: false };
         let steps = steps(&network, &layouts, config).unwrap();
         let described: Vec<(&str, bool, bool)> = network
             .nodes()

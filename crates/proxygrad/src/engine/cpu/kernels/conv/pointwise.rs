@@ -10,6 +10,7 @@ use crate::engine::cpu::kernels::gemm::{
     Accumulator, CACHE_PADDING, CACHE_PERIOD, MOST_ROWS, PackedMatrix, Prefetch, Run, TILE_SUMS, microkernel,
     split_evenly,
 };
+use crate::engine::cpu::kernels::gemm_bf16::{self, Pairs, pack_pairs, round_row};
 use crate::engine::cpu::simd::vector::{Simd, SimdOp};
 
 /// A gradient is sparse if at most one in this many channels is not zero.
@@ -25,13 +26,19 @@ const GROUP_BYTES: usize = L2_BYTES / 2;
 /// A matrix `[C, O]` that maps every pixel of a source to the same pixel of a destination.
 pub(crate) struct Pointwise {
     weights: PackedMatrix,
+    /// The same as pairs of bf16.
+    pairs: Option<PackedMatrix>,
     run: Run,
 }
 
 impl Pointwise {
     /// `row` fills one row of the matrix, see [`PackedMatrix::new`].
-    pub(crate) fn new(from: usize, to: usize, config: KernelConfig, row: impl FnMut(usize, &mut [f32])) -> Self {
-        Self { weights: PackedMatrix::new(from, to, config, row), run: Run { offset: 0, count: from, skipped: 0 } }
+    pub(crate) fn new(from: usize, to: usize, config: KernelConfig, mut row: impl FnMut(usize, &mut [f32])) -> Self {
+        Self {
+            weights: PackedMatrix::new(from, to, config, &mut row),
+            pairs: (config.bf16 && from <= MOST_COPIED).then(|| pack_pairs(from, to, config, &mut row)),
+            run: Run { offset: 0, count: from, skipped: 0 },
+        }
     }
 
     /// Computes `epilogue.to` from `source`.
@@ -65,7 +72,8 @@ impl Pointwise {
             let (rows, share) = (piece / panel_blocks, piece % panel_blocks);
             let rows = [units * rows / row_blocks * tile, (units * (rows + 1) / row_blocks * tile).min(pixels)];
             let panels = [panels * share / panel_blocks, panels * (share + 1) / panel_blocks];
-            let job = Piece { weights: &self.weights, runs, rows, panels, source, epilogue, sums: ctx.scratch };
+            let (weights, pairs) = (&self.weights, self.pairs.as_ref().filter(|_| ctx.bf16));
+            let job = Piece { weights, pairs, runs, rows, panels, source, epilogue, sums: ctx.scratch };
             // SAFETY: the instruction set is supported; rows and panels lie in the maps, asserted above; no two pieces
             // write the same pixels and channels; the scratch memory is private to this thread.
             unsafe { ctx.instructions.run(job) };
@@ -74,7 +82,7 @@ impl Pointwise {
 
     /// Bytes of the weights.
     pub(crate) fn bytes(&self) -> usize {
-        self.weights.bytes()
+        self.weights.bytes() + self.pairs.as_ref().map_or(0, PackedMatrix::bytes)
     }
 
     /// Values of private memory per thread.
@@ -103,7 +111,8 @@ impl RowKernel for Pointwise {
         let rows = [range.rows.start, range.rows.end].map(|row| (range.image * source.height + row) * source.width);
         let panels = [0, self.weights.panels().len()];
         let (weights, runs) = (&self.weights, &[self.run][..]);
-        let job = Piece { weights, runs, rows, panels, source, epilogue, sums: ctx.scratch };
+        let pairs = self.pairs.as_ref().filter(|_| ctx.bf16);
+        let job = Piece { weights, pairs, runs, rows, panels, source, epilogue, sums: ctx.scratch };
         // SAFETY: the instruction set is supported; rows and panels lie in the maps; no other thread writes this range;
         // the scratch memory is private to this thread.
         unsafe { ctx.instructions.run(job) };
@@ -139,6 +148,8 @@ fn channels_in_use(map: &FeatureMap) -> Option<Vec<Run>> {
 
 struct Piece<'a> {
     weights: &'a PackedMatrix,
+    /// The same as pairs of bf16, if the pass rounds its operands.
+    pairs: Option<&'a PackedMatrix>,
     runs: &'a [Run],
     rows: [usize; 2],
     panels: [usize; 2],
@@ -155,43 +166,48 @@ impl SimdOp for Piece<'_> {
         let Self { weights, runs, source, .. } = self;
         let channels = source.channels;
         let whole = matches!(runs, [run] if run.count == channels);
-        let copied = whole && channels <= MOST_COPIED && source.pixel_stride.is_multiple_of(CACHE_PERIOD);
-        let step = if copied { channels + CACHE_PADDING } else { source.pixel_stride };
-        let panels = &weights.panels()[self.panels[0]..self.panels[1]];
-        let panel_bytes = 4 * channels.max(1) * 2 * S::LANES;
+        let pairs = self.pairs.filter(|_| whole);
+        let matrix = pairs.unwrap_or(weights);
+        let copied =
+            pairs.is_some() || whole && channels <= MOST_COPIED && source.pixel_stride.is_multiple_of(CACHE_PERIOD);
+        let step = if copied { matrix.rows() + CACHE_PADDING } else { source.pixel_stride };
+        let panels = &matrix.panels()[self.panels[0]..self.panels[1]];
+        let panel_bytes = 4 * matrix.rows().max(1) * 2 * S::LANES;
         for group in panels.chunks((GROUP_BYTES / panel_bytes).max(1)) {
             for (first, last) in split_evenly(self.rows[1] - self.rows[0], S::TILE_ROWS) {
                 let (first, count) = (self.rows[0] + first, last - first);
                 // SAFETY: the rows lie in the source, the panels in the destination's channels; there is room for the
-                // copy after the sums.
+                // copy after the sums, also for the padding of pairs; with pairs the processor multiplies bf16, and
+                // vectors have 16 values.
                 unsafe {
                     let mut from = source.at(first).cast_const();
                     if copied {
                         let copy = self.sums.add(TILE_SUMS);
                         for r in 0..count {
-                            std::ptr::copy_nonoverlapping(
-                                source.at(first + r).cast_const(),
-                                copy.add(r * step),
-                                channels,
-                            );
+                            let (row, to) = (source.at(first + r).cast_const(), copy.add(r * step));
+                            match pairs {
+                                Some(_) => round_row(row, channels, to),
+                                None => std::ptr::copy_nonoverlapping(row, to, channels),
+                            }
                         }
                         from = copy.cast_const();
                     }
                     for panel in group {
-                        let to = weights.panel_data(panel);
+                        let to = matrix.panel_data(panel);
                         for r in 0..count {
                             self.epilogue.prefetch::<S>(first + r, panel.first, panel.columns);
                         }
-                        let next = Prefetch::of::<S>(to, panel.vectors);
-                        microkernel::<S>(
-                            [count, panel.vectors],
-                            runs,
-                            from,
-                            step,
-                            to,
-                            next,
-                            Accumulator { sums: self.sums, accumulate: false },
-                        );
+                        let (tile, next) = ([count, panel.vectors], Prefetch::of::<S>(to, panel.vectors));
+                        match pairs {
+                            Some(pairs) => {
+                                let operands = Pairs { count: pairs.rows(), a: from, row_stride: step, b: to };
+                                gemm_bf16::microkernel(tile, operands, next, self.sums);
+                            }
+                            None => {
+                                let sums = Accumulator { sums: self.sums, accumulate: false };
+                                microkernel::<S>(tile, runs, from, step, to, next, sums);
+                            }
+                        }
                         let block = OutputRegion::row(first, count, panel.first, panel.columns);
                         self.epilogue.store_region::<S>(block, self.sums, [0, panel.vectors * S::LANES]);
                     }
