@@ -13,8 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import numpy as np
 from contest import ROOT, VERIFY, report, units
 from contest.contender import MODULES
 from contest.ours import Arm, Program
+from contest.process import Ended, Process
 from contest.report import Row
 from contest.rescore import Referee
 from contest.task import Answer, Orders, Task
@@ -318,38 +318,24 @@ def run_rival(contest: Contest, rival: str, options: argparse.Namespace, runs: R
         options.checkpoints,
         options.threads,
         str(folder_of(options.output, contest, rival.replace("/", "-"))),
-        tasks,
     )
-    version, error = "", "the process ended early"
-    for line in answers(orders):
-        version, error = line.get("version", version), line.get("failed", error)
-        if "stem" in line:
-            unit, seed = of_stem.pop(line["stem"])
-            row = judged(contest, unit, seed, Answer(**line), tool, budget, version)
-            runs.add(row)
-            print_row(row)
+    version, error = "", ""
+    try:
+        with Process(orders) as process:
+            version = process.version
+            for task in tasks:
+                answer = process.run(task)
+                unit, seed = of_stem.pop(task.stem)
+                row = judged(contest, unit, seed, answer, tool, budget, version)
+                runs.add(row)
+                print_row(row)
+    except Ended as ended:
+        error = str(ended)
     for unit, seed in of_stem.values():
         row = judged(contest, unit, seed, Answer("", 0, 0, 0.0, None, [], error), tool, budget, version)
         runs.add(row)
     if of_stem:
         print(f"{contest.model} {rival}: {error}", file=sys.stderr)
-
-
-def answers(orders: Orders) -> Iterator[dict[str, Any]]:
-    """The lines of a contender's process; its own output goes to `log.txt` next to its images."""
-    threads = {name: str(orders.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    environment = os.environ | threads | {"PYTHONPATH": str(ROOT / "studies"), "CUDA_VISIBLE_DEVICES": ""}
-    with (Path(orders.folder) / "log.txt").open("w") as log:
-        command = [sys.executable, "-m", "contest.contender"]
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
-        )
-        assert process.stdin is not None and process.stdout is not None
-        with process:
-            process.stdin.write(json.dumps(asdict(orders)))
-            process.stdin.close()
-            for line in process.stdout:
-                yield json.loads(line)
 
 
 def judged(contest: Contest, unit: Unit, seed: int, answer: Answer, tool: str, budget: str, version: str) -> Row:

@@ -1,8 +1,9 @@
 """The process of one contender.
 
-    python -m contest.contender < orders.json
+    python -m contest.contender
 
-Answers with its version, and then with a line for each task. Answers go to a descriptor of their own: tools print.
+Reads its orders from the first line and answers with its version, then a task from each line and answers
+it. Answers go to a descriptor of their own: tools print.
 """
 
 import dataclasses
@@ -30,9 +31,8 @@ MODULES = {
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    document = json.load(sys.stdin)
-    tasks = [Task(**task) for task in document.pop("tasks")]
-    orders = Orders(**document | {"size": tuple(document["size"])}, tasks=tasks)
+    document = json.loads(sys.stdin.readline())
+    orders = Orders(**document | {"size": tuple(document["size"])})
     try:
         module = importlib.import_module(f"contest.{MODULES[orders.tool]}")
         contender = module.Contender(orders)
@@ -41,7 +41,8 @@ def main() -> None:
         print(json.dumps({"failed": f"{type(error).__name__}: {error}"}), file=answers)
         raise SystemExit(1) from None
     print(json.dumps({"version": contender.version}), file=answers)
-    for task in orders.tasks:
+    for line in sys.stdin:
+        task = Task(**json.loads(line))
         started = time.perf_counter()
         try:
             answer = contender.run(task)

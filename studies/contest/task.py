@@ -1,7 +1,6 @@
-"""What a contender is asked, and what it answers; one process for each, JSON on standard input and lines of it out."""
+"""What a contender is asked, and what it answers: lines of JSON on the standard input and output of its process."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,6 @@ class Orders:
     checkpoints: int
     threads: int
     folder: str
-    tasks: list[Task] = field(default_factory=list)
 
     def steps(self, released: int, passes_per_step: int) -> int:
         """`released` is the tool's default."""
@@ -70,9 +68,6 @@ class Answer:
     # Step and file of the iterates, the last one last.
     images: list[tuple[int, str]]
     error: str | None = None
-
-
-Answers = Iterator[Answer]
 
 
 def save(levels: np.ndarray, folder: str, stem: str, step: int) -> tuple[int, str]:

@@ -4,12 +4,14 @@ As released it makes images of 512 pixels, and MACO's crops shrink from a half t
 budget `released`. With the others the image has the size of everybody's, and MACO's crops show whole images.
 """
 
+import importlib
 import os
 import random
 import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -26,6 +28,24 @@ CROPS = 32
 SIDE = 512
 MACO_RANGE = (-1.0, 1.0)
 FOURIER_RANGE = (0.0, 1.0)
+
+
+class RecordedSteps:
+    """Forwards the steps of MACO and keeps the images that some of them begin with: number k is that after k steps."""
+
+    def __init__(self, module: Any, kept: list[int]) -> None:
+        self.module = module
+        self.step = module.maco_optimisation_step
+        self.kept = set(kept)
+        self.calls = 0
+        self.images: dict[int, np.ndarray] = {}
+
+    def __call__(self, model: Any, objective: Any, magnitude: Any, phase: Any, *others: Any) -> Any:
+        if self.calls in self.kept:
+            # The last of the others is the range of values.
+            self.images[self.calls] = self.module.maco_image_parametrization(magnitude, phase, others[-1]).numpy()
+        self.calls += 1
+        return self.step(model, objective, magnitude, phase, *others)
 
 
 class Contender:
@@ -49,8 +69,12 @@ class Contender:
         steps = self.orders.steps(STEPS, 2 * crops)
         if self.maco:
             options: dict[str, Any] = {} if released else {"box_size": 1.0}
-            image, _ = xplique.maco(objective, nb_steps=steps, custom_shape=size, **options)
-            images = {steps: image}
+            # `xplique.maco` is the function; the module has the same name.
+            module = importlib.import_module("xplique.features_visualizations.maco")
+            recorded = RecordedSteps(module, self.orders.kept(steps))
+            with mock.patch.object(module, "maco_optimisation_step", recorded):
+                image, _ = xplique.maco(objective, nb_steps=steps, custom_shape=size, **options)
+            images = recorded.images | {steps: image}
         else:
             # Xplique keeps an image at regular intervals, and the last.
             every = max(1, steps // self.orders.checkpoints)
