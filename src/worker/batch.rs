@@ -4,12 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proxygrad::maximize::Objective;
 
+/// Stimuli that run together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// Index of the preset of their settings.
+    pub(super) preset: usize,
+    /// At least one.
+    pub(super) items: Vec<BatchItem>,
+}
+
+impl Batch {
+    /// The same stimuli in one batch for each job. They are in the order of jobs.
+    pub(super) fn by_job(&self) -> impl Iterator<Item = Self> {
+        let alone = |items: &[BatchItem]| Self { preset: self.preset, items: items.to_vec() };
+        self.items.chunk_by(|a, b| a.job == b.job).map(alone)
+    }
+}
+
 /// One stimulus of one of the jobs claimed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchItem {
     /// Index of the job in the claim.
     pub(super) job: usize,
-    /// Index of the stimulus in its job.
+    /// Index of the stimulus among those of a preset in its job.
     pub(super) stimulus: usize,
 }
 

@@ -7,7 +7,7 @@ use futures_util::future::select_all;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{BatchItem, batches};
+use super::batch::{Batch, BatchItem, batches};
 use super::device_thread::{BatchError, BatchResult, DeviceThread};
 use super::job_progress::JobProgress;
 use super::metrics;
@@ -83,11 +83,11 @@ impl RunContext {
             (job.objectives.clone(), job.settings.copies())
         });
         let jobs: Vec<(Vec<Objective>, usize)> = jobs.collect();
-        let presets = 0..run.jobs.first().map_or(0, |running| running.job.claim.job.all_settings().count());
-        for (preset, batch) in
-            presets.flat_map(|preset| batches(&jobs, self.max_batch).into_iter().map(move |batch| (preset, batch)))
-        {
-            run.batch(&model, preset, batch).await;
+        let presets = run.jobs.first().map_or(0, |running| running.job.claim.job.all_settings().count());
+        for preset in 0..presets {
+            for items in batches(&jobs, self.max_batch) {
+                run.batch(&model, Batch { preset, items }).await;
+            }
         }
         let problem = Failure::new(FailureCode::Internal, "the run ended without all stimuli");
         run.finish_all(0..run.jobs.len(), &RunOutcome::Failed(problem)).await;
@@ -139,28 +139,28 @@ impl Run<'_> {
         }
     }
 
-    /// Runs a batch under the preset with this index. If it fails and has several jobs, repeats each of them alone.
-    async fn batch(&mut self, model: &Arc<Model>, preset: usize, mut batch: Vec<BatchItem>) {
+    /// Runs a batch. If it fails and has several jobs, repeats each of them alone.
+    async fn batch(&mut self, model: &Arc<Model>, mut batch: Batch) {
         self.finish_stopped().await;
-        batch.retain(|item| !self.jobs[item.job].finished);
-        if batch.is_empty() {
+        batch.items.retain(|item| !self.jobs[item.job].finished);
+        if batch.items.is_empty() {
             return;
         }
-        let Some(result) = self.attempt(model, preset, &batch).await else { return };
-        let several = batch.iter().any(|item| item.job != batch[0].job);
-        let Err(error) = result else { return self.collect(preset, &batch, result).await };
+        let Some(result) = self.attempt(model, &batch).await else { return };
+        let several = batch.by_job().count() > 1;
+        let Err(error) = result else { return self.collect(&batch, result).await };
         if !several || !self.device_is_usable().await {
-            return self.collect(preset, &batch, Err(error)).await;
+            return self.collect(&batch, Err(error)).await;
         }
-        let (device, stimuli) = (&self.context.device, batch.len());
+        let (device, stimuli) = (&self.context.device, batch.items.len());
         tracing::warn!(device, %error, stimuli, "batch failed; repeating each of its jobs alone");
-        for alone in batch.chunk_by(|a, b| a.job == b.job) {
+        for alone in batch.by_job() {
             self.finish_stopped().await;
-            if self.jobs[alone[0].job].finished {
+            if alone.items.iter().all(|item| self.jobs[item.job].finished) {
                 continue;
             }
-            match self.attempt(model, preset, alone).await {
-                Some(result) => self.collect(preset, alone, result).await,
+            match self.attempt(model, &alone).await {
+                Some(result) => self.collect(&alone, result).await,
                 None => return,
             }
         }
@@ -172,11 +172,12 @@ impl Run<'_> {
     }
 
     /// Runs a batch on the device; `None` if the pool shuts down while the device does not respond.
-    async fn attempt(&mut self, model: &Arc<Model>, preset: usize, batch: &[BatchItem]) -> Option<BatchResult> {
-        let Some(first) = batch.first() else { return Some(Ok(Vec::new())) };
+    async fn attempt(&mut self, model: &Arc<Model>, batch: &Batch) -> Option<BatchResult> {
+        let Batch { preset, items } = batch;
+        let Some(first) = items.first() else { return Some(Ok(Vec::new())) };
         let all_settings = || self.jobs[first.job].job.claim.job.all_settings();
-        let Some(settings) = all_settings().nth(preset).cloned() else { return Some(Ok(Vec::new())) };
-        metrics::batch(batch.len());
+        let Some(settings) = all_settings().nth(*preset).cloned() else { return Some(Ok(Vec::new())) };
+        metrics::batch(items.len());
         let task = |item: &BatchItem| {
             let running = &self.jobs[item.job];
             let job = &running.job.claim.job;
@@ -184,14 +185,14 @@ impl Run<'_> {
             // The same for every preset, so that each stimulus is that of a job with its preset alone.
             Task::new(objective, job.seed, item.stimulus as u64, job.settings.copies(), images).of_request(item.job)
         };
-        let watched = batch.iter().map(|item| (Arc::clone(&self.jobs[item.job].job), self.place(preset, item)));
-        let (model, tasks) = (Arc::clone(model), batch.iter().map(task).collect::<Vec<Task>>());
+        let watched = items.iter().map(|item| (Arc::clone(&self.jobs[item.job].job), self.place(*preset, item)));
+        let (model, tasks) = (Arc::clone(model), items.iter().map(task).collect::<Vec<Task>>());
         let judges = self.judges.clone();
         let mut progress = JobProgress::new(self.context.store.clone(), watched);
         // Outcomes of the other batches of these jobs stay in memory until the jobs end.
         let objectives: usize = self.jobs.iter().map(|running| running.job.claim.job.objectives.len()).sum();
         let others = all_settings().enumerate().map(|(i, settings)| {
-            let stimuli = if i == preset { objectives.saturating_sub(batch.len()) } else { objectives };
+            let stimuli = if i == *preset { objectives.saturating_sub(items.len()) } else { objectives };
             outcome_bytes(settings, model.network.input_shape()[0], stimuli)
         });
         let others = others.fold(0, u64::saturating_add);
@@ -219,11 +220,11 @@ impl Run<'_> {
     }
 
     /// Assigns the outcomes of a batch to their jobs, and finishes complete jobs.
-    async fn collect(&mut self, preset: usize, batch: &[BatchItem], result: BatchResult) {
+    async fn collect(&mut self, batch: &Batch, result: BatchResult) {
         match result {
             Ok(outcomes) => {
-                for (item, outcome) in batch.iter().zip(outcomes) {
-                    let place = self.place(preset, item);
+                for (item, outcome) in batch.items.iter().zip(outcomes) {
+                    let place = self.place(batch.preset, item);
                     if let Some(place) = self.jobs[item.job].outcomes.get_mut(place) {
                         *place = outcome;
                     }
@@ -233,7 +234,7 @@ impl Run<'_> {
                 metrics::engine_failed(&self.context.device);
                 // A failed device is not the fault of the job: another one, or this one later, may run it.
                 let usable = self.device_is_usable().await;
-                let jobs: Vec<usize> = batch.chunk_by(|a, b| a.job == b.job).map(|items| items[0].job).collect();
+                let jobs: Vec<usize> = batch.by_job().map(|batch| batch.items[0].job).collect();
                 tracing::error!(device = self.context.device, %error, jobs = jobs.len(), "batch failed");
                 let alone = self.jobs.iter().filter(|running| !running.finished).count() <= 1;
                 let outcome =

@@ -1,6 +1,7 @@
 //! Requests with several presets: the same objectives once under each, such as a readable image and the maximum.
 
 use super::document::{Limits, Request};
+use super::preset::Preset;
 use super::resolve::Resolved;
 use super::settings::Settings;
 use crate::Invalid;
@@ -15,19 +16,21 @@ impl Request {
     /// # Errors
     /// Names the first wrong field, its value and what was expected.
     pub fn resolve(&self, model: &Model, limits: &Limits) -> Result<Resolved, Invalid> {
-        let mut requests = self.per_preset()?.into_iter();
-        let Some(first) = requests.next() else { return self.resolve_one(model, limits) };
-        let mut resolved = first.resolve_one(model, limits).map_err(|error| self.of_preset(&first, error))?;
-        let presets = 1 + requests.len();
-        let stimuli = resolved.objectives.len().saturating_mul(presets);
-        if presets > 1 && stimuli > limits.objectives {
+        let Some(presets) = self.checked_presets()? else { return self.resolve_one(model, limits) };
+        let resolve = |&preset: &Preset| {
+            self.with_preset(preset).resolve_one(model, limits).map_err(|error| Invalid {
+                expected: format!("{}, with preset {}", error.expected, preset.name()),
+                ..error
+            })
+        };
+        let mut resolved = resolve(&presets[0])?;
+        let stimuli = resolved.objectives.len().saturating_mul(presets.len());
+        if stimuli > limits.objectives {
             let expected = format!("fewer presets or objectives: at most {} stimuli in total", limits.objectives);
-            return Err(Invalid::new("presets", format!("{presets} presets, {stimuli} stimuli"), expected));
+            return Err(Invalid::new("presets", format!("{} presets, {stimuli} stimuli", presets.len()), expected));
         }
-        for request in requests {
-            let other = request.resolve_one(model, limits).map_err(|error| self.of_preset(&request, error))?;
-            resolved.other_settings.push(other.settings);
-        }
+        let others = presets[1..].iter().map(|preset| Ok(resolve(preset)?.settings));
+        resolved.other_settings = others.collect::<Result<_, Invalid>>()?;
         Ok(resolved)
     }
 
@@ -36,7 +39,15 @@ impl Request {
     /// # Errors
     /// When the list is not 2 to 4 different presets, or there is a single preset too.
     pub fn per_preset(&self) -> Result<Vec<Self>, Invalid> {
-        let Some(presets) = &self.presets else { return Ok(vec![self.clone()]) };
+        Ok(match self.checked_presets()? {
+            None => vec![self.clone()],
+            Some(presets) => presets.iter().map(|&preset| self.with_preset(preset)).collect(),
+        })
+    }
+
+    /// The list of presets, if there is one: at least two.
+    fn checked_presets(&self) -> Result<Option<&[Preset]>, Invalid> {
+        let Some(presets) = &self.presets else { return Ok(None) };
         if let Some(preset) = self.preset {
             return Err(Invalid::new("preset", preset.name(), "either preset or presets, not both"));
         }
@@ -47,16 +58,11 @@ impl Request {
         if let Some(i) = (1..presets.len()).find(|&i| presets[..i].contains(&presets[i])) {
             return Err(Invalid::new(format!("presets[{i}]"), presets[i].name(), "each preset once"));
         }
-        let with = |&preset| Self { preset: Some(preset), presets: None, ..self.clone() };
-        Ok(presets.iter().map(with).collect())
+        Ok(Some(presets))
     }
 
-    /// The error of this request, from that of its request for one preset.
-    fn of_preset(&self, request: &Self, error: Invalid) -> Invalid {
-        match request.preset.filter(|_| self.presets.is_some()) {
-            Some(preset) => Invalid { expected: format!("{}, with preset {}", error.expected, preset.name()), ..error },
-            None => error,
-        }
+    fn with_preset(&self, preset: Preset) -> Self {
+        Self { preset: Some(preset), presets: None, ..self.clone() }
     }
 }
 
