@@ -39,8 +39,9 @@ TOOLS = {
 }
 # Iterates of a run that are judged, at most.
 CHECKPOINTS = 64
-# Presets of the program with their numbers of steps.
+# Presets of the program with their numbers of steps, and the same in bf16 where `--bf16` asks for it.
 OURS = {"readable": [48, 96, 192, 384], "maximum": [8, 16, 32, 64, 128]}
+BF16 = " (bf16)"
 # Whom the others are compared with at equal time.
 DEFAULT = ("readable", 192)
 PREPROCESSING = {
@@ -102,21 +103,29 @@ def theirs(process: Process, tool: str, number: int) -> list[Picture]:
     return [Picture(tool, step, number, answer.seconds * step / answer.steps, Path(f)) for step, f in answer.images]
 
 
-def ours(chosen: argparse.Namespace, preset: str, steps: int, number: int) -> Picture:
-    folder = chosen.output / preset
+def is_ours(maker: str) -> bool:
+    return maker.removesuffix(BF16) in OURS
+
+
+def ours(chosen: argparse.Namespace, maker: str, steps: int, number: int) -> Picture:
+    folder = chosen.output / maker.replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
     png = folder / f"{number}-{steps}.png"
     command = [str(chosen.program), "maximize", "--model", chosen.model, "--unit", f"logits:{number}"]
-    command += ["--preset", preset, "--steps", str(steps), "--threads", str(chosen.threads), "--output", str(png)]
+    command += ["--device", "cpu+bf16" if maker.endswith(BF16) else "cpu"]
+    command += ["--preset", maker.removesuffix(BF16), "--steps", str(steps)]
+    command += ["--threads", str(chosen.threads), "--output", str(png)]
     command += ["--data-dir", str(chosen.data_dir)] if chosen.data_dir else []
     begin = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return Picture(preset, steps, number, time.perf_counter() - begin, png)
+    return Picture(maker, steps, number, time.perf_counter() - begin, png)
 
 
 def made(chosen: argparse.Namespace, numbers: list[int], done: set[tuple[str, int]]) -> Iterator[list[Picture]]:
     """Class by class, so that a slow moment of the machine meets all."""
-    wanted = {(maker, number) for maker in [*chosen.tools, *OURS] for number in numbers} - done
+    makers = {maker: OURS[maker.removesuffix(BF16)] for maker in [*OURS, *(f"{preset}{BF16}" for preset in OURS)]}
+    makers = {maker: lengths for maker, lengths in makers.items() if chosen.bf16 or not maker.endswith(BF16)}
+    wanted = {(maker, number) for maker in [*chosen.tools, *makers] for number in numbers} - done
     with ExitStack() as open_ones:
         tools = {
             tool: open_ones.enter_context(started(chosen, tool))
@@ -127,9 +136,9 @@ def made(chosen: argparse.Namespace, numbers: list[int], done: set[tuple[str, in
             for tool, process in tools.items():
                 if (tool, number) in wanted:
                     yield theirs(process, tool, number)
-            for preset, lengths in OURS.items():
-                if (preset, number) in wanted:
-                    yield [ours(chosen, preset, steps, number) for steps in lengths]
+            for maker, lengths in makers.items():
+                if (maker, number) in wanted:
+                    yield [ours(chosen, maker, steps, number) for steps in lengths]
 
 
 def judged(picture: Picture, scorer: Judge, judges: list[Judge]) -> Iterator[Row]:
@@ -143,7 +152,7 @@ def shown(rows: list[Row]) -> Iterator[tuple[str, int]]:
     """All lengths of the program; of a tool's run the last, its half and its quarter."""
     last = {row.maker: row.steps for row in sorted(rows, key=lambda row: row.steps)}
     for maker, steps in dict.fromkeys((row.maker, row.steps) for row in rows):
-        if maker in OURS or last[maker] in (steps, 2 * steps, 4 * steps):
+        if is_ours(maker) or last[maker] in (steps, 2 * steps, 4 * steps):
             yield maker, steps
 
 
@@ -172,7 +181,7 @@ def at_equal_time(rows: list[Row], judges: list[str]) -> Iterator[str]:
     yield f"| made by | when | seconds, median | score, median |{heads}"
     yield "|---|---|---|---|" + "---|---|" * len(judges)
     for maker in dict.fromkeys(row.maker for row in rows):
-        for when in ["equal time"] if maker in OURS else ["equal time", "at its end"]:
+        for when in ["equal time"] if is_ours(maker) else ["equal time", "at its end"]:
             picked = {}
             for key, other in mine.items():
                 of = sorted((r for r in rows if (r.maker, r.number, r.judge) == (maker, *key)), key=lambda r: r.steps)
@@ -220,14 +229,14 @@ def waits(rows: list[Row], judges: list[str]) -> Iterator[str]:
         for row in enough:
             key = (row.maker, row.number)
             first[key] = min(row.seconds, first.get(key, math.inf))
-        for preset in OURS:
-            ratios = [first["lucent", number] / first.get((preset, number), math.inf) for number in last]
+        for maker in dict.fromkeys(row.maker for row in rows if is_ours(row.maker)):
+            ratios = [first["lucent", number] / first.get((maker, number), math.inf) for number in last]
             reached = sum(ratio > 0 for ratio in ratios)
             middle = statistics.median(ratios)
             shorter = f"; in the median over classes in 1/{middle:.1f} of Lucent's time" if middle else ""
             name = "score" if what == "score" else f"probability ({judge})"
             count = f"{reached} of {len(ratios)} classes"
-            yield f"`{preset}` reaches the {name} of Lucent's last picture on {count}{shorter}."
+            yield f"`{maker}` reaches the {name} of Lucent's last picture on {count}{shorter}."
 
 
 def arguments() -> argparse.Namespace:
@@ -240,6 +249,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tools", nargs="*", default=[], metavar="TOOL=STEPS", help="with other lengths than " + str(TOOLS)
     )
+    parser.add_argument("--bf16", action="store_true", help="the program also in bf16 (needs AVX512-BF16)")
     parser.add_argument("--output", type=Path, default=Path("target/time-to-picture"), metavar="DIR")
     parser.add_argument("--onnx", type=Path, default=Path("onnx"), metavar="DIR", help="where the networks are or go")
     parser.add_argument("--program", type=Path, default=Path("target/release/proxygrad"), metavar="FILE")
