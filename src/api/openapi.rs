@@ -54,6 +54,7 @@ pub(super) fn render(document: &utoipa::openapi::OpenApi, limits: &Limits) -> Re
         }
     };
     set("/properties/steps", "maximum", json!(limits.steps));
+    set("/properties/patience", "maximum", json!(limits.steps));
     set("/properties/score_every", "maximum", json!(limits.steps));
     set("/properties/size/items", "minimum", json!(1));
     set("/properties/size/items", "maximum", json!(limits.side));

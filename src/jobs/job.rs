@@ -66,7 +66,7 @@ impl Job {
 /// Progress of a job in steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
-    /// Steps done, summed over all stimuli.
+    /// Steps done, summed over all stimuli. A stimulus that has stopped early counts with all of its steps.
     pub step: u32,
     /// Total number of steps: steps of a run times number of stimuli.
     pub steps: u32,

@@ -43,4 +43,9 @@ impl Callback for JobProgress {
         let (job, stimulus) = &self.stimuli[stimulus];
         job.record_score(&self.store, *stimulus, point);
     }
+
+    fn on_end(&mut self, stimulus: usize) {
+        let (job, stimulus) = &self.stimuli[stimulus];
+        job.record_end(&self.store, *stimulus);
+    }
 }

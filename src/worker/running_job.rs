@@ -53,8 +53,16 @@ impl RunningJob {
         let mut progress = self.progress();
         progress[stimulus].step = point.step;
         progress[stimulus].score = Some(point.score);
-        let last = self.claim.job.planned().nth(stimulus).is_some_and(|(_, settings)| point.step == settings.steps);
-        self.publish(store, &mut progress, stimulus, last);
+        self.publish(store, &mut progress, stimulus, false);
+    }
+
+    /// Records that a stimulus makes no more steps, however many of its planned ones it made.
+    pub(super) fn record_end(&self, store: &Store, stimulus: usize) {
+        let mut progress = self.progress();
+        if let Some((_, settings)) = self.claim.job.planned().nth(stimulus) {
+            progress[stimulus].step = settings.steps;
+        }
+        self.publish(store, &mut progress, stimulus, true);
     }
 
     /// Publishes the progress of a stimulus that has a score, at a limited rate that the stimuli of a job share.

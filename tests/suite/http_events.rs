@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::http_service::{DEADLINE, Server, endless, patient, quick};
 
@@ -90,6 +90,28 @@ async fn a_watcher_sees_the_job_its_steps_and_its_end() {
     assert!(events[1..].is_sorted_by_key(|event| event.id), "{events:?}");
     for event in events.iter().filter(|event| event.name == "progress") {
         assert_eq!(event.data["steps"], 4, "{event:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stimuli_that_stop_early_are_seen_as_done() {
+    let server = Server::start().await;
+    let body = json!({"model": "fashion-resnet8", "objectives": ["layer1/Relu_1:3", "layer1/Relu_1:5"], "preset": "maximum",
+        "gate": "plain", "optimizer": "l2-ascent", "steps": 400, "patience": 10});
+    let job = server.submit(body).await;
+    let id = job["id"].as_str().unwrap();
+    let events = watch(&server, id, None).await.unwrap().all().await;
+    let progress: Vec<&Value> =
+        events.iter().filter(|event| event.name == "progress").map(|event| &event.data).collect();
+    assert!(progress.iter().is_sorted_by_key(|progress| progress["step"].as_u64()), "{progress:?}");
+    let last = progress.last().unwrap();
+    assert_eq!((&last["step"], &last["steps"]), (&json!(800), &json!(800)), "{progress:?}");
+    let job = server.state(id, "succeeded").await;
+    assert_eq!((&job["settings"]["patience"], &job["progress"]), (&json!(10), &json!({"step": 800, "steps": 800})));
+    for stimulus in job["stimuli"].as_array().unwrap() {
+        let steps = stimulus["steps"].as_u64().unwrap();
+        assert!((11..400).contains(&steps), "{stimulus}");
+        assert_eq!(stimulus["trajectory"].as_array().unwrap().last().unwrap()["step"], steps);
     }
 }
 

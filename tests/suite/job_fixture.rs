@@ -125,6 +125,7 @@ pub fn outcome(png: &[u8]) -> Outcome {
             score: 2.5,
             initial_score: 0.5,
             final_score: 2.0,
+            steps: 4,
             best_step: 3,
             trajectory: vec![Point { step: 0, score: 0.5 }, Point { step: 3, score: 2.5 }],
             passes: 8,

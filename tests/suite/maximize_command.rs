@@ -128,6 +128,7 @@ fn what_is_wrong_is_told_by_the_flag() {
         (vec!["--unit", "logits:1", "--image", "/nowhere.png"], vec!["/nowhere.png"]),
         (vec!["--unit", "logits:1", "--start", "image"], vec!["--start-image"]),
         (vec!["--unit", "logits:1", "--max-rms-distance", "0.1"], vec!["--max-rms-distance", "--start"]),
+        (vec!["--unit", "logits:1", "--patience", "0"], vec!["--patience: 0", "a whole number from 1 to"]),
         (vec!["--unit", "logits:1", "--leash", "0.1"], vec!["--leash is now called --max-rms-distance"]),
         (vec!["--unit", "logits:1", "--certificates"], vec!["--certificates is now called --diagnostics"]),
         (vec!["--unit", "{\"layer\": \"logits\", \"chanel\": 1}"], vec!["--unit", "chanel"]),
@@ -142,6 +143,23 @@ fn what_is_wrong_is_told_by_the_flag() {
         assert!(!refused.status.success(), "{arguments:?}");
         assert!(parts.iter().all(|part| told.contains(part)), "{arguments:?}: {told}");
     }
+}
+
+#[test]
+fn a_score_that_never_changes_runs_out_of_patience() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = path(folder.path(), "x.png");
+    let nothing = r#"{"sum": ["logits:1", {"layer": "logits", "channel": 1, "weight": -1}]}"#;
+    let fixed = ["--unit", nothing, "--unit", "layer1/Relu_1:3", "--preset", "maximum", "--gate", "plain"];
+    let fixed = [&fixed[..], &["--optimizer", "l2-ascent", "--output", &output]].concat();
+    let steps = |arguments: &[&str]| {
+        let done = run(folder.path(), &[&fixed[..], arguments].concat());
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let result: Value = serde_json::from_slice(&done.stdout).unwrap();
+        [0, 1].map(|n| result["stimuli"][n]["steps"].as_u64().unwrap())
+    };
+    assert_eq!(steps(&[]), [3, 3]);
+    assert_eq!(steps(&["--patience", "1"]), [2, 3]);
 }
 
 #[test]

@@ -114,6 +114,11 @@ pub(super) struct Method {
     #[arg(long, value_name = "N")]
     pub(super) steps: Option<u32>,
 
+    /// Early stopping: finish a stimulus when its best score has not improved by 1 % within this many steps. They are
+    /// counted after the coarse stage, when the gate no longer changes, and in a search for the winner. Default: none.
+    #[arg(long, value_name = "STEPS")]
+    pub(super) patience: Option<u32>,
+
     /// Optimizer. Default: from the preset, or the default of the parameterization.
     #[arg(long, value_name = "KIND")]
     pub(super) optimizer: Option<OptimizerKind>,

@@ -57,7 +57,7 @@ impl Maximize {
                     let file = self.write(&outcome, *preset, several.then_some(stimuli))?;
                     stimuli += 1;
                     let (preset, findings) = (settings.preset, outcome.findings);
-                    written.push(Stimulus { preset, steps: settings.steps, objective, findings, file });
+                    written.push(Stimulus { preset, objective, findings, file });
                 }
             }
         }

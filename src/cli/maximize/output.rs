@@ -8,7 +8,7 @@ use proxygrad::maximize::{Callback, Diagnostics, Findings, Objective, Point, Pre
 use proxygrad::network::Model;
 use serde::Serialize;
 
-/// Progress bar with the best score of the first stimulus.
+/// Progress bar of a batch, with the best score of the first stimulus.
 pub(super) struct Progress {
     pub(super) bar: ProgressBar,
     best: f32,
@@ -29,9 +29,10 @@ impl Progress {
 
 impl Callback for Progress {
     fn on_score(&mut self, stimulus: usize, point: Point) {
+        // The first stimulus may end before the others.
+        self.bar.set_position(self.bar.position().max(u64::from(point.step)));
         if stimulus == 0 {
             self.best = self.best.max(point.score);
-            self.bar.set_position(u64::from(point.step));
             let label = if self.several { "best score of the first stimulus" } else { "best score" };
             self.bar.set_message(format!("{label} {:.4}", self.best));
         }
@@ -40,12 +41,12 @@ impl Callback for Progress {
 
 /// Prints the results as text, with their presets if there are several.
 pub(super) fn print_text(model: &Model, written: &[Stimulus<'_>], several_presets: bool) -> anyhow::Result<()> {
-    for Stimulus { preset, steps, objective, findings: found, file } in written {
+    for Stimulus { preset, objective, findings: found, file } in written {
         let preset =
             preset.filter(|_| several_presets).map_or_else(String::new, |preset| format!(", {}", preset.name()));
         println!("{objective} of {}{}{preset}", model.id, class_name(model, objective));
         println!("  start  {:>12.5}", found.initial_score);
-        println!("  best   {:>12.5}  at step {} of {steps}", found.score, found.best_step);
+        println!("  best   {:>12.5}  at step {} of {}", found.score, found.best_step, found.steps);
         println!("  end    {:>12.5}", found.final_score);
         println!("  passes {:>6}", found.passes);
         for arm in &found.arms {
@@ -147,9 +148,6 @@ struct Document<'a> {
 #[derive(Serialize)]
 pub(super) struct Stimulus<'a> {
     pub(super) preset: Option<Preset>,
-    /// Steps of its settings.
-    #[serde(skip)]
-    pub(super) steps: u32,
     pub(super) objective: &'a Objective,
     #[serde(flatten)]
     pub(super) findings: Findings,

@@ -46,6 +46,7 @@ impl Maximize {
             gate: method.gate.map(Into::into),
             search: method.search(),
             steps: method.steps,
+            patience: method.patience,
             optimizer: method.optimizer.map(Into::into),
             parameterization: method
                 .parameterization

@@ -17,6 +17,10 @@ pub trait Callback {
     /// Called with every score of a stimulus during the run: the score of the current image, without transforms, after
     /// `point.step` steps. On a GPU scores arrive in blocks, after the calls of [`Callback::on_step`] that follow them.
     fn on_score(&mut self, _stimulus: usize, _point: Point) {}
+
+    /// Called after the last score of a stimulus, when it has made all of its steps or its score has settled before; not
+    /// of a cancelled one. Others of its batch may go on.
+    fn on_end(&mut self, _stimulus: usize) {}
 }
 
 /// A callback that ignores progress and never cancels.
@@ -43,5 +47,9 @@ impl Callback for OffsetCallback<'_> {
 
     fn on_score(&mut self, stimulus: usize, point: Point) {
         self.callback.on_score(self.first + stimulus, point);
+    }
+
+    fn on_end(&mut self, stimulus: usize) {
+        self.callback.on_end(self.first + stimulus);
     }
 }

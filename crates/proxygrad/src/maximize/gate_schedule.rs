@@ -230,6 +230,12 @@ impl GateSchedule {
             GateKind::Auto => Gate::Plain,
         }
     }
+
+    /// The first step of the last rule in a run of `steps`: from there on it does not change.
+    pub(super) fn last_change(&self, steps: u32) -> u32 {
+        let at = |step| self.at(step, steps);
+        (1..steps).rev().find(|&step| at(step) != at(step - 1)).unwrap_or(0)
+    }
 }
 
 #[cfg(test)]
@@ -251,6 +257,17 @@ mod tests {
         assert_eq!(fixed.at(74, 100), Gate::Soft { temperature: 2.0 });
         assert_eq!(fixed.at(75, 100), Gate::Plain, "the last quarter polishes");
         assert_eq!(schedule(r#"{"kind": "identity", "polish": 0.5}"#).at(99, 100), Gate::Plain);
+    }
+
+    #[test]
+    fn the_last_change_is_the_end_of_fading_or_the_first_plain_step() {
+        let change = |json: &str, steps| schedule(json).last_change(steps);
+        assert_eq!(change(r#"{"kind": "plain"}"#, 100), 0);
+        assert_eq!(change(r#"{"kind": "decoupled", "anneal": 0, "polish": 0}"#, 100), 0);
+        assert_eq!(change(r#"{"kind": "decoupled", "anneal": 0.5, "polish": 0.25}"#, 100), 50);
+        assert_eq!(change(r#"{"kind": "decoupled", "anneal": 0, "polish": 0.1}"#, 100), 90);
+        assert_eq!(change(r#"{"kind": "soft", "anneal": 1, "polish": 0}"#, 100), 99, "it never rests");
+        assert_eq!([8, 16, 17, 100].map(|steps| change(r#"{"kind": "redirect"}"#, steps)), [0, 0, 16, 16]);
     }
 
     #[test]

@@ -34,6 +34,11 @@ pub struct Findings {
     #[serde(deserialize_with = "number_or_null")]
     #[cfg_attr(feature = "openapi", schema(required, value_type = Option<f32>))]
     pub final_score: f32,
+    /// Number of steps made; with a search, by all candidates. Fewer than those of the settings if the score settled
+    /// before. 0 in jobs of older versions.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub steps: u32,
     /// Number of steps after which the best image was reached; 0 is the start.
     pub best_step: u32,
     /// Finite scores during the run, by step.

@@ -23,7 +23,7 @@ pub struct Progress<'a> {
 /// Receives the progress of a study; returning `false` stops it, and the batch in progress is lost.
 pub type ProgressCallback<'a> = dyn FnMut(Progress<'_>) -> bool + 'a;
 
-/// Maximizes these units with these seeds as the request says, and returns each outcome with the number of its steps; `None` if stopped.
+/// Maximizes these units with these seeds as the request says; `None` if stopped.
 ///
 /// Each outcome equals that of the same request for that unit alone. They run in as few batches as fit into `memory`
 /// bytes.
@@ -34,7 +34,7 @@ pub(super) fn run_batch(
     engine: &dyn Engine,
     memory: u64,
     progress: &mut BatchProgress<'_, '_>,
-) -> Result<Option<Vec<(Outcome, u32)>>, StudyError> {
+) -> Result<Option<Vec<Outcome>>, StudyError> {
     let objectives = units.iter().map(|(unit, _)| unit.parse()).collect::<Result<Vec<Objective>, Invalid>>()?;
     let resolved = request_for(&model.id, request, objectives, 0)?.resolve(model, &Bounds::default().request)?;
     // Each as if it were the only one of its request.
@@ -50,7 +50,7 @@ pub(super) fn run_batch(
         progress.done += found.len();
         for outcome in found {
             let Some(outcome) = outcome else { return Ok(None) };
-            outcomes.push((outcome, settings.steps));
+            outcomes.push(outcome);
         }
         (progress.running, progress.share) = (0, 0.0);
     }
@@ -66,6 +66,8 @@ pub(super) struct BatchProgress<'a, 'b> {
     total: usize,
     /// Stimuli of this batch.
     running: usize,
+    /// The stimulus that was last asked about.
+    asked: usize,
     /// Share of the batch's steps that is done.
     share: f64,
     steps: u32,
@@ -76,22 +78,23 @@ pub(super) struct BatchProgress<'a, 'b> {
 impl<'a, 'b> BatchProgress<'a, 'b> {
     /// Progress of a batch after `done` of the `total` runs of the plan.
     pub(super) fn new(callback: &'a mut ProgressCallback<'b>, what: &'a str, done: usize, total: usize) -> Self {
-        Self { callback, done, total, running: 0, share: 0.0, steps: 1, what, proceed: true }
+        Self { callback, done, total, running: 0, asked: usize::MAX, share: 0.0, steps: 1, what, proceed: true }
     }
 }
 
 impl Callback for BatchProgress<'_, '_> {
     fn should_stop(&mut self, stimulus: usize) -> bool {
-        if stimulus == 0 && self.proceed {
+        // Once for each step of the batch, whose stimuli come in order; any of them may have ended.
+        if stimulus <= self.asked && self.proceed {
             let done = self.done as f64 + self.share * self.running as f64;
             self.proceed = (self.callback)(Progress { done, total: self.total, now: self.what });
         }
+        self.asked = stimulus;
         !self.proceed
     }
 
-    fn on_score(&mut self, stimulus: usize, point: Point) {
-        if stimulus == 0 {
-            self.share = (f64::from(point.step) / f64::from(self.steps.max(1))).min(1.0);
-        }
+    fn on_score(&mut self, _: usize, point: Point) {
+        let share = f64::from(point.step) / f64::from(self.steps.max(1));
+        self.share = self.share.max(share.min(1.0));
     }
 }

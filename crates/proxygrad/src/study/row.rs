@@ -38,7 +38,7 @@ pub struct Row {
     pub initial: f32,
     /// Step of the best image.
     pub best_step: u32,
-    /// Steps of the run.
+    /// Steps that the run made.
     pub steps: u32,
     /// Passes spent.
     pub passes: u32,
@@ -90,8 +90,8 @@ const HEAD: [&str; 19] = [
 ];
 
 impl Row {
-    /// The row of a run of `steps` steps with these findings, not judged yet.
-    pub(super) fn new(key: RunKey, seed: u64, steps: u32, seconds: f32, found: &Findings) -> Self {
+    /// The row of a run with these findings, not judged yet.
+    pub(super) fn new(key: RunKey, seed: u64, seconds: f32, found: &Findings) -> Self {
         let best = found.trajectory.iter().map(|point| point.score).fold(found.initial_score, f32::max);
         let reached = |share: f32| {
             let goal = found.initial_score + share * (best - found.initial_score);
@@ -104,7 +104,7 @@ impl Row {
             score: found.score,
             initial: found.initial_score,
             best_step: found.best_step,
-            steps,
+            steps: found.steps,
             passes: found.passes,
             seconds,
             alive: !dead && rises(found.initial_score, found.score),
@@ -280,6 +280,7 @@ mod tests {
             score: delivered,
             initial_score: scores[0],
             final_score: *scores.last().unwrap(),
+            steps: scores.len() as u32 - 1,
             best_step: 0,
             trajectory,
             passes: 9,
@@ -298,7 +299,7 @@ mod tests {
     fn a_line_keeps_a_row() {
         let mut outcome = found(&[-0.25, 1.0, 3.0e-7, 123_456.7], 123_001.3);
         outcome.warnings = vec![Warning::SoftmaxTarget, Warning::SaturatedPixels];
-        let row = Row::new(key(), 77, 3, 0.5, &outcome);
+        let row = Row::new(key(), 77, 0.5, &outcome);
         let line = row.to_line();
         let read = Row::from_line(line.strip_suffix('\n').unwrap(), &Vec::new()).unwrap();
         assert_eq!(Row { course: Vec::new(), ..read.clone() }, Row { course: Vec::new(), ..row.clone() });
@@ -320,20 +321,20 @@ mod tests {
 
     #[test]
     fn steps_are_counted_to_shares_of_the_way() {
-        let row = Row::new(key(), 0, 4, 0.0, &found(&[-10.0, 0.0, 8.5, 9.9, 10.0], 10.0));
+        let row = Row::new(key(), 0, 0.0, &found(&[-10.0, 0.0, 8.5, 9.9, 10.0], 10.0));
         assert_eq!((row.step_90, row.step_99, row.alive), (2, 3, true));
         assert_eq!((row.course[0], row.course[8], row.course[31], row.course[32]), (-10.0, 0.0, 9.9, 10.0));
     }
 
     #[test]
     fn a_run_whose_score_does_not_rise_is_dead() {
-        assert!(!Row::new(key(), 0, 2, 0.0, &found(&[0.0, 0.0, 0.0], 0.0)).alive);
-        assert!(Row::new(key(), 0, 2, 0.0, &found(&[0.0, 0.0, 0.1], 0.1)).alive);
-        assert!(!Row::new(key(), 0, 2, 0.0, &found(&[5.0, 4.0, 3.0], 5.001)).alive, "only rounded");
-        assert!(Row::new(key(), 0, 2, 0.0, &found(&[-5.0, -4.0], -4.0)).alive);
+        assert!(!Row::new(key(), 0, 0.0, &found(&[0.0, 0.0, 0.0], 0.0)).alive);
+        assert!(Row::new(key(), 0, 0.0, &found(&[0.0, 0.0, 0.1], 0.1)).alive);
+        assert!(!Row::new(key(), 0, 0.0, &found(&[5.0, 4.0, 3.0], 5.001)).alive, "only rounded");
+        assert!(Row::new(key(), 0, 0.0, &found(&[-5.0, -4.0], -4.0)).alive);
         for warning in [Warning::DeadUnit, Warning::NoImprovement] {
             let warned = Findings { warnings: vec![warning], ..found(&[0.0, 1.0], 1.0) };
-            assert!(!Row::new(key(), 0, 2, 0.0, &warned).alive, "{warning:?}");
+            assert!(!Row::new(key(), 0, 0.0, &warned).alive, "{warning:?}");
         }
     }
 }

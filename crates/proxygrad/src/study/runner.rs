@@ -201,19 +201,19 @@ impl StudyRunner {
         let mut readability = vec![None; units.len()];
         if let Some(panel) = panel {
             let stimuli: Vec<(&str, &Outcome)> =
-                wanted.iter().zip(&outcomes).map(|((unit, _), (outcome, _))| (*unit, outcome)).collect();
+                wanted.iter().zip(&outcomes).map(|((unit, _), outcome)| (*unit, outcome)).collect();
             let judged = judging::judge(panel, model, &stimuli, engine, self.options.memory, &what, &mut progress)?;
             let Some(judged) = judged else { return Ok(None) };
             readability = judged.into_iter().map(Some).collect();
         }
         let mut unsaved = Unsaved::default();
         let outcomes = outcomes.into_iter().zip(readability);
-        for ((&unit, (_, seed)), ((outcome, steps), readability)) in units.iter().zip(wanted).zip(outcomes) {
+        for ((&unit, (_, seed)), (outcome, readability)) in units.iter().zip(wanted).zip(outcomes) {
             let key = batch.key(unit);
             if self.options.images.is_none_or(|images| batch.repeat == 0 && unit < images) {
                 unsaved.files.push((image_path(&key), outcome.png));
             }
-            unsaved.rows.push(Row { readability, ..Row::new(key, seed, steps, seconds, &outcome.findings) });
+            unsaved.rows.push(Row { readability, ..Row::new(key, seed, seconds, &outcome.findings) });
         }
         Ok(Some(unsaved))
     }
@@ -261,7 +261,7 @@ impl StudyRunner {
         let mut progress = BatchProgress::new(callback, &what, done, total);
         let units = [(&*run.key.unit, run.seed)];
         let outcomes = run_batch(model, &settings.request, &units, engine, self.options.memory, &mut progress)?;
-        let Some((outcome, _)) = outcomes.as_ref().and_then(|outcomes| outcomes.first()) else {
+        let Some(outcome) = outcomes.as_ref().and_then(|outcomes| outcomes.first()) else {
             return Ok(StepResult::Stopped);
         };
         if (outcome.findings.score - run.score).abs() > 1e-3 * run.score.abs() {

@@ -25,6 +25,7 @@ mod onnx_hostile;
 mod onnx_runtime;
 mod operations;
 mod parameterizations;
+mod patience;
 mod pulled_models;
 mod receptive_field;
 mod search;

@@ -52,6 +52,13 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub steps: Option<u32>,
+    /// Early stopping: a stimulus is finished when its best score has not improved by at least one percent of its absolute
+    /// value within this many steps. They are counted after the coarse stage, when the gate no longer changes, and in a
+    /// search for the winner. Schedules keep the length of `steps`. With `diversity`, the stimuli of an objective stop
+    /// together. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub patience: Option<u32>,
     /// Optimizer. Default: the preset's, if the parameterization is too; else `adam` for `fourier`,
     /// `l2-ascent` for `maco`, and for pixels `momentum` without transforms and `l2-ascent` with them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

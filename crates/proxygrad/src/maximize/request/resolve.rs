@@ -106,6 +106,7 @@ impl Request {
             false => Err(Invalid::new(field, value, format!("a whole number from 1 to {most}"))),
         };
         let steps = count("steps", filled.steps, limits.steps)?;
+        let patience = self.patience.map(|patience| count("patience", patience, limits.steps)).transpose()?;
         let score_every = count("score_every", self.score_every.unwrap_or(SCORE_EVERY.min(steps)), limits.steps)?;
         let gate = filled.gate.resolve().map_err(|e| e.within("gate"))?;
         let search = match &self.search {
@@ -157,6 +158,7 @@ impl Request {
             gate,
             search,
             steps,
+            patience,
             optimizer,
             parameterization,
             coarse,

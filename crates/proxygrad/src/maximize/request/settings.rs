@@ -34,6 +34,10 @@ pub struct Settings {
     pub search: Option<Halving>,
     /// Number of updates of the image; in a search, the total over all candidates.
     pub steps: u32,
+    /// Steps without an improvement of the best score by one percent after which a stimulus is finished early; null if it
+    /// makes all steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u32>,
     /// Optimizer.
     pub optimizer: Optimizer,
     /// Image parameterization.

@@ -7,7 +7,7 @@ use crate::maximize::ops::host;
 use crate::maximize::ops::host::{Real, for_type_of};
 
 /// The best-scoring images of a batch, on the device of the current images.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::maximize) struct BestImages {
     /// `[N]`; minus infinity before the first finite score.
     scores: Tensor,

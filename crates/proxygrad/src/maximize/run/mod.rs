@@ -3,9 +3,11 @@
 mod best;
 mod bounded;
 mod context;
+mod ending;
 mod image_state;
 mod judged;
 mod optimization;
+mod patience;
 mod stage;
 mod stimulus_state;
 mod successive_halving;
@@ -66,7 +68,5 @@ pub fn maximize(
 /// Runs every task under the settings' gate from its first start. Outcomes by task.
 fn single_strategy(run: &mut Run<'_>) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
     let strategy = Strategy { gate: &run.settings.gate, restart: 0, steps: run.settings.steps };
-    let mut optimization = Optimization::new(run, strategy)?;
-    optimization.advance(run, strategy.steps)?;
-    optimization.finish(run)
+    Optimization::new(run, strategy)?.complete(run)
 }

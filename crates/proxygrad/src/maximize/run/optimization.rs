@@ -11,7 +11,7 @@ use super::best::BestImages;
 use super::context::Run;
 use super::image_state::ImageState;
 use super::stage::Stage;
-use super::stimulus_state::{FinalImage, StimulusState};
+use super::stimulus_state::StimulusState;
 use crate::engine::{Forward, Gate};
 use crate::maximize::enlarge::Enlargement;
 use crate::maximize::error::MaximizeError;
@@ -19,7 +19,7 @@ use crate::maximize::gate_schedule::{GateKind, GateSchedule};
 use crate::maximize::image8::Image8;
 use crate::maximize::model_runner::ModelRunner;
 use crate::maximize::objective::{BoundObjective, Scoring};
-use crate::maximize::outcome::{ArmFindings, Outcome, Point};
+use crate::maximize::outcome::ArmFindings;
 use crate::maximize::transform::Views;
 
 /// Number of batch scores that a GPU computes before they are read: reading waits until the device is idle.
@@ -49,14 +49,14 @@ pub(super) struct Optimization<'a> {
     /// One per image of the batch.
     pub(super) stimuli: Vec<StimulusState>,
     /// The current stage, and the one after the coarse stage.
-    stage: Stage<'a>,
-    next: Option<Stage<'a>>,
+    pub(super) stage: Stage<'a>,
+    pub(super) next: Option<Stage<'a>>,
     /// Of images of the stimuli's size.
     scoring: Scoring,
     /// While images are smaller than the stimuli.
     smaller: Option<Smaller>,
-    images: ImageState,
-    best: BestImages,
+    pub(super) images: ImageState,
+    pub(super) best: BestImages,
     /// Scores `[N]` that were not read yet, by step.
     unread_scores: Vec<(u32, Tensor)>,
 }
@@ -106,6 +106,13 @@ impl<'a> Optimization<'a> {
         })
     }
 
+    /// Counts its steps on from those that each task has spent so far.
+    pub(super) fn count_from(&mut self, spent: &[u32]) {
+        for stimulus in &mut self.stimuli {
+            stimulus.step_offset = spent[stimulus.task] - self.step;
+        }
+    }
+
     /// Makes `steps` steps, or fewer if all stimuli are cancelled.
     pub(super) fn advance(&mut self, run: &mut Run<'a>, steps: u32) -> Result<(), MaximizeError> {
         for _ in 0..steps {
@@ -118,29 +125,38 @@ impl<'a> Optimization<'a> {
         self.read_scores(run)
     }
 
-    fn drop_cancelled(&mut self, run: &mut Run<'_>) -> Result<(), MaximizeError> {
-        let keep: Vec<bool> = self.stimuli.iter().map(|stimulus| !run.callback.should_stop(stimulus.task)).collect();
-        self.retain_rows(run, &keep)
+    pub(super) fn drop_cancelled(&mut self, run: &mut Run<'_>) -> Result<(), MaximizeError> {
+        let cancelled: Vec<bool> =
+            self.stimuli.iter().map(|stimulus| run.callback.should_stop(stimulus.task)).collect();
+        self.take_rows(run, &cancelled).map(drop)
     }
 
-    /// Drops the stimuli whose rows are not to be kept.
-    pub(super) fn retain_rows(&mut self, run: &mut Run<'_>, keep: &[bool]) -> Result<(), MaximizeError> {
-        if keep.iter().all(|&keep| keep) {
-            return Ok(());
+    /// Takes the stimuli of some rows out of the batch.
+    pub(super) fn take_rows(&mut self, run: &mut Run<'_>, taken: &[bool]) -> Result<Vec<StimulusState>, MaximizeError> {
+        if !taken.contains(&true) {
+            return Ok(Vec::new());
         }
         self.read_scores(run)?;
-        let mut kept = keep.iter();
-        self.stimuli.retain(|_| kept.next().is_none_or(|&keep| keep));
+        let mut take = taken.iter();
+        let (stimuli, kept) = std::mem::take(&mut self.stimuli).into_iter().partition(|_| take.next() == Some(&true));
+        self.stimuli = kept;
         if self.stimuli.is_empty() {
-            return Ok(());
+            return Ok(stimuli);
         }
-        let rows: Vec<u32> = (0..).zip(keep).filter_map(|(row, &keep)| keep.then_some(row)).collect();
-        let rows = Tensor::from_vec(rows, self.stimuli.len(), &run.model_runner.placement.device)?;
+        let rows = rows(taken, false, &run.model_runner.placement.device)?;
         self.best.retain_rows(&rows)?;
         self.images.retain_rows(&rows)?;
         self.scoring = scoring(&run.model_runner, &self.stimuli)?;
         if let (Some(smaller), Some(runner)) = (&mut self.smaller, &run.coarse_runner) {
             smaller.scoring = scoring(runner, &self.stimuli)?;
+        }
+        Ok(stimuli)
+    }
+
+    /// Records whose gradients of this stage were not finite.
+    pub(super) fn note_non_finite_gradients(&mut self) -> Result<(), MaximizeError> {
+        for (stimulus, non_finite) in self.stimuli.iter_mut().zip(self.images.non_finite_gradients()?) {
+            stimulus.non_finite_gradient |= non_finite;
         }
         Ok(())
     }
@@ -151,9 +167,7 @@ impl<'a> Optimization<'a> {
             return Ok(());
         }
         let Some(next) = self.next.take() else { return Ok(()) };
-        for (stimulus, non_finite) in self.stimuli.iter_mut().zip(self.images.non_finite_gradients()?) {
-            stimulus.non_finite_gradient |= non_finite;
-        }
+        self.note_non_finite_gradients()?;
         let smaller = self.smaller.take();
         let enlarged = match &smaller {
             Some(Smaller { enlargement, .. }) => Some((enlargement, run.model_runner.decoder(run.settings)?)),
@@ -165,7 +179,7 @@ impl<'a> Optimization<'a> {
     }
 
     /// The current images at the stimuli's size: `[N,C,H,W]` in [0, 1].
-    fn pixels(&self) -> Result<Tensor, MaximizeError> {
+    pub(super) fn pixels(&self) -> Result<Tensor, MaximizeError> {
         Ok(at_full_size(self.smaller.as_ref(), &self.images)?)
     }
 
@@ -265,56 +279,10 @@ impl<'a> Optimization<'a> {
         }
         for (step, scores) in steps.into_iter().zip(Tensor::stack(&scores, 0)?.to_vec2::<f32>()?) {
             for (stimulus, score) in self.stimuli.iter_mut().zip(scores) {
-                let point = Point { step: stimulus.step_offset + step, score };
-                stimulus.record_score(point);
-                run.callback.on_score(stimulus.task, point);
+                stimulus.record_score(step, score, run.callback);
             }
         }
         Ok(())
-    }
-
-    /// Scores the last images, then the best ones again as the 8-bit images that are returned. Outcomes by task;
-    /// cancelled stimuli have none.
-    pub(super) fn finish(mut self, run: &mut Run<'_>) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
-        self.drop_cancelled(run)?;
-        if self.stimuli.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.score(run)?;
-        self.read_scores(run)?;
-        let images = self.final_images()?;
-        let placement = &run.model_runner.placement;
-        let pixels = images.iter().map(|image| image.pixels(&placement.device, placement.dtype));
-        let pixels = Tensor::stack(&pixels.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
-        let outputs = run.model_runner.forward(&pixels, Forward::Original)?;
-        self.stimuli.iter_mut().for_each(|stimulus| stimulus.passes += 1);
-        let scores = self.scoring.scores(&outputs)?.to_vec1::<f32>()?;
-        let non_finite = self.images.non_finite_gradients()?;
-        let mut outcomes = Vec::with_capacity(images.len());
-        for (((stimulus, image), score), non_finite_gradient) in
-            self.stimuli.iter().zip(&images).zip(scores).zip(non_finite)
-        {
-            let non_finite_gradient = non_finite_gradient || stimulus.non_finite_gradient;
-            let last = FinalImage { score, image, non_finite_gradient, is_softmax: run.model_runner.is_softmax };
-            outcomes.push((stimulus.task, stimulus.outcome(&last)?));
-        }
-        Ok(outcomes)
-    }
-
-    /// The best image of every stimulus, or the last one where no score was finite, rounded to 8 bits and with alpha if
-    /// asked for.
-    fn final_images(&self) -> Result<Vec<Image8>, MaximizeError> {
-        let best = self.best.images().to_device(&Device::Cpu)?;
-        let last = self.pixels()?.to_device(&Device::Cpu)?;
-        let saliency = self.images.saliency().map(|saliency| saliency.to_vec3::<f32>()).transpose()?;
-        let image = |(n, stimulus): (usize, &StimulusState)| {
-            let image = Image8::round(&if stimulus.best.is_some() { &best } else { &last }.get(n)?)?;
-            Ok(match &saliency {
-                Some(saliency) => image.with_alpha_from(&saliency[n].concat()),
-                None => image,
-            })
-        };
-        self.stimuli.iter().enumerate().map(image).collect()
     }
 }
 
@@ -326,8 +294,14 @@ fn at_full_size(smaller: Option<&Smaller>, images: &ImageState) -> candle_core::
     }
 }
 
+/// The rows whose flag is `chosen`: `[N]`, u32.
+pub(super) fn rows(flags: &[bool], chosen: bool, device: &Device) -> candle_core::Result<Tensor> {
+    let rows: Vec<u32> = (0..).zip(flags).filter_map(|(row, &flag)| (flag == chosen).then_some(row)).collect();
+    Tensor::new(rows, device)
+}
+
 /// Rows of stimuli in the same diversity group.
-fn groups(stimuli: &[StimulusState]) -> Vec<Vec<usize>> {
+pub(super) fn groups(stimuli: &[StimulusState]) -> Vec<Vec<usize>> {
     let mut groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (row, stimulus) in stimuli.iter().enumerate() {
         groups.entry(stimulus.group).or_default().push(row);
@@ -335,7 +309,7 @@ fn groups(stimuli: &[StimulusState]) -> Vec<Vec<usize>> {
     groups.into_values().collect()
 }
 
-fn scoring(model_runner: &ModelRunner<'_>, stimuli: &[StimulusState]) -> candle_core::Result<Scoring> {
+pub(super) fn scoring(model_runner: &ModelRunner<'_>, stimuli: &[StimulusState]) -> candle_core::Result<Scoring> {
     let objectives: Vec<&BoundObjective> = stimuli.iter().map(|stimulus| &stimulus.objective).collect();
     model_runner.scoring(&objectives)
 }

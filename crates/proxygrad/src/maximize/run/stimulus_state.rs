@@ -3,7 +3,9 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::patience::Patience;
 use crate::maximize::animation;
+use crate::maximize::callback::Callback;
 use crate::maximize::error::MaximizeError;
 use crate::maximize::image8::Image8;
 use crate::maximize::objective::BoundObjective;
@@ -24,7 +26,11 @@ pub(super) struct StimulusState {
     /// Steps that other candidates have made for the same task. Added to the optimization's own steps, it is the number
     /// of steps that the task has spent.
     pub(super) step_offset: u32,
-    /// Whether a gradient of an earlier stage was not finite.
+    /// When its score has settled; `None` while that does not matter.
+    pub(super) patience: Option<Patience>,
+    /// Whether it had settled at the last score.
+    pub(super) has_settled: bool,
+    /// Whether a gradient was not finite, as far as that was read.
     pub(super) non_finite_gradient: bool,
     /// Frames of the animation so far; empty without an animation.
     pub(super) frames: Vec<Image8>,
@@ -36,8 +42,8 @@ pub(super) struct StimulusState {
 pub(super) struct FinalImage<'a> {
     pub(super) image: &'a Image8,
     pub(super) score: f32,
-    /// Whether a gradient was not finite.
-    pub(super) non_finite_gradient: bool,
+    /// Steps of its optimization.
+    pub(super) step: u32,
     /// Whether the objective reads the values of a softmax.
     pub(super) is_softmax: bool,
 }
@@ -56,6 +62,8 @@ impl StimulusState {
             best: None,
             passes,
             step_offset: 0,
+            patience: None,
+            has_settled: false,
             non_finite_gradient: false,
             frames: Vec::new(),
             trajectory: Vec::new(),
@@ -63,15 +71,19 @@ impl StimulusState {
         }
     }
 
-    pub(super) fn record_score(&mut self, point: Point) {
-        if !point.score.is_finite() {
+    /// Records and reports the score of its image after `step` steps of its optimization.
+    pub(super) fn record_score(&mut self, step: u32, score: f32, callback: &mut dyn Callback) {
+        let point = Point { step: self.step_offset + step, score };
+        if score.is_finite() {
+            if self.best.is_none_or(|best| score > best.score) {
+                self.best = Some(point);
+            }
+            self.trajectory.push(point);
+        } else {
             self.non_finite_score = true;
-            return;
         }
-        if self.best.is_none_or(|best| point.score > best.score) {
-            self.best = Some(point);
-        }
-        self.trajectory.push(point);
+        self.has_settled = self.patience.is_some_and(|patience| patience.has_ended(&self.trajectory, point.step));
+        callback.on_score(self.task, point);
     }
 
     /// Whether no score so far was higher than the first one.
@@ -99,7 +111,7 @@ impl StimulusState {
             (Warning::NoImprovement, !dead && !self.improves_to(last.score)),
             (Warning::SoftmaxTarget, last.is_softmax),
             (Warning::SaturatedPixels, last.image.saturated() > 0.5),
-            (Warning::NonFinite, self.non_finite_score || last.non_finite_gradient),
+            (Warning::NonFinite, self.non_finite_score || self.non_finite_gradient),
         ];
         let score_of = |point: Option<&Point>| point.map_or(last.score, |point| point.score);
         let animation = match self.frames.as_slice() {
@@ -110,6 +122,7 @@ impl StimulusState {
             score: last.score,
             initial_score: score_of(self.trajectory.first()),
             final_score: score_of(self.trajectory.last()),
+            steps: self.step_offset + last.step,
             best_step: self.best.map_or(0, |point| point.step),
             trajectory: self.trajectory.clone(),
             passes: self.passes,

@@ -40,18 +40,15 @@ pub(super) fn successive_halving<'a>(
         step = before;
         search.rescue(run, Strategy { gate, restart: 0, steps: steps - step })?;
     }
-    search.advance(run, steps - step)?;
-    search.finish(run)
+    search.complete(run)
 }
 
 impl<'a> SuccessiveHalving<'a> {
     /// Advances every candidate by `steps` steps.
     fn advance(&mut self, run: &mut Run<'a>, steps: u32) -> Result<(), MaximizeError> {
         for candidate in &mut self.candidates {
-            for stimulus in &mut candidate.stimuli {
-                stimulus.step_offset = self.spent[stimulus.task] - candidate.step;
-                self.spent[stimulus.task] += steps;
-            }
+            candidate.count_from(&self.spent);
+            candidate.stimuli.iter().for_each(|stimulus| self.spent[stimulus.task] += steps);
             candidate.advance(run, steps)?;
         }
         Ok(())
@@ -88,7 +85,8 @@ impl<'a> SuccessiveHalving<'a> {
         }
         self.retain(run, |stimulus, _| !never_improved[stimulus.task])?;
         let mut rescued = Optimization::new(run, strategy)?;
-        rescued.retain_rows(run, &never_improved)?;
+        let improved: Vec<bool> = never_improved.iter().map(|never| !never).collect();
+        rescued.take_rows(run, &improved)?;
         self.candidates.push(rescued);
         Ok(())
     }
@@ -96,33 +94,35 @@ impl<'a> SuccessiveHalving<'a> {
     /// Drops the stimuli for which `keep(stimulus, index of its candidate)` is false, and records what they reached.
     fn retain(&mut self, run: &mut Run<'_>, keep: impl Fn(&StimulusState, usize) -> bool) -> Result<(), MaximizeError> {
         for (index, candidate) in self.candidates.iter_mut().enumerate() {
-            let kept: Vec<bool> = candidate.stimuli.iter().map(|stimulus| keep(stimulus, index)).collect();
-            for (stimulus, _) in candidate.stimuli.iter().zip(&kept).filter(|(_, kept)| !**kept) {
+            let dropped: Vec<bool> = candidate.stimuli.iter().map(|stimulus| !keep(stimulus, index)).collect();
+            for stimulus in candidate.take_rows(run, &dropped)? {
                 let score = stimulus.best.map(|best| best.score);
                 let findings = candidate.strategy.findings(candidate.step, stimulus.passes, score, false);
                 self.dropped[stimulus.task].push(findings);
             }
-            candidate.retain_rows(run, &kept)?;
         }
         self.candidates.retain(|candidate| !candidate.stimuli.is_empty());
         Ok(())
     }
 
-    fn finish(mut self, run: &mut Run<'_>) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
+    /// Makes the remaining steps of every task with its only candidate.
+    fn complete(mut self, run: &mut Run<'a>) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
         let mut outcomes = Vec::with_capacity(self.spent.len());
-        for candidate in self.candidates {
-            let (strategy, steps) = (candidate.strategy, candidate.step);
-            for (task, mut outcome) in candidate.finish(run)? {
+        for mut candidate in self.candidates {
+            candidate.count_from(&self.spent);
+            let strategy = candidate.strategy;
+            for (task, mut outcome) in candidate.complete(run)? {
                 let found = &mut outcome.findings;
                 found.arms = std::mem::take(&mut self.dropped[task]);
                 let dropped_passes: u32 = found.arms.iter().map(|arm| arm.passes).sum();
+                let dropped_steps: u32 = found.arms.iter().map(|arm| arm.steps).sum();
                 // The unit is not dead if another candidate changed its score.
                 if found.arms.iter().any(|arm| arm.score.is_some_and(|score| score != found.initial_score)) {
                     let dead = found.warnings.iter_mut().filter(|warning| **warning == Warning::DeadUnit);
                     dead.for_each(|warning| *warning = Warning::NoImprovement);
                 }
                 let score = Some(found.score).filter(|score| score.is_finite());
-                found.arms.push(strategy.findings(steps, found.passes, score, true));
+                found.arms.push(strategy.findings(found.steps - dropped_steps, found.passes, score, true));
                 found.passes += dropped_passes;
                 outcomes.push((task, outcome));
             }

@@ -150,6 +150,7 @@ mod tests {
             score: 1.0,
             initial_score: 0.0,
             final_score: 1.0,
+            steps: 1,
             best_step: 1,
             trajectory: vec![Point { step: 1, score: 1.0 }],
             passes: 2,
@@ -163,7 +164,7 @@ mod tests {
             Readability { percent_of_natural: None, spectral_excess: Some(0.5), seconds: 2.0, verdicts: vec![verdict] };
         Row {
             readability: Some(readability),
-            ..Row::new(RunKey { model, method, layer, unit, repeat: 0, arm }, 0, 1, 0.0, &found)
+            ..Row::new(RunKey { model, method, layer, unit, repeat: 0, arm }, 0, 0.0, &found)
         }
     }
 

@@ -128,7 +128,7 @@ pub(super) fn run(
                     else {
                         return Ok(None);
                     };
-                    for (start, (outcome, _)) in outcomes.iter().enumerate() {
+                    for (start, outcome) in outcomes.iter().enumerate() {
                         text += &csv::line([
                             kind.name(),
                             n.to_string(),

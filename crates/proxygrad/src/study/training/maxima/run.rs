@@ -96,7 +96,7 @@ impl<'a> MaximaRunner<'a> {
             let mut batch = BatchProgress::new(&mut callback, &what, 0, wanted.len());
             let found = run_batch(&model, &request, &wanted, engine, memory, &mut batch)?;
             let Some(found) = found else { return Ok(false) };
-            rows.extend(missing.iter().zip(found).map(|(&i, (outcome, _))| MaximumRow {
+            rows.extend(missing.iter().zip(found).map(|(&i, outcome)| MaximumRow {
                 key: key(&units[i]),
                 natural: natural[i],
                 initial: outcome.findings.initial_score,
