@@ -62,10 +62,10 @@ impl SearchRequest {
     ///
     /// # Errors
     /// When a number is out of range, or the rungs leave no steps for the winner.
-    pub fn resolve(&self, gate: &GateSchedule, steps: u32) -> Result<Halving, Invalid> {
+    pub fn resolve(&self, gate: &GateSchedule, steps: u32, coarse: bool) -> Result<Halving, Invalid> {
         let arms = match &self.arms {
             Some(arms) => self.given_arms(arms)?,
-            None if gate.kind == GateKind::Auto => auto_arms(steps),
+            None if gate.kind == GateKind::Auto => auto_arms(steps, coarse),
             None => vec![gate.clone()],
         };
         let restarts = self.restarts.unwrap_or(1);
@@ -153,12 +153,16 @@ impl Halving {
 const STEPS_FOR_TWO_GATES: u32 = 256;
 
 /// Gates of `auto`: the single gate with the best scores, and with many steps one of another kind.
-fn auto_arms(steps: u32) -> Vec<GateSchedule> {
-    let (anneal, polish) = GateSchedule::SOFT_COURSE;
+///
+/// A run with a coarse stage seeks images that other networks recognize, not the highest score: it has one gate, which
+/// does not fade, because the composition that is found under it is recognized more often.
+fn auto_arms(steps: u32, coarse: bool) -> Vec<GateSchedule> {
+    let (fading, polish) = GateSchedule::SOFT_COURSE;
+    let anneal = if coarse { 0.0 } else { fading };
     let temperature = Some(GateSchedule::RELATIVE_TEMPERATURE);
     let mut arms =
         vec![GateSchedule { kind: GateKind::Soft, slope: None, temperature, relative: Some(true), anneal, polish }];
-    if steps >= STEPS_FOR_TWO_GATES {
+    if steps >= STEPS_FOR_TWO_GATES && !coarse {
         let (kind, slope) = (GateKind::Decoupled, Some(0.1));
         arms.push(GateSchedule { kind, slope, temperature: None, relative: None, anneal: 0.9, polish: 0.1 });
     }

@@ -1,6 +1,6 @@
 //! The coarse stage of a run, as a library user sees it.
 
-use proxygrad::maximize::{Limits, MemoryEstimate, NoCallback, Outcome, Preset, Request, Resolved, maximize};
+use proxygrad::maximize::{GateKind, Limits, MemoryEstimate, NoCallback, Outcome, Preset, Request, Resolved, maximize};
 use proxygrad::network::Model;
 use serde_json::{Value, json};
 
@@ -155,4 +155,23 @@ fn only_readable_presets_have_a_coarse_stage() {
         assert_eq!(settings.coarse.is_some(), expected, "{preset:?}");
         assert!(settings.coarse.is_none_or(|coarse| coarse.size == [160, 160] && !coarse.transforms.is_empty()));
     }
+}
+
+#[test]
+fn with_a_coarse_stage_auto_is_one_gate_that_does_not_fade() {
+    let model = colour_classifier();
+    let arms = |more: Value| {
+        let mut all = json!({"model": "test", "objective": "logits:0", "preset": "readable", "size": [224, 224]});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let request: Request = serde_json::from_value(all).unwrap();
+        let search = request.resolve(&model, &Limits::default()).unwrap().settings.search.unwrap();
+        assert!(search.rescue.is_some());
+        search.arms.iter().map(|gate| (gate.kind, gate.anneal, gate.polish)).collect::<Vec<_>>()
+    };
+    let soft = |anneal| (GateKind::Soft, anneal, 0.2);
+    assert_eq!(arms(json!({})), [soft(0.0)]);
+    assert_eq!(arms(json!({"steps": 512})), [soft(0.0)]);
+    assert_eq!(arms(json!({"coarse": {"share": 0}})), [soft(0.8)]);
+    assert_eq!(arms(json!({"coarse": {"share": 0}, "steps": 512}))[0], soft(0.8));
+    assert_eq!(arms(json!({"coarse": {"share": 0}, "steps": 512})).len(), 2);
 }

@@ -35,14 +35,10 @@ impl Preset {
     /// The settings of a request for images of height and width `size`, with at most `most_steps` steps of the preset.
     ///
     /// The request takes precedence: the optimizer's step size applies to the preset's own parameterization only, the
-    /// coarse stage belongs to the preset's own transforms, a start from an image uses pixels, and `auto`, whose candidates run separately, is replaced by its first gate with
-    /// diversity.
+    /// coarse stage belongs to the preset's own transforms, a start from an image uses pixels, and `auto`, whose
+    /// candidates run separately, is replaced by its first gate with diversity.
     pub(super) fn fill(self, request: &Request, size: [usize; 2], most_steps: u32) -> Filled {
         let choice = self.choice(size);
-        let gate = match choice.gate.kind {
-            GateKind::Auto if request.diversity.is_some() => GateKind::Soft.into(),
-            _ => choice.gate,
-        };
         let parameterization = request.parameterization.clone().unwrap_or_else(|| ParameterizationRequest {
             kind: if changes_pixels(request) { ParameterizationKind::Pixel } else { choice.parameterization },
             ..ParameterizationRequest::default()
@@ -61,8 +57,15 @@ impl Preset {
             (Some(request), Some(preset)) => Some(request.or(preset)),
             (request, preset) => request.or(preset),
         };
+        let is_coarse = coarse.as_ref().is_some_and(|coarse| coarse.share != Some(0.0));
+        let gate = match choice.gate.kind {
+            GateKind::Auto if request.diversity.is_some() => {
+                GateRequest { anneal: is_coarse.then_some(0.0), ..GateKind::Soft.into() }
+            }
+            _ => choice.gate,
+        };
         let optimizer = choice.optimizer.filter(|_| kind == choice.parameterization).map(|optimizer| {
-            let refines = has_stages && coarse.as_ref().is_some_and(|coarse| coarse.share != Some(0.0));
+            let refines = has_stages && is_coarse;
             OptimizerRequest { lr: choice.refining_lr.filter(|_| refines).or(optimizer.lr), ..optimizer }
         });
         let optimizer = request.optimizer.clone().or(optimizer).unwrap_or_else(usual);
@@ -165,6 +168,8 @@ mod tests {
         assert_eq!(kind(json!({"regularizers": ["blur:1,4"]})), ParameterizationKind::Pixel);
         assert_eq!(kind(json!({"regularizers": ["tv:1"]})), ParameterizationKind::Fourier);
         let diverse = filled(json!({"diversity": {"layer": "conv", "copies": 3}}));
-        assert_eq!(diverse.gate, GateKind::Soft.into());
+        assert_eq!(diverse.gate, GateRequest { anneal: Some(0.0), ..GateKind::Soft.into() });
+        let one_stage = filled(json!({"diversity": {"layer": "conv", "copies": 3}, "coarse": {"share": 0}}));
+        assert_eq!(one_stage.gate, GateKind::Soft.into());
     }
 }

@@ -109,13 +109,6 @@ impl Request {
         let patience = self.patience.map(|patience| count("patience", patience, limits.steps)).transpose()?;
         let score_every = count("score_every", self.score_every.unwrap_or(SCORE_EVERY.min(steps)), limits.steps)?;
         let gate = filled.gate.resolve().map_err(|e| e.within("gate"))?;
-        let search = match &self.search {
-            Some(search) => Some(search.resolve(&gate, steps).map_err(|e| e.within("search"))?),
-            None if gate.kind == GateKind::Auto => {
-                Some(SearchRequest::default().resolve(&gate, steps).map_err(|e| e.within("search"))?)
-            }
-            None => None,
-        };
         let input = self.input(model, limits)?;
         let parameterization = filled.parameterization.resolve(model).map_err(|e| e.within("parameterization"))?;
         let image = [input[0], input[1], input[2]];
@@ -145,6 +138,12 @@ impl Request {
         }
         let diversity = self.diversity(model, objectives.len(), &input, limits)?;
         let coarse = self.coarse_stage(model, &filled, &objectives, &input).map_err(|e| e.within("coarse"))?;
+        let search = match &self.search {
+            None if gate.kind == GateKind::Auto => Some(&SearchRequest::default()),
+            asked => asked.as_ref(),
+        };
+        let search = search.map(|search| search.resolve(&gate, steps, coarse.is_some())).transpose();
+        let search = search.map_err(|e| e.within("search"))?;
         if diversity.is_some() && search.is_some() {
             return Err(Invalid::new("diversity", "diversity with a search", "either diversity or a search, not both"));
         }
