@@ -37,7 +37,7 @@ pub struct Halving {
 #[serde(deny_unknown_fields)]
 pub struct SearchRequest {
     /// Gates of the candidates. Default: the request's gate, or with `auto` one or two gates chosen by the number of
-    /// steps.
+    /// steps; with a coarse stage one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 16))]
     pub arms: Option<Vec<GateRequest>>,
@@ -58,7 +58,7 @@ const MAX_ARMS: usize = 16;
 const MAX_RUNGS: usize = 8;
 
 impl SearchRequest {
-    /// Fills in defaults, for a run of `steps` steps with gate `gate`.
+    /// Fills in defaults, for a run of `steps` steps with gate `gate`, with or without a coarse stage.
     ///
     /// # Errors
     /// When a number is out of range, or the rungs leave no steps for the winner.
