@@ -123,8 +123,7 @@ def ours(chosen: argparse.Namespace, maker: str, steps: int, number: int) -> Pic
 
 def made(chosen: argparse.Namespace, numbers: list[int], done: set[tuple[str, int]]) -> Iterator[list[Picture]]:
     """Class by class, so that a slow moment of the machine meets all."""
-    makers = {maker: OURS[maker.removesuffix(BF16)] for maker in [*OURS, *(f"{preset}{BF16}" for preset in OURS)]}
-    makers = {maker: lengths for maker, lengths in makers.items() if chosen.bf16 or not maker.endswith(BF16)}
+    makers = OURS | ({f"{preset}{BF16}": lengths for preset, lengths in OURS.items()} if chosen.bf16 else {})
     wanted = {(maker, number) for maker in [*chosen.tools, *makers] for number in numbers} - done
     with ExitStack() as open_ones:
         tools = {

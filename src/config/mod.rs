@@ -256,7 +256,6 @@ impl CpuOptions {
                 InstructionSet::Portable => Some(Instructions::Portable),
             },
             tuning: self.autotune.then(|| data_dir.join("tuning.json")),
-            timed: false,
             ..CpuSettings::default()
         }
     }
@@ -364,9 +363,14 @@ impl Config {
 fn device(text: &str) -> Result<String, String> {
     let name = text.trim();
     let index = |digits: &str| !digits.is_empty() && digits.len() <= 3 && digits.bytes().all(|b| b.is_ascii_digit());
-    let (place, rounds) = name.strip_suffix("+bf16").map_or((name, false), |place| (place, true));
-    let place = place.strip_suffix("+tf32").filter(|&place| !rounds && place != "cpu").unwrap_or(place);
-    match place == "cpu" || place == "metal" || place.strip_prefix("cuda:").is_some_and(index) {
+    let (place, precision) = name.split_once('+').map_or((name, None), |(place, precision)| (place, Some(precision)));
+    let is_place = place == "cpu" || place == "metal" || place.strip_prefix("cuda:").is_some_and(index);
+    let is_precision = match precision {
+        None | Some("bf16") => true,
+        Some("tf32") => place != "cpu",
+        Some(_) => false,
+    };
+    match is_place && is_precision {
         true => Ok(name.to_owned()),
         false => {
             Err("expected cpu, metal, or cuda: with the index of a GPU, such as cuda:0; with the suffix +bf16, or \

@@ -18,12 +18,14 @@ impl<'a> Optimization<'a> {
     /// Makes the remaining steps, or fewer of stimuli whose score settles. Outcomes by task; cancelled stimuli have none.
     pub(super) fn complete(mut self, run: &mut Run<'a>) -> Result<Vec<(usize, Outcome)>, MaximizeError> {
         let patience = run.settings.patience;
-        let last_stage = self.next.as_ref().unwrap_or(&self.stage).steps[0];
-        // While a gate fades, scores may rest long before they rise.
-        let same_gate = self.strategy.gate.last_change(self.strategy.steps);
-        for stimulus in &mut self.stimuli {
-            let after = stimulus.step_offset + self.step.max(last_stage).max(same_gate);
-            stimulus.patience = patience.map(|steps| Patience { steps, after });
+        if let Some(steps) = patience {
+            let last_stage = self.next.as_ref().unwrap_or(&self.stage).steps[0];
+            // While a gate fades, scores may rest long before they rise.
+            let same_gate = self.strategy.gate.last_change(self.strategy.steps);
+            for stimulus in &mut self.stimuli {
+                let after = stimulus.step_offset + self.step.max(last_stage).max(same_gate);
+                stimulus.patience = Some(Patience { steps, after });
+            }
         }
         let mut outcomes = Vec::with_capacity(self.stimuli.len());
         while self.step < self.strategy.steps && !self.stimuli.is_empty() {

@@ -35,13 +35,13 @@ pub(crate) struct Executor {
     /// One per thread, see [`ExecutionPlan::scratch_len`].
     scratch: Vec<Buffer>,
     shared: Buffer,
-    last: Option<LastForward>,
+    last: Option<ForwardPass>,
     profiler: Option<Profiler>,
 }
 
-/// The last forward pass.
+/// A forward pass over a batch.
 #[derive(Clone, Copy)]
-struct LastForward {
+struct ForwardPass {
     forward: Forward,
     batch: usize,
     /// Whether it recorded the pre-activations.
@@ -111,8 +111,8 @@ impl Executor {
 
     /// Runs all forward steps, on `images` or, if None, on the images that are in memory, and writes the values of the
     /// targets to `outputs`.
-    fn run_forward(&mut self, pass: LastForward, images: Option<&[f32]>, outputs: &mut [Vec<f32>]) {
-        let LastForward { forward, batch, recorded } = pass;
+    fn run_forward(&mut self, pass: ForwardPass, images: Option<&[f32]>, outputs: &mut [Vec<f32>]) {
+        let ForwardPass { forward, batch, recorded } = pass;
         let (micro_batches, scratch) = (self.arena_ptrs(batch, recorded), self.scratch_ptrs());
         let shared = SharedPtr::of(&mut self.shared);
         let outputs: Vec<SharedPtr> = outputs.iter_mut().map(|output| SharedPtr(output.as_mut_ptr())).collect();
@@ -155,7 +155,7 @@ impl Plan for Executor {
         let batch = images.dims()[0];
         self.reserve(batch);
         let recorded = self.last.is_some_and(|last| last.recorded);
-        let pass = LastForward { forward, batch, recorded };
+        let pass = ForwardPass { forward, batch, recorded };
         let zeros = |target: &SubgraphTarget| vec![0.0; batch * target.shape.elements()];
         let mut outputs: Vec<Vec<f32>> = self.subgraph.targets.iter().map(zeros).collect();
         with_values(images, |images| self.run_forward(pass, Some(images), &mut outputs))?;
@@ -175,7 +175,7 @@ impl Plan for Executor {
         let soft = matches!(gate, Gate::Soft { temperature } if temperature > 0.0);
         if soft && !last.recorded {
             // From now on forward passes record; this one is repeated from the images in memory.
-            self.run_forward(LastForward { recorded: true, ..last }, None, &mut []);
+            self.run_forward(ForwardPass { recorded: true, ..last }, None, &mut []);
         }
         let seeds = seeds.iter().map(|seed| with_values(seed, <[f32]>::to_vec)).collect::<Result<Vec<_>, _>>()?;
         let size = self.subgraph.input.elements();
@@ -205,7 +205,7 @@ impl Plan for Executor {
                 }
             }
         });
-        self.last = Some(LastForward { recorded: soft, ..last });
+        self.last = Some(ForwardPass { recorded: soft, ..last });
         let mut dims = vec![last.batch];
         dims.extend_from_slice(&self.subgraph.input);
         Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)

@@ -5,6 +5,8 @@
 //! upper half.
 #![expect(unsafe_code, reason = "vector instructions, and a register tile over raw rows")]
 
+use half::bf16;
+
 use crate::engine::cpu::kernel::KernelConfig;
 use crate::engine::cpu::kernels::gemm::PackedMatrix;
 
@@ -14,17 +16,6 @@ pub(crate) fn available() -> bool {
     return is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f");
     #[cfg(not(target_arch = "x86_64"))]
     false
-}
-
-/// The nearest bf16, ties to even.
-fn round(value: f32) -> u32 {
-    let bits = value.to_bits();
-    if value.is_nan() {
-        // A quiet NaN stays one.
-        return bits >> 16 | 0x40;
-    }
-    // Overflows into infinity, as rounding does.
-    (bits + 0x7fff + (bits >> 16 & 1)) >> 16
 }
 
 /// The matrix `[K, N]` as pairs of rows, `[K / 2, N]`; see [`PackedMatrix::new`].
@@ -42,7 +33,8 @@ pub(crate) fn pack_pairs(
             false => odd.fill(0.0),
         }
         for ((value, &even), &odd) in line.iter_mut().zip(&even).zip(&odd) {
-            *value = f32::from_bits(round(even) | round(odd) << 16);
+            let [low, high] = [even, odd].map(|value| u32::from(bf16::from_f32(value).to_bits()));
+            *value = f32::from_bits(low | high << 16);
         }
     })
 }

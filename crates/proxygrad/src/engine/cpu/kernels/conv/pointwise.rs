@@ -72,12 +72,17 @@ impl Pointwise {
             let (rows, share) = (piece / panel_blocks, piece % panel_blocks);
             let rows = [units * rows / row_blocks * tile, (units * (rows + 1) / row_blocks * tile).min(pixels)];
             let panels = [panels * share / panel_blocks, panels * (share + 1) / panel_blocks];
-            let (weights, pairs) = (&self.weights, self.pairs.as_ref().filter(|_| ctx.bf16));
+            let (weights, pairs) = (&self.weights, self.pairs_of(ctx));
             let job = Piece { weights, pairs, runs, rows, panels, source, epilogue, sums: ctx.scratch };
             // SAFETY: the instruction set is supported; rows and panels lie in the maps, asserted above; no two pieces
             // write the same pixels and channels; the scratch memory is private to this thread.
             unsafe { ctx.instructions.run(job) };
         });
+    }
+
+    /// The weights as pairs of bf16, if this pass rounds its operands.
+    fn pairs_of(&self, ctx: &ThreadCtx<'_>) -> Option<&PackedMatrix> {
+        self.pairs.as_ref().filter(|_| ctx.bf16)
     }
 
     /// Bytes of the weights.
@@ -111,7 +116,7 @@ impl RowKernel for Pointwise {
         let rows = [range.rows.start, range.rows.end].map(|row| (range.image * source.height + row) * source.width);
         let panels = [0, self.weights.panels().len()];
         let (weights, runs) = (&self.weights, &[self.run][..]);
-        let pairs = self.pairs.as_ref().filter(|_| ctx.bf16);
+        let pairs = self.pairs_of(ctx);
         let job = Piece { weights, pairs, runs, rows, panels, source, epilogue, sums: ctx.scratch };
         // SAFETY: the instruction set is supported; rows and panels lie in the maps; no other thread writes this range;
         // the scratch memory is private to this thread.
